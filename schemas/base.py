@@ -1,0 +1,31 @@
+"""The base of every model on disk.
+
+Integers are exact and strict. A float is a JSON number, or one of the strings "NaN", "Infinity", "-Infinity", which
+are symptoms and never written as null. Unknown fields are kept, so that a newer minor version survives a rewrite.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+#: A number that may be non-finite.
+Float = Annotated[float, Strict(False)]
+
+#: An xxh3 digest in lower-case hexadecimal, 64 or 128 bits.
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}([0-9a-f]{16})?$")]
+
+
+class Section(BaseModel):
+    """A part of a record."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, strict=True, ser_json_inf_nan="strings", protected_namespaces=()
+    )
+
+
+class Record(Section):
+    """One line of a trace."""
+
+    seq: int = Field(ge=0, description="Number of the line in its file, from 0; strictly increasing.")

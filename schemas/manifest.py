@@ -1,0 +1,118 @@
+"""The manifest: line 1 of a trace. Who ran what, with what, and what this writer can supply."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from specscope.schemas.base import Digest, Float, Record, Section
+
+
+class Device(Section):
+    """Where the teacher ran."""
+
+    backend: str = Field(description="cpu, cuda or npu.")
+    name: str = Field(description="What the device calls itself.")
+    num_threads: int | None = Field(None, description="Threads of the CPU backend.")
+
+
+class Teacher(Section):
+    """The model whose output must be preserved."""
+
+    name: str
+    architecture: str
+    config_digest: Digest | None = None
+    weights_digest: Digest | None = Field(None, description="Over the weight files' bytes, in name order.")
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    max_positions: int | None = None
+    rope_theta: Float | None = None
+
+
+class Drafter(Section):
+    """What proposes tokens."""
+
+    kind: str = Field(description="eagle3 or none.")
+    name: str | None = None
+    config_digest: Digest | None = None
+    weights_digest: Digest | None = None
+    hidden_state_indices: list[int] | None = Field(
+        None, description="Indices into transformers' hidden_states (each the input of that layer), low to high."
+    )
+    rope_theta: Float | None = None
+    rope_theta_source: str | None = Field(None, description="Which configuration field it was read from.")
+    draft_vocab_size: int | None = None
+    vocab_mapping: Literal["identity", "offset"] | None = Field(None, description="How draft ids map to teacher ids.")
+
+
+class Tokenizer(Section):
+    """The tokenizer."""
+
+    digest: Digest
+    vocab_size: int
+
+
+class TreePolicy(Section):
+    """How draft trees are grown, as resolved."""
+
+    kind: Literal["dynamic", "static", "chain", "none"]
+    depth: int = Field(description="Deepest level, in edges from the root.")
+    top_k: int = Field(description="Children proposed by each frontier node, and nodes kept as the next frontier.")
+    budget: int = Field(description="Drafted nodes of a tree at most; the root is not one.")
+
+
+class Sampling(Section):
+    """The acceptance rule."""
+
+    rule: str = Field(description="greedy.")
+    temperature: Float | None = None
+
+
+class StopRules(Section):
+    """When a turn ends."""
+
+    max_new_tokens: int
+    eos_token_ids: list[int]
+    stop_strings: list[str]
+
+
+class Conventions(Section):
+    """How this writer counts; engines differ."""
+
+    accepted_length: Literal["excludes-root-and-bonus"] = "excludes-root-and-bonus"
+    tokens_per_step: Literal["accepted-length-plus-one"] = "accepted-length-plus-one"
+    draft_position: Literal["pair-index"] = Field(
+        "pair-index", description="A drafter position is its pair's index: one less than the token's own position."
+    )
+
+
+class Manifest(Record):
+    """Line 1 of every trace."""
+
+    kind: Literal["manifest"] = "manifest"
+    schema_: str = Field(alias="schema", description="specscope.trace/MAJOR.MINOR.")
+    run_id: str
+    created: str = Field(description="UTC, ISO 8601.")
+    engine: str = Field(description="Name and version of the engine that wrote this.")
+    versions: dict[str, str] = Field(description="Versions of the libraries that computed.")
+    mode: Literal["fused", "eager", "baseline"] = Field(
+        description="The mode asked for. What was dispatched stands in prefill.dispatch and verify.dispatch."
+    )
+    attention: str = Field(description="The attention implementation that the mode asked for.")
+    dtype: str
+    device: Device
+    teacher: Teacher
+    drafter: Drafter
+    tokenizer: Tokenizer | None = None
+    tree_policy: TreePolicy
+    sampling: Sampling
+    stop_rules: StopRules
+    seed: int
+    level: Literal["decisions", "scores", "tensors"]
+    capabilities: list[str] = Field(
+        description="Step sections, or section.field, that this writer supplies. What is not listed cannot be judged."
+    )
+    conventions: Conventions = Conventions()
+    fault: str | None = Field(None, description="Id of a deliberately injected fault; absent in an honest run.")

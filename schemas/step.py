@@ -1,0 +1,187 @@
+"""The step: one tree drafted, verified, accepted and committed; a section for each phase.
+
+Lists "per slot" have one entry a slot, the root being slot 0; padding slots come last. A section that the writer cannot
+supply is absent, and whatever needs it is skipped, never passed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from specscope.schemas.base import Digest, Float, Record, Section
+
+
+class DraftInputs(Section):
+    """The pairs (teacher hidden state of one token, the next token) that the drafter was fed in this step."""
+
+    source_rows: list[int] = Field(
+        description="Where each pair's hidden state was read: the row of the forward before (prefill row, or slot)."
+    )
+    tokens: list[int]
+    positions: list[int] = Field(description="Drafter positions: pair indices.")
+    hidden_digest: Digest | None = None
+    hidden_norms: list[Float] | None = Field(None, description="L2 norm of each pair's hidden state.")
+
+
+class DraftLevel(Section):
+    """One forward of the drafter and what it proposed. Candidates are numbered in order over all levels."""
+
+    frontier: list[int] = Field(description="Candidates that were fed; empty at the first level, which uses the pairs.")
+    positions: list[int] = Field(description="Drafter positions of the rows that proposed.")
+    tokens: list[int] = Field(description="top-k proposals of each row, rows in order, best first.")
+    logprobs: list[Float] = Field(description="Their log-probabilities given the parent.")
+    finite: bool = Field(description="Whether every score was finite, before any clean-up.")
+
+
+class DraftSection(Section):
+    """Phase draft."""
+
+    inputs: DraftInputs
+    kv_before: int = Field(description="Pairs in the drafter's cache before this step's were fed.")
+    kv_after: int = Field(description="Pairs after; the tree's own entries are dropped again.")
+    levels: list[DraftLevel]
+    num_candidates: int
+
+
+class TreeSection(Section):
+    """Phase draft, its result: the tree."""
+
+    tokens: list[int] = Field(description="Per slot; the root's is the pending token.")
+    parents: list[int] = Field(description="Per slot, in 0..M; the root is its own parent.")
+    depths: list[int] = Field(description="Per slot: edges from the root.")
+    logprobs: list[Float] | None = Field(None, description="Per slot, given the parent; the root's is 0.")
+    scores: list[Float] | None = Field(None, description="Per slot: sum of log-probabilities from the root.")
+
+
+class TensorsSection(Section):
+    """Phase tensorize: what the verify forward was really given."""
+
+    committed_length: int
+    num_slots: int = Field(description="Real slots, the root included.")
+    padded_slots: int = Field(description="Rows of the tensors; equal to num_slots without padding.")
+    mask_rows: list[Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]] = Field(
+        description="Per row, the visible tree columns as bits: byte b, bit i (least significant first) is column 8b + i."
+    )
+    prefix_visible: list[int] = Field(description="Per row, how many of the committed columns are visible.")
+    positions: list[int] = Field(description="Per row, the position id used.")
+    token_ids: list[int] = Field(description="Per row, the token id fed.")
+    index_tensors: dict[str, list[int]] = Field(description="Every index tensor used, flattened, by name.")
+    input_digest: Digest | None = Field(None, description="Of token ids, positions and mask together.")
+
+
+class VerifySection(Section):
+    """Phase verify: what the teacher said. Slot k's logits predict the children of k."""
+
+    dispatch: dict[str, int] = Field(description="Attention implementation that ran -> calls.")
+    argmax: list[int] = Field(description="Per real slot.")
+    top_tokens: list[list[int]] = Field(description="Per real slot, the two best tokens, best first.")
+    top_logits: list[list[Float]] = Field(description="Their logits.")
+    logsumexp: list[Float] | None = None
+    entropy: list[Float] | None = Field(None, description="Per real slot, nats.")
+    nonfinite_slots: list[int] = Field(description="Slots with a logit that is not finite, before any clean-up.")
+    logits_digest: Digest | None = None
+    input_digest: Digest | None = Field(None, description="Of what the forward received; equals tensors.input_digest.")
+    target_logprobs: list[list[Float]] | None = Field(
+        None, description="Level scores: per slot, log-probabilities of target_tokens."
+    )
+    target_tokens: list[list[int]] | None = Field(None, description="Level scores: per slot, the best tokens.")
+
+
+class Visit(Section):
+    """One node where the acceptance walk stood."""
+
+    slot: int
+    wanted: int = Field(description="The teacher's token there.")
+    child: int | None = Field(None, description="Slot of the child with that token; absent where there is none.")
+
+
+class AcceptSection(Section):
+    """Phase accept."""
+
+    rule: str
+    visited: list[Visit]
+    path: list[int] = Field(description="Accepted slots in order, without the root.")
+    accepted_length: int = Field(description="Excludes root and bonus.")
+    bonus_token: int
+    bonus_slot: int = Field(description="The slot whose logits gave the bonus token.")
+
+
+class CommitSection(Section):
+    """Phase commit."""
+
+    strategy: str
+    committed_before: int
+    committed_after: int
+    source_slots: list[int] = Field(description="Tree slots whose KV was kept: the root, then the path.")
+    destination_rows: list[int] = Field(description="Cache rows that they were written to.")
+    source_checksums: list[Digest] | None = Field(
+        None, description="Per layer, keys and values of the sources, before the move."
+    )
+    written_checksums: list[Digest] | None = Field(
+        None, description="Per layer, keys and values of the destinations, after the move."
+    )
+    prefix_layer: int | None = Field(None, description="The layer whose committed prefix was checksummed in this step.")
+    prefix_before: Digest | None = None
+    prefix_after: Digest | None = None
+    drafter_before: int | None = Field(None, description="Pairs in the drafter's cache before the step.")
+    drafter_after: int | None = Field(None, description="Pairs in the drafter's cache after the step.")
+
+
+class StopSection(Section):
+    """What of the step's tokens was emitted."""
+
+    emitted: list[int] = Field(description="The accepted tokens and the bonus token.")
+    kept: int = Field(description="How many of them were kept; the rest was cut by a stop rule.")
+    reason: Literal["eos", "length", "stop_string"] | None = None
+
+
+class InvariantFailure(Section):
+    """A violated invariant."""
+
+    id: str
+    witness: str
+
+
+class InvariantsSection(Section):
+    """What the engine itself checked in this step."""
+
+    passed: list[str]
+    failed: list[InvariantFailure]
+    skipped: list[str]
+
+
+class TimingSection(Section):
+    """Nanoseconds a phase."""
+
+    draft_ns: int
+    tensorize_ns: int
+    check_ns: int
+    verify_ns: int
+    accept_ns: int
+    commit_ns: int
+    synchronised: bool = Field(description="Whether the device was synchronised at each phase's end.")
+
+
+class Step(Record):
+    """One step of one turn."""
+
+    kind: Literal["step"] = "step"
+    turn: int
+    step: int = Field(description="Number of the step in its turn, from 0.")
+    draft: DraftSection | None = None
+    tree: TreeSection | None = None
+    tensors: TensorsSection | None = None
+    verify: VerifySection | None = None
+    accept: AcceptSection | None = None
+    commit: CommitSection | None = None
+    stop: StopSection | None = None
+    invariants: InvariantsSection | None = None
+    timing: TimingSection | None = None
+    texts: dict[str, str] | None = Field(
+        None, description="Only with --trace-text: text by token id, for every id in this step's tree and verify."
+    )
+    tensor_files: dict[str, Any] | None = Field(
+        None, description="Level tensors: file (relative to the trace), digest, and names of the tensors of this step."
+    )

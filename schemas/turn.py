@@ -1,0 +1,69 @@
+"""The records around the steps: a turn's start and end, a failure, the end of the run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from specscope.schemas.base import Digest, Float, Record, Section
+
+
+class Prefill(Section):
+    """The forward over the prompt."""
+
+    num_tokens: int = Field(description="Tokens fed; the prompt less what was already committed.")
+    dispatch: dict[str, int] = Field(description="Attention implementation that ran -> calls, one a layer and chunk.")
+    last_hidden_digest: Digest | None = None
+    pending_token: int = Field(description="The first emitted token: the first step's root.")
+    top_tokens: list[int] = Field(description="The two best tokens at the last prompt position, best first.")
+    top_logits: list[Float]
+    duration_ns: int | None = None
+
+
+class TurnStart(Record):
+    """A prompt, or a further turn of one."""
+
+    kind: Literal["turn_start"] = "turn_start"
+    turn: int = Field(description="Number of the turn in the run, from 0.")
+    prompt_id: str
+    prompt_turn: int = Field(description="Number of the turn in its prompt, from 0.")
+    prompt_ids: list[int] = Field(description="The whole context, earlier turns included.")
+    reused_length: int = Field(description="Leading tokens whose KV was committed by an earlier turn.")
+    prompt_text: str | None = Field(None, description="Only with --trace-text.")
+    prefill: Prefill
+
+
+class TurnEnd(Record):
+    """What a turn came to."""
+
+    kind: Literal["turn_end"] = "turn_end"
+    turn: int
+    output_ids: list[int]
+    reason: Literal["eos", "length", "stop_string", "interrupted", "failed"]
+    num_steps: int
+    num_drafted: int = Field(description="Drafted nodes over all steps; roots are not counted.")
+    num_accepted: int = Field(description="Accepted nodes over all steps; roots and bonus tokens are not counted.")
+    accepted_by_depth: list[int] = Field(description="[d] = steps whose accepted length was at least d + 1.")
+    duration_ns: int = Field(description="Wall time from the turn's start to its end, prefill included.")
+
+
+class Failure(Record):
+    """Written before an exception leaves the engine: enough to reproduce the step."""
+
+    kind: Literal["failure"] = "failure"
+    turn: int | None = None
+    step: int | None = None
+    phase: Literal["prefill", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+    error: str = Field(description="Type of the exception.")
+    message: str
+    inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")
+
+
+class RunEnd(Record):
+    """The last line. A file without it is a truncated run."""
+
+    kind: Literal["run_end"] = "run_end"
+    reason: Literal["complete", "interrupted", "failed"]
+    counts: dict[str, int] = Field(description="Records before this one, by kind.")
+    digest: Digest = Field(description="xxh3_128 of every byte before this line.")
