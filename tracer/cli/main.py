@@ -1,0 +1,85 @@
+"""The ``specscope`` command. Subcommands register as entry points, so that the tracer imports no other room."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+
+import click
+
+from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
+
+GROUP = "specscope.commands"
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """Loads a subcommand's module only when it is used or listed."""
+
+    def _entries(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in alphabetical order."""
+        return sorted(self._entries())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, loaded; None where there is none of that name."""
+        entry = self._entries().get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = entry.load()
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(version("specscope"), prog_name="specscope")
+def cli() -> None:
+    """Debug tree speculative decoding from traces: record a run, check it, diff two, step through the trees.
+
+    \b
+    Exit codes: 0 equal, or only drift and ties      1 a root difference or a violated invariant
+                2 usage, unreadable file, failure    3 the two runs are not comparable
+                4 too little was recorded to judge
+    """
+
+
+def main() -> None:
+    """Runs the command line and turns every known error into one line and its exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SpecScopeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        click.echo(f"error: {_missing_extra(error)}", err=True)
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:
+        # The reader of our output is gone; say nothing more, not even at interpreter shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _missing_extra(error: ModuleNotFoundError) -> str:
+    extras = {
+        "torch": "engine",
+        "transformers": "engine",
+        "safetensors": "engine",
+        "tokenizers": "engine",
+        "numpy": "engine",
+        "streamlit": "viewer",
+        "plotly": "viewer",
+        "networkx": "viewer",
+    }
+    name = (error.name or "").split(".")[0]
+    if name not in extras:
+        raise error
+    return f"this command needs {name}: install it with  pip install 'specscope[{extras[name]}]'"

@@ -1,0 +1,114 @@
+"""``specscope show``: one step in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from specscope.schemas import Step
+from specscope.tracer.cli.console import console
+from specscope.tracer.cli.options import tokenizer_option
+from specscope.tracer.errors import UsageError
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle import step_violations
+from specscope.tracer.reader import TraceReader
+from specscope.tracer.text import printable
+from specscope.tracer.tokens import TokenTexts
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--turn", default=0, show_default=True, help="Number of the turn in the run.")
+@click.option("--step", type=int, help="Number of the step in the turn.  [default: an overview of all]")
+@tokenizer_option
+def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> None:
+    """Draw a step's tree with the accepted path, or list the turn's steps."""
+    texts = TokenTexts.load(tokenizer)
+    with TraceReader(file) as reader:
+        if not 0 <= turn < len(reader.turns):
+            raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
+        entry = reader.turns[turn]
+        if step is None:
+            _print_overview(reader, entry, texts)
+            return
+        record = reader.step(entry, step)
+        texts.learn(record)
+        _print_step(record, texts)
+        previous = reader.step(entry, step - 1) if step > 0 else None
+        context = Context(reader.manifest, reader.turn_start(entry), previous, record)
+        out = console()
+        for found in step_violations(context):
+            out.print(f"[red]violated[/] {escape(found.invariant)}: {escape(printable(found.witness))}", soft_wrap=True)
+
+
+def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) -> None:
+    out = console()
+    start = reader.turn_start(entry)
+    out.print(
+        f"{escape(printable(entry.prompt_id))} turn {entry.prompt_turn + 1}: {len(start.prompt_ids)} prompt tokens, "
+        f"{len(entry.steps)} steps (turn {entry.turn} of {len(reader.turns)}; choose with --turn N --step N)",
+        highlight=False,
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("step", "position", "nodes", "accepted", "emitted"):
+        table.add_column(name, justify="left" if name == "emitted" else "right", no_wrap=name != "emitted")
+    for record in reader.steps(entry):
+        texts.learn(record)
+        nodes = len(record.tree.tokens) - 1 if record.tree else None
+        table.add_row(
+            str(record.step),
+            str(record.commit.committed_before) if record.commit else "-",
+            str(nodes) if nodes is not None else "-",
+            str(record.accept.accepted_length) if record.accept else "-",
+            escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",
+        )
+    out.print(table)
+
+
+def _print_step(record: Step, texts: TokenTexts) -> None:
+    out = console()
+    if record.tree is None:
+        out.print("this step records no tree", highlight=False)
+        return
+    out.print(draw_tree(record, texts))
+    if record.accept is not None:
+        out.print(
+            f"accepted {record.accept.accepted_length}, then the bonus token "
+            f"{escape(texts.shown(record.accept.bonus_token))} from slot {record.accept.bonus_slot}",
+            highlight=False,
+        )
+    if record.commit is not None:
+        commit = record.commit
+        out.print(
+            f"committed {commit.committed_before} -> {commit.committed_after}: slots {commit.source_slots} to rows "
+            f"{commit.destination_rows}",
+            highlight=False,
+        )
+
+
+def draw_tree(record: Step, texts: TokenTexts) -> Tree:
+    """The draft tree; the accepted path is bold with a tick, so that it is seen without colours too."""
+    tree = record.tree
+    assert tree is not None
+    path = set(record.accept.path) if record.accept is not None else set()
+    bonus = record.accept.bonus_slot if record.accept is not None else None
+
+    def label(slot: int) -> str:
+        text = escape(texts.shown(tree.tokens[slot]))
+        prob = "" if tree.logprobs is None or slot == 0 else f" [dim]{2.718281828459045 ** tree.logprobs[slot]:.2f}[/]"
+        marked = f"[bold blue]✓ {text}[/]" if slot in path or slot == 0 else text
+        tail = f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]" if (
+            record.accept is not None and slot == bonus
+        ) else ""
+        return f"{marked}{prob} [dim]{slot}[/]{tail}"
+
+    branches = {0: Tree(label(0), guide_style="dim")}
+    for slot in range(1, len(tree.tokens)):
+        parent = tree.parents[slot]
+        branches[slot] = branches[parent if 0 <= parent < slot else 0].add(label(slot))
+    return branches[0]

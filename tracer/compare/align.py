@@ -1,0 +1,105 @@
+"""Which steps of two runs belong together: by turn and committed position, not by step number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from specscope.schemas import Step, TurnStart
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.reader import TraceReader
+
+
+class TurnPair(NamedTuple):
+    """The same turn of the same prompt in both runs."""
+
+    a: TurnEntry
+    b: TurnEntry
+
+
+class TurnAlignment(NamedTuple):
+    """All pairs, and the turns that have no partner, named ``prompt turn n``."""
+
+    pairs: list[TurnPair]
+    only_a: list[str]
+    only_b: list[str]
+
+
+def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
+    """Pairs turns by prompt id and turn within the prompt."""
+    others = {(t.prompt_id, t.prompt_turn): t for t in b.turns}
+    pairs, only_a = [], []
+    for turn in a.turns:
+        partner = others.pop((turn.prompt_id, turn.prompt_turn), None)
+        if partner is None:
+            only_a.append(f"{turn.prompt_id} turn {turn.prompt_turn + 1}")
+        else:
+            pairs.append(TurnPair(turn, partner))
+    return TurnAlignment(pairs, only_a, [f"{t.prompt_id} turn {t.prompt_turn + 1}" for t in others.values()])
+
+
+class Aligned(NamedTuple):
+    """Two steps that begin at the same position, and whether the tokens before them are equal."""
+
+    a: Step
+    b: Step
+    previous_a: Step | None
+    previous_b: Step | None
+    position: int
+    same_context: bool
+    regrouped: int  # steps that were passed over since the last pair, because they had no partner
+
+
+class _Side:
+    """One run's steps of a turn with the tokens emitted so far."""
+
+    def __init__(self, start: TurnStart, steps: Iterator[Step]) -> None:
+        self._steps = steps
+        self.base = len(start.prompt_ids)
+        self.output = [start.prefill.pending_token]
+        self.previous: Step | None = None
+        self.current: Step | None = None
+        self.advance()
+
+    def advance(self) -> None:
+        if self.current is not None:
+            self.previous = self.current
+            if self.current.stop is not None:
+                self.output += self.current.stop.emitted[: self.current.stop.kept]
+        self.current = next(self._steps, None)
+
+    @property
+    def position(self) -> int | None:
+        """Committed length before the current step; None where the writer did not record it."""
+        step = self.current
+        if step is None:
+            return None
+        if step.commit is not None:
+            return step.commit.committed_before
+        return step.tensors.committed_length if step.tensors is not None else None
+
+
+def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Aligned]:
+    """Pairs of steps in order. A run that accepted more in one step waits until the other has caught up."""
+    side_a = _Side(a.turn_start(pair.a), a.steps(pair.a))
+    side_b = _Side(b.turn_start(pair.b), b.steps(pair.b))
+    regrouped = 0
+    while side_a.current is not None and side_b.current is not None:
+        pa, pb = side_a.position, side_b.position
+        if pa is None or pb is None:
+            return
+        if pa < pb:
+            side_a.advance()
+            regrouped += 1
+        elif pb < pa:
+            side_b.advance()
+            regrouped += 1
+        else:
+            length = pa - side_a.base + 1
+            same = side_a.base == side_b.base and side_a.output[:length] == side_b.output[:length]
+            yield Aligned(
+                side_a.current, side_b.current, side_a.previous, side_b.previous, pa, same, regrouped
+            )
+            regrouped = 0
+            side_a.advance()
+            side_b.advance()

@@ -1,0 +1,354 @@
+"""Two aligned steps, phase by phase, inputs before outputs, node by node.
+
+Each function yields the differences of one phase. ``inputs_equal`` says whether everything the value was computed from
+is equal on both sides; only then can the difference be a root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from specscope.schemas.verdict import Difference, DifferenceKind, Phase
+from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.tolerance import FloatJudge
+
+
+@dataclass(frozen=True)
+class StepPair:
+    """Two steps that begin at the same position behind the same tokens."""
+
+    a: StepNodes
+    b: StepNodes
+    previous_a: StepNodes | None
+    previous_b: StepNodes | None
+    judge: FloatJudge
+    trees_compared: bool  # off where one run drafts nothing
+
+    @property
+    def common(self) -> list[PathKey]:
+        """Nodes of both trees, in the baseline's slot order."""
+        return [key for key in self.a.keys if key in self.b.slots]
+
+
+def _difference(
+    phase: Phase, field: str, a: Any, b: Any, kind: DifferenceKind, inputs_equal: bool, node: PathKey | None = None
+) -> Difference:
+    tokens = None if node is None else key_tokens(node)
+    return Difference(
+        phase=phase, field=field, node=tokens, a=_text(a), b=_text(b), kind=kind, inputs_equal=inputs_equal
+    )
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def compare_steps(pair: StepPair) -> list[Difference]:
+    """Every difference of the pair, in the order of the phases."""
+    if not pair.trees_compared:
+        return list(_verify(pair, fed_equal=True))
+    found = list(_draft(pair))
+    found += _tree(pair, drafts_equal=not any(d.kind != "drift" for d in found))
+    tensors = list(_tensors(pair))
+    found += tensors
+    found += _verify(pair, fed_equal=True)
+    found += _accept(pair)
+    found += _commit(pair)
+    found += _stop(pair)
+    return found
+
+
+def _draft(pair: StepPair) -> Iterator[Difference]:
+    a, b = pair.a.step.draft, pair.b.step.draft
+    if a is None or b is None:
+        return
+    inputs_equal = True
+    discrete = (
+        ("inputs.tokens", a.inputs.tokens, b.inputs.tokens),
+        ("inputs.source_rows", _source_keys(pair.previous_a, a.inputs.source_rows),
+         _source_keys(pair.previous_b, b.inputs.source_rows)),
+        ("inputs.positions", a.inputs.positions, b.inputs.positions),
+        ("kv_before", a.kv_before, b.kv_before),
+        ("kv_after", a.kv_after, b.kv_after),
+    )  # fmt: skip
+    for field, va, vb in discrete:
+        if va != vb:
+            yield _difference("draft", field, va, vb, "structural", True)
+            inputs_equal = False
+    for number, (na, nb) in enumerate(zip(a.inputs.hidden_norms or [], b.inputs.hidden_norms or [], strict=False)):
+        if not pair.judge.same("draft.inputs.hidden_norms", na, nb):
+            yield _difference("draft", f"inputs.hidden_norms[{number}]", na, nb, "real", inputs_equal)
+            inputs_equal = False
+            break
+    yield from _levels(pair, inputs_equal)
+
+
+def _source_keys(previous: StepNodes | None, rows: list[int]) -> list[Any]:
+    """Rows as path keys of the step before; a prefill's rows as they are."""
+    if previous is None:
+        return list(rows)
+    keys = (previous.key_of(row) for row in rows)
+    return [row if key is None else key_tokens(key) for row, key in zip(rows, keys, strict=True)]
+
+
+def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
+    a, b = pair.a.step.draft, pair.b.step.draft
+    assert a is not None
+    assert b is not None
+    for number, (la, lb) in enumerate(zip(a.levels, b.levels, strict=False), start=1):
+        place = f"levels[{number}]"
+        if set(la.positions) != set(lb.positions):
+            yield _difference("draft", f"{place}.positions", la.positions, lb.positions, "structural", inputs_equal)
+            inputs_equal = False
+        if la.finite != lb.finite:
+            yield _difference("draft", f"{place}.finite", la.finite, lb.finite, "structural", inputs_equal)
+            inputs_equal = False
+        fa, fb = pair.a.frontiers[number - 1], pair.b.frontiers[number - 1]
+        if set(fa) != set(fb):
+            tie = _boundary_tie(pair, set(fa), set(fb))
+            kind: DifferenceKind = "near-tie" if tie else "structural"
+            yield _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind, inputs_equal)
+            inputs_equal = False
+        for row in (key for key in fa if key in set(fb)):
+            found = _row(pair, row, place, inputs_equal)
+            if found is not None:
+                yield found
+                inputs_equal = False
+    if len(a.levels) != len(b.levels):
+        yield _difference("draft", "levels", len(a.levels), len(b.levels), "structural", inputs_equal)
+
+
+def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Difference | None:
+    """The proposals of one row: the same tokens with the same scores."""
+    children_a, children_b = _children(pair.a, row), _children(pair.b, row)
+    if children_a.keys() != children_b.keys():
+        tie = _boundary_tie(pair, set(children_a), set(children_b))
+        kind: DifferenceKind = "near-tie" if tie else "real"
+        return _only_in("draft", f"{place}.tokens", set(children_a), set(children_b), kind, inputs_equal)
+    for key, score in children_a.items():
+        if not pair.judge.same("draft.scores", score, children_b[key]):
+            return _difference("draft", f"{place}.logprobs", score, children_b[key], "real", inputs_equal, key)
+    return None
+
+
+def _children(nodes: StepNodes, row: PathKey) -> dict[PathKey, float]:
+    return {key: score for key, score in nodes.candidates.items() if key[:-1] == row}
+
+
+def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
+    """Whether what one side chose and the other did not lies, by its score, within the tolerance of the other's last."""
+    for ours, theirs, nodes, others in ((a, b, pair.a, pair.b), (b, a, pair.b, pair.a)):
+        last = min((others.candidates.get(key, float("-inf")) for key in theirs), default=float("-inf"))
+        for key in ours - theirs:
+            score = others.candidates.get(key, nodes.candidates.get(key))
+            if score is None or abs(score - last) > pair.judge.tolerance * 4:
+                return False
+    return True
+
+
+def _only_in(
+    phase: Phase, field: str, a: set[PathKey], b: set[PathKey], kind: DifferenceKind, inputs_equal: bool
+) -> Difference:
+    only_a, only_b = sorted(a - b), sorted(b - a)
+    node = (only_a or only_b)[0]
+    return _difference(
+        phase, field, [key_tokens(k) for k in only_a], [key_tokens(k) for k in only_b], kind, inputs_equal, node
+    )
+
+
+def _tree(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
+    keys_a, keys_b = set(pair.a.keys), set(pair.b.keys)
+    if pair.a.step.tree is None or pair.b.step.tree is None:
+        return
+    root_a, root_b = pair.a.step.tree.tokens[:1], pair.b.step.tree.tokens[:1]
+    if root_a != root_b:
+        yield _difference("tree", "tokens[0]", root_a, root_b, "structural", True, ROOT)
+    if keys_a != keys_b:
+        tie = _boundary_tie(pair, keys_a, keys_b)
+        yield _only_in("tree", "nodes", keys_a, keys_b, "near-tie" if tie else "structural", drafts_equal)
+    for field in ("parents", "depths"):
+        for key in pair.common:
+            va = _shape(pair.a, field, key)
+            vb = _shape(pair.b, field, key)
+            if va != vb:
+                yield _difference("tree", field, va, vb, "structural", drafts_equal, key)
+                return
+
+
+def _shape(nodes: StepNodes, field: str, key: PathKey) -> Any:
+    tree = nodes.step.tree
+    assert tree is not None
+    value = getattr(tree, field)[nodes.slots[key]]
+    if field == "parents":
+        parent = nodes.key_of(value)
+        return value if parent is None else key_tokens(parent)
+    return value
+
+
+def _tensors(pair: StepPair) -> Iterator[Difference]:
+    """Mask, positions and ids of every common node; a node's path is the input of all of them."""
+    a, b = pair.a.step.tensors, pair.b.step.tensors
+    if a is None or b is None:
+        return
+    if a.committed_length != b.committed_length:
+        yield _difference("tensors", "committed_length", a.committed_length, b.committed_length, "structural", True)
+    for field in ("token_ids", "positions", "prefix_visible"):
+        values_a, values_b = getattr(a, field), getattr(b, field)
+        for key in pair.common:
+            va, vb = _at(values_a, pair.a.slots[key]), _at(values_b, pair.b.slots[key])
+            if va != vb:
+                yield _difference("tensors", field, va, vb, "structural", True, key)
+                break
+    same_nodes = len(pair.common) == len(pair.a.keys) == len(pair.b.keys)
+    for key in pair.common:
+        seen_a, seen_b = pair.a.visible.get(key, frozenset()), pair.b.visible.get(key, frozenset())
+        if not same_nodes:  # a node outside the other tree cannot be seen there
+            seen_a, seen_b = _within(seen_a, pair.common), _within(seen_b, pair.common)
+        if seen_a != seen_b:
+            extra_a = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_a - seen_b]
+            extra_b = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_b - seen_a]
+            yield _difference("tensors", "mask", f"also sees {extra_a}", f"also sees {extra_b}", "structural", True, key)
+            break
+
+
+def _within(seen: frozenset[PathKey | int], common: list[PathKey]) -> frozenset[PathKey | int]:
+    return seen & frozenset(common)
+
+
+def _at(values: list[Any], index: int) -> Any:
+    return values[index] if index < len(values) else "absent"
+
+
+def _fed_equal(pair: StepPair, key: PathKey) -> bool:
+    """Whether the teacher was fed the same for this node and all its ancestors: position, id, visible columns."""
+    a, b = pair.a.step.tensors, pair.b.step.tensors
+    if a is None or b is None:
+        return True
+    for depth in range(len(key) + 1):
+        above = key[:depth]
+        if above not in pair.a.slots or above not in pair.b.slots:
+            return False
+        sa, sb = pair.a.slots[above], pair.b.slots[above]
+        if _at(a.positions, sa) != _at(b.positions, sb) or _at(a.token_ids, sa) != _at(b.token_ids, sb):
+            return False
+        if _at(a.prefix_visible, sa) != _at(b.prefix_visible, sb):
+            return False
+        if pair.a.visible.get(above) != pair.b.visible.get(above):
+            return False
+    return True
+
+
+def _verify(pair: StepPair, fed_equal: bool) -> Iterator[Difference]:
+    """The teacher's choice and its two best logits at every common node."""
+    a, b = pair.a.step.verify, pair.b.step.verify
+    if a is None or b is None:
+        return
+    for key in pair.common if pair.trees_compared else [ROOT]:
+        sa, sb = pair.a.slots[key], pair.b.slots[key]
+        if sa >= len(a.argmax) or sb >= len(b.argmax):
+            continue
+        equal = fed_equal and (_fed_equal(pair, key) if pair.trees_compared else True)
+        if (sa in a.nonfinite_slots) != (sb in b.nonfinite_slots):
+            yield _difference(
+                "verify", "finite", sa not in a.nonfinite_slots, sb not in b.nonfinite_slots, "real", equal, key
+            )
+        elif a.argmax[sa] != b.argmax[sb]:
+            yield _choice(pair, key, sa, sb, equal)
+        else:
+            for rank, (la, lb) in enumerate(zip(a.top_logits[sa], b.top_logits[sb], strict=False)):
+                if not pair.judge.same("verify.top_logits", la, lb):
+                    yield _difference("verify", f"top_logits[{rank}]", la, lb, "real", equal, key)
+                    break
+
+
+def _choice(pair: StepPair, key: PathKey, sa: int, sb: int, inputs_equal: bool) -> Difference:
+    """Two different choices: a tie where each is the other's second best within the tolerance, else real."""
+    a, b = pair.a.step.verify, pair.b.step.verify
+    assert a is not None
+    assert b is not None
+    margin_a = a.top_logits[sa][0] - a.top_logits[sa][-1]
+    margin_b = b.top_logits[sb][0] - b.top_logits[sb][-1]
+    mutual = a.argmax[sa] in b.top_tokens[sb] and b.argmax[sb] in a.top_tokens[sa]
+    tolerance = pair.judge.tolerance
+    kind: DifferenceKind = "real"
+    if mutual and margin_a == 0 and margin_b == 0:
+        kind = "exact-tie"
+    elif mutual and margin_a <= 2 * tolerance and margin_b <= 2 * tolerance:
+        kind = "near-tie"
+    found = _difference("verify", "argmax", a.argmax[sa], b.argmax[sb], kind, inputs_equal, key)
+    return found.model_copy(update={"margin_a": margin_a, "margin_b": margin_b})
+
+
+def _visited_equal(pair: StepPair) -> bool:
+    """Whether the walks met the same choices and the same children as far as both went."""
+    a, b = pair.a.step, pair.b.step
+    if a.verify is None or b.verify is None or a.tree is None or b.tree is None:
+        return False
+    for key in pair.common:
+        if a.verify.argmax[pair.a.slots[key]] != b.verify.argmax[pair.b.slots[key]]:
+            return False
+    return set(pair.a.keys) == set(pair.b.keys)
+
+
+def _accept(pair: StepPair) -> Iterator[Difference]:
+    a, b = pair.a.step.accept, pair.b.step.accept
+    if a is None or b is None:
+        return
+    equal = _visited_equal(pair)
+    path_a, path_b = _path_tokens(pair.a), _path_tokens(pair.b)
+    if path_a != path_b:
+        yield _difference("accept", "path", path_a, path_b, "structural", equal)
+        equal = False
+    if a.accepted_length != b.accepted_length:
+        yield _difference("accept", "accepted_length", a.accepted_length, b.accepted_length, "structural", equal)
+    if a.bonus_token != b.bonus_token:
+        yield _difference("accept", "bonus_token", a.bonus_token, b.bonus_token, "structural", equal)
+
+
+def _path_tokens(nodes: StepNodes) -> list[Any]:
+    assert nodes.step.accept is not None
+    keys = [nodes.key_of(slot) for slot in nodes.step.accept.path]
+    return ["no such slot" if key is None else key_tokens(key)[-1] if key else "root" for key in keys]
+
+
+def _commit(pair: StepPair) -> Iterator[Difference]:
+    a, b = pair.a.step.commit, pair.b.step.commit
+    if a is None or b is None:
+        return
+    accepted = pair.a.step.accept is not None and pair.b.step.accept is not None
+    equal = accepted and _path_tokens(pair.a) == _path_tokens(pair.b)
+    sources = [
+        [key_tokens(k) if (k := n.key_of(s)) is not None else s for s in c.source_slots]
+        for n, c in ((pair.a, a), (pair.b, b))
+    ]
+    for field, va, vb in (
+        ("committed_before", a.committed_before, b.committed_before),
+        ("committed_after", a.committed_after, b.committed_after),
+        ("source_slots", *sources),
+        ("destination_rows", a.destination_rows, b.destination_rows),
+        ("drafter_after", a.drafter_after, b.drafter_after),
+    ):
+        if va != vb:
+            yield _difference("commit", field, va, vb, "structural", equal)
+            return
+
+
+def _stop(pair: StepPair) -> Iterator[Difference]:
+    a, b = pair.a.step.stop, pair.b.step.stop
+    if a is None or b is None:
+        return
+    equal = a.emitted == b.emitted
+    for field in ("emitted", "kept", "reason"):
+        va, vb = getattr(a, field), getattr(b, field)
+        if va != vb:
+            accepted_equal = field != "emitted" or (
+                pair.a.step.accept is not None
+                and pair.b.step.accept is not None
+                and _path_tokens(pair.a) == _path_tokens(pair.b)
+                and pair.a.step.accept.bonus_token == pair.b.step.accept.bonus_token
+            )
+            yield _difference("stop", field, va, vb, "structural", equal if field != "emitted" else accepted_equal)
+            return

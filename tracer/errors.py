@@ -1,0 +1,70 @@
+"""Every error that a user can meet, with its exit code. Caught once, in the command line.
+
+    SpecScopeError
+    ├── UsageError            2   the command or its input is wrong
+    │   └── TraceError        2   a file cannot be read as a trace
+    ├── EngineError           2   decoding failed
+    │   └── InvariantViolated 1   a check failed before a kernel ran
+    ├── IncomparableError     3   the two runs were not meant to be equal
+    └── CoverageError         4   too much is missing to judge
+
+Messages say what was got, what was wanted and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EXIT_EQUAL = 0
+EXIT_DIFFERENT = 1
+EXIT_USAGE = 2
+EXIT_INCOMPARABLE = 3
+EXIT_COVERAGE = 4
+
+
+class SpecScopeError(Exception):
+    """The base of them all."""
+
+    exit_code = EXIT_USAGE
+
+
+class UsageError(SpecScopeError):
+    """The command or its input is wrong."""
+
+
+class TraceError(UsageError):
+    """A file that cannot be read as a trace.
+
+    Args:
+        path: the file.
+        problem: what was got and what was wanted.
+        line: number of the line, from 1, where there is one.
+        field: dotted name of the field, where there is one.
+    """
+
+    def __init__(self, path: Path, problem: str, line: int | None = None, field: str | None = None) -> None:
+        place = f"{path}" + (f", line {line}" if line is not None else "") + (f", field {field}" if field else "")
+        super().__init__(f"{place}: {problem}")
+        self.path, self.line, self.field = path, line, field
+
+
+class EngineError(SpecScopeError):
+    """Decoding failed."""
+
+
+class InvariantViolated(EngineError):
+    """A structural check failed before a kernel ran."""
+
+    exit_code = EXIT_DIFFERENT
+
+
+class IncomparableError(SpecScopeError):
+    """The two runs differ in something that was not to be compared."""
+
+    exit_code = EXIT_INCOMPARABLE
+
+
+class CoverageError(SpecScopeError):
+    """Too much is missing to judge."""
+
+    exit_code = EXIT_COVERAGE

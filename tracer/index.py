@@ -1,0 +1,151 @@
+"""Where each record of a trace lies: built by one skim over the file, kept beside it, rebuilt whenever it disagrees.
+
+The sidecar is a convenience: it is never required, and failing to write it is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import xxhash
+
+from specscope.tracer.errors import TraceError
+
+INDEX_FORMAT = "specscope.index/1"
+STAMP_BYTES = 1 << 16
+MAX_LINE_BYTES = 64 << 20
+
+
+@dataclass
+class TurnEntry:
+    """Where one turn's records begin, as byte offsets."""
+
+    turn: int
+    prompt_id: str
+    prompt_turn: int
+    start: int
+    end: int | None = None  # offset of turn_end; None where it is missing
+    steps: list[int] = field(default_factory=list)
+    accepted_lengths: list[int] = field(default_factory=list)
+    failed_invariants: list[int] = field(default_factory=list)  # those the engine itself recorded, a step
+
+
+@dataclass
+class TraceIndex:
+    """The places of all records of one file."""
+
+    stamp: str  # what the file looked like when this was built
+    num_lines: int = 0
+    torn_bytes: int = 0  # behind the last newline
+    has_run_end: bool = False
+    turns: list[TurnEntry] = field(default_factory=list)
+    failures: list[int] = field(default_factory=list)
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the index of ``path`` is kept."""
+    return path.with_name(path.name + ".idx")
+
+
+def file_stamp(file: BinaryIO) -> str:
+    """Changes whenever the file does: size, modification time, and its first and last bytes."""
+    stat = os.fstat(file.fileno())
+    digest = xxhash.xxh3_128(f"{stat.st_size}.{stat.st_mtime_ns}".encode())
+    file.seek(0)
+    digest.update(file.read(STAMP_BYTES))
+    file.seek(max(0, stat.st_size - STAMP_BYTES))
+    digest.update(file.read(STAMP_BYTES))
+    return digest.hexdigest()
+
+
+def load_or_build(path: Path, file: BinaryIO) -> TraceIndex:
+    """The index of ``path``, from its sidecar where that still fits.
+
+    Raises:
+        TraceError: naming the line that is not a record.
+    """
+    stamp = file_stamp(file)
+    found = _load(sidecar_path(path))
+    if found is not None and found.stamp == stamp:
+        return found
+    index = _build(path, file, stamp)
+    with contextlib.suppress(OSError):
+        _save(index, sidecar_path(path))
+    return index
+
+
+def _load(path: Path) -> TraceIndex | None:
+    try:
+        raw = orjson.loads(path.read_bytes())
+        if raw.pop("format") != INDEX_FORMAT:
+            return None
+        turns = [TurnEntry(**entry) for entry in raw.pop("turns")]
+        return TraceIndex(turns=turns, **raw)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _save(index: TraceIndex, path: Path) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(orjson.dumps({"format": INDEX_FORMAT, **asdict(index)}))
+    partial.replace(path)
+
+
+def _build(path: Path, file: BinaryIO, stamp: str) -> TraceIndex:
+    index = TraceIndex(stamp)
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise TraceError(path, "the file is empty; wanted a trace, whose first line is its manifest")
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        offset = 0
+        while offset < size:
+            end = view.find(b"\n", offset)
+            if end < 0:
+                index.torn_bytes = size - offset
+                break
+            if end - offset > MAX_LINE_BYTES:
+                raise TraceError(path, f"a line of {end - offset} bytes; at most {MAX_LINE_BYTES}", index.num_lines + 1)
+            _note(path, index, offset, view[offset:end])
+            index.num_lines += 1
+            offset = end + 1
+    return index
+
+
+def _note(path: Path, index: TraceIndex, offset: int, line: bytes) -> None:
+    number = index.num_lines + 1
+    try:
+        record: Any = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise TraceError(path, f"not JSON ({error}); wanted one record a line", number) from None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        raise TraceError(path, "got no record; wanted an object with 'kind'", number, "kind")
+    kind = record["kind"]
+    try:
+        if kind == "turn_start":
+            index.turns.append(TurnEntry(record["turn"], record["prompt_id"], record["prompt_turn"], offset))
+        elif kind == "turn_end":
+            _turn(index, record["turn"]).end = offset
+        elif kind == "step":
+            turn = _turn(index, record["turn"])
+            turn.steps.append(offset)
+            turn.accepted_lengths.append(int((record.get("accept") or {}).get("accepted_length", 0)))
+            turn.failed_invariants.append(len((record.get("invariants") or {}).get("failed", ())))
+        elif kind == "failure":
+            index.failures.append(offset)
+        elif kind == "run_end":
+            index.has_run_end = True
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        name = str(error.args[0]) if isinstance(error, KeyError) else None
+        raise TraceError(path, f"a {kind} record that does not fit here ({error})", number, name) from None
+
+
+def _turn(index: TraceIndex, turn: int) -> TurnEntry:
+    if not index.turns or index.turns[-1].turn != turn:
+        raise IndexError(f"turn {turn} has not started")
+    return index.turns[-1]

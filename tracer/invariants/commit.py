@@ -1,0 +1,95 @@
+"""Invariants of the commit phase, on records."""
+
+from __future__ import annotations
+
+from specscope.schemas import CommitSection
+from specscope.tracer.invariants.base import Context, Invariant, first_mismatch
+
+
+def _commit(c: Context) -> CommitSection:
+    assert c.step.commit is not None
+    return c.step.commit
+
+
+def _length_equation(c: Context) -> str | None:
+    commit = _commit(c)
+    assert c.step.accept is not None
+    wanted = commit.committed_before + 1 + c.step.accept.accepted_length
+    if commit.committed_after == wanted:
+        return None
+    return (
+        f"committed after is {commit.committed_after}, wanted {wanted} = {commit.committed_before} + 1 + "
+        f"{c.step.accept.accepted_length}"
+    )
+
+
+def _continues(c: Context) -> str | None:
+    commit = _commit(c)
+    if c.previous is None:
+        wanted = len(c.turn.prompt_ids)
+    elif c.previous.commit is not None:
+        wanted = c.previous.commit.committed_after
+    else:
+        return None
+    if commit.committed_before == wanted:
+        return None
+    return f"committed before is {commit.committed_before}, the last step left {wanted}"
+
+
+def _sources(c: Context) -> str | None:
+    assert c.step.accept is not None
+    return first_mismatch(_commit(c).source_slots, [0, *c.step.accept.path], "source")
+
+
+def _destinations(c: Context) -> str | None:
+    commit = _commit(c)
+    wanted = [commit.committed_before + i for i in range(len(commit.source_slots))]
+    return first_mismatch(commit.destination_rows, wanted, "destination")
+
+
+def _content_moved(c: Context) -> str | None:
+    commit = _commit(c)
+    before, after = commit.source_checksums or [], commit.written_checksums or []
+    for layer, (source, written) in enumerate(zip(before, after, strict=False)):
+        if source != written:
+            return f"layer {layer}: the rows written ({written}) are not the sources ({source})"
+    return None if len(before) == len(after) else f"checksums of {len(before)} and {len(after)} layers"
+
+
+def _prefix_unchanged(c: Context) -> str | None:
+    commit = _commit(c)
+    if commit.prefix_before == commit.prefix_after:
+        return None
+    return f"layer {commit.prefix_layer}: {commit.prefix_before} became {commit.prefix_after}"
+
+
+def _drafter_length(c: Context) -> str | None:
+    commit = _commit(c)
+    if commit.drafter_after == commit.committed_before:
+        return None
+    return f"the drafter holds {commit.drafter_after} pairs, wanted {commit.committed_before}, the committed length"
+
+
+COMMIT: tuple[Invariant[Context], ...] = (
+    Invariant(
+        "commit.length-equation", "committed after = before + 1 + accepted length", _length_equation, ("commit", "accept")
+    ),
+    Invariant("commit.sources-are-path", "the rows kept are the root's and the path's", _sources, ("commit", "accept")),
+    Invariant("commit.destinations-contiguous", "they go right behind the prefix", _destinations, ("commit",)),
+    Invariant(
+        "commit.content-moved",
+        "the rows written equal their sources, bit for bit",
+        _content_moved,
+        ("commit.source_checksums", "commit.written_checksums"),
+    ),
+    Invariant(
+        "commit.prefix-unchanged",
+        "the committed prefix is never written",
+        _prefix_unchanged,
+        ("commit.prefix_before", "commit.prefix_after"),
+    ),
+    Invariant(
+        "commit.drafter-length", "the drafter holds the committed pairs alone", _drafter_length, ("commit.drafter_after",)
+    ),
+    Invariant("sequence.committed-continues", "each step begins where the last one ended", _continues, ("commit",)),
+)

@@ -1,0 +1,215 @@
+"""Invariants of the draft, verify, accept and stop phases, on records."""
+
+from __future__ import annotations
+
+import math
+
+from specscope.schemas import AcceptSection, DraftSection, StopSection, TensorsSection, TreeSection, VerifySection
+from specscope.tracer.invariants.base import Context, Invariant, first_mismatch
+from specscope.tracer.walk import greedy_walk
+
+
+def _draft(c: Context) -> DraftSection:
+    assert c.step.draft is not None
+    return c.step.draft
+
+
+def _tree(c: Context) -> TreeSection:
+    assert c.step.tree is not None
+    return c.step.tree
+
+
+def _tensors(c: Context) -> TensorsSection:
+    assert c.step.tensors is not None
+    return c.step.tensors
+
+
+def _verify(c: Context) -> VerifySection:
+    assert c.step.verify is not None
+    return c.step.verify
+
+
+def _accept(c: Context) -> AcceptSection:
+    assert c.step.accept is not None
+    return c.step.accept
+
+
+def _stop(c: Context) -> StopSection:
+    assert c.step.stop is not None
+    return c.step.stop
+
+
+def _scores_finite(c: Context) -> str | None:
+    for number, level in enumerate(_draft(c).levels, start=1):
+        if not level.finite or not all(map(math.isfinite, level.logprobs)):
+            return f"level {number}: a draft score is not finite"
+    return None
+
+
+def _pair_positions(c: Context) -> str | None:
+    draft = _draft(c)
+    wanted = list(range(draft.kv_before, draft.kv_after))
+    problem = first_mismatch(draft.inputs.positions, wanted, "pair")
+    if problem is not None:
+        return problem
+    for number, level in enumerate(draft.levels):
+        position = draft.kv_after - 1 + number
+        if any(p != position for p in level.positions):
+            return f"level {number + 1}: got positions {level.positions[:8]}, wanted {position}"
+    return None
+
+
+def _pair_tokens(c: Context) -> str | None:
+    inputs = _draft(c).inputs
+    if c.previous is None:
+        first = c.turn.reused_length
+        fed = [*c.turn.prompt_ids[first + 1 :], c.turn.prefill.pending_token]
+        return first_mismatch(inputs.tokens, fed, "pair")
+    emitted = c.previous.stop.emitted if c.previous.stop is not None else inputs.tokens
+    return first_mismatch(inputs.tokens, emitted, "pair")
+
+
+def _source_rows(c: Context) -> str | None:
+    rows = _draft(c).inputs.source_rows
+    if c.previous is None:
+        return first_mismatch(rows, list(range(len(rows))), "pair")
+    path = c.previous.accept.path if c.previous.accept is not None else rows[1:]
+    return first_mismatch(rows, [0, *path], "pair")
+
+
+def _nodes_proposed(c: Context) -> str | None:
+    levels = _draft(c).levels
+    candidates: dict[tuple[int | None, int], int] = {}  # (parent's number or None, token) -> number
+    number = 0
+    for level in levels:
+        rows: list[int | None] = list(level.frontier) or [None]
+        width = len(level.tokens) // len(rows)
+        for at, token in enumerate(level.tokens):
+            candidates.setdefault((rows[min(at // max(width, 1), len(rows) - 1)], token), number + at)
+        number += len(level.tokens)
+    tree = _tree(c)
+    numbers: list[int | None] = [None]
+    for slot in range(1, len(tree.tokens)):
+        parent = tree.parents[slot]
+        above = numbers[parent] if 0 <= parent < slot else None
+        found = candidates.get((above, tree.tokens[slot]))
+        if found is None:
+            return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
+        numbers.append(found)
+    return None
+
+
+def _logits_finite(c: Context) -> str | None:
+    slots = _verify(c).nonfinite_slots
+    return f"slots {slots[:8]} have logits that are not finite" if slots else None
+
+
+def _argmax_is_top(c: Context) -> str | None:
+    verify = _verify(c)
+    for slot, (choice, tokens, logits) in enumerate(
+        zip(verify.argmax, verify.top_tokens, verify.top_logits, strict=False)
+    ):
+        ties = [t for t, v in zip(tokens, logits, strict=False) if v == logits[0]]
+        if choice not in ties:
+            return f"slot {slot}: argmax {choice}, but the best logit {logits[0]} is token {tokens[0]}'s"
+    return None
+
+
+def _input_digest(c: Context) -> str | None:
+    made, given = _tensors(c).input_digest, _verify(c).input_digest
+    return None if made == given else f"tensorize made {made}, the forward was given {given}"
+
+
+def _prefix_visible(c: Context) -> str | None:
+    tensors = _tensors(c)
+    for row, count in enumerate(tensors.prefix_visible):
+        if count != tensors.committed_length:
+            return f"row {row} sees {count} committed columns, wanted all {tensors.committed_length}"
+    return None
+
+
+def _walk(c: Context) -> str | None:
+    accept, tree = _accept(c), _tree(c)
+    walk = greedy_walk(tree.tokens, tree.parents, _verify(c).argmax)
+    return None if accept.path == walk.path else f"got path {accept.path}, the walk gives {walk.path}"
+
+
+def _path_connected(c: Context) -> str | None:
+    tree, at = _tree(c), 0
+    for slot in _accept(c).path:
+        if not 0 < slot < len(tree.parents) or tree.parents[slot] != at:
+            return f"slot {slot} on the path is no child of slot {at}"
+        at = slot
+    return None
+
+
+def _accepted_length(c: Context) -> str | None:
+    accept = _accept(c)
+    if accept.accepted_length == len(accept.path):
+        return None
+    return f"got {accept.accepted_length}, the path has {len(accept.path)} slots"
+
+
+def _bonus(c: Context) -> str | None:
+    accept, argmax = _accept(c), _verify(c).argmax
+    last = accept.path[-1] if accept.path else 0
+    if accept.bonus_slot != last:
+        return f"read at slot {accept.bonus_slot}, wanted {last}, the last accepted"
+    if 0 <= last < len(argmax) and accept.bonus_token != argmax[last]:
+        return f"got {accept.bonus_token}, the teacher's choice at slot {last} is {argmax[last]}"
+    return None
+
+
+def _root_is_pending(c: Context) -> str | None:
+    root = _tree(c).tokens[0]
+    if c.previous is None:
+        wanted = c.turn.prefill.pending_token
+    elif c.previous.accept is not None:
+        wanted = c.previous.accept.bonus_token
+    else:
+        return None
+    return None if root == wanted else f"the root is {root}, the last bonus token {wanted}"
+
+
+def _emitted(c: Context) -> str | None:
+    tree, accept = _tree(c), _accept(c)
+    wanted = [tree.tokens[s] for s in accept.path if 0 <= s < len(tree.tokens)] + [accept.bonus_token]
+    return first_mismatch(_stop(c).emitted, wanted, "token")
+
+
+def _cut(c: Context) -> str | None:
+    stop = _stop(c)
+    if not 1 <= stop.kept <= len(stop.emitted):
+        return f"kept {stop.kept} of {len(stop.emitted)} tokens"
+    eos = set(c.manifest.stop_rules.eos_token_ids)
+    at = next((i for i, t in enumerate(stop.emitted[: stop.kept]) if t in eos), None)
+    if at is not None and (stop.kept != at + 1 or stop.reason != "eos"):
+        return f"token {at} of the block ends the text, but {stop.kept} were kept (reason {stop.reason})"
+    if stop.reason is None and stop.kept != len(stop.emitted):
+        return f"kept {stop.kept} of {len(stop.emitted)} tokens without a reason"
+    return None
+
+
+DECISIONS: tuple[Invariant[Context], ...] = (
+    Invariant("draft.scores-finite", "every draft score is finite before any clean-up", _scores_finite, ("draft",)),
+    Invariant("draft.positions", "pair positions count on from the cache; level d adds d", _pair_positions, ("draft",)),
+    Invariant("draft.pair-tokens", "the pairs' tokens are those last emitted", _pair_tokens, ("draft",)),
+    Invariant("draft.source-rows", "the pairs' features come from the root and the accepted path", _source_rows, ("draft",)),
+    Invariant("tree.nodes-were-proposed", "every node is a candidate under its parent", _nodes_proposed, ("draft", "tree")),
+    Invariant("tensors.prefix-visible", "every row sees the whole committed prefix", _prefix_visible, ("tensors",)),
+    Invariant("verify.logits-finite", "every logit is finite before any clean-up", _logits_finite, ("verify",)),
+    Invariant("verify.argmax-is-top", "the argmax has the best logit", _argmax_is_top, ("verify",)),
+    Invariant(
+        "verify.input-digest",
+        "the forward was given what tensorize made",
+        _input_digest,
+        ("tensors.input_digest", "verify.input_digest"),
+    ),
+    Invariant("accept.walk", "the path is the walk along the teacher's choices", _walk, ("tree", "verify", "accept")),
+    Invariant("accept.path-connected", "each accepted slot is a child of the one before", _path_connected, ("tree", "accept")),
+    Invariant("accept.length", "the accepted length counts the path", _accepted_length, ("accept",)),
+    Invariant("accept.bonus", "the bonus is the teacher's choice at the last accepted slot", _bonus, ("verify", "accept")),
+    Invariant("sequence.root-is-last-bonus", "a step's root is the last bonus token", _root_is_pending, ("tree",)),
+    Invariant("stop.emitted", "the step emits its path's tokens and the bonus", _emitted, ("tree", "accept", "stop")),
+    Invariant("stop.cut", "a block is cut right behind its stop token", _cut, ("stop",)),
+)

@@ -1,0 +1,180 @@
+"""Structural invariants of one tree and its tensors, on plain lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specscope.tracer.invariants.base import Invariant, first_mismatch
+
+
+@dataclass(frozen=True)
+class TreeArrays:
+    """A tree and the tensors made of it. Lists of the tree have ``num_slots`` entries, of the tensors
+    ``padded_slots``."""
+
+    tokens: list[int]
+    parents: list[int]
+    depths: list[int]
+    fed_tokens: list[int]
+    positions: list[int]
+    mask_rows: list[int]  # bit c of row r: r sees tree column c
+    index_tensors: dict[str, list[int]]
+    committed_length: int
+    num_slots: int
+    padded_slots: int
+    vocab_size: int
+
+    def parent(self, slot: int) -> int | None:
+        """The parent, where it is a slot."""
+        value = self.parents[slot]
+        return value if 0 <= value < self.num_slots else None
+
+
+def _sizes(t: TreeArrays) -> str | None:
+    for name in ("tokens", "parents", "depths"):
+        if len(getattr(t, name)) != t.num_slots:
+            return f"{name}: got {len(getattr(t, name))} entries, wanted {t.num_slots}, the slots"
+    for name in ("fed_tokens", "positions", "mask_rows"):
+        if len(getattr(t, name)) != t.padded_slots:
+            return f"{name}: got {len(getattr(t, name))} entries, wanted {t.padded_slots}, the padded slots"
+    return None if t.padded_slots >= t.num_slots >= 1 else f"{t.num_slots} slots in {t.padded_slots} padded slots"
+
+
+def _vocabulary(t: TreeArrays) -> str | None:
+    return next(
+        (
+            f"slot {s}: token {token}, wanted 0..{t.vocab_size - 1}"
+            for s, token in enumerate(t.tokens)
+            if not 0 <= token < t.vocab_size
+        ),
+        None,
+    )
+
+
+def _parents(t: TreeArrays) -> str | None:
+    if t.parents[0] != 0:
+        return f"the root's parent is {t.parents[0]}, wanted 0"
+    return next(
+        (
+            f"slot {s}: parent {parent}, wanted 0..{s - 1}"
+            for s, parent in enumerate(t.parents)
+            if s > 0 and not 0 <= parent < s
+        ),
+        None,
+    )
+
+
+def _depths(t: TreeArrays) -> str | None:
+    if t.depths[0] != 0:
+        return f"the root's depth is {t.depths[0]}, wanted 0"
+    for s in range(1, t.num_slots):
+        parent = t.parent(s)
+        if parent is not None and t.depths[s] != t.depths[parent] + 1:
+            return f"slot {s}: depth {t.depths[s]}, wanted {t.depths[parent] + 1}, one more than its parent {parent}"
+    return None
+
+
+def _siblings(t: TreeArrays) -> str | None:
+    seen: dict[tuple[int, int], int] = {}
+    for s in range(1, t.num_slots):
+        key = (t.parents[s], t.tokens[s])
+        if key in seen:
+            return f"slots {seen[key]} and {s} are both token {key[1]} under parent {key[0]}"
+        seen[key] = s
+    return None
+
+
+def _reaches_root(t: TreeArrays) -> str | None:
+    for s in range(1, t.num_slots):
+        at: int | None = s
+        for _ in range(max(t.depths[s], 0)):
+            at = None if at is None else t.parent(at)
+        if at != 0:
+            return f"slot {s}: {t.depths[s]} steps up end at {at}, wanted the root"
+    return None
+
+
+def expected_rows(parents: list[int], num_slots: int, padded_slots: int) -> list[int]:
+    """The mask rows that ``parents`` imply: ancestors and self; padding rows themselves alone."""
+    rows = [1]
+    for slot in range(1, num_slots):
+        parent = parents[slot]
+        rows.append((rows[parent] if 0 <= parent < slot else 0) | 1 << slot)
+    return rows + [1 << slot for slot in range(num_slots, padded_slots)]
+
+
+def columns(row: int) -> list[int]:
+    """The set bits of a mask row."""
+    return [c for c in range(row.bit_length()) if row >> c & 1]
+
+
+def _mask(t: TreeArrays) -> str | None:
+    for row, (got, wanted) in enumerate(
+        zip(t.mask_rows, expected_rows(t.parents, t.num_slots, t.padded_slots), strict=False)
+    ):
+        if row < t.num_slots and got != wanted:
+            extra, missing = columns(got & ~wanted), columns(wanted & ~got)
+            return f"row {row} sees {extra} that are no ancestors, and misses {missing}"
+    return None
+
+
+def _row_sums(t: TreeArrays) -> str | None:
+    return next(
+        (
+            f"row {s} sees {row.bit_count()} columns, wanted depth + 1 = {depth + 1}"
+            for s, (row, depth) in enumerate(zip(t.mask_rows, t.depths, strict=False))
+            if row.bit_count() != depth + 1
+        ),
+        None,
+    )
+
+
+def _padding(t: TreeArrays) -> str | None:
+    for row in range(t.num_slots, t.padded_slots):
+        if t.mask_rows[row] != 1 << row:
+            return f"padding row {row} sees {columns(t.mask_rows[row])}, wanted itself alone"
+    for row in range(t.num_slots):
+        if t.mask_rows[row] >> t.num_slots:
+            return f"row {row} sees padding columns {columns(t.mask_rows[row] >> t.num_slots << t.num_slots)}"
+    return None
+
+
+def _positions(t: TreeArrays) -> str | None:
+    return next(
+        (
+            f"slot {s}: position {position}, wanted {t.committed_length + depth} = {t.committed_length} + depth {depth}"
+            for s, (position, depth) in enumerate(zip(t.positions, t.depths, strict=False))
+            if position != t.committed_length + depth
+        ),
+        None,
+    )
+
+
+def _indices(t: TreeArrays) -> str | None:
+    for name, values in t.index_tensors.items():
+        for at, value in enumerate(values):
+            if not 0 <= value < t.padded_slots:
+                return f"{name}[{at}] = {value}, wanted 0..{t.padded_slots - 1}"
+    return None
+
+
+def _fed_tokens(t: TreeArrays) -> str | None:
+    return first_mismatch(t.fed_tokens[: t.num_slots], t.tokens, "slot")
+
+
+_TREE = ("tree", "tensors")
+
+STRUCTURE: tuple[Invariant[TreeArrays], ...] = (
+    Invariant("tensors.sizes", "tree lists have a row a slot, tensors a row a padded slot", _sizes, _TREE),
+    Invariant("tree.tokens-in-vocabulary", "every token is an id of the teacher", _vocabulary, _TREE),
+    Invariant("tree.parent-before-child", "parents lie in 0..slot - 1; the root is its own", _parents, _TREE),
+    Invariant("tree.depth-follows-parent", "depth is the parent's plus one", _depths, _TREE),
+    Invariant("tree.siblings-distinct", "no two children of a node have the same token", _siblings, _TREE),
+    Invariant("tree.reaches-root", "parent after parent, depth times, is the root", _reaches_root, _TREE),
+    Invariant("tensors.mask-is-ancestors", "a row sees its ancestors and itself, nothing else", _mask, _TREE),
+    Invariant("tensors.mask-row-sum", "a row sees depth + 1 columns", _row_sums, _TREE),
+    Invariant("tensors.padding-isolated", "padding sees itself alone, and nobody sees it", _padding, _TREE),
+    Invariant("tensors.position-is-length-plus-depth", "position = committed length + depth", _positions, _TREE),
+    Invariant("tensors.index-in-range", "no index is negative or past the slots", _indices, _TREE),
+    Invariant("tensors.tokens-are-the-trees", "the ids fed are the tree's", _fed_tokens, _TREE),
+)

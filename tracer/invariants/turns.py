@@ -1,0 +1,63 @@
+"""Invariants of whole turns: outputs and counts recomputed from the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from specscope.schemas import Step, TurnEnd, TurnStart
+from specscope.tracer.invariants.base import Invariant, first_mismatch
+
+
+@dataclass
+class TurnTally:
+    """What the steps of a turn add up to; fed one by one, so that memory does not grow with them."""
+
+    start: TurnStart
+    output_ids: list[int] = field(default_factory=list)
+    num_steps: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
+    accepted_by_depth: list[int] = field(default_factory=list)
+    complete: bool = True  # every step had what the sums need
+    end: TurnEnd | None = None
+
+    def __post_init__(self) -> None:
+        self.output_ids.append(self.start.prefill.pending_token)
+
+    def add(self, step: Step) -> None:
+        """Counts one step."""
+        self.num_steps += 1
+        if step.stop is None or step.accept is None or step.tree is None:
+            self.complete = False
+            return
+        self.output_ids += step.stop.emitted[: step.stop.kept]
+        self.num_drafted += len(step.tree.tokens) - 1
+        length = len(step.accept.path)
+        self.num_accepted += length
+        self.accepted_by_depth += [0] * (length - len(self.accepted_by_depth))
+        for depth in range(length):
+            self.accepted_by_depth[depth] += 1
+
+
+def _end(t: TurnTally) -> TurnEnd:
+    assert t.end is not None
+    return t.end
+
+
+def _output(t: TurnTally) -> str | None:
+    return first_mismatch(_end(t).output_ids, t.output_ids, "output token")
+
+
+def _metrics(t: TurnTally) -> str | None:
+    end = _end(t)
+    for name in ("num_steps", "num_drafted", "num_accepted", "accepted_by_depth"):
+        got, wanted = getattr(end, name), getattr(t, name)
+        if got != wanted:
+            return f"{name}: got {got}, the steps give {wanted}"
+    return None
+
+
+TURNS: tuple[Invariant[TurnTally], ...] = (
+    Invariant("turn.output-is-sum", "the output is the pending token and what each step kept", _output),
+    Invariant("turn.metrics", "the turn's counts are those of its steps", _metrics),
+)

@@ -1,0 +1,212 @@
+"""The oracle: re-verifies a run from its trace alone. No model, no accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+from specscope.schemas import Failure, Manifest, RunEnd, Step, TurnEnd, TurnStart
+from specscope.tracer.invariants.base import Context, Invariant
+from specscope.tracer.invariants.commit import COMMIT
+from specscope.tracer.invariants.decisions import DECISIONS
+from specscope.tracer.invariants.registry import arrays_of, missing_need
+from specscope.tracer.invariants.structure import STRUCTURE
+from specscope.tracer.invariants.turns import TURNS, TurnTally
+from specscope.tracer.reader import TraceReader
+
+
+class Violation(NamedTuple):
+    """One violated invariant at one place."""
+
+    invariant: str
+    witness: str
+    turn: int | None
+    step: int | None
+    line: int | None
+
+
+@dataclass
+class Tally:
+    """How often one invariant passed, failed and was skipped, and its first violation."""
+
+    statement: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    first: Violation | None = None
+
+
+@dataclass
+class OracleReport:
+    """What the oracle found in one trace."""
+
+    path: Path
+    manifest: Manifest
+    invariants: dict[str, Tally]
+    num_turns: int = 0
+    num_steps: int = 0
+    truncated: bool = False
+    torn_bytes: int = 0
+    end_reason: str | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def num_violations(self) -> int:
+        """Violations over all invariants."""
+        return sum(tally.failed for tally in self.invariants.values())
+
+    def count(self, invariant: Invariant[Any], violation: Violation | None) -> None:
+        """Adds one pass or failure."""
+        tally = self.invariants[invariant.id]
+        if violation is None:
+            tally.passed += 1
+            return
+        tally.failed += 1
+        tally.first = tally.first or violation
+
+
+RUN = (
+    Invariant[None]("run.sequence", "records are numbered one after another", lambda _: None),
+    Invariant[None]("run.step-numbers", "steps and turns are numbered one after another", lambda _: None),
+    Invariant[None]("run.counts", "run_end counts the records", lambda _: None),
+    Invariant[None]("run.digest", "run_end digests every byte before it", lambda _: None),
+)
+EVERY = (*STRUCTURE, *DECISIONS, *COMMIT, *TURNS, *RUN)
+
+
+def step_violations(context: Context) -> Iterator[Violation]:
+    """The violated invariants of one step."""
+    for invariant, witness in judge_step(context):
+        if witness is not None and witness is not SKIPPED:
+            yield Violation(invariant.id, witness, context.step.turn, context.step.step, None)
+
+
+SKIPPED = "skipped"
+
+
+def judge_step(context: Context) -> Iterator[tuple[Invariant[Any], str | None]]:
+    """Every invariant of a step with its witness, None where it holds, ``SKIPPED`` where it cannot be judged."""
+    arrays = arrays_of(context)
+    for structural in STRUCTURE:
+        yield structural, SKIPPED if arrays is None else _judge(structural, arrays)
+    for invariant in (*DECISIONS, *COMMIT):
+        missing = missing_need(context.step, invariant.needs)
+        yield invariant, SKIPPED if missing is not None else _judge(invariant, context)
+
+
+def _judge(invariant: Invariant[Any], subject: Any) -> str | None:
+    """The witness. A record too malformed for the rule to be evaluated violates it."""
+    try:
+        return invariant.check(subject)
+    except (IndexError, KeyError, ValueError, OverflowError, ZeroDivisionError) as error:
+        return f"the record does not fit together ({type(error).__name__}: {error})"
+
+
+class Oracle:
+    """Feeds on records one by one; memory does not grow with the trace but for the running turn."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.report = OracleReport(path, manifest, {i.id: Tally(i.statement) for i in EVERY})
+        self._manifest = manifest
+        self._turn: TurnTally | None = None
+        self._previous: Step | None = None
+        self._run = {i.id: i for i in RUN}
+
+    def turn_start(self, record: TurnStart, line: int) -> None:
+        """Begins a turn."""
+        self._number(self.report.num_turns, record.turn, "turn", line)
+        self.report.num_turns += 1
+        self._turn, self._previous = TurnTally(record), None
+
+    def step(self, record: Step, line: int) -> None:
+        """Judges a step."""
+        if self._turn is None or record.turn != self._turn.start.turn:
+            self._fail("run.step-numbers", f"a step of turn {record.turn} outside that turn", line)
+            return
+        self._number(self._turn.num_steps, record.step, "step", line)
+        self.report.num_steps += 1
+        context = Context(self._manifest, self._turn.start, self._previous, record)
+        for invariant, witness in judge_step(context):
+            if witness is SKIPPED:
+                self.report.invariants[invariant.id].skipped += 1
+            else:
+                found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
+                self.report.count(invariant, found)
+        self._turn.add(record)
+        self._previous = record
+
+    def turn_end(self, record: TurnEnd, line: int) -> None:
+        """Judges the turn as a whole."""
+        if self._turn is None or record.turn != self._turn.start.turn:
+            self._fail("run.step-numbers", f"an end of turn {record.turn} outside that turn", line)
+            return
+        self._turn.end = record
+        for invariant in TURNS:
+            if not self._turn.complete:
+                self.report.invariants[invariant.id].skipped += 1
+                continue
+            witness = _judge(invariant, self._turn)
+            found = Violation(invariant.id, witness, record.turn, None, line) if witness else None
+            self.report.count(invariant, found)
+        self._turn = None
+
+    def _number(self, wanted: int, got: int, unit: str, line: int) -> None:
+        if got == wanted:
+            self.report.count(self._run["run.step-numbers"], None)
+        else:
+            self._fail("run.step-numbers", f"got {unit} {got}, wanted {wanted}", line)
+
+    def _fail(self, name: str, witness: str, line: int) -> None:
+        self.report.count(self._run[name], Violation(name, witness, None, None, line))
+
+    def sequence(self, got: int, wanted: int, line: int) -> None:
+        """Judges a record's number."""
+        if got == wanted:
+            self.report.count(self._run["run.sequence"], None)
+        else:
+            self._fail("run.sequence", f"got seq {got}, wanted {wanted}", line)
+
+    def run_end(self, record: RunEnd, counts: dict[str, int], digest: str, line: int) -> None:
+        """Judges the last line against what came before."""
+        self.report.end_reason = record.reason
+        for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
+            if got == wanted:
+                self.report.count(self._run[name], None)
+            else:
+                self._fail(name, f"got {got}, wanted {wanted}", line)
+
+
+def check_trace(path: Path) -> OracleReport:
+    """Judges every record of the trace at ``path``.
+
+    Raises:
+        TraceError: where it cannot be read as a trace.
+    """
+    with TraceReader(path) as reader:
+        oracle = Oracle(path, reader.manifest)
+        counts: dict[str, int] = {}
+        digest = xxhash.xxh3_128()
+        wanted_seq = 0
+        for number, record, line in reader.numbered_lines():
+            oracle.sequence(record.seq, wanted_seq, number)
+            wanted_seq = record.seq + 1
+            match record:
+                case TurnStart():
+                    oracle.turn_start(record, number)
+                case Step():
+                    oracle.step(record, number)
+                case TurnEnd():
+                    oracle.turn_end(record, number)
+                case Failure():
+                    oracle.report.failures.append(record)
+                case RunEnd():
+                    oracle.run_end(record, counts, digest.hexdigest(), number)
+            counts[record.kind] = counts.get(record.kind, 0) + 1
+            digest.update(line)
+        oracle.report.torn_bytes = reader.torn_bytes
+        oracle.report.truncated = oracle.report.end_reason is None
+        return oracle.report

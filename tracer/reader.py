@@ -1,0 +1,167 @@
+"""Reads traces: validated records in order, or any step by its place. Tolerates a torn tail and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from specscope.schemas import (
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    AnyRecord,
+    Failure,
+    Manifest,
+    Record,
+    SchemaVersion,
+    Step,
+    TurnEnd,
+    TurnStart,
+    decode_record,
+)
+from specscope.tracer.errors import TraceError, UsageError
+from specscope.tracer.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, load_or_build
+
+SomeRecord = TypeVar("SomeRecord", bound=Record)
+
+
+class NumberedRecord(NamedTuple):
+    """A record and the line that it stands on."""
+
+    number: int  # of the line, from 1
+    record: AnyRecord
+    line: bytes  # as it stands in the file, newline included
+
+
+class TraceReader:
+    """One trace file. A context manager.
+
+    Raises:
+        TraceError: where the file cannot be read, is empty, is no trace, or is of a newer major version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            raise TraceError(path, "no such file") from None
+        except OSError as error:
+            raise TraceError(path, f"cannot be read: {error.strerror}") from None
+        try:
+            self.manifest = self._read_manifest()
+        except BaseException:
+            self._file.close()
+            raise
+        self._index: TraceIndex | None = None
+        self.torn_bytes = 0  # behind the last newline; known once all lines were read
+
+    def __enter__(self) -> TraceReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def index(self) -> TraceIndex:
+        """Where everything lies; built at the first use."""
+        if self._index is None:
+            self._index = load_or_build(self.path, self._file)
+        return self._index
+
+    @property
+    def turns(self) -> list[TurnEntry]:
+        """The turns in order."""
+        return self.index.turns
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the run's end is missing."""
+        return not self.index.has_run_end
+
+    def numbered_lines(self) -> Iterator[NumberedRecord]:
+        """Every whole record in order, one at a time; ``torn_bytes`` then tells what is behind the last newline."""
+        number, offset = 0, 0
+        while True:
+            self._file.seek(offset)  # other methods may have moved it
+            line = self._file.readline(MAX_LINE_BYTES + 1)
+            if len(line) > MAX_LINE_BYTES:
+                raise TraceError(self.path, f"a line of more than {MAX_LINE_BYTES} bytes", number + 1)
+            if not line.endswith(b"\n"):
+                self.torn_bytes = len(line)
+                return
+            offset += len(line)
+            number += 1
+            yield NumberedRecord(number, self._decode(line, number), line)
+
+    def turn_start(self, turn: TurnEntry) -> TurnStart:
+        """The record that begins ``turn``."""
+        return self._at(turn.start, TurnStart)
+
+    def turn_end(self, turn: TurnEntry) -> TurnEnd | None:
+        """The record that ends ``turn``; None where it is missing."""
+        return None if turn.end is None else self._at(turn.end, TurnEnd)
+
+    def step(self, turn: TurnEntry, step: int) -> Step:
+        """Step ``step`` of ``turn``, read alone.
+
+        Raises:
+            UsageError: where there is none of that number.
+        """
+        if not 0 <= step < len(turn.steps):
+            raise UsageError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
+        return self._at(turn.steps[step], Step)
+
+    def steps(self, turn: TurnEntry) -> Iterator[Step]:
+        """The steps of ``turn`` in order, one at a time."""
+        return (self._at(offset, Step) for offset in turn.steps)
+
+    def failures(self) -> list[Failure]:
+        """The failure records."""
+        return [self._at(offset, Failure) for offset in self.index.failures]
+
+    def _at(self, offset: int, kind: type[SomeRecord]) -> SomeRecord:
+        self._file.seek(offset)
+        record = self._decode(self._file.readline(), None)
+        if not isinstance(record, kind):
+            raise TraceError(self.path, f"got a {record.kind} record at byte {offset}, wanted {kind.__name__}")
+        return record
+
+    def _decode(self, line: bytes, number: int | None) -> AnyRecord:
+        try:
+            return decode_record(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            # The first part of the place is the record's kind, which the union put there.
+            field = ".".join(str(part) for part in first["loc"][1:]) or None
+            raise TraceError(self.path, f"{first['msg']} ({error.error_count()} in all)", number, field) from None
+
+    def _read_manifest(self) -> Manifest:
+        line = self._file.readline(MAX_LINE_BYTES)
+        if not line:
+            raise TraceError(self.path, "the file is empty; wanted a trace, whose first line is its manifest")
+        try:
+            raw = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            what = "a torn first line" if not line.endswith(b"\n") else "a line that is not JSON"
+            raise TraceError(self.path, f"got {what}, wanted a trace, whose first line is its manifest", 1) from None
+        if not isinstance(raw, dict) or raw.get("kind") != "manifest":
+            raise TraceError(self.path, "got no manifest on the first line; is this a trace?", 1, "kind")
+        self._check_version(raw.get("schema"))
+        record = self._decode(line, 1)
+        assert isinstance(record, Manifest)
+        return record
+
+    def _check_version(self, schema: object) -> None:
+        try:
+            found = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
+        except ValueError as error:
+            raise TraceError(self.path, str(error), 1, "schema") from None
+        if found.major > SCHEMA_VERSION.major:
+            problem = f"got {found}, this version reads up to {SCHEMA_NAME}/{SCHEMA_VERSION.major}.x: upgrade specscope"
+            raise TraceError(self.path, problem, 1, "schema")
+        if found.major < SCHEMA_VERSION.major:
+            raise TraceError(self.path, f"got {found}, and no migration from it is known", 1, "schema")

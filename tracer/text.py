@@ -1,0 +1,49 @@
+"""Token text is hostile input. This is the one place that makes it safe to show.
+
+``visible`` leaves nothing that moves a cursor, reorders a line or hides: control, format and unassigned characters
+become escapes. ``html_text`` is ``visible`` made safe for HTML and SVG. Rich markup and Markdown are never built from
+token text at all.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+
+_NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def _escape(character: str) -> str:
+    point = ord(character)
+    return f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"
+
+
+def visible(text: str) -> str:
+    """``text`` on one line with every character to be seen: newline ⏎, tab ⇥, leading and trailing spaces ·."""
+    shown = "".join(
+        _NAMED.get(c) or (_escape(c) if unicodedata.category(c) in _HIDDEN else c) for c in text
+    )
+    inner = shown.strip(" ")
+    if not inner:
+        return "·" * len(shown)
+    leading = len(shown) - len(shown.lstrip(" "))
+    trailing = len(shown) - len(shown.rstrip(" "))
+    return "·" * leading + inner + "·" * trailing
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: newlines and tabs stay, every other hidden character becomes an escape."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else _escape(c) for c in text
+    )
+
+
+def html_text(text: str) -> str:
+    """``visible(text)`` for HTML and SVG, element content and quoted attributes alike."""
+    return html.escape(visible(text), quote=True)
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most ``limit`` characters, the cut marked by an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
