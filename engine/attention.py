@@ -1,0 +1,98 @@
+"""The two attention paths and the log of which of them really ran.
+
+``eager`` is the reference: explicit float32 softmax, no fused kernel. ``fused`` is the backend's scaled dot-product
+attention. Both take an additive mask and grouped keys. Both are registered with transformers, the mask function too
+(without one a mask is dropped silently); the engine always passes a prepared four-dimensional mask.
+
+Letters: B batch, H heads, G key-value heads, Q rows, S columns, W head width.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor]
+
+_active_log: Counter[str] | None = None
+
+
+@contextmanager
+def dispatch_log() -> Iterator[Counter[str]]:
+    """Counts each attention call made inside, by what ran. Not re-entrant; without it nothing is counted."""
+    global _active_log
+    _active_log = Counter()
+    try:
+        yield _active_log
+    finally:
+        _active_log = None
+
+
+def eager_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """softmax(Q K^T scale + mask) V, the softmax in float32 at least.
+
+    query (B, H, Q, W), key and value (B, G, S, W), mask (B or 1, 1, Q, S) -> (B, H, Q, W).
+    """
+    if _active_log is not None:
+        _active_log["eager"] += 1
+    groups = query.shape[1] // key.shape[1]
+    key = key.repeat_interleave(groups, dim=1)
+    value = value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(-1, -2) * scale
+    if mask is not None:
+        scores = scores + mask
+    softmax_dtype = torch.promote_types(query.dtype, torch.float32)
+    return torch.softmax(scores, dim=-1, dtype=softmax_dtype).to(query.dtype) @ value
+
+
+def fused_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """The same by the backend's scaled dot-product attention; shapes as in ``eager_attention``."""
+    grouped = query.shape[1] != key.shape[1]
+    if _active_log is not None:
+        choice = torch._fused_sdp_choice(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
+        _active_log[f"sdpa-{SDPBackend(choice).name.lower().removesuffix('_attention')}"] += 1
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
+
+
+ATTENTION: dict[str, AttentionFunction] = {"eager": eager_attention, "fused": fused_attention}
+
+
+def _for_transformers(
+    attention: AttentionFunction,
+) -> Callable[..., tuple[torch.Tensor, None]]:
+    def forward(
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float,
+        **_: object,
+    ) -> tuple[torch.Tensor, None]:
+        return attention(query, key, value, attention_mask, scaling).transpose(1, 2), None
+
+    return forward
+
+
+def _mask_as_given(*_: object, attention_mask: torch.Tensor | None = None, **__: object) -> torch.Tensor | None:
+    return attention_mask
+
+
+def registered_name(attention: str) -> str:
+    """The name under which transformers knows the attention ``eager`` or ``fused``; registers it at the first call."""
+    name = f"specscope_{attention}"
+    AttentionInterface.register(name, _for_transformers(ATTENTION[attention]))
+    AttentionMaskInterface.register(name, _mask_as_given)
+    return name

@@ -1,0 +1,190 @@
+"""``specscope run``: decode prompts, stream the text, record a trace."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from specscope.tracer.errors import UsageError
+from specscope.tracer.text import printable
+from specscope.tracer.writer import check_writable
+
+if TYPE_CHECKING:
+    from specscope.engine.assemble import Models
+    from specscope.engine.prompts import Prompt
+    from specscope.engine.runner import RunRequest, TurnReport
+
+
+@click.command()
+@click.option("--prompt", help="Text to continue.")
+@click.option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path),
+    help="JSON Lines with prompt, turns or ids, and an optional id; MT-Bench and HumanEval files load as they are.",
+)
+@click.option("--teacher", default="demo", show_default=True, help="demo, a Hugging Face folder, or a cached model id.")
+@click.option("--drafter", default="eagle3", show_default=True, help="eagle3, eagle3:PATH or none.")
+@click.option(
+    "--mode",
+    type=click.Choice(["fused", "eager", "baseline"]),
+    default="fused",
+    show_default=True,
+    help="baseline: teacher only, on the fused path; for the eager path use --mode eager --drafter none.",
+)
+@click.option("--max-new-tokens", default=64, show_default=True, help="Tokens a turn at most.")
+@click.option("--depth", default=5, show_default=True, help="Deepest level of a tree, in edges from the root.")
+@click.option("--top-k", default=4, show_default=True, help="Children a node, and nodes kept a level.")
+@click.option("--budget", default=16, show_default=True, help="Drafted nodes a tree; the root is not one.")
+@click.option("--stop", "stop_strings", multiple=True, help="End a turn with the token that completes this text.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), default="auto", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Recorded; greedy decoding draws nothing.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write a trace to this file.")
+@click.option(
+    "--trace-level", type=click.Choice(["decisions", "scores", "tensors"]), default="decisions", show_default=True
+)
+@click.option("--trace-text", is_flag=True, help="Record the prompts' text too, not only their ids.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
+@click.option("--inject", "fault", metavar="FAULT", help="Put a deliberate fault in: F15 or F16. For trying the tool.")
+@click.option("--allow-download", is_flag=True, help="Let transformers fetch a model id that is not cached.")
+@click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
+def run(as_json: bool, **options: Any) -> None:
+    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone."""
+    request = build_request(**options)
+    from specscope.engine.assemble import load_models
+    from specscope.engine.runner import TurnEvents, open_trace, run_turns
+
+    if request.trace is not None:
+        check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
+    models = load_models(request.choice)
+    writer = open_trace(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    stream = _Stream(models, quiet=as_json)
+    reports = []
+    for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
+        reports.append(report)
+        if as_json:
+            sys.stdout.write(orjson.dumps(report_json(report)).decode() + "\n")
+            sys.stdout.flush()
+        else:
+            stream.turn_ends()
+    if not as_json:
+        _print_summary(reports)
+        if request.trace is not None:
+            click.echo(f"trace: {request.trace.path}  (specscope check, show, view)")
+
+
+def build_request(
+    prompt: str | None,
+    prompts_file: Path | None,
+    teacher: str,
+    drafter: str,
+    mode: Any,
+    max_new_tokens: int,
+    depth: int,
+    top_k: int,
+    budget: int,
+    stop_strings: tuple[str, ...],
+    dtype: str,
+    device: str,
+    seed: int,
+    trace: Path | None,
+    trace_level: Any,
+    trace_text: bool,
+    overwrite: bool,
+    fault: str | None,
+    allow_download: bool,
+    allow_remote_code: bool,
+) -> RunRequest:
+    """The command line's options as one request.
+
+    Raises:
+        UsageError: where they contradict each other or a prompt file cannot be read.
+    """
+    if (prompt is None) == (prompts_file is None):
+        raise UsageError("give either --prompt TEXT or --prompts FILE")
+    from specscope.engine.assemble import ModelChoice
+    from specscope.engine.prompts import Prompt, load_prompts
+    from specscope.engine.runner import RunRequest, TraceTarget
+    from specscope.engine.tree import TreePolicy
+
+    prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
+    policy = TreePolicy("dynamic", depth, top_k, budget)
+    choice = ModelChoice(teacher, drafter, mode, dtype, device, policy, allow_remote_code, allow_download)
+    target = TraceTarget(trace, trace_level, overwrite, trace_text) if trace is not None else None
+    return RunRequest(choice, prompts, max_new_tokens, list(stop_strings), seed, target, fault)
+
+
+class _Stream:
+    """Prints a turn's text as it grows; quiet where the caller wants JSON."""
+
+    def __init__(self, models: Models, quiet: bool) -> None:
+        self._models = models
+        self._quiet = quiet
+        self._printed = ""
+
+    def turn_begins(self, prompt: Prompt, turn: int) -> None:
+        """A heading, where there is more than one turn to tell apart."""
+        self._printed = ""
+        if not self._quiet:
+            click.secho(f"[{printable(prompt.id)} turn {turn + 1}]", dim=True)
+
+    def tokens(self, output_ids: list[int]) -> None:
+        """Prints what is new; half a letter waits for its other half."""
+        if self._quiet:
+            return
+        from specscope.engine.runner import decode_text
+
+        text = decode_text(self._models.teacher, output_ids)
+        text = " ".join(map(str, output_ids)) if text is None else text.rstrip("\ufffd")
+        if text.startswith(self._printed):
+            click.echo(printable(text[len(self._printed) :]), nl=False)
+            self._printed = text
+
+    def turn_ends(self) -> None:
+        """Ends the turn's text."""
+        click.echo()
+
+
+def report_json(report: TurnReport) -> dict[str, Any]:
+    """A turn as the object that ``--json`` prints."""
+    result = report.result
+    return {
+        "id": report.prompt_id,
+        "turn": report.prompt_turn,
+        "output_ids": result.output_ids,
+        "text": report.text,
+        "reason": result.reason,
+        "metrics": {
+            "num_tokens": len(result.output_ids),
+            "num_steps": len(result.accepted_lengths),
+            "num_drafted": result.num_drafted,
+            "accepted_length": round(result.mean_accepted_length, 4),
+            "tokens_per_step": round(result.mean_accepted_length + 1, 4) if result.accepted_lengths else None,
+            "tokens_per_s": round(result.tokens_per_s, 2),
+            "prefill_s": round(result.prefill_ns / 1e9, 6),
+            "duration_s": round(result.duration_ns / 1e9, 6),
+        },
+    }
+
+
+def _print_summary(reports: list[TurnReport]) -> None:
+    lengths = [n for report in reports for n in report.result.accepted_lengths]
+    tokens = sum(len(report.result.output_ids) for report in reports)
+    seconds = sum(report.result.duration_ns for report in reports) / 1e9
+    accepted = sum(lengths) / max(1, len(lengths))
+    click.echo()
+    click.echo(
+        f"{len(reports)} turns, {tokens} tokens in {len(lengths)} steps, {tokens / max(seconds, 1e-9):.1f} tokens/s"
+    )
+    click.echo(
+        f"accepted length {accepted:.2f} a step (root and bonus not counted), "
+        f"{accepted + 1 if lengths else 0:.2f} tokens per step"
+    )

@@ -1,0 +1,51 @@
+"""``specscope train``: the demo models from nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and results.")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), help="Folder of Python files.  [default: the standard library]"
+)
+@click.option("--teacher-steps", default=1600, show_default=True)
+@click.option("--head-steps", default=1000, show_default=True)
+@click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--compile/--no-compile", "compiled", default=False, help="torch.compile the losses; wants a compiler.")
+@click.option("--threads", default=2, show_default=True, help="CPU threads.")
+def train(
+    work: Path,
+    corpus: Path | None,
+    teacher_steps: int,
+    head_steps: int,
+    self_text_rows: int,
+    device: str,
+    compiled: bool,
+    threads: int,
+) -> None:
+    """Train tokenizer, teacher and EAGLE-3 head from nothing, and measure them. Resumes where it was interrupted."""
+    import torch
+
+    from specscope.engine.assemble import resolve_device
+    from specscope.engine.training.corpus import stdlib_root
+    from specscope.engine.training.head import HeadRecipe
+    from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
+    from specscope.engine.training.teacher import TeacherRecipe
+
+    torch.set_num_threads(threads)
+    plan = TrainingPlan(
+        corpus=corpus or stdlib_root(),
+        work=work,
+        teacher=TeacherRecipe(num_steps=teacher_steps),
+        head=HeadRecipe(num_steps=head_steps),
+        self_text_rows=self_text_rows,
+        device=resolve_device(device),
+        compiled=compiled,
+    )
+    click.echo(json.dumps(run_pipeline(plan), indent=2))

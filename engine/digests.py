@@ -1,0 +1,36 @@
+"""Digests of files and tensors. xxh3: fast, not cryptographic; equal bytes are what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import xxhash
+
+CHUNK_BYTES = 1 << 24
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """xxh3_128 over names and contents of ``paths``, in name order."""
+    digest = xxhash.xxh3_128()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """xxh3_128 of one file's content."""
+    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+
+
+def digest_tensors(*tensors: torch.Tensor) -> str:
+    """xxh3_64 over the bytes of ``tensors``, in order; shape and dtype are not part of it."""
+    digest = xxhash.xxh3_64()
+    for tensor in tensors:
+        flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.cpu().numpy())
+    return digest.hexdigest()

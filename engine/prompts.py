@@ -1,0 +1,77 @@
+"""Prompts from the command line and from JSON Lines files: ``prompt``, ``turns`` or ``ids``, and an optional id."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specscope.tracer.errors import UsageError
+
+ID_FIELDS = ("id", "question_id", "task_id")  # ours, MT-Bench's, HumanEval's
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One conversation to decode: texts turn by turn, or token ids taken as they are."""
+
+    id: str
+    turns: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ids and not any(turn for turn in self.turns):
+            raise UsageError(f"prompt {self.id!r} is empty: give it some text")
+        if any(not turn for turn in self.turns):
+            raise UsageError(f"prompt {self.id!r} has an empty turn: give it some text")
+
+
+def load_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a JSON Lines file, gzipped or not.
+
+    Raises:
+        UsageError: naming the line and what was wanted.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = raw.decode("utf-8").split("\n")
+    except FileNotFoundError:
+        raise UsageError(f"no prompt file at {path}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read prompts from {path}: {error}") from None
+    prompts = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not prompts:
+        raise UsageError(f"{path} holds no prompt: wanted JSON Lines with 'prompt', 'turns' or 'ids'")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise UsageError(f"{path}: two prompts have the id {prompt.id!r}; ids name turns in a trace")
+        seen.add(prompt.id)
+    return prompts
+
+
+def _parse(path: Path, number: int, line: str) -> Prompt:
+    place = f"{path}, line {number}"
+    try:
+        entry: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: not JSON ({error})") from None
+    if not isinstance(entry, dict):
+        raise UsageError(f"{place}: got {type(entry).__name__}, wanted an object with 'prompt', 'turns' or 'ids'")
+    name = next((str(entry[field]) for field in ID_FIELDS if field in entry), f"line-{number}")
+    if "ids" in entry:
+        return Prompt(name, ids=tuple(_typed(place, "ids", entry["ids"], int)))
+    if "turns" in entry:
+        return Prompt(name, turns=tuple(_typed(place, "turns", entry["turns"], str)))
+    if "prompt" in entry:
+        return Prompt(name, turns=tuple(_typed(place, "prompt", [entry["prompt"]], str)))
+    raise UsageError(f"{place}: got the fields {', '.join(sorted(entry)) or 'none'}, wanted 'prompt', 'turns' or 'ids'")
+
+
+def _typed(place: str, field: str, values: Any, wanted: type) -> list[Any]:
+    right = isinstance(values, list) and all(isinstance(v, wanted) and not isinstance(v, bool) for v in values)
+    if not right:
+        raise UsageError(f"{place}: {field!r} wants {'text' if wanted is str else 'token ids, a list of integers'}")
+    return list(values)

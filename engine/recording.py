@@ -1,0 +1,362 @@
+"""From the engine's tensors to the trace's records. The one file that knows both.
+
+An observer: it reads what a step produced and changes nothing. What is large is digested; what is discrete is kept.
+"""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from specscope.engine.checks import pack_rows
+from specscope.engine.digests import digest_tensors
+from specscope.engine.drafters.base import Draft, Drafter
+from specscope.engine.generate import StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.stopping import StopRules
+from specscope.engine.teacher import Teacher
+from specscope.engine.tree import DraftTree
+from specscope.engine.tree_tensors import TreeTensors
+from specscope.schemas import (
+    SCHEMA_VERSION,
+    AcceptSection,
+    CommitSection,
+    Device,
+    DraftInputs,
+    DraftLevel,
+    DraftSection,
+    Failure,
+    InvariantsSection,
+    Manifest,
+    Prefill,
+    Sampling,
+    Step,
+    StopSection,
+    TensorsSection,
+    TimingSection,
+    TreePolicy,
+    TreeSection,
+    TurnEnd,
+    TurnStart,
+    VerifySection,
+    Visit,
+)
+from specscope.schemas import StopRules as StopRulesManifest
+from specscope.tracer.walk import greedy_walk
+from specscope.tracer.writer import TraceWriter
+
+TraceLevel = Literal["decisions", "scores", "tensors"]
+SCORES_TOP_K = 8
+
+CAPABILITIES = [
+    "draft",
+    "tree",
+    "tensors",
+    "verify",
+    "accept",
+    "commit",
+    "commit.source_checksums",
+    "commit.prefix_before",
+    "stop",
+    "invariants",
+    "timing",
+]
+
+
+class RunSettings(NamedTuple):
+    """What a run was asked for; goes into the manifest."""
+
+    mode: Literal["fused", "eager", "baseline"]
+    attention: str
+    dtype: str
+    seed: int
+    level: TraceLevel
+    rules: StopRules
+    fault: str | None
+
+
+class TurnLabel(NamedTuple):
+    """Which turn of which prompt is running."""
+
+    turn: int
+    prompt_id: str
+    prompt_turn: int
+    prompt_text: str | None  # only where the user asked for text
+
+
+def floats(values: torch.Tensor) -> list[float]:
+    """``values`` with nine significant digits where they are float32 or narrower: enough to restore each bit."""
+    if values.dtype == torch.float64:
+        return [float(v) for v in values.tolist()]
+    return [float(f"{v:.9g}") for v in values.float().tolist()]
+
+
+def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter: Drafter) -> Manifest:
+    """Line 1 of the trace."""
+    device = teacher.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    policy = drafter.policy
+    return Manifest(
+        seq=0,
+        schema=str(SCHEMA_VERSION),
+        run_id=run_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        engine=f"specscope {version('specscope')}",
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+        mode=settings.mode,
+        attention=settings.attention,
+        dtype=settings.dtype,
+        device=Device(
+            backend=device.type, name=name, num_threads=torch.get_num_threads() if device.type == "cpu" else None
+        ),
+        teacher=teacher.manifest(),
+        drafter=drafter.manifest(),
+        tokenizer=teacher.tokenizer_manifest(),
+        tree_policy=TreePolicy(
+            kind="dynamic" if policy.kind == "dynamic" else "none",
+            depth=policy.depth,
+            top_k=policy.top_k,
+            budget=policy.budget,
+        ),
+        sampling=Sampling(rule="greedy"),
+        stop_rules=StopRulesManifest(
+            max_new_tokens=settings.rules.max_new_tokens,
+            eos_token_ids=settings.rules.eos_token_ids,
+            stop_strings=settings.rules.stop_strings,
+        ),
+        seed=settings.seed,
+        level=settings.level,
+        capabilities=CAPABILITIES,
+        fault=settings.fault,
+    )
+
+
+class Recorder:
+    """Writes the manifest at once, then a record for each thing that it is told."""
+
+    def __init__(self, writer: TraceWriter, manifest: Manifest) -> None:
+        self._writer = writer
+        self._level = manifest.level
+        self._label: TurnLabel | None = None
+        writer.write(manifest)
+
+    def begin_turn(self, label: TurnLabel) -> None:
+        """Says which turn the next events belong to."""
+        self._label = label
+
+    def turn_started(self, turn: TurnStarted) -> None:
+        """Writes ``turn_start``."""
+        label = self._turn
+        top = turn.last_logits.topk(2)
+        self._writer.write(
+            TurnStart(
+                seq=self._writer.next_seq,
+                turn=label.turn,
+                prompt_id=label.prompt_id,
+                prompt_turn=label.prompt_turn,
+                prompt_ids=turn.prompt_ids,
+                reused_length=turn.reused_length,
+                prompt_text=label.prompt_text,
+                prefill=Prefill(
+                    num_tokens=len(turn.prompt_ids) - turn.reused_length,
+                    dispatch=dict(turn.dispatch),
+                    last_hidden_digest=digest_tensors(turn.last_hidden) if turn.last_hidden.numel() else None,
+                    pending_token=turn.pending_token,
+                    top_tokens=top.indices.tolist(),
+                    top_logits=floats(top.values),
+                    duration_ns=turn.duration_ns,
+                ),
+            )
+        )
+
+    def step_done(self, result: StepResult) -> None:
+        """Writes ``step``."""
+        self._writer.write(
+            Step(
+                seq=self._writer.next_seq,
+                turn=self._turn.turn,
+                step=result.step,
+                draft=draft_section(result.draft),
+                tree=tree_section(result.draft.tree),
+                tensors=tensors_section(result.tensors, result.verification.mask),
+                verify=verify_section(result.tensors, result.verification, self._level),
+                accept=accept_section(result),
+                commit=commit_section(result),
+                stop=StopSection(
+                    emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason
+                ),
+                invariants=InvariantsSection(passed=result.report.passed, failed=result.report.failed, skipped=[]),
+                timing=TimingSection(
+                    **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
+                    synchronised=result.verification.logits.device.type == "cpu",
+                ),
+            )
+        )
+
+    def turn_ended(self, result: TurnResult) -> None:
+        """Writes ``turn_end``."""
+        lengths = result.accepted_lengths
+        self._writer.write(
+            TurnEnd(
+                seq=self._writer.next_seq,
+                turn=self._turn.turn,
+                output_ids=result.output_ids,
+                reason=result.reason,
+                num_steps=len(lengths),
+                num_drafted=result.num_drafted,
+                num_accepted=sum(lengths),
+                accepted_by_depth=[sum(n > d for n in lengths) for d in range(max(lengths, default=0))],
+                duration_ns=result.duration_ns,
+            )
+        )
+
+    def failed(self, phase: str, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+        """Writes ``failure`` with what the phases before had produced."""
+        sections: dict[str, Any] = {}
+        if "draft" in inputs:
+            draft: Draft = inputs["draft"]
+            sections["draft"] = draft_section(draft).model_dump(exclude_none=True)
+            sections["tree"] = tree_section(draft.tree).model_dump(exclude_none=True)
+        if "tensors" in inputs:
+            sections["tensors"] = tensors_section(inputs["tensors"], None).model_dump(exclude_none=True)
+        if "pairs" in inputs and "draft" not in inputs:
+            sections["pairs"] = {"tokens": inputs["pairs"].tokens.tolist(), "source_rows": inputs["pairs"].source_rows}
+        self._writer.write(
+            Failure(
+                seq=self._writer.next_seq,
+                turn=self._label.turn if self._label else None,
+                step=step,
+                phase=phase,
+                error=type(error).__name__,
+                message=str(error),
+                inputs=sections,
+            )
+        )
+
+    @property
+    def _turn(self) -> TurnLabel:
+        assert self._label is not None, "begin_turn comes first"
+        return self._label
+
+
+def draft_section(draft: Draft) -> DraftSection:
+    """What the drafter was fed and what it proposed, level by level."""
+    features = draft.pairs.features
+    return DraftSection(
+        inputs=DraftInputs(
+            source_rows=draft.pairs.source_rows,
+            tokens=draft.pairs.tokens.tolist(),
+            positions=draft.positions,
+            hidden_digest=digest_tensors(features) if features.numel() else None,
+            hidden_norms=floats(torch.linalg.vector_norm(features, dim=-1)) if features.numel() else None,
+        ),
+        kv_before=draft.kv_before,
+        kv_after=draft.kv_after,
+        levels=[
+            DraftLevel(
+                frontier=level.frontier.tolist(),
+                positions=level.positions.tolist(),
+                tokens=level.tokens.flatten().tolist(),
+                logprobs=floats(level.logprobs.flatten()),
+                finite=bool(level.all_finite),
+            )
+            for level in draft.levels
+        ],
+        num_candidates=sum(level.tokens.numel() for level in draft.levels),
+    )
+
+
+def tree_section(tree: DraftTree) -> TreeSection:
+    """The tree in slots."""
+    return TreeSection(
+        tokens=tree.tokens.tolist(),
+        parents=tree.parents.tolist(),
+        depths=tree.depths.tolist(),
+        logprobs=floats(tree.logprobs),
+        scores=floats(tree.scores),
+    )
+
+
+def tensors_section(tensors: TreeTensors, mask: torch.Tensor | None) -> TensorsSection:
+    """What was made for the forward; the mask is read back from the very tensor that was used, where there is one."""
+    committed = tensors.committed_length
+    if mask is None:
+        rows, prefix = pack_rows(tensors.visible), [committed] * tensors.padded_slots
+    else:
+        used = mask[0, 0] == 0
+        rows, prefix = pack_rows(used[:, committed:]), used[:, :committed].sum(dim=1).tolist()
+    return TensorsSection(
+        committed_length=committed,
+        num_slots=tensors.num_slots,
+        padded_slots=tensors.padded_slots,
+        mask_rows=[row.hex() for row in rows],
+        prefix_visible=prefix,
+        positions=tensors.position_ids.tolist(),
+        token_ids=tensors.token_ids.tolist(),
+        index_tensors={"parents": tensors.parents.tolist()},
+        input_digest=digest_tensors(tensors.token_ids, tensors.position_ids, tensors.visible),
+    )
+
+
+def verify_section(tensors: TreeTensors, verification: Verification, level: TraceLevel) -> VerifySection:
+    """What the teacher said, a slot at a time."""
+    logits = verification.logits[: tensors.num_slots]
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    top = wide.topk(2, dim=-1)
+    logprobs = torch.log_softmax(wide, dim=-1)
+    entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
+    best = logprobs.topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
+    used = verification.mask[0, 0, :, tensors.committed_length :] == 0
+    return VerifySection(
+        dispatch=dict(verification.dispatch),
+        argmax=verification.argmax,
+        top_tokens=top.indices.tolist(),
+        top_logits=[floats(row) for row in top.values],
+        logsumexp=floats((wide[:, 0] - logprobs[:, 0])),
+        entropy=floats(entropy),
+        nonfinite_slots=(~torch.isfinite(wide).all(dim=-1)).nonzero().flatten().tolist(),
+        logits_digest=digest_tensors(logits),
+        input_digest=digest_tensors(tensors.token_ids, tensors.position_ids, used),
+        target_tokens=best.indices.tolist() if best else None,
+        target_logprobs=[floats(row) for row in best.values] if best else None,
+    )
+
+
+def accept_section(result: StepResult) -> AcceptSection:
+    """The walk, node by node."""
+    tree, acceptance = result.draft.tree, result.acceptance
+    walk = greedy_walk(tree.tokens.tolist(), tree.parents.tolist(), result.verification.argmax)
+    return AcceptSection(
+        rule=acceptance.rule,
+        visited=[Visit(slot=node.slot, wanted=node.wanted, child=node.child) for node in walk.visited],
+        path=acceptance.path,
+        accepted_length=acceptance.accepted_length,
+        bonus_token=acceptance.bonus_token,
+        bonus_slot=acceptance.bonus_slot,
+    )
+
+
+def commit_section(result: StepResult) -> CommitSection:
+    """What was moved where, with the checksums that prove it."""
+    commit, content = result.commit, result.commit.content
+    return CommitSection(
+        strategy=commit.strategy,
+        committed_before=commit.committed_before,
+        committed_after=commit.committed_after,
+        source_slots=commit.source_slots,
+        destination_rows=commit.destination_rows,
+        source_checksums=content.source_checksums if content else None,
+        written_checksums=content.written_checksums if content else None,
+        prefix_layer=content.prefix_layer if content else None,
+        prefix_before=content.prefix_before if content else None,
+        prefix_after=content.prefix_after if content else None,
+        drafter_before=result.draft.kv_before,
+        drafter_after=result.drafter_pairs,
+    )
