@@ -1,0 +1,49 @@
+"""Resumable training state as safetensors: weights, optimiser tensors and the step. No pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import Optimizer
+
+FILE_NAME = "training_state.safetensors"
+
+
+def save_checkpoint(folder: Path, step: int, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Writes the state after ``step`` updates, replacing the earlier one whole."""
+    tensors = {f"model.{name}": value.detach().clone() for name, value in module.named_parameters()}
+    for number, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value).clone()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (FILE_NAME + ".partial")
+    save_file(tensors, partial, metadata={"step": str(step)})
+    os.replace(partial, folder / FILE_NAME)
+
+
+def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> int:
+    """Restores the state in place and returns the number of updates done; 0 where there is no checkpoint."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return 0
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
+    parameters = dict(module.named_parameters())
+    with safe_open(path, framework="pt") as stored, torch.no_grad():
+        step = int(stored.metadata()["step"])
+        for key in stored.keys():
+            value = stored.get_tensor(key)
+            if key.startswith("model."):
+                parameters[key.removeprefix("model.")].copy_(value)
+            else:
+                _, number, index, name = key.split(".", 3)
+                states[int(number)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return step

@@ -1,0 +1,155 @@
+"""Trains the demo models from nothing: each stage leaves its result in the work folder and is passed over if it is
+there, so that an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import LlamaForCausalLM
+
+from specscope.engine.assemble import ModelChoice, load_models
+from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, save_head
+from specscope.engine.training.corpus import Document, load_corpus
+from specscope.engine.training.head import HeadRecipe, train_head
+from specscope.engine.training.measure import held_out_prompts, measure_acceptance
+from specscope.engine.training.self_text import frequent_tokens, generate_self_text
+from specscope.engine.training.teacher import TeacherRecipe, held_out_loss, save_teacher, train_teacher
+from specscope.engine.training.tokenizer import bigram_loss, encode_stream, save_tokenizer, train_tokenizer
+from specscope.engine.tree import TreePolicy
+
+SELF_TEXT_LENGTH = 256
+MEASURED_PROMPTS = 60
+MEASURED_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train, on what, where."""
+
+    corpus: Path
+    work: Path
+    teacher: TeacherRecipe
+    head: HeadRecipe
+    self_text_rows: int
+    device: torch.device
+    compiled: bool
+
+
+def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
+    """Every stage in order. Returns the measurements, which also lie in ``measurements.json``."""
+    plan.work.mkdir(parents=True, exist_ok=True)
+    documents = load_corpus(plan.corpus)
+    streams = _tokenize(plan, documents)
+    _train_teacher(plan, streams)
+    rows = _self_text(plan, streams["train"])
+    _train_head(plan, rows)
+    return measure(plan, documents, streams)
+
+
+def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArray[np.int64]]:
+    names = ("train", "held_out")
+    paths = {name: plan.work / f"{name}.npy" for name in names}
+    if not all(path.exists() for path in paths.values()):
+        split = {"train": [d for d in documents if not d.held_out], "held_out": [d for d in documents if d.held_out]}
+        tokenizer = train_tokenizer(split["train"], plan.teacher.vocab_size)
+        save_tokenizer(tokenizer, plan.work / "teacher", plan.teacher.max_positions)
+        for name in names:
+            np.save(paths[name], encode_stream(tokenizer, split[name]))
+    return {name: np.load(path) for name, path in paths.items()}
+
+
+def _train_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) -> None:
+    if (plan.work / "teacher" / "model.safetensors").exists():
+        return
+    begun = time.monotonic()
+    model = train_teacher(
+        plan.teacher, streams["train"], streams["held_out"], plan.work / "teacher_state", plan.device, plan.compiled
+    )
+    save_teacher(model, plan.work / "teacher")
+    _note_time(plan, "teacher", begun)
+
+
+def _teacher(plan: TrainingPlan) -> LlamaForCausalLM:
+    model = LlamaForCausalLM.from_pretrained(plan.work / "teacher", dtype=torch.float32).to(plan.device)
+    return model.eval()
+
+
+def _self_text(plan: TrainingPlan, stream: NDArray[np.int64]) -> NDArray[np.int64]:
+    path = plan.work / "self_text.npy"
+    if not path.exists():
+        begun = time.monotonic()
+        rows = generate_self_text(_teacher(plan), stream, plan.self_text_rows, SELF_TEXT_LENGTH, plan.head.seed)
+        np.save(path, rows)
+        _note_time(plan, "self_text", begun)
+    result: NDArray[np.int64] = np.load(path)
+    return result
+
+
+def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
+    if (plan.work / "drafter" / "model.safetensors").exists():
+        return
+    begun = time.monotonic()
+    teacher = _teacher(plan)
+    draft_ids = frequent_tokens(rows, plan.teacher.vocab_size, plan.head.draft_vocab_size)
+    head = train_head(plan.head, teacher, rows, draft_ids, plan.work / "head_state", plan.device, plan.compiled)
+    save_head(head.cpu(), plan.work / "drafter", default_hidden_state_indices(teacher.config.num_hidden_layers))
+    _note_time(plan, "head", begun)
+
+
+def _note_time(plan: TrainingPlan, stage: str, begun: float) -> None:
+    path = plan.work / "seconds.json"
+    seconds = json.loads(path.read_text()) if path.exists() else {}
+    seconds[stage] = round(seconds.get(stage, 0) + time.monotonic() - begun)
+    path.write_text(json.dumps(seconds))
+
+
+def measure(
+    plan: TrainingPlan, documents: list[Document], streams: dict[str, NDArray[np.int64]]
+) -> dict[str, Any]:
+    """Held-out loss beside the bigram's, accepted length and repetition at several budgets."""
+    teacher = _teacher(plan)
+    path = plan.work / "seconds.json"
+    result: dict[str, Any] = {
+        "corpus": {
+            "files": {"train": sum(not d.held_out for d in documents), "held_out": sum(d.held_out for d in documents)},
+            "tokens": {name: len(stream) for name, stream in streams.items()},
+        },
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": str(plan.device)},
+        "seconds": json.loads(path.read_text()) if path.exists() else {},
+        "teacher": {
+            **asdict(plan.teacher),
+            "parameters": sum(p.numel() for p in teacher.parameters()),
+            "tokens_seen": plan.teacher.num_steps * plan.teacher.batch_size * plan.teacher.length,
+            "held_out_loss": held_out_loss(teacher, streams["held_out"], plan.teacher.length, 400_000),
+            "bigram_held_out_loss": bigram_loss(streams["train"], streams["held_out"], plan.teacher.vocab_size),
+        },
+        "head": {
+            **asdict(plan.head),
+            "tokens_seen": plan.head.num_steps * plan.head.batch_size * SELF_TEXT_LENGTH,
+            "self_text_rows": plan.self_text_rows,
+        },
+        "accepted": {},
+    }
+    prompts = held_out_prompts(documents, MEASURED_PROMPTS, seed=3)
+    for budget in (4, 8, 16, 32):
+        choice = ModelChoice(
+            str(plan.work / "teacher"),
+            f"eagle3:{plan.work / 'drafter'}",
+            "fused",
+            "float32",
+            plan.device.type,
+            TreePolicy("dynamic", 5, 4, budget),
+        )
+        result["accepted"][f"budget_{budget}"] = measure_acceptance(
+            load_models(choice), prompts, MEASURED_TOKENS
+        )._asdict()
+    (plan.work / "measurements.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
