@@ -26,9 +26,11 @@ class TreeCacheLayer(CacheLayerMixin):
     """One layer's buffers (B, kv heads, capacity, head_dim) and how many of their rows are in use."""
 
     is_sliding = False
+    keys: torch.Tensor  # allocated by the first update
+    values: torch.Tensor
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         self.capacity = capacity
         self.length = 0  # committed rows and tail
 
@@ -92,13 +94,9 @@ class TreeCache(Cache):
     strategy = "in-place"
 
     def __init__(self, num_layers: int, capacity: int) -> None:
-        super().__init__(layers=[TreeCacheLayer(capacity) for _ in range(num_layers)])
+        self.tree_layers = [TreeCacheLayer(capacity) for _ in range(num_layers)]
+        super().__init__(layers=list(self.tree_layers))
         self.committed_length = 0
-
-    @property
-    def tree_layers(self) -> list[TreeCacheLayer]:
-        """The layers, typed."""
-        return self.layers
 
     @property
     def tail_length(self) -> int:

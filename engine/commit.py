@@ -41,7 +41,11 @@ def commit_step(cache: TreeCache, slots: list[int], checked_layer: int | None) -
     prefix_before = _prefix_checksum(cache, checked_layer, before)
     rows = cache.commit_path(slots)
     content = CommitContent(
-        sources, _row_checksums(cache, rows), checked_layer, prefix_before, _prefix_checksum(cache, checked_layer, before)
+        sources,
+        _row_checksums(cache, rows),
+        checked_layer,
+        prefix_before,
+        _prefix_checksum(cache, checked_layer, before),
     )
     return Commit(cache.strategy, before, cache.committed_length, slots, rows, content)
 

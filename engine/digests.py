@@ -32,5 +32,5 @@ def digest_tensors(*tensors: torch.Tensor) -> str:
     digest = xxhash.xxh3_64()
     for tensor in tensors:
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.cpu().numpy())
+        digest.update(flat.cpu().numpy().data)
     return digest.hexdigest()

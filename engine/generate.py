@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
@@ -25,7 +25,9 @@ from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.stopping import StopDecision, StopRules, StopWatch
 from specscope.engine.teacher import PREFILL_ROWS, Teacher, TeacherOutput
 from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask, tensorize
-from specscope.tracer.errors import InvariantViolated, UsageError
+from specscope.tracer.errors import UsageError, ViolationError
+
+PhaseName = Literal["prefill", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,15 @@ class TurnStarted:
     duration_ns: int
 
 
+EndReason = Literal["eos", "length", "stop_string", "interrupted", "failed"]
+
+
 @dataclass
 class TurnResult:
     """What a turn came to; filled while it runs."""
 
     output_ids: list[int] = field(default_factory=list)
-    reason: str = "failed"
+    reason: EndReason = "failed"
     accepted_lengths: list[int] = field(default_factory=list)
     num_drafted: int = 0
     duration_ns: int = 0
@@ -116,7 +121,7 @@ class Observer(Protocol):
     def turn_ended(self, result: TurnResult) -> None:
         """After the last step, or when the turn was interrupted or failed."""
 
-    def failed(self, phase: str, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
         """Before an exception leaves the loop."""
 
 
@@ -124,11 +129,11 @@ class PhaseClock:
     """Which phase is running, and what each took."""
 
     def __init__(self) -> None:
-        self.current = "prefill"
+        self.current: PhaseName = "prefill"
         self.durations_ns: dict[str, int] = {}
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: PhaseName) -> Iterator[None]:
         """Times the block as phase ``name``; leaves ``current`` standing where it fails."""
         self.current = name
         begun = time.perf_counter_ns()
@@ -149,18 +154,21 @@ class Session:
         self.result = TurnResult()  # the running turn's
 
     @torch.inference_mode()
-    def decode(self, prompt_ids: list[int], rules: StopRules, observer: Observer | None = None) -> Iterator[StepResult]:
+    def decode(
+        self, prompt_ids: list[int], rules: StopRules, observer: Observer | None = None
+    ) -> Generator[StepResult, None, None]:
         """Decodes one turn behind ``prompt_ids``, the whole context. ``self.result`` is filled while it runs.
 
         Raises:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
-            InvariantViolated: where a structural check fails before the verify forward.
+            ViolationError: where a structural check fails before the verify forward.
         """
         rules = self._fit_rules(prompt_ids, rules)
         result = self.result = TurnResult()
         watch = StopWatch(rules, self._decode_text)
         result.output_ids = watch.output_ids
-        clock, known, step = PhaseClock(), {}, 0
+        clock, step = PhaseClock(), 0
+        known: dict[str, Any] = {}
         begun = time.perf_counter_ns()
         try:
             pairs = self._prefill(prompt_ids, observer)
@@ -212,7 +220,7 @@ class Session:
         with clock.phase("check"):
             report = check_tree(tensors, self.teacher.vocab_size)
             if report.failed and phases.stop_on_violation:
-                raise InvariantViolated("; ".join(f"{f.id}: {f.witness}" for f in report.failed))
+                raise ViolationError("; ".join(f"{f.id}: {f.witness}" for f in report.failed))
         # Verify: one teacher forward over all slots.
         with clock.phase("verify"):
             verification = known["verification"] = self._verify(tensors, observed)

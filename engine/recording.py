@@ -6,7 +6,9 @@ An observer: it reads what a step produced and changes nothing. What is large is
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +17,8 @@ import torch
 from specscope.engine.checks import pack_rows
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft, Drafter
-from specscope.engine.generate import StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.generate import PhaseName, StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.side_files import SideFiles
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
 from specscope.engine.tree import DraftTree
@@ -139,12 +142,27 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
 
 
 class Recorder:
-    """Writes the manifest at once, then a record for each thing that it is told."""
+    """Writes the manifest at once, then a record for each thing that it is told.
 
-    def __init__(self, writer: TraceWriter, manifest: Manifest) -> None:
+    Args:
+        writer: the open trace.
+        manifest: its first line.
+        token_text: the text of one token, where the trace shall hold text.
+        side_files: where level ``tensors`` puts its tensors; None at the other levels.
+    """
+
+    def __init__(
+        self,
+        writer: TraceWriter,
+        manifest: Manifest,
+        token_text: Callable[[int], str] | None,
+        side_files: SideFiles | None,
+    ) -> None:
         self._writer = writer
         self._level = manifest.level
         self._label: TurnLabel | None = None
+        self._token_text = cache(token_text) if token_text is not None else None
+        self._side_files = side_files
         writer.write(manifest)
 
     def begin_turn(self, label: TurnLabel) -> None:
@@ -178,6 +196,7 @@ class Recorder:
 
     def step_done(self, result: StepResult) -> None:
         """Writes ``step``."""
+        verify = verify_section(result.tensors, result.verification, self._level)
         self._writer.write(
             Step(
                 seq=self._writer.next_seq,
@@ -186,17 +205,17 @@ class Recorder:
                 draft=draft_section(result.draft),
                 tree=tree_section(result.draft.tree),
                 tensors=tensors_section(result.tensors, result.verification.mask),
-                verify=verify_section(result.tensors, result.verification, self._level),
+                verify=verify,
                 accept=accept_section(result),
                 commit=commit_section(result),
-                stop=StopSection(
-                    emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason
-                ),
+                stop=StopSection(emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason),
                 invariants=InvariantsSection(passed=result.report.passed, failed=result.report.failed, skipped=[]),
                 timing=TimingSection(
                     **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
                     synchronised=result.verification.logits.device.type == "cpu",
                 ),
+                texts=self._texts(result, verify),
+                tensor_files=self._side_files.write(self._turn.turn, result) if self._side_files else None,
             )
         )
 
@@ -217,7 +236,7 @@ class Recorder:
             )
         )
 
-    def failed(self, phase: str, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
         """Writes ``failure`` with what the phases before had produced."""
         sections: dict[str, Any] = {}
         if "draft" in inputs:
@@ -239,6 +258,12 @@ class Recorder:
                 inputs=sections,
             )
         )
+
+    def _texts(self, result: StepResult, verify: VerifySection) -> dict[str, str] | None:
+        if self._token_text is None:
+            return None
+        seen = {*result.draft.tree.tokens.tolist(), *verify.argmax, *(t for two in verify.top_tokens for t in two)}
+        return {str(token): self._token_text(token) for token in sorted(seen)}
 
     @property
     def _turn(self) -> TurnLabel:
@@ -319,7 +344,7 @@ def verify_section(tensors: TreeTensors, verification: Verification, level: Trac
         argmax=verification.argmax,
         top_tokens=top.indices.tolist(),
         top_logits=[floats(row) for row in top.values],
-        logsumexp=floats((wide[:, 0] - logprobs[:, 0])),
+        logsumexp=floats(wide[:, 0] - logprobs[:, 0]),
         entropy=floats(entropy),
         nonfinite_slots=(~torch.isfinite(wide).all(dim=-1)).nonzero().flatten().tolist(),
         logits_digest=digest_tensors(logits),

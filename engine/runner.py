@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -15,6 +16,7 @@ from specscope.engine.faults import inject
 from specscope.engine.generate import Phases, Session, TurnResult, honest_phases
 from specscope.engine.prompts import Prompt
 from specscope.engine.recording import Recorder, RunSettings, TraceLevel, TurnLabel, build_manifest
+from specscope.engine.side_files import SideFiles
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
@@ -78,7 +80,7 @@ def run_turns(
     torch.manual_seed(request.seed)
     rules = StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
     recorder = _recorder(request, models, writer, rules)
-    reason = "failed"
+    reason: Literal["complete", "interrupted", "failed"] = "failed"
     try:
         number = 0
         for prompt in request.prompts:
@@ -112,8 +114,9 @@ def _decode_turn(
     prompt_id: str,
 ) -> TurnResult:
     try:
-        for _ in session.decode(context, rules, recorder):
-            events.tokens(session.result.output_ids)
+        with closing(session.decode(context, rules, recorder)) as steps:  # an interrupt ends the turn's record first
+            for _ in steps:
+                events.tokens(session.result.output_ids)
     except UsageError as error:
         raise UsageError(f"prompt {prompt_id!r}: {error}") from None
     except SpecScopeError:
@@ -129,9 +132,7 @@ def _phases(request: RunRequest) -> Phases:
     return inject(phases, request.fault) if request.fault else phases
 
 
-def _recorder(
-    request: RunRequest, models: Models, writer: TraceWriter | None, rules: StopRules
-) -> Recorder | None:
+def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None, rules: StopRules) -> Recorder | None:
     if writer is None or request.trace is None:
         return None
     choice = request.choice
@@ -139,7 +140,17 @@ def _recorder(
         choice.mode, choice.attention, choice.dtype, request.seed, request.trace.level, rules, request.fault
     )
     manifest = build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter)
-    return Recorder(writer, manifest)
+    side = (
+        SideFiles(request.trace.path, overwrite=request.trace.overwrite) if request.trace.level == "tensors" else None
+    )
+    return Recorder(writer, manifest, _token_text(models.teacher) if request.trace.with_text else None, side)
+
+
+def _token_text(teacher: Teacher) -> Callable[[int], str]:
+    if teacher.tokenizer is None:
+        raise UsageError(f"{teacher.folder} has no tokenizer: --trace-text needs one")
+    tokenizer = teacher.tokenizer
+    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
 
 
 def _turn_ids(teacher: Teacher, prompt: Prompt) -> list[list[int]]:

@@ -14,7 +14,8 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from specscope.engine.attention import registered_name
 from specscope.engine.cache import TreeCache
@@ -117,6 +118,7 @@ class Teacher:
             UsageError: where there is none, or of a kind that cannot verify trees.
         """
         check_transformers_version()
+        disable_progress_bar()  # it would stand between the user and the text
         folder = _resolve_folder(name, options)
         _refuse_unsupported(_load_config(folder, options), name)
         common = {"local_files_only": not options.allow_download, "trust_remote_code": options.allow_remote_code}
@@ -134,7 +136,8 @@ class Teacher:
             tokenizer = AutoTokenizer.from_pretrained(folder, **common)
         except (OSError, ValueError):
             tokenizer = None
-        return cls(model.to(options.device).eval(), tokenizer, folder)
+        nn.Module.to(model, options.device)
+        return cls(model.eval(), tokenizer, folder)
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,7 @@ supply is absent, and whatever needs it is skipped, never passed.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -62,7 +62,7 @@ class TensorsSection(Section):
     num_slots: int = Field(description="Real slots, the root included.")
     padded_slots: int = Field(description="Rows of the tensors; equal to num_slots without padding.")
     mask_rows: list[Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]] = Field(
-        description="Per row, the visible tree columns as bits: byte b, bit i (least significant first) is column 8b + i."
+        description="Per row, the visible tree columns as bits: byte b, bit i (lowest first) is column 8b + i."
     )
     prefix_visible: list[int] = Field(description="Per row, how many of the committed columns are visible.")
     positions: list[int] = Field(description="Per row, the position id used.")
@@ -164,6 +164,14 @@ class TimingSection(Section):
     synchronised: bool = Field(description="Whether the device was synchronised at each phase's end.")
 
 
+class TensorFiles(Section):
+    """Level tensors: where the step's tensors are stored."""
+
+    file: str = Field(description="A safetensors file, relative to the trace's folder.")
+    digest: Digest = Field(description="xxh3_128 of the file.")
+    names: list[str]
+
+
 class Step(Record):
     """One step of one turn."""
 
@@ -182,6 +190,4 @@ class Step(Record):
     texts: dict[str, str] | None = Field(
         None, description="Only with --trace-text: text by token id, for every id in this step's tree and verify."
     )
-    tensor_files: dict[str, Any] | None = Field(
-        None, description="Level tensors: file (relative to the trace), digest, and names of the tensors of this step."
-    )
+    tensor_files: TensorFiles | None = None

@@ -4,7 +4,7 @@
     ├── UsageError            2   the command or its input is wrong
     │   └── TraceError        2   a file cannot be read as a trace
     ├── EngineError           2   decoding failed
-    │   └── InvariantViolated 1   a check failed before a kernel ran
+    │   └── ViolationError 1   a check failed before a kernel ran
     ├── IncomparableError     3   the two runs were not meant to be equal
     └── CoverageError         4   too much is missing to judge
 
@@ -52,7 +52,7 @@ class EngineError(SpecScopeError):
     """Decoding failed."""
 
 
-class InvariantViolated(EngineError):
+class ViolationError(EngineError):
     """A structural check failed before a kernel ran."""
 
     exit_code = EXIT_DIFFERENT

@@ -75,7 +75,7 @@ RUN = (
     Invariant[None]("run.counts", "run_end counts the records", lambda _: None),
     Invariant[None]("run.digest", "run_end digests every byte before it", lambda _: None),
 )
-EVERY = (*STRUCTURE, *DECISIONS, *COMMIT, *TURNS, *RUN)
+EVERY: tuple[Invariant[Any], ...] = (*STRUCTURE, *DECISIONS, *COMMIT, *TURNS, *RUN)
 
 
 def step_violations(context: Context) -> Iterator[Violation]:

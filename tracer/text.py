@@ -21,9 +21,7 @@ def _escape(character: str) -> str:
 
 def visible(text: str) -> str:
     """``text`` on one line with every character to be seen: newline ⏎, tab ⇥, leading and trailing spaces ·."""
-    shown = "".join(
-        _NAMED.get(c) or (_escape(c) if unicodedata.category(c) in _HIDDEN else c) for c in text
-    )
+    shown = "".join(_NAMED.get(c) or (_escape(c) if unicodedata.category(c) in _HIDDEN else c) for c in text)
     inner = shown.strip(" ")
     if not inner:
         return "·" * len(shown)
@@ -34,9 +32,7 @@ def visible(text: str) -> str:
 
 def printable(text: str) -> str:
     """``text`` for a terminal: newlines and tabs stay, every other hidden character becomes an escape."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else _escape(c) for c in text
-    )
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else _escape(c) for c in text)
 
 
 def html_text(text: str) -> str:

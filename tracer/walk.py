@@ -26,8 +26,8 @@ def greedy_walk(tokens: list[int], parents: list[int], argmax: list[int]) -> Gre
     All three lists have one entry a real slot. Among siblings with equal tokens the lowest slot counts.
     """
     children: dict[tuple[int, int], int] = {}
-    for slot in range(len(tokens) - 1, 0, -1):
-        children[parents[slot], tokens[slot]] = slot
+    for node in range(len(tokens) - 1, 0, -1):
+        children[parents[node], tokens[node]] = node
     visited: list[WalkedNode] = []
     slot: int | None = 0
     while slot is not None and len(visited) < len(tokens):

@@ -62,9 +62,7 @@ class TraceWriter:
         """Writes ``run_end`` and closes. A file without it is a truncated run."""
         if self._file is None:
             return
-        self.write(
-            RunEnd(seq=self.next_seq, reason=reason, counts=dict(self._counts), digest=self._digest.hexdigest())
-        )
+        self.write(RunEnd(seq=self.next_seq, reason=reason, counts=dict(self._counts), digest=self._digest.hexdigest()))
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--trace-level", type=click.Choice(["decisions", "scores", "tensors"]), default="decisions", show_default=True
 )
-@click.option("--trace-text", is_flag=True, help="Record the prompts' text too, not only their ids.")
+@click.option("--trace-text", is_flag=True, help="Record text too, not only token ids.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
 @click.option("--inject", "fault", metavar="FAULT", help="Put a deliberate fault in: F15 or F16. For trying the tool.")
 @click.option("--allow-download", is_flag=True, help="Let transformers fetch a model id that is not cached.")

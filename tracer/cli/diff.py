@@ -25,7 +25,9 @@ SHOWN_ROOTS = 5
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--tolerance", type=click.FloatRange(min=0), help="On logits and log-probabilities.  [default: by dtype]")
-@click.option("--allow", multiple=True, metavar="FIELD", help="Let this manifest field differ, e.g. teacher.weights_digest.")
+@click.option(
+    "--allow", multiple=True, metavar="FIELD", help="Let this manifest field differ, e.g. teacher.weights_digest."
+)
 @click.option("--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True)
 @tokenizer_option
 def diff(
@@ -139,9 +141,7 @@ def _print_notes(verdict: Verdict) -> None:
     if verdict.roots:
         for line in verdict.uncovered:
             out.print(f"  not judged       {escape(printable(line))}", highlight=False, soft_wrap=True)
-    out.print(
-        f"  tolerance        {verdict.tolerance:g} ({verdict.tolerance_source})", highlight=False, soft_wrap=True
-    )
+    out.print(f"  tolerance        {verdict.tolerance:g} ({verdict.tolerance_source})", highlight=False, soft_wrap=True)
     for drift in verdict.drift:
         out.print(
             f"  drift            {drift.field}: {drift.count} values, at most {drift.largest:.3g}", highlight=False

@@ -102,9 +102,11 @@ def draw_tree(record: Step, texts: TokenTexts) -> Tree:
         text = escape(texts.shown(tree.tokens[slot]))
         prob = "" if tree.logprobs is None or slot == 0 else f" [dim]{2.718281828459045 ** tree.logprobs[slot]:.2f}[/]"
         marked = f"[bold blue]✓ {text}[/]" if slot in path or slot == 0 else text
-        tail = f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]" if (
-            record.accept is not None and slot == bonus
-        ) else ""
+        tail = (
+            f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]"
+            if (record.accept is not None and slot == bonus)
+            else ""
+        )
         return f"{marked}{prob} [dim]{slot}[/]{tail}"
 
     branches = {0: Tree(label(0), guide_style="dim")}

@@ -97,9 +97,7 @@ def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Alig
         else:
             length = pa - side_a.base + 1
             same = side_a.base == side_b.base and side_a.output[:length] == side_b.output[:length]
-            yield Aligned(
-                side_a.current, side_b.current, side_a.previous, side_b.previous, pa, same, regrouped
-            )
+            yield Aligned(side_a.current, side_b.current, side_a.previous, side_b.previous, pa, same, regrouped)
             regrouped = 0
             side_a.advance()
             side_b.advance()

@@ -152,8 +152,8 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
         walk.num_steps += 1
         walk.num_regrouped += pair.regrouped
         blame = _blame(sides, pair, start_a, start_b)
-        for found in blame:
-            walk.violations.setdefault((found.side, found.invariant), found)
+        for violated in blame:
+            walk.violations.setdefault((violated.side, violated.invariant), violated)
         if not pair.same_context:
             _inherit(walk)
             continue
@@ -174,7 +174,12 @@ def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
         return None if step is None else StepNodes(step)
 
     return StepPair(
-        StepNodes(pair.a), StepNodes(pair.b), nodes(pair.previous_a), nodes(pair.previous_b), judge, sides.trees_compared
+        StepNodes(pair.a),
+        StepNodes(pair.b),
+        nodes(pair.previous_a),
+        nodes(pair.previous_b),
+        judge,
+        sides.trees_compared,
     )
 
 

@@ -92,7 +92,5 @@ class StepNodes:
             rows = [numbered[n] if 0 <= n < len(numbered) else ROOT for n in level.frontier] or [ROOT]
             frontiers.append(rows)
             width = max(1, len(level.tokens) // len(rows))
-            numbered += [
-                (*rows[min(at // width, len(rows) - 1)], (token, 0)) for at, token in enumerate(level.tokens)
-            ]
+            numbered += [(*rows[min(at // width, len(rows) - 1)], (token, 0)) for at, token in enumerate(level.tokens)]
         return frontiers

@@ -90,8 +90,7 @@ def _source_keys(previous: StepNodes | None, rows: list[int]) -> list[Any]:
     """Rows as path keys of the step before; a prefill's rows as they are."""
     if previous is None:
         return list(rows)
-    keys = (previous.key_of(row) for row in rows)
-    return [row if key is None else key_tokens(key) for row, key in zip(rows, keys, strict=True)]
+    return _slot_keys(previous, rows)
 
 
 def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
@@ -139,7 +138,7 @@ def _children(nodes: StepNodes, row: PathKey) -> dict[PathKey, float]:
 
 
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
-    """Whether what one side chose and the other did not lies, by its score, within the tolerance of the other's last."""
+    """Whether what only one side chose lies, by its score, within the tolerance of the other's last."""
     for ours, theirs, nodes, others in ((a, b, pair.a, pair.b), (b, a, pair.b, pair.a)):
         last = min((others.candidates.get(key, float("-inf")) for key in theirs), default=float("-inf"))
         for key in ours - theirs:
@@ -210,7 +209,9 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
         if seen_a != seen_b:
             extra_a = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_a - seen_b]
             extra_b = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_b - seen_a]
-            yield _difference("tensors", "mask", f"also sees {extra_a}", f"also sees {extra_b}", "structural", True, key)
+            yield _difference(
+                "tensors", "mask", f"also sees {extra_a}", f"also sees {extra_b}", "structural", True, key
+            )
             break
 
 
@@ -320,20 +321,23 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
         return
     accepted = pair.a.step.accept is not None and pair.b.step.accept is not None
     equal = accepted and _path_tokens(pair.a) == _path_tokens(pair.b)
-    sources = [
-        [key_tokens(k) if (k := n.key_of(s)) is not None else s for s in c.source_slots]
-        for n, c in ((pair.a, a), (pair.b, b))
-    ]
-    for field, va, vb in (
+    fields: tuple[tuple[str, Any, Any], ...] = (
         ("committed_before", a.committed_before, b.committed_before),
         ("committed_after", a.committed_after, b.committed_after),
-        ("source_slots", *sources),
+        ("source_slots", _slot_keys(pair.a, a.source_slots), _slot_keys(pair.b, b.source_slots)),
         ("destination_rows", a.destination_rows, b.destination_rows),
         ("drafter_after", a.drafter_after, b.drafter_after),
-    ):
+    )
+    for field, va, vb in fields:
         if va != vb:
             yield _difference("commit", field, va, vb, "structural", equal)
             return
+
+
+def _slot_keys(nodes: StepNodes, slots: list[int]) -> list[Any]:
+    """Slots as path keys; a slot that is none stands as its number."""
+    keys = ((slot, nodes.key_of(slot)) for slot in slots)
+    return [slot if key is None else key_tokens(key) for slot, key in keys]
 
 
 def _stop(pair: StepPair) -> Iterator[Difference]:

@@ -72,7 +72,10 @@ def _drafter_length(c: Context) -> str | None:
 
 COMMIT: tuple[Invariant[Context], ...] = (
     Invariant(
-        "commit.length-equation", "committed after = before + 1 + accepted length", _length_equation, ("commit", "accept")
+        "commit.length-equation",
+        "committed after = before + 1 + accepted length",
+        _length_equation,
+        ("commit", "accept"),
     ),
     Invariant("commit.sources-are-path", "the rows kept are the root's and the path's", _sources, ("commit", "accept")),
     Invariant("commit.destinations-contiguous", "they go right behind the prefix", _destinations, ("commit",)),
@@ -89,7 +92,10 @@ COMMIT: tuple[Invariant[Context], ...] = (
         ("commit.prefix_before", "commit.prefix_after"),
     ),
     Invariant(
-        "commit.drafter-length", "the drafter holds the committed pairs alone", _drafter_length, ("commit.drafter_after",)
+        "commit.drafter-length",
+        "the drafter holds the committed pairs alone",
+        _drafter_length,
+        ("commit.drafter_after",),
     ),
     Invariant("sequence.committed-continues", "each step begins where the last one ended", _continues, ("commit",)),
 )

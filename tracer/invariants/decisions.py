@@ -194,8 +194,12 @@ DECISIONS: tuple[Invariant[Context], ...] = (
     Invariant("draft.scores-finite", "every draft score is finite before any clean-up", _scores_finite, ("draft",)),
     Invariant("draft.positions", "pair positions count on from the cache; level d adds d", _pair_positions, ("draft",)),
     Invariant("draft.pair-tokens", "the pairs' tokens are those last emitted", _pair_tokens, ("draft",)),
-    Invariant("draft.source-rows", "the pairs' features come from the root and the accepted path", _source_rows, ("draft",)),
-    Invariant("tree.nodes-were-proposed", "every node is a candidate under its parent", _nodes_proposed, ("draft", "tree")),
+    Invariant(
+        "draft.source-rows", "the pairs' features come from the root and the accepted path", _source_rows, ("draft",)
+    ),
+    Invariant(
+        "tree.nodes-were-proposed", "every node is a candidate under its parent", _nodes_proposed, ("draft", "tree")
+    ),
     Invariant("tensors.prefix-visible", "every row sees the whole committed prefix", _prefix_visible, ("tensors",)),
     Invariant("verify.logits-finite", "every logit is finite before any clean-up", _logits_finite, ("verify",)),
     Invariant("verify.argmax-is-top", "the argmax has the best logit", _argmax_is_top, ("verify",)),
@@ -206,9 +210,13 @@ DECISIONS: tuple[Invariant[Context], ...] = (
         ("tensors.input_digest", "verify.input_digest"),
     ),
     Invariant("accept.walk", "the path is the walk along the teacher's choices", _walk, ("tree", "verify", "accept")),
-    Invariant("accept.path-connected", "each accepted slot is a child of the one before", _path_connected, ("tree", "accept")),
+    Invariant(
+        "accept.path-connected", "each accepted slot is a child of the one before", _path_connected, ("tree", "accept")
+    ),
     Invariant("accept.length", "the accepted length counts the path", _accepted_length, ("accept",)),
-    Invariant("accept.bonus", "the bonus is the teacher's choice at the last accepted slot", _bonus, ("verify", "accept")),
+    Invariant(
+        "accept.bonus", "the bonus is the teacher's choice at the last accepted slot", _bonus, ("verify", "accept")
+    ),
     Invariant("sequence.root-is-last-bonus", "a step's root is the last bonus token", _root_is_pending, ("tree",)),
     Invariant("stop.emitted", "the step emits its path's tokens and the bonus", _emitted, ("tree", "accept", "stop")),
     Invariant("stop.cut", "a block is cut right behind its stop token", _cut, ("stop",)),

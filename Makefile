@@ -1,0 +1,35 @@
+# Everything from a fresh clone: `make demo`, `make test`. Needs Python 3.11+ and make, and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# On PyPI for Linux the newest torch brings CUDA along; the version here is the one that the tests ran with.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check view clean
+.DEFAULT_GOAL := demo
+
+$(STAMP): pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecScope wants Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	touch $@
+
+demo: $(STAMP)  ## decode in both modes, trace, check, diff
+	$(BIN)/specscope demo
+
+test: $(STAMP)  ## the whole suite
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+view: $(STAMP)  ## the viewer on the sample traces
+	$(BIN)/specscope view sample_traces/fused.jsonl sample_traces/eager.jsonl
+
+clean:  ## all that the targets above made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

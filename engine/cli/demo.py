@@ -1,0 +1,123 @@
+"""``specscope demo``: the whole path on the bundled models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from specscope.tracer.cli.check import exit_code, print_report
+from specscope.tracer.cli.console import console
+from specscope.tracer.cli.diff import print_verdict
+from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.errors import EXIT_DIFFERENT, EngineError
+from specscope.tracer.oracle import check_trace
+from specscope.tracer.text import printable
+from specscope.tracer.tokens import TokenTexts
+
+if TYPE_CHECKING:
+    from specscope.engine.assemble import Models
+    from specscope.engine.runner import TurnReport
+
+MAX_NEW_TOKENS = 64
+FAULT = "F16"
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/demo"),
+    show_default=True,
+    help="Folder for the demo's traces; those of an earlier demo are replaced.",
+)
+def demo(out: Path) -> None:
+    """Decode held-out prompts in both modes, trace, check and diff them; then break one run and find it."""
+    from specscope.engine.assemble import DEMO_MODELS
+
+    out.mkdir(parents=True, exist_ok=True)
+    texts = TokenTexts.load(DEMO_MODELS / "teacher")
+    terminal = console()
+    terminal.rule("1  decode: teacher alone, then tree speculation in eager and in fused mode", align="left")
+    reports = {
+        "baseline": _decode("baseline", None),
+        "eager": _decode("eager", out / "eager.jsonl"),
+        "fused": _decode("fused", out / "fused.jsonl"),
+    }
+    _print_runs(reports)
+    terminal.rule("2  check: every invariant, recomputed from the trace alone", align="left")
+    paths = [out / "eager.jsonl", out / "fused.jsonl"]
+    checks = [check_trace(path) for path in paths]
+    for report in checks:
+        print_report(report, verbose=False)
+    terminal.rule("3  diff: where does fused part from eager?", align="left")
+    verdict = diff_traces(paths[0], paths[1])
+    print_verdict(verdict, texts)
+    terminal.rule(f"4  and a broken run: fault {FAULT}, positions by slot instead of depth", align="left")
+    broken = out / f"{FAULT}.jsonl"
+    _decode("fused", broken, FAULT, num_prompts=2)
+    eager_part = out / "eager-2.jsonl"
+    _decode("eager", eager_part, num_prompts=2)
+    found = diff_traces(eager_part, broken)
+    print_verdict(found, texts)
+    terminal.rule("5  look at them", align="left")
+    terminal.print(f"  specscope view {paths[0]} {paths[1]}", highlight=False)
+    terminal.print(f"  specscope view {eager_part} {broken}", highlight=False)
+    if verdict.exit_code or any(exit_code(report) for report in checks) or found.exit_code != EXIT_DIFFERENT:
+        raise EngineError("the demo did not come out as it should: fused and eager equal, and the broken run found")
+
+
+def _decode(
+    mode: Literal["fused", "eager", "baseline"],
+    trace: Path | None,
+    fault: str | None = None,
+    num_prompts: int | None = None,
+) -> list[TurnReport]:
+    from specscope.engine.assemble import DEMO_MODELS, ModelChoice, load_models
+    from specscope.engine.prompts import load_prompts
+    from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+    from specscope.engine.tree import TreePolicy
+
+    choice = ModelChoice("demo", "eagle3", mode, "float32", "auto", TreePolicy("dynamic", 5, 4, 16))
+    prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:num_prompts]
+    target = TraceTarget(trace, "decisions", overwrite=True, with_text=True) if trace is not None else None
+    request = RunRequest(choice, prompts, MAX_NEW_TOKENS, [], 0, target, fault)
+    models: Models = load_models(choice)
+    writer = open_trace(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    events = TurnEvents(lambda *_: None, lambda _: None)
+    return list(run_turns(request, models, writer, events))
+
+
+def _print_runs(reports: dict[str, list[TurnReport]]) -> None:
+    out = console()
+    first = reports["fused"][0]
+    out.print(f"[dim]{escape(printable(first.prompt_id))}[/] continues:", highlight=False)
+    out.print(f"[blue]{escape(printable(first.text or ''))}[/]", highlight=False)
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for name in ("mode", "prompts", "tokens", "steps", "accepted length", "tokens per step", "tokens/s", "speed"):
+        table.add_column(name, justify="left" if name == "mode" else "right")
+    base = _rate(reports["baseline"])
+    for mode, runs in reports.items():
+        lengths = [n for run in runs for n in run.result.accepted_lengths]
+        accepted = sum(lengths) / max(1, len(lengths))
+        same = [a.result.output_ids == b.result.output_ids for a, b in zip(runs, reports["baseline"], strict=True)]
+        table.add_row(
+            mode,
+            str(len(runs)),
+            str(sum(len(run.result.output_ids) for run in runs)) + (" =" if all(same) else " ≠"),
+            str(len(lengths)),
+            f"{accepted:.2f}" if mode != "baseline" else "-",
+            f"{accepted + 1:.2f}",
+            f"{_rate(runs):.0f}",
+            f"{_rate(runs) / base:.2f}x",
+        )
+    out.print(table)
+    out.print("[dim]= : the same tokens as the teacher alone. Accepted length counts neither root nor bonus.[/]")
+
+
+def _rate(runs: list[TurnReport]) -> float:
+    tokens = sum(len(run.result.output_ids) for run in runs)
+    return tokens / max(1e-9, sum(run.result.duration_ns for run in runs) / 1e9)

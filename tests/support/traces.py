@@ -1,0 +1,42 @@
+"""Real recorded traces, and ways to damage copies of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "sample_traces"
+FUSED, EAGER = SAMPLES / "fused.jsonl", SAMPLES / "eager.jsonl"
+FAULTY = SAMPLES / "fused-F16.jsonl"
+
+Lines = list[dict[str, Any]]
+
+
+def load(path: Path) -> Lines:
+    """A trace as plain objects, one a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def store(lines: Lines, path: Path) -> Path:
+    """Writes objects as a trace, without repairing anything but the digest of the last line."""
+    import xxhash
+
+    body = [json.dumps(line, ensure_ascii=False) + "\n" for line in lines]
+    if lines and lines[-1].get("kind") == "run_end":
+        digest = xxhash.xxh3_128("".join(body[:-1]).encode()).hexdigest()
+        body[-1] = json.dumps({**lines[-1], "digest": digest}) + "\n"
+    path.write_text("".join(body), encoding="utf-8")
+    return path
+
+
+def first_step(lines: Lines, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
+    """The first step for which ``wanted`` holds."""
+    return next(line for line in lines if line["kind"] == "step" and wanted(line))
+
+
+def accepts_at_least(count: int) -> Callable[[dict[str, Any]], bool]:
+    """Steps whose accepted length is at least ``count``."""
+    return lambda step: bool(step["accept"]["accepted_length"] >= count)
