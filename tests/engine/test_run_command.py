@@ -1,0 +1,140 @@
+"""``specscope run`` as a process, on the bundled models: output, traces, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.commands import specscope
+from support.tiny_models import build_head, build_teacher
+
+from specscope.tracer.oracle import check_trace
+from specscope.tracer.reader import TraceReader
+
+PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n"
+
+
+def test_run_streams_text_then_a_summary(tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    done = specscope("run", "--prompt", PROMPT, "--max-new-tokens", "24", "--trace", trace)
+    assert (done.code, done.err) == (0, "")
+    assert "24 tokens in" in done.out
+    assert "tokens/s" in done.out
+    assert "accepted length" in done.out
+    assert "tokens per step" in done.out
+    assert check_trace(trace).num_violations == 0
+
+
+def test_json_is_one_object_a_turn(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    entries = [{"id": "two", "turns": [PROMPT, "\n\ndef other():\n"]}, {"id": "ids", "ids": [5, 6, 7]}]
+    prompts.write_text("\n".join(map(json.dumps, entries)))
+    done = specscope("run", "--prompts", prompts, "--max-new-tokens", "12", "--json")
+    assert done.code == 0
+    turns = [json.loads(line) for line in done.out.splitlines()]
+    assert [(t["id"], t["turn"]) for t in turns] == [("two", 0), ("two", 1), ("ids", 0)]
+    for turn in turns:
+        assert len(turn["output_ids"]) <= 12
+        assert turn["metrics"]["num_tokens"] == len(turn["output_ids"])
+        assert turn["metrics"]["tokens_per_step"] == pytest.approx(turn["metrics"]["accepted_length"] + 1, abs=1e-3)
+
+
+def test_all_modes_give_the_same_tokens() -> None:
+    outputs = []
+    for flags in (["fused"], ["eager"], ["baseline"], ["eager", "--drafter", "none"]):
+        done = specscope("run", "--prompt", PROMPT, "--mode", *flags, "--max-new-tokens", "20", "--json")
+        outputs.append(json.loads(done.out)["output_ids"])
+    assert all(output == outputs[0] for output in outputs)
+
+
+def test_a_stop_string_ends_the_turn() -> None:
+    whole = json.loads(specscope("run", "--prompt", PROMPT, "--max-new-tokens", "40", "--json").out)
+    stop = whole["text"][10:14]
+    cut = json.loads(specscope("run", "--prompt", PROMPT, "--max-new-tokens", "40", "--stop", stop, "--json").out)
+    assert cut["reason"] == "stop_string"
+    assert stop in cut["text"]
+    assert whole["output_ids"][: len(cut["output_ids"])] == cut["output_ids"]
+
+
+def test_an_existing_trace_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    trace = tmp_path / "precious.jsonl"
+    trace.write_text("precious")
+    done = specscope("run", "--prompt", "x = 1", "--trace", trace)
+    assert done.code == 2
+    assert "exists already" in done.err
+    assert trace.read_text() == "precious"
+    failed = specscope("run", "--prompt", "x = 1", "--trace", trace, "--overwrite", "--teacher", str(tmp_path / "none"))
+    assert failed.code == 2
+    assert trace.read_text() == "precious", "a run that never began replaces nothing"
+    assert specscope("run", "--prompt", "x = 1", "--trace", trace, "--overwrite", "--max-new-tokens", "3").code == 0
+    assert check_trace(trace).num_turns == 1
+
+
+MISTAKES = {
+    "no prompt": ([], "give either --prompt TEXT or --prompts FILE"),
+    "two prompts": (["--prompt", "a", "--prompts", "b"], "give either"),
+    "empty prompt": (["--prompt", ""], "is empty"),
+    "missing prompt file": (["--prompts", "none.jsonl"], "no prompt file at none.jsonl"),
+    "missing model": (["--prompt", "a", "--teacher", "none/at/all"], "no teacher at 'none/at/all'"),
+    "missing head": (["--prompt", "a", "--drafter", "eagle3:none"], "no EAGLE-3 head at none"),
+    "unknown drafter": (["--prompt", "a", "--drafter", "magic"], "wanted eagle3, eagle3:PATH or none"),
+    "no head named": (["--prompt", "a", "--teacher", "TINY"], "give --drafter eagle3:PATH"),
+    "wrong head": (["--prompt", "a", "--drafter", "eagle3:HEAD"], "fc.weight wants features of 3 x 32"),
+    "long prompt": (["--prompt", "a b c " * 2000], "positions: shorten it"),
+    "no budget": (["--prompt", "a", "--budget", "0"], "got budget 0, wanted at least 1"),
+    "no tokens": (["--prompt", "a", "--max-new-tokens", "0"], "got 0 new tokens, wanted at least 1"),
+    "trace nowhere": (["--prompt", "a", "--trace", "no/folder/t.jsonl"], "does not exist"),
+    "trace is a folder": (["--prompt", "a", "--trace", ".", "--overwrite"], "it is a folder"),
+    "no cuda": (["--prompt", "a", "--device", "cuda"], "sees no CUDA device"),
+    "no npu": (["--prompt", "a", "--device", "npu"], "needs torch_npu"),
+    "unknown fault": (["--prompt", "a", "--inject", "F99"], "got fault 'F99', wanted one of"),
+    "no tokenizer": (["--prompt", "a", "--teacher", "TINY", "--drafter", "none"], "has no tokenizer: give prompts as"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_clear_line_and_code_2(tmp_path: Path, mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    if mistake == "no cuda" and __import__("torch").cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    if any("TINY" in a for a in arguments):
+        build_teacher(tmp_path / "TINY")
+    if any("HEAD" in a for a in arguments):
+        build_head(tmp_path / "HEAD")
+    done = specscope("run", *arguments, cwd=tmp_path)
+    assert done.code == 2, done
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_an_interrupt_ends_the_trace_properly(tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    command = [str(Path(sys.executable).with_name("specscope")), "run", "--prompt", PROMPT]
+    child = subprocess.Popen(
+        [*command, "--max-new-tokens", "1500", "--trace", str(trace)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not trace.exists() or trace.read_bytes().count(b"\n") < 8):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Traceback" not in err
+    report = check_trace(trace)
+    assert report.end_reason == "interrupted"
+    assert report.num_violations == 0
+    with TraceReader(trace) as reader:
+        end = reader.turn_end(reader.turns[0])
+        assert end is not None
+        assert end.reason == "interrupted"

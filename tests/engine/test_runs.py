@@ -1,0 +1,186 @@
+"""Whole runs of tiny models: traced, checked and diffed; tracing changes nothing; faults are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny_models import POLICY
+
+from specscope.engine.assemble import ModelChoice, load_models
+from specscope.engine.prompts import Prompt
+from specscope.engine.recording import TraceLevel
+from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
+from specscope.engine.tree import TreePolicy
+from specscope.schemas import Failure, Step
+from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.errors import UsageError
+from specscope.tracer.oracle import check_trace
+from specscope.tracer.reader import TraceReader
+
+PROMPTS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 40)))]
+QUIET = TurnEvents(lambda *_: None, lambda _: None)
+
+
+class Runner:
+    """Decodes with the tiny models of this test session."""
+
+    def __init__(self, teacher: Path, head: Path, folder: Path) -> None:
+        self.teacher, self.head, self.folder = teacher, head, folder
+
+    def __call__(
+        self,
+        name: str | None,
+        mode: str = "fused",
+        fault: str | None = None,
+        level: TraceLevel = "decisions",
+        policy: TreePolicy = POLICY,
+        tokens: int = 20,
+    ) -> list[TurnReport]:
+        drafter = f"eagle3:{self.head}"
+        choice = ModelChoice(str(self.teacher), drafter, mode, "float32", "cpu", policy)  # type: ignore[arg-type]
+        target = TraceTarget(self.folder / f"{name}.jsonl", level, False, False) if name else None
+        request = RunRequest(choice, PROMPTS, tokens, [], 0, target, fault)
+        return list(run_turns(request, load_models(choice), open_trace(request, warn=print), QUIET))
+
+
+@pytest.fixture
+def run(teacher_folder: Path, head_folder: Path, tmp_path: Path) -> Runner:
+    return Runner(teacher_folder, head_folder, tmp_path)
+
+
+def outputs(reports: list[TurnReport]) -> list[list[int]]:
+    return [report.result.output_ids for report in reports]
+
+
+@pytest.mark.parametrize("mode", ["fused", "eager"])
+@pytest.mark.parametrize("level", ["decisions", "scores", "tensors"])
+def test_tracing_changes_no_token_and_the_trace_passes(run: Runner, mode: str, level: TraceLevel) -> None:
+    plain = run(None, mode)
+    traced = run("traced", mode, level=level)
+    assert outputs(traced) == outputs(plain)
+    assert [r.result.accepted_lengths for r in traced] == [r.result.accepted_lengths for r in plain]
+    report = check_trace(run.folder / "traced.jsonl")
+    assert (report.num_violations, report.truncated, report.num_turns) == (0, False, 2)
+    assert not any(tally.skipped for tally in report.invariants.values())
+
+
+def test_the_turns_record_what_the_run_returned(run: Runner) -> None:
+    reports = run("run")
+    with TraceReader(run.folder / "run.jsonl") as reader:
+        for entry, report in zip(reader.turns, reports, strict=True):
+            end = reader.turn_end(entry)
+            assert end is not None
+            assert end.output_ids == report.result.output_ids
+            assert end.num_accepted == sum(report.result.accepted_lengths)
+            assert entry.accepted_lengths == report.result.accepted_lengths
+
+
+@pytest.mark.parametrize("mode", ["fused", "eager"])
+def test_what_was_dispatched_is_recorded(run: Runner, mode: str) -> None:
+    run("run", mode)
+    with TraceReader(run.folder / "run.jsonl") as reader:
+        for entry in reader.turns:
+            for step in reader.steps(entry):
+                assert step.verify is not None
+                assert sum(step.verify.dispatch.values()) == 8
+                assert {name == "eager" for name in step.verify.dispatch} == {mode == "eager"}
+
+
+def test_the_same_run_twice_and_both_modes_are_equal(run: Runner) -> None:
+    for name, mode in (("a", "fused"), ("b", "fused"), ("eager", "eager"), ("baseline", "baseline")):
+        run(name, mode)
+    paths = {name: run.folder / f"{name}.jsonl" for name in ("a", "b", "eager", "baseline")}
+    same = diff_traces(paths["a"], paths["b"])
+    assert (same.verdict, same.drift) == ("equal", [])
+    for other in ("eager", "baseline"):
+        verdict = diff_traces(paths[other], paths["a"])
+        assert (verdict.verdict, verdict.exit_code, verdict.tokens_equal) == ("equal", 0, True), verdict.roots
+
+
+def test_other_step_groupings_of_equal_tokens_are_aligned_by_position(run: Runner) -> None:
+    run("wide", policy=TreePolicy("dynamic", 4, 3, 9))
+    run("narrow", policy=TreePolicy("dynamic", 1, 1, 1))
+    options = DiffOptions(allowed=frozenset(["tree_policy"]))
+    verdict = diff_traces(run.folder / "wide.jsonl", run.folder / "narrow.jsonl", options)
+    assert verdict.tokens_equal
+    assert verdict.num_steps > 10
+    assert diff_traces(run.folder / "wide.jsonl", run.folder / "narrow.jsonl").exit_code == 3
+
+
+@pytest.mark.parametrize(("fault", "field"), [("F15", "mask"), ("F16", "positions")])
+def test_an_injected_fault_is_the_first_root_and_blamed(run: Runner, fault: str, field: str) -> None:
+    run("eager", "eager")
+    run("broken", fault=fault)
+    verdict = diff_traces(run.folder / "eager.jsonl", run.folder / "broken.jsonl")
+    assert verdict.exit_code == 1
+    first = verdict.roots[0]
+    assert (first.difference.phase, first.difference.field) == ("tensors", field)
+    assert {blame.side for blame in first.blame} == {"b"}
+    assert f"fault: absent -> {fault}" in verdict.axis
+
+
+def test_level_tensors_stores_the_logits_that_were_digested(run: Runner) -> None:
+    run("deep", level="tensors")
+    with TraceReader(run.folder / "deep.jsonl") as reader:
+        step = reader.step(reader.turns[0], 1)
+    assert step.tensor_files is not None
+    assert step.verify is not None
+    stored = load_file(run.folder / step.tensor_files.file)
+    assert set(stored) == set(step.tensor_files.names)
+    assert stored["logits"].argmax(-1).tolist() == step.verify.argmax
+    top = stored["logits"].topk(2).values
+    assert torch.allclose(top, torch.tensor(step.verify.top_logits), atol=1e-6)
+
+
+def test_recorded_floats_restore_each_float32(run: Runner) -> None:
+    run("deep", level="tensors")
+    with TraceReader(run.folder / "deep.jsonl") as reader:
+        step = reader.step(reader.turns[0], 0)
+    assert step.tensor_files is not None
+    assert step.verify is not None
+    stored = load_file(run.folder / step.tensor_files.file)["logits"].topk(2).values
+    assert torch.equal(torch.tensor(step.verify.top_logits, dtype=torch.float32), stored)
+
+
+def test_level_scores_adds_the_teachers_best(run: Runner) -> None:
+    run("scores", level="scores")
+    with TraceReader(run.folder / "scores.jsonl") as reader:
+        step = reader.step(reader.turns[0], 0)
+    assert isinstance(step, Step)
+    assert step.verify is not None
+    assert step.verify.target_tokens is not None
+    assert [row[0] for row in step.verify.target_tokens] == step.verify.argmax
+
+
+def test_a_failing_step_is_recorded_with_its_inputs(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specscope.engine import generate
+
+    calls = 0
+    real = generate.additive_mask
+
+    def breaks(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("the kernel gave up")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generate, "additive_mask", breaks)
+    with pytest.raises(Exception, match="the kernel gave up"):
+        run("failed")
+    report = check_trace(run.folder / "failed.jsonl")
+    assert report.end_reason == "failed"
+    (failure,) = report.failures
+    assert isinstance(failure, Failure)
+    assert (failure.turn, failure.step, failure.phase, failure.error) == (0, 2, "verify", "RuntimeError")
+    assert {"draft", "tree", "tensors"} <= failure.inputs.keys()
+    assert failure.inputs["tree"]["tokens"]
+
+
+def test_an_existing_side_folder_is_not_touched(run: Runner) -> None:
+    (run.folder / "deep.tensors").mkdir()
+    with pytest.raises(UsageError, match="exists already"):
+        run("deep", level="tensors")

@@ -1,0 +1,104 @@
+"""The rooms: what may import what, what the base loads, and what the wheel installs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.traces import EAGER, FUSED, ROOT
+
+ROOMS = ("schemas", "tracer", "engine", "viewer")
+ALLOWED = {
+    "schemas": {"schemas"},
+    "tracer": {"schemas", "tracer"},
+    "engine": {"schemas", "tracer", "engine"},
+    "viewer": {"schemas", "tracer", "viewer"},
+}
+HEAVY = ("torch", "transformers", "streamlit", "plotly", "numpy")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("specscope.")}
+    return rooms
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room: str) -> None:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        assert imported_rooms(path) <= ALLOWED[room], path
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sorted(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import specscope.schemas, specscope.tracer",
+        "from specscope.tracer.oracle import check_trace\n"
+        f"from pathlib import Path\nassert check_trace(Path({str(FUSED)!r})).num_steps",
+        "from specscope.tracer.compare.diff import diff_traces\n"
+        f"from pathlib import Path\nassert diff_traces(Path({str(EAGER)!r}), Path({str(FUSED)!r})).verdict == 'equal'",
+        "from click.testing import CliRunner\nfrom specscope.tracer.cli.main import cli\n"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0",
+        "from click.testing import CliRunner\nfrom specscope.tracer.cli.main import cli\n"
+        "assert CliRunner().invoke(cli, ['run', '--help']).exit_code == 0",
+    ],
+    ids=["import", "check", "diff", "help", "run-help"],
+)
+def test_the_base_loads_nothing_heavy(code: str) -> None:
+    assert loaded_after(code) == set()
+
+
+def test_the_viewer_never_loads_torch() -> None:
+    modules = [f"specscope.viewer.{path.stem}" for path in sorted((ROOT / "viewer").glob("*.py")) if path.stem != "app"]
+    assert "torch" not in loaded_after("\n".join(f"import {name}" for name in modules))
+
+
+def test_every_package_of_the_tree_is_listed() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = set()
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("__init__.py"):
+            found.add(".".join(["specscope", *path.parent.relative_to(ROOT).parts]))
+    assert listed == found
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(copy)], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"specscope"}
+    for wanted in (
+        "specscope/schemas/py.typed",
+        "specscope/schemas/trace-v1.schema.json",
+        "specscope/engine/demo_models/teacher/model.safetensors",
+        "specscope/engine/demo_models/teacher/tokenizer.json",
+        "specscope/engine/demo_models/drafter/model.safetensors",
+        "specscope/engine/demo_models/prompts.jsonl",
+        "specscope/viewer/app.py",
+        "specscope/tracer/invariants/structure.py",
+    ):
+        assert wanted in names
+    assert not [name for name in names if "test" in name.split("/")[1]]

@@ -1,0 +1,162 @@
+"""check, diff, show and schema as processes: output and exit codes. None of them may load torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import specscope
+from support.traces import EAGER, FAULTY, FUSED, accepts_at_least, first_step, load, store
+
+
+def test_check_passes_honest_traces_and_counts(tmp_path: Path) -> None:
+    done = specscope("check", FUSED, EAGER)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("ok  ") == 2
+    assert " 0 failed, 0 skipped" in done.out
+    assert "\x1b" not in done.out, "piped output has no colours"
+
+
+def test_check_names_the_violation_with_its_witness() -> None:
+    done = specscope("check", FAULTY)
+    assert done.code == 1
+    assert "VIOLATED" in done.out
+    assert "tensors.position-is-length-plus-depth" in done.out
+    assert "step 0: slot 2: position" in done.out
+
+
+def test_check_json_is_one_object_a_file() -> None:
+    done = specscope("check", FUSED, FAULTY, "--format", "json")
+    reports = [json.loads(line) for line in done.out.splitlines()]
+    assert [r["exit_code"] for r in reports] == [0, 1]
+    assert reports[1]["invariants"]["tensors.position-is-length-plus-depth"]["first"]["step"] == 0
+
+
+def test_check_goes_on_past_a_bad_file_and_keeps_the_worst_code(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.jsonl"
+    junk.write_bytes(b"\x00\x01junk\n")
+    done = specscope("check", junk, FUSED)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert "ok  " in done.out
+    assert specscope("check", junk, FAULTY).code == 1
+
+
+def test_check_reports_truncation_with_code_4(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    path.write_bytes(FUSED.read_bytes()[:-30])
+    done = specscope("check", path)
+    assert done.code == 4
+    assert "TRUNCATED" in done.out
+    assert "torn record" in done.out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "wanted a trace"),
+        (b"hello\n", "not JSON"),
+        (b'{"kind":"manifest","schema":"specscope.trace/9.0"}\n', "upgrade specscope"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "show", "diff", "view"])
+def test_a_file_that_is_no_trace_gets_one_clear_line(tmp_path: Path, command: str, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(content)
+    arguments = [path, FUSED] if command == "diff" else [path]
+    done = specscope(command, *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    done = specscope("diff", FUSED, tmp_path / "none.jsonl")
+    assert done.code == 2
+    assert "none.jsonl: no such file" in done.err
+
+
+def test_diff_prints_the_card_first_and_what_to_run_next() -> None:
+    done = specscope("diff", EAGER, FAULTY)
+    assert done.code == 1
+    first = done.out.splitlines()[0]
+    assert "DIFFERENT" in first
+    for words in ("tensors: positions", "inputs equal", "the candidate violates", "1 root", "specscope show", "tolerance"):
+        assert words in done.out
+
+
+def test_diff_json_is_the_verdict() -> None:
+    done = specscope("diff", EAGER, FUSED, "--format", "json")
+    verdict = json.loads(done.out)
+    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/1.0")
+
+
+def test_diff_exit_codes(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines[0]["seed"] = 5
+    other = store(lines, tmp_path / "seed.jsonl")
+    done = specscope("diff", FUSED, other)
+    assert done.code == 3
+    assert "seed: 0 -> 5" in done.out
+    assert specscope("diff", FUSED, other, "--allow", "seed").code == 0
+    assert specscope("diff", FUSED).code == 2
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(FUSED.read_bytes()[:-30])
+    assert specscope("diff", FUSED, cut).code == 4
+
+
+def test_show_draws_the_tree_with_its_accepted_path() -> None:
+    step = first_step(load(FUSED), accepts_at_least(2))
+    done = specscope("show", FUSED, "--turn", str(step["turn"]), "--step", str(step["step"]))
+    assert done.code == 0
+    assert done.out.count("✓") == step["accept"]["accepted_length"] + 1
+    assert "bonus" in done.out
+    assert f"committed {step['commit']['committed_before']} -> {step['commit']['committed_after']}" in done.out
+    overview = specscope("show", FUSED)
+    assert "accepted" in overview.out
+
+
+def test_show_marks_a_violated_step() -> None:
+    assert "violated tensors.position" in specscope("show", FAULTY, "--step", "0").out
+
+
+@pytest.mark.parametrize("arguments", [("--step", "999"), ("--turn", "99")])
+def test_show_refuses_a_place_that_is_not_there(arguments: tuple[str, str]) -> None:
+    done = specscope("show", FUSED, *arguments)
+    assert done.code == 2
+    assert "wanted 0.." in done.err
+
+
+def test_hostile_token_text_stays_text_in_the_terminal(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    step = first_step(lines, accepts_at_least(1))
+    evil = "\x1b[2J[bold]\u202e</b>"
+    for name in step["texts"]:
+        step["texts"][name] = evil
+    path = store(lines, tmp_path / "evil.jsonl")
+    done = specscope("show", path, "--turn", str(step["turn"]), "--step", str(step["step"]))
+    assert done.code == 0
+    assert "\x1b" not in done.out
+    assert "\u202e" not in done.out
+    assert "\\u001b[2J[bold]\\u202e</b>" in done.out
+
+
+def test_schema_prints_the_committed_schema() -> None:
+    committed = json.loads((FUSED.parents[1] / "schemas" / "trace-v1.schema.json").read_text())
+    assert json.loads(specscope("schema").out) == committed
+
+
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    done = specscope("--help")
+    for command in ("bench", "check", "demo", "diff", "run", "schema", "show", "train", "view"):
+        assert f"\n  {command} " in done.out
+    assert "Exit codes" in done.out
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    done = specscope("check", "--colour", "blue")
+    assert done.code == 2
+    assert "No such option" in done.err

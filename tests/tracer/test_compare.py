@@ -1,0 +1,314 @@
+"""Diffs of real traces and of copies broken in one known way: the first root is where it was put."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.traces import EAGER, FAULTY, FUSED, Lines, accepts_at_least, first_step, load, store
+
+from specscope.schemas.verdict import Verdict
+from specscope.tracer.compare.diff import DiffOptions, diff_traces
+
+Step = dict[str, Any]
+
+
+def diff_with(tmp_path: Path, lines: Lines, options: DiffOptions | None = None) -> Verdict:
+    return diff_traces(FUSED, store(lines, tmp_path / "candidate.jsonl"), options)
+
+
+def test_the_same_run_twice_is_equal() -> None:
+    verdict = diff_traces(FUSED, FUSED)
+    assert (verdict.verdict, verdict.exit_code, verdict.roots, verdict.drift) == ("equal", 0, [], [])
+    assert verdict.num_steps > 10
+
+
+def test_fused_against_eager_is_equal_but_for_drift() -> None:
+    verdict = diff_traces(EAGER, FUSED)
+    assert (verdict.verdict, verdict.exit_code) == ("equal", 0)
+    assert verdict.tokens_equal
+    assert verdict.drift
+    assert max(d.largest for d in verdict.drift) < verdict.tolerance
+    assert "mode: eager -> fused" in verdict.axis
+
+
+def test_the_faulty_run_is_found_at_its_positions_and_the_right_side_is_blamed() -> None:
+    verdict = diff_traces(EAGER, FAULTY)
+    assert (verdict.verdict, verdict.exit_code) == ("different", 1)
+    root = verdict.roots[0]
+    assert (root.difference.phase, root.difference.field, root.difference.kind) == ("tensors", "positions", "structural")
+    assert root.difference.inputs_equal
+    assert {blame.side for blame in root.blame} == {"b"}
+    assert root.blame[0].invariant == "tensors.position-is-length-plus-depth"
+    assert root.place.step_b == 0
+
+
+def permute_slots(lines: Lines, seed: int) -> None:
+    """Renumbers every step's slots, parents still before children, and everything that speaks of slots."""
+    rng = random.Random(seed)  # noqa: S311
+    previous: dict[int, dict[int, int]] = {}
+    for step in (line for line in lines if line["kind"] == "step"):
+        tree, tensors, verify = step["tree"], step["tensors"], step["verify"]
+        count = len(tree["tokens"])
+        order = [0]
+        while len(order) < count:
+            ready = [s for s in range(count) if s not in order and tree["parents"][s] in order]
+            order.append(rng.choice(ready))
+        new = {old: at for at, old in enumerate(order)}
+        old_parents = list(tree["parents"])
+        for section, names in (
+            (tree, ("tokens", "depths", "logprobs", "scores")),
+            (tensors, ("positions", "token_ids", "prefix_visible", "mask_rows")),
+            (verify, ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy")),
+        ):
+            for name in names:
+                section[name] = [section[name][old] for old in order]
+        tree["parents"] = [new[old_parents[old]] for old in order]
+        tensors["index_tensors"]["parents"] = tree["parents"]
+        tensors["mask_rows"] = [permute_bits(row, new) for row in tensors["mask_rows"]]
+        accept = step["accept"]
+        accept["path"] = [new[s] for s in accept["path"]]
+        accept["bonus_slot"] = new[accept["bonus_slot"]]
+        step["commit"]["source_slots"] = [new[s] for s in step["commit"]["source_slots"]]
+        if step["turn"] in previous:
+            inputs = step["draft"]["inputs"]
+            inputs["source_rows"] = [previous[step["turn"]][row] for row in inputs["source_rows"]]
+        previous[step["turn"]] = new
+
+
+def permute_bits(row: str, new: dict[int, int]) -> str:
+    bits = int.from_bytes(bytes.fromhex(row), "little")
+    moved = sum(1 << at for old, at in new.items() if bits >> old & 1)
+    return moved.to_bytes(len(row) // 2, "little").hex()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_slot_order_does_not_matter(tmp_path: Path, seed: int) -> None:
+    lines = load(FUSED)
+    permute_slots(lines, seed)
+    assert lines != load(FUSED)
+    verdict = diff_with(tmp_path, lines)
+    assert (verdict.verdict, verdict.roots, verdict.violations) == ("equal", [], [])
+
+
+def draft_positions(step: Step) -> None:
+    inputs = step["draft"]["inputs"]
+    inputs["positions"] = [p + 1 for p in inputs["positions"]]
+
+
+def draft_source(step: Step) -> None:
+    step["draft"]["inputs"]["source_rows"][-1] = 1 if step["draft"]["inputs"]["source_rows"][-1] != 1 else 2
+
+
+def draft_score(step: Step) -> None:
+    step["draft"]["levels"][0]["logprobs"][1] -= 0.25
+
+
+def draft_token(step: Step) -> None:
+    step["draft"]["levels"][0]["tokens"][0] = 4000
+
+
+def drop_last_node(step: Step) -> None:
+    """The last slot is a leaf in flat order; leave it out everywhere."""
+    for name in ("tokens", "parents", "depths", "logprobs", "scores"):
+        step["tree"][name].pop()
+    tensors = step["tensors"]
+    tensors["num_slots"] -= 1
+    tensors["padded_slots"] -= 1
+    for name in ("positions", "token_ids", "prefix_visible", "mask_rows"):
+        tensors[name].pop()
+    tensors["index_tensors"]["parents"].pop()
+    for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
+        step["verify"][name].pop()
+
+
+def mask_bit(step: Step) -> None:
+    rows = step["tensors"]["mask_rows"]
+    bits = int.from_bytes(bytes.fromhex(rows[2]), "little") ^ 2
+    rows[2] = bits.to_bytes(len(rows[2]) // 2, "little").hex()
+
+
+def position(step: Step) -> None:
+    step["tensors"]["positions"][1] += 1
+
+
+def logit(step: Step) -> None:
+    step["verify"]["top_logits"][0][0] += 1.0
+
+
+def argmax(step: Step) -> None:
+    verify = step["verify"]
+    verify["top_tokens"][1] = [17, verify["top_tokens"][1][0]]
+    verify["argmax"][1] = 17
+
+
+def shorter_path(step: Step) -> None:
+    step["accept"]["path"].pop()
+    step["accept"]["accepted_length"] -= 1
+
+
+def bonus(step: Step) -> None:
+    step["accept"]["bonus_token"] += 1
+
+
+def commit_source(step: Step) -> None:
+    step["commit"]["source_slots"][-1] = 1 if step["commit"]["source_slots"][-1] != 1 else 2
+
+
+def drafter_length(step: Step) -> None:
+    step["commit"]["drafter_after"] += 4
+
+
+def kept(step: Step) -> None:
+    step["stop"]["kept"] -= 1
+
+
+TWO = accepts_at_least(2)
+
+
+def later(step: Step) -> bool:
+    return bool(step["step"] > 1)
+
+
+#: which step, how to break it, the phase and field where the first root must be
+BROKEN: list[tuple[Callable[[Step], bool], Callable[[Step], None], str, str]] = [
+    (later, draft_positions, "draft", "inputs.positions"),
+    (later, draft_source, "draft", "inputs.source_rows"),
+    (later, draft_score, "draft", "levels[1].logprobs"),
+    (later, draft_token, "draft", "levels[1].tokens"),
+    (later, drop_last_node, "tree", "nodes"),
+    (later, mask_bit, "tensors", "mask"),
+    (later, position, "tensors", "positions"),
+    (later, logit, "verify", "top_logits[0]"),
+    (later, argmax, "verify", "argmax"),
+    (TWO, shorter_path, "accept", "path"),
+    (later, bonus, "accept", "bonus_token"),
+    (TWO, commit_source, "commit", "source_slots"),
+    (later, drafter_length, "commit", "drafter_after"),
+    (TWO, kept, "stop", "kept"),
+]
+
+
+@pytest.mark.parametrize(("which", "breaks", "phase", "field"), BROKEN, ids=[b[1].__name__ for b in BROKEN])
+def test_the_root_is_where_it_was_put(
+    tmp_path: Path, which: Callable[[Step], bool], breaks: Callable[[Step], None], phase: str, field: str
+) -> None:
+    lines = load(FUSED)
+    step = first_step(lines, which)
+    breaks(step)
+    verdict = diff_with(tmp_path, lines)
+    assert (verdict.verdict, verdict.exit_code) == ("different", 1)
+    root = verdict.roots[0]
+    assert (root.difference.phase, root.difference.field) == (phase, field)
+    assert root.difference.inputs_equal
+    assert (root.place.turn, root.place.step_b) == (step["turn"], step["step"])
+
+
+def test_drift_is_counted_and_stated_but_is_no_difference(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    first_step(lines, later)["verify"]["top_logits"][0][0] += 1e-4
+    verdict = diff_with(tmp_path, lines)
+    assert verdict.verdict == "equal"
+    assert [(d.field, d.count) for d in verdict.drift] == [("verify.top_logits", 1)]
+    assert diff_with(tmp_path, lines, DiffOptions(tolerance=1e-6)).verdict == "different"
+
+
+def tie(lines: Lines, margin: float) -> Lines:
+    """In both runs the two best tokens of one rejected node lie ``margin`` apart; the candidate chose the other."""
+    other = copy.deepcopy(lines)
+    for run, swapped in ((lines, False), (other, True)):
+        verify = first_step(run, later)["verify"]
+        slot = len(verify["argmax"]) - 1
+        tokens, best = verify["top_tokens"][slot], verify["top_logits"][slot][0]
+        verify["top_tokens"][slot] = tokens[::-1] if swapped else tokens
+        verify["argmax"][slot] = verify["top_tokens"][slot][0]
+        verify["top_logits"][slot] = [best, best - margin]
+    return other
+
+
+@pytest.mark.parametrize(
+    ("margin", "kind", "verdict", "code"),
+    [(0.0, "exact-tie", "ties", 0), (1e-4, "near-tie", "ties", 0), (0.5, "real", "different", 1)],
+)
+def test_ties_are_told_from_real_differences(
+    tmp_path: Path, margin: float, kind: str, verdict: str, code: int
+) -> None:
+    lines = load(FUSED)
+    other = tie(lines, margin)
+    a, b = store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl")
+    found = diff_traces(a, b)
+    assert (found.verdict, found.exit_code, found.roots[0].difference.kind) == (verdict, code, kind)
+    assert found.roots[0].difference.margin_a == pytest.approx(margin)
+    assert diff_traces(a, b, DiffOptions(fail_on_ties=True)).exit_code == 1
+
+
+def test_a_structural_difference_is_never_excused_by_a_tie_before_it(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    other = tie(lines, 0.0)
+    steps = [s for s in other if s["kind"] == "step" and s["step"] > 1]
+    mask_bit(steps[1])
+    found = diff_traces(store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl"))
+    assert found.verdict == "different"
+    assert found.roots[0].difference.field == "mask"
+
+
+def test_two_independent_roots_are_both_found_and_the_rest_is_inherited(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    steps = [s for s in lines if s["kind"] == "step" and s["turn"] == 0]
+    mask_bit(steps[2])
+    position(steps[3])
+    mask_bit(steps[7])
+    verdict = diff_with(tmp_path, lines)
+    assert [(r.place.step_b, r.inherited) for r in verdict.roots] == [(2, 1), (7, 0)]
+    assert verdict.num_inherited == 1
+
+
+def test_a_violated_invariant_on_both_sides_is_no_clean_verdict(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    first_step(lines, later)["commit"]["prefix_after"] = "0123456789abcdef"
+    path = store(lines, tmp_path / "both.jsonl")
+    verdict = diff_traces(path, path)
+    assert (verdict.verdict, verdict.exit_code, verdict.roots) == ("different", 1, [])
+    assert {(v.side, v.invariant) for v in verdict.violations} == {
+        ("a", "commit.prefix-unchanged"),
+        ("b", "commit.prefix-unchanged"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("seed",), 99), (("teacher", "weights_digest"), "0123456789abcdef"), (("tree_policy", "budget"), 3), (("dtype",), "x")],
+)
+def test_what_was_not_meant_to_differ_makes_the_pair_incomparable(
+    tmp_path: Path, path: tuple[str, ...], value: Any
+) -> None:
+    lines = load(FUSED)
+    target = lines[0]
+    for name in path[:-1]:
+        target = target[name]
+    target[path[-1]] = value
+    verdict = diff_with(tmp_path, lines)
+    name = ".".join(path)
+    assert (verdict.verdict, verdict.exit_code) == ("incomparable", 3)
+    assert verdict.incomparable[0].startswith(f"{name}: ")
+    assert diff_with(tmp_path, lines, DiffOptions(allowed=frozenset([name]))).verdict == "equal"
+
+
+def test_other_prompts_are_incomparable(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    next(line for line in lines if line["kind"] == "turn_start")["prompt_ids"][0] += 1
+    assert diff_with(tmp_path, lines).exit_code == 3
+
+
+def test_a_truncated_candidate_is_not_judged_equal(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    content = FUSED.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    verdict = diff_traces(FUSED, path)
+    assert (verdict.verdict, verdict.exit_code) == ("uncovered", 4)
+    assert any("truncated" in line for line in verdict.uncovered)
+    assert any("only in the baseline" in line for line in verdict.uncovered)

@@ -1,0 +1,244 @@
+"""The oracle passes honest runs, and every one of its invariants fires when its rule is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.traces import EAGER, FUSED, Lines, accepts_at_least, first_step, load, store
+
+from specscope.tracer.errors import TraceError
+from specscope.tracer.oracle import EVERY, OracleReport, check_trace
+
+Step = dict[str, Any]
+
+
+def violated(report: OracleReport) -> set[str]:
+    return {name for name, tally in report.invariants.items() if tally.failed}
+
+
+@pytest.mark.parametrize("path", [FUSED, EAGER], ids=lambda p: p.stem)
+def test_an_honest_run_passes_everything_and_skips_nothing(path: Path) -> None:
+    report = check_trace(path)
+    assert not violated(report)
+    assert not report.truncated
+    assert all(tally.passed for tally in report.invariants.values())
+    assert not any(tally.skipped for tally in report.invariants.values())
+
+
+def put(section: str, field: str, index: int, value: Any) -> Callable[[Step], None]:
+    def change(step: Step) -> None:
+        step[section][field][index] = value
+
+    return change
+
+
+def add(section: str, field: str, amount: int) -> Callable[[Step], None]:
+    def change(step: Step) -> None:
+        step[section][field] += amount
+
+    return change
+
+
+def flip_mask(row: int, column: int) -> Callable[[Step], None]:
+    def change(step: Step) -> None:
+        rows = step["tensors"]["mask_rows"]
+        width = len(rows[row])
+        bits = int.from_bytes(bytes.fromhex(rows[row]), "little") ^ 1 << column
+        rows[row] = bits.to_bytes(width // 2, "little").hex()
+
+    return change
+
+
+def twin_sibling(step: Step) -> None:
+    tree = step["tree"]
+    slots = [s for s, p in enumerate(tree["parents"]) if p == 0 and s]
+    tree["tokens"][slots[1]] = tree["tokens"][slots[0]]
+
+
+def self_parent(step: Step) -> None:
+    step["tree"]["parents"][3] = 3
+
+
+def unpadded(step: Step) -> None:
+    step["tensors"]["padded_slots"] -= 1
+
+
+def see_padding(step: Step) -> None:
+    tensors = step["tensors"]
+    tensors["padded_slots"] += 1
+    for name in ("positions", "token_ids", "prefix_visible"):
+        tensors[name].append(tensors[name][0])
+    tensors["mask_rows"].append(tensors["mask_rows"][0])
+
+
+def swap_path(step: Step) -> None:
+    step["accept"]["path"].reverse()
+
+
+def reorder_sources(step: Step) -> None:
+    sources = step["commit"]["source_slots"]
+    sources[0], sources[-1] = sources[-1], sources[0]
+
+
+def draft_nan(step: Step) -> None:
+    step["draft"]["levels"][1]["logprobs"][0] = "NaN"
+
+
+def other_digest(section: str, field: str) -> Callable[[Step], None]:
+    def change(step: Step) -> None:
+        step[section][field] = "0123456789abcdef"
+
+    return change
+
+
+def keep_one_less(step: Step) -> None:
+    step["stop"]["kept"] -= 1
+
+
+ANY: Callable[[Step], bool] = lambda step: step["step"] > 0  # noqa: E731
+TWO = accepts_at_least(2)
+
+#: invariant -> which step to break, and how
+MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], None]]] = {
+    "tensors.sizes": (ANY, unpadded),
+    "tree.tokens-in-vocabulary": (ANY, put("tree", "tokens", 2, 4096)),
+    "tree.parent-before-child": (ANY, put("tree", "parents", 1, 2)),
+    "tree.depth-follows-parent": (ANY, put("tree", "depths", 2, 4)),
+    "tree.siblings-distinct": (ANY, twin_sibling),
+    "tree.reaches-root": (ANY, self_parent),
+    "tensors.mask-is-ancestors": (ANY, flip_mask(2, 1)),
+    "tensors.mask-row-sum": (ANY, flip_mask(4, 0)),
+    "tensors.padding-isolated": (ANY, see_padding),
+    "tensors.position-is-length-plus-depth": (ANY, put("tensors", "positions", 1, 7)),
+    "tensors.index-in-range": (ANY, lambda s: s["tensors"]["index_tensors"]["parents"].__setitem__(1, -1)),
+    "tensors.tokens-are-the-trees": (ANY, put("tensors", "token_ids", 1, 5)),
+    "draft.scores-finite": (ANY, draft_nan),
+    "draft.positions": (ANY, lambda s: s["draft"]["inputs"]["positions"].__setitem__(0, 3)),
+    "draft.pair-tokens": (ANY, lambda s: s["draft"]["inputs"]["tokens"].__setitem__(0, 3)),
+    "draft.source-rows": (ANY, lambda s: s["draft"]["inputs"]["source_rows"].__setitem__(0, 1)),
+    "tree.nodes-were-proposed": (ANY, put("tree", "tokens", -1, 4)),
+    "tensors.prefix-visible": (ANY, put("tensors", "prefix_visible", 1, 2)),
+    "verify.logits-finite": (ANY, lambda s: s["verify"]["nonfinite_slots"].append(3)),
+    "verify.argmax-is-top": (ANY, put("verify", "argmax", 1, 9)),
+    "verify.input-digest": (ANY, other_digest("verify", "input_digest")),
+    "verify.dispatch": (ANY, lambda s: s["verify"].__setitem__("dispatch", {"eager": 10})),
+    "accept.walk": (TWO, lambda s: s["accept"]["path"].pop()),
+    "accept.path-connected": (TWO, swap_path),
+    "accept.length": (ANY, add("accept", "accepted_length", 1)),
+    "accept.bonus": (ANY, add("accept", "bonus_token", 1)),
+    "sequence.root-is-last-bonus": (ANY, put("tree", "tokens", 0, 3)),
+    "stop.emitted": (TWO, put("stop", "emitted", 0, 3)),
+    "stop.cut": (TWO, keep_one_less),
+    "commit.length-equation": (ANY, add("commit", "committed_after", 1)),
+    "commit.sources-are-path": (TWO, reorder_sources),
+    "commit.destinations-contiguous": (TWO, put("commit", "destination_rows", 1, 3)),
+    "commit.content-moved": (ANY, put("commit", "written_checksums", 2, "0123456789abcdef")),
+    "commit.prefix-unchanged": (ANY, other_digest("commit", "prefix_after")),
+    "commit.drafter-length": (ANY, add("commit", "drafter_after", 1)),
+    "sequence.committed-continues": (ANY, add("commit", "committed_before", 1)),
+}
+
+
+@pytest.mark.parametrize("invariant", MUTANTS)
+def test_a_broken_step_fires_its_invariant_at_its_place(tmp_path: Path, invariant: str) -> None:
+    lines = load(FUSED)
+    which, breaks = MUTANTS[invariant]
+    step = first_step(lines, which)
+    breaks(step)
+    report = check_trace(store(lines, tmp_path / "broken.jsonl"))
+    assert invariant in violated(report)
+    first = report.invariants[invariant].first
+    assert first is not None
+    # A wrong commit or bonus is first seen by the step that follows; every other rule names the broken step itself.
+    assert first.turn == step["turn"]
+    assert first.step in (step["step"], step["step"] + 1)
+    assert first.witness
+
+
+def end_of(lines: Lines, kind: str) -> dict[str, Any]:
+    return next(line for line in lines if line["kind"] == kind)
+
+
+RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
+    "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),
+    "turn.metrics": lambda lines: end_of(lines, "turn_end").__setitem__("num_accepted", 10**6),
+    "run.sequence": lambda lines: lines.insert(4, lines[3]),
+    "run.step-numbers": lambda lines: lines.pop(4),
+    "run.counts": lambda lines: end_of(lines, "run_end")["counts"].__setitem__("step", 1),
+}
+
+
+@pytest.mark.parametrize("invariant", RUN_MUTANTS)
+def test_a_broken_run_fires_its_invariant(tmp_path: Path, invariant: str) -> None:
+    lines = load(FUSED)
+    RUN_MUTANTS[invariant](lines)
+    assert invariant in violated(check_trace(store(lines, tmp_path / "broken.jsonl")))
+
+
+def test_a_changed_byte_fires_the_digest(tmp_path: Path) -> None:
+    path = tmp_path / "changed.jsonl"
+    path.write_bytes(FUSED.read_bytes().replace(b'"draft_ns":1', b'"draft_ns":2', 1).replace(b'"draft_ns":2', b'"draft_ns":3', 1))
+    assert path.read_bytes() != FUSED.read_bytes()
+    assert violated(check_trace(path)) == {"run.digest"}
+
+
+def test_every_invariant_has_its_mutant() -> None:
+    assert {i.id for i in EVERY} == {*MUTANTS, *RUN_MUTANTS, "run.digest"}
+
+
+@pytest.mark.parametrize("section", ["draft", "tree", "tensors", "verify", "accept", "commit", "stop"])
+def test_what_was_not_recorded_is_skipped_and_never_passed(tmp_path: Path, section: str) -> None:
+    lines = load(FUSED)
+    steps = [line for line in lines if line["kind"] == "step"]
+    for step in steps:
+        del step[section]
+    report = check_trace(store(lines, tmp_path / "part.jsonl"))
+    assert not violated(report)
+    hurt = [i for i in EVERY if any(need.split(".")[0] == section for need in i.needs)]
+    assert hurt
+    for invariant in hurt:
+        tally = report.invariants[invariant.id]
+        assert (tally.passed, tally.skipped) == (0, len(steps))
+
+
+def test_a_truncated_run_is_reported_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    content = FUSED.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    report = check_trace(path)
+    assert report.truncated
+    assert report.torn_bytes > 0
+    assert not violated(report)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_damage_is_an_error_or_a_violation_and_never_clean(tmp_path: Path, seed: int) -> None:
+    import random
+
+    rng = random.Random(seed)  # noqa: S311
+    content = bytearray(FUSED.read_bytes())
+    lines = bytes(content).splitlines(keepends=True)
+    match seed % 4:
+        case 0:
+            lines.pop(rng.randrange(1, len(lines)))
+        case 1:
+            lines.insert(rng.randrange(1, len(lines)), lines[rng.randrange(1, len(lines))])
+        case 2:
+            a, b = rng.sample(range(1, len(lines)), 2)
+            lines[a], lines[b] = lines[b], lines[a]
+        case 3:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            lines = [bytes(content)]
+    path = tmp_path / "damaged.jsonl"
+    path.write_bytes(b"".join(lines))
+    if path.read_bytes() == FUSED.read_bytes():
+        return
+    try:
+        report = check_trace(path)
+    except TraceError as error:
+        assert str(path) in str(error)  # noqa: PT017
+        return
+    assert violated(report) or report.truncated or report.torn_bytes

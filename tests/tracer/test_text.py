@@ -1,0 +1,46 @@
+"""Token text is hostile: nothing of it may move a cursor, reorder a line, or be read as markup."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specscope.tracer.text import html_text, printable, shorten, visible
+
+HOSTILE = ["\x1b[31m", "\u202eevil", "<script>alert(1)</script>", "a\u0000b", "\u200b", "\u2028", "\ud800", "\r"]
+
+
+@given(st.text())
+def test_visible_text_has_no_hidden_character_and_one_line(text: str) -> None:
+    assert not {unicodedata.category(c) for c in visible(text)} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+@given(st.text())
+def test_html_text_has_no_markup_of_its_own(text: str) -> None:
+    shown = html_text(text)
+    assert not set(shown) & set("<>\"'")
+    assert shown.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "").replace("&quot;", "").replace(
+        "&#x27;", ""
+    ).count("&") == 0
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_shown_escaped(text: str) -> None:
+    for hidden in ("\x1b", "\u202e", "\u0000", "\u200b", "\u2028", "\ud800", "\r"):
+        assert hidden not in visible(text)
+        assert hidden not in printable(text)
+
+
+def test_spaces_and_newlines_are_seen() -> None:
+    assert visible("  a b\n") == "··a b⏎"
+    assert visible("   ") == "···"
+    assert visible("\t") == "⇥"
+    assert printable("a\n\tb\x07") == "a\n\tb\\u0007"
+
+
+def test_shorten_marks_its_cut() -> None:
+    assert shorten("abcdef", 4) == "abc…"
+    assert shorten("abcd", 4) == "abcd"
