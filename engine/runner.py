@@ -160,7 +160,7 @@ def _turn_ids(teacher: Teacher, prompt: Prompt) -> list[list[int]]:
     tokenizer = teacher.tokenizer
     if tokenizer is None:
         raise UsageError(f"{teacher.folder} has no tokenizer: give prompts as 'ids'")
-    return [list(tokenizer(text).input_ids) for text in prompt.turns]
+    return [list(tokenizer(text, verbose=False).input_ids) for text in prompt.turns]
 
 
 def decode_text(teacher: Teacher, ids: list[int]) -> str | None:

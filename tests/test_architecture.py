@@ -84,7 +84,8 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(copy)], check=True
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(copy)],
+        check=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

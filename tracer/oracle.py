@@ -13,7 +13,7 @@ from specscope.schemas import Failure, Manifest, RunEnd, Step, TurnEnd, TurnStar
 from specscope.tracer.invariants.base import Context, Invariant
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
-from specscope.tracer.invariants.registry import arrays_of, missing_need
+from specscope.tracer.invariants.registry import ALL_INVARIANTS, arrays_of, missing_need
 from specscope.tracer.invariants.structure import STRUCTURE
 from specscope.tracer.invariants.turns import TURNS, TurnTally
 from specscope.tracer.reader import TraceReader
@@ -59,9 +59,9 @@ class OracleReport:
         """Violations over all invariants."""
         return sum(tally.failed for tally in self.invariants.values())
 
-    def count(self, invariant: Invariant[Any], violation: Violation | None) -> None:
+    def count(self, invariant: str, violation: Violation | None) -> None:
         """Adds one pass or failure."""
-        tally = self.invariants[invariant.id]
+        tally = self.invariants[invariant]
         if violation is None:
             tally.passed += 1
             return
@@ -69,13 +69,15 @@ class OracleReport:
         tally.first = tally.first or violation
 
 
-RUN = (
-    Invariant[None]("run.sequence", "records are numbered one after another", lambda _: None),
-    Invariant[None]("run.step-numbers", "steps and turns are numbered one after another", lambda _: None),
-    Invariant[None]("run.counts", "run_end counts the records", lambda _: None),
-    Invariant[None]("run.digest", "run_end digests every byte before it", lambda _: None),
-)
-EVERY: tuple[Invariant[Any], ...] = (*STRUCTURE, *DECISIONS, *COMMIT, *TURNS, *RUN)
+#: Rules about the file as a whole, judged while it is read.
+RUN_RULES = {
+    "run.sequence": "records are numbered one after another",
+    "run.step-numbers": "steps and turns are numbered one after another",
+    "run.counts": "run_end counts the records",
+    "run.digest": "run_end digests every byte before it",
+}
+#: What holds in an honest run, by invariant, in the order of a step's phases.
+STATEMENTS = {invariant.id: invariant.statement for invariant in ALL_INVARIANTS} | RUN_RULES
 
 
 def step_violations(context: Context) -> Iterator[Violation]:
@@ -110,11 +112,10 @@ class Oracle:
     """Feeds on records one by one; memory does not grow with the trace but for the running turn."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.report = OracleReport(path, manifest, {i.id: Tally(i.statement) for i in EVERY})
+        self.report = OracleReport(path, manifest, {name: Tally(statement) for name, statement in STATEMENTS.items()})
         self._manifest = manifest
         self._turn: TurnTally | None = None
         self._previous: Step | None = None
-        self._run = {i.id: i for i in RUN}
 
     def turn_start(self, record: TurnStart, line: int) -> None:
         """Begins a turn."""
@@ -135,7 +136,7 @@ class Oracle:
                 self.report.invariants[invariant.id].skipped += 1
             else:
                 found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
-                self.report.count(invariant, found)
+                self.report.count(invariant.id, found)
         self._turn.add(record)
         self._previous = record
 
@@ -151,22 +152,22 @@ class Oracle:
                 continue
             witness = _judge(invariant, self._turn)
             found = Violation(invariant.id, witness, record.turn, None, line) if witness else None
-            self.report.count(invariant, found)
+            self.report.count(invariant.id, found)
         self._turn = None
 
     def _number(self, wanted: int, got: int, unit: str, line: int) -> None:
         if got == wanted:
-            self.report.count(self._run["run.step-numbers"], None)
+            self.report.count("run.step-numbers", None)
         else:
             self._fail("run.step-numbers", f"got {unit} {got}, wanted {wanted}", line)
 
     def _fail(self, name: str, witness: str, line: int) -> None:
-        self.report.count(self._run[name], Violation(name, witness, None, None, line))
+        self.report.count(name, Violation(name, witness, None, None, line))
 
     def sequence(self, got: int, wanted: int, line: int) -> None:
         """Judges a record's number."""
         if got == wanted:
-            self.report.count(self._run["run.sequence"], None)
+            self.report.count("run.sequence", None)
         else:
             self._fail("run.sequence", f"got seq {got}, wanted {wanted}", line)
 
@@ -175,7 +176,7 @@ class Oracle:
         self.report.end_reason = record.reason
         for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
             if got == wanted:
-                self.report.count(self._run[name], None)
+                self.report.count(name, None)
             else:
                 self._fail(name, f"got {got}, wanted {wanted}", line)
 

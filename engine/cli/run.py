@@ -129,12 +129,12 @@ class _Stream:
         self._models = models
         self._quiet = quiet
         self._printed = ""
+        self._heading = ""
 
     def turn_begins(self, prompt: Prompt, turn: int) -> None:
-        """A heading, where there is more than one turn to tell apart."""
+        """Keeps the turn's heading until its first token: a prompt that is refused has none."""
         self._printed = ""
-        if not self._quiet:
-            click.secho(f"[{printable(prompt.id)} turn {turn + 1}]", dim=True)
+        self._heading = f"[{printable(prompt.id)} turn {turn + 1}]"
 
     def tokens(self, output_ids: list[int]) -> None:
         """Prints what is new; half a letter waits for its other half."""
@@ -142,6 +142,9 @@ class _Stream:
             return
         from specscope.engine.runner import decode_text
 
+        if self._heading:
+            click.secho(self._heading, dim=True)
+            self._heading = ""
         text = decode_text(self._models.teacher, output_ids)
         text = " ".join(map(str, output_ids)) if text is None else text.rstrip("\ufffd")
         if text.startswith(self._printed):

@@ -14,6 +14,7 @@ import click
     "--corpus", type=click.Path(path_type=Path), help="Folder of Python files.  [default: the standard library]"
 )
 @click.option("--teacher-steps", default=1600, show_default=True)
+@click.option("--unlikelihood-steps", default=240, show_default=True, help="Against repetition; 0 leaves it out.")
 @click.option("--head-steps", default=1000, show_default=True)
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -23,6 +24,7 @@ def train(
     work: Path,
     corpus: Path | None,
     teacher_steps: int,
+    unlikelihood_steps: int,
     head_steps: int,
     self_text_rows: int,
     device: str,
@@ -37,12 +39,14 @@ def train(
     from specscope.engine.training.head import HeadRecipe
     from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
     from specscope.engine.training.teacher import TeacherRecipe
+    from specscope.engine.training.unlikelihood import UnlikelihoodRecipe
 
     torch.set_num_threads(threads)
     plan = TrainingPlan(
         corpus=corpus or stdlib_root(),
         work=work,
         teacher=TeacherRecipe(num_steps=teacher_steps),
+        unlikelihood=UnlikelihoodRecipe(num_steps=unlikelihood_steps),
         head=HeadRecipe(num_steps=head_steps),
         self_text_rows=self_text_rows,
         device=resolve_device(device),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def save_checkpoint(folder: Path, step: int, module: nn.Module, optimizers: Sequ
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / (FILE_NAME + ".partial")
     save_file(tensors, partial, metadata={"step": str(step)})
-    os.replace(partial, folder / FILE_NAME)
+    partial.replace(folder / FILE_NAME)
 
 
 def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> int:
@@ -37,7 +36,7 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimi
     parameters = dict(module.named_parameters())
     with safe_open(path, framework="pt") as stored, torch.no_grad():
         step = int(stored.metadata()["step"])
-        for key in stored.keys():
+        for key in stored.keys():  # noqa: SIM118 (safe_open is no dict)
             value = stored.get_tensor(key)
             if key.startswith("model."):
                 parameters[key.removeprefix("model.")].copy_(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class TeacherView(NamedTuple):
 
 def new_head(recipe: HeadRecipe, teacher: LlamaForCausalLM, draft_ids: NDArray[np.int64]) -> Eagle3Head:
     """A head for ``teacher``, its output rows begun from the teacher's own."""
-    c = teacher.config
+    c: Any = teacher.config
     head = Eagle3Head(
         HeadConfig(
             hidden_size=c.hidden_size,

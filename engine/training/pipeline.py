@@ -19,10 +19,11 @@ from specscope.engine.assemble import ModelChoice, load_models
 from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, save_head
 from specscope.engine.training.corpus import Document, load_corpus
 from specscope.engine.training.head import HeadRecipe, train_head
-from specscope.engine.training.measure import held_out_prompts, measure_acceptance
+from specscope.engine.training.measure import held_out_prompts, measure_acceptance, repeated_share
 from specscope.engine.training.self_text import frequent_tokens, generate_self_text
 from specscope.engine.training.teacher import TeacherRecipe, held_out_loss, save_teacher, train_teacher
 from specscope.engine.training.tokenizer import bigram_loss, encode_stream, save_tokenizer, train_tokenizer
+from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, train_against_repetition
 from specscope.engine.tree import TreePolicy
 
 SELF_TEXT_LENGTH = 256
@@ -37,6 +38,7 @@ class TrainingPlan:
     corpus: Path
     work: Path
     teacher: TeacherRecipe
+    unlikelihood: UnlikelihoodRecipe
     head: HeadRecipe
     self_text_rows: int
     device: torch.device
@@ -70,16 +72,20 @@ def _train_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) ->
     if (plan.work / "teacher" / "model.safetensors").exists():
         return
     begun = time.monotonic()
-    model = train_teacher(
-        plan.teacher, streams["train"], streams["held_out"], plan.work / "teacher_state", plan.device, plan.compiled
-    )
-    save_teacher(model, plan.work / "teacher")
+    state = plan.work / "teacher_state"
+    model = train_teacher(plan.teacher, streams["train"], streams["held_out"], state, plan.device, plan.compiled)
     _note_time(plan, "teacher", begun)
+    begun = time.monotonic()
+    state = plan.work / "unlikelihood_state"
+    train_against_repetition(plan.unlikelihood, model, streams["train"], streams["held_out"], state)
+    save_teacher(model, plan.work / "teacher")
+    _note_time(plan, "unlikelihood", begun)
 
 
 def _teacher(plan: TrainingPlan) -> LlamaForCausalLM:
-    model = LlamaForCausalLM.from_pretrained(plan.work / "teacher", dtype=torch.float32).to(plan.device)
-    return model.eval()
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(plan.work / "teacher", dtype=torch.float32)
+    torch.nn.Module.to(model.eval(), plan.device)
+    return model
 
 
 def _self_text(plan: TrainingPlan, stream: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -104,6 +110,14 @@ def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
     _note_time(plan, "head", begun)
 
 
+def _held_out_repetition(stream: NDArray[np.int64]) -> float:
+    """Repeated 8-grams in pieces of the held-out text itself, as long as the measured outputs."""
+    pieces = [
+        stream[i : i + MEASURED_TOKENS].tolist() for i in range(0, len(stream) - MEASURED_TOKENS, MEASURED_TOKENS)
+    ]
+    return float(np.mean([repeated_share(piece) for piece in pieces]))
+
+
 def _note_time(plan: TrainingPlan, stage: str, begun: float) -> None:
     path = plan.work / "seconds.json"
     seconds = json.loads(path.read_text()) if path.exists() else {}
@@ -111,9 +125,7 @@ def _note_time(plan: TrainingPlan, stage: str, begun: float) -> None:
     path.write_text(json.dumps(seconds))
 
 
-def measure(
-    plan: TrainingPlan, documents: list[Document], streams: dict[str, NDArray[np.int64]]
-) -> dict[str, Any]:
+def measure(plan: TrainingPlan, documents: list[Document], streams: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
     """Held-out loss beside the bigram's, accepted length and repetition at several budgets."""
     teacher = _teacher(plan)
     path = plan.work / "seconds.json"
@@ -128,6 +140,7 @@ def measure(
             **asdict(plan.teacher),
             "parameters": sum(p.numel() for p in teacher.parameters()),
             "tokens_seen": plan.teacher.num_steps * plan.teacher.batch_size * plan.teacher.length,
+            "unlikelihood": asdict(plan.unlikelihood),
             "held_out_loss": held_out_loss(teacher, streams["held_out"], plan.teacher.length, 400_000),
             "bigram_held_out_loss": bigram_loss(streams["train"], streams["held_out"], plan.teacher.vocab_size),
         },
@@ -148,6 +161,7 @@ def measure(
             plan.device.type,
             TreePolicy("dynamic", 5, 4, budget),
         )
+        result["held_out_repeated_8grams"] = _held_out_repetition(streams["held_out"])
         result["accepted"][f"budget_{budget}"] = measure_acceptance(
             load_models(choice), prompts, MEASURED_TOKENS
         )._asdict()

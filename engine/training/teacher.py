@@ -56,7 +56,8 @@ class TeacherRecipe:
 
 def make_optimizers(module: nn.Module, muon_lr: float, adam_lr: float) -> list[Optimizer]:
     """Muon for two-dimensional weights but embeddings and output heads, AdamW(0.9, 0.95) for those and the norms."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
         (matrices if hidden else rest).append(parameter)
@@ -95,7 +96,8 @@ def train_teacher(
 ) -> LlamaForCausalLM:
     """Trains, with checkpoints in ``folder``, and returns the model; resumes where a checkpoint is found."""
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(recipe.config()).to(device)
+    model = LlamaForCausalLM(recipe.config())
+    nn.Module.to(model, device)
     optimizers = make_optimizers(model, recipe.muon_lr, recipe.adam_lr)
     first = load_checkpoint(folder, model, optimizers)
     loss_of = torch.compile(next_token_loss) if compiled else next_token_loss
@@ -121,4 +123,5 @@ def train_teacher(
 
 def save_teacher(model: LlamaForCausalLM, folder: Path) -> None:
     """Writes the model as a Hugging Face folder, weights in bfloat16 (what the head is trained against)."""
-    model.to(torch.bfloat16).save_pretrained(folder)
+    nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(folder)

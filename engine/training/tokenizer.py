@@ -51,7 +51,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) ->
 
 def encode_stream(tokenizer: Tokenizer, documents: Iterable[Document]) -> NDArray[np.int64]:
     """Every document's ids, each followed by end-of-text, as one array (T,)."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = int(tokenizer.token_to_id(END_OF_TEXT) or 0)
     pieces: list[int] = []
     for document in documents:
         pieces.extend(tokenizer.encode(document.text).ids)

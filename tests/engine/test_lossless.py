@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from specscope.engine.assemble import DEMO_MODELS, ModelChoice, Models, load_models
 from specscope.engine.generate import Session
 from specscope.engine.stopping import StopRules
-from specscope.engine.training.corpus import stdlib_root, load_corpus
+from specscope.engine.training.corpus import load_corpus, stdlib_root
 from specscope.engine.training.measure import held_out_prompts
 from specscope.engine.tree import TreePolicy
 

@@ -14,6 +14,7 @@ from specscope.engine.prompts import Prompt
 from specscope.engine.recording import TraceLevel
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
 from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_tensors import additive_mask
 from specscope.schemas import Failure, Step
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
@@ -156,19 +157,16 @@ def test_level_scores_adds_the_teachers_best(run: Runner) -> None:
 
 
 def test_a_failing_step_is_recorded_with_its_inputs(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specscope.engine import generate
-
     calls = 0
-    real = generate.additive_mask
 
     def breaks(*arguments: object) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise RuntimeError("the kernel gave up")
-        return real(*arguments)  # type: ignore[arg-type]
+        return additive_mask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(generate, "additive_mask", breaks)
+    monkeypatch.setattr("specscope.engine.generate.additive_mask", breaks)
     with pytest.raises(Exception, match="the kernel gave up"):
         run("failed")
     report = check_trace(run.folder / "failed.jsonl")

@@ -22,9 +22,15 @@ def test_visible_text_has_no_hidden_character_and_one_line(text: str) -> None:
 def test_html_text_has_no_markup_of_its_own(text: str) -> None:
     shown = html_text(text)
     assert not set(shown) & set("<>\"'")
-    assert shown.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "").replace("&quot;", "").replace(
-        "&#x27;", ""
-    ).count("&") == 0
+    assert (
+        shown.replace("&amp;", "")
+        .replace("&lt;", "")
+        .replace("&gt;", "")
+        .replace("&quot;", "")
+        .replace("&#x27;", "")
+        .count("&")
+        == 0
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -120,6 +120,14 @@ def _input_digest(c: Context) -> str | None:
     return None if made == given else f"tensorize made {made}, the forward was given {given}"
 
 
+def _dispatch(c: Context) -> str | None:
+    eager_asked = c.manifest.attention == "eager"
+    for name, calls in _verify(c).dispatch.items():
+        if (name == "eager") != eager_asked:
+            return f"{calls} calls of {name}, asked for was {c.manifest.attention}"
+    return None
+
+
 def _prefix_visible(c: Context) -> str | None:
     tensors = _tensors(c)
     for row, count in enumerate(tensors.prefix_visible):
@@ -209,6 +217,7 @@ DECISIONS: tuple[Invariant[Context], ...] = (
         _input_digest,
         ("tensors.input_digest", "verify.input_digest"),
     ),
+    Invariant("verify.dispatch", "the attention that ran is the one asked for", _dispatch, ("verify",)),
     Invariant("accept.walk", "the path is the walk along the teacher's choices", _walk, ("tree", "verify", "accept")),
     Invariant(
         "accept.path-connected", "each accepted slot is a child of the one before", _path_connected, ("tree", "accept")

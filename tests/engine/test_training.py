@@ -1,0 +1,173 @@
+"""The training code on a corpus of a few files: splits, baselines, losses, resuming, and the whole pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from specscope.engine.training.checkpoint import load_checkpoint, save_checkpoint
+from specscope.engine.training.corpus import Document, load_corpus
+from specscope.engine.training.head import HeadRecipe
+from specscope.engine.training.measure import held_out_prompts, repeated_share
+from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
+from specscope.engine.training.schedule import batch_at, warmup_stable_decay
+from specscope.engine.training.self_text import frequent_tokens
+from specscope.engine.training.teacher import TeacherRecipe, make_optimizers
+from specscope.engine.training.tokenizer import bigram_loss, train_tokenizer
+from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
+
+
+def write_corpus(folder: Path, files: int = 60) -> Path:
+    for number in range(files):
+        body = "".join(f"def f{number}_{i}(x, y={i}):\n    return x * {i} + y\n\n\n" for i in range(40))
+        (folder / f"module_{number}.py").write_text(body, encoding="utf-8")
+    return folder
+
+
+def test_the_split_is_by_name_alone(tmp_path: Path) -> None:
+    documents = load_corpus(write_corpus(tmp_path))
+    held_out = {d.name for d in documents if d.held_out}
+    assert 0 < len(held_out) < len(documents) / 5
+    assert all(Document(d.name, "other text").held_out == d.held_out for d in documents)
+    with pytest.raises(FileNotFoundError, match="no Python source"):
+        load_corpus(tmp_path / "none")
+
+
+def test_the_tokenizer_restores_every_text(tmp_path: Path) -> None:
+    documents = load_corpus(write_corpus(tmp_path))
+    tokenizer = train_tokenizer(documents, 320)
+    assert tokenizer.get_vocab_size() == 320
+    for text in (documents[0].text, "\tétrange — 漢字 \x00\n\n   x", "     "):
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def slow_bigram(train: list[int], held_out: list[int], vocab: int) -> float:
+    total = 0.0
+    for context, target in itertools.pairwise(held_out):
+        follows = [b for a, b in itertools.pairwise(train) if a == context]
+        unigram = (train.count(target) + 1) / (len(train) + vocab)
+        if not follows:
+            prob = unigram
+        else:
+            prob = max(follows.count(target) - 0.75, 0) / len(follows)
+            prob += 0.75 * len(set(follows)) / len(follows) * unigram
+        total -= math.log(prob)
+    return total / (len(held_out) - 1)
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.lists(st.integers(0, 6), min_size=2, max_size=20))
+def test_the_bigram_baseline_is_the_textbooks(train: list[int], held_out: list[int]) -> None:
+    got = bigram_loss(np.array(train), np.array(held_out), 7)
+    assert got == pytest.approx(slow_bigram(train, held_out, 7))
+
+
+def test_repetition_is_counted() -> None:
+    assert repeated_share(list(range(40))) == 0
+    assert repeated_share([1, 2] * 20) == pytest.approx(31 / 33)
+    mask = repeated_mask(np.array([[1, 2, 3, 1, 2, 3, 1]]), ngram=3, first=0)
+    assert mask.tolist() == [[False, False, False, False, False, True, True]]
+    assert not repeated_mask(np.array([[1, 2, 3, 1, 2, 3, 1]]), ngram=3, first=7).any()
+
+
+def test_the_draft_vocabulary_is_the_most_frequent() -> None:
+    assert frequent_tokens(np.array([[5, 5, 2], [2, 5, 9]]), 12, 3).tolist() == [2, 5, 9]
+
+
+def test_batches_depend_on_their_number_alone_and_an_epoch_covers_the_stream() -> None:
+    stream = np.arange(1000)
+    assert torch.equal(batch_at(stream, 3, 4, 10, 0), batch_at(stream, 3, 4, 10, 0))
+    epoch = torch.cat([batch_at(stream, step, 4, 10, 0) for step in range(24)])
+    assert len(epoch[:, 0].unique()) == 96
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    factors = [warmup_stable_decay(step, 100, warmup=10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[30] == 1
+    assert factors[99] == pytest.approx(1 / 40)
+    assert max(factors) == 1
+
+
+def test_a_checkpoint_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6))
+
+    def update(module: nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+        data = torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
+        module(data).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    straight = build()
+    optimizers = make_optimizers(straight, 1e-2, 1e-2)
+    for step in range(6):
+        update(straight, optimizers, step)
+        if step == 2:
+            save_checkpoint(tmp_path, step + 1, straight, optimizers)
+    resumed = build()
+    optimizers = make_optimizers(resumed, 1e-2, 1e-2)
+    first = load_checkpoint(tmp_path, resumed, optimizers)
+    assert first == 3
+    for step in range(first, 6):
+        update(resumed, optimizers, step)
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    plan = TrainingPlan(
+        corpus=write_corpus(tmp_path / "corpus"),
+        work=tmp_path / "work",
+        teacher=TeacherRecipe(
+            vocab_size=320,
+            hidden_size=32,
+            intermediate_size=48,
+            num_layers=8,
+            num_heads=2,
+            num_kv_heads=1,
+            num_steps=60,
+            batch_size=4,
+            length=64,
+        ),
+        unlikelihood=UnlikelihoodRecipe(num_steps=4, rows=8, new_tokens=16, batch_size=2, length=64),
+        head=HeadRecipe(draft_vocab_size=200, intermediate_size=48, num_steps=60, batch_size=4),
+        self_text_rows=16,
+        device=torch.device("cpu"),
+        compiled=False,
+    )
+    result = run_pipeline(plan)
+    assert result["teacher"]["held_out_loss"] < math.log(320)
+    assert result["teacher"]["bigram_held_out_loss"] > 0
+    assert result["accepted"]["budget_16"]["accepted_length"] > 0
+    weights = (plan.work / "teacher" / "model.safetensors").read_bytes()
+    again = run_pipeline(plan)
+    assert (plan.work / "teacher" / "model.safetensors").read_bytes() == weights
+    assert again["accepted"]["budget_16"]["accepted_length"] == result["accepted"]["budget_16"]["accepted_length"]
+    assert json.loads((plan.work / "measurements.json").read_text())["head"]["num_steps"] == 60
+
+
+def test_held_out_prompts_are_cut_at_lines(tmp_path: Path) -> None:
+    documents = load_corpus(write_corpus(tmp_path))
+    prompts = held_out_prompts(documents, 7, seed=0)
+    assert len({p.id for p in prompts}) == 7
+    by_name = {d.name: d for d in documents}
+    for prompt in prompts:
+        name, _, start = prompt.id.partition("@")
+        document = by_name[name]
+        assert document.held_out
+        assert document.text[int(start) :].startswith(prompt.turns[0])
+        assert document.text[int(start) - 1] == "\n"
+        assert prompt.turns[0].endswith("\n")
