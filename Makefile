@@ -29,7 +29,7 @@ check: $(STAMP)  ## lint and types
 	$(BIN)/mypy
 
 view: $(STAMP)  ## the viewer on the sample traces
-	$(BIN)/specscope view sample_traces/fused.jsonl sample_traces/eager.jsonl
+	$(BIN)/specscope view sample_traces/eager.jsonl sample_traces/fused-F16.jsonl
 
 clean:  ## all that the targets above made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

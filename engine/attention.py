@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +63,14 @@ def fused_attention(
     grouped = query.shape[1] != key.shape[1]
     if _active_log is not None:
         choice = torch._fused_sdp_choice(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
-        _active_log[f"sdpa-{SDPBackend(choice).name.lower().removesuffix('_attention')}"] += 1
+        _active_log[_backend_name(choice)] += 1
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
+
+
+@cache
+def _backend_name(choice: int) -> str:
+    """``sdpa-flash``, ``sdpa-math`` and so on."""
+    return "sdpa-" + SDPBackend(choice).name.lower().removesuffix("_attention")
 
 
 ATTENTION: dict[str, AttentionFunction] = {"eager": eager_attention, "fused": fused_attention}

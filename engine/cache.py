@@ -1,13 +1,13 @@
-"""The teacher's KV cache: preallocated buffers a layer, a committed prefix, and a tail that a step works in.
+"""The teacher's KV cache: one preallocated buffer, a committed prefix, and a tail that a step works in.
 
 Built on transformers' Cache interface, whose own ``crop`` changes meaning between releases. A forward appends its rows
 to the tail; ``commit_length`` keeps the tail's first rows, ``commit_path`` gathers chosen ones to the tail's front.
-The committed prefix is never written.
+The committed prefix is never written. All layers share one buffer, so that a commit is one gather and one write.
+
+Letters: L layers, B batch, G key-value heads, R rows, W head width.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -15,65 +15,30 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 GROWTH_ROWS = 256
 
 
-class KeyValueRows(NamedTuple):
-    """Keys and values of some rows of one layer."""
-
-    keys: torch.Tensor  # (B, kv heads, rows, head_dim)
-    values: torch.Tensor
-
-
 class TreeCacheLayer(CacheLayerMixin):
-    """One layer's buffers (B, kv heads, capacity, head_dim) and how many of their rows are in use."""
+    """One layer's share of the buffer, as transformers wants to see it."""
 
     is_sliding = False
-    keys: torch.Tensor  # allocated by the first update
-    values: torch.Tensor
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, cache: TreeCache, number: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
-        self.capacity = capacity
-        self.length = 0  # committed rows and tail
+        self._cache = cache
+        self._number = number
+        self.length = 0  # rows in use: the committed ones and the tail
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocates the buffers in the shape of the first keys and values."""
-        self.keys = self._buffer_like(key_states, self.capacity)
-        self.values = self._buffer_like(value_states, self.capacity)
-        self.is_initialized = True
-
-    @staticmethod
-    def _buffer_like(states: torch.Tensor, capacity: int) -> torch.Tensor:
-        batch, heads, _, width = states.shape
-        return states.new_zeros(batch, heads, capacity, width)
-
-    def _grow(self, capacity: int) -> None:
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = self._buffer_like(old, capacity)
-            new[:, :, : self.length] = old[:, :, : self.length]
-            setattr(self, name, new)
-        self.capacity = capacity
+        """Nothing to do: the cache allocates for all layers at the first update."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends rows and returns all rows in use, as views."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        """Appends rows (B, G, R, W) and returns all rows in use, as views."""
         end = self.length + key_states.shape[-2]
-        if end > self.capacity:
-            self._grow(max(end, self.capacity + GROWTH_ROWS))
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
+        pair = self._cache.storage(key_states, end)[self._number]  # (2, B, G, capacity, W)
+        pair[0, :, :, self.length : end] = key_states
+        pair[1, :, :, self.length : end] = value_states
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def rows(self, start: int, end: int) -> KeyValueRows:
-        """Rows ``start`` to ``end`` as views."""
-        return KeyValueRows(self.keys[:, :, start:end], self.values[:, :, start:end])
-
-    def gather(self, rows: torch.Tensor) -> KeyValueRows:
-        """A copy of the given rows (R,)."""
-        return KeyValueRows(self.keys.index_select(2, rows), self.values.index_select(2, rows))
+        return pair[0, :, :, :end], pair[1, :, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Key length and offset of a forward with ``query_length`` rows."""
@@ -94,14 +59,42 @@ class TreeCache(Cache):
     strategy = "in-place"
 
     def __init__(self, num_layers: int, capacity: int) -> None:
-        self.tree_layers = [TreeCacheLayer(capacity) for _ in range(num_layers)]
-        super().__init__(layers=list(self.tree_layers))
+        self._layers = [TreeCacheLayer(self, number) for number in range(num_layers)]
+        super().__init__(layers=list(self._layers))
+        self._capacity = capacity
+        self._buffer: torch.Tensor | None = None  # (L, 2, B, G, capacity, W): keys, values
         self.committed_length = 0
+
+    def storage(self, like: torch.Tensor, rows: int) -> torch.Tensor:
+        """The buffer with room for ``rows``; allocated in the shape of ``like`` (B, G, R, W) at the first call.
+
+        Raises:
+            ValueError: where a layer's heads are not those of the first.
+        """
+        batch, heads, _, width = like.shape
+        if self._buffer is not None and self._buffer.shape[2:4] + self._buffer.shape[5:] != (batch, heads, width):
+            raise ValueError(f"got keys of shape {tuple(like.shape)}, wanted every layer's like the first one's")
+        if self._buffer is None or rows > self._buffer.shape[4]:
+            self._capacity = max(rows, self._capacity if self._buffer is None else self._capacity + GROWTH_ROWS)
+            grown = like.new_zeros(len(self._layers), 2, batch, heads, self._capacity, width)
+            if self._buffer is not None:
+                grown[..., : self._buffer.shape[4], :] = self._buffer
+            self._buffer = grown
+        return self._buffer
 
     @property
     def tail_length(self) -> int:
         """Rows behind the committed prefix."""
-        return self.tree_layers[0].length - self.committed_length
+        return self._layers[0].length - self.committed_length
+
+    def gather(self, rows: list[int]) -> torch.Tensor:
+        """A copy (L, 2, B, G, R, W) of the given absolute rows: keys, values."""
+        buffer = self._filled()
+        return buffer.index_select(4, torch.tensor(rows, device=buffer.device))
+
+    def prefix(self, layer: int, length: int) -> torch.Tensor:
+        """The first ``length`` rows of one layer, as a view (2, B, G, R, W)."""
+        return self._filled()[layer, ..., :length, :]
 
     def truncate(self, length: int) -> None:
         """Keeps the first ``length`` committed rows and drops all behind them.
@@ -137,15 +130,16 @@ class TreeCache(Cache):
         start = self.committed_length
         if slots != list(range(len(slots))):
             # Sources and destinations overlap: gather a copy first.
-            sources = torch.tensor(slots, device=self.tree_layers[0].keys.device) + start
-            for layer in self.tree_layers:
-                gathered = layer.gather(sources)
-                layer.keys[:, :, start : start + len(slots)] = gathered.keys
-                layer.values[:, :, start : start + len(slots)] = gathered.values
+            self._filled()[..., start : start + len(slots), :] = self.gather([start + slot for slot in slots])
         self._set_length(start + len(slots))
         return list(range(start, start + len(slots)))
 
+    def _filled(self) -> torch.Tensor:
+        if self._buffer is None:
+            raise ValueError("the cache is empty: no forward has filled it yet")
+        return self._buffer
+
     def _set_length(self, length: int) -> None:
         self.committed_length = length
-        for layer in self.tree_layers:
+        for layer in self._layers:
             layer.length = length

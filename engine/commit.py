@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specscope.engine.cache import TreeCache
-from specscope.engine.digests import digest_tensors
+from specscope.engine.digests import digest_rows, digest_tensors
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ def commit_step(cache: TreeCache, slots: list[int], checked_layer: int | None) -
 
 def _row_checksums(cache: TreeCache, rows: list[int]) -> list[str]:
     """A digest a layer of keys and values of ``rows``."""
-    return [digest_tensors(layer.keys[:, :, rows], layer.values[:, :, rows]) for layer in cache.tree_layers]
+    return digest_rows(cache.gather(rows))
 
 
 def _prefix_checksum(cache: TreeCache, layer: int, length: int) -> str:
-    prefix = cache.tree_layers[layer].rows(0, length)
-    return digest_tensors(prefix.keys, prefix.values)
+    return digest_tensors(cache.prefix(layer, length))

@@ -97,6 +97,11 @@ def floats(values: torch.Tensor) -> list[float]:
     return [float(f"{v:.9g}") for v in values.float().tolist()]
 
 
+def two_by_two(values: list[float]) -> list[list[float]]:
+    """``values`` in pairs."""
+    return [values[i : i + 2] for i in range(0, len(values), 2)]
+
+
 def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter: Drafter) -> Manifest:
     """Line 1 of the trace."""
     device = teacher.device
@@ -335,23 +340,32 @@ def verify_section(tensors: TreeTensors, verification: Verification, level: Trac
     logits = verification.logits[: tensors.num_slots]
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     top = wide.topk(2, dim=-1)
-    logprobs = torch.log_softmax(wide, dim=-1)
-    entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
+    logsumexp = wide.logsumexp(dim=-1)
+    logprobs = wide - logsumexp[:, None]
     best = logprobs.topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
+    entropy = torch.special.entr(logprobs.exp_()).sum(dim=-1)  # the log-probabilities are not needed any more
     used = verification.mask[0, 0, :, tensors.committed_length :] == 0
     return VerifySection(
         dispatch=dict(verification.dispatch),
         argmax=verification.argmax,
         top_tokens=top.indices.tolist(),
-        top_logits=[floats(row) for row in top.values],
-        logsumexp=floats(wide[:, 0] - logprobs[:, 0]),
+        top_logits=two_by_two(floats(top.values.flatten())),
+        logsumexp=floats(logsumexp),
         entropy=floats(entropy),
-        nonfinite_slots=(~torch.isfinite(wide).all(dim=-1)).nonzero().flatten().tolist(),
+        nonfinite_slots=_nonfinite_rows(wide),
         logits_digest=digest_tensors(logits),
         input_digest=digest_tensors(tensors.token_ids, tensors.position_ids, used),
         target_tokens=best.indices.tolist() if best else None,
         target_logprobs=[floats(row) for row in best.values] if best else None,
     )
+
+
+def _nonfinite_rows(values: torch.Tensor) -> list[int]:
+    """Rows that hold a value that is not finite. One such value makes the sum not finite, which is cheap to see."""
+    if bool(torch.isfinite(values.sum())):
+        return []
+    rows: list[int] = (~torch.isfinite(values).all(dim=-1)).nonzero().flatten().tolist()
+    return rows
 
 
 def accept_section(result: StepResult) -> AcceptSection:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from specscope.engine.attention import registered_name
@@ -26,6 +26,7 @@ from specscope.tracer.errors import UsageError
 
 TESTED_TRANSFORMERS = ((5, 17), (5, 23))  # first and last minor version that the tests ran with
 PREFILL_ROWS = 1024
+SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 class TeacherOutput:
@@ -69,15 +70,12 @@ def _resolve_folder(name: str, options: TeacherOptions) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        found = cached_file(name, "config.json", local_files_only=not options.allow_download)
-    except (OSError, ValueError):
-        found = None
-    if found is None:
+        return Path(snapshot_download(name, local_files_only=not options.allow_download, allow_patterns=SNAPSHOT_FILES))
+    except (OSError, ValueError):  # hub errors are one or the other
         raise UsageError(
             f"no teacher at {name!r}: wanted a folder with config.json and safetensors, or the id of a model in the "
             "local Hugging Face cache (nothing is downloaded without --allow-download)"
-        )
-    return Path(found).parent
+        ) from None
 
 
 def _load_config(folder: Path, options: TeacherOptions) -> Any:

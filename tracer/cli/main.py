@@ -77,7 +77,6 @@ def _missing_extra(error: ModuleNotFoundError) -> str:
         "numpy": "engine",
         "streamlit": "viewer",
         "plotly": "viewer",
-        "networkx": "viewer",
     }
     name = (error.name or "").split(".")[0]
     if name not in extras:

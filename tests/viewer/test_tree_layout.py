@@ -1,0 +1,112 @@
+"""The layout: nothing overlaps, parents stand left of their children, the accepted path runs straight."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specscope.viewer.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[int]:
+    """Parents of a random tree of up to 40 slots."""
+    size = draw(st.integers(1, 40))
+    return [0, *(draw(st.integers(0, slot - 1)) for slot in range(1, size))]
+
+
+@st.composite
+def trees_with_path(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """A random tree and an accepted path in it."""
+    parents = draw(trees())
+    path: list[int] = []
+    at = 0
+    while children := [slot for slot in range(1, len(parents)) if parents[slot] == at and slot not in path]:
+        if draw(st.booleans()):
+            break
+        at = draw(st.sampled_from(children))
+        path.append(at)
+    return parents, path
+
+
+def test_small_tree_in_full() -> None:
+    layout = layout_tree([0, 0, 0, 1, 1], [1, 3])
+    assert layout.places == {
+        0: Place(0, 0.0),
+        1: Place(1, 0.0),
+        3: Place(2, 0.0),
+        4: Place(2, 1.0),
+        2: Place(1, 2.0),
+    }
+    assert layout.bonus == Place(3, 0.0)
+    assert (layout.num_rows, layout.num_columns) == (3, 4)
+
+
+def test_without_acceptance_the_root_stands_in_the_middle() -> None:
+    layout = layout_tree([0, 0, 0, 0], None)
+    assert layout.places[0] == Place(0, 1.0)
+    assert layout.bonus is None
+
+
+@given(trees_with_path())
+def test_no_two_nodes_overlap(tree: tuple[list[int], list[int]]) -> None:
+    layout = layout_tree(*tree)
+    columns: dict[int, list[float]] = {}
+    for place in [*layout.places.values(), *([layout.bonus] if layout.bonus else [])]:
+        columns.setdefault(place.column, []).append(place.row)
+    for rows in columns.values():
+        assert all(lower - upper >= 1 for upper, lower in pairwise(sorted(rows)))
+
+
+@given(trees_with_path())
+def test_parents_stand_one_column_left(tree: tuple[list[int], list[int]]) -> None:
+    parents, path = tree
+    places = layout_tree(parents, path).places
+    assert sorted(places) == list(range(len(parents)))
+    assert all(places[slot].column == places[parents[slot]].column + 1 for slot in range(1, len(parents)))
+
+
+@given(trees_with_path())
+def test_the_path_and_the_bonus_run_along_the_top(tree: tuple[list[int], list[int]]) -> None:
+    parents, path = tree
+    layout = layout_tree(parents, path)
+    assert {layout.places[slot].row for slot in [0, *path]} == {0.0}
+    assert layout.bonus == Place(len(path) + 1, 0.0)
+
+
+@given(trees())
+def test_every_place_is_inside_the_grid(parents: list[int]) -> None:
+    layout = layout_tree(parents, None)
+    assert all(0 <= p.row < layout.num_rows and 0 <= p.column < layout.num_columns for p in layout.places.values())
+
+
+@given(trees_with_path(), st.integers(1, 20))
+def test_folding_keeps_ancestors_and_counts_the_rest(tree: tuple[list[int], list[int]], limit: int) -> None:
+    parents, path = tree
+    scores = [-float(slot % 7) for slot in range(len(parents))]
+    found = fold(parents, scores, path, limit)
+    assert {0, *path} <= found.shown
+    assert all(parents[slot] in found.shown for slot in found.shown)
+    assert len(found.shown) + sum(found.hidden_below.values()) == len(parents)
+    assert sorted(layout_tree(parents, path, found.shown).places) == sorted(found.shown)
+
+
+def test_impossible_parents_hang_under_the_root() -> None:
+    assert sound_parents([0, 5, -1, 2, 4]) == [0, 0, 0, 2, 0]
+    layout = layout_tree([3, 5, -1, 3], [1])
+    assert {place.column for slot, place in layout.places.items() if slot} == {1}
+
+
+def test_a_path_that_jumps_is_cut_where_it_breaks() -> None:
+    assert connected_path([0, 0, 1, 0], [1, 3, 2]) == [1]
+    assert connected_path([0, 0], [9]) == []
+    assert connected_path([0, 0], [0]) == []
+
+
+def test_a_long_chain_needs_no_recursion() -> None:
+    size = 5000
+    layout = layout_tree([0, *range(size - 1)], list(range(1, size)))
+    assert layout.num_columns == size + 1
+    assert layout.num_rows == 1

@@ -1,0 +1,53 @@
+"""The slots of a step as columns of a table. Knows records; knows nothing of Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from specscope.schemas import Step
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.tree_picture import draft_probability
+
+
+def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
+    """One entry a real slot in every column; None where something was not recorded."""
+    tree, tensors, verify = step.tree, step.tensors, step.verify
+    if tree is None:
+        return {}
+    slots = range(len(tree.tokens))
+    path = set(step.accept.path) if step.accept is not None else set()
+    best = [_ranked(verify.top_tokens if verify else [], slot, 0) for slot in slots]
+    second = [_ranked(verify.top_tokens if verify else [], slot, 1) for slot in slots]
+    return {
+        "slot": list(slots),
+        "token": [texts.shown(token) for token in tree.tokens],
+        "id": list(tree.tokens),
+        "parent": [_at(tree.parents, slot) for slot in slots],
+        "depth": [_at(tree.depths, slot) for slot in slots],
+        "position": [_at(tensors.positions if tensors else [], slot) for slot in slots],
+        "draft p": [draft_probability(step, slot) for slot in slots],
+        "accepted": [_accepted(step, slot, path) for slot in slots],
+        "teacher wants": [_shown(texts, token) for token in best],
+        "logit": [_ranked(verify.top_logits if verify else [], slot, 0) for slot in slots],
+        "second": [_shown(texts, token) for token in second],
+        "its logit": [_ranked(verify.top_logits if verify else [], slot, 1) for slot in slots],
+    }
+
+
+def _accepted(step: Step, slot: int, path: set[int]) -> str:
+    if step.accept is None:
+        return "?"
+    return "root" if slot == 0 else "✓ yes" if slot in path else "–"
+
+
+def _at(values: Sequence[Any], slot: int) -> Any:
+    return values[slot] if slot < len(values) else None
+
+
+def _ranked(rows: Sequence[Sequence[Any]], slot: int, rank: int) -> Any:
+    return rows[slot][rank] if slot < len(rows) and rank < len(rows[slot]) else None
+
+
+def _shown(texts: TokenTexts, token: int | None) -> str | None:
+    return None if token is None else texts.shown(token)

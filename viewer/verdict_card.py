@@ -1,0 +1,102 @@
+"""The verdict of a comparison as HTML: the card that a person can act on, and what surrounds it. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from specscope.schemas.verdict import Difference, Root, Verdict
+from specscope.tracer.cli.diff import HEADLINES
+from specscope.tracer.text import html_text
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.fragments import commands, rows
+
+#: Fields whose value is one token id.
+TOKEN_FIELDS = ("argmax", "bonus_token", "prefill.pending_token", "token_ids")
+SIDES = {"a": "the baseline", "b": "the candidate"}
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in words."""
+    if verdict.verdict == "different" and not verdict.roots:
+        return "VIOLATED: the runs agree, and break an invariant"
+    return HEADLINES[verdict.verdict]
+
+
+def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
+    """The first card: the verdict, and the given root where there is one."""
+    calm = " ss-calm" if verdict.verdict in ("equal", "ties") else ""
+    title = headline(verdict)
+    if root is not None and verdict.verdict == "different":
+        title += f" in phase {root.difference.phase}: {root.difference.field}"
+    body = _root_body(verdict, root, texts) if root is not None else _plain_body(verdict)
+    return f'<div class="ss-card{calm}"><h2>{html_text(title)}</h2>{body}</div>'
+
+
+def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
+    found, place = root.difference, root.place
+    steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
+    where = [("where", f"{place.prompt_id} turn {place.prompt_turn + 1}, {steps}, position {place.position}")]
+    if found.node is not None:
+        where.append(("node", node_text(found.node, texts)))
+    after = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
+    if found.margin_a is not None and found.margin_b is not None:
+        after.append(("margin", f"{found.margin_a:.6g} in the baseline, {found.margin_b:.6g} in the candidate"))
+    after += [("who is wrong", f"{SIDES[b.side]} violates {b.invariant}: {b.witness}") for b in root.blame[:3]]
+    if not root.blame:
+        after.append(("who is wrong", "neither side violates an invariant at this step"))
+    many = "s" if len(verdict.roots) != 1 else ""
+    after.append(("roots", f"{len(verdict.roots)} root{many}, {verdict.num_inherited} inherited"))
+    here = f"{root.also} further differences in this step, {root.inherited} later steps follow from it"
+    after.append(("this root", here))
+    return rows(where) + _values(found, texts) + rows(after)
+
+
+def _values(found: Difference, texts: TokenTexts) -> str:
+    cells = (
+        f"<div><p>{name}</p><code>{html_text(value_text(found.field, value, texts))}</code></div>"
+        for name, value in (("baseline", found.a), ("candidate", found.b))
+    )
+    return f'<div class="ss-values">{"".join(cells)}</div>'
+
+
+def _plain_body(verdict: Verdict) -> str:
+    lines = [("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps")]
+    lines += [("not comparable", line) for line in verdict.incomparable]
+    lines += [("not judged", line) for line in verdict.uncovered]
+    lines += [("violated", f"{SIDES[v.side]}: {v.invariant}: {v.witness}") for v in verdict.violations[:6]]
+    if verdict.incomparable:
+        lines.append(("next", "record both runs alike, or allow a field: specscope diff --allow FIELD"))
+    return rows(lines)
+
+
+def next_commands(verdict: Verdict, root: Root | None) -> str:
+    """What to type next."""
+    candidate = shlex.quote(verdict.candidate)
+    lines = [f"specscope check {candidate}"]
+    if root is not None:
+        where = f"--turn {root.place.turn} --step {root.place.step_b}"
+        lines = [f"specscope show {candidate} {where}", *lines]
+    return commands(lines)
+
+
+def surroundings(verdict: Verdict) -> str:
+    """The axis of comparison, tolerance, drift and coverage."""
+    lines = [("compared across", line) for line in verdict.axis] or [("compared across", "nothing was meant to differ")]
+    lines.append(("tolerance", f"{verdict.tolerance:g} ({verdict.tolerance_source})"))
+    tokens = "equal" if verdict.tokens_equal else "different"
+    lines.append(("output tokens", tokens))
+    lines.append(("steps", f"{verdict.num_steps} pairs, {verdict.num_regrouped} steps without a partner"))
+    lines += [("not judged", line) for line in verdict.uncovered]
+    return rows(lines)
+
+
+def node_text(node: list[int], texts: TokenTexts) -> str:
+    """A path key for people."""
+    return " › ".join(texts.shown(token) for token in node) or "root"
+
+
+def value_text(field: str, value: str, texts: TokenTexts) -> str:
+    """A value, with the token's text where the value is a token id."""
+    if field in TOKEN_FIELDS and value.isascii() and value.isdecimal() and len(value) <= 9:
+        return f"{texts.shown(int(value))}  (id {value})"
+    return value
