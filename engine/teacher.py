@@ -6,11 +6,11 @@ Everything else passes ids, positions and an additive mask, and gets logits and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import nn
@@ -56,11 +56,12 @@ def check_transformers_version() -> None:
     Raises:
         UsageError: naming the installed version and the range that works.
     """
-    installed = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    found = version("transformers")
+    installed = tuple(int(part) for part in found.split(".")[:2])
     first, last = TESTED_TRANSFORMERS
     if not first <= installed <= last:
         raise UsageError(
-            f"got transformers {transformers.__version__}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
+            f"got transformers {found}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
             "its cache interface moves between releases; install a version of that range"
         )
 

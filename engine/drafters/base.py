@@ -36,7 +36,10 @@ class Drafter(Protocol):
     """Proposes trees. Keeps a cache of its own over the committed pairs of one sequence."""
 
     policy: TreePolicy
-    feature_layers: tuple[int, ...]  # transformers hidden_states indices that it wants, low to high
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The transformers hidden_states indices that it wants, low to high."""
 
     @property
     def num_pairs(self) -> int:

@@ -139,9 +139,7 @@ class Eagle3Drafter:
     ) -> Level:
         level = propose(output.logits, frontier, scores, positions, self.policy.top_k)
         mapped = self._head.teacher_tokens(level.tokens)
-        return Level(
-            level.frontier, positions, level.parents, mapped, level.logprobs, level.scores, level.all_finite
-        )
+        return Level(level.frontier, positions, level.parents, mapped, level.logprobs, level.scores, level.all_finite)
 
     def _forward(
         self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor

@@ -89,7 +89,7 @@ class HeadAttention(nn.Module):
 
     def heads(self, states: torch.Tensor) -> torch.Tensor:
         """(..., R, heads x head_dim) -> (..., heads, R, head_dim)."""
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(-2, -3)
+        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(-2, -3)
 
 
 class HeadMLP(nn.Module):
