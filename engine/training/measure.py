@@ -17,18 +17,22 @@ PROMPT_CHARACTERS = 320
 
 
 def held_out_prompts(documents: Sequence[Document], count: int, seed: int) -> list[Prompt]:
-    """``count`` prompts cut from held-out files, each from the start of a line to the end of one."""
+    """``count`` prompts cut from held-out files, each from the start of a line to the end of one; fewer where the
+    files hold no more that are different."""
     rng = np.random.default_rng(seed)
     pool = [d for d in documents if d.held_out and len(d.text) > 4 * PROMPT_CHARACTERS]
     order = rng.permutation(len(pool))
-    prompts = []
-    for number in range(count):
+    prompts: dict[str, Prompt] = {}
+    for number in range(20 * count):
+        if len(prompts) == count:
+            break
         document = pool[order[number % len(pool)]]
         at = int(rng.integers(0, len(document.text) - 3 * PROMPT_CHARACTERS))
         start = document.text.index("\n", at) + 1
         end = document.text.find("\n", start + PROMPT_CHARACTERS) + 1 or len(document.text)
-        prompts.append(Prompt(f"{document.name}@{start}", turns=(document.text[start:end],)))
-    return prompts
+        name = f"{document.name}@{start}"
+        prompts[name] = Prompt(name, turns=(document.text[start:end],))
+    return list(prompts.values())
 
 
 def repeated_share(ids: Sequence[int], n: int = 8) -> float:

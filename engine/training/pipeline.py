@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
 from specscope.engine.assemble import ModelChoice, load_models
-from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, save_head
+from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, load_head, save_head
+from specscope.engine.prompts import Prompt
+from specscope.engine.training.card import render_card
 from specscope.engine.training.corpus import Document, load_corpus
 from specscope.engine.training.head import HeadRecipe, train_head
-from specscope.engine.training.measure import held_out_prompts, measure_acceptance, repeated_share
+from specscope.engine.training.measure import Acceptance, held_out_prompts, measure_acceptance, repeated_share
 from specscope.engine.training.self_text import frequent_tokens, generate_self_text
 from specscope.engine.training.teacher import TeacherRecipe, held_out_loss, save_teacher, train_teacher
 from specscope.engine.training.tokenizer import bigram_loss, encode_stream, save_tokenizer, train_tokenizer
@@ -29,6 +31,8 @@ from specscope.engine.tree import TreePolicy
 SELF_TEXT_LENGTH = 256
 MEASURED_PROMPTS = 60
 MEASURED_TOKENS = 64
+MEASURED_BUDGETS = (4, 8, 16, 32)
+DEMO_PROMPTS = 6
 
 
 @dataclass(frozen=True)
@@ -110,60 +114,77 @@ def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
     _note_time(plan, "head", begun)
 
 
-def _held_out_repetition(stream: NDArray[np.int64]) -> float:
-    """Repeated 8-grams in pieces of the held-out text itself, as long as the measured outputs."""
-    pieces = [
-        stream[i : i + MEASURED_TOKENS].tolist() for i in range(0, len(stream) - MEASURED_TOKENS, MEASURED_TOKENS)
-    ]
-    return float(np.mean([repeated_share(piece) for piece in pieces]))
+def _seconds(plan: TrainingPlan) -> dict[str, int]:
+    """What each finished stage took."""
+    path = plan.work / "seconds.json"
+    seconds: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    return seconds
 
 
 def _note_time(plan: TrainingPlan, stage: str, begun: float) -> None:
-    path = plan.work / "seconds.json"
-    seconds = json.loads(path.read_text()) if path.exists() else {}
+    seconds = _seconds(plan)
     seconds[stage] = round(seconds.get(stage, 0) + time.monotonic() - begun)
-    path.write_text(json.dumps(seconds))
+    (plan.work / "seconds.json").write_text(json.dumps(seconds))
 
 
 def measure(plan: TrainingPlan, documents: list[Document], streams: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """Held-out loss beside the bigram's, accepted length and repetition at several budgets."""
-    teacher = _teacher(plan)
-    path = plan.work / "seconds.json"
-    result: dict[str, Any] = {
+    """Held-out loss beside the bigram's, accepted length and repetition at several budgets; written with the card."""
+    prompts = held_out_prompts(documents, MEASURED_PROMPTS, seed=3)
+    result = {
         "corpus": {
             "files": {"train": sum(not d.held_out for d in documents), "held_out": sum(d.held_out for d in documents)},
             "tokens": {name: len(stream) for name, stream in streams.items()},
         },
-        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": str(plan.device)},
-        "seconds": json.loads(path.read_text()) if path.exists() else {},
-        "teacher": {
-            **asdict(plan.teacher),
-            "parameters": sum(p.numel() for p in teacher.parameters()),
-            "tokens_seen": plan.teacher.num_steps * plan.teacher.batch_size * plan.teacher.length,
-            "unlikelihood": asdict(plan.unlikelihood),
-            "held_out_loss": held_out_loss(teacher, streams["held_out"], plan.teacher.length, 400_000),
-            "bigram_held_out_loss": bigram_loss(streams["train"], streams["held_out"], plan.teacher.vocab_size),
+        "machine": {
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "device": str(plan.device),
+            "python": platform.python_version(),
         },
-        "head": {
-            **asdict(plan.head),
-            "tokens_seen": plan.head.num_steps * plan.head.batch_size * SELF_TEXT_LENGTH,
-            "self_text_rows": plan.self_text_rows,
-        },
-        "accepted": {},
+        "seconds": _seconds(plan),
+        "teacher": _measure_teacher(plan, streams),
+        "head": _describe_head(plan),
+        "held_out_repeated_8grams": _held_out_repetition(streams["held_out"]),
+        "accepted": {f"budget_{budget}": _accepted(plan, prompts, budget)._asdict() for budget in MEASURED_BUDGETS},
     }
-    prompts = held_out_prompts(documents, MEASURED_PROMPTS, seed=3)
-    for budget in (4, 8, 16, 32):
-        choice = ModelChoice(
-            str(plan.work / "teacher"),
-            f"eagle3:{plan.work / 'drafter'}",
-            "fused",
-            "float32",
-            plan.device.type,
-            TreePolicy("dynamic", 5, 4, budget),
-        )
-        result["held_out_repeated_8grams"] = _held_out_repetition(streams["held_out"])
-        result["accepted"][f"budget_{budget}"] = measure_acceptance(
-            load_models(choice), prompts, MEASURED_TOKENS
-        )._asdict()
     (plan.work / "measurements.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (plan.work / "README.md").write_text(render_card(result), encoding="utf-8")
+    lines = [json.dumps({"id": p.id, "prompt": p.turns[0]}) + "\n" for p in prompts[:DEMO_PROMPTS]]
+    (plan.work / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
     return result
+
+
+def _measure_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+    teacher, recipe = _teacher(plan), plan.teacher
+    return {
+        **asdict(recipe),
+        "parameters": sum(p.numel() for p in teacher.parameters()),
+        "tokens_seen": recipe.num_steps * recipe.batch_size * recipe.length,
+        "unlikelihood": asdict(plan.unlikelihood),
+        "held_out_loss": held_out_loss(teacher, streams["held_out"], recipe.length, 400_000),
+        "bigram_held_out_loss": bigram_loss(streams["train"], streams["held_out"], recipe.vocab_size),
+    }
+
+
+def _describe_head(plan: TrainingPlan) -> dict[str, Any]:
+    files = load_head(plan.work / "drafter", plan.teacher.hidden_size, plan.teacher.vocab_size)
+    return {
+        **asdict(plan.head),
+        "parameters": sum(p.numel() for p in files.head.parameters()),
+        "hidden_state_indices": list(files.hidden_state_indices),
+        "tokens_seen": plan.head.num_steps * plan.head.batch_size * SELF_TEXT_LENGTH,
+        "self_text_rows": plan.self_text_rows,
+    }
+
+
+def _accepted(plan: TrainingPlan, prompts: list[Prompt], budget: int) -> Acceptance:
+    teacher, drafter = str(plan.work / "teacher"), f"eagle3:{plan.work / 'drafter'}"
+    policy = TreePolicy("dynamic", 5, 4, budget)
+    choice = ModelChoice(teacher, drafter, "fused", "float32", plan.device.type, policy)
+    return measure_acceptance(load_models(choice), prompts, MEASURED_TOKENS)
+
+
+def _held_out_repetition(stream: NDArray[np.int64]) -> float:
+    """Repeated 8-grams in pieces of the held-out text itself, as long as the measured outputs."""
+    starts = range(0, len(stream) - MEASURED_TOKENS, MEASURED_TOKENS)
+    return float(np.mean([repeated_share(stream[i : i + MEASURED_TOKENS].tolist()) for i in starts]))

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from specscope.engine.prompts import load_prompts
 from specscope.engine.training.checkpoint import load_checkpoint, save_checkpoint
 from specscope.engine.training.corpus import Document, load_corpus
 from specscope.engine.training.head import HeadRecipe
@@ -157,6 +158,10 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path) -> None:
     assert (plan.work / "teacher" / "model.safetensors").read_bytes() == weights
     assert again["accepted"]["budget_16"]["accepted_length"] == result["accepted"]["budget_16"]["accepted_length"]
     assert json.loads((plan.work / "measurements.json").read_text())["head"]["num_steps"] == 60
+    card = (plan.work / "README.md").read_text()
+    assert f"teacher {result['teacher']['held_out_loss']:.3f}" in card
+    assert "specscope train --work WORK --teacher-steps 60" in card
+    assert load_prompts(plan.work / "prompts.jsonl")
 
 
 def test_held_out_prompts_are_cut_at_lines(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Alig
     side_a = _Side(a.turn_start(pair.a), a.steps(pair.a))
     side_b = _Side(b.turn_start(pair.b), b.steps(pair.b))
     regrouped = 0
+    common = 0  # leading output tokens that are equal
     while side_a.current is not None and side_b.current is not None:
         pa, pb = side_a.position, side_b.position
         if pa is None or pb is None:
@@ -95,9 +96,16 @@ def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Alig
             side_b.advance()
             regrouped += 1
         else:
-            length = pa - side_a.base + 1
-            same = side_a.base == side_b.base and side_a.output[:length] == side_b.output[:length]
+            common = _extend_common(side_a.output, side_b.output, common)
+            same = side_a.base == side_b.base and common > pa - side_a.base
             yield Aligned(side_a.current, side_b.current, side_a.previous, side_b.previous, pa, same, regrouped)
             regrouped = 0
             side_a.advance()
             side_b.advance()
+
+
+def _extend_common(a: list[int], b: list[int], common: int) -> int:
+    """How many leading tokens are equal, given that ``common`` are."""
+    while common < min(len(a), len(b)) and a[common] == b[common]:
+        common += 1
+    return common
