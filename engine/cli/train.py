@@ -15,7 +15,7 @@ import click
 )
 @click.option("--teacher-steps", default=1600, show_default=True)
 @click.option("--unlikelihood-steps", default=240, show_default=True, help="Against repetition; 0 leaves it out.")
-@click.option("--head-steps", default=1000, show_default=True)
+@click.option("--head-steps", default=1200, show_default=True)
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=False, help="torch.compile the losses; wants a compiler.")

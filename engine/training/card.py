@@ -27,7 +27,8 @@ Machine: {threads} threads of an {processor} CPU (device `{device}`), shared wit
 **Data.** The Python {python} standard library's source (PSF licence), {train_files} files, {train_tokens:,} tokens; \
 {held_files} files, {held_tokens:,} tokens are held out, chosen by the hash of their name (`engine/training/corpus.py`).
 The head was trained on {rows} texts of 256 tokens that the teacher itself wrote, half of them greedily and half at
-temperature 0.8, by the training-time test unrolled {unroll} steps.
+temperature 0.8, by the training-time test unrolled {unroll} steps; from update {sharp_from} on against the teacher's
+distribution at temperature {sharp_temperature}, since the demo decodes greedily.
 
 **Command**, from nothing; it resumes where it is interrupted:
 
@@ -95,6 +96,8 @@ def render_card(m: dict[str, Any]) -> str:
         held_tokens=m["corpus"]["tokens"]["held_out"],
         rows=head["self_text_rows"],
         unroll=head["unroll"],
+        sharp_from=head["sharp_from"],
+        sharp_temperature=head["sharp_temperature"],
         loss=teacher["held_out_loss"],
         bigram=teacher["bigram_held_out_loss"],
         num_prompts=first["num_prompts"],

@@ -31,7 +31,9 @@ class HeadRecipe:
     draft_vocab_size: int = 3072
     intermediate_size: int = 768
     unroll: int = 6
-    num_steps: int = 900
+    num_steps: int = 1200
+    sharp_from: int = 600  # from this update on, targets are sharpened: drafting is for a greedy teacher
+    sharp_temperature: float = 0.5
     batch_size: int = 12
     muon_lr: float = 4e-3
     adam_lr: float = 2e-3
@@ -115,8 +117,14 @@ class UnrolledLoss(NamedTuple):
     agreement: torch.Tensor  # (unroll,)
 
 
-def unrolled_loss(head: Eagle3Head, view: TeacherView, unroll: int, decay: float) -> UnrolledLoss:
-    """The training-time test over all rows that have ``unroll`` tokens to come."""
+def unrolled_loss(
+    head: Eagle3Head, view: TeacherView, unroll: int, decay: float, temperature: float = 1.0
+) -> UnrolledLoss:
+    """The training-time test over all rows that have ``unroll`` tokens to come.
+
+    ``temperature`` sharpens the teacher's distribution: below 1 the head's probabilities lean towards how likely a
+    token is the teacher's *choice*, which is what a tree for a greedy teacher must be ranked by.
+    """
     rows = view.features.shape[1] - unroll
     hidden = head.fc(view.features[:, :rows])
     steps: list[QueryKeyValue] = []
@@ -129,7 +137,7 @@ def unrolled_loss(head: Eagle3Head, view: TeacherView, unroll: int, decay: float
         output = head.finish(hidden, unrolled_attention(steps))
         hidden = output.hidden
         logprobs = torch.log_softmax(output.logits.float(), dim=-1)
-        target = torch.softmax(view.logits[:, span], dim=-1)
+        target = torch.softmax(view.logits[:, span] / temperature, dim=-1)
         covered = view.covered[:, span]
         entropy = -(target * logprobs).sum(-1)
         total = total + decay**step * (entropy * covered).sum() / covered.sum().clamp(min=1)
@@ -161,7 +169,9 @@ def train_head(
         chosen = order[within * recipe.batch_size : (within + 1) * recipe.batch_size]
         ids = torch.from_numpy(rows[chosen]).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            result = loss_of(head, view_teacher(teacher, ids, head), recipe.unroll, recipe.loss_decay)
+            temperature = recipe.sharp_temperature if step >= recipe.sharp_from else 1.0
+            view = view_teacher(teacher, ids, head)
+            result = loss_of(head, view, recipe.unroll, recipe.loss_decay, temperature)
         result.loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 0.5)
         for optimizer in optimizers:
