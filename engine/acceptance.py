@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specscope.tracer.walk import greedy_walk
+from specscope.tracer.walk import WalkedNode, greedy_walk
 
 
 class Acceptance(NamedTuple):
     """The outcome of a step."""
 
     rule: str
+    visited: list[WalkedNode]  # where the walk stood, node by node
     path: list[int]  # accepted slots in order, without the root
     bonus_token: int  # the teacher's token at the last accepted node; the next pending token
     bonus_slot: int  # where it was read
@@ -28,4 +29,4 @@ def accept_greedy(tokens: list[int], parents: list[int], argmax: list[int]) -> A
     """
     walk = greedy_walk(tokens, parents, argmax)
     last = walk.path[-1] if walk.path else 0
-    return Acceptance("greedy", walk.path, argmax[last], last)
+    return Acceptance("greedy", walk.visited, walk.path, argmax[last], last)

@@ -91,7 +91,7 @@ def load_models(choice: ModelChoice) -> Models:
 
 def _load_drafter(choice: ModelChoice, teacher: Teacher, dtype: torch.dtype, device: torch.device) -> Drafter:
     kind, _, path = choice.drafter.partition(":")
-    if choice.mode == "baseline" or kind == "none":
+    if choice.mode == "baseline" or choice.drafter == "none":
         return NoDrafter()
     if kind != "eagle3":
         raise UsageError(f"got drafter {choice.drafter!r}, wanted eagle3, eagle3:PATH or none")

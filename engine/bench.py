@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from specscope.engine.assemble import ModelChoice, Models, load_models
+from specscope.engine.assemble import Mode, ModelChoice, Models, load_models
 from specscope.engine.generate import TurnResult
 from specscope.engine.prompts import Prompt
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-
-Mode = Literal["fused", "eager", "baseline"]
 
 
 class Variant(NamedTuple):
@@ -104,7 +102,7 @@ def _decode(
 ) -> TurnResult:
     target = TraceTarget(trace, "decisions", overwrite=True, with_text=False) if trace else None
     request = RunRequest(_choice(choice, variant), [prompt], max_new_tokens, [], 0, target)
-    writer = open_trace(request, warn=lambda _: None)
+    writer = open_trace(request, models, warn=lambda _: None)
     reports = list(run_turns(request, models, writer, TurnEvents(lambda *_: None, lambda _: None)))
     return reports[0].result
 

@@ -32,12 +32,18 @@ def tree_arrays(tensors: TreeTensors, vocab_size: int) -> TreeArrays:
         fed_tokens=tensors.token_ids.tolist(),
         positions=tensors.position_ids.tolist(),
         mask_rows=[int.from_bytes(row, "little") for row in pack_rows(tensors.visible)],
-        index_tensors={"parents": tensors.parents.tolist()},
+        prefix_visible=[tensors.committed_length] * tensors.padded_slots,
+        index_tensors=index_tensors(tensors),
         committed_length=tensors.committed_length,
         num_slots=n,
         padded_slots=tensors.padded_slots,
         vocab_size=vocab_size,
     )
+
+
+def index_tensors(tensors: TreeTensors) -> dict[str, list[int]]:
+    """Every tensor of indices that the tensors were made with, flattened."""
+    return {"parents": tensors.parents.tolist(), "ancestors": tensors.ancestors.flatten().tolist()}
 
 
 def pack_rows(visible: torch.Tensor) -> list[bytes]:

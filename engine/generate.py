@@ -21,6 +21,7 @@ from specscope.engine.attention import dispatch_log
 from specscope.engine.cache import TreeCache
 from specscope.engine.checks import CheckReport, check_tree
 from specscope.engine.commit import Commit, commit_step
+from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.stopping import StopDecision, StopRules, StopWatch
 from specscope.engine.teacher import PREFILL_ROWS, Teacher, TeacherOutput
@@ -62,6 +63,7 @@ class StepResult:
     step: int
     draft: Draft
     tensors: TreeTensors
+    tensorized_digest: str | None  # of the inputs before the forward; None without an observer
     report: CheckReport
     verification: Verification
     acceptance: Acceptance
@@ -142,7 +144,10 @@ class PhaseClock:
 
 
 class Session:
-    """One conversation: the teacher's cache, the drafter's cache and the ids that both have taken in."""
+    """One conversation: the teacher's cache and the ids that it has taken in.
+
+    The drafter keeps a cache of its own, and serves one session at a time: a new session empties it.
+    """
 
     def __init__(self, teacher: Teacher, drafter: Drafter, phases: Phases | None = None) -> None:
         self.teacher = teacher
@@ -163,12 +168,12 @@ class Session:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
             ViolationError: where a structural check fails before the verify forward.
         """
-        rules = self._fit_rules(prompt_ids, rules)
+        rules = check_turn(self.teacher, prompt_ids, rules)
         result = self.result = TurnResult()
         watch = StopWatch(rules, self._decode_text)
         result.output_ids = watch.output_ids
         clock, step = PhaseClock(), 0
-        known: dict[str, Any] = {}
+        known: dict[str, Any] = {"prompt_ids": prompt_ids}
         begun = time.perf_counter_ns()
         try:
             pairs = self._prefill(prompt_ids, observer)
@@ -216,6 +221,7 @@ class Session:
         # Tensorize: the tree as ids, positions and visibility, the root being row 0.
         with clock.phase("tensorize"):
             tensors = known["tensors"] = phases.tensorize(draft, committed, self.drafter.policy.depth)
+        digest = digest_tensors(tensors.token_ids, tensors.position_ids, tensors.visible) if observed else None
         # Check: no kernel is launched on a tree that is not one.
         with clock.phase("check"):
             report = check_tree(tensors, self.teacher.vocab_size)
@@ -241,6 +247,7 @@ class Session:
             step,
             draft,
             tensors,
+            digest,
             report,
             verification,
             acceptance,
@@ -318,22 +325,6 @@ class Session:
             raise UsageError("stop strings need a tokenizer, and this teacher's folder has none")
         return str(self.teacher.tokenizer.decode(token_ids, skip_special_tokens=False))
 
-    def _fit_rules(self, prompt_ids: list[int], rules: StopRules) -> StopRules:
-        """The rules with the length cut to the teacher's positions."""
-        if not prompt_ids:
-            raise UsageError("the prompt is empty: give at least one token")
-        wrong = [i for i in prompt_ids if not 0 <= i < self.teacher.vocab_size]
-        if wrong:
-            raise UsageError(f"got token id {wrong[0]}, wanted 0..{self.teacher.vocab_size - 1}, this teacher's ids")
-        if rules.max_new_tokens < 1:
-            raise UsageError(f"got {rules.max_new_tokens} new tokens, wanted at least 1")
-        most = self.teacher.max_positions
-        if most is None:
-            return rules
-        if len(prompt_ids) >= most:
-            raise UsageError(f"the prompt has {len(prompt_ids)} tokens, this teacher has {most} positions: shorten it")
-        return rules._replace(max_new_tokens=min(rules.max_new_tokens, most - len(prompt_ids)))
-
 
 def _common_length(first: list[int], second: list[int]) -> int:
     """How many leading ids are equal."""
@@ -343,3 +334,24 @@ def _common_length(first: list[int], second: list[int]) -> int:
             break
         length += 1
     return length
+
+
+def check_turn(teacher: Teacher, prompt_ids: list[int], rules: StopRules) -> StopRules:
+    """The rules with the length cut to what the teacher's positions leave behind ``prompt_ids``.
+
+    Raises:
+        UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
+    """
+    if not prompt_ids:
+        raise UsageError("the prompt is empty: give at least one token")
+    wrong = [i for i in prompt_ids if not 0 <= i < teacher.vocab_size]
+    if wrong:
+        raise UsageError(f"got token id {wrong[0]}, wanted 0..{teacher.vocab_size - 1}, this teacher's ids")
+    if rules.max_new_tokens < 1:
+        raise UsageError(f"got {rules.max_new_tokens} new tokens, wanted at least 1")
+    most = teacher.max_positions
+    if most is None:
+        return rules
+    if len(prompt_ids) >= most:
+        raise UsageError(f"the prompt has {len(prompt_ids)} tokens, this teacher has {most} positions: shorten it")
+    return rules._replace(max_new_tokens=min(rules.max_new_tokens, most - len(prompt_ids)))

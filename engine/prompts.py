@@ -26,6 +26,12 @@ class Prompt:
             raise UsageError(f"prompt {self.id!r} is empty: give it some text")
         if any(not turn for turn in self.turns):
             raise UsageError(f"prompt {self.id!r} has an empty turn: give it some text")
+        try:
+            "".join((self.id, *self.turns)).encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"prompt {self.id!r} is no text: it holds a lone surrogate or bytes outside UTF-8"
+            ) from None
 
 
 def load_prompts(path: Path) -> list[Prompt]:
@@ -34,6 +40,8 @@ def load_prompts(path: Path) -> list[Prompt]:
     Raises:
         UsageError: naming the line and what was wanted.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot read prompts from {path}: it is no regular file")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = raw.decode("utf-8").split("\n")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from specscope.engine.checks import pack_rows
+from specscope.engine.checks import index_tensors, pack_rows
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft, Drafter
 from specscope.engine.generate import PhaseName, StepResult, TurnResult, TurnStarted, Verification
@@ -48,7 +48,6 @@ from specscope.schemas import (
     Visit,
 )
 from specscope.schemas import StopRules as StopRulesManifest
-from specscope.tracer.walk import greedy_walk
 from specscope.tracer.writer import TraceWriter
 
 TraceLevel = Literal["decisions", "scores", "tensors"]
@@ -209,7 +208,7 @@ class Recorder:
                 step=result.step,
                 draft=draft_section(result.draft),
                 tree=tree_section(result.draft.tree),
-                tensors=tensors_section(result.tensors, result.verification.mask),
+                tensors=tensors_section(result.tensors, result.verification.mask, result.tensorized_digest),
                 verify=verify,
                 accept=accept_section(result),
                 commit=commit_section(result),
@@ -249,7 +248,9 @@ class Recorder:
             sections["draft"] = draft_section(draft).model_dump(exclude_none=True)
             sections["tree"] = tree_section(draft.tree).model_dump(exclude_none=True)
         if "tensors" in inputs:
-            sections["tensors"] = tensors_section(inputs["tensors"], None).model_dump(exclude_none=True)
+            sections["tensors"] = tensors_section(inputs["tensors"], None, None).model_dump(exclude_none=True)
+        if "prompt_ids" in inputs:
+            sections["prompt_ids"] = inputs["prompt_ids"]
         if "pairs" in inputs and "draft" not in inputs:
             sections["pairs"] = {"tokens": inputs["pairs"].tokens.tolist(), "source_rows": inputs["pairs"].source_rows}
         self._writer.write(
@@ -314,7 +315,7 @@ def tree_section(tree: DraftTree) -> TreeSection:
     )
 
 
-def tensors_section(tensors: TreeTensors, mask: torch.Tensor | None) -> TensorsSection:
+def tensors_section(tensors: TreeTensors, mask: torch.Tensor | None, digest: str | None) -> TensorsSection:
     """What was made for the forward; the mask is read back from the very tensor that was used, where there is one."""
     committed = tensors.committed_length
     if mask is None:
@@ -330,8 +331,8 @@ def tensors_section(tensors: TreeTensors, mask: torch.Tensor | None) -> TensorsS
         prefix_visible=prefix,
         positions=tensors.position_ids.tolist(),
         token_ids=tensors.token_ids.tolist(),
-        index_tensors={"parents": tensors.parents.tolist()},
-        input_digest=digest_tensors(tensors.token_ids, tensors.position_ids, tensors.visible),
+        index_tensors=index_tensors(tensors),
+        input_digest=digest,
     )
 
 
@@ -370,11 +371,10 @@ def _nonfinite_rows(values: torch.Tensor) -> list[int]:
 
 def accept_section(result: StepResult) -> AcceptSection:
     """The walk, node by node."""
-    tree, acceptance = result.draft.tree, result.acceptance
-    walk = greedy_walk(tree.tokens.tolist(), tree.parents.tolist(), result.verification.argmax)
+    acceptance = result.acceptance
     return AcceptSection(
         rule=acceptance.rule,
-        visited=[Visit(slot=node.slot, wanted=node.wanted, child=node.child) for node in walk.visited],
+        visited=[Visit(slot=node.slot, wanted=node.wanted, child=node.child) for node in acceptance.visited],
         path=acceptance.path,
         accepted_length=acceptance.accepted_length,
         bonus_token=acceptance.bonus_token,

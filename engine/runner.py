@@ -13,10 +13,10 @@ import torch
 
 from specscope.engine.assemble import ModelChoice, Models
 from specscope.engine.faults import inject
-from specscope.engine.generate import Phases, Session, TurnResult, honest_phases
+from specscope.engine.generate import Phases, Session, TurnResult, check_turn, honest_phases
 from specscope.engine.prompts import Prompt
 from specscope.engine.recording import Recorder, RunSettings, TraceLevel, TurnLabel, build_manifest
-from specscope.engine.side_files import SideFiles
+from specscope.engine.side_files import SideFiles, check_side_folder
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
@@ -62,10 +62,25 @@ class TurnEvents(NamedTuple):
     tokens: Callable[[list[int]], None]  # all output ids so far
 
 
-def open_trace(request: RunRequest, warn: Callable[[str], None]) -> TraceWriter | None:
-    """The trace file of the request, if it wants one. An existing file is replaced only now, once the models loaded."""
+def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None]) -> TraceWriter | None:
+    """The trace file of the request, if it wants one.
+
+    An existing file is replaced only here, when the models are loaded and every prompt was found to fit.
+
+    Raises:
+        UsageError: where the request cannot be run, or the file not be written.
+    """
+    _phases(request)
+    rules = _rules(request, models)
+    for prompt in request.prompts:
+        try:
+            check_turn(models.teacher, _turn_ids(models.teacher, prompt)[0], rules)
+        except UsageError as error:
+            raise UsageError(f"prompt {prompt.id!r}: {error}") from None
     if request.trace is None:
         return None
+    if request.trace.level == "tensors":
+        check_side_folder(request.trace.path, overwrite=request.trace.overwrite)
     return TraceWriter(request.trace.path, overwrite=request.trace.overwrite, warn=warn)
 
 
@@ -78,7 +93,7 @@ def run_turns(
         SpecScopeError: where a prompt does not fit or decoding fails; the trace then says so.
     """
     torch.manual_seed(request.seed)
-    rules = StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
+    rules = _rules(request, models)
     recorder = _recorder(request, models, writer, rules)
     reason: Literal["complete", "interrupted", "failed"] = "failed"
     try:
@@ -121,10 +136,16 @@ def _decode_turn(
         raise UsageError(f"prompt {prompt_id!r}: {error}") from None
     except SpecScopeError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise EngineError(f"decoding prompt {prompt_id!r} failed: {type(error).__name__}: {error}") from error
     events.tokens(session.result.output_ids)
     return session.result
+
+
+def _rules(request: RunRequest, models: Models) -> StopRules:
+    if "" in request.stop_strings:
+        raise UsageError("got an empty stop string, which every text contains: leave it out")
+    return StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
 
 
 def _phases(request: RunRequest) -> Phases:
@@ -160,7 +181,11 @@ def _turn_ids(teacher: Teacher, prompt: Prompt) -> list[list[int]]:
     tokenizer = teacher.tokenizer
     if tokenizer is None:
         raise UsageError(f"{teacher.folder} has no tokenizer: give prompts as 'ids'")
-    return [list(tokenizer(text, verbose=False).input_ids) for text in prompt.turns]
+    return [
+        # Special tokens begin a conversation, not its later turns.
+        list(tokenizer(text, verbose=False, add_special_tokens=number == 0).input_ids)
+        for number, text in enumerate(prompt.turns)
+    ]
 
 
 def decode_text(teacher: Teacher, ids: list[int]) -> str | None:

@@ -12,6 +12,21 @@ from specscope.schemas import TensorFiles
 from specscope.tracer.errors import UsageError
 
 
+def side_folder(trace: Path) -> Path:
+    """``NAME.tensors`` beside ``NAME.jsonl``."""
+    return trace.with_name(trace.stem + ".tensors")
+
+
+def check_side_folder(trace: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that is there already, before anything is written.
+
+    Raises:
+        UsageError: where it exists and ``overwrite`` is off.
+    """
+    if side_folder(trace).exists() and not overwrite:
+        raise UsageError(f"{side_folder(trace)} exists already: choose another name, or pass --overwrite")
+
+
 class SideFiles:
     """The folder of one trace's tensors, ``NAME.tensors`` beside ``NAME.jsonl``.
 
@@ -20,11 +35,10 @@ class SideFiles:
     """
 
     def __init__(self, trace: Path, *, overwrite: bool) -> None:
-        self._folder = trace.with_name(trace.stem + ".tensors")
+        self._folder = side_folder(trace)
+        check_side_folder(trace, overwrite=overwrite)
         try:
-            self._folder.mkdir(exist_ok=overwrite)
-        except FileExistsError:
-            raise UsageError(f"{self._folder} exists already: choose another name, or pass --overwrite") from None
+            self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make the folder {self._folder}: {error.strerror}") from None
 

@@ -25,9 +25,9 @@ class TreePolicy:
     budget: int  # drafted nodes at most; the root is not one
 
     def __post_init__(self) -> None:
-        for name, least in (("depth", 1), ("top_k", 1), ("budget", 1)):
-            if self.kind != "none" and getattr(self, name) < least:
-                raise UsageError(f"got {name} {getattr(self, name)}, wanted at least {least}")
+        for name, most in (("depth", 128), ("top_k", 1024), ("budget", 4096)):
+            if self.kind != "none" and not 1 <= getattr(self, name) <= most:
+                raise UsageError(f"got {name} {getattr(self, name)}, wanted 1 to {most}")
 
 
 NO_TREE = TreePolicy("none", 0, 0, 0)
@@ -86,7 +86,7 @@ def propose(
     all_finite = torch.isfinite(logprobs).all()
     best = stable_topk(torch.nan_to_num(logprobs, nan=-float("inf")), top_k)  # (R, k)
     # Rounding can lift a sure token a hair above 0, and a child above its parent.
-    chosen = logprobs.gather(-1, best).clamp(max=0.0)
+    chosen = torch.nan_to_num(logprobs.gather(-1, best).clamp(max=0.0), nan=-float("inf"), neginf=-float("inf"))
     parents = frontier + 1 if frontier.numel() else torch.zeros(1, dtype=torch.int64, device=logits.device)
     return Level(frontier, positions, parents, best, chosen, scores[:, None] + chosen, all_finite)
 

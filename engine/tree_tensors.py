@@ -23,6 +23,7 @@ class TreeTensors:
     position_ids: torch.Tensor  # (P,)
     parents: torch.Tensor  # (P,) slots
     depths: torch.Tensor  # (P,)
+    ancestors: torch.Tensor  # (D + 1, P) slots: row l is the parent of row l - 1
     visible: torch.Tensor  # (P, P) bool: row sees column
     committed_length: int
     num_slots: int  # real slots; the rest is padding
@@ -63,12 +64,14 @@ def tensorize(tree: DraftTree, committed_length: int, max_depth: int, pad_to: in
         return torch.cat([values, values.new_zeros(padding)]) if padding else values
 
     parents, depths = padded(tree.parents), padded(tree.depths)
+    ancestors = ancestor_table(parents, max_depth)
     return TreeTensors(
         token_ids=padded(tree.tokens),
         position_ids=committed_length + depths,
         parents=parents,
         depths=depths,
-        visible=visible_from_ancestors(ancestor_table(parents, max_depth), num_slots),
+        ancestors=ancestors,
+        visible=visible_from_ancestors(ancestors, num_slots),
         committed_length=committed_length,
         num_slots=num_slots,
     )

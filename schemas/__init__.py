@@ -1,4 +1,4 @@
-"""What is on disk: the versioned records of a trace and of a verdict, their JSON Schema, and migrations.
+"""What is on disk: the versioned records of a trace and of a verdict, and their JSON Schema.
 
 Imports nothing of the other rooms. Names of fields on disk exist here and nowhere else.
 """

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, WithJsonSchema
 
-#: A number that may be non-finite.
-Float = Annotated[float, Strict(False)]
+#: A number, or one of the strings "NaN", "Infinity", "-Infinity".
+Float = Annotated[
+    float,
+    Strict(False),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}),
+]
 
 #: An xxh3 digest in lower-case hexadecimal, 64 or 128 bits.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}([0-9a-f]{16})?$")]

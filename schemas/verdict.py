@@ -10,7 +10,7 @@ from specscope.schemas.base import Float, Section
 
 VERDICT_SCHEMA = "specscope.verdict/1.0"
 
-DifferenceKind = Literal["drift", "exact-tie", "near-tie", "real", "structural"]
+DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
 Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
 
 

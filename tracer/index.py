@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 import xxhash
+from pydantic import TypeAdapter
 
 from specscope.tracer.errors import TraceError
 
@@ -43,9 +44,12 @@ class TraceIndex:
     stamp: str  # what the file looked like when this was built
     num_lines: int = 0
     torn_bytes: int = 0  # behind the last newline
-    has_run_end: bool = False
+    run_end: int | None = None  # offset; None where the run was cut off
     turns: list[TurnEntry] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
+
+
+_INDEX = TypeAdapter(TraceIndex)
 
 
 def sidecar_path(path: Path) -> Path:
@@ -85,8 +89,7 @@ def _load(path: Path) -> TraceIndex | None:
         raw = orjson.loads(path.read_bytes())
         if raw.pop("format") != INDEX_FORMAT:
             return None
-        turns = [TurnEntry(**entry) for entry in raw.pop("turns")]
-        return TraceIndex(turns=turns, **raw)
+        return _INDEX.validate_python(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -139,7 +142,11 @@ def _note(path: Path, index: TraceIndex, offset: int, line: bytes) -> None:
         elif kind == "failure":
             index.failures.append(offset)
         elif kind == "run_end":
-            index.has_run_end = True
+            index.run_end = offset
+        elif kind != "manifest":
+            raise TraceError(
+                path, f"got a record of kind {kind[:40]!r}, which this version does not know", number, "kind"
+            )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         name = str(error.args[0]) if isinstance(error, KeyError) else None
         raise TraceError(path, f"a {kind} record that does not fit here ({error})", number, name) from None

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from specscope.schemas import Failure, Manifest, RunEnd, Step, TurnEnd, TurnStart
+from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEnd, TurnStart
 from specscope.tracer.invariants.base import Context, Invariant
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
 from specscope.tracer.invariants.registry import ALL_INVARIANTS, arrays_of, missing_need
-from specscope.tracer.invariants.structure import STRUCTURE
+from specscope.tracer.invariants.structure import SIZES, STRUCTURE
 from specscope.tracer.invariants.turns import TURNS, TurnTally
 from specscope.tracer.reader import TraceReader
 
@@ -73,6 +73,9 @@ class OracleReport:
 RUN_RULES = {
     "run.sequence": "records are numbered one after another",
     "run.step-numbers": "steps and turns are numbered one after another",
+    "run.order": "one manifest first, one run_end last, every turn ended, none twice",
+    "run.capabilities": "every step has the sections that the manifest promises",
+    "run.engine-checks": "the engine's own checks found nothing",
     "run.counts": "run_end counts the records",
     "run.digest": "run_end digests every byte before it",
 }
@@ -93,18 +96,24 @@ SKIPPED = "skipped"
 def judge_step(context: Context) -> Iterator[tuple[Invariant[Any], str | None]]:
     """Every invariant of a step with its witness, None where it holds, ``SKIPPED`` where it cannot be judged."""
     arrays = arrays_of(context)
+    misshapen = None if arrays is None else _judge(SIZES, arrays)
     for structural in STRUCTURE:
-        yield structural, SKIPPED if arrays is None else _judge(structural, arrays)
+        if structural is SIZES and arrays is not None:
+            yield structural, misshapen
+        else:
+            yield structural, SKIPPED if arrays is None or misshapen else _judge(structural, arrays)
     for invariant in (*DECISIONS, *COMMIT):
         missing = missing_need(context.step, invariant.needs)
-        yield invariant, SKIPPED if missing is not None else _judge(invariant, context)
+        tree_needed = bool({need.split(".")[0] for need in invariant.needs} & {"tree", "tensors"})
+        unjudged = missing is not None or (misshapen is not None and tree_needed)
+        yield invariant, SKIPPED if unjudged else _judge(invariant, context)
 
 
 def _judge(invariant: Invariant[Any], subject: Any) -> str | None:
     """The witness. A record too malformed for the rule to be evaluated violates it."""
     try:
         return invariant.check(subject)
-    except (IndexError, KeyError, ValueError, OverflowError, ZeroDivisionError) as error:
+    except (IndexError, KeyError, ValueError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
         return f"the record does not fit together ({type(error).__name__}: {error})"
 
 
@@ -116,11 +125,21 @@ class Oracle:
         self._manifest = manifest
         self._turn: TurnTally | None = None
         self._previous: Step | None = None
+        self._seen_turns: set[tuple[str, int]] = set()
+        self._sections = {name.split(".")[0] for name in manifest.capabilities} & set(Step.model_fields)
 
     def turn_start(self, record: TurnStart, line: int) -> None:
         """Begins a turn."""
         self._number(self.report.num_turns, record.turn, "turn", line)
         self.report.num_turns += 1
+        name = (record.prompt_id, record.prompt_turn)
+        if self._turn is not None:
+            self._fail("run.order", f"turn {self._turn.start.turn} has no turn_end", line)
+        elif name in self._seen_turns:
+            self._fail("run.order", f"prompt {record.prompt_id!r} turn {record.prompt_turn} stands here twice", line)
+        else:
+            self.report.count("run.order", None)
+        self._seen_turns.add(name)
         self._turn, self._previous = TurnTally(record), None
 
     def step(self, record: Step, line: int) -> None:
@@ -137,8 +156,20 @@ class Oracle:
             else:
                 found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
                 self.report.count(invariant.id, found)
+        self._judge_promises(record, line)
         self._turn.add(record)
         self._previous = record
+
+    def _judge_promises(self, record: Step, line: int) -> None:
+        absent = sorted(name for name in self._sections if getattr(record, name) is None)
+        where = (record.turn, record.step, line)
+        found = Violation("run.capabilities", f"promised and absent: {', '.join(absent)}", *where) if absent else None
+        self.report.count("run.capabilities", found)
+        if record.invariants is None:
+            self.report.invariants["run.engine-checks"].skipped += 1
+            return
+        reported = "; ".join(f"{f.id}: {f.witness}" for f in record.invariants.failed)
+        self.report.count("run.engine-checks", Violation("run.engine-checks", reported, *where) if reported else None)
 
     def turn_end(self, record: TurnEnd, line: int) -> None:
         """Judges the turn as a whole."""
@@ -171,9 +202,18 @@ class Oracle:
         else:
             self._fail("run.sequence", f"got seq {got}, wanted {wanted}", line)
 
+    def stray(self, record: AnyRecord, counts: dict[str, int], line: int) -> None:
+        """Judges whether a record may stand where it does, given those before it."""
+        if record.kind == "manifest" and line > 1:
+            self._fail("run.order", "a second manifest", line)
+        if counts.get("run_end"):
+            self._fail("run.order", f"a {record.kind} behind run_end", line)
+
     def run_end(self, record: RunEnd, counts: dict[str, int], digest: str, line: int) -> None:
         """Judges the last line against what came before."""
         self.report.end_reason = record.reason
+        if self._turn is not None and record.reason == "complete":
+            self._fail("run.order", f"turn {self._turn.start.turn} has no turn_end", line)
         for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
             if got == wanted:
                 self.report.count(name, None)
@@ -195,6 +235,7 @@ def check_trace(path: Path) -> OracleReport:
         for number, record, line in reader.numbered_lines():
             oracle.sequence(record.seq, wanted_seq, number)
             wanted_seq = record.seq + 1
+            oracle.stray(record, counts, number)
             match record:
                 case TurnStart():
                     oracle.turn_start(record, number)

@@ -16,6 +16,7 @@ from specscope.schemas import (
     Failure,
     Manifest,
     Record,
+    RunEnd,
     SchemaVersion,
     Step,
     TurnEnd,
@@ -45,6 +46,8 @@ class TraceReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.is_file():
+            raise TraceError(path, "cannot be read: it is no regular file")
         try:
             self._file = path.open("rb")
         except FileNotFoundError:
@@ -80,7 +83,7 @@ class TraceReader:
     @property
     def truncated(self) -> bool:
         """Whether the run's end is missing."""
-        return not self.index.has_run_end
+        return self.index.run_end is None
 
     def numbered_lines(self) -> Iterator[NumberedRecord]:
         """Every whole record in order, one at a time; ``torn_bytes`` then tells what is behind the last newline."""
@@ -118,6 +121,10 @@ class TraceReader:
     def steps(self, turn: TurnEntry) -> Iterator[Step]:
         """The steps of ``turn`` in order, one at a time."""
         return (self._at(offset, Step) for offset in turn.steps)
+
+    def run_end(self) -> RunEnd | None:
+        """The record that ends the run; None where it is missing."""
+        return None if self.index.run_end is None else self._at(self.index.run_end, RunEnd)
 
     def failures(self) -> list[Failure]:
         """The failure records."""

@@ -45,7 +45,7 @@ class TokenTexts:
     def learn(self, step: Step) -> None:
         """Takes in the texts that the step itself carries."""
         for token, text in (step.texts or {}).items():
-            if token.isdecimal():
+            if token.isascii() and token.isdecimal() and len(token) < 12:
                 self._recorded[int(token)] = text
 
     def shown(self, token: int) -> str:

@@ -35,9 +35,14 @@ class TraceWriter:
         self._warn = warn
         self._digest = xxhash.xxh3_128()
         self._counts: Counter[str] = Counter()
-        self._broken = False
+        self._given_up = False
         self._file: int | None = _open(path, overwrite)
         self.num_bytes = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the trace had to be given up."""
+        return self._given_up
 
     @property
     def next_seq(self) -> int:
@@ -68,6 +73,7 @@ class TraceWriter:
             self._file = None
 
     def _give_up(self, error: OSError) -> None:
+        self._given_up = True
         if self._file is not None:
             os.close(self._file)
             self._file = None

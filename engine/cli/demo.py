@@ -86,7 +86,7 @@ def _decode(
     target = TraceTarget(trace, "decisions", overwrite=True, with_text=True) if trace is not None else None
     request = RunRequest(choice, prompts, MAX_NEW_TOKENS, [], 0, target, fault)
     models: Models = load_models(choice)
-    writer = open_trace(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     events = TurnEvents(lambda *_: None, lambda _: None)
     return list(run_turns(request, models, writer, events))
 

@@ -45,7 +45,13 @@ if TYPE_CHECKING:
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), default="auto", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Recorded; greedy decoding draws nothing.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Recorded; greedy decoding draws nothing.",
+)
 @click.option("--trace", type=click.Path(path_type=Path), help="Write a trace to this file.")
 @click.option(
     "--trace-level", type=click.Choice(["decisions", "scores", "tensors"]), default="decisions", show_default=True
@@ -65,7 +71,7 @@ def run(as_json: bool, **options: Any) -> None:
     if request.trace is not None:
         check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
     models = load_models(request.choice)
-    writer = open_trace(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     stream = _Stream(models, quiet=as_json)
     reports = []
     for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
@@ -77,8 +83,8 @@ def run(as_json: bool, **options: Any) -> None:
             stream.turn_ends()
     if not as_json:
         _print_summary(reports)
-        if request.trace is not None:
-            click.echo(f"trace: {request.trace.path}  (specscope check, show, view)")
+        if writer is not None and not writer.broken:
+            click.echo(f"trace: {writer.path}  (specscope check, show, view)")
 
 
 def build_request(

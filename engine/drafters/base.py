@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from specscope.engine.tree import DraftTree, Level, TreePolicy, root_only
+from specscope.engine.tree import NO_TREE, DraftTree, Level, TreePolicy, root_only
 from specscope.schemas import Drafter as DrafterManifest
 
 
@@ -58,7 +58,7 @@ class Drafter(Protocol):
 class NoDrafter:
     """Teacher-only decoding: every tree is a root."""
 
-    policy = TreePolicy("none", 0, 0, 0)
+    policy = NO_TREE
     feature_layers: tuple[int, ...] = ()
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ from specscope.tracer.errors import UsageError
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 OTHER_PREFIX = "layers.0."  # in vLLM's and speculators' heads; ours and the authors' is "midlayer."
+UNSUPPORTED = ("norm_before_residual", "norm_output", "fc_norm", "input_norm", "rope_scaling")
 OPTIONAL_TENSORS = frozenset({"d2t", "t2d"})
 
 
@@ -147,6 +148,11 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFile
             f"the head at {folder} does not fit this teacher: it covers a vocabulary of {shape.teacher_vocab_size}, "
             f"the teacher has {teacher_vocab}; choose the head that was trained for this teacher"
         )
+    refused = [name for name in UNSUPPORTED if config.get(name)]
+    if refused:
+        raise UsageError(
+            f"the head at {folder} sets {', '.join(refused)}, which is not supported: it would draft wrongly"
+        )
     tensors = _read_tensors(folder)
     tensors.pop("embed_tokens.weight", None)  # the teacher's, where a checkpoint repeats it
     head = Eagle3Head(shape)
@@ -154,10 +160,17 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFile
     return HeadFiles(
         head.eval(),
         folder,
-        tuple(config.get("eagle_config", {}).get("eagle_aux_hidden_state_layer_ids") or ()),
+        _hidden_state_indices(config, folder),
         _rope_theta(config)[1],
         _vocab_mapping(head, folder, "d2t" in tensors),
     )
+
+
+def _hidden_state_indices(config: dict[str, Any], folder: Path) -> tuple[int, ...]:
+    ids = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids") or []
+    if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+        raise UsageError(f"{folder / CONFIG_NAME}: eagle_aux_hidden_state_layer_ids is {ids!r}, wanted three integers")
+    return tuple(ids)
 
 
 def _vocab_mapping(head: Eagle3Head, folder: Path, has_map: bool) -> str:

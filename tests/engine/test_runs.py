@@ -44,7 +44,8 @@ class Runner:
         choice = ModelChoice(str(self.teacher), drafter, mode, "float32", "cpu", policy)  # type: ignore[arg-type]
         target = TraceTarget(self.folder / f"{name}.jsonl", level, False, False) if name else None
         request = RunRequest(choice, PROMPTS, tokens, [], 0, target, fault)
-        return list(run_turns(request, load_models(choice), open_trace(request, warn=print), QUIET))
+        models = load_models(choice)
+        return list(run_turns(request, models, open_trace(request, models, warn=print), QUIET))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import Any
 import pytest
 from support.traces import EAGER, FAULTY, FUSED, Lines, accepts_at_least, first_step, load, store
 
+from specscope.schemas import Step as StepRecord
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.compare.nodes import StepNodes
+from specscope.tracer.compare.phases import StepPair, compare_steps
+from specscope.tracer.compare.tolerance import FloatJudge
 
 Step = dict[str, Any]
 
@@ -319,3 +324,89 @@ def test_a_truncated_candidate_is_not_judged_equal(tmp_path: Path) -> None:
     assert (verdict.verdict, verdict.exit_code) == ("uncovered", 4)
     assert any("truncated" in line for line in verdict.uncovered)
     assert any("only in the baseline" in line for line in verdict.uncovered)
+
+
+def steps_of(lines: Lines, turn: int) -> list[Step]:
+    return [line for line in lines if line["kind"] == "step" and line["turn"] == turn]
+
+
+def narrower_tree(lines: Lines) -> Lines:
+    """A copy whose tree in one step lacks its last leaf, beside a tie in the drafts of both."""
+    other = tie(lines, 0.0)
+    drop_last_node(steps_of(other, 0)[3])
+    return other
+
+
+def test_a_tree_that_lost_nodes_is_not_excused_by_a_tie_elsewhere(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    other = narrower_tree(lines)
+    found = diff_traces(store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl"))
+    assert (found.verdict, found.roots[0].difference.phase) == ("different", "tree")
+
+
+def test_equal_scores_at_the_budgets_edge_are_a_tie_and_no_difference() -> None:
+    lines = load(FUSED)
+    step = first_step(lines, later)
+    twin = copy.deepcopy(step)
+    tree = step["tree"]
+    worst = min(range(1, len(tree["scores"])), key=lambda s: (s in tree["parents"][1:], tree["scores"][s]))
+    for run, token in ((step, None), (twin, 3999)):
+        levels = run["draft"]["levels"]
+        # Both runs propose one more token beside the worst leaf, with the leaf's own score; each keeps one of the two.
+        place = next(
+            (level, at)
+            for level in levels
+            for at, t in enumerate(level["tokens"])
+            if t == tree["tokens"][worst] and abs(level["logprobs"][at] - tree["logprobs"][worst]) < 1e-9
+        )
+        level, at = place
+        width = len(level["tokens"]) // max(1, len(level["frontier"]))
+        row = at // width
+        spare = next(i for i in range(row * width, (row + 1) * width) if level["tokens"][i] not in tree["tokens"])
+        level["tokens"][spare], level["logprobs"][spare] = 3999, level["logprobs"][at]
+        if token is not None:
+            run["tree"]["tokens"][worst] = run["tensors"]["token_ids"][worst] = token
+    a, b = (StepNodes(StepRecord.model_validate_json(json.dumps(s))) for s in (step, twin))
+    (found,) = [d for d in compare_steps(StepPair(a, b, None, None, FloatJudge(1e-3), True)) if d.phase == "tree"]
+    assert (found.field, found.kind, found.inputs_equal) == ("nodes", "near-tie", True)
+
+
+def test_steps_missing_at_a_turns_end_are_no_clean_verdict(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    gone = steps_of(lines, 1)[3:]
+    kept = [line for line in lines if line not in gone]
+    assert diff_with(tmp_path, kept).exit_code == 1
+
+
+def test_outputs_that_differ_without_a_recorded_reason_are_uncovered(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    other = tie(lines, 0.0)
+    for run in (lines, other):
+        for step in steps_of(run, 1):
+            del step["accept"], step["stop"]
+        run[0]["capabilities"] = ["draft", "tree", "tensors", "verify", "commit"]
+    next(line for line in other if line["kind"] == "turn_end" and line["turn"] == 1)["output_ids"][-1] += 1
+    for run in (lines, other):
+        for step in [s for s in run if s["kind"] == "step"]:
+            step.pop("accept", None)
+            step.pop("stop", None)
+    found = diff_traces(store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl"))
+    assert found.exit_code == 4
+    assert any("nothing that was recorded says where" in line for line in found.uncovered)
+    assert any("does not record accept, stop" in line for line in found.uncovered)
+
+
+def test_a_difference_in_the_prefill_is_a_root(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    next(line for line in lines if line["kind"] == "turn_start")["prefill"]["top_logits"][0] += 2.0
+    root = diff_with(tmp_path, lines).roots[0]
+    assert (root.difference.phase, root.difference.field) == ("verify", "prefill.top_logits")
+
+
+@pytest.mark.parametrize("reason", ["failed", "interrupted"])
+def test_a_run_that_did_not_finish_is_not_judged_equal(tmp_path: Path, reason: str) -> None:
+    lines = load(FUSED)
+    lines[-1]["reason"] = reason
+    verdict = diff_with(tmp_path, lines)
+    assert verdict.exit_code == 4
+    assert any(reason in line for line in verdict.uncovered)

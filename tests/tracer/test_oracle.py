@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.traces import EAGER, FUSED, Lines, accepts_at_least, first_step, load, store
 
+from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import TraceError
 from specscope.tracer.invariants import ALL_INVARIANTS
 from specscope.tracer.oracle import STATEMENTS, OracleReport, check_trace
@@ -126,6 +127,10 @@ MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], None]]] = {
     "verify.logits-finite": (ANY, lambda s: s["verify"]["nonfinite_slots"].append(3)),
     "verify.argmax-is-top": (ANY, put("verify", "argmax", 1, 9)),
     "verify.input-digest": (ANY, other_digest("verify", "input_digest")),
+    "verify.sizes": (ANY, lambda s: s["verify"]["top_tokens"].pop()),
+    "tree.scores-add-up": (ANY, put("tree", "scores", 1, -3.5)),
+    "run.capabilities": (ANY, lambda s: s.pop("timing")),
+    "run.engine-checks": (ANY, lambda s: s["invariants"]["failed"].append({"id": "x", "witness": "seen"})),
     "verify.dispatch": (ANY, lambda s: s["verify"].__setitem__("dispatch", {"eager": 10})),
     "accept.walk": (TWO, lambda s: s["accept"]["path"].pop()),
     "accept.path-connected": (TWO, swap_path),
@@ -165,6 +170,8 @@ def end_of(lines: Lines, kind: str) -> dict[str, Any]:
 
 
 RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
+    "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
+    "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),
     "turn.metrics": lambda lines: end_of(lines, "turn_end").__setitem__("num_accepted", 10**6),
     "run.sequence": lambda lines: lines.insert(4, lines[3]),
@@ -195,6 +202,7 @@ def test_every_invariant_has_its_mutant() -> None:
 def test_what_was_not_recorded_is_skipped_and_never_passed(tmp_path: Path, section: str) -> None:
     lines = load(FUSED)
     steps = [line for line in lines if line["kind"] == "step"]
+    lines[0]["capabilities"] = [c for c in lines[0]["capabilities"] if c.split(".")[0] != section]
     for step in steps:
         del step[section]
     report = check_trace(store(lines, tmp_path / "part.jsonl"))
@@ -244,3 +252,36 @@ def test_random_damage_is_an_error_or_a_violation_and_never_clean(tmp_path: Path
         assert str(path) in str(error)  # noqa: PT017
         return
     assert violated(report) or report.truncated or report.torn_bytes
+
+
+def test_duplicate_turns_and_records_behind_the_end_are_out_of_order(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    twice = [*lines[:-1], lines[-1], lines[-1]]
+    assert "run.order" in violated(check_trace(store(twice, tmp_path / "twice.jsonl")))
+    lines = load(FUSED)
+    starts = [line for line in lines if line["kind"] == "turn_start"]
+    starts[1]["prompt_id"], starts[1]["prompt_turn"] = starts[0]["prompt_id"], starts[0]["prompt_turn"]
+    assert "run.order" in violated(check_trace(store(lines, tmp_path / "double.jsonl")))
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        lambda s: s["tree"]["depths"].__setitem__(3, 10**12),
+        lambda s: s["draft"].__setitem__("kv_after", 10**12),
+        lambda s: s["tensors"].__setitem__("padded_slots", 10**9),
+        lambda s: s["tensors"]["mask_rows"].__setitem__(2, "ff" * 200_000),
+        lambda s: s["tree"].update(tokens=[], parents=[], depths=[]),
+        lambda s: s["verify"].update(argmax=[], top_logits=[]),
+        lambda s: s["tree"]["parents"].__setitem__(2, 10**30),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_monstrous_numbers_are_violations_and_neither_hang_nor_crash(
+    tmp_path: Path, breaks: Callable[[Step], Any]
+) -> None:
+    lines = load(FUSED)
+    breaks(first_step(lines, ANY))
+    path = store(lines, tmp_path / "monster.jsonl")
+    assert violated(check_trace(path))
+    assert diff_traces(FUSED, path).exit_code == 1

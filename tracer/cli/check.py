@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 from rich.markup import escape
 from rich.table import Table
 
@@ -31,21 +31,25 @@ def check(files: tuple[Path, ...], form: str, verbose: bool) -> None:
         try:
             report = check_trace(path)
         except SpecScopeError as error:
-            click.echo(f"error: {error}", err=True)
-            code = max(code, error.exit_code) if code != EXIT_DIFFERENT else code
+            click.echo(f"error: {printable(str(error))}", err=True)
+            code = worst(code, error.exit_code)
             continue
         if form == "json":
-            click.echo(orjson.dumps(report_json(report)).decode())
+            click.echo(json.dumps(report_json(report)))
         else:
             print_report(report, verbose)
-        found = exit_code(report)
-        code = found if EXIT_DIFFERENT in (found,) else code if code == EXIT_DIFFERENT else max(code, found)
+        code = worst(code, exit_code(report))
     sys.exit(code)
+
+
+def worst(one: int, other: int) -> int:
+    """Of two exit codes the one to report: a violation outranks everything, then the higher."""
+    return EXIT_DIFFERENT if EXIT_DIFFERENT in (one, other) else max(one, other)
 
 
 def exit_code(report: OracleReport) -> int:
     """1 for a violation or a recorded failure, 4 for a truncated trace, else 0."""
-    if report.num_violations or report.failures:
+    if report.num_violations or report.failures or report.end_reason == "failed":
         return EXIT_DIFFERENT
     return EXIT_COVERAGE if report.truncated or report.torn_bytes else EXIT_EQUAL
 
@@ -53,7 +57,7 @@ def exit_code(report: OracleReport) -> int:
 def report_json(report: OracleReport) -> dict[str, Any]:
     """The report as the object that ``--format json`` prints."""
     return {
-        "file": str(report.path),
+        "file": printable(str(report.path)),
         "exit_code": exit_code(report),
         "turns": report.num_turns,
         "steps": report.num_steps,
@@ -80,12 +84,13 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     mark = "[bold red]VIOLATED[/]" if report.num_violations else "[bold]ok[/]"
     if report.truncated or report.torn_bytes:
         mark += " [bold yellow]TRUNCATED[/]"
-    if report.failures:
+    if report.failures or report.end_reason == "failed":
         mark += " [bold red]FAILED RUN[/]"
     manifest = report.manifest
-    out.print(f"{mark}  {escape(str(report.path))}", soft_wrap=True)
+    out.print(f"{mark}  {escape(printable(str(report.path)))}", soft_wrap=True)
     out.print(
-        f"    {manifest.mode}, {manifest.dtype}, {manifest.device.backend}; {report.num_turns} turns, "
+        f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}; "
+        f"{report.num_turns} turns, "
         f"{report.num_steps} steps; checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
         soft_wrap=True,
         highlight=False,
@@ -94,6 +99,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
         out.print(f"    the last {report.torn_bytes} bytes are a torn record and were left out", highlight=False)
     elif report.truncated:
         out.print("    no run_end: the run was cut off", highlight=False)
+    if report.end_reason == "interrupted":
+        out.print("    the run was interrupted, and ended its trace properly", highlight=False)
     for failure in report.failures:
         where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
         out.print(f"    failed at {where}: {escape(printable(f'{failure.error}: {failure.message}'))}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from specscope.schemas.verdict import Root, Verdict
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.errors import UsageError
 from specscope.tracer.text import printable
 from specscope.tracer.tokens import TokenTexts
 
@@ -44,6 +46,8 @@ def diff(
     Exits 0 when equal but for drift and ties, 1 at a root difference or a violated invariant, 3 when the two runs are
     not comparable, 4 when too little was recorded to judge.
     """
+    if tolerance is not None and not math.isfinite(tolerance):
+        raise UsageError(f"got tolerance {tolerance}, wanted a number")
     options = DiffOptions(tolerance, frozenset(allow), fail_on_ties=fail_on == "near-tie")
     texts = TokenTexts.load(tokenizer)
     verdict = diff_traces(baseline, candidate, options)
@@ -141,7 +145,11 @@ def _print_notes(verdict: Verdict) -> None:
     if verdict.roots:
         for line in verdict.uncovered:
             out.print(f"  not judged       {escape(printable(line))}", highlight=False, soft_wrap=True)
-    out.print(f"  tolerance        {verdict.tolerance:g} ({verdict.tolerance_source})", highlight=False, soft_wrap=True)
+    out.print(
+        f"  tolerance        {verdict.tolerance:g} ({escape(printable(verdict.tolerance_source))})",
+        highlight=False,
+        soft_wrap=True,
+    )
     for drift in verdict.drift:
         out.print(
             f"  drift            {drift.field}: {drift.count} values, at most {drift.largest:.3g}", highlight=False

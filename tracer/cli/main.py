@@ -9,9 +9,11 @@ from importlib.metadata import EntryPoint, entry_points, version
 import click
 
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
+from specscope.tracer.text import printable
 
 GROUP = "specscope.commands"
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
 
 class LazyGroup(click.Group):
@@ -57,7 +59,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except SpecScopeError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         click.echo(f"error: {_missing_extra(error)}", err=True)
@@ -65,7 +67,11 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output is gone; say nothing more, not even at interpreter shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(EXIT_BROKEN_PIPE)
+    except (OSError, UnicodeEncodeError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"error: cannot write the output: {error}", err=True)
+        sys.exit(EXIT_USAGE)
 
 
 def _missing_extra(error: ModuleNotFoundError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -95,22 +96,22 @@ def draw_tree(record: Step, texts: TokenTexts) -> Tree:
     """The draft tree; the accepted path is bold with a tick, so that it is seen without colours too."""
     tree = record.tree
     assert tree is not None
-    path = set(record.accept.path) if record.accept is not None else set()
-    bonus = record.accept.bonus_slot if record.accept is not None else None
+    path = {0, *(record.accept.path if record.accept is not None else ())}
+    branches: dict[int, Tree] = {}
+    for slot, token in enumerate(tree.tokens):
+        text = escape(texts.shown(token))
+        label = f"[bold blue]✓ {text}[/]" if slot in path else text
+        label += f"{_prob(tree.logprobs, slot)} [dim]{slot}[/]"
+        if record.accept is not None and slot == record.accept.bonus_slot:
+            label += f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]"
+        parent = tree.parents[slot] if slot < len(tree.parents) else 0
+        above = branches.get(parent)
+        branches[slot] = Tree(label, guide_style="dim") if slot == 0 else (above or branches[0]).add(label)
+    return branches[0] if branches else Tree("an empty tree, without even a root")
 
-    def label(slot: int) -> str:
-        text = escape(texts.shown(tree.tokens[slot]))
-        prob = "" if tree.logprobs is None or slot == 0 else f" [dim]{2.718281828459045 ** tree.logprobs[slot]:.2f}[/]"
-        marked = f"[bold blue]✓ {text}[/]" if slot in path or slot == 0 else text
-        tail = (
-            f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]"
-            if (record.accept is not None and slot == bonus)
-            else ""
-        )
-        return f"{marked}{prob} [dim]{slot}[/]{tail}"
 
-    branches = {0: Tree(label(0), guide_style="dim")}
-    for slot in range(1, len(tree.tokens)):
-        parent = tree.parents[slot]
-        branches[slot] = branches[parent if 0 <= parent < slot else 0].add(label(slot))
-    return branches[0]
+def _prob(logprobs: list[float] | None, slot: int) -> str:
+    """The draft probability of a drafted node, where it was recorded and is one."""
+    if logprobs is None or slot == 0 or slot >= len(logprobs) or not logprobs[slot] <= 0:
+        return ""
+    return f" [dim]{math.exp(logprobs[slot]):.2f}[/]"

@@ -59,6 +59,7 @@ class _Side:
         self.output = [start.prefill.pending_token]
         self.previous: Step | None = None
         self.current: Step | None = None
+        self._emissions_known = True
         self.advance()
 
     def advance(self) -> None:
@@ -66,14 +67,19 @@ class _Side:
             self.previous = self.current
             if self.current.stop is not None:
                 self.output += self.current.stop.emitted[: self.current.stop.kept]
+            else:
+                self._emissions_known = False
         self.current = next(self._steps, None)
 
     @property
     def position(self) -> int | None:
-        """Committed length before the current step; None where the writer did not record it."""
+        """Committed length before the current step: what was emitted so far, less the pending token. Where an earlier
+        step did not record what it emitted, what this one says; None where it does not either."""
         step = self.current
         if step is None:
             return None
+        if self._emissions_known:
+            return self.base + len(self.output) - 1
         if step.commit is not None:
             return step.commit.committed_before
         return step.tensors.committed_length if step.tensors is not None else None

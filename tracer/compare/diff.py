@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from specscope.schemas import Step, TurnStart
-from specscope.schemas.verdict import Blame, Difference, Drift, Place, Root, Verdict
+from specscope.schemas.verdict import VERDICT_SCHEMA, Blame, Difference, Drift, Place, Root, Verdict
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.manifests import compare_manifests, is_teacher_only
 from specscope.tracer.compare.nodes import StepNodes
@@ -16,10 +16,13 @@ from specscope.tracer.compare.tolerance import BY_DTYPE, FloatJudge
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.invariants.base import Context
-from specscope.tracer.oracle import step_violations
+from specscope.tracer.oracle import check_trace, step_violations
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.text import printable
 
 TIES = ("exact-tie", "near-tie")
+COMPARED = ("tree", "tensors", "verify", "accept", "commit", "stop")
+MISSHAPEN = ("tensors.sizes", "verify.sizes")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class _Walk:
     judge: FloatJudge
     roots: list[Root] = field(default_factory=list)
     open: _Open | None = None
-    violations: dict[tuple[str, str], Blame] = field(default_factory=dict)
+    violations: list[Blame] = field(default_factory=list)
     num_steps: int = 0
     num_regrouped: int = 0
     num_inherited: int = 0
@@ -76,27 +79,32 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         walk = _Walk(FloatJudge(tolerance))
         turns = align_turns(a, b)
         walk.uncovered += _coverage(a, "baseline") + _coverage(b, "candidate")
+        walk.uncovered += _unrecorded(a, "baseline") + _unrecorded(b, "candidate")
         walk.uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
         walk.uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
         incomparable = proof.incomparable + _prompt_differences(a, b, turns.pairs)
         tokens_equal = True
         if not incomparable:
             for pair in turns.pairs:
+                explained = len(walk.roots)
                 _compare_turn(_Sides(a, b), pair, walk)
-                tokens_equal &= _outputs(a, pair.a) == _outputs(b, pair.b)
+                equal = _outputs(a, pair.a) == _outputs(b, pair.b)
+                if not equal and len(walk.roots) == explained and walk.open is None:
+                    name = f"{pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
+                    walk.uncovered.append(f"{name}: the outputs differ, and nothing that was recorded says where")
+                tokens_equal &= equal
+            walk.violations = [*_violations("a", baseline), *_violations("b", candidate)]
             if not turns.pairs:
                 walk.uncovered.append("no turn is in both traces")
             elif walk.num_steps == 0 and any(t.a.steps or t.b.steps for t in turns.pairs):
                 walk.uncovered.append("no pair of steps could be aligned")
-            if not tokens_equal and not walk.roots:
-                walk.uncovered.append("the outputs differ, and nothing that was recorded says where")
         kind, code = _conclude(walk, incomparable, options)
         return Verdict(
-            schema="specscope.verdict/1.0",
+            schema=VERDICT_SCHEMA,
             verdict=kind,
             exit_code=code,
-            baseline=str(baseline),
-            candidate=str(candidate),
+            baseline=printable(str(baseline)),
+            candidate=printable(str(candidate)),
             axis=proof.axis,
             incomparable=incomparable,
             uncovered=walk.uncovered,
@@ -109,8 +117,13 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
             tokens_equal=tokens_equal,
             drift=[Drift(field=f, count=int(n), largest=x) for f, (n, x) in sorted(walk.judge.drift.items())],
             roots=sorted(walk.roots, key=lambda r: r.difference.kind in TIES),
-            violations=list(walk.violations.values()),
+            violations=walk.violations,
         )
+
+
+def _end_reason(reader: TraceReader) -> str | None:
+    end = reader.run_end()
+    return None if end is None else end.reason
 
 
 def _coverage(reader: TraceReader, name: str) -> list[str]:
@@ -119,8 +132,22 @@ def _coverage(reader: TraceReader, name: str) -> list[str]:
         problems.append(f"the {name} is truncated: it has no run_end")
     if reader.index.torn_bytes:
         problems.append(f"the {name} ends in a torn record of {reader.index.torn_bytes} bytes")
+    problems += [f"the {name} was {reason}" for reason in {_end_reason(reader)} & {"failed", "interrupted"}]
     problems += [f"the {name} failed in phase {f.phase}: {f.error}: {f.message}" for f in reader.failures()]
     return problems
+
+
+def _unrecorded(reader: TraceReader, name: str) -> list[str]:
+    """What the writer says that it does not supply, of that which a diff lives on."""
+    given = {capability.split(".")[0] for capability in reader.manifest.capabilities}
+    missing = [section for section in COMPARED if section not in given]
+    return [f"the {name} does not record {', '.join(missing)}"] if missing else []
+
+
+def _violations(side: Literal["a", "b"], path: Path) -> list[Blame]:
+    """The oracle's first violation of each invariant, over the whole file."""
+    tallies = check_trace(path).invariants.values()
+    return [Blame(side=side, invariant=t.first.invariant, witness=t.first.witness) for t in tallies if t.first]
 
 
 def _prompt_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) -> list[str]:
@@ -144,6 +171,8 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
         walk.open = None
     if start_a.prompt_ids != start_b.prompt_ids:
         walk.num_inherited += max(len(turns.a.steps), len(turns.b.steps))
+        if walk.open is None:
+            walk.uncovered.append(f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}: the contexts differ")
         return
     if turns.a.prompt_turn > 0 and walk.open is not None and walk.open.is_tie:
         walk.open = None
@@ -151,13 +180,9 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
     for pair in align_steps(sides.a, sides.b, turns):
         walk.num_steps += 1
         walk.num_regrouped += pair.regrouped
-        blame = _blame(sides, pair, start_a, start_b)
-        for violated in blame:
-            walk.violations.setdefault((violated.side, violated.invariant), violated)
         if not pair.same_context:
             _inherit(walk)
             continue
-        found = compare_steps(_step_pair(sides, pair, walk.judge))
         place = Place(
             turn=turns.a.turn,
             prompt_id=turns.a.prompt_id,
@@ -166,7 +191,21 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
             step_a=pair.a.step,
             step_b=pair.b.step,
         )
-        _file(walk, place, found, blame)
+        blame = _blame(sides, pair, start_a, start_b)
+        if any(found.invariant in MISSHAPEN for found in blame):
+            walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
+            continue
+        _file(walk, place, compare_steps(_step_pair(sides, pair, walk.judge)), blame)
+    _note_unaligned(walk, turns, sides)
+
+
+def _note_unaligned(walk: _Walk, turns: TurnPair, sides: _Sides) -> None:
+    """Says where a step's place was not recorded, so that what follows it could not be aligned."""
+    for name, reader, turn in (("baseline", sides.a, turns.a), ("candidate", sides.b, turns.b)):
+        for step in reader.steps(turn):
+            if step.stop is None and step.commit is None and step.tensors is None:
+                walk.uncovered.append(f"{turn.prompt_id} step {step.step} of the {name} records no place")
+                return
 
 
 def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
@@ -180,6 +219,7 @@ def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
         nodes(pair.previous_b),
         judge,
         sides.trees_compared,
+        pair.regrouped > 0,
     )
 
 
@@ -188,9 +228,14 @@ def _compare_prefill(walk: _Walk, turns: TurnPair, a: TurnStart, b: TurnStart) -
     pa, pb = a.prefill, b.prefill
     if pa.pending_token == pb.pending_token:
         for x, y in zip(pa.top_logits, pb.top_logits, strict=False):
-            walk.judge.same("prefill.top_logits", x, y)
+            if not walk.judge.same("prefill.top_logits", x, y):
+                found = Difference(
+                    phase="verify", field="prefill.top_logits", a=str(x), b=str(y), kind="real", inputs_equal=True
+                )
+                _file(walk, _prefill_place(turns, a), [found], [])
+                return
         return
-    margins = [p.top_logits[0] - p.top_logits[-1] for p in (pa, pb)]
+    margins = [max(p.top_logits, default=0.0) - min(p.top_logits, default=0.0) for p in (pa, pb)]
     tie = max(margins) <= 2 * walk.judge.tolerance and {pa.pending_token, pb.pending_token} <= set(pa.top_tokens)
     difference = Difference(
         phase="verify",
@@ -202,15 +247,18 @@ def _compare_prefill(walk: _Walk, turns: TurnPair, a: TurnStart, b: TurnStart) -
         margin_a=margins[0],
         margin_b=margins[1],
     )
-    place = Place(
+    _file(walk, _prefill_place(turns, a), [difference], [])
+
+
+def _prefill_place(turns: TurnPair, start: TurnStart) -> Place:
+    return Place(
         turn=turns.a.turn,
         prompt_id=turns.a.prompt_id,
         prompt_turn=turns.a.prompt_turn,
-        position=len(a.prompt_ids),
+        position=len(start.prompt_ids),
         step_a=0,
         step_b=0,
     )
-    _file(walk, place, [difference], [])
 
 
 def _blame(sides: _Sides, pair: Aligned, start_a: TurnStart, start_b: TurnStart) -> list[Blame]:

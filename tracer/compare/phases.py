@@ -25,6 +25,7 @@ class StepPair:
     previous_b: StepNodes | None
     judge: FloatJudge
     trees_compared: bool  # off where one run drafts nothing
+    regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
 
     @property
     def common(self) -> list[PathKey]:
@@ -49,12 +50,11 @@ def _text(value: Any) -> str:
 def compare_steps(pair: StepPair) -> list[Difference]:
     """Every difference of the pair, in the order of the phases."""
     if not pair.trees_compared:
-        return list(_verify(pair, fed_equal=True))
+        return list(_verify(pair))
     found = list(_draft(pair))
-    found += _tree(pair, drafts_equal=not any(d.kind != "drift" for d in found))
-    tensors = list(_tensors(pair))
-    found += tensors
-    found += _verify(pair, fed_equal=True)
+    found += _tree(pair, drafts_equal=not found)
+    found += _tensors(pair)
+    found += _verify(pair)
     found += _accept(pair)
     found += _commit(pair)
     found += _stop(pair)
@@ -74,11 +74,12 @@ def _draft(pair: StepPair) -> Iterator[Difference]:
         ("kv_before", a.kv_before, b.kv_before),
         ("kv_after", a.kv_after, b.kv_after),
     )  # fmt: skip
-    for field, va, vb in discrete:
+    for field, va, vb in discrete if not pair.regrouped else discrete[-1:]:
         if va != vb:
             yield _difference("draft", field, va, vb, "structural", True)
             inputs_equal = False
-    for number, (na, nb) in enumerate(zip(a.inputs.hidden_norms or [], b.inputs.hidden_norms or [], strict=False)):
+    norms_a, norms_b = a.inputs.hidden_norms or [], b.inputs.hidden_norms or []
+    for number, (na, nb) in enumerate(zip(norms_a, norms_b, strict=False) if not pair.regrouped else ()):
         if not pair.judge.same("draft.inputs.hidden_norms", na, nb):
             yield _difference("draft", f"inputs.hidden_norms[{number}]", na, nb, "real", inputs_equal)
             inputs_equal = False
@@ -138,12 +139,14 @@ def _children(nodes: StepNodes, row: PathKey) -> dict[PathKey, float]:
 
 
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
-    """Whether what only one side chose lies, by its score, within the tolerance of the other's last."""
+    """Whether the sides swapped candidates one for one, each within the tolerance of the other side's last."""
+    if len(a - b) != len(b - a):
+        return False
     for ours, theirs, nodes, others in ((a, b, pair.a, pair.b), (b, a, pair.b, pair.a)):
         last = min((others.candidates.get(key, float("-inf")) for key in theirs), default=float("-inf"))
         for key in ours - theirs:
             score = others.candidates.get(key, nodes.candidates.get(key))
-            if score is None or abs(score - last) > pair.judge.tolerance * 4:
+            if score is None or not abs(score - last) <= pair.judge.tolerance * 4:
                 return False
     return True
 
@@ -166,8 +169,10 @@ def _tree(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
     if root_a != root_b:
         yield _difference("tree", "tokens[0]", root_a, root_b, "structural", True, ROOT)
     if keys_a != keys_b:
-        tie = _boundary_tie(pair, keys_a, keys_b)
-        yield _only_in("tree", "nodes", keys_a, keys_b, "near-tie" if tie else "structural", drafts_equal)
+        # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
+        sound = len(keys_a) == len(keys_b) and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
+        kind: DifferenceKind = "near-tie" if sound else "structural"
+        yield _only_in("tree", "nodes", keys_a, keys_b, kind, drafts_equal or not sound)
     for field in ("parents", "depths"):
         for key in pair.common:
             va = _shape(pair.a, field, key)
@@ -175,6 +180,16 @@ def _tree(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
             if va != vb:
                 yield _difference("tree", field, va, vb, "structural", drafts_equal, key)
                 return
+
+
+def _selection_sound(nodes: StepNodes, pair: StepPair) -> bool:
+    """Whether every node is a candidate, and no candidate left out is clearly better than the worst one kept."""
+    kept = set(nodes.keys) - {ROOT}
+    if not kept <= nodes.candidates.keys():
+        return False
+    worst = min((nodes.candidates[key] for key in kept), default=float("-inf"))
+    left_out = (score for key, score in nodes.candidates.items() if key not in kept)
+    return max(left_out, default=float("-inf")) <= worst + pair.judge.tolerance * 4
 
 
 def _shape(nodes: StepNodes, field: str, key: PathKey) -> Any:
@@ -242,7 +257,7 @@ def _fed_equal(pair: StepPair, key: PathKey) -> bool:
     return True
 
 
-def _verify(pair: StepPair, fed_equal: bool) -> Iterator[Difference]:
+def _verify(pair: StepPair) -> Iterator[Difference]:
     """The teacher's choice and its two best logits at every common node."""
     a, b = pair.a.step.verify, pair.b.step.verify
     if a is None or b is None:
@@ -251,7 +266,7 @@ def _verify(pair: StepPair, fed_equal: bool) -> Iterator[Difference]:
         sa, sb = pair.a.slots[key], pair.b.slots[key]
         if sa >= len(a.argmax) or sb >= len(b.argmax):
             continue
-        equal = fed_equal and (_fed_equal(pair, key) if pair.trees_compared else True)
+        equal = not pair.trees_compared or _fed_equal(pair, key)
         if (sa in a.nonfinite_slots) != (sb in b.nonfinite_slots):
             yield _difference(
                 "verify", "finite", sa not in a.nonfinite_slots, sb not in b.nonfinite_slots, "real", equal, key

@@ -65,6 +65,9 @@ def _prefix_unchanged(c: Context) -> str | None:
 
 def _drafter_length(c: Context) -> str | None:
     commit = _commit(c)
+    before = c.step.draft.kv_before if c.step.draft is not None else commit.drafter_before
+    if commit.drafter_before != before:
+        return f"the drafter held {commit.drafter_before} pairs, the draft phase says {before}"
     if commit.drafter_after == commit.committed_before:
         return None
     return f"the drafter holds {commit.drafter_after} pairs, wanted {commit.committed_before}, the committed length"

@@ -48,6 +48,8 @@ def _scores_finite(c: Context) -> str | None:
 
 def _pair_positions(c: Context) -> str | None:
     draft = _draft(c)
+    if draft.kv_after - draft.kv_before != len(draft.inputs.positions):
+        return f"{len(draft.inputs.positions)} pairs took the cache from {draft.kv_before} to {draft.kv_after}"
     wanted = list(range(draft.kv_before, draft.kv_after))
     problem = first_mismatch(draft.inputs.positions, wanted, "pair")
     if problem is not None:
@@ -99,6 +101,30 @@ def _nodes_proposed(c: Context) -> str | None:
     return None
 
 
+def _scores_add_up(c: Context) -> str | None:
+    tree = _tree(c)
+    logprobs, scores = tree.logprobs or [], tree.scores or []
+    if not len(logprobs) == len(scores) == len(tree.tokens):
+        return f"{len(logprobs)} log-probabilities and {len(scores)} scores for {len(tree.tokens)} slots"
+    for slot in range(1, len(scores)):
+        wanted = scores[tree.parents[slot]] + logprobs[slot]
+        if not abs(scores[slot] - wanted) <= 1e-4 * max(1.0, abs(wanted)):
+            return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"
+    return None
+
+
+def _verify_sizes(c: Context) -> str | None:
+    verify, slots = _verify(c), _tensors(c).num_slots
+    for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
+        values = getattr(verify, name)
+        if values is not None and len(values) != slots:
+            return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
+    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens, verify.top_logits, strict=True)):
+        if len(tokens) != 2 or len(logits) != 2:
+            return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits, wanted two"
+    return None if verify.dispatch else "no attention call was recorded"
+
+
 def _logits_finite(c: Context) -> str | None:
     slots = _verify(c).nonfinite_slots
     return f"slots {slots[:8]} have logits that are not finite" if slots else None
@@ -109,9 +135,9 @@ def _argmax_is_top(c: Context) -> str | None:
     for slot, (choice, tokens, logits) in enumerate(
         zip(verify.argmax, verify.top_tokens, verify.top_logits, strict=False)
     ):
-        ties = [t for t, v in zip(tokens, logits, strict=False) if v == logits[0]]
-        if choice not in ties:
-            return f"slot {slot}: argmax {choice}, but the best logit {logits[0]} is token {tokens[0]}'s"
+        best = max(logits)
+        if logits[0] != best or choice not in [t for t, v in zip(tokens, logits, strict=False) if v == best]:
+            return f"slot {slot}: argmax {choice}, but the best two are tokens {tokens} with logits {logits}"
     return None
 
 
@@ -187,6 +213,8 @@ def _emitted(c: Context) -> str | None:
 
 def _cut(c: Context) -> str | None:
     stop = _stop(c)
+    if c.previous is not None and c.previous.stop is not None and c.previous.stop.reason is not None:
+        return f"a step behind the one that ended the turn ({c.previous.stop.reason})"
     if not 1 <= stop.kept <= len(stop.emitted):
         return f"kept {stop.kept} of {len(stop.emitted)} tokens"
     eos = set(c.manifest.stop_rules.eos_token_ids)
@@ -208,7 +236,19 @@ DECISIONS: tuple[Invariant[Context], ...] = (
     Invariant(
         "tree.nodes-were-proposed", "every node is a candidate under its parent", _nodes_proposed, ("draft", "tree")
     ),
+    Invariant(
+        "tree.scores-add-up",
+        "a score is the parent's and the node's log-probability",
+        _scores_add_up,
+        ("tree.scores", "tree.logprobs"),
+    ),
     Invariant("tensors.prefix-visible", "every row sees the whole committed prefix", _prefix_visible, ("tensors",)),
+    Invariant(
+        "verify.sizes",
+        "verify has an entry a slot, two best tokens each, and calls",
+        _verify_sizes,
+        ("tensors", "verify"),
+    ),
     Invariant("verify.logits-finite", "every logit is finite before any clean-up", _logits_finite, ("verify",)),
     Invariant("verify.argmax-is-top", "the argmax has the best logit", _argmax_is_top, ("verify",)),
     Invariant(

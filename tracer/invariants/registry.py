@@ -24,6 +24,7 @@ def arrays_of(context: Context) -> TreeArrays | None:
         fed_tokens=tensors.token_ids,
         positions=tensors.positions,
         mask_rows=[int.from_bytes(bytes.fromhex(row), "little") for row in tensors.mask_rows],
+        prefix_visible=tensors.prefix_visible,
         index_tensors=tensors.index_tensors,
         committed_length=tensors.committed_length,
         num_slots=tensors.num_slots,

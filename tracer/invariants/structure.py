@@ -18,6 +18,7 @@ class TreeArrays:
     fed_tokens: list[int]
     positions: list[int]
     mask_rows: list[int]  # bit c of row r: r sees tree column c
+    prefix_visible: list[int]
     index_tensors: dict[str, list[int]]
     committed_length: int
     num_slots: int
@@ -34,10 +35,13 @@ def _sizes(t: TreeArrays) -> str | None:
     for name in ("tokens", "parents", "depths"):
         if len(getattr(t, name)) != t.num_slots:
             return f"{name}: got {len(getattr(t, name))} entries, wanted {t.num_slots}, the slots"
-    for name in ("fed_tokens", "positions", "mask_rows"):
+    for name in ("fed_tokens", "positions", "mask_rows", "prefix_visible"):
         if len(getattr(t, name)) != t.padded_slots:
             return f"{name}: got {len(getattr(t, name))} entries, wanted {t.padded_slots}, the padded slots"
-    return None if t.padded_slots >= t.num_slots >= 1 else f"{t.num_slots} slots in {t.padded_slots} padded slots"
+    if not t.padded_slots >= t.num_slots >= 1:
+        return f"{t.num_slots} slots in {t.padded_slots} padded slots"
+    wide = next((row for row, bits in enumerate(t.mask_rows) if bits.bit_length() > t.padded_slots + 7), None)
+    return None if wide is None else f"mask row {wide} has columns behind {t.padded_slots}, the padded slots"
 
 
 def _vocabulary(t: TreeArrays) -> str | None:
@@ -87,7 +91,7 @@ def _siblings(t: TreeArrays) -> str | None:
 def _reaches_root(t: TreeArrays) -> str | None:
     for s in range(1, t.num_slots):
         at: int | None = s
-        for _ in range(max(t.depths[s], 0)):
+        for _ in range(min(max(t.depths[s], 0), t.num_slots)):
             at = None if at is None else t.parent(at)
         if at != 0:
             return f"slot {s}: {t.depths[s]} steps up end at {at}, wanted the root"
@@ -164,8 +168,12 @@ def _fed_tokens(t: TreeArrays) -> str | None:
 
 _TREE = ("tree", "tensors")
 
+#: The other rules take this one for granted.
+SIZES: Invariant[TreeArrays] = Invariant(
+    "tensors.sizes", "tree lists have a row a slot, tensors a row a padded slot", _sizes, _TREE
+)
 STRUCTURE: tuple[Invariant[TreeArrays], ...] = (
-    Invariant("tensors.sizes", "tree lists have a row a slot, tensors a row a padded slot", _sizes, _TREE),
+    SIZES,
     Invariant("tree.tokens-in-vocabulary", "every token is an id of the teacher", _vocabulary, _TREE),
     Invariant("tree.parent-before-child", "parents lie in 0..slot - 1; the root is its own", _parents, _TREE),
     Invariant("tree.depth-follows-parent", "depth is the parent's plus one", _depths, _TREE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from specscope.schemas import Step, TurnEnd, TurnStart
@@ -20,6 +21,7 @@ class TurnTally:
     accepted_by_depth: list[int] = field(default_factory=list)
     complete: bool = True  # every step had what the sums need
     end: TurnEnd | None = None
+    last_reason: str | None = None  # of the last step's stop
 
     def __post_init__(self) -> None:
         self.output_ids.append(self.start.prefill.pending_token)
@@ -31,6 +33,7 @@ class TurnTally:
             self.complete = False
             return
         self.output_ids += step.stop.emitted[: step.stop.kept]
+        self.last_reason = step.stop.reason
         self.num_drafted += len(step.tree.tokens) - 1
         length = len(step.accept.path)
         self.num_accepted += length
@@ -54,10 +57,24 @@ def _metrics(t: TurnTally) -> str | None:
         got, wanted = getattr(end, name), getattr(t, name)
         if got != wanted:
             return f"{name}: got {got}, the steps give {wanted}"
+    if t.num_steps and end.reason in ("eos", "length", "stop_string") and end.reason != t.last_reason:
+        return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
+    return None
+
+
+def _prefill(t: TurnTally) -> str | None:
+    start, prefill = t.start, t.start.prefill
+    if not all(map(math.isfinite, prefill.top_logits)):
+        return f"the logits {prefill.top_logits} are not finite"
+    if not prefill.top_tokens or prefill.pending_token not in prefill.top_tokens[:2]:
+        return f"the pending token {prefill.pending_token} is not among the best, {prefill.top_tokens}"
+    if prefill.num_tokens != len(start.prompt_ids) - start.reused_length:
+        return f"{prefill.num_tokens} tokens were fed, {start.reused_length} of {len(start.prompt_ids)} were reused"
     return None
 
 
 TURNS: tuple[Invariant[TurnTally], ...] = (
     Invariant("turn.output-is-sum", "the output is the pending token and what each step kept", _output),
+    Invariant("turn.prefill", "the prompt was taken in, and the pending token is the teacher's", _prefill),
     Invariant("turn.metrics", "the turn's counts are those of its steps", _metrics),
 )
