@@ -58,7 +58,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page()
         with viewer("fused.jsonl") as address:
-            shoot(page, f"{address}/?page=step&turn=1&step=2", "step", "Draft tree", 900)
+            shoot(page, f"{address}/?page=step&turn=1&step=9", "step", "Draft tree", 900)
         with viewer("eager.jsonl", "fused-F16.jsonl") as address:
             shoot(page, address, "diff", "DIFFERENT", 960)
         browser.close()

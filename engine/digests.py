@@ -30,7 +30,7 @@ def digest_file(path: Path) -> str:
 def digest_rows(tensor: torch.Tensor) -> list[str]:
     """xxh3_64 over the bytes of ``tensor[i]``, for each i."""
     flat = tensor.detach().contiguous().view(tensor.shape[0], -1).view(torch.uint8).cpu().numpy()
-    return [xxhash.xxh3_64_hexdigest(row.data) for row in flat]
+    return [xxhash.xxh3_64_hexdigest(row) for row in flat]
 
 
 def digest_tensors(*tensors: torch.Tensor) -> str:

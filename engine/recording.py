@@ -10,8 +10,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import orjson
 import torch
 
 from specscope.engine.checks import index_tensors, pack_rows
@@ -90,10 +93,17 @@ class TurnLabel(NamedTuple):
 
 
 def floats(values: torch.Tensor) -> list[float]:
-    """``values`` with nine significant digits where they are float32 or narrower: enough to restore each bit."""
+    """``values`` (R,) with the fewest digits that restore each float32 exactly; float64 as it is.
+
+    orjson knows the shortest form of a float32, and takes a twentieth of the time of formatting one by one.
+    """
     if values.dtype == torch.float64:
         return [float(v) for v in values.tolist()]
-    return [float(f"{v:.9g}") for v in values.float().tolist()]
+    array = values.detach().float().cpu().numpy()
+    if not np.isfinite(array).all():
+        return [float(f"{v:.9g}") for v in array.tolist()]
+    shortest: list[float] = orjson.loads(orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY))
+    return shortest
 
 
 def two_by_two(values: list[float]) -> list[list[float]]:
@@ -280,6 +290,7 @@ class Recorder:
 def draft_section(draft: Draft) -> DraftSection:
     """What the drafter was fed and what it proposed, level by level."""
     features = draft.pairs.features
+    logprobs = iter(floats(torch.cat([level.logprobs.flatten() for level in draft.levels])) if draft.levels else ())
     return DraftSection(
         inputs=DraftInputs(
             source_rows=draft.pairs.source_rows,
@@ -295,7 +306,7 @@ def draft_section(draft: Draft) -> DraftSection:
                 frontier=level.frontier.tolist(),
                 positions=level.positions.tolist(),
                 tokens=level.tokens.flatten().tolist(),
-                logprobs=floats(level.logprobs.flatten()),
+                logprobs=list(islice(logprobs, level.logprobs.numel())),
                 finite=bool(level.all_finite),
             )
             for level in draft.levels
@@ -321,8 +332,8 @@ def tensors_section(tensors: TreeTensors, mask: torch.Tensor | None, digest: str
     if mask is None:
         rows, prefix = pack_rows(tensors.visible), [committed] * tensors.padded_slots
     else:
-        used = mask[0, 0] == 0
-        rows, prefix = pack_rows(used[:, committed:]), used[:, :committed].sum(dim=1).tolist()
+        used = (mask[0, 0] == 0).cpu()
+        rows, prefix = pack_rows(used[:, committed:]), used[:, :committed].numpy().sum(axis=1).tolist()
     return TensorsSection(
         committed_length=committed,
         num_slots=tensors.num_slots,
@@ -340,11 +351,11 @@ def verify_section(tensors: TreeTensors, verification: Verification, level: Trac
     """What the teacher said, a slot at a time."""
     logits = verification.logits[: tensors.num_slots]
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    top = wide.topk(2, dim=-1)
-    logsumexp = wide.logsumexp(dim=-1)
-    logprobs = wide - logsumexp[:, None]
-    best = logprobs.topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
-    entropy = torch.special.entr(logprobs.exp_()).sum(dim=-1)  # the log-probabilities are not needed any more
+    top, probs, nonfinite = wide.topk(2, dim=-1), wide.softmax(dim=-1), _nonfinite_rows(wide)
+    logsumexp = top.values[:, 0] - probs.gather(-1, top.indices[:, :1])[:, 0].log()
+    # H = lse - sum p x, in one pass; where a logit is infinite, 0 x inf must count as 0.
+    entropy = torch.special.entr(probs).sum(dim=-1) if nonfinite else logsumexp - torch.linalg.vecdot(probs, wide)
+    best = (wide - logsumexp[:, None]).topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
     used = verification.mask[0, 0, :, tensors.committed_length :] == 0
     return VerifySection(
         dispatch=dict(verification.dispatch),
@@ -353,7 +364,7 @@ def verify_section(tensors: TreeTensors, verification: Verification, level: Trac
         top_logits=two_by_two(floats(top.values.flatten())),
         logsumexp=floats(logsumexp),
         entropy=floats(entropy),
-        nonfinite_slots=_nonfinite_rows(wide),
+        nonfinite_slots=nonfinite,
         logits_digest=digest_tensors(logits),
         input_digest=digest_tensors(tensors.token_ids, tensors.position_ids, used),
         target_tokens=best.indices.tolist() if best else None,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 64
 FAULT = "F16"
+SHOWN_PROMPT = 3  # the others are decoded alike, and counted
 
 
 @click.command()
@@ -93,9 +94,9 @@ def _decode(
 
 def _print_runs(reports: dict[str, list[TurnReport]]) -> None:
     out = console()
-    first = reports["fused"][0]
-    out.print(f"[dim]{escape(printable(first.prompt_id))}[/] continues:", highlight=False)
-    out.print(f"[blue]{escape(printable(first.text or ''))}[/]", highlight=False)
+    shown = reports["fused"][SHOWN_PROMPT]
+    out.print(f"[dim]{escape(printable(shown.prompt_id))}[/] continues:", highlight=False)
+    out.print(f"[blue]{escape(printable(shown.text or ''))}[/]", highlight=False)
     table = Table(box=None, padding=(0, 3, 0, 0))
     for name in ("mode", "prompts", "tokens", "steps", "accepted length", "tokens per step", "tokens/s", "speed"):
         table.add_column(name, justify="left" if name == "mode" else "right")

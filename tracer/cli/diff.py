@@ -16,6 +16,7 @@ from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
+from specscope.tracer.reader import TraceReader
 from specscope.tracer.text import printable
 from specscope.tracer.tokens import TokenTexts
 
@@ -51,11 +52,21 @@ def diff(
     options = DiffOptions(tolerance, frozenset(allow), fail_on_ties=fail_on == "near-tie")
     texts = TokenTexts.load(tokenizer)
     verdict = diff_traces(baseline, candidate, options)
+    _learn_texts(texts, verdict, baseline)
     if form == "json":
         click.echo(verdict.model_dump_json(indent=2, by_alias=True, exclude_none=True))
     else:
         print_verdict(verdict, texts)
     sys.exit(verdict.exit_code)
+
+
+def _learn_texts(texts: TokenTexts, verdict: Verdict, baseline: Path) -> None:
+    """Takes in the token texts that the baseline recorded at the steps that the verdict speaks of."""
+    with TraceReader(baseline) as reader:
+        for root in verdict.roots[:SHOWN_ROOTS]:
+            entry = next(turn for turn in reader.turns if turn.turn == root.place.turn)
+            if root.place.step_a < len(entry.steps):
+                texts.learn(reader.step(entry, root.place.step_a))
 
 
 HEADLINES = {
