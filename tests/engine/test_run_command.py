@@ -86,7 +86,7 @@ MISTAKES = {
     "no head named": (["--prompt", "a", "--teacher", "TINY"], "give --drafter eagle3:PATH"),
     "wrong head": (["--prompt", "a", "--drafter", "eagle3:HEAD"], "fc.weight wants features of 3 x 32"),
     "long prompt": (["--prompt", "a b c " * 2000], "positions: shorten it"),
-    "no budget": (["--prompt", "a", "--budget", "0"], "got budget 0, wanted at least 1"),
+    "no budget": (["--prompt", "a", "--budget", "0"], "got budget 0, wanted 1 to 4096"),
     "no tokens": (["--prompt", "a", "--max-new-tokens", "0"], "got 0 new tokens, wanted at least 1"),
     "trace nowhere": (["--prompt", "a", "--trace", "no/folder/t.jsonl"], "does not exist"),
     "trace is a folder": (["--prompt", "a", "--trace", ".", "--overwrite"], "it is a folder"),

@@ -207,6 +207,8 @@ def _write_turn(writer: TraceWriter, turn: int, lengths: list[int], recipe: Reci
         assert step.stop is not None
         pending, committed = step.accept.bonus_token, step.commit.committed_after
         output += step.stop.emitted
+        if number == len(lengths) - 1:
+            step = step.model_copy(update={"stop": step.stop.model_copy(update={"reason": "length"})})
         writer.write(recipe.change(step.model_copy(update={"texts": recipe.texts})))
     end = TurnEnd(
         seq=writer.next_seq,
