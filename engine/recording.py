@@ -5,13 +5,10 @@ An observer: it reads what a step produced and changes nothing. What is large is
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -19,18 +16,15 @@ import torch
 
 from specscope.engine.checks import index_tensors, pack_rows
 from specscope.engine.digests import digest_tensors
-from specscope.engine.drafters.base import Draft, Drafter
+from specscope.engine.drafters.base import Draft
 from specscope.engine.generate import PhaseName, StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.side_files import SideFiles
-from specscope.engine.stopping import StopRules
-from specscope.engine.teacher import Teacher
 from specscope.engine.tree import DraftTree
 from specscope.engine.tree_tensors import TreeTensors
 from specscope.schemas import (
-    SCHEMA_VERSION,
     AcceptSection,
     CommitSection,
-    Device,
     DraftInputs,
     DraftLevel,
     DraftSection,
@@ -38,49 +32,19 @@ from specscope.schemas import (
     InvariantsSection,
     Manifest,
     Prefill,
-    Sampling,
     Step,
     StopSection,
     TensorsSection,
     TimingSection,
-    TreePolicy,
     TreeSection,
     TurnEnd,
     TurnStart,
     VerifySection,
     Visit,
 )
-from specscope.schemas import StopRules as StopRulesManifest
 from specscope.tracer.writer import TraceWriter
 
-TraceLevel = Literal["decisions", "scores", "tensors"]
 SCORES_TOP_K = 8
-
-CAPABILITIES = [
-    "draft",
-    "tree",
-    "tensors",
-    "verify",
-    "accept",
-    "commit",
-    "commit.source_checksums",
-    "commit.prefix_before",
-    "stop",
-    "invariants",
-    "timing",
-]
-
-
-class RunSettings(NamedTuple):
-    """What a run was asked for; goes into the manifest."""
-
-    mode: Literal["fused", "eager", "baseline"]
-    attention: str
-    dtype: str
-    seed: int
-    level: TraceLevel
-    rules: StopRules
-    fault: str | None
 
 
 class TurnLabel(NamedTuple):
@@ -95,7 +59,7 @@ class TurnLabel(NamedTuple):
 def floats(values: torch.Tensor) -> list[float]:
     """``values`` (R,) with the fewest digits that restore each float32 exactly; float64 as it is.
 
-    orjson knows the shortest form of a float32, and takes a twentieth of the time of formatting one by one.
+    orjson knows the shortest form of a float32, and is faster than formatting one by one.
     """
     if values.dtype == torch.float64:
         return [float(v) for v in values.tolist()]
@@ -109,50 +73,6 @@ def floats(values: torch.Tensor) -> list[float]:
 def two_by_two(values: list[float]) -> list[list[float]]:
     """``values`` in pairs."""
     return [values[i : i + 2] for i in range(0, len(values), 2)]
-
-
-def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter: Drafter) -> Manifest:
-    """Line 1 of the trace."""
-    device = teacher.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    policy = drafter.policy
-    return Manifest(
-        seq=0,
-        schema=str(SCHEMA_VERSION),
-        run_id=run_id,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        engine=f"specscope {version('specscope')}",
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-        },
-        mode=settings.mode,
-        attention=settings.attention,
-        dtype=settings.dtype,
-        device=Device(
-            backend=device.type, name=name, num_threads=torch.get_num_threads() if device.type == "cpu" else None
-        ),
-        teacher=teacher.manifest(),
-        drafter=drafter.manifest(),
-        tokenizer=teacher.tokenizer_manifest(),
-        tree_policy=TreePolicy(
-            kind="dynamic" if policy.kind == "dynamic" else "none",
-            depth=policy.depth,
-            top_k=policy.top_k,
-            budget=policy.budget,
-        ),
-        sampling=Sampling(rule="greedy"),
-        stop_rules=StopRulesManifest(
-            max_new_tokens=settings.rules.max_new_tokens,
-            eos_token_ids=settings.rules.eos_token_ids,
-            stop_strings=settings.rules.stop_strings,
-        ),
-        seed=settings.seed,
-        level=settings.level,
-        capabilities=CAPABILITIES,
-        fault=settings.fault,
-    )
 
 
 class Recorder:

@@ -15,7 +15,8 @@ from specscope.engine.assemble import ModelChoice, Models
 from specscope.engine.faults import inject
 from specscope.engine.generate import Phases, Session, TurnResult, check_turn, honest_phases
 from specscope.engine.prompts import Prompt
-from specscope.engine.recording import Recorder, RunSettings, TraceLevel, TurnLabel, build_manifest
+from specscope.engine.recording import Recorder, TurnLabel
+from specscope.engine.run_manifest import RunSettings, TraceLevel, build_manifest
 from specscope.engine.side_files import SideFiles, check_side_folder
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher

@@ -11,7 +11,7 @@ from support.tiny_models import POLICY
 
 from specscope.engine.assemble import ModelChoice, load_models
 from specscope.engine.prompts import Prompt
-from specscope.engine.recording import TraceLevel
+from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
 from specscope.engine.tree import TreePolicy
 from specscope.engine.tree_tensors import additive_mask

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from specscope.schemas import Manifest, Step, TurnStart
 
 Subject = TypeVar("Subject")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class Context:
     turn: TurnStart
     previous: Step | None  # None at the turn's first step
     step: Step
+
+
+def present(value: Value | None) -> Value:
+    """``value``, which the invariant's ``needs`` have made sure of."""
+    if value is None:
+        raise ValueError("a section that the invariant needs is missing")
+    return value
 
 
 def first_mismatch(got: list[int], wanted: list[int], unit: str) -> str | None:

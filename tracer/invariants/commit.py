@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from specscope.schemas import CommitSection
-from specscope.tracer.invariants.base import Context, Invariant, first_mismatch
-
-
-def _commit(c: Context) -> CommitSection:
-    assert c.step.commit is not None
-    return c.step.commit
+from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present
 
 
 def _length_equation(c: Context) -> str | None:
-    commit = _commit(c)
-    assert c.step.accept is not None
-    wanted = commit.committed_before + 1 + c.step.accept.accepted_length
+    commit = present(c.step.commit)
+    accepted = present(c.step.accept).accepted_length
+    wanted = commit.committed_before + 1 + accepted
     if commit.committed_after == wanted:
         return None
-    return (
-        f"committed after is {commit.committed_after}, wanted {wanted} = {commit.committed_before} + 1 + "
-        f"{c.step.accept.accepted_length}"
-    )
+    return f"committed after is {commit.committed_after}, wanted {wanted} = {commit.committed_before} + 1 + {accepted}"
 
 
 def _continues(c: Context) -> str | None:
-    commit = _commit(c)
+    commit = present(c.step.commit)
     if c.previous is None:
         wanted = len(c.turn.prompt_ids)
     elif c.previous.commit is not None:
@@ -37,18 +28,17 @@ def _continues(c: Context) -> str | None:
 
 
 def _sources(c: Context) -> str | None:
-    assert c.step.accept is not None
-    return first_mismatch(_commit(c).source_slots, [0, *c.step.accept.path], "source")
+    return first_mismatch(present(c.step.commit).source_slots, [0, *present(c.step.accept).path], "source")
 
 
 def _destinations(c: Context) -> str | None:
-    commit = _commit(c)
+    commit = present(c.step.commit)
     wanted = [commit.committed_before + i for i in range(len(commit.source_slots))]
     return first_mismatch(commit.destination_rows, wanted, "destination")
 
 
 def _content_moved(c: Context) -> str | None:
-    commit = _commit(c)
+    commit = present(c.step.commit)
     before, after = commit.source_checksums or [], commit.written_checksums or []
     for layer, (source, written) in enumerate(zip(before, after, strict=False)):
         if source != written:
@@ -57,14 +47,14 @@ def _content_moved(c: Context) -> str | None:
 
 
 def _prefix_unchanged(c: Context) -> str | None:
-    commit = _commit(c)
+    commit = present(c.step.commit)
     if commit.prefix_before == commit.prefix_after:
         return None
     return f"layer {commit.prefix_layer}: {commit.prefix_before} became {commit.prefix_after}"
 
 
 def _drafter_length(c: Context) -> str | None:
-    commit = _commit(c)
+    commit = present(c.step.commit)
     before = c.step.draft.kv_before if c.step.draft is not None else commit.drafter_before
     if commit.drafter_before != before:
         return f"the drafter held {commit.drafter_before} pairs, the draft phase says {before}"

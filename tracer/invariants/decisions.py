@@ -4,50 +4,19 @@ from __future__ import annotations
 
 import math
 
-from specscope.schemas import AcceptSection, DraftSection, StopSection, TensorsSection, TreeSection, VerifySection
-from specscope.tracer.invariants.base import Context, Invariant, first_mismatch
+from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present
 from specscope.tracer.walk import greedy_walk
 
 
-def _draft(c: Context) -> DraftSection:
-    assert c.step.draft is not None
-    return c.step.draft
-
-
-def _tree(c: Context) -> TreeSection:
-    assert c.step.tree is not None
-    return c.step.tree
-
-
-def _tensors(c: Context) -> TensorsSection:
-    assert c.step.tensors is not None
-    return c.step.tensors
-
-
-def _verify(c: Context) -> VerifySection:
-    assert c.step.verify is not None
-    return c.step.verify
-
-
-def _accept(c: Context) -> AcceptSection:
-    assert c.step.accept is not None
-    return c.step.accept
-
-
-def _stop(c: Context) -> StopSection:
-    assert c.step.stop is not None
-    return c.step.stop
-
-
 def _scores_finite(c: Context) -> str | None:
-    for number, level in enumerate(_draft(c).levels, start=1):
+    for number, level in enumerate(present(c.step.draft).levels, start=1):
         if not level.finite or not all(map(math.isfinite, level.logprobs)):
             return f"level {number}: a draft score is not finite"
     return None
 
 
 def _pair_positions(c: Context) -> str | None:
-    draft = _draft(c)
+    draft = present(c.step.draft)
     if draft.kv_after - draft.kv_before != len(draft.inputs.positions):
         return f"{len(draft.inputs.positions)} pairs took the cache from {draft.kv_before} to {draft.kv_after}"
     wanted = list(range(draft.kv_before, draft.kv_after))
@@ -62,7 +31,7 @@ def _pair_positions(c: Context) -> str | None:
 
 
 def _pair_tokens(c: Context) -> str | None:
-    inputs = _draft(c).inputs
+    inputs = present(c.step.draft).inputs
     if c.previous is None:
         first = c.turn.reused_length
         fed = [*c.turn.prompt_ids[first + 1 :], c.turn.prefill.pending_token]
@@ -72,7 +41,7 @@ def _pair_tokens(c: Context) -> str | None:
 
 
 def _source_rows(c: Context) -> str | None:
-    rows = _draft(c).inputs.source_rows
+    rows = present(c.step.draft).inputs.source_rows
     if c.previous is None:
         return first_mismatch(rows, list(range(len(rows))), "pair")
     path = c.previous.accept.path if c.previous.accept is not None else rows[1:]
@@ -80,7 +49,7 @@ def _source_rows(c: Context) -> str | None:
 
 
 def _nodes_proposed(c: Context) -> str | None:
-    levels = _draft(c).levels
+    levels = present(c.step.draft).levels
     candidates: dict[tuple[int | None, int], int] = {}  # (parent's number or None, token) -> number
     number = 0
     for level in levels:
@@ -89,7 +58,7 @@ def _nodes_proposed(c: Context) -> str | None:
         for at, token in enumerate(level.tokens):
             candidates.setdefault((rows[min(at // max(width, 1), len(rows) - 1)], token), number + at)
         number += len(level.tokens)
-    tree = _tree(c)
+    tree = present(c.step.tree)
     numbers: list[int | None] = [None]
     for slot in range(1, len(tree.tokens)):
         parent = tree.parents[slot]
@@ -102,7 +71,7 @@ def _nodes_proposed(c: Context) -> str | None:
 
 
 def _scores_add_up(c: Context) -> str | None:
-    tree = _tree(c)
+    tree = present(c.step.tree)
     logprobs, scores = tree.logprobs or [], tree.scores or []
     if not len(logprobs) == len(scores) == len(tree.tokens):
         return f"{len(logprobs)} log-probabilities and {len(scores)} scores for {len(tree.tokens)} slots"
@@ -114,7 +83,7 @@ def _scores_add_up(c: Context) -> str | None:
 
 
 def _verify_sizes(c: Context) -> str | None:
-    verify, slots = _verify(c), _tensors(c).num_slots
+    verify, slots = present(c.step.verify), present(c.step.tensors).num_slots
     for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
         values = getattr(verify, name)
         if values is not None and len(values) != slots:
@@ -126,12 +95,12 @@ def _verify_sizes(c: Context) -> str | None:
 
 
 def _logits_finite(c: Context) -> str | None:
-    slots = _verify(c).nonfinite_slots
+    slots = present(c.step.verify).nonfinite_slots
     return f"slots {slots[:8]} have logits that are not finite" if slots else None
 
 
 def _argmax_is_top(c: Context) -> str | None:
-    verify = _verify(c)
+    verify = present(c.step.verify)
     for slot, (choice, tokens, logits) in enumerate(
         zip(verify.argmax, verify.top_tokens, verify.top_logits, strict=False)
     ):
@@ -142,20 +111,20 @@ def _argmax_is_top(c: Context) -> str | None:
 
 
 def _input_digest(c: Context) -> str | None:
-    made, given = _tensors(c).input_digest, _verify(c).input_digest
+    made, given = present(c.step.tensors).input_digest, present(c.step.verify).input_digest
     return None if made == given else f"tensorize made {made}, the forward was given {given}"
 
 
 def _dispatch(c: Context) -> str | None:
     eager_asked = c.manifest.attention == "eager"
-    for name, calls in _verify(c).dispatch.items():
+    for name, calls in present(c.step.verify).dispatch.items():
         if (name == "eager") != eager_asked:
             return f"{calls} calls of {name}, asked for was {c.manifest.attention}"
     return None
 
 
 def _prefix_visible(c: Context) -> str | None:
-    tensors = _tensors(c)
+    tensors = present(c.step.tensors)
     for row, count in enumerate(tensors.prefix_visible):
         if count != tensors.committed_length:
             return f"row {row} sees {count} committed columns, wanted all {tensors.committed_length}"
@@ -163,14 +132,14 @@ def _prefix_visible(c: Context) -> str | None:
 
 
 def _walk(c: Context) -> str | None:
-    accept, tree = _accept(c), _tree(c)
-    walk = greedy_walk(tree.tokens, tree.parents, _verify(c).argmax)
+    accept, tree = present(c.step.accept), present(c.step.tree)
+    walk = greedy_walk(tree.tokens, tree.parents, present(c.step.verify).argmax)
     return None if accept.path == walk.path else f"got path {accept.path}, the walk gives {walk.path}"
 
 
 def _path_connected(c: Context) -> str | None:
-    tree, at = _tree(c), 0
-    for slot in _accept(c).path:
+    tree, at = present(c.step.tree), 0
+    for slot in present(c.step.accept).path:
         if not 0 < slot < len(tree.parents) or tree.parents[slot] != at:
             return f"slot {slot} on the path is no child of slot {at}"
         at = slot
@@ -178,14 +147,14 @@ def _path_connected(c: Context) -> str | None:
 
 
 def _accepted_length(c: Context) -> str | None:
-    accept = _accept(c)
+    accept = present(c.step.accept)
     if accept.accepted_length == len(accept.path):
         return None
     return f"got {accept.accepted_length}, the path has {len(accept.path)} slots"
 
 
 def _bonus(c: Context) -> str | None:
-    accept, argmax = _accept(c), _verify(c).argmax
+    accept, argmax = present(c.step.accept), present(c.step.verify).argmax
     last = accept.path[-1] if accept.path else 0
     if accept.bonus_slot != last:
         return f"read at slot {accept.bonus_slot}, wanted {last}, the last accepted"
@@ -195,7 +164,7 @@ def _bonus(c: Context) -> str | None:
 
 
 def _root_is_pending(c: Context) -> str | None:
-    root = _tree(c).tokens[0]
+    root = present(c.step.tree).tokens[0]
     if c.previous is None:
         wanted = c.turn.prefill.pending_token
     elif c.previous.accept is not None:
@@ -206,13 +175,13 @@ def _root_is_pending(c: Context) -> str | None:
 
 
 def _emitted(c: Context) -> str | None:
-    tree, accept = _tree(c), _accept(c)
+    tree, accept = present(c.step.tree), present(c.step.accept)
     wanted = [tree.tokens[s] for s in accept.path if 0 <= s < len(tree.tokens)] + [accept.bonus_token]
-    return first_mismatch(_stop(c).emitted, wanted, "token")
+    return first_mismatch(present(c.step.stop).emitted, wanted, "token")
 
 
 def _cut(c: Context) -> str | None:
-    stop = _stop(c)
+    stop = present(c.step.stop)
     if c.previous is not None and c.previous.stop is not None and c.previous.stop.reason is not None:
         return f"a step behind the one that ended the turn ({c.previous.stop.reason})"
     if not 1 <= stop.kept <= len(stop.emitted):

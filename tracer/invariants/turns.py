@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from specscope.schemas import Step, TurnEnd, TurnStart
-from specscope.tracer.invariants.base import Invariant, first_mismatch
+from specscope.tracer.invariants.base import Invariant, first_mismatch, present
 
 
 @dataclass
@@ -42,17 +42,12 @@ class TurnTally:
             self.accepted_by_depth[depth] += 1
 
 
-def _end(t: TurnTally) -> TurnEnd:
-    assert t.end is not None
-    return t.end
-
-
 def _output(t: TurnTally) -> str | None:
-    return first_mismatch(_end(t).output_ids, t.output_ids, "output token")
+    return first_mismatch(present(t.end).output_ids, t.output_ids, "output token")
 
 
 def _metrics(t: TurnTally) -> str | None:
-    end = _end(t)
+    end = present(t.end)
     for name in ("num_steps", "num_drafted", "num_accepted", "accepted_by_depth"):
         got, wanted = getattr(end, name), getattr(t, name)
         if got != wanted:
