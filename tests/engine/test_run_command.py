@@ -138,3 +138,16 @@ def test_an_interrupt_ends_the_trace_properly(tmp_path: Path) -> None:
         end = reader.turn_end(reader.turns[0])
         assert end is not None
         assert end.reason == "interrupted"
+
+
+@pytest.mark.slow
+def test_bfloat16_ties_are_told_from_a_fault(tmp_path: Path) -> None:
+    prompts = Path(__file__).parents[2] / "sample_traces" / "prompts.jsonl"
+    common = ("--prompts", prompts, "--max-new-tokens", "24", "--dtype", "bfloat16", "--device", "cpu")
+    for name, flags in (("eager", ("eager",)), ("fused", ("fused",)), ("broken", ("fused", "--inject", "F16"))):
+        assert specscope("run", *common, "--mode", *flags, "--trace", tmp_path / f"{name}.jsonl").code == 0
+    honest = specscope("diff", tmp_path / "eager.jsonl", tmp_path / "fused.jsonl")
+    assert honest.code == 0, honest.out
+    broken = specscope("diff", tmp_path / "eager.jsonl", tmp_path / "broken.jsonl", "--format", "json")
+    assert broken.code == 1
+    assert json.loads(broken.out)["roots"][0]["difference"]["field"] == "positions"

@@ -129,7 +129,7 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
         kind: DifferenceKind = "near-tie" if tie else "real"
         return _only_in("draft", f"{place}.tokens", set(children_a), set(children_b), kind, inputs_equal)
     for key, score in children_a.items():
-        if not pair.judge.same("draft.scores", score, children_b[key]):
+        if not pair.judge.same("draft.scores", score, children_b[key], num_terms=len(key)):
             return _difference("draft", f"{place}.logprobs", score, children_b[key], "real", inputs_equal, key)
     return None
 

@@ -19,13 +19,13 @@ class FloatJudge:
     tolerance: float
     drift: dict[str, list[float]] = field(default_factory=dict)  # field -> [count, largest]
 
-    def same(self, name: str, a: float, b: float) -> bool:
-        """Whether ``a`` and ``b`` differ by no more than the tolerance, relative above magnitude 16. Two equal
-        non-finite values are the same."""
+    def same(self, name: str, a: float, b: float, num_terms: int = 1) -> bool:
+        """Whether ``a`` and ``b`` differ by no more than the tolerance, relative above magnitude 16, for each of the
+        ``num_terms`` that were summed. Two equal non-finite values are the same."""
         if a == b or (math.isnan(a) and math.isnan(b)):
             return True
         gap = abs(a - b)
-        if not math.isfinite(gap) or gap > self.tolerance * max(1.0, max(abs(a), abs(b)) / 16):
+        if not math.isfinite(gap) or gap > self.tolerance * num_terms * max(1.0, max(abs(a), abs(b)) / 16):
             return False
         entry = self.drift.setdefault(name, [0, 0.0])
         entry[0] += 1
