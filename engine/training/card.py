@@ -22,7 +22,7 @@ trained by this project's own code. They continue Python source; they are for tr
 | seeds | {teacher_seed}, {ul_seed} | {head_seed} |
 | time | {teacher_seconds} s + {ul_seconds} s | {text_seconds} s writing its text + {head_seconds} s |
 
-Machine: {threads} threads of an {processor} CPU (device `{device}`), shared with other work: times are upper bounds.
+Machine: {threads} threads of an {processor} CPU (device `{device}`), shared with other work, which made it slower.
 
 **Data.** The Python {python} standard library's source (PSF licence), {train_files} files, {train_tokens:,} tokens; \
 {held_files} files, {held_tokens:,} tokens are held out, chosen by the hash of their name (`engine/training/corpus.py`).
