@@ -193,6 +193,24 @@ def test_a_head_of_another_teacher_is_refused_with_the_shapes(tmp_path: Path) ->
         tiny_models(teacher, head)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm_before_residual": True}, "sets norm_before_residual, which is not supported"),
+        ({"rope_scaling": {"type": "llama3"}}, "sets rope_scaling"),
+        ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": ["2", "4", "5"]}}, "wanted three integers"),
+    ],
+)
+def test_a_head_that_asks_for_more_is_refused(
+    head_folder: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    shutil.copy(head_folder / "model.safetensors", tmp_path)
+    config = json.loads((head_folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UsageError, match=message):
+        load_head(tmp_path, HIDDEN, VOCAB)
+
+
 def test_feature_layers_are_recorded_and_default_where_absent(head_folder: Path, tmp_path: Path) -> None:
     assert load_head(head_folder, HIDDEN, VOCAB).hidden_state_indices == (2, 4, 5)
     config = json.loads((head_folder / "config.json").read_text())

@@ -71,6 +71,9 @@ def test_an_existing_trace_is_kept_unless_told_otherwise(tmp_path: Path) -> None
     failed = specscope("run", "--prompt", "x = 1", "--trace", trace, "--overwrite", "--teacher", str(tmp_path / "none"))
     assert failed.code == 2
     assert trace.read_text() == "precious", "a run that never began replaces nothing"
+    for wrong in (("--max-new-tokens", "0"), ("--inject", "F99"), ("--stop", "")):
+        assert specscope("run", "--prompt", "x = 1", "--trace", trace, "--overwrite", *wrong).code == 2
+        assert trace.read_text() == "precious", wrong
     assert specscope("run", "--prompt", "x = 1", "--trace", trace, "--overwrite", "--max-new-tokens", "3").code == 0
     assert check_trace(trace).num_turns == 1
 
@@ -86,6 +89,8 @@ MISTAKES = {
     "no head named": (["--prompt", "a", "--teacher", "TINY"], "give --drafter eagle3:PATH"),
     "wrong head": (["--prompt", "a", "--drafter", "eagle3:HEAD"], "fc.weight wants features of 3 x 32"),
     "long prompt": (["--prompt", "a b c " * 2000], "positions: shorten it"),
+    "empty stop string": (["--prompt", "a", "--stop", ""], "got an empty stop string"),
+    "bytes for text": (["--prompt", "a\udcff"], "is no text"),
     "no budget": (["--prompt", "a", "--budget", "0"], "got budget 0, wanted 1 to 4096"),
     "no tokens": (["--prompt", "a", "--max-new-tokens", "0"], "got 0 new tokens, wanted at least 1"),
     "trace nowhere": (["--prompt", "a", "--trace", "no/folder/t.jsonl"], "does not exist"),
