@@ -110,3 +110,9 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
     ):
         assert wanted in names
     assert not [name for name in names if "test" in name.split("/")[1]]
+
+
+def test_the_viewer_loads_pandas_before_it_draws() -> None:
+    """A rerun's thread must not find it half imported by the one before."""
+    script = "import sys\nsys.argv = ['app.py']\nimport specscope.viewer.app\nassert 'pandas' in sys.modules"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True, cwd="/")

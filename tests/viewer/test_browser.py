@@ -62,6 +62,12 @@ def drawing(page: Page, words: str) -> None:
     expect(page.locator(f"svg[aria-label*='{words}']").first).to_be_visible(timeout=30_000)
 
 
+def ready(page: Page) -> None:
+    """Waits until keys are heard: Streamlit loads its buttons apart from the drawings, and may still be at work."""
+    expect(page.get_by_role("button", name="Next")).to_be_visible(timeout=30_000)
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(timeout=30_000)
+
+
 def test_the_viewer_in_a_browser(address: str, page: Page, record_property: Callable[[str, object], None]) -> None:
     outside: list[str] = []
     errors: list[str] = []
@@ -71,9 +77,10 @@ def test_the_viewer_in_a_browser(address: str, page: Page, record_property: Call
 
     page.goto(f"{address}/?page=step&trace=0&turn=0&step=0")
     drawing(page, "draft tree of step 0")
+    ready(page)
     page.keyboard.press("ArrowRight")
     drawing(page, "draft tree of step 1")
-    expect(page).to_have_url(re.compile("step=1"))
+    expect(page).to_have_url(re.compile("step=1"), timeout=30_000)
     page.keyboard.press("ArrowRight")
     drawing(page, "draft tree of step 2")
     page.keyboard.press("ArrowLeft")
@@ -95,6 +102,15 @@ def test_the_viewer_in_a_browser(address: str, page: Page, record_property: Call
     record_property("outside", json.dumps(outside))
     assert not outside
     assert not errors
+
+
+def test_a_step_asked_for_while_the_first_is_still_drawn(address: str, page: Page) -> None:
+    page.goto(f"{address}/?page=step&trace=0&turn=0&step=0")
+    page.get_by_role("button", name="Next").click(timeout=30_000)
+    expect(page).to_have_url(re.compile("step=1"), timeout=30_000)
+    ready(page)
+    drawing(page, "draft tree of step 1")
+    expect(page.locator("[data-testid=stException]")).to_have_count(0)
 
 
 def _is_local(url: str, address: str) -> bool:
