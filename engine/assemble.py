@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
+from specscope.engine.decoding import GREEDY
 from specscope.engine.drafters.base import Drafter, NoDrafter
+from specscope.engine.drafters.drawing import Drawing
 from specscope.engine.drafters.eagle3 import Eagle3Drafter
-from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, load_head
+from specscope.engine.drafters.eagle3_files import load_head
+from specscope.engine.sampling import SamplingRule
 from specscope.engine.teacher import Teacher, TeacherOptions
-from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_policy import TreePolicy
 from specscope.tracer.errors import UsageError
 
 Mode = Literal["fused", "eager", "baseline"]
+Attention = Literal["fused", "eager"]
 DEMO_MODELS = Path(__file__).parent / "demo_models"
 DTYPES = {
     "float32": torch.float32,
@@ -30,18 +35,20 @@ class ModelChoice:
     """What to load, in the command line's words."""
 
     teacher: str  # demo, a folder, or an id in the local cache
-    drafter: str  # eagle3, eagle3:PATH or none
+    drafter: str  # one of DRAFTERS, with :PATH where it has weights
     mode: Mode
     dtype: str
     device: str  # auto, cpu, cuda or npu
     policy: TreePolicy
+    rule: SamplingRule = GREEDY
+    baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
     allow_remote_code: bool = False
     allow_download: bool = False
 
     @property
-    def attention(self) -> str:
-        """The attention that the mode asks for; the baseline runs on the fused one."""
-        return "eager" if self.mode == "eager" else "fused"
+    def attention(self) -> Attention:
+        """The attention that the mode asks for."""
+        return self.baseline_attention if self.mode == "baseline" else self.mode
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,63 @@ def load_models(choice: ModelChoice) -> Models:
 
 
 def _load_drafter(choice: ModelChoice, teacher: Teacher, dtype: torch.dtype, device: torch.device) -> Drafter:
-    kind, _, path = choice.drafter.partition(":")
-    if choice.mode == "baseline" or choice.drafter == "none":
+    if choice.mode == "baseline":
         return NoDrafter()
-    if kind != "eagle3":
-        raise UsageError(f"got drafter {choice.drafter!r}, wanted eagle3, eagle3:PATH or none")
-    if not path and choice.teacher != "demo":
-        raise UsageError("the demo's head fits the demo's teacher alone: give --drafter eagle3:PATH, or none")
-    folder = Path(path) if path else DEMO_MODELS / "drafter"
-    if not folder.is_dir():
-        raise UsageError(f"no EAGLE-3 head at {folder}: give a folder with config.json and safetensors")
-    files = load_head(folder, teacher.hidden_size, teacher.vocab_size)
-    layers = files.hidden_state_indices or default_hidden_state_indices(teacher.num_layers)
-    if max(layers) > teacher.num_layers or min(layers) < 0:
-        raise UsageError(f"the head wants hidden states {layers}, the teacher has 0..{teacher.num_layers}")
-    return Eagle3Drafter(files, teacher.embedding, layers, choice.policy, choice.attention, dtype, device)
+    kind, _, path = choice.drafter.partition(":")
+    if kind not in DRAFTERS:
+        raise UsageError(
+            f"got drafter {choice.drafter!r}, wanted {', '.join(DRAFTERS)}, with :PATH where it has weights"
+        )
+    drawing = None
+    if choice.rule.draft == "sampled":
+        drawing = Drawing(choice.rule.temperature, teacher.vocab_size)
+        drawing.check(choice.policy)
+    return DRAFTERS[kind](_Parts(choice, teacher, path, dtype, device, drawing))
+
+
+class _Parts(NamedTuple):
+    """What a drafter is built from."""
+
+    choice: ModelChoice
+    teacher: Teacher
+    path: str  # behind the colon; empty where there is none
+    dtype: torch.dtype
+    device: torch.device
+    drawing: Drawing | None
+
+    def folder(self, name: str, what: str) -> Path:
+        """The folder named, or the demo's ``name`` for the demo's teacher.
+
+        Raises:
+            UsageError: where there is none.
+        """
+        kind = self.choice.drafter.partition(":")[0]
+        if not self.path and self.choice.teacher != "demo":
+            raise UsageError(f"the demo's {what} fits the demo's teacher alone: give --drafter {kind}:PATH, or none")
+        folder = Path(self.path) if self.path else DEMO_MODELS / name
+        if not folder.is_dir():
+            raise UsageError(f"no {what} at {folder}: give a folder with config.json and safetensors")
+        return folder
+
+
+def _eagle3(parts: _Parts) -> Drafter:
+    choice, teacher = parts.choice, parts.teacher
+    files = load_head(parts.folder("drafter", "EAGLE-3 head"), teacher.hidden_size, teacher.vocab_size)
+    return Eagle3Drafter(
+        files,
+        files.embedding(teacher.embedding),
+        files.feature_layers(teacher.num_layers),
+        choice.policy,
+        choice.attention,
+        parts.dtype,
+        parts.device,
+        parts.drawing,
+    )
+
+
+def _none(parts: _Parts) -> Drafter:
+    return NoDrafter()
+
+
+#: Drafters by the name that ``--drafter`` gives them.
+DRAFTERS: dict[str, Callable[[_Parts], Drafter]] = {"eagle3": _eagle3, "none": _none}

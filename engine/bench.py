@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from specscope.engine.assemble import Mode, ModelChoice, Models, load_models
-from specscope.engine.generate import TurnResult
+from specscope.engine.decoding import TurnResult
 from specscope.engine.prompts import Prompt
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
 
@@ -94,7 +94,7 @@ def _load(choice: ModelChoice, variant: Variant) -> Models:
 
 
 def _choice(choice: ModelChoice, variant: Variant) -> ModelChoice:
-    return ModelChoice(choice.teacher, choice.drafter, variant.mode, choice.dtype, choice.device, choice.policy)
+    return replace(choice, mode=variant.mode)
 
 
 def _decode(
@@ -103,7 +103,7 @@ def _decode(
     target = TraceTarget(trace, "decisions", overwrite=True, with_text=False) if trace else None
     request = RunRequest(_choice(choice, variant), [prompt], max_new_tokens, [], 0, target)
     writer = open_trace(request, models, warn=lambda _: None)
-    reports = list(run_turns(request, models, writer, TurnEvents(lambda *_: None, lambda _: None)))
+    reports = list(run_turns(request, models, writer, TurnEvents(lambda *_: None, lambda *_: None)))
     return reports[0].result
 
 

@@ -1,18 +1,43 @@
-"""The teacher's KV cache: one preallocated buffer, a committed prefix, and a tail that a step works in.
+"""The teacher's KV cache: one preallocated buffer; per row a committed prefix, and a tail that a step works in.
 
-Built on transformers' Cache interface, whose own ``crop`` changes meaning between releases. A forward appends its rows
-to the tail; ``commit_length`` keeps the tail's first rows, ``commit_path`` gathers chosen ones to the tail's front.
+Built on transformers' Cache interface, whose own ``crop`` changes meaning between releases. The working part is small:
+
+- ``branch`` gives the cache that a step's forwards write to (itself, or a copy: the strategy says);
+- a forward *extends* it: every row's keys and values go right behind its own prefix, into its tail;
+- ``commit_length`` keeps the tail's first rows, ``commit_paths`` chosen ones in a given order; both drop the others.
+
 The committed prefix is never written. All layers share one buffer, so that a commit is one gather and one write.
 
-Letters: L layers, B batch, G key-value heads, R rows, W head width.
+Letters: L layers, B rows of the batch, G key-value heads, C capacity, P positions of a forward, K positions kept,
+W head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Protocol
+
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-GROWTH_ROWS = 256
+GROWTH = 256
+
+
+class CommitStrategy(Protocol):
+    """How chosen rows of the tail become part of the prefix. All strategies leave the same bits."""
+
+    name: str
+
+    def branch(self, cache: TreeCache) -> TreeCache:
+        """The cache that a step's forwards write to."""
+
+    def keep(self, cache: TreeCache, branch: TreeCache, places: torch.Tensor) -> None:
+        """Moves what stands at ``places`` (B, K) of ``branch`` to right behind each row's prefix in ``cache``."""
+
+    def objection(self, cache: TreeCache, slots: list[list[int]]) -> str | None:
+        """Why these tail slots cannot be committed this way; None where they can."""
 
 
 class TreeCacheLayer(CacheLayerMixin):
@@ -24,7 +49,7 @@ class TreeCacheLayer(CacheLayerMixin):
         super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         self._cache = cache
         self._number = number
-        self.length = 0  # rows in use: the committed ones and the tail
+        self.tail_length = 0  # positions behind the prefix, the same in every active row
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing to do: the cache allocates for all layers at the first update."""
@@ -32,21 +57,18 @@ class TreeCacheLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends rows (B, G, R, W) and returns all rows in use, as views."""
-        end = self.length + key_states.shape[-2]
-        pair = self._cache.storage(key_states, end)[self._number]  # (2, B, G, capacity, W)
-        pair[0, :, :, self.length : end] = key_states
-        pair[1, :, :, self.length : end] = value_states
-        self.length = end
-        return pair[0, :, :, :end], pair[1, :, :, :end]
+        """Appends (B, G, P, W) behind each active row and returns all positions up to the longest row's end."""
+        keys, values = self._cache.append(self._number, self.tail_length, key_states, value_states)
+        self.tail_length += key_states.shape[-2]
+        return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Key length and offset of a forward with ``query_length`` rows."""
-        return self.length + query_length, 0
+        """Key length and offset of a forward with ``query_length`` positions."""
+        return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Rows in use."""
-        return self.length
+        """Positions in use by the longest active row."""
+        return max(self._cache.active_lengths) + self.tail_length
 
     def get_max_length(self) -> int:
         """No maximum (transformers says it with -1)."""
@@ -54,92 +76,272 @@ class TreeCacheLayer(CacheLayerMixin):
 
 
 class TreeCache(Cache):
-    """All layers, with one committed length."""
+    """All layers, with a committed length a row."""
 
-    strategy = "in-place"
-
-    def __init__(self, num_layers: int, capacity: int) -> None:
+    def __init__(
+        self, num_layers: int, capacity: int, num_rows: int = 1, strategy: CommitStrategy | None = None
+    ) -> None:
         self._layers = [TreeCacheLayer(self, number) for number in range(num_layers)]
         super().__init__(layers=list(self._layers))
         self._capacity = capacity
-        self._buffer: torch.Tensor | None = None  # (L, 2, B, G, capacity, W): keys, values
-        self.committed_length = 0
+        self._buffer: torch.Tensor | None = None  # (L, 2, B, G, C, W): keys, values
+        self.committed_lengths = [0] * num_rows
+        self._active = slice(0, num_rows)
+        self._places: tuple[tuple[int, ...], torch.Tensor] | None = None  # of the last ragged append
+        self.strategy: CommitStrategy = strategy or InPlace()
 
-    def storage(self, like: torch.Tensor, rows: int) -> torch.Tensor:
-        """The buffer with room for ``rows``; allocated in the shape of ``like`` (B, G, R, W) at the first call.
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch."""
+        return len(self.committed_lengths)
+
+    @property
+    def active_lengths(self) -> list[int]:
+        """Committed lengths of the rows that a forward runs over."""
+        return self.committed_lengths[self._active]
+
+    @property
+    def tail_length(self) -> int:
+        """Positions behind the committed prefix of the active rows."""
+        return self._layers[0].tail_length
+
+    @property
+    def layer_tails(self) -> list[int]:
+        """The same, layer by layer; they differ only while some layers have run ahead."""
+        return [layer.tail_length for layer in self._layers]
+
+    @contextmanager
+    def only(self, row: int) -> Iterator[None]:
+        """Inside, forwards run over ``row`` alone."""
+        before, self._active = self._active, slice(row, row + 1)
+        try:
+            yield
+        finally:
+            self._active = before
+
+    def append(
+        self, layer: int, tail: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes (B, G, P, W) of one layer behind each active row's prefix and ``tail`` positions more."""
+        starts = [length + tail for length in self.active_lengths]
+        added, end = keys.shape[-2], max(starts) + keys.shape[-2]
+        pair = self._storage(keys, end)[layer][:, self._active]  # (2, B, G, C, W)
+        if min(starts) == max(starts):
+            pair[0, :, :, starts[0] : end] = keys
+            pair[1, :, :, starts[0] : end] = values
+        else:
+            places = self._ragged(starts, added, keys.device)[:, None, :, None].expand_as(keys)
+            pair[0].scatter_(2, places, keys)
+            pair[1].scatter_(2, places, values)
+        return pair[0, :, :, :end], pair[1, :, :, :end]
+
+    def _ragged(self, starts: list[int], added: int, device: torch.device) -> torch.Tensor:
+        """(B, P) where each row's new positions go; kept for the layers that follow."""
+        key = (*starts, added)
+        if self._places is None or self._places[0] != key:
+            first = torch.tensor(starts, device=device)[:, None]
+            self._places = (key, first + torch.arange(added, device=device))
+        return self._places[1]
+
+    def _storage(self, like: torch.Tensor, length: int) -> torch.Tensor:
+        """The buffer with room for ``length`` positions; allocated in the shape of ``like`` (B, G, P, W) at first.
 
         Raises:
             ValueError: where a layer's heads are not those of the first.
         """
-        batch, heads, _, width = like.shape
-        if self._buffer is not None and self._buffer.shape[2:4] + self._buffer.shape[5:] != (batch, heads, width):
+        _, heads, _, width = like.shape
+        if self._buffer is not None and (self._buffer.shape[3], self._buffer.shape[5]) != (heads, width):
             raise ValueError(f"got keys of shape {tuple(like.shape)}, wanted every layer's like the first one's")
-        if self._buffer is None or rows > self._buffer.shape[4]:
-            self._capacity = max(rows, self._capacity if self._buffer is None else self._capacity + GROWTH_ROWS)
-            grown = like.new_zeros(len(self._layers), 2, batch, heads, self._capacity, width)
+        if self._buffer is None or length > self._buffer.shape[4]:
+            self._capacity = max(length, self._capacity if self._buffer is None else self._capacity + GROWTH)
+            grown = like.new_zeros(len(self._layers), 2, self.num_rows, heads, self._capacity, width)
             if self._buffer is not None:
-                grown[..., : self._buffer.shape[4], :] = self._buffer
+                grown[:, :, :, :, : self._buffer.shape[4]] = self._buffer[:, :, : self.num_rows]
             self._buffer = grown
         return self._buffer
 
     @property
-    def tail_length(self) -> int:
-        """Rows behind the committed prefix."""
-        return self._layers[0].length - self.committed_length
-
-    def gather(self, rows: list[int]) -> torch.Tensor:
-        """A copy (L, 2, B, G, R, W) of the given absolute rows: keys, values."""
-        buffer = self._filled()
-        return buffer.index_select(4, torch.tensor(rows, device=buffer.device))
-
-    def prefix(self, layer: int, length: int) -> torch.Tensor:
-        """The first ``length`` rows of one layer, as a view (2, B, G, R, W)."""
-        return self._filled()[layer, ..., :length, :]
-
-    def truncate(self, length: int) -> None:
-        """Keeps the first ``length`` committed rows and drops all behind them.
+    def buffer(self) -> torch.Tensor:
+        """(L, 2, B, G, C, W), as a view.
 
         Raises:
-            ValueError: where fewer than ``length`` rows are committed.
+            ValueError: where no forward has filled it yet.
         """
-        if not 0 <= length <= self.committed_length:
-            raise ValueError(f"got length {length}, wanted 0 to {self.committed_length}, the committed length")
-        self._set_length(length)
+        if self._buffer is None:
+            raise ValueError("the cache is empty: no forward has filled it yet")
+        return self._buffer[:, :, : self.num_rows]
 
-    def commit_length(self, num_rows: int) -> None:
-        """Commits the first ``num_rows`` rows of the tail as they lie, and drops the others.
+    def replace_buffer(self, buffer: torch.Tensor) -> None:
+        """Takes ``buffer``, of the same shape, instead of its own."""
+        self._buffer = buffer
+
+    def grow_like(self, other: TreeCache) -> None:
+        """Takes on the capacity of ``other``, of the same shape else, if that is larger."""
+        if other.buffer.shape[4] > (0 if self._buffer is None else self._buffer.shape[4]):
+            self._storage(other.buffer[0, 0], other.buffer.shape[4])
+
+    def copy(self) -> TreeCache:
+        """A cache of its own with the same content, tail included."""
+        twin = TreeCache(len(self._layers), self._capacity, self.num_rows, self.strategy)
+        twin.committed_lengths = list(self.committed_lengths)
+        twin._active = self._active
+        twin._buffer = None if self._buffer is None else self._buffer.clone()
+        for layer, own in zip(twin._layers, self._layers, strict=True):
+            layer.tail_length = own.tail_length
+        return twin
+
+    def at(self, row: int, places: list[int]) -> torch.Tensor:
+        """A copy (L, 2, G, K, W) of the given absolute positions of one row: keys, values."""
+        return self.buffer[:, :, row].index_select(3, torch.tensor(places, device=self.buffer.device))
+
+    def prefix(self, layer: int, row: int, length: int) -> torch.Tensor:
+        """The first ``length`` positions of one layer and row, as a view (2, G, length, W)."""
+        return self.buffer[layer, :, row, :, :length]
+
+    def branch(self) -> TreeCache:
+        """The cache that a step's forwards write to, as the strategy wants it; pass it back to the commit."""
+        return self.strategy.branch(self)
+
+    def truncate(self, row: int, length: int) -> None:
+        """Keeps the first ``length`` committed positions of ``row``.
+
+        Raises:
+            ValueError: where fewer are committed.
+        """
+        if not 0 <= length <= self.committed_lengths[row]:
+            raise ValueError(f"got length {length}, wanted 0 to {self.committed_lengths[row]}, the committed length")
+        self.committed_lengths[row] = length
+
+    def arrange_tail(self, num_layers: int, places: torch.Tensor) -> None:
+        """Makes the tail of the first ``num_layers`` layers what stands at its ``places`` (B, K), in that order; the
+        rest of it is dropped. For layers that were fed out of the order of the slots."""
+        share = self.buffer[:num_layers]
+        behind = torch.tensor(self.committed_lengths, device=places.device)[:, None]
+        put_behind(share, self.committed_lengths, gather_places(share, places + behind))
+        for layer in self._layers[:num_layers]:
+            layer.tail_length = places.shape[1]
+
+    def drop_tail(self) -> None:
+        """Drops what is behind the committed prefixes."""
+        for layer in self._layers:
+            layer.tail_length = 0
+
+    def commit_length(self, counts: list[int]) -> None:
+        """Commits the first ``counts`` positions of each active row's tail as they lie, and drops the others.
 
         Raises:
             ValueError: where the tail is shorter.
         """
-        if not 0 <= num_rows <= self.tail_length:
-            raise ValueError(f"got {num_rows} rows to commit, wanted 0 to {self.tail_length}, the tail's length")
-        self._set_length(self.committed_length + num_rows)
+        if not all(0 <= count <= self.tail_length for count in counts):
+            raise ValueError(f"got {counts} positions to commit, wanted 0 to {self.tail_length}, the tail's length")
+        self.committed_lengths[self._active] = [n + c for n, c in zip(self.active_lengths, counts, strict=True)]
+        self.drop_tail()
 
-    def commit_path(self, slots: list[int]) -> list[int]:
-        """Moves the tail's rows ``slots``, in that order, to its front, commits them and drops the others.
+    def commit_paths(self, branch: TreeCache, slots: list[list[int]]) -> str | None:
+        """Commits the tail positions ``slots`` of each row of ``branch``, in that order, and drops the others.
+
+        Where the strategy cannot take them as they are, everything is reordered instead.
 
         Returns:
-            The absolute rows that they were written to.
+            Why it fell back; None where it did not.
 
         Raises:
             ValueError: where a slot is not in the tail.
         """
-        if any(not 0 <= slot < self.tail_length for slot in slots):
-            raise ValueError(f"got slots {slots}, wanted each in 0..{self.tail_length - 1}, the tail")
-        start = self.committed_length
-        if slots != list(range(len(slots))):
-            # Sources and destinations overlap: gather a copy first.
-            self._filled()[..., start : start + len(slots), :] = self.gather([start + slot for slot in slots])
-        self._set_length(start + len(slots))
-        return list(range(start, start + len(slots)))
+        tail = branch.tail_length
+        for path in slots:
+            if any(not 0 <= slot < tail for slot in path):
+                raise ValueError(f"got slots {path}, wanted each in 0..{tail - 1}, the tail")
+        objection = self.strategy.objection(branch, slots)
+        strategy = self.strategy if objection is None else FullReorder()
+        # A row that keeps less is filled up with its first slot: that lands behind its end, where nothing counts.
+        most = max(map(len, slots))
+        filled = [[*path, *[0] * (most - len(path))] for path in slots]
+        device = branch.buffer.device
+        places = torch.tensor(filled, device=device) + torch.tensor(self.committed_lengths, device=device)[:, None]
+        strategy.keep(self, branch, places)
+        self.committed_lengths = [n + len(path) for n, path in zip(self.committed_lengths, slots, strict=True)]
+        self.drop_tail()
+        return objection
 
-    def _filled(self) -> torch.Tensor:
-        if self._buffer is None:
-            raise ValueError("the cache is empty: no forward has filled it yet")
-        return self._buffer
+    def drop_row(self, row: int) -> None:
+        """Ends ``row``: the last row takes its number."""
+        last = self.num_rows - 1
+        if row != last and self._buffer is not None:
+            length = self.committed_lengths[last]
+            self._buffer[:, :, row, :, :length] = self._buffer[:, :, last, :, :length]
+        self.committed_lengths[row] = self.committed_lengths[last]
+        self.committed_lengths.pop()
+        self._active = slice(0, last)
+        self._places = None
 
-    def _set_length(self, length: int) -> None:
-        self.committed_length = length
-        for layer in self._layers:
-            layer.length = length
+
+def gather_places(buffer: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """A copy (L, 2, B, G, K, W) of what stands at ``places`` (B, K) of ``buffer`` (L, 2, B, G, C, W)."""
+    if len(places) == 1:
+        return buffer.index_select(4, places[0])
+    layers, two, rows, heads, _, width = buffer.shape
+    index = places[None, None, :, None, :, None].expand(layers, two, rows, heads, -1, width)
+    return buffer.gather(4, index)
+
+
+def put_behind(buffer: torch.Tensor, lengths: list[int], kept: torch.Tensor) -> None:
+    """Writes ``kept`` (L, 2, B, G, K, W) into ``buffer``, right behind each row's ``lengths``."""
+    count = kept.shape[4]
+    if min(lengths) == max(lengths):
+        buffer[:, :, :, :, lengths[0] : lengths[0] + count] = kept
+        return
+    starts = torch.tensor(lengths, device=buffer.device)[:, None] + torch.arange(count, device=buffer.device)
+    buffer.scatter_(4, starts[None, None, :, None, :, None].expand_as(kept), kept)
+
+
+class InPlace:
+    """Gathers the chosen positions and writes them to the tail's front; the prefix is not touched."""
+
+    name = "in-place"
+
+    def branch(self, cache: TreeCache) -> TreeCache:
+        """The cache itself."""
+        return cache
+
+    def keep(self, cache: TreeCache, branch: TreeCache, places: torch.Tensor) -> None:
+        """One gather and one write, of the kept positions alone. They overlap, so a copy is gathered first."""
+        put_behind(cache.buffer, cache.committed_lengths, gather_places(branch.buffer, places))
+
+    def objection(self, cache: TreeCache, slots: list[list[int]]) -> str | None:
+        """It wants the root first and every slot behind the one before, in layers that are all as long."""
+        return ascending_objection(cache, slots)
+
+
+class FullReorder:
+    """Gathers every position that is kept, prefix and path, into a new buffer. Takes any order; the slowest."""
+
+    name = "full-reorder"
+
+    def branch(self, cache: TreeCache) -> TreeCache:
+        """The cache itself."""
+        return cache
+
+    def keep(self, cache: TreeCache, branch: TreeCache, places: torch.Tensor) -> None:
+        """An index of the whole kept sequence, row by row; what lies behind a row's end is of no account."""
+        source, lengths = branch.buffer, cache.committed_lengths
+        device, count = source.device, places.shape[1]
+        index = torch.arange(max(lengths) + count, device=device).repeat(len(lengths), 1)
+        starts = torch.tensor(lengths, device=device)[:, None] + torch.arange(count, device=device)
+        index.scatter_(1, starts, places)
+        reordered = torch.zeros_like(source)
+        reordered[:, :, :, :, : index.shape[1]] = gather_places(source, index)
+        cache.replace_buffer(reordered)
+
+    def objection(self, cache: TreeCache, slots: list[list[int]]) -> str | None:
+        """None, ever."""
+        return None
+
+
+def ascending_objection(cache: TreeCache, slots: list[list[int]]) -> str | None:
+    """Why a fast commit of ``slots`` is not to be trusted: parents precede children in every sound tree."""
+    for row, path in enumerate(slots):
+        if path[:1] != [0] or any(a >= b for a, b in pairwise(path)):
+            return f"row {row}: slots {path} do not ascend from the root"
+    tails = set(cache.layer_tails)
+    return None if len(tails) == 1 else f"the layers' tails differ: {sorted(tails)}"

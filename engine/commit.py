@@ -1,4 +1,4 @@
-"""Phase commit: the accepted rows become part of the committed prefix, and, where asked, the proof that they did."""
+"""Phase commit: the accepted slots become part of the committed prefix, and, where asked, the proof that they did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from specscope.engine.digests import digest_rows, digest_tensors
 
 @dataclass(frozen=True)
 class CommitContent:
-    """Checksums around a commit. Moving rows changes no bit of them, whatever the device's arithmetic."""
+    """Checksums around a row's commit. Moving positions changes no bit of them, whatever the device's arithmetic."""
 
     source_checksums: list[str]  # per layer, before the move
     written_checksums: list[str]  # per layer, after it
@@ -21,9 +21,10 @@ class CommitContent:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit did."""
+    """What a commit did to one row."""
 
-    strategy: str
+    strategy: str  # what was done
+    fallback: str | None  # why that is not what was asked for
     committed_before: int
     committed_after: int
     source_slots: list[int]
@@ -31,29 +32,37 @@ class Commit:
     content: CommitContent | None  # None without an observer
 
 
-def commit_step(cache: TreeCache, slots: list[int], checked_layer: int | None) -> Commit:
-    """Commits the tail's rows ``slots``; checksums them, and ``checked_layer``'s prefix, unless that is None."""
-    before = cache.committed_length
-    if checked_layer is None:
-        rows = cache.commit_path(slots)
-        return Commit(cache.strategy, before, cache.committed_length, slots, rows, None)
-    sources = _row_checksums(cache, [before + slot for slot in slots])
-    prefix_before = _prefix_checksum(cache, checked_layer, before)
-    rows = cache.commit_path(slots)
-    content = CommitContent(
-        sources,
-        _row_checksums(cache, rows),
-        checked_layer,
-        prefix_before,
-        _prefix_checksum(cache, checked_layer, before),
-    )
-    return Commit(cache.strategy, before, cache.committed_length, slots, rows, content)
+def commit_step(
+    cache: TreeCache, branch: TreeCache, slots: list[list[int]], checked_layers: list[int | None]
+) -> list[Commit]:
+    """Commits the tail positions ``slots`` of each row of ``branch``.
+
+    Where a row's ``checked_layers`` is not None, its sources and that layer's prefix are checksummed around it.
+    """
+    before = list(cache.committed_lengths)
+    sources = [
+        None
+        if layer is None
+        else (_checksums(branch, row, [n + slot for slot in path]), _prefix_checksum(branch, layer, row, n))
+        for row, (path, layer, n) in enumerate(zip(slots, checked_layers, before, strict=True))
+    ]
+    fallback = cache.commit_paths(branch, slots)
+    name = cache.strategy.name if fallback is None else "full-reorder"
+    commits = []
+    for row, (path, layer, first, source) in enumerate(zip(slots, checked_layers, before, sources, strict=True)):
+        places = list(range(first, first + len(path)))
+        content = None
+        if layer is not None and source is not None:
+            written = _checksums(cache, row, places)
+            content = CommitContent(source[0], written, layer, source[1], _prefix_checksum(cache, layer, row, first))
+        commits.append(Commit(name, fallback, first, cache.committed_lengths[row], path, places, content))
+    return commits
 
 
-def _row_checksums(cache: TreeCache, rows: list[int]) -> list[str]:
-    """A digest a layer of keys and values of ``rows``."""
-    return digest_rows(cache.gather(rows))
+def _checksums(cache: TreeCache, row: int, places: list[int]) -> list[str]:
+    """A digest a layer of keys and values at ``places``."""
+    return digest_rows(cache.at(row, places))
 
 
-def _prefix_checksum(cache: TreeCache, layer: int, length: int) -> str:
-    return digest_tensors(cache.prefix(layer, length))
+def _prefix_checksum(cache: TreeCache, layer: int, row: int, length: int) -> str:
+    return digest_tensors(cache.prefix(layer, row, length))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from specscope.engine.decoding import Phases
 from specscope.engine.drafters.base import Draft
-from specscope.engine.generate import Phases
 from specscope.engine.tree_tensors import TreeTensors
 from specscope.tracer.errors import UsageError
 
@@ -23,20 +23,20 @@ class Fault(NamedTuple):
 
 
 def _positions_by_slot(phases: Phases) -> Phases:
-    def tensorize(draft: Draft, committed_length: int, depth: int) -> TreeTensors:
-        tensors = phases.tensorize(draft, committed_length, depth)
-        slots = torch.arange(tensors.padded_slots, device=tensors.position_ids.device)
-        return replace(tensors, position_ids=committed_length + slots)
+    def tensorize(draft: Draft, committed_lengths: list[int], depth: int) -> TreeTensors:
+        tensors = phases.tensorize(draft, committed_lengths, depth)
+        starts = tensors.position_ids[:, :1] - tensors.depths[:, :1]
+        return replace(tensors, position_ids=starts + torch.arange(tensors.padded_slots, device=starts.device))
 
     return replace(phases, tensorize=tensorize, stop_on_violation=False)
 
 
 def _mask_sees_a_sibling(phases: Phases) -> Phases:
-    def tensorize(draft: Draft, committed_length: int, depth: int) -> TreeTensors:
-        tensors = phases.tensorize(draft, committed_length, depth)
+    def tensorize(draft: Draft, committed_lengths: list[int], depth: int) -> TreeTensors:
+        tensors = phases.tensorize(draft, committed_lengths, depth)
         visible = tensors.visible.clone()
-        if tensors.num_slots > 2:
-            visible[2, 1] = True
+        if tensors.padded_slots > 2:
+            visible[:, 2, 1] = True
         return replace(tensors, visible=visible)
 
     return replace(phases, tensorize=tensorize, stop_on_violation=False)

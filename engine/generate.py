@@ -1,357 +1,385 @@
 """The loop: draft, tensorize, check, verify, accept, commit, until a stop rule is met.
 
-Knows no file format and no transformers. A ``Session`` holds one conversation's caches; each turn is a generator of
-``StepResult``. An observer, where there is one, is told of every turn and step; without one the loop pays an ``is
-None`` for it.
+Knows no file format and no transformers. A ``Session`` holds the caches of one or more rows, each a conversation;
+``begin`` takes a prompt in, ``step`` takes every row one step further. An observer, where a turn has one, is told of
+all that happens to it; without one the loop pays an ``is None`` for it.
+
+A step waits for the device once, where the acceptance is read: every other number that the host needs is known from the
+policy or from the step before. An observer, processors, and checks before the kernel each look at the trees earlier,
+and so add a wait.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Generator
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 
-from specscope.engine.acceptance import Acceptance, accept_greedy
+from specscope.engine.acceptance import Acceptance
 from specscope.engine.attention import dispatch_log
 from specscope.engine.cache import TreeCache
-from specscope.engine.checks import CheckReport, check_tree
-from specscope.engine.commit import Commit, commit_step
-from specscope.engine.digests import digest_tensors
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
-from specscope.engine.stopping import StopDecision, StopRules, StopWatch
+from specscope.engine.cache_strategies import commit_strategy
+from specscope.engine.checks import CheckReport, check_row, input_digests, sound_rows
+from specscope.engine.decoding import (
+    AcceptInputs,
+    Decoding,
+    EndReason,
+    Observer,
+    PendingDraw,
+    RowAcceptance,
+    StepResult,
+    StepTensors,
+    TurnResult,
+    TurnStarted,
+    Verification,
+)
+from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
+from specscope.engine.logits import process_last, process_tree
+from specscope.engine.sampling import Coins, draw_bonus, draw_coins, target_probs
+from specscope.engine.stopping import StopRules, StopWatch
 from specscope.engine.teacher import PREFILL_ROWS, Teacher, TeacherOutput
-from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask, tensorize
+from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask
+from specscope.engine.turns import PhaseClock, Row, Turn, TurnRequest, check_turn, common_length
 from specscope.tracer.errors import UsageError, ViolationError
-
-PhaseName = Literal["prefill", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
-
-
-@dataclass(frozen=True)
-class Phases:
-    """The phases that can be replaced one by one: the seams where a deliberate fault goes in."""
-
-    tensorize: Callable[[Draft, int, int], TreeTensors]
-    accept: Callable[[list[int], list[int], list[int]], Acceptance]
-    commit: Callable[[TreeCache, list[int], int | None], Commit]
-    stop_on_violation: bool = True
-
-
-def honest_phases() -> Phases:
-    """The phases as they should be."""
-    return Phases(lambda draft, length, depth: tensorize(draft.tree, length, depth), accept_greedy, commit_step)
-
-
-class Verification(NamedTuple):
-    """What the teacher said of a tree."""
-
-    logits: torch.Tensor  # (P, V), padding rows included
-    features: torch.Tensor  # (P, 3E)
-    argmax: list[int]  # per real slot
-    mask: torch.Tensor  # (1, 1, P, T + P), as it was used
-    dispatch: Counter[str]  # empty without an observer
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Everything one step decided."""
-
-    step: int
-    draft: Draft
-    tensors: TreeTensors
-    tensorized_digest: str | None  # of the inputs before the forward; None without an observer
-    report: CheckReport
-    verification: Verification
-    acceptance: Acceptance
-    commit: Commit
-    drafter_pairs: int  # in the drafter's cache after the step
-    stop: StopDecision
-    durations_ns: dict[str, int]  # by phase
-
-
-@dataclass(frozen=True)
-class TurnStarted:
-    """A turn whose prompt has been taken in."""
-
-    prompt_ids: list[int]
-    reused_length: int
-    dispatch: Counter[str]
-    last_hidden: torch.Tensor  # (3E,) features of the last prompt position, or empty
-    last_logits: torch.Tensor  # (V,)
-    pending_token: int
-    duration_ns: int
-
-
-EndReason = Literal["eos", "length", "stop_string", "interrupted", "failed"]
-
-
-@dataclass
-class TurnResult:
-    """What a turn came to; filled while it runs."""
-
-    output_ids: list[int] = field(default_factory=list)
-    reason: EndReason = "failed"
-    accepted_lengths: list[int] = field(default_factory=list)
-    num_drafted: int = 0
-    duration_ns: int = 0
-    prefill_ns: int = 0
-
-    @property
-    def mean_accepted_length(self) -> float:
-        """Accepted nodes a step; excludes root and bonus. 0 without a step."""
-        return sum(self.accepted_lengths) / max(1, len(self.accepted_lengths))
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Output tokens over the turn's wall time, prefill included."""
-        return len(self.output_ids) / max(self.duration_ns / 1e9, 1e-9)
-
-
-class Observer(Protocol):
-    """Is told what happens, and changes nothing."""
-
-    def turn_started(self, turn: TurnStarted) -> None:
-        """After the prefill."""
-
-    def step_done(self, result: StepResult) -> None:
-        """After each step."""
-
-    def turn_ended(self, result: TurnResult) -> None:
-        """After the last step, or when the turn was interrupted or failed."""
-
-    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
-        """Before an exception leaves the loop."""
-
-
-class PhaseClock:
-    """Which phase is running, and what each took."""
-
-    def __init__(self) -> None:
-        self.current: PhaseName = "prefill"
-        self.durations_ns: dict[str, int] = {}
-
-    @contextmanager
-    def phase(self, name: PhaseName) -> Iterator[None]:
-        """Times the block as phase ``name``; leaves ``current`` standing where it fails."""
-        self.current = name
-        begun = time.perf_counter_ns()
-        yield
-        self.durations_ns[name] = time.perf_counter_ns() - begun
 
 
 class Session:
-    """One conversation: the teacher's cache and the ids that it has taken in.
+    """Conversations decoded side by side: the teacher's cache and the ids that it has taken in, row by row.
 
-    The drafter keeps a cache of its own, and serves one session at a time: a new session empties it.
+    The drafter keeps caches of its own, and serves one session at a time: a new session empties them.
     """
 
-    def __init__(self, teacher: Teacher, drafter: Drafter, phases: Phases | None = None) -> None:
+    def __init__(self, teacher: Teacher, drafter: Drafter, decoding: Decoding | None = None, num_rows: int = 1) -> None:
         self.teacher = teacher
         self.drafter = drafter
-        self.phases = phases or honest_phases()
-        self.cache = teacher.new_cache(capacity=512)
-        self.committed_ids: list[int] = []
-        self.drafter.truncate(0)
-        self.result = TurnResult()  # the running turn's
+        self.decoding = decoding or Decoding()
+        self.cache = teacher.new_cache(num_rows, commit_strategy(self.decoding.cache_strategy))
+        self.rows = [Row() for _ in range(num_rows)]
+        self.drafter.begin_session(self.cache)
+        self.result = TurnResult()  # of the turn that began last
+        self._clock = PhaseClock()
+        self._known: dict[str, Any] = {}  # what the running phase is working on, for the failure record
 
-    @torch.inference_mode()
     def decode(
-        self, prompt_ids: list[int], rules: StopRules, observer: Observer | None = None
+        self,
+        prompt_ids: list[int],
+        rules: StopRules,
+        observer: Observer | None = None,
+        generator_seed: int | None = None,
     ) -> Generator[StepResult, None, None]:
-        """Decodes one turn behind ``prompt_ids``, the whole context. ``self.result`` is filled while it runs.
+        """Decodes one turn behind ``prompt_ids``, the whole context, in a session of one row. ``self.result`` is filled
+        while it runs.
 
         Raises:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
-            ViolationError: where a structural check fails before the verify forward.
+            ViolationError: where a structural check fails.
         """
-        rules = check_turn(self.teacher, prompt_ids, rules)
-        result = self.result = TurnResult()
-        watch = StopWatch(rules, self._decode_text)
-        result.output_ids = watch.output_ids
-        clock, step = PhaseClock(), 0
-        known: dict[str, Any] = {"prompt_ids": prompt_ids}
-        begun = time.perf_counter_ns()
         try:
-            pairs = self._prefill(prompt_ids, observer)
-            result.prefill_ns = time.perf_counter_ns() - begun
-            stop = watch.take([int(pairs.tokens[-1])])
-            while stop.reason is None:
-                known.clear()
-                outcome = self._step(step, pairs, watch, clock, observer is not None, known)
-                stop, pairs = outcome.stop, self._next_pairs(outcome)
-                result.accepted_lengths.append(outcome.acceptance.accepted_length)
-                result.num_drafted += outcome.draft.tree.num_slots - 1
-                if observer is not None:
-                    clock.current = "record"
-                    observer.step_done(outcome)
-                yield outcome
-                step += 1
-            result.reason = stop.reason
+            self.begin(0, TurnRequest(prompt_ids, rules, observer, generator_seed))
+            while self.rows[0].turn is not None:
+                yield from self.step()
+                self.end_stopped()
         except (KeyboardInterrupt, GeneratorExit):
-            result.reason = "interrupted"
+            self.abandon("interrupted")
             raise
         except Exception as error:
-            if observer is not None:
-                observer.failed(clock.current, step, known, error)
+            self.fail(error)
             raise
-        finally:
-            result.duration_ns = time.perf_counter_ns() - begun
-            if observer is not None and result.output_ids:
-                observer.turn_ended(result)
 
-    def _step(
-        self,
-        step: int,
-        pairs: DraftPairs,
-        watch: StopWatch,
-        clock: PhaseClock,
-        observed: bool,
-        known: dict[str, Any],
-    ) -> StepResult:
-        """One step. ``known`` gathers what each phase produced, for the failure record."""
-        phases, cache, committed = self.phases, self.cache, self.cache.committed_length
-        known["pairs"] = pairs
-        # Draft: the drafter takes in what was committed and proposes a tree under the pending token.
+    @torch.inference_mode()
+    def begin(self, row: int, request: TurnRequest) -> TurnResult:
+        """Takes in the prompt of a turn in ``row`` behind what its caches already hold of it.
+
+        Raises:
+            UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
+        """
+        rules = check_turn(self.teacher, request.prompt_ids, request.rules)
+        generator = None
+        if self.decoding.rule.rule != "greedy":
+            generator = torch.Generator().manual_seed(request.generator_seed or 0)
+        processors = self.decoding.processors
+        turn = Turn(
+            StopWatch(rules, self._decode_text, request.criterion),
+            request.observer,
+            generator,
+            processors.build(len(request.prompt_ids)) if processors else None,
+            time.perf_counter_ns(),
+        )
+        self.rows[row].turn, self.result = turn, turn.result
+        turn.result.output_ids = turn.watch.output_ids
+        self._clock, self._known = PhaseClock(), {"prompt_ids": request.prompt_ids}
+        turn.pairs, stop = self._prefill(row, turn, request)
+        turn.result.prefill_ns = time.perf_counter_ns() - turn.begun_ns
+        if stop is not None:
+            self._end(row, stop)
+        return turn.result
+
+    @torch.inference_mode()
+    def step(self) -> list[StepResult]:
+        """Takes every row, each of which must have a running turn, one step further; one result a row."""
+        turns = [row.turn for row in self.rows if row.turn is not None]
+        assert len(turns) == len(self.rows), "every row must have a running turn"
+        clock, known = PhaseClock(), dict[str, Any]()
+        self._clock, self._known = clock, known
+        phases, cache, committed = self.decoding.phases, self.cache, list(self.cache.committed_lengths)
+        observed = any(turn.observer is not None for turn in turns)
+        known["pairs"] = pairs = [turn.pairs for turn in turns if turn.pairs is not None]
+        # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
+        branch = cache.branch()
+        drawn = self.decoding.rule.draft == "sampled"
+        generators = [turn.generator for turn in turns if turn.generator is not None]
         with clock.phase("draft"):
-            draft = known["draft"] = self.drafter.propose(pairs)
-        # Tensorize: the tree as ids, positions and visibility, the root being row 0.
+            draft = known["draft"] = self.drafter.propose(pairs, branch, generators if drawn else None)
+        # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
         with clock.phase("tensorize"):
             tensors = known["tensors"] = phases.tensorize(draft, committed, self.drafter.policy.depth)
-        digest = digest_tensors(tensors.token_ids, tensors.position_ids, tensors.visible) if observed else None
+        digests = input_digests(tensors) if observed else [None] * len(turns)
         # Check: no kernel is launched on a tree that is not one.
         with clock.phase("check"):
-            report = check_tree(tensors, self.teacher.vocab_size)
-            if report.failed and phases.stop_on_violation:
-                raise ViolationError("; ".join(f"{f.id}: {f.witness}" for f in report.failed))
-        # Verify: one teacher forward over all slots.
+            reports = self._check(tensors, observed)
+        # Verify: one teacher forward over all slots of all rows.
         with clock.phase("verify"):
-            verification = known["verification"] = self._verify(tensors, observed)
-        # Accept: walk from the root along the teacher's own choices.
+            verification = known["verification"] = self._verify(tensors, draft, branch, turns, observed)
+        # Accept: walk from the root along the teacher's own choices, or as the coins fall; the host reads the outcome.
         with clock.phase("accept"):
-            acceptance = known["acceptance"] = phases.accept(
-                draft.tree.tokens.tolist(), draft.tree.parents.tolist(), verification.argmax
+            coins = self._coins(tensors, turns)
+            acceptance = phases.accept(
+                AcceptInputs(
+                    tensors,
+                    verification.argmax,
+                    verification.logits,
+                    draft.child_probs,
+                    coins,
+                    self.decoding.rule,
+                    max(self.drafter.policy.top_k, 1),
+                )
             )
-        # Commit: the root's and the path's rows become part of the committed prefix.
+            accepted = known["acceptance"] = self._read(acceptance, tensors, deferred=reports is None)
+        # Commit: the root's and the path's positions become part of the committed prefix.
         with clock.phase("commit"):
-            checked_layer = step % self.teacher.num_layers if observed else None
-            commit = known["commit"] = phases.commit(cache, [0, *acceptance.path], checked_layer)
+            layers = [t.step % self.teacher.num_layers if t.observer is not None else None for t in turns]
+            commits = known["commit"] = phases.commit(cache, branch, [[0, *a.path] for a in accepted], layers)
         clock.current = "stop"
-        tokens = [int(draft.tree.tokens[slot]) for slot in acceptance.path]
-        self.committed_ids += [int(draft.tree.tokens[0]), *tokens]
-        stop = watch.take([*tokens, acceptance.bonus_token])
-        return StepResult(
-            step,
-            draft,
-            tensors,
-            digest,
-            report,
-            verification,
-            acceptance,
-            commit,
-            self.drafter.num_pairs,
-            stop,
-            dict(clock.durations_ns),
-        )
+        shared = StepTensors(draft, tensors, verification, acceptance, coins)
+        results = []
+        for row, (turn, own) in enumerate(zip(turns, accepted, strict=True)):
+            self.rows[row].committed_ids += [turn.watch.output_ids[-1], *own.tokens]
+            results.append(
+                StepResult(
+                    turn.step,
+                    row,
+                    shared,
+                    digests[row],
+                    reports[row] if reports is not None else None,
+                    own,
+                    commits[row],
+                    self.drafter.num_pairs[row],
+                    turn.watch.take([*own.tokens, own.bonus_token]),
+                    clock.durations_ns,
+                )
+            )
+        clock.current = "record"
+        for turn, result in zip(turns, results, strict=True):
+            self._take_note(turn, result)
+        return results
 
-    def _verify(self, tensors: TreeTensors, observed: bool) -> Verification:
+    def end_stopped(self) -> list[int]:
+        """Ends the turns whose last step met a stop rule, and names their rows."""
+        ended = []
+        for number, row in enumerate(self.rows):
+            if row.turn is not None and row.turn.watch.reason is not None:
+                self._end(number, row.turn.watch.reason)
+                ended.append(number)
+        return ended
+
+    @torch.inference_mode()
+    def drop_row(self, row: int) -> None:
+        """Ends a conversation: the last row takes the number of ``row``."""
+        self.cache.drop_row(row)
+        self.drafter.drop_row(row)
+        last = self.rows.pop()
+        if row < len(self.rows):
+            self.rows[row] = last
+
+    def clear_row(self, row: int) -> None:
+        """Makes room for another conversation in ``row``: nothing of the last one is reused."""
+        self.rows[row].committed_ids = []
+
+    def abandon(self, reason: EndReason) -> None:
+        """Ends all running turns."""
+        for number, row in enumerate(self.rows):
+            if row.turn is not None:
+                self._end(number, reason)
+
+    def fail(self, error: Exception) -> None:
+        """Tells the observers of all running turns what happened, with the inputs of the phase, and ends the turns."""
+        for number, row in enumerate(self.rows):
+            if row.turn is not None and row.turn.observer is not None:
+                step = row.turn.step if row.turn.pairs is not None else None
+                row.turn.observer.failed(self._clock.current, step, {**self._known, "row": number}, error)
+        self.abandon("failed")
+
+    def _end(self, row: int, reason: EndReason) -> None:
+        turn = self.rows[row].turn
+        assert turn is not None
+        turn.result.reason = reason
+        turn.result.duration_ns = time.perf_counter_ns() - turn.begun_ns
+        self.rows[row].turn = None
+        if turn.observer is not None and turn.result.output_ids:
+            turn.observer.turn_ended(turn.result)
+
+    def _take_note(self, turn: Turn, result: StepResult) -> None:
+        own = turn.result
+        own.accepted_lengths.append(result.acceptance.accepted_length)
+        own.num_drafted += result.shared.tensors.num_slots[result.row] - 1
+        own.num_fallbacks += result.commit.fallback is not None
+        rows = [0, *result.acceptance.path]
+        features = result.shared.verification.features[result.row, rows]
+        turn.pairs = self._pairs(rows, features, result.stop.emitted)
+        if turn.observer is not None:
+            turn.observer.step_done(result)
+        turn.step += 1
+
+    def _check(self, tensors: TreeTensors, observed: bool) -> list[CheckReport] | None:
+        """A report a row; None where the check is left to the acceptance."""
+        if self.decoding.checks == "deferred" and not observed:
+            return None
+        reports = [check_row(tensors, row, self.teacher.vocab_size) for row in range(tensors.num_rows)]
+        if self.decoding.phases.stop_on_violation:
+            for row, report in enumerate(reports):
+                if report.failed:
+                    raise ViolationError(f"row {row}: " + "; ".join(f"{f.id}: {f.witness}" for f in report.failed))
+        return reports
+
+    def _verify(
+        self, tensors: TreeTensors, draft: Draft, branch: TreeCache, turns: list[Turn], observed: bool
+    ) -> Verification:
         mask = additive_mask(tensors, self.teacher.dtype)
         with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch:
-            output = self.teacher.forward(
-                tensors.token_ids, tensors.position_ids, mask, self.cache, self.drafter.feature_layers
+            if draft.shared is None:
+                output = self.teacher.forward(
+                    tensors.token_ids, tensors.position_ids, mask, branch, self.drafter.feature_layers
+                )
+            else:
+                output = self._resume(tensors, draft.shared, mask, branch)
+        logits = output.logits
+        if any(turn.processors is not None for turn in turns):
+            contexts = [row.committed_ids for row in self.rows]
+            logits = process_tree([turn.processors for turn in turns], contexts, tensors, logits)
+        return Verification(logits, output.logits, output.features, logits.argmax(dim=-1), mask, dispatch)
+
+    def _resume(
+        self, tensors: TreeTensors, shared: SharedLayers, mask: torch.Tensor, branch: TreeCache
+    ) -> TeacherOutput:
+        """The layers behind those that the drafter has already run."""
+        rest = range(shared.num_layers, self.teacher.num_layers)
+        hidden = self.teacher.run_layers(shared.hidden, tensors.position_ids, mask, branch, rest)
+        return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
+
+    def _coins(self, tensors: TreeTensors, turns: list[Turn]) -> list[Coins] | None:
+        """A row's own draws, one a slot of its tree and one for the bonus, whatever the step accepts."""
+        if self.decoding.rule.rule == "greedy":
+            return None
+        coins = []
+        for turn, count in zip(turns, tensors.num_slots, strict=True):
+            assert turn.generator is not None
+            drawn = draw_coins(turn.generator, count)
+            padding = (0, tensors.padded_slots - count)
+            coins.append(drawn._replace(slots=torch.nn.functional.pad(drawn.slots, padding)))
+        return coins
+
+    def _read(self, acceptance: Acceptance, tensors: TreeTensors, *, deferred: bool) -> list[RowAcceptance]:
+        """The outcome on the host: the step's one wait for the device."""
+        tokens = tensors.token_ids.gather(1, acceptance.paths)
+        scalars = [acceptance.lengths, acceptance.bonus_tokens, acceptance.bonus_slots]
+        if deferred:
+            scalars.append(sound_rows(tensors, self.teacher.vocab_size).to(torch.int64))
+        packed = torch.cat([torch.stack(scalars, dim=1), acceptance.paths, tokens], dim=1).tolist()
+        depth, first = acceptance.paths.shape[1], len(scalars)
+        if deferred and self.decoding.phases.stop_on_violation and not all(row[3] for row in packed):
+            self._clock.current = "check"
+            reports = [check_row(tensors, row, self.teacher.vocab_size) for row in range(tensors.num_rows)]
+            raise ViolationError("; ".join(f"{f.id}: {f.witness}" for report in reports for f in report.failed))
+        return [
+            RowAcceptance(
+                acceptance.rule,
+                row[first : first + row[0]],
+                row[first + depth : first + depth + row[0]],
+                row[1],
+                row[2],
             )
-        argmax = output.logits[: tensors.num_slots].argmax(dim=-1).tolist()  # the step's one wait for the device
-        return Verification(output.logits, output.features, argmax, mask, dispatch)
+            for row in packed
+        ]
 
-    def _next_pairs(self, outcome: StepResult) -> DraftPairs:
-        rows = [0, *outcome.acceptance.path]
-        return DraftPairs(
-            rows,
-            outcome.verification.features[rows],
-            torch.tensor(outcome.stop.emitted, device=self.teacher.device),
-        )
+    def _pairs(self, source_rows: list[int], features: torch.Tensor, tokens: list[int]) -> DraftPairs:
+        return DraftPairs(source_rows, features, torch.tensor(tokens, device=self.teacher.device), tokens)
 
-    def _prefill(self, prompt_ids: list[int], observer: Observer | None) -> DraftPairs:
-        """Takes in the prompt behind what both caches already hold of it, and returns the drafter's first pairs."""
-        begun = time.perf_counter_ns()
+    def _prefill(self, number: int, turn: Turn, request: TurnRequest) -> tuple[DraftPairs, EndReason | None]:
+        """Takes in the prompt behind what both caches already hold of it; the drafter's first pairs, and why the turn
+        ends at its first token, if it does."""
+        prompt_ids, row = request.prompt_ids, self.rows[number]
         # The last known token is fed again: the drafter needs its features for the pair with the token that follows.
-        known = _common_length(self.committed_ids, prompt_ids[:-1])
-        start = max(0, min(known - 1, self.drafter.num_pairs))
-        self.committed_ids = prompt_ids[:start]
-        self.cache.truncate(start)
-        self.drafter.truncate(start)
-        with dispatch_log() if observer is not None else nullcontext(Counter[str]()) as dispatch:
+        known = common_length(row.committed_ids, prompt_ids[:-1])
+        start = max(0, min(known - 1, self.drafter.num_pairs[number]))
+        row.committed_ids = prompt_ids[:start]
+        self.cache.truncate(number, start)
+        self.drafter.begin_turn(number, prompt_ids, start)
+        observed = turn.observer is not None
+        with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch, self.cache.only(number):
             output = self._take_in(prompt_ids[start:], start)
-        self.committed_ids = list(prompt_ids)
-        pending = int(output.logits[-1].argmax())
-        if observer is not None:
-            observer.turn_started(
+        row.committed_ids = list(prompt_ids)
+        last = output.logits[0, -1]
+        logits = last if turn.processors is None else process_last(turn.processors, prompt_ids, last)
+        pending, draw = self._first_token(logits, turn)
+        if turn.observer is not None:
+            turn.observer.turn_started(
                 TurnStarted(
                     prompt_ids,
                     start,
+                    number,
+                    request.generator_seed if turn.generator is not None else None,
                     dispatch,
-                    output.features[-1],
-                    output.logits[-1],
+                    output.features[0, -1],
+                    logits,
                     pending,
-                    time.perf_counter_ns() - begun,
+                    draw,
+                    time.perf_counter_ns() - turn.begun_ns,
                 )
             )
-        tokens = torch.tensor([*prompt_ids[start + 1 :], pending], device=self.teacher.device)
-        return DraftPairs(list(range(len(tokens))), output.features, tokens)
+        tokens = [*prompt_ids[start + 1 :], pending]
+        return self._pairs(list(range(len(tokens))), output.features[0], tokens), turn.watch.take([pending]).reason
+
+    def _first_token(self, logits: torch.Tensor, turn: Turn) -> tuple[int, PendingDraw | None]:
+        """The first token behind the prompt, whose ``logits`` (V,) are given."""
+        if turn.generator is None:
+            return int(logits.argmax()), None
+        coin = draw_coins(turn.generator, 0).bonus
+        drawn = draw_bonus(target_probs(logits[None], self.decoding.rule), coin[None].to(logits.device))
+        return int(drawn.tokens[0]), PendingDraw(float(coin), float(drawn.low[0]), float(drawn.high[0]))
 
     def _take_in(self, token_ids: list[int], start: int) -> TeacherOutput:
         """Forwards over ``token_ids`` behind ``start`` committed tokens, in chunks, and commits them all."""
         device, features = self.teacher.device, []
         for offset in range(0, len(token_ids), PREFILL_ROWS):
-            ids = torch.tensor(token_ids[offset : offset + PREFILL_ROWS], device=device)
-            committed = start + offset
+            ids = torch.tensor([token_ids[offset : offset + PREFILL_ROWS]], device=device)
+            committed, count = start + offset, ids.shape[1]
             output = self.teacher.forward(
                 ids,
-                torch.arange(committed, committed + len(ids), device=device),
-                causal_mask(len(ids), committed, self.teacher.dtype, device),
+                torch.arange(committed, committed + count, device=device)[None],
+                causal_mask(count, committed, self.teacher.dtype, device),
                 self.cache,
                 self.drafter.feature_layers,
                 last_row_only=True,
             )
-            self.cache.commit_length(len(ids))
+            self.cache.commit_length([count])
             features.append(output.features)
-        return TeacherOutput(output.logits, torch.cat(features))
+        return TeacherOutput(output.logits, torch.cat(features, dim=1))
 
     def _decode_text(self, token_ids: list[int]) -> str:
         if self.teacher.tokenizer is None:
             raise UsageError("stop strings need a tokenizer, and this teacher's folder has none")
         return str(self.teacher.tokenizer.decode(token_ids, skip_special_tokens=False))
-
-
-def _common_length(first: list[int], second: list[int]) -> int:
-    """How many leading ids are equal."""
-    length = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
-
-
-def check_turn(teacher: Teacher, prompt_ids: list[int], rules: StopRules) -> StopRules:
-    """The rules with the length cut to what the teacher's positions leave behind ``prompt_ids``.
-
-    Raises:
-        UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
-    """
-    if not prompt_ids:
-        raise UsageError("the prompt is empty: give at least one token")
-    wrong = [i for i in prompt_ids if not 0 <= i < teacher.vocab_size]
-    if wrong:
-        raise UsageError(f"got token id {wrong[0]}, wanted 0..{teacher.vocab_size - 1}, this teacher's ids")
-    if rules.max_new_tokens < 1:
-        raise UsageError(f"got {rules.max_new_tokens} new tokens, wanted at least 1")
-    most = teacher.max_positions
-    if most is None:
-        return rules
-    if len(prompt_ids) >= most:
-        raise UsageError(f"the prompt has {len(prompt_ids)} tokens, this teacher has {most} positions: shorten it")
-    return rules._replace(max_new_tokens=min(rules.max_new_tokens, most - len(prompt_ids)))

@@ -1,4 +1,7 @@
-"""Prompts from the command line and from JSON Lines files: ``prompt``, ``turns`` or ``ids``, and an optional id."""
+"""Prompts from the command line and from JSON Lines files: ``prompt``, ``turns`` or ``ids``, and an optional id.
+
+A ``prompt`` is text to continue as it stands; ``turns`` are what the user says in a conversation.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Prompt:
     id: str
     turns: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
+    chat: bool = False  # the turns are a user's, for the tokenizer's chat template where it has one
 
     def __post_init__(self) -> None:
         if not self.ids and not any(turn for turn in self.turns):
@@ -72,7 +76,7 @@ def _parse(path: Path, number: int, line: str) -> Prompt:
     if "ids" in entry:
         return Prompt(name, ids=tuple(_typed(place, "ids", entry["ids"], int)))
     if "turns" in entry:
-        return Prompt(name, turns=tuple(_typed(place, "turns", entry["turns"], str)))
+        return Prompt(name, turns=tuple(_typed(place, "turns", entry["turns"], str)), chat=True)
     if "prompt" in entry:
         return Prompt(name, turns=tuple(_typed(place, "prompt", [entry["prompt"]], str)))
     raise UsageError(f"{place}: got the fields {', '.join(sorted(entry)) or 'none'}, wanted 'prompt', 'turns' or 'ids'")

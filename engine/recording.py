@@ -15,15 +15,16 @@ import orjson
 import torch
 
 from specscope.engine.checks import index_tensors, pack_rows
+from specscope.engine.decoding import PhaseName, StepResult, TurnResult, TurnStarted, Verification
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
-from specscope.engine.generate import PhaseName, StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.recording_accept import accept_section
 from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.side_files import SideFiles
 from specscope.engine.tree import DraftTree
 from specscope.engine.tree_tensors import TreeTensors
 from specscope.schemas import (
-    AcceptSection,
+    BonusDraw,
     CommitSection,
     DraftInputs,
     DraftLevel,
@@ -40,7 +41,6 @@ from specscope.schemas import (
     TurnEnd,
     TurnStart,
     VerifySection,
-    Visit,
 )
 from specscope.tracer.writer import TraceWriter
 
@@ -76,7 +76,7 @@ def two_by_two(values: list[float]) -> list[list[float]]:
 
 
 class Recorder:
-    """Writes the manifest at once, then a record for each thing that it is told.
+    """Writes the manifest at once, and hands out an observer for each turn.
 
     Args:
         writer: the open trace.
@@ -92,21 +92,29 @@ class Recorder:
         token_text: Callable[[int], str] | None,
         side_files: SideFiles | None,
     ) -> None:
-        self._writer = writer
-        self._level = manifest.level
-        self._label: TurnLabel | None = None
-        self._token_text = cache(token_text) if token_text is not None else None
-        self._side_files = side_files
+        self.writer = writer
+        self.level = manifest.level
+        self.rule = manifest.sampling.rule
+        self.token_text = cache(token_text) if token_text is not None else None
+        self.side_files = side_files
         writer.write(manifest)
 
-    def begin_turn(self, label: TurnLabel) -> None:
-        """Says which turn the next events belong to."""
+    def turn(self, label: TurnLabel) -> TurnRecorder:
+        """The observer of one turn."""
+        return TurnRecorder(self, label)
+
+
+class TurnRecorder:
+    """Writes a record for each thing that it is told of its turn."""
+
+    def __init__(self, recorder: Recorder, label: TurnLabel) -> None:
+        self._recorder = recorder
+        self._writer = recorder.writer
         self._label = label
 
     def turn_started(self, turn: TurnStarted) -> None:
         """Writes ``turn_start``."""
-        label = self._turn
-        top = turn.last_logits.topk(2)
+        label, top = self._label, turn.last_logits.topk(2)
         self._writer.write(
             TurnStart(
                 seq=self._writer.next_seq,
@@ -116,6 +124,8 @@ class Recorder:
                 prompt_ids=turn.prompt_ids,
                 reused_length=turn.reused_length,
                 prompt_text=label.prompt_text,
+                row=turn.row or None,
+                generator_seed=turn.generator_seed,
                 prefill=Prefill(
                     num_tokens=len(turn.prompt_ids) - turn.reused_length,
                     dispatch=dict(turn.dispatch),
@@ -123,6 +133,7 @@ class Recorder:
                     pending_token=turn.pending_token,
                     top_tokens=top.indices.tolist(),
                     top_logits=floats(top.values),
+                    draw=BonusDraw(**turn.draw._asdict()) if turn.draw is not None else None,
                     duration_ns=turn.duration_ns,
                 ),
             )
@@ -130,26 +141,30 @@ class Recorder:
 
     def step_done(self, result: StepResult) -> None:
         """Writes ``step``."""
-        verify = verify_section(result.tensors, result.verification, self._level)
+        shared, row, side = result.shared, result.row, self._recorder.side_files
+        verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)
+        report = result.report
         self._writer.write(
             Step(
                 seq=self._writer.next_seq,
-                turn=self._turn.turn,
+                turn=self._label.turn,
                 step=result.step,
-                draft=draft_section(result.draft),
-                tree=tree_section(result.draft.tree),
-                tensors=tensors_section(result.tensors, result.verification.mask, result.tensorized_digest),
+                draft=draft_section(shared.draft, row),
+                tree=tree_section(shared.draft.tree, row),
+                tensors=tensors_section(shared.tensors, row, shared.verification.mask, result.tensorized_digest),
                 verify=verify,
                 accept=accept_section(result),
                 commit=commit_section(result),
                 stop=StopSection(emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason),
-                invariants=InvariantsSection(passed=result.report.passed, failed=result.report.failed, skipped=[]),
+                invariants=InvariantsSection(passed=report.passed, failed=report.failed, skipped=[])
+                if report
+                else None,
                 timing=TimingSection(
                     **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
-                    synchronised=result.verification.logits.device.type == "cpu",
+                    synchronised=shared.verification.logits.device.type == "cpu",
                 ),
                 texts=self._texts(result, verify),
-                tensor_files=self._side_files.write(self._turn.turn, result) if self._side_files else None,
+                tensor_files=side.write(self._label.turn, result) if side else None,
             )
         )
 
@@ -159,136 +174,151 @@ class Recorder:
         self._writer.write(
             TurnEnd(
                 seq=self._writer.next_seq,
-                turn=self._turn.turn,
+                turn=self._label.turn,
                 output_ids=result.output_ids,
                 reason=result.reason,
                 num_steps=len(lengths),
                 num_drafted=result.num_drafted,
                 num_accepted=sum(lengths),
                 accepted_by_depth=[sum(n > d for n in lengths) for d in range(max(lengths, default=0))],
+                num_fallbacks=result.num_fallbacks or None,
                 duration_ns=result.duration_ns,
             )
         )
 
     def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
-        """Writes ``failure`` with what the phases before had produced."""
-        sections: dict[str, Any] = {}
-        if "draft" in inputs:
-            draft: Draft = inputs["draft"]
-            sections["draft"] = draft_section(draft).model_dump(exclude_none=True)
-            sections["tree"] = tree_section(draft.tree).model_dump(exclude_none=True)
-        if "tensors" in inputs:
-            sections["tensors"] = tensors_section(inputs["tensors"], None, None).model_dump(exclude_none=True)
-        if "prompt_ids" in inputs:
-            sections["prompt_ids"] = inputs["prompt_ids"]
-        if "pairs" in inputs and "draft" not in inputs:
-            sections["pairs"] = {"tokens": inputs["pairs"].tokens.tolist(), "source_rows": inputs["pairs"].source_rows}
+        """Writes ``failure`` with what the phases before had produced: enough to run the step again."""
         self._writer.write(
             Failure(
                 seq=self._writer.next_seq,
-                turn=self._label.turn if self._label else None,
+                turn=self._label.turn,
                 step=step,
                 phase=phase,
                 error=type(error).__name__,
                 message=str(error),
-                inputs=sections,
+                inputs=failure_inputs(inputs),
             )
         )
 
     def _texts(self, result: StepResult, verify: VerifySection) -> dict[str, str] | None:
-        if self._token_text is None:
+        token_text = self._recorder.token_text
+        if token_text is None:
             return None
-        seen = {*result.draft.tree.tokens.tolist(), *verify.argmax, *(t for two in verify.top_tokens for t in two)}
-        return {str(token): self._token_text(token) for token in sorted(seen)}
-
-    @property
-    def _turn(self) -> TurnLabel:
-        assert self._label is not None, "begin_turn comes first"
-        return self._label
+        drafted = result.shared.draft.tree.tokens[result.row].tolist()
+        seen = {*drafted, *verify.argmax, *(t for two in verify.top_tokens for t in two), result.acceptance.bonus_token}
+        return {str(token): token_text(token) for token in sorted(seen)}
 
 
-def draft_section(draft: Draft) -> DraftSection:
-    """What the drafter was fed and what it proposed, level by level."""
-    features = draft.pairs.features
-    logprobs = iter(floats(torch.cat([level.logprobs.flatten() for level in draft.levels])) if draft.levels else ())
+def failure_inputs(known: dict[str, Any]) -> dict[str, Any]:
+    """What the loop knew when it failed, for one row: the sections of the phases that were done."""
+    row: int = known["row"]
+    inputs: dict[str, Any] = {name: known[name] for name in ("prompt_ids", "committed_ids", "emitted") if name in known}
+    if "draft" in known:
+        inputs["draft"] = draft_section(known["draft"], row).model_dump(exclude_none=True)
+        inputs["tree"] = tree_section(known["draft"].tree, row).model_dump(exclude_none=True)
+    if "tensors" in known:
+        inputs["tensors"] = tensors_section(known["tensors"], row, None, None).model_dump(exclude_none=True)
+    if "pairs" in known:
+        pairs = known["pairs"][row]
+        inputs["pairs"] = {"tokens": pairs.token_list, "source_rows": pairs.source_rows}
+    if "acceptance" in known:
+        own = known["acceptance"][row]
+        inputs["accept"] = {"path": own.path, "bonus_token": own.bonus_token, "bonus_slot": own.bonus_slot}
+    return inputs
+
+
+def draft_section(draft: Draft, row: int) -> DraftSection:
+    """What the drafter was fed for one row and what it proposed, level by level."""
+    pairs, levels = draft.pairs[row], draft.levels
+    logprobs = iter(floats(torch.cat([level.logprobs[row].flatten() for level in levels])) if levels else ())
+    after = draft.kv_after[row]
     return DraftSection(
         inputs=DraftInputs(
-            source_rows=draft.pairs.source_rows,
-            tokens=draft.pairs.tokens.tolist(),
-            positions=draft.positions,
-            hidden_digest=digest_tensors(features) if features.numel() else None,
-            hidden_norms=floats(torch.linalg.vector_norm(features, dim=-1)) if features.numel() else None,
+            source_rows=pairs.source_rows,
+            tokens=pairs.token_list,
+            positions=list(range(after - len(pairs.token_list), after)),
+            hidden_digest=digest_tensors(pairs.features) if pairs.features.numel() else None,
+            hidden_norms=floats(torch.linalg.vector_norm(pairs.features, dim=-1)) if pairs.features.numel() else None,
         ),
-        kv_before=draft.kv_before,
-        kv_after=draft.kv_after,
-        levels=[
+        kv_before=draft.kv_before[row],
+        kv_after=after,
+        levels=None
+        if levels is None
+        else [
             DraftLevel(
-                frontier=level.frontier.tolist(),
-                positions=level.positions.tolist(),
-                tokens=level.tokens.flatten().tolist(),
-                logprobs=list(islice(logprobs, level.logprobs.numel())),
-                finite=bool(level.all_finite),
+                frontier=level.frontier[row].tolist(),
+                positions=level.positions[row].tolist(),
+                tokens=level.tokens[row].flatten().tolist(),
+                logprobs=list(islice(logprobs, level.logprobs[row].numel())),
+                finite=bool(level.all_finite[row]),
             )
-            for level in draft.levels
+            for level in levels
         ],
-        num_candidates=sum(level.tokens.numel() for level in draft.levels),
+        num_candidates=draft.num_candidates[row],
     )
 
 
-def tree_section(tree: DraftTree) -> TreeSection:
-    """The tree in slots."""
+def tree_section(tree: DraftTree, row: int) -> TreeSection:
+    """One row's tree in slots."""
+    slots = slice(tree.num_slots[row])
     return TreeSection(
-        tokens=tree.tokens.tolist(),
-        parents=tree.parents.tolist(),
-        depths=tree.depths.tolist(),
-        logprobs=floats(tree.logprobs),
-        scores=floats(tree.scores),
+        tokens=tree.tokens[row, slots].tolist(),
+        parents=tree.parents[row, slots].tolist(),
+        depths=tree.depths[row, slots].tolist(),
+        logprobs=floats(tree.logprobs[row, slots]),
+        scores=floats(tree.scores[row, slots]),
     )
 
 
-def tensors_section(tensors: TreeTensors, mask: torch.Tensor | None, digest: str | None) -> TensorsSection:
-    """What was made for the forward; the mask is read back from the very tensor that was used, where there is one."""
-    committed = tensors.committed_length
+def tensors_section(tensors: TreeTensors, row: int, mask: torch.Tensor | None, digest: str | None) -> TensorsSection:
+    """What was made for one row; the mask is read back from the very tensor that was used, where there is one."""
+    committed, slots = tensors.committed_lengths[row], tensors.padded_slots
     if mask is None:
-        rows, prefix = pack_rows(tensors.visible), [committed] * tensors.padded_slots
+        rows, prefix = pack_rows(tensors.visible[row]), [committed] * slots
     else:
-        used = (mask[0, 0] == 0).cpu()
-        rows, prefix = pack_rows(used[:, committed:]), used[:, :committed].numpy().sum(axis=1).tolist()
+        used = (mask[row, 0] == 0).cpu()
+        # In a batch of unlike lengths there are columns behind the row's own: shown where something sees them.
+        strays = bool(used[:, committed + slots :].any())
+        rows = pack_rows(used[:, committed:] if strays else used[:, committed : committed + slots])
+        prefix = used[:, :committed].numpy().sum(axis=1).tolist()
     return TensorsSection(
         committed_length=committed,
-        num_slots=tensors.num_slots,
-        padded_slots=tensors.padded_slots,
-        mask_rows=[row.hex() for row in rows],
+        num_slots=tensors.num_slots[row],
+        padded_slots=slots,
+        mask_rows=[packed.hex() for packed in rows],
         prefix_visible=prefix,
-        positions=tensors.position_ids.tolist(),
-        token_ids=tensors.token_ids.tolist(),
-        index_tensors=index_tensors(tensors),
+        positions=tensors.position_ids[row].tolist(),
+        token_ids=tensors.token_ids[row].tolist(),
+        index_tensors=index_tensors(tensors, row),
         input_digest=digest,
     )
 
 
-def verify_section(tensors: TreeTensors, verification: Verification, level: TraceLevel) -> VerifySection:
-    """What the teacher said, a slot at a time."""
-    logits = verification.logits[: tensors.num_slots]
+def verify_section(tensors: TreeTensors, verification: Verification, row: int, level: TraceLevel) -> VerifySection:
+    """What the teacher said of one row, a slot at a time."""
+    count, committed = tensors.num_slots[row], tensors.committed_lengths[row]
+    logits = verification.logits[row, :count]
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    top, probs, nonfinite = wide.topk(2, dim=-1), wide.softmax(dim=-1), _nonfinite_rows(wide)
+    top, probs = wide.topk(2, dim=-1), wide.softmax(dim=-1)
+    nonfinite = _nonfinite_rows(verification.raw_logits[row, :count])  # a processor may well forbid a token by -inf
     logsumexp = top.values[:, 0] - probs.gather(-1, top.indices[:, :1])[:, 0].log()
     # H = lse - sum p x, in one pass; where a logit is infinite, 0 x inf must count as 0.
-    entropy = torch.special.entr(probs).sum(dim=-1) if nonfinite else logsumexp - torch.linalg.vecdot(probs, wide)
+    plain = not nonfinite and verification.logits is verification.raw_logits
+    entropy = logsumexp - torch.linalg.vecdot(probs, wide) if plain else torch.special.entr(probs).sum(dim=-1)
     best = (wide - logsumexp[:, None]).topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
-    used = verification.mask[0, 0, :, tensors.committed_length :] == 0
+    used = verification.mask[row, 0, :, committed : committed + tensors.padded_slots] == 0
     return VerifySection(
         dispatch=dict(verification.dispatch),
-        argmax=verification.argmax,
+        argmax=verification.argmax[row, :count].tolist(),
         top_tokens=top.indices.tolist(),
         top_logits=two_by_two(floats(top.values.flatten())),
         logsumexp=floats(logsumexp),
         entropy=floats(entropy),
         nonfinite_slots=nonfinite,
         logits_digest=digest_tensors(logits),
-        input_digest=digest_tensors(tensors.token_ids, tensors.position_ids, used),
+        input_digest=digest_tensors(tensors.token_ids[row], tensors.position_ids[row], used),
         target_tokens=best.indices.tolist() if best else None,
-        target_logprobs=[floats(row) for row in best.values] if best else None,
+        target_logprobs=[floats(values) for values in best.values] if best else None,
     )
 
 
@@ -300,24 +330,12 @@ def _nonfinite_rows(values: torch.Tensor) -> list[int]:
     return rows
 
 
-def accept_section(result: StepResult) -> AcceptSection:
-    """The walk, node by node."""
-    acceptance = result.acceptance
-    return AcceptSection(
-        rule=acceptance.rule,
-        visited=[Visit(slot=node.slot, wanted=node.wanted, child=node.child) for node in acceptance.visited],
-        path=acceptance.path,
-        accepted_length=acceptance.accepted_length,
-        bonus_token=acceptance.bonus_token,
-        bonus_slot=acceptance.bonus_slot,
-    )
-
-
 def commit_section(result: StepResult) -> CommitSection:
     """What was moved where, with the checksums that prove it."""
     commit, content = result.commit, result.commit.content
     return CommitSection(
         strategy=commit.strategy,
+        fallback=commit.fallback,
         committed_before=commit.committed_before,
         committed_after=commit.committed_after,
         source_slots=commit.source_slots,
@@ -327,6 +345,6 @@ def commit_section(result: StepResult) -> CommitSection:
         prefix_layer=content.prefix_layer if content else None,
         prefix_before=content.prefix_before if content else None,
         prefix_after=content.prefix_after if content else None,
-        drafter_before=result.draft.kv_before,
+        drafter_before=result.shared.draft.kv_before[result.row],
         drafter_after=result.drafter_pairs,
     )

@@ -9,7 +9,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from specscope.engine.assemble import ModelChoice
 from specscope.engine.drafters.base import Drafter
+from specscope.engine.logits import Processors
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
 from specscope.schemas import SCHEMA_VERSION, Device, Manifest, Sampling, TreePolicy
@@ -35,12 +37,13 @@ CAPABILITIES = [
 class RunSettings(NamedTuple):
     """What a run was asked for; goes into the manifest."""
 
-    mode: Literal["fused", "eager", "baseline"]
-    attention: str
-    dtype: str
+    choice: ModelChoice
     seed: int
     level: TraceLevel
     rules: StopRules
+    cache_strategy: str
+    batch_size: int
+    processors: Processors | None
     fault: str | None
 
 
@@ -48,7 +51,7 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
     """Line 1 of the trace."""
     device = teacher.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    policy = drafter.policy
+    policy, choice = drafter.policy, settings.choice
     return Manifest(
         seq=0,
         schema=str(SCHEMA_VERSION),
@@ -60,9 +63,9 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
             "torch": torch.__version__,
             "transformers": version("transformers"),
         },
-        mode=settings.mode,
-        attention=settings.attention,
-        dtype=settings.dtype,
+        mode=choice.mode,
+        attention=choice.attention,
+        dtype=choice.dtype,
         device=Device(
             backend=device.type, name=name, num_threads=torch.get_num_threads() if device.type == "cpu" else None
         ),
@@ -70,19 +73,42 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
         drafter=drafter.manifest(),
         tokenizer=teacher.tokenizer_manifest(),
         tree_policy=TreePolicy(
-            kind="dynamic" if policy.kind == "dynamic" else "none",
+            kind=policy.kind,
             depth=policy.depth,
             top_k=policy.top_k,
             budget=policy.budget,
+            name=policy.name,
+            choices=[list(node) for node in policy.choices] or None,
         ),
-        sampling=Sampling(rule="greedy"),
+        sampling=_sampling(settings),
         stop_rules=StopRulesManifest(
             max_new_tokens=settings.rules.max_new_tokens,
             eos_token_ids=settings.rules.eos_token_ids,
             stop_strings=settings.rules.stop_strings,
         ),
+        cache_strategy=settings.cache_strategy,
+        batch_size=settings.batch_size if settings.batch_size > 1 else None,
         seed=settings.seed,
         level=settings.level,
         capabilities=CAPABILITIES,
         fault=settings.fault,
+    )
+
+
+def _sampling(settings: RunSettings) -> Sampling:
+    rule = settings.choice.rule
+    processors = settings.processors.described if settings.processors is not None else None
+    if rule.rule == "greedy":
+        return Sampling(rule="greedy", lossless=True, processors=processors)
+    typical = rule.rule == "typical"
+    return Sampling(
+        rule=rule.rule,
+        lossless=rule.lossless,
+        temperature=rule.temperature,
+        top_k=rule.top_k,
+        top_p=rule.top_p,
+        draft=rule.draft,
+        epsilon=rule.epsilon if typical else None,
+        delta=rule.delta if typical else None,
+        processors=processors,
     )

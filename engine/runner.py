@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
+import xxhash
 
 from specscope.engine.assemble import ModelChoice, Models
+from specscope.engine.conversation import Conversation
+from specscope.engine.decoding import Decoding, Phases, TurnResult
 from specscope.engine.faults import inject
-from specscope.engine.generate import Phases, Session, TurnResult, check_turn, honest_phases
+from specscope.engine.generate import Session
+from specscope.engine.logits import NO_PROCESSORS, ProcessorChoice, build_processors
 from specscope.engine.prompts import Prompt
 from specscope.engine.recording import Recorder, TurnLabel
 from specscope.engine.run_manifest import RunSettings, TraceLevel, build_manifest
 from specscope.engine.side_files import SideFiles, check_side_folder
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
+from specscope.engine.turns import TurnRequest, check_turn
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.writer import TraceWriter
 
@@ -45,6 +49,15 @@ class RunRequest:
     seed: int
     trace: TraceTarget | None = None
     fault: str | None = None
+    batch_size: int = 1
+    cache_strategy: str = "in-place"
+    processors: ProcessorChoice = NO_PROCESSORS
+    bad_words: list[str] = field(default_factory=list)
+    strict: bool = False  # end at the first violated invariant, with a fault in as well
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= 1024:
+            raise UsageError(f"got batch size {self.batch_size}, wanted 1 to 1024")
 
 
 class TurnReport(NamedTuple):
@@ -60,7 +73,7 @@ class TurnEvents(NamedTuple):
     """What the caller wants to hear of while decoding."""
 
     turn_begins: Callable[[Prompt, int], None]
-    tokens: Callable[[list[int]], None]  # all output ids so far
+    tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
 
 
 def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None]) -> TraceWriter | None:
@@ -71,11 +84,11 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None])
     Raises:
         UsageError: where the request cannot be run, or the file not be written.
     """
-    _phases(request)
+    _decoding(request, models)
     rules = _rules(request, models)
     for prompt in request.prompts:
         try:
-            check_turn(models.teacher, _turn_ids(models.teacher, prompt)[0], rules)
+            check_turn(models.teacher, Conversation(models.teacher.tokenizer, prompt).context(0, [], []), rules)
         except UsageError as error:
             raise UsageError(f"prompt {prompt.id!r}: {error}") from None
     if request.trace is None:
@@ -88,59 +101,115 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None])
 def run_turns(
     request: RunRequest, models: Models, writer: TraceWriter | None, events: TurnEvents
 ) -> Iterator[TurnReport]:
-    """Decodes every turn of every prompt. ``writer`` is finished when the last is done, whatever happens.
+    """Decodes every turn of every prompt, ``request.batch_size`` conversations side by side; reports each turn when it
+    ends. ``writer`` is finished when the last is done, whatever happens.
 
     Raises:
         SpecScopeError: where a prompt does not fit or decoding fails; the trace then says so.
     """
-    torch.manual_seed(request.seed)
-    rules = _rules(request, models)
-    recorder = _recorder(request, models, writer, rules)
+    run = _Run(request, models, _recorder(request, models, writer), events)
     reason: Literal["complete", "interrupted", "failed"] = "failed"
     try:
-        number = 0
-        for prompt in request.prompts:
-            session = Session(models.teacher, models.drafter, _phases(request))
-            context: list[int] = []
-            for turn, new_ids in enumerate(_turn_ids(models.teacher, prompt)):
-                context = context + new_ids
-                events.turn_begins(prompt, turn)
-                if recorder is not None:
-                    text = prompt.turns[turn] if prompt.turns and request.trace and request.trace.with_text else None
-                    recorder.begin_turn(TurnLabel(number, prompt.id, turn, text))
-                result = _decode_turn(session, context, rules, recorder, events, prompt.id)
-                context = context + result.output_ids
-                number += 1
-                yield TurnReport(prompt.id, turn, result, decode_text(models.teacher, result.output_ids))
+        yield from run.turns()
         reason = "complete"
     except (KeyboardInterrupt, GeneratorExit):
+        run.session.abandon("interrupted")
         reason = "interrupted"
         raise
+    except SpecScopeError as error:
+        run.session.fail(error)
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        run.session.fail(error)
+        raise EngineError(f"decoding failed: {type(error).__name__}: {error}") from error
     finally:
         if writer is not None:
             writer.finish(reason)
 
 
-def _decode_turn(
-    session: Session,
-    context: list[int],
-    rules: StopRules,
-    recorder: Recorder | None,
-    events: TurnEvents,
-    prompt_id: str,
-) -> TurnResult:
-    try:
-        with closing(session.decode(context, rules, recorder)) as steps:  # an interrupt ends the turn's record first
-            for _ in steps:
-                events.tokens(session.result.output_ids)
-    except UsageError as error:
-        raise UsageError(f"prompt {prompt_id!r}: {error}") from None
-    except SpecScopeError:
-        raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise EngineError(f"decoding prompt {prompt_id!r} failed: {type(error).__name__}: {error}") from error
-    events.tokens(session.result.output_ids)
-    return session.result
+@dataclass
+class _Talk:
+    """A conversation in a row of the batch."""
+
+    prompt: Prompt
+    conversation: Conversation
+    turn: int = -1  # of the prompt; none has begun
+    context: list[int] = field(default_factory=list)
+    result: TurnResult = field(default_factory=TurnResult)  # of that turn
+
+
+class _Run:
+    """The rows and what runs in them. A row whose conversation is over takes the next prompt; when there is none left
+    it is dropped, and the last row takes its number."""
+
+    def __init__(self, request: RunRequest, models: Models, recorder: Recorder | None, events: TurnEvents) -> None:
+        self._request, self._models, self._recorder, self._events = request, models, recorder, events
+        self._rules = _rules(request, models)
+        self._waiting = deque(request.prompts)
+        self._num_begun = 0
+        num_rows = min(request.batch_size, len(request.prompts))
+        self._talks = [self._next_talk() for _ in range(num_rows)]
+        self.session = Session(models.teacher, models.drafter, _decoding(request, models), num_rows)
+
+    def turns(self) -> Iterator[TurnReport]:
+        """Decodes them all."""
+        row = 0
+        while row < len(self._talks):
+            yield from self._begin(row)
+            row += row < len(self._talks)  # unless the row was dropped
+        while self._talks:
+            self.session.step()
+            for talk in self._talks:
+                self._events.tokens(talk.prompt, talk.result.output_ids)
+            for ended in reversed(self.session.end_stopped()):
+                yield self._report(self._talks[ended])
+                yield from self._begin(ended)
+
+    def _next_talk(self) -> _Talk:
+        prompt = self._waiting.popleft()
+        return _Talk(prompt, Conversation(self._models.teacher.tokenizer, prompt))
+
+    def _begin(self, row: int) -> Iterator[TurnReport]:
+        """Begins the next turn in ``row``, of its conversation or of the next prompt; drops the row where there is
+        none. A turn that ends with its very first token is reported, and the next one begun."""
+        while True:
+            talk = self._talks[row]
+            if talk.turn + 1 == talk.conversation.num_turns:
+                if not self._waiting:
+                    self.session.drop_row(row)
+                    last = self._talks.pop()
+                    if row < len(self._talks):
+                        self._talks[row] = last
+                    return
+                talk = self._talks[row] = self._next_talk()
+                self.session.clear_row(row)
+            talk.turn += 1
+            talk.context = talk.conversation.context(talk.turn, talk.context, talk.result.output_ids)
+            self._events.turn_begins(talk.prompt, talk.turn)
+            talk.result = self.session.begin(row, self._turn_request(talk))
+            self._events.tokens(talk.prompt, talk.result.output_ids)
+            if self.session.rows[row].turn is not None:
+                return
+            yield self._report(talk)
+
+    def _turn_request(self, talk: _Talk) -> TurnRequest:
+        prompt, observer = talk.prompt, None
+        if self._recorder is not None:
+            with_text = self._request.trace is not None and self._request.trace.with_text
+            text = prompt.turns[talk.turn] if prompt.turns and with_text else None
+            observer = self._recorder.turn(TurnLabel(self._num_begun, prompt.id, talk.turn, text))
+        self._num_begun += 1
+        seed = turn_seed(self._request.seed, prompt.id, talk.turn)
+        return TurnRequest(talk.context, self._rules, observer, seed)
+
+    def _report(self, talk: _Talk) -> TurnReport:
+        text = decode_text(self._models.teacher, talk.result.output_ids)
+        return TurnReport(talk.prompt.id, talk.turn, talk.result, text)
+
+
+def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:
+    """The seed of one turn's own generator: what a turn draws does not hang on what was decoded before or beside it."""
+    return xxhash.xxh3_64_intdigest(f"{seed}/{prompt_turn}/{prompt_id}".encode()) >> 1
 
 
 def _rules(request: RunRequest, models: Models) -> StopRules:
@@ -149,23 +218,44 @@ def _rules(request: RunRequest, models: Models) -> StopRules:
     return StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
 
 
-def _phases(request: RunRequest) -> Phases:
-    phases = honest_phases()
-    return inject(phases, request.fault) if request.fault else phases
+def _decoding(request: RunRequest, models: Models) -> Decoding:
+    phases = inject(Phases(), request.fault) if request.fault else Phases()
+    teacher, choice = models.teacher, request.choice
+    return Decoding(
+        rule=choice.rule,
+        cache_strategy=request.cache_strategy,
+        checks="deferred" if choice.attention == "fused" else "before",
+        processors=build_processors(_with_bad_words(request, teacher), teacher.eos_token_ids, teacher.device),
+        phases=replace(phases, stop_on_violation=True) if request.strict else phases,
+    )
 
 
-def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None, rules: StopRules) -> Recorder | None:
+def _with_bad_words(request: RunRequest, teacher: Teacher) -> ProcessorChoice:
+    if not request.bad_words:
+        return request.processors
+    if teacher.tokenizer is None:
+        raise UsageError(f"{teacher.folder} has no tokenizer: --bad-words needs one")
+    ids = [list(teacher.tokenizer(text, add_special_tokens=False).input_ids) for text in request.bad_words]
+    return replace(request.processors, bad_words_ids=ids)
+
+
+def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None) -> Recorder | None:
     if writer is None or request.trace is None:
         return None
-    choice = request.choice
+    target = request.trace
     settings = RunSettings(
-        choice.mode, choice.attention, choice.dtype, request.seed, request.trace.level, rules, request.fault
+        request.choice,
+        request.seed,
+        target.level,
+        _rules(request, models),
+        request.cache_strategy,
+        request.batch_size,
+        _decoding(request, models).processors,
+        request.fault,
     )
     manifest = build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter)
-    side = (
-        SideFiles(request.trace.path, overwrite=request.trace.overwrite) if request.trace.level == "tensors" else None
-    )
-    return Recorder(writer, manifest, _token_text(models.teacher) if request.trace.with_text else None, side)
+    side = SideFiles(target.path, overwrite=target.overwrite) if target.level == "tensors" else None
+    return Recorder(writer, manifest, _token_text(models.teacher) if target.with_text else None, side)
 
 
 def _token_text(teacher: Teacher) -> Callable[[int], str]:
@@ -173,20 +263,6 @@ def _token_text(teacher: Teacher) -> Callable[[int], str]:
         raise UsageError(f"{teacher.folder} has no tokenizer: --trace-text needs one")
     tokenizer = teacher.tokenizer
     return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
-
-
-def _turn_ids(teacher: Teacher, prompt: Prompt) -> list[list[int]]:
-    """The ids that each turn adds."""
-    if prompt.ids:
-        return [list(prompt.ids)]
-    tokenizer = teacher.tokenizer
-    if tokenizer is None:
-        raise UsageError(f"{teacher.folder} has no tokenizer: give prompts as 'ids'")
-    return [
-        # Special tokens begin a conversation, not its later turns.
-        list(tokenizer(text, verbose=False, add_special_tokens=number == 0).input_ids)
-        for number, text in enumerate(prompt.turns)
-    ]
 
 
 def decode_text(teacher: Teacher, ids: list[int]) -> str | None:

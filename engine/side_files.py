@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 from safetensors.torch import save
 
-from specscope.engine.generate import StepResult
+from specscope.engine.decoding import StepResult
 from specscope.schemas import TensorFiles
 from specscope.tracer.errors import UsageError
 
@@ -44,11 +44,12 @@ class SideFiles:
 
     def write(self, turn: int, result: StepResult) -> TensorFiles:
         """Stores the step's logits, features and mask."""
+        row, verification = result.row, result.shared.verification
         tensors = {
-            "logits": result.verification.logits,
-            "features": result.verification.features,
-            "mask": result.verification.mask,
-            "draft_features": result.draft.pairs.features,
+            "logits": verification.logits[row],
+            "features": verification.features[row],
+            "mask": verification.mask[row],
+            "draft_features": result.shared.draft.pairs[row].features,
         }
         content = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
         name = f"turn-{turn:04d}-step-{result.step:05d}.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-StopReason = Literal["eos", "length", "stop_string"]
+StopReason = Literal["eos", "length", "stop_string", "criterion"]
 
 
 class StopRules(NamedTuple):
@@ -27,9 +27,16 @@ class StopDecision(NamedTuple):
 class StopWatch:
     """Applies the rules to one turn's output, block by block."""
 
-    def __init__(self, rules: StopRules, decode: Callable[[list[int]], str] | None) -> None:
+    def __init__(
+        self,
+        rules: StopRules,
+        decode: Callable[[list[int]], str] | None,
+        criterion: Callable[[list[int]], bool] | None = None,
+    ) -> None:
         self._rules = rules
         self._decode = decode
+        self._criterion = criterion
+        self.reason: StopReason | None = None  # why the turn is over
         self.output_ids: list[int] = []
         # A stop string of n bytes spans at most n tokens; a few more, because the window's first may be half a letter.
         self._window = 4 + max((len(s.encode()) for s in rules.stop_strings), default=0)
@@ -40,6 +47,7 @@ class StopWatch:
             self.output_ids.append(token)
             reason = self._reason(token)
             if reason is not None:
+                self.reason = reason
                 return StopDecision(emitted, kept, reason)
         return StopDecision(emitted, len(emitted), None)
 
@@ -50,4 +58,6 @@ class StopWatch:
             text = self._decode(self.output_ids[-self._window :])
             if any(stop in text for stop in self._rules.stop_strings):
                 return "stop_string"
+        if self._criterion is not None and self._criterion(self.output_ids):
+            return "criterion"
         return "length" if len(self.output_ids) >= self._rules.max_new_tokens else None

@@ -1,32 +1,29 @@
-"""The teacher: the one file that knows how transformers wants to be called.
+"""The teacher: the one file that knows how transformers wants to be called, but for loading (``teacher_files``).
 
 Everything else passes ids, positions and an additive mask, and gets logits and features back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from specscope.engine.attention import registered_name
-from specscope.engine.cache import TreeCache
+from specscope.engine.cache import CommitStrategy, TreeCache
 from specscope.engine.digests import digest_file, digest_files
+from specscope.engine.teacher_files import TeacherOptions as TeacherOptions  # how callers ask for one
+from specscope.engine.teacher_files import load_teacher
 from specscope.schemas import Teacher as TeacherManifest
 from specscope.schemas import Tokenizer as TokenizerManifest
 from specscope.tracer.errors import UsageError
 
 TESTED_TRANSFORMERS = ((5, 17), (5, 23))  # first and last minor version that the tests ran with
 PREFILL_ROWS = 1024
-SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+CACHE_CAPACITY = 512  # positions a row before the first growth
 
 
 class TeacherOutput:
@@ -35,19 +32,8 @@ class TeacherOutput:
     __slots__ = ("features", "logits")
 
     def __init__(self, logits: torch.Tensor, features: torch.Tensor) -> None:
-        self.logits = logits  # (N, V)
-        self.features = features  # (N, 3E), or (N, 0) where no features were asked for
-
-
-@dataclass(frozen=True)
-class TeacherOptions:
-    """How to load a teacher."""
-
-    dtype: torch.dtype
-    device: torch.device
-    attention: str  # eager or fused
-    allow_remote_code: bool = False
-    allow_download: bool = False
+        self.logits = logits  # (B, P, V)
+        self.features = features  # (B, P, 3E), or (B, P, 0) where no features were asked for
 
 
 def check_transformers_version() -> None:
@@ -64,40 +50,6 @@ def check_transformers_version() -> None:
             f"got transformers {found}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
             "its cache interface moves between releases; install a version of that range"
         )
-
-
-def _resolve_folder(name: str, options: TeacherOptions) -> Path:
-    """The folder of ``name``: itself, or the snapshot of a model id in the local Hugging Face cache."""
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return Path(snapshot_download(name, local_files_only=not options.allow_download, allow_patterns=SNAPSHOT_FILES))
-    except (OSError, ValueError):  # hub errors are one or the other
-        raise UsageError(
-            f"no teacher at {name!r}: wanted a folder with config.json and safetensors, or the id of a model in the "
-            "local Hugging Face cache (nothing is downloaded without --allow-download)"
-        ) from None
-
-
-def _load_config(folder: Path, options: TeacherOptions) -> Any:
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=options.allow_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _refuse_unsupported(config: Any, name: str) -> None:
-    if getattr(config, "use_sliding_window", False) or (
-        getattr(config, "sliding_window", None) and config.model_type == "mistral"
-    ):
-        raise UsageError(f"{name} uses sliding-window attention, whose cache cannot roll a tree back; not supported")
-    layer_types = set(getattr(config, "layer_types", None) or [])
-    if layer_types - {"full_attention"}:
-        raise UsageError(f"{name} has layers of types {sorted(layer_types)}; only full attention is supported")
 
 
 class Teacher:
@@ -118,25 +70,7 @@ class Teacher:
         """
         check_transformers_version()
         disable_progress_bar()  # it would stand between the user and the text
-        folder = _resolve_folder(name, options)
-        _refuse_unsupported(_load_config(folder, options), name)
-        common = {"local_files_only": not options.allow_download, "trust_remote_code": options.allow_remote_code}
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=options.dtype,
-                attn_implementation=registered_name(options.attention),
-                use_safetensors=True,
-                **common,
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UsageError(f"cannot load a teacher from {folder}: {_first_line(error)}") from None
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **common)
-        except (OSError, ValueError):
-            tokenizer = None
-        nn.Module.to(model, options.device)
-        return cls(model.eval(), tokenizer, folder)
+        return cls(*load_teacher(name, options))
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +87,12 @@ class Teacher:
     def embedding(self) -> nn.Module:
         """Token ids to input embeddings; heads borrow it."""
         module: nn.Module = self.model.get_input_embeddings()
+        return module
+
+    @property
+    def output_head(self) -> nn.Module:
+        """Hidden states behind the last norm to logits; exit heads borrow it."""
+        module: nn.Module = self.model.get_output_embeddings()
         return module
 
     @property
@@ -186,9 +126,9 @@ class Teacher:
             return []
         return [int(v) for v in value] if isinstance(value, list) else [int(value)]
 
-    def new_cache(self, capacity: int) -> TreeCache:
-        """An empty cache for one sequence."""
-        return TreeCache(self.num_layers, capacity)
+    def new_cache(self, num_rows: int = 1, strategy: CommitStrategy | None = None) -> TreeCache:
+        """An empty cache for ``num_rows`` sequences."""
+        return TreeCache(self.num_layers, CACHE_CAPACITY, num_rows, strategy)
 
     def forward(
         self,
@@ -199,27 +139,51 @@ class Teacher:
         feature_layers: tuple[int, ...],
         last_row_only: bool = False,
     ) -> TeacherOutput:
-        """One forward over N rows, whose keys and values are appended to the cache's tail.
+        """One forward over P positions of each row, whose keys and values are appended to the cache's tail.
 
-        ``token_ids`` and ``position_ids`` (N,), ``mask`` (1, 1, N, T + N) additive. ``last_row_only`` spares a
-        prefill the logits of the rows that nobody reads.
+        ``token_ids`` and ``position_ids`` (B, P), ``mask`` (B, 1, P, S) additive. ``last_row_only`` spares a prefill
+        the logits of the positions that nobody reads.
         """
         output = self.model(
-            input_ids=token_ids[None],
+            input_ids=token_ids,
             attention_mask=mask,
-            position_ids=position_ids[None],
+            position_ids=position_ids,
             past_key_values=cache,
             use_cache=True,
             output_hidden_states=bool(feature_layers),
             logits_to_keep=1 if last_row_only else 0,
         )
-        rows = token_ids.numel()
         features = (
-            torch.cat([output.hidden_states[layer][0] for layer in feature_layers], dim=-1)
+            torch.cat([output.hidden_states[layer] for layer in feature_layers], dim=-1)
             if feature_layers
-            else output.logits.new_zeros(rows, 0)
+            else output.logits.new_zeros(*token_ids.shape, 0)
         )
-        return TeacherOutput(output.logits[0], features)
+        return TeacherOutput(output.logits, features)
+
+    def run_layers(
+        self, hidden: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor, cache: TreeCache, layers: range
+    ) -> torch.Tensor:
+        """``hidden`` (B, P, H) through some of the decoder layers; their keys and values go to the cache's tail.
+
+        Running the first layers and then the others gives the bits of the whole forward.
+        """
+        body = self.model.model
+        rotation = body.rotary_emb(hidden, position_ids=position_ids)
+        for number in layers:
+            hidden = body.layers[number](
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                position_embeddings=rotation,
+            )
+        return hidden
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (B, P, V) of ``hidden`` (B, P, H) behind the last layer."""
+        logits: torch.Tensor = self.model.lm_head(self.model.model.norm(hidden))
+        return logits
 
     def manifest(self) -> TeacherManifest:
         """What the trace says of it."""

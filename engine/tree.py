@@ -1,65 +1,69 @@
-"""Growing a draft tree from scores: the EAGLE-2 dynamic tree, as pure functions on small tensors.
+"""Growing draft trees from scores, as pure functions on small tensors, for all rows of a batch at once.
 
 Knows no model, cache or tokenizer. Candidates are numbered flat over all levels, in the order in which they were
-proposed; ties are broken by that number, so that a child is never selected before its parent.
+proposed; ties are broken by that number, so that a child is never selected before its parent. Nothing here waits for
+the device: how many candidates there are follows from the policy alone.
 
-Letters: k top-k, R rows that propose, C candidates, M drafted nodes, N = M + 1 slots, V draft vocabulary.
+Letters: B rows of the batch, k proposals a row, R frontier rows, C candidates, M drafted nodes, N = M + 1 slots,
+V draft vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
+from specscope.engine.tree_policy import TreePolicy
 from specscope.tracer.errors import UsageError
-
-
-@dataclass(frozen=True)
-class TreePolicy:
-    """How trees are grown."""
-
-    kind: str  # dynamic, or none for teacher-only decoding
-    depth: int  # deepest level, in edges from the root
-    top_k: int  # children proposed by each frontier node, and nodes kept as the next frontier
-    budget: int  # drafted nodes at most; the root is not one
-
-    def __post_init__(self) -> None:
-        for name, most in (("depth", 128), ("top_k", 1024), ("budget", 4096)):
-            if self.kind != "none" and not 1 <= getattr(self, name) <= most:
-                raise UsageError(f"got {name} {getattr(self, name)}, wanted 1 to {most}")
-
-
-NO_TREE = TreePolicy("none", 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Level:
     """What one drafter forward proposed."""
 
-    frontier: torch.Tensor  # (R,) flat numbers of the candidates that were fed; empty at the first level
-    positions: torch.Tensor  # (R,) drafter positions of the rows that proposed
-    parents: torch.Tensor  # (R,) flat number + 1 of each row's candidate; 0 is the root
-    tokens: torch.Tensor  # (R, k) proposed teacher token ids, best first
-    logprobs: torch.Tensor  # (R, k) given the row's candidate
-    scores: torch.Tensor  # (R, k) sum of log-probabilities from the root
-    all_finite: torch.Tensor  # () whether every score of the forward was finite
+    frontier: torch.Tensor  # (B, R) flat numbers of the candidates that were fed; (B, 0) at the first level
+    positions: torch.Tensor  # (B, R) drafter positions of the rows that proposed
+    parents: torch.Tensor  # (B, R) flat number + 1 of each row's candidate; 0 is the root
+    tokens: torch.Tensor  # (B, R, k) proposed teacher token ids, best first
+    logprobs: torch.Tensor  # (B, R, k) given the row's candidate
+    scores: torch.Tensor  # (B, R, k) sum of log-probabilities from the root
+    all_finite: torch.Tensor  # (B,) whether every score of the forward was finite
+    probs: torch.Tensor | None = None  # (B, R, V) what the proposals were drawn from; None where they are the best
 
 
 @dataclass(frozen=True)
 class DraftTree:
-    """A tree in slots: the root, then nodes with parents before children."""
+    """Trees in slots: the root, then nodes with parents before children, then padding (root token, parent 0)."""
 
-    tokens: torch.Tensor  # (N,) teacher token ids; slot 0 is the pending token
-    parents: torch.Tensor  # (N,) slots; parents[0] = 0
-    depths: torch.Tensor  # (N,) edges from the root
-    logprobs: torch.Tensor  # (N,) given the parent; 0 at the root
-    scores: torch.Tensor  # (N,) sums from the root
+    tokens: torch.Tensor  # (B, N) teacher token ids; slot 0 is the pending token
+    parents: torch.Tensor  # (B, N) slots; parents[:, 0] = 0
+    depths: torch.Tensor  # (B, N) edges from the root
+    logprobs: torch.Tensor  # (B, N) given the parent; 0 at the root
+    scores: torch.Tensor  # (B, N) sums from the root
+    num_slots: list[int]  # real slots of each row, the root included
 
-    @property
-    def num_slots(self) -> int:
-        """Slots, the root included."""
-        return self.tokens.numel()
+
+class Frontier(NamedTuple):
+    """What a drafter is fed to make the next level."""
+
+    parent_rows: torch.Tensor  # (B, R) rows of the forward before that proposed these tokens
+    tokens: torch.Tensor  # (B, R) teacher token ids
+    positions: torch.Tensor  # (B, R) drafter positions
+    seen: torch.Tensor  # (B, R, W) bool: which of the W tree rows fed so far, these included, each of them sees
+
+
+Expand = Callable[[Frontier], torch.Tensor]  # to logits (B, R, V) over the draft vocabulary
+ToTeacher = Callable[[torch.Tensor], torch.Tensor]  # draft ids to teacher ids, any shape
+
+
+class Draw(NamedTuple):
+    """How proposals are drawn instead of taken best first: without replacement, by perturbing log-probabilities."""
+
+    temperature: float
+    noise: Callable[[int, int], torch.Tensor]  # (R, V) -> (B, R, V) standard Gumbel
 
 
 def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -76,59 +80,148 @@ def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def propose(
-    logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor, top_k: int
+    logits: torch.Tensor,
+    frontier: torch.Tensor,
+    scores: torch.Tensor,
+    positions: torch.Tensor,
+    width: int,
+    draw: Draw | None = None,
 ) -> Level:
-    """The level that rows with ``logits`` (R, V) propose; ``scores`` (R,) are the rows' own.
+    """The level that rows with ``logits`` (B, R, V) propose; ``scores`` (B, R) are the rows' own.
 
-    Tokens are still draft-vocabulary ids. ``frontier`` (R,) numbers the rows' candidates, or is empty for the root.
+    Tokens are still draft-vocabulary ids. ``frontier`` (B, R) numbers the rows' candidates; (B, 0) is the root. With
+    ``draw``, the order of perturbed log-probabilities is that of drawing one after another without replacement (Kool
+    et al. 2019, Gumbel-top-k).
     """
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    all_finite = torch.isfinite(logprobs).all()
-    best = stable_topk(torch.nan_to_num(logprobs, nan=-float("inf")), top_k)  # (R, k)
+    logits = logits.float() if draw is None else logits.float() / draw.temperature
+    logprobs = torch.log_softmax(logits, dim=-1)
+    all_finite = torch.isfinite(logprobs).flatten(1).all(dim=1)
+    ranked = logprobs if draw is None else logprobs + draw.noise(*logits.shape[1:]).to(logprobs)
+    best = stable_topk(torch.nan_to_num(ranked, nan=-float("inf")), width)  # (B, R, k)
     # Rounding can lift a sure token a hair above 0, and a child above its parent.
     chosen = torch.nan_to_num(logprobs.gather(-1, best).clamp(max=0.0), nan=-float("inf"), neginf=-float("inf"))
-    parents = frontier + 1 if frontier.numel() else torch.zeros(1, dtype=torch.int64, device=logits.device)
-    return Level(frontier, positions, parents, best, chosen, scores[:, None] + chosen, all_finite)
+    parents = frontier + 1 if frontier.shape[1] else frontier.new_zeros(len(frontier), 1)
+    sums = scores[:, :, None] + chosen
+    return Level(frontier, positions, parents, best, chosen, sums, all_finite, None if draw is None else logprobs.exp())
 
 
-def best_candidates(level: Level, top_k: int) -> torch.Tensor:
-    """The level's own numbers (at most k) of the candidates that become the next frontier, best first."""
-    return stable_topk(level.scores.flatten(), top_k)
+def grow(
+    policy: TreePolicy,
+    root_logits: torch.Tensor,
+    root_positions: torch.Tensor,
+    expand: Expand,
+    to_teacher: ToTeacher,
+    draw: Draw | None = None,
+) -> list[Level]:
+    """All levels of proposals below the pending tokens, whose logits (B, 1, V) and drafter positions (B, 1) are given.
 
-
-def select_tree(levels: list[Level], pending_token: torch.Tensor, budget: int) -> DraftTree:
-    """The best ``budget`` of all candidates as a tree, in flat order, under the root ``pending_token`` ().
-
-    Cumulative scores never rise along a path and ties go to the lower number, so the selection holds the parent of
-    each of its nodes.
+    Raises:
+        UsageError: where a fixed tree is wider than the draft vocabulary.
     """
-    scores = torch.cat([level.scores.flatten() for level in levels])  # (C,)
-    logprobs = torch.cat([level.logprobs.flatten() for level in levels])
-    tokens = torch.cat([level.tokens.flatten() for level in levels])
-    parents = torch.cat([level.parents.repeat_interleave(level.tokens.shape[1]) for level in levels])
-    sizes = torch.tensor([level.tokens.numel() for level in levels], device=scores.device)
-    depths = torch.repeat_interleave(torch.arange(1, len(levels) + 1, device=scores.device), sizes)
+    num_rows, device = len(root_logits), root_logits.device
+    if policy.is_fixed and root_logits.shape[-1] < policy.top_k:
+        raise UsageError(f"the tree wants {policy.top_k} children, the draft vocabulary has {root_logits.shape[-1]}")
 
-    selected = stable_topk(scores, budget).sort().values  # (M,) flat numbers
-    parent_numbers = parents[selected]  # flat number + 1, or 0
+    def level(logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor) -> Level:
+        found = propose(logits, frontier, scores, positions, _width(policy, len(levels)), draw)
+        return replace(found, tokens=to_teacher(found.tokens))
+
+    levels: list[Level] = []
+    none = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
+    levels.append(level(root_logits, none, torch.zeros(num_rows, 1, device=device), root_positions))
+    seen = torch.zeros(num_rows, 1, 0, dtype=torch.bool, device=device)  # per frontier row: tree rows on its path
+    numbered = 0  # candidates before the last level's
+    for depth in range(1, policy.depth):
+        last = levels[-1]
+        chosen = _frontier(policy, depth, last)  # (B, R) within the level
+        rows = chosen // last.tokens.shape[2]
+        own = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
+        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), own], dim=2)
+        positions = root_positions.expand_as(chosen) + depth
+        tokens = last.tokens.flatten(1).gather(1, chosen)
+        logits = expand(Frontier(rows, tokens, positions, seen))
+        levels.append(level(logits, chosen + numbered, last.scores.flatten(1).gather(1, chosen), positions))
+        numbered += last.tokens[0].numel()
+    return levels
+
+
+def _width(policy: TreePolicy, level: int) -> int:
+    return policy.static_levels[level].width if policy.is_fixed else policy.top_k
+
+
+def _frontier(policy: TreePolicy, depth: int, level: Level) -> torch.Tensor:
+    """(B, R) the level's own numbers of the candidates that are fed next, best first where the tree is dynamic."""
+    if policy.is_fixed:
+        fed = torch.tensor(policy.static_levels[depth - 1].fed, device=level.tokens.device)
+        return fed.expand(len(level.tokens), -1)
+    return stable_topk(level.scores.flatten(1), policy.top_k)
+
+
+def select_tree(levels: list[Level], pending_tokens: torch.Tensor, policy: TreePolicy) -> DraftTree:
+    """The trees that ``policy`` takes from all candidates, in flat order, under the roots ``pending_tokens`` (B,).
+
+    Dynamic: the best ``budget`` of them. Cumulative scores never rise along a path and ties go to the lower number, so
+    the selection holds the parent of each of its nodes. Fixed: those that its choices name.
+    """
+    selected = selected_numbers(levels, policy)
+    scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)  # (B, C)
+    logprobs = torch.cat([level.logprobs.flatten(1) for level in levels], dim=1)
+    tokens = torch.cat([level.tokens.flatten(1) for level in levels], dim=1)
+    parents = torch.cat([level.parents.repeat_interleave(level.tokens.shape[2], dim=1) for level in levels], dim=1)
+    depths = torch.cat([torch.full_like(level.tokens.flatten(1), d) for d, level in enumerate(levels, 1)], dim=1)
+
+    parent_numbers = parents.gather(1, selected)  # flat number + 1, or 0
     slots = torch.searchsorted(selected, parent_numbers - 1) + 1
-    parent_slots = torch.where(parent_numbers > 0, slots, 0)
-
-    def with_root(root: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return torch.cat([root.reshape(1).to(values.dtype), values])
-
-    zero = scores.new_zeros(())
+    pending, zero = pending_tokens[:, None], scores.new_zeros(len(scores), 1)
+    none = torch.zeros_like(pending)
     return DraftTree(
-        tokens=with_root(pending_token, tokens[selected]),
-        parents=with_root(zero, parent_slots),
-        depths=with_root(zero, depths[selected]),
-        logprobs=with_root(zero, logprobs[selected]),
-        scores=with_root(zero, scores[selected]),
+        tokens=torch.cat([pending, tokens.gather(1, selected)], dim=1),
+        parents=torch.cat([none, torch.where(parent_numbers > 0, slots, 0)], dim=1),
+        depths=torch.cat([none, depths.gather(1, selected)], dim=1),
+        logprobs=torch.cat([zero, logprobs.gather(1, selected)], dim=1),
+        scores=torch.cat([zero, scores.gather(1, selected)], dim=1),
+        num_slots=[selected.shape[1] + 1] * len(scores),
     )
 
 
-def root_only(pending_token: torch.Tensor) -> DraftTree:
-    """The tree without a drafted node: teacher-only decoding."""
-    index = torch.zeros(1, dtype=torch.int64, device=pending_token.device)
-    score = torch.zeros(1, dtype=torch.float32, device=pending_token.device)
-    return DraftTree(pending_token.reshape(1), index, index, score, score)
+def selected_numbers(levels: list[Level], policy: TreePolicy) -> torch.Tensor:
+    """(B, M) flat numbers of the candidates that become slots 1..M, ascending."""
+    if policy.is_fixed:
+        return _static_numbers(policy, levels)
+    scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)
+    return stable_topk(scores, policy.budget).sort().values
+
+
+def _static_numbers(policy: TreePolicy, levels: list[Level]) -> torch.Tensor:
+    """(B, M) flat numbers of a fixed tree's nodes."""
+    numbers, before = [], 0
+    for plan, level in zip(policy.static_levels, levels, strict=True):
+        numbers += [before + number for number in plan.numbers]
+        before += level.tokens[0].numel()
+    return torch.tensor(numbers, device=levels[0].tokens.device).expand(len(levels[0].tokens), -1).contiguous()
+
+
+def child_distributions(levels: list[Level], policy: TreePolicy, num_slots: int) -> torch.Tensor:
+    """(B, N, V) over the draft vocabulary: what each slot's children were drawn from; zeros at the leaves.
+
+    Only for fixed trees, whose slots are known beforehand: a tree that is shaped by what was drawn is not lossless.
+    """
+    first = levels[0].probs
+    assert first is not None, "the levels were not drawn"
+    result = first.new_zeros(len(first), num_slots, first.shape[2])
+    result[:, 0] = first[:, 0]
+    slot = 1
+    for plan, below in zip(policy.static_levels, levels[1:], strict=False):
+        fed = [slot + plan.numbers.index(number) for number in plan.fed]
+        assert below.probs is not None
+        result[:, fed] = below.probs
+        slot += len(plan.numbers)
+    return result
+
+
+def root_only(pending_tokens: torch.Tensor) -> DraftTree:
+    """Trees without a drafted node under ``pending_tokens`` (B,): teacher-only decoding."""
+    tokens = pending_tokens[:, None]
+    index = torch.zeros_like(tokens)
+    score = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
+    return DraftTree(tokens, index, index, score, score, [1] * len(tokens))

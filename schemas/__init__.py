@@ -17,6 +17,7 @@ from specscope.schemas.manifest import (
 )
 from specscope.schemas.step import (
     AcceptSection,
+    BonusDraw,
     CommitSection,
     DraftInputs,
     DraftLevel,
@@ -29,10 +30,11 @@ from specscope.schemas.step import (
     TensorsSection,
     TimingSection,
     TreeSection,
+    Trial,
     VerifySection,
     Visit,
 )
-from specscope.schemas.trace import AnyRecord, decode_record, encode_record, trace_json_schema
+from specscope.schemas.trace import AnyRecord, decode_record, encode_record, parse_line, trace_json_schema
 from specscope.schemas.turn import Failure, Prefill, RunEnd, TurnEnd, TurnStart
 from specscope.schemas.version import SCHEMA_NAME, SCHEMA_VERSION, SchemaVersion
 
@@ -41,6 +43,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "AcceptSection",
     "AnyRecord",
+    "BonusDraw",
     "CommitSection",
     "Conventions",
     "Device",
@@ -70,11 +73,13 @@ __all__ = [
     "Tokenizer",
     "TreePolicy",
     "TreeSection",
+    "Trial",
     "TurnEnd",
     "TurnStart",
     "VerifySection",
     "Visit",
     "decode_record",
     "encode_record",
+    "parse_line",
     "trace_json_schema",
 ]

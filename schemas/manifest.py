@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ class Teacher(Section):
 class Drafter(Section):
     """What proposes tokens."""
 
-    kind: str = Field(description="eagle3 or none.")
+    kind: str = Field(description="eagle3, ngram, early-exit, model or none.")
     name: str | None = None
     config_digest: Digest | None = None
     weights_digest: Digest | None = None
@@ -45,6 +45,8 @@ class Drafter(Section):
     rope_theta_source: str | None = Field(None, description="Which configuration field it was read from.")
     draft_vocab_size: int | None = None
     vocab_mapping: Literal["identity", "offset"] | None = Field(None, description="How draft ids map to teacher ids.")
+    max_positions: int | None = Field(None, description="Positions that the drafter was made for.")
+    settings: dict[str, int] | None = Field(None, description="What else decides its drafts, by name.")
 
 
 class Tokenizer(Section):
@@ -61,13 +63,28 @@ class TreePolicy(Section):
     depth: int = Field(description="Deepest level, in edges from the root.")
     top_k: int = Field(description="Children proposed by each frontier node, and nodes kept as the next frontier.")
     budget: int = Field(description="Drafted nodes of a tree at most; the root is not one.")
+    name: str | None = Field(None, description="Name of the static tree.")
+    choices: list[list[int]] | None = Field(
+        None, description="Nodes of a static tree or a chain, each the child ranks from the root."
+    )
 
 
 class Sampling(Section):
     """The acceptance rule."""
 
-    rule: str = Field(description="greedy.")
+    rule: Literal["greedy", "sampling", "typical"]
+    lossless: bool | None = Field(None, description="Whether the output has the teacher's own distribution.")
     temperature: Float | None = None
+    top_k: int | None = None
+    top_p: Float | None = None
+    draft: Literal["point-mass", "sampled"] | None = Field(
+        None, description="Whether the drafted tokens are the best ones, or were drawn from the drafter."
+    )
+    epsilon: Float | None = Field(None, description="Typical acceptance: threshold at most.")
+    delta: Float | None = Field(None, description="Typical acceptance: threshold = min(epsilon, delta exp(-entropy)).")
+    processors: dict[str, Any] | None = Field(
+        None, description="What changes the teacher's logits before they decide, by name; the records hold the result."
+    )
 
 
 class StopRules(Section):
@@ -109,6 +126,8 @@ class Manifest(Record):
     tree_policy: TreePolicy
     sampling: Sampling
     stop_rules: StopRules
+    cache_strategy: str | None = Field(None, description="The commit strategy asked for.")
+    batch_size: int | None = Field(None, ge=1, description="Rows decoded side by side at most; absent: 1.")
     seed: int
     level: Literal["decisions", "scores", "tensors"]
     capabilities: list[str] = Field(

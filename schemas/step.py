@@ -41,7 +41,9 @@ class DraftSection(Section):
     inputs: DraftInputs
     kv_before: int = Field(description="Pairs in the drafter's cache before this step's were fed.")
     kv_after: int = Field(description="Pairs after; the tree's own entries are dropped again.")
-    levels: list[DraftLevel]
+    levels: list[DraftLevel] | None = Field(
+        None, description="Absent where the drafter has none: a lookup proposes whole paths at once."
+    )
     num_candidates: int
 
 
@@ -89,29 +91,61 @@ class VerifySection(Section):
     target_tokens: list[list[int]] | None = Field(None, description="Level scores: per slot, the best tokens.")
 
 
+class Trial(Section):
+    """One child that a rule other than greedy tried.
+
+    Rule sampling accepts it where its coin lies below its threshold, and tries no younger sibling then. Rule typical
+    accepts it where its target_prob lies above its threshold, tries all siblings, and goes to the likeliest accepted.
+    """
+
+    slot: int
+    target_prob: Float = Field(description="Of the child's token, in the teacher's distribution at the parent.")
+    draft_prob: Float = Field(description="Of the child's token, in the drafter's; 1 where it was not drawn.")
+    threshold: Float = Field(
+        description="Sampling: probability of accepting it, given that its elder siblings were rejected."
+        " Typical: min(epsilon, delta exp(-entropy)) at the parent."
+    )
+    coin: Float | None = Field(None, description="Uniform in [0, 1); absent where the rule draws none.")
+    accepted: bool = Field(description="What threshold and coin, or threshold and target_prob, decide for it alone.")
+
+
 class Visit(Section):
     """One node where the acceptance walk stood."""
 
     slot: int
-    wanted: int = Field(description="The teacher's token there.")
-    child: int | None = Field(None, description="Slot of the child with that token; absent where there is none.")
+    wanted: int | None = Field(None, description="Greedy: the teacher's token there. Absent where the rule draws.")
+    child: int | None = Field(None, description="Slot of the child it went to; absent where the walk ended.")
+    trials: list[Trial] | None = Field(None, description="The children tried, in slot order; absent where greedy.")
+
+
+class BonusDraw(Section):
+    """How a token was drawn: its share of the distribution, cumulated in order of token ids, holds the coin."""
+
+    coin: Float = Field(description="Uniform in [0, 1).")
+    low: Float = Field(description="Cumulative probability of all tokens before it.")
+    high: Float = Field(description="The same, with it.")
+    residual_digest: Digest | None = Field(None, description="Of the distribution that it was drawn from.")
 
 
 class AcceptSection(Section):
     """Phase accept."""
 
-    rule: str
+    rule: Literal["greedy", "sampling", "typical"]
     visited: list[Visit]
     path: list[int] = Field(description="Accepted slots in order, without the root.")
     accepted_length: int = Field(description="Excludes root and bonus.")
     bonus_token: int
     bonus_slot: int = Field(description="The slot whose logits gave the bonus token.")
+    bonus_draw: BonusDraw | None = Field(
+        None, description="From what the rejected children left; typical: from the whole. Absent where greedy."
+    )
 
 
 class CommitSection(Section):
     """Phase commit."""
 
-    strategy: str
+    strategy: str = Field(description="What was done; where it is not what was asked for, fallback says why.")
+    fallback: str | None = Field(None, description="Why the strategy asked for was not followed.")
     committed_before: int
     committed_after: int
     source_slots: list[int] = Field(description="Tree slots whose KV was kept: the root, then the path.")
@@ -134,7 +168,7 @@ class StopSection(Section):
 
     emitted: list[int] = Field(description="The accepted tokens and the bonus token.")
     kept: int = Field(description="How many of them were kept; the rest was cut by a stop rule.")
-    reason: Literal["eos", "length", "stop_string"] | None = None
+    reason: Literal["eos", "length", "stop_string", "criterion"] | None = None
 
 
 class InvariantFailure(Section):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from specscope.schemas.base import Digest, Float, Record, Section
+from specscope.schemas.step import BonusDraw
 
 
 class Prefill(Section):
@@ -18,6 +19,7 @@ class Prefill(Section):
     pending_token: int = Field(description="The first emitted token: the first step's root.")
     top_tokens: list[int] = Field(description="The two best tokens at the last prompt position, best first.")
     top_logits: list[Float]
+    draw: BonusDraw | None = Field(None, description="How the first token was drawn; absent where greedy.")
     duration_ns: int | None = None
 
 
@@ -31,6 +33,10 @@ class TurnStart(Record):
     prompt_ids: list[int] = Field(description="The whole context, earlier turns included.")
     reused_length: int = Field(description="Leading tokens whose KV was committed by an earlier turn.")
     prompt_text: str | None = Field(None, description="Only with --trace-text.")
+    row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
+    generator_seed: int | None = Field(
+        None, description="Seed of the turn's own generator, made from the run's seed, the prompt's id and the turn."
+    )
     prefill: Prefill
 
 
@@ -40,10 +46,13 @@ class TurnEnd(Record):
     kind: Literal["turn_end"] = "turn_end"
     turn: int
     output_ids: list[int]
-    reason: Literal["eos", "length", "stop_string", "interrupted", "failed"]
+    reason: Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
     num_steps: int
     num_drafted: int = Field(description="Drafted nodes over all steps; roots are not counted.")
     num_accepted: int = Field(description="Accepted nodes over all steps; roots and bonus tokens are not counted.")
+    num_fallbacks: int | None = Field(
+        None, description="Commits that did not follow the strategy asked for; absent: 0."
+    )
     accepted_by_depth: list[int] = Field(description="[d] = steps whose accepted length was at least d + 1.")
     duration_ns: int = Field(description="Wall time from the turn's start to its end, prefill included.")
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from specscope.schemas.base import Float, Section
 
-VERDICT_SCHEMA = "specscope.verdict/1.0"
+VERDICT_SCHEMA = "specscope.verdict/1.1"
 
 DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
 Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
@@ -32,6 +32,7 @@ class Place(Section):
     """Where an aligned pair of steps stands."""
 
     turn: int = Field(description="Number of the turn in the baseline.")
+    turn_b: int = Field(description="Number of the turn in the candidate.")
     prompt_id: str
     prompt_turn: int
     position: int = Field(description="Committed length at which the two steps begin.")
@@ -73,6 +74,7 @@ class Verdict(Section):
     exit_code: int
     baseline: str
     candidate: str
+    rule: str = Field(description="The acceptance rule of the baseline in words, which say where it is lossy.")
     axis: list[str] = Field(description="What was meant to differ: field: baseline -> candidate.")
     incomparable: list[str] = Field(description="What was not meant to differ, but does.")
     uncovered: list[str] = Field(description="Why part of the pair could not be judged.")

@@ -1,6 +1,7 @@
 """Where each record of a trace lies: built by one skim over the file, kept beside it, rebuilt whenever it disagrees.
 
-The sidecar is a convenience: it is never required, and failing to write it is no error.
+Records of different turns may interleave, for a batch decodes them side by side. The sidecar is a convenience: it is
+never required, and failing to write it is no error.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import orjson
 import xxhash
 from pydantic import TypeAdapter
 
+from specscope.schemas import parse_line
 from specscope.tracer.errors import TraceError
 
-INDEX_FORMAT = "specscope.index/1"
+INDEX_FORMAT = "specscope.index/2"
 STAMP_BYTES = 1 << 16
 MAX_LINE_BYTES = 64 << 20
 
@@ -79,7 +81,7 @@ def load_or_build(path: Path, file: BinaryIO) -> TraceIndex:
     if found is not None and found.stamp == stamp:
         return found
     index = _build(path, file, stamp)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, TypeError):  # orjson has no integers of more than 64 bits
         _save(index, sidecar_path(path))
     return index
 
@@ -100,42 +102,69 @@ def _save(index: TraceIndex, path: Path) -> None:
     partial.replace(path)
 
 
+def not_json(path: Path, problem: object, line: int | None) -> TraceError:
+    """The one error for a line that is not JSON, whoever reads it."""
+    return TraceError(path, f"{problem}; wanted one record a line", line)
+
+
 def _build(path: Path, file: BinaryIO, stamp: str) -> TraceIndex:
-    index = TraceIndex(stamp)
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise TraceError(path, "the file is empty; wanted a trace, whose first line is its manifest")
+    builder = _Builder(path, TraceIndex(stamp))
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         offset = 0
         while offset < size:
             end = view.find(b"\n", offset)
             if end < 0:
-                index.torn_bytes = size - offset
+                builder.index.torn_bytes = size - offset
                 break
             if end - offset > MAX_LINE_BYTES:
-                raise TraceError(path, f"a line of {end - offset} bytes; at most {MAX_LINE_BYTES}", index.num_lines + 1)
-            _note(path, index, offset, view[offset:end])
-            index.num_lines += 1
+                number = builder.index.num_lines + 1
+                raise TraceError(path, f"a line of {end - offset} bytes; at most {MAX_LINE_BYTES}", number)
+            builder.add(offset, view[offset:end])
             offset = end + 1
-    return index
+    return builder.index
 
 
-def _note(path: Path, index: TraceIndex, offset: int, line: bytes) -> None:
-    number = index.num_lines + 1
-    try:
-        record: Any = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise TraceError(path, f"not JSON ({error}); wanted one record a line", number) from None
-    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-        raise TraceError(path, "got no record; wanted an object with 'kind'", number, "kind")
-    kind = record["kind"]
-    try:
+class _Builder:
+    """Takes in a trace line by line."""
+
+    def __init__(self, path: Path, index: TraceIndex) -> None:
+        self.index = index
+        self._path = path
+        self._open: dict[int, TurnEntry] = {}  # turns without their end, by number
+        self._last_turn = -1
+
+    def add(self, offset: int, line: bytes) -> None:
+        """Notes where one record lies."""
+        number = self.index.num_lines + 1
+        try:
+            record = parse_line(line)
+        except ValueError as error:
+            raise not_json(self._path, error, number) from None
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+            raise TraceError(self._path, "got no record; wanted an object with 'kind'", number, "kind")
+        kind = record["kind"]
+        try:
+            self._note(kind, record, offset)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            name = str(error.args[0]) if isinstance(error, KeyError) else None
+            raise TraceError(self._path, f"a {kind} record that does not fit here ({error})", number, name) from None
+        self.index.num_lines = number
+
+    def _note(self, kind: str, record: dict[str, Any], offset: int) -> None:
+        index = self.index
         if kind == "turn_start":
-            index.turns.append(TurnEntry(record["turn"], record["prompt_id"], record["prompt_turn"], offset))
+            turn = TurnEntry(record["turn"], record["prompt_id"], record["prompt_turn"], offset)
+            index.turns.append(turn)
+            self._open[turn.turn] = turn
+            self._last_turn = max(self._last_turn, turn.turn)
         elif kind == "turn_end":
-            _turn(index, record["turn"]).end = offset
+            self._running(record["turn"]).end = offset
+            del self._open[record["turn"]]
         elif kind == "step":
-            turn = _turn(index, record["turn"])
+            turn = self._running(record["turn"])
             turn.steps.append(offset)
             turn.accepted_lengths.append(int((record.get("accept") or {}).get("accepted_length", 0)))
             turn.failed_invariants.append(len((record.get("invariants") or {}).get("failed", ())))
@@ -144,15 +173,12 @@ def _note(path: Path, index: TraceIndex, offset: int, line: bytes) -> None:
         elif kind == "run_end":
             index.run_end = offset
         elif kind != "manifest":
-            raise TraceError(
-                path, f"got a record of kind {kind[:40]!r}, which this version does not know", number, "kind"
-            )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        name = str(error.args[0]) if isinstance(error, KeyError) else None
-        raise TraceError(path, f"a {kind} record that does not fit here ({error})", number, name) from None
+            number = index.num_lines + 1
+            problem = f"got a record of kind {kind[:40]!r}, which this version does not know"
+            raise TraceError(self._path, problem, number, "kind")
 
-
-def _turn(index: TraceIndex, turn: int) -> TurnEntry:
-    if not index.turns or index.turns[-1].turn != turn:
-        raise IndexError(f"turn {turn} has not started")
-    return index.turns[-1]
+    def _running(self, turn: int) -> TurnEntry:
+        entry = self._open.get(turn)
+        if entry is None:
+            raise LookupError(f"turn {turn} has {'ended already' if turn <= self._last_turn else 'not started'}")
+        return entry

@@ -72,8 +72,8 @@ class OracleReport:
 #: Rules about the file as a whole, judged while it is read.
 RUN_RULES = {
     "run.sequence": "records are numbered one after another",
-    "run.step-numbers": "steps and turns are numbered one after another",
-    "run.order": "one manifest first, one run_end last, every turn ended, none twice",
+    "run.step-numbers": "turns are numbered one after another, and steps in their turn",
+    "run.order": "one manifest first, one run_end last; every turn ends, none stands twice, no more at once than rows",
     "run.capabilities": "every step has the sections that the manifest promises",
     "run.engine-checks": "the engine's own checks found nothing",
     "run.counts": "run_end counts the records",
@@ -94,7 +94,10 @@ SKIPPED = "skipped"
 
 
 def judge_step(context: Context) -> Iterator[tuple[Invariant[Any], str | None]]:
-    """Every invariant of a step with its witness, None where it holds, ``SKIPPED`` where it cannot be judged."""
+    """Every invariant of a step with its witness, None where it holds, ``SKIPPED`` where it cannot be judged.
+
+    Those that say nothing of such a step, as of trials under rule greedy, are left out.
+    """
     arrays = arrays_of(context)
     misshapen = None if arrays is None else _judge(SIZES, arrays)
     for structural in STRUCTURE:
@@ -103,7 +106,9 @@ def judge_step(context: Context) -> Iterator[tuple[Invariant[Any], str | None]]:
         else:
             yield structural, SKIPPED if arrays is None or misshapen else _judge(structural, arrays)
     for invariant in (*DECISIONS, *COMMIT):
-        missing = missing_need(context.step, invariant.needs)
+        if not invariant.applies(context):
+            continue
+        missing = missing_need(context, invariant.needs)
         tree_needed = bool({need.split(".")[0] for need in invariant.needs} & {"tree", "tensors"})
         unjudged = missing is not None or (misshapen is not None and tree_needed)
         yield invariant, SKIPPED if unjudged else _judge(invariant, context)
@@ -117,14 +122,22 @@ def _judge(invariant: Invariant[Any], subject: Any) -> str | None:
         return f"the record does not fit together ({type(error).__name__}: {error})"
 
 
+@dataclass
+class _OpenTurn:
+    """A turn between its start and its end."""
+
+    tally: TurnTally
+    previous: Step | None = None
+    overdue: bool = False  # its end is missing, and that has been said
+
+
 class Oracle:
-    """Feeds on records one by one; memory does not grow with the trace but for the running turn."""
+    """Feeds on records one by one; memory does not grow with the trace but for the open turns."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.report = OracleReport(path, manifest, {name: Tally(statement) for name, statement in STATEMENTS.items()})
         self._manifest = manifest
-        self._turn: TurnTally | None = None
-        self._previous: Step | None = None
+        self._open: dict[int, _OpenTurn] = {}  # by number, in the order in which they started
         self._seen_turns: set[tuple[str, int]] = set()
         self._sections = {name.split(".")[0] for name in manifest.capabilities} & set(Step.model_fields)
 
@@ -132,24 +145,40 @@ class Oracle:
         """Begins a turn."""
         self._number(self.report.num_turns, record.turn, "turn", line)
         self.report.num_turns += 1
-        name = (record.prompt_id, record.prompt_turn)
-        if self._turn is not None:
-            self._fail("run.order", f"turn {self._turn.start.turn} has no turn_end", line)
-        elif name in self._seen_turns:
-            self._fail("run.order", f"prompt {record.prompt_id!r} turn {record.prompt_turn} stands here twice", line)
-        else:
+        witness = self._misplaced(record)
+        if witness is None:
             self.report.count("run.order", None)
-        self._seen_turns.add(name)
-        self._turn, self._previous = TurnTally(record), None
+        else:
+            self._fail("run.order", witness, line)
+        self._seen_turns.add((record.prompt_id, record.prompt_turn))
+        self._open[record.turn] = _OpenTurn(TurnTally(record, self._manifest.sampling))
+
+    def _misplaced(self, record: TurnStart) -> str | None:
+        """Why a turn may not start here."""
+        open_turns = [turn for turn in self._open.values() if not turn.overdue]
+        before = next((t.tally.start for t in open_turns if t.tally.start.prompt_id == record.prompt_id), None)
+        most = self._manifest.batch_size or 1
+        if len(open_turns) >= most or record.turn in self._open:
+            late = self._open.get(record.turn, open_turns[0] if open_turns else None)
+            assert late is not None
+            late.overdue = True
+            rows = "" if most == 1 else f", and {most} turns may be open at once"
+            return f"turn {late.tally.start.turn} has no turn_end{rows}"
+        if (record.prompt_id, record.prompt_turn) in self._seen_turns:
+            return f"prompt {record.prompt_id!r} turn {record.prompt_turn} stands here twice"
+        if before is not None:
+            return f"turn {record.turn} continues prompt {record.prompt_id!r}, whose turn {before.turn} is still open"
+        return None
 
     def step(self, record: Step, line: int) -> None:
         """Judges a step."""
-        if self._turn is None or record.turn != self._turn.start.turn:
+        turn = self._open.get(record.turn)
+        if turn is None:
             self._fail("run.step-numbers", f"a step of turn {record.turn} outside that turn", line)
             return
-        self._number(self._turn.num_steps, record.step, "step", line)
+        self._number(turn.tally.num_steps, record.step, "step", line)
         self.report.num_steps += 1
-        context = Context(self._manifest, self._turn.start, self._previous, record)
+        context = Context(self._manifest, turn.tally.start, turn.previous, record)
         for invariant, witness in judge_step(context):
             if witness is SKIPPED:
                 self.report.invariants[invariant.id].skipped += 1
@@ -157,8 +186,8 @@ class Oracle:
                 found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
                 self.report.count(invariant.id, found)
         self._judge_promises(record, line)
-        self._turn.add(record)
-        self._previous = record
+        turn.tally.add(record)
+        turn.previous = record
 
     def _judge_promises(self, record: Step, line: int) -> None:
         absent = sorted(name for name in self._sections if getattr(record, name) is None)
@@ -173,18 +202,18 @@ class Oracle:
 
     def turn_end(self, record: TurnEnd, line: int) -> None:
         """Judges the turn as a whole."""
-        if self._turn is None or record.turn != self._turn.start.turn:
+        turn = self._open.pop(record.turn, None)
+        if turn is None:
             self._fail("run.step-numbers", f"an end of turn {record.turn} outside that turn", line)
             return
-        self._turn.end = record
+        turn.tally.end = record
         for invariant in TURNS:
-            if not self._turn.complete:
+            if not turn.tally.complete:
                 self.report.invariants[invariant.id].skipped += 1
                 continue
-            witness = _judge(invariant, self._turn)
+            witness = _judge(invariant, turn.tally)
             found = Violation(invariant.id, witness, record.turn, None, line) if witness else None
             self.report.count(invariant.id, found)
-        self._turn = None
 
     def _number(self, wanted: int, got: int, unit: str, line: int) -> None:
         if got == wanted:
@@ -212,8 +241,9 @@ class Oracle:
     def run_end(self, record: RunEnd, counts: dict[str, int], digest: str, line: int) -> None:
         """Judges the last line against what came before."""
         self.report.end_reason = record.reason
-        if self._turn is not None and record.reason == "complete":
-            self._fail("run.order", f"turn {self._turn.start.turn} has no turn_end", line)
+        late = [number for number, turn in self._open.items() if not turn.overdue]
+        if late and record.reason == "complete":
+            self._fail("run.order", f"turn {late[0]} has no turn_end", line)
         for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
             if got == wanted:
                 self.report.count(name, None)

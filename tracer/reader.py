@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import orjson
 from pydantic import ValidationError
 
 from specscope.schemas import (
@@ -22,9 +21,10 @@ from specscope.schemas import (
     TurnEnd,
     TurnStart,
     decode_record,
+    parse_line,
 )
 from specscope.tracer.errors import TraceError, UsageError
-from specscope.tracer.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, load_or_build
+from specscope.tracer.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, load_or_build, not_json
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -77,7 +77,7 @@ class TraceReader:
 
     @property
     def turns(self) -> list[TurnEntry]:
-        """The turns in order."""
+        """The turns, in the order in which they started."""
         return self.index.turns
 
     @property
@@ -142,18 +142,22 @@ class TraceReader:
             return decode_record(line)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
+            if first["type"] == "json_invalid":
+                raise not_json(self.path, f"not JSON ({first['ctx']['error']})", number) from None
             # The first part of the place is the record's kind, which the union put there.
             field = ".".join(str(part) for part in first["loc"][1:]) or None
             raise TraceError(self.path, f"{first['msg']} ({error.error_count()} in all)", number, field) from None
+        except ValueError as error:
+            raise not_json(self.path, error, number) from None
 
     def _read_manifest(self) -> Manifest:
         line = self._file.readline(MAX_LINE_BYTES)
         if not line:
             raise TraceError(self.path, "the file is empty; wanted a trace, whose first line is its manifest")
         try:
-            raw = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            what = "a torn first line" if not line.endswith(b"\n") else "a line that is not JSON"
+            raw = parse_line(line)
+        except ValueError as error:
+            what = "a torn first line" if not line.endswith(b"\n") else f"a line that is {error}"
             raise TraceError(self.path, f"got {what}, wanted a trace, whose first line is its manifest", 1) from None
         if not isinstance(raw, dict) or raw.get("kind") != "manifest":
             raise TraceError(self.path, "got no manifest on the first line; is this a trace?", 1, "kind")

@@ -8,6 +8,7 @@ from specscope.schemas import Manifest, Step
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.rules import is_lossy, rule_text
 from specscope.tracer.text import shorten, visible
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer import step_parts
@@ -32,6 +33,7 @@ def show_step_page(arguments: Arguments, view: View) -> None:
         previous = reader.step(entry, view.step - 1) if view.step > 0 else None
         found = step_parts.judge(Context(reader.manifest, reader.turn_start(entry), previous, step))
         step_parts.show_facts(step, texts)
+        show_rule(reader.manifest)
         if found.violated:
             name, witness = found.violated[0]
             others = f" and {len(found.violated) - 1} more" if len(found.violated) > 1 else ""
@@ -39,6 +41,13 @@ def show_step_page(arguments: Arguments, view: View) -> None:
         _show_cards(step, texts, found)
         _show_run(reader)
         step_parts.show_raw(step)
+
+
+def show_rule(manifest: Manifest) -> None:
+    """Says so where the acceptance rule is lossy."""
+    if is_lossy(manifest.sampling):
+        lines = ["The output is not distributed as the teacher's own."]
+        st.html(note("warn", rule_text(manifest.sampling), lines))
 
 
 def _show_cards(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> None:
@@ -160,16 +169,20 @@ def _show_run(reader: TraceReader) -> None:
 def run_rows(manifest: Manifest) -> list[tuple[str, str]]:
     """The manifest for people."""
     policy, device = manifest.tree_policy, manifest.device
+    shape = f" {policy.name}" if policy.name else ""
     found = [
         ("run", f"{manifest.run_id}, {manifest.created}"),
         ("engine", manifest.engine),
         ("mode", f"{manifest.mode}, attention {manifest.attention}, {manifest.dtype}, {device.backend} {device.name}"),
         ("teacher", f"{manifest.teacher.name}, {manifest.teacher.architecture}, {manifest.teacher.num_layers} layers"),
         ("drafter", f"{manifest.drafter.kind} {manifest.drafter.name or ''}".strip()),
-        ("tree", f"{policy.kind}, depth {policy.depth}, top-k {policy.top_k}, budget {policy.budget}"),
-        ("sampling", f"{manifest.sampling.rule}, seed {manifest.seed}"),
+        ("tree", f"{policy.kind}{shape}, depth {policy.depth}, top-k {policy.top_k}, budget {policy.budget}"),
+        ("acceptance rule", f"{rule_text(manifest.sampling)}, seed {manifest.seed}"),
+        ("batch", f"{manifest.batch_size or 1} rows at most"),
         ("trace level", manifest.level),
     ]
+    if manifest.cache_strategy:
+        found.append(("cache strategy", manifest.cache_strategy))
     if manifest.fault:
         found.append(("injected fault", manifest.fault))
     return found

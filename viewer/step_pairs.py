@@ -10,7 +10,8 @@ from specscope.schemas.verdict import Difference, Place
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.manifests import is_teacher_only
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
-from specscope.tracer.compare.phases import StepPair, compare_steps
+from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.compare.tolerance import FloatJudge
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
@@ -85,7 +86,7 @@ def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, tolerance:
         StepNodes(steps.b),
         None if steps.previous_a is None else StepNodes(steps.previous_a),
         None if steps.previous_b is None else StepNodes(steps.previous_b),
-        FloatJudge(tolerance),
+        FloatJudge.of(tolerance, a.manifest),
         not (is_teacher_only(a.manifest) or is_teacher_only(b.manifest)),
     )
     differences = compare_steps(pair)

@@ -135,7 +135,7 @@ def show_commit(step: Step, texts: TokenTexts, *, key: str) -> None:
     st.html(
         rows(
             [
-                ("strategy", commit.strategy),
+                ("strategy", commit.strategy + (f"; fallback: {commit.fallback}" if commit.fallback else "")),
                 ("committed length", f"{commit.committed_before} → {commit.committed_after}"),
                 ("slots to rows", f"{commit.source_slots} → {commit.destination_rows}"),
                 ("rows written", content),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from specscope.schemas import Step
+from specscope.schemas import AcceptSection, BonusDraw, Step, Trial
 from specscope.tracer.text import shorten
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.tree_layout import connected_path, fold
@@ -110,10 +110,33 @@ def _bonus(step: Step, texts: TokenTexts) -> Bonus | None:
     token = step.accept.bonus_token
     lines = (
         f"bonus token {texts.shown(token)} (id {token})",
-        f"the teacher's own choice at slot {step.accept.bonus_slot}",
+        f"the teacher's own {_choice(step.accept.bonus_draw)} at slot {step.accept.bonus_slot}",
         "the root of the next step",
     )
     return Bonus(shorten(texts.shown(token), LABEL_LIMIT), lines)
+
+
+def _choice(draw: BonusDraw | None) -> str:
+    return "choice" if draw is None else f"draw, coin {draw.coin:.3g} in {draw.low:.3g} to {draw.high:.3g},"
+
+
+def trial_of(accept: AcceptSection, slot: int) -> Trial | None:
+    """The trial of ``slot``; None where it was not tried."""
+    trials = (trial for visit in accept.visited for trial in visit.trials or [])
+    return next((trial for trial in trials if trial.slot == slot), None)
+
+
+def _outcome(accept: AcceptSection, slot: int, *, accepted: bool) -> str:
+    """What became of a slot, and by what."""
+    if slot == 0:
+        return "the pending token: root of the tree"
+    word = "accepted" if accepted else "rejected"
+    trial = trial_of(accept, slot)
+    if trial is None:
+        return word if accept.rule == "greedy" else f"{word}: not tried"
+    weighed, value = ("coin", trial.coin) if trial.coin is not None else ("teacher probability", trial.target_prob)
+    sign = "<" if value < trial.threshold else ">" if value > trial.threshold else "="
+    return f"{word}: {weighed} {value:.3g} {sign} threshold {trial.threshold:.3g}"
 
 
 def _tooltip(step: Step, slot: int, texts: TokenTexts, *, accepted: bool, folded: int) -> tuple[str, ...]:
@@ -129,7 +152,7 @@ def _tooltip(step: Step, slot: int, texts: TokenTexts, *, accepted: bool, folded
         best = zip(step.verify.top_tokens[slot], step.verify.top_logits[slot], strict=False)
         lines.append("teacher wants next: " + ", then ".join(f"{texts.shown(t)} ({v:.2f})" for t, v in best))
     if step.accept is not None:
-        lines.append("the pending token: root of the tree" if slot == 0 else "accepted" if accepted else "rejected")
+        lines.append(_outcome(step.accept, slot, accepted=accepted))
     if folded:
         lines.append(f"{folded} unlikely nodes below are folded")
     return tuple(lines)

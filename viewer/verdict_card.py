@@ -6,6 +6,7 @@ import shlex
 
 from specscope.schemas.verdict import Difference, Root, Verdict
 from specscope.tracer.cli.diff import HEADLINES
+from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.fragments import commands, rows
@@ -35,7 +36,8 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
 def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
     found, place = root.difference, root.place
     steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
-    where = [("where", f"{place.prompt_id} turn {place.prompt_turn + 1}, {steps}, position {place.position}")]
+    where = [("rule", verdict.rule)] if LOSSY in verdict.rule else []
+    where += [("where", f"{place.prompt_id} turn {place.prompt_turn + 1}, {steps}, position {place.position}")]
     if found.node is not None:
         where.append(("node", node_text(found.node, texts)))
     after = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
@@ -61,6 +63,7 @@ def _values(found: Difference, texts: TokenTexts) -> str:
 
 def _plain_body(verdict: Verdict) -> str:
     lines = [("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps")]
+    lines += [("rule", verdict.rule)] if LOSSY in verdict.rule else []
     lines += [("not comparable", line) for line in verdict.incomparable]
     lines += [("not judged", line) for line in verdict.uncovered]
     lines += [("violated", f"{SIDES[v.side]}: {v.invariant}: {v.witness}") for v in verdict.violations[:6]]
@@ -74,7 +77,7 @@ def next_commands(verdict: Verdict, root: Root | None) -> str:
     candidate = shlex.quote(verdict.candidate)
     lines = [f"specscope check {candidate}"]
     if root is not None:
-        where = f"--turn {root.place.turn} --step {root.place.step_b}"
+        where = f"--turn {root.place.turn_b} --step {root.place.step_b}"
         lines = [f"specscope show {candidate} {where}", *lines]
     return commands(lines)
 
@@ -82,6 +85,7 @@ def next_commands(verdict: Verdict, root: Root | None) -> str:
 def surroundings(verdict: Verdict) -> str:
     """The axis of comparison, tolerance, drift and coverage."""
     lines = [("compared across", line) for line in verdict.axis] or [("compared across", "nothing was meant to differ")]
+    lines.append(("acceptance rule", verdict.rule))
     lines.append(("tolerance", f"{verdict.tolerance:g} ({verdict.tolerance_source})"))
     tokens = "equal" if verdict.tokens_equal else "different"
     lines.append(("output tokens", tokens))

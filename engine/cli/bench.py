@@ -37,7 +37,7 @@ def bench(
     from specscope.engine.assemble import DEMO_MODELS, ModelChoice
     from specscope.engine.bench import run_bench
     from specscope.engine.prompts import load_prompts
-    from specscope.engine.tree import TreePolicy
+    from specscope.engine.tree_policy import TreePolicy
 
     prompts = load_prompts(prompts_file or DEMO_MODELS / "prompts.jsonl")
     choice = ModelChoice(teacher, drafter, "fused", "float32", device, TreePolicy("dynamic", depth, top_k, budget))

@@ -80,7 +80,7 @@ def _decode(
     from specscope.engine.assemble import DEMO_MODELS, ModelChoice, load_models
     from specscope.engine.prompts import load_prompts
     from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-    from specscope.engine.tree import TreePolicy
+    from specscope.engine.tree_policy import TreePolicy
 
     choice = ModelChoice("demo", "eagle3", mode, "float32", "auto", TreePolicy("dynamic", 5, 4, 16))
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:num_prompts]
@@ -88,7 +88,7 @@ def _decode(
     request = RunRequest(choice, prompts, MAX_NEW_TOKENS, [], 0, target, fault)
     models: Models = load_models(choice)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    events = TurnEvents(lambda *_: None, lambda _: None)
+    events = TurnEvents(lambda *_: None, lambda *_: None)
     return list(run_turns(request, models, writer, events))
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
+from specscope.tracer.cli.console import progress
 from specscope.tracer.errors import UsageError
 from specscope.tracer.text import printable
 from specscope.tracer.writer import check_writable
@@ -27,40 +29,36 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="JSON Lines with prompt, turns or ids, and an optional id; MT-Bench and HumanEval files load as they are.",
 )
-@click.option("--teacher", default="demo", show_default=True, help="demo, a Hugging Face folder, or a cached model id.")
-@click.option("--drafter", default="eagle3", show_default=True, help="eagle3, eagle3:PATH or none.")
-@click.option(
-    "--mode",
-    type=click.Choice(["fused", "eager", "baseline"]),
-    default="fused",
-    show_default=True,
-    help="baseline: teacher only, on the fused path; for the eager path use --mode eager --drafter none.",
-)
+@model_options
+@tree_options
+@rule_options
 @click.option("--max-new-tokens", default=64, show_default=True, help="Tokens a turn at most.")
-@click.option("--depth", default=5, show_default=True, help="Deepest level of a tree, in edges from the root.")
-@click.option("--top-k", default=4, show_default=True, help="Children a node, and nodes kept a level.")
-@click.option("--budget", default=16, show_default=True, help="Drafted nodes a tree; the root is not one.")
 @click.option("--stop", "stop_strings", multiple=True, help="End a turn with the token that completes this text.")
+@click.option("--batch-size", default=1, show_default=True, help="Conversations decoded side by side.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), default="auto", show_default=True)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
+    "--cache-strategy",
+    type=click.Choice(["in-place", "fast-reorder", "full-reorder", "replicate"]),
+    default="in-place",
     show_default=True,
-    help="Recorded; greedy decoding draws nothing.",
+    envvar="SPECSCOPE_CACHE_STRATEGY",
+    show_envvar=True,
+    help="How accepted tokens are committed; all leave the same bits.",
 )
-@click.option("--trace", type=click.Path(path_type=Path), help="Write a trace to this file.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    envvar="SPECSCOPE_TRACE",
+    show_envvar=True,
+    help="Write a trace to this file.",
+)
 @click.option(
     "--trace-level", type=click.Choice(["decisions", "scores", "tensors"]), default="decisions", show_default=True
 )
 @click.option("--trace-text", is_flag=True, help="Record text too, not only token ids.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
 @click.option("--inject", "fault", metavar="FAULT", help="Put a deliberate fault in: F15 or F16. For trying the tool.")
-@click.option("--allow-download", is_flag=True, help="Let transformers fetch a model id that is not cached.")
-@click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
+@click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
 def run(as_json: bool, **options: Any) -> None:
     """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone."""
@@ -72,17 +70,19 @@ def run(as_json: bool, **options: Any) -> None:
         check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
     models = load_models(request.choice)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    stream = _Stream(models, quiet=as_json)
+    stream = _Stream(models, quiet=as_json or request.batch_size > 1)
     reports = []
-    for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
-        reports.append(report)
-        if as_json:
-            sys.stdout.write(orjson.dumps(report_json(report)).decode() + "\n")
-            sys.stdout.flush()
-        else:
-            stream.turn_ends()
+    with progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
+        for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
+            reports.append(report)
+            if as_json:
+                sys.stdout.write(orjson.dumps(report_json(report)).decode() + "\n")
+                sys.stdout.flush()
+            else:
+                stream.turn_ends(report)
+            advance(f"{sum(len(r.result.output_ids) for r in reports)} tokens")
     if not as_json:
-        _print_summary(reports)
+        _print_summary(reports, request)
         if writer is not None and not writer.broken:
             click.echo(f"trace: {writer.path}  (specscope check, show, view)")
 
@@ -90,24 +90,18 @@ def run(as_json: bool, **options: Any) -> None:
 def build_request(
     prompt: str | None,
     prompts_file: Path | None,
-    teacher: str,
-    drafter: str,
-    mode: Any,
     max_new_tokens: int,
-    depth: int,
-    top_k: int,
-    budget: int,
     stop_strings: tuple[str, ...],
-    dtype: str,
-    device: str,
+    batch_size: int,
+    cache_strategy: str,
     seed: int,
     trace: Path | None,
     trace_level: Any,
     trace_text: bool,
     overwrite: bool,
     fault: str | None,
-    allow_download: bool,
-    allow_remote_code: bool,
+    strict: bool,
+    **options: Any,
 ) -> RunRequest:
     """The command line's options as one request.
 
@@ -116,16 +110,25 @@ def build_request(
     """
     if (prompt is None) == (prompts_file is None):
         raise UsageError("give either --prompt TEXT or --prompts FILE")
-    from specscope.engine.assemble import ModelChoice
+    from specscope.engine.logits import ProcessorChoice
     from specscope.engine.prompts import Prompt, load_prompts
     from specscope.engine.runner import RunRequest, TraceTarget
-    from specscope.engine.tree import TreePolicy
 
     prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
-    policy = TreePolicy("dynamic", depth, top_k, budget)
-    choice = ModelChoice(teacher, drafter, mode, dtype, device, policy, allow_remote_code, allow_download)
-    target = TraceTarget(trace, trace_level, overwrite, trace_text) if trace is not None else None
-    return RunRequest(choice, prompts, max_new_tokens, list(stop_strings), seed, target, fault)
+    return RunRequest(
+        build_choice(**options),
+        prompts,
+        max_new_tokens,
+        list(stop_strings),
+        seed,
+        TraceTarget(trace, trace_level, overwrite, trace_text) if trace is not None else None,
+        fault,
+        batch_size,
+        cache_strategy,
+        ProcessorChoice(options["repetition_penalty"], options["min_new_tokens"], options["no_repeat_ngram"]),
+        list(options["bad_words"]),
+        strict,
+    )
 
 
 class _Stream:
@@ -133,7 +136,7 @@ class _Stream:
 
     def __init__(self, models: Models, quiet: bool) -> None:
         self._models = models
-        self._quiet = quiet
+        self.quiet = quiet
         self._printed = ""
         self._heading = ""
 
@@ -142,9 +145,9 @@ class _Stream:
         self._printed = ""
         self._heading = f"[{printable(prompt.id)} turn {turn + 1}]"
 
-    def tokens(self, output_ids: list[int]) -> None:
+    def tokens(self, prompt: Prompt, output_ids: list[int]) -> None:
         """Prints what is new; half a letter waits for its other half."""
-        if self._quiet:
+        if self.quiet:
             return
         from specscope.engine.runner import decode_text
 
@@ -157,8 +160,12 @@ class _Stream:
             click.echo(printable(text[len(self._printed) :]), nl=False)
             self._printed = text
 
-    def turn_ends(self) -> None:
-        """Ends the turn's text."""
+    def turn_ends(self, report: TurnReport) -> None:
+        """Ends the turn's text; prints it whole where it was not streamed, because others ran beside it."""
+        if self.quiet:
+            click.secho(f"[{printable(report.prompt_id)} turn {report.prompt_turn + 1}]", dim=True)
+            ids = " ".join(map(str, report.result.output_ids))
+            click.echo(printable(ids if report.text is None else report.text), nl=False)
         click.echo()
 
 
@@ -175,6 +182,7 @@ def report_json(report: TurnReport) -> dict[str, Any]:
             "num_tokens": len(result.output_ids),
             "num_steps": len(result.accepted_lengths),
             "num_drafted": result.num_drafted,
+            "num_fallbacks": result.num_fallbacks,
             "accepted_length": round(result.mean_accepted_length, 4),
             "tokens_per_step": round(result.mean_accepted_length + 1, 4) if result.accepted_lengths else None,
             "tokens_per_s": round(result.tokens_per_s, 2),
@@ -184,7 +192,7 @@ def report_json(report: TurnReport) -> dict[str, Any]:
     }
 
 
-def _print_summary(reports: list[TurnReport]) -> None:
+def _print_summary(reports: list[TurnReport], request: RunRequest) -> None:
     lengths = [n for report in reports for n in report.result.accepted_lengths]
     tokens = sum(len(report.result.output_ids) for report in reports)
     seconds = sum(report.result.duration_ns for report in reports) / 1e9
@@ -197,3 +205,8 @@ def _print_summary(reports: list[TurnReport]) -> None:
         f"accepted length {accepted:.2f} a step (root and bonus not counted), "
         f"{accepted + 1 if lengths else 0:.2f} tokens per step"
     )
+    fallbacks = sum(report.result.num_fallbacks for report in reports)
+    if fallbacks:
+        click.echo(f"{fallbacks} commits fell back from {request.cache_strategy} to full-reorder")
+    if not request.choice.rule.lossless:
+        click.echo("typical acceptance is lossy: the output does not have the teacher's distribution")

@@ -1,4 +1,4 @@
-"""What a drafter is to the loop: it takes in what was committed, and proposes a tree. Knows no file format."""
+"""What a drafter is to the loop: it takes in what was committed, and proposes trees. Knows no file format."""
 
 from __future__ import annotations
 
@@ -7,33 +7,46 @@ from typing import Protocol
 
 import torch
 
-from specscope.engine.tree import NO_TREE, DraftTree, Level, TreePolicy, root_only
+from specscope.engine.cache import TreeCache
+from specscope.engine.tree import DraftTree, Level, root_only
+from specscope.engine.tree_policy import NO_TREE, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
 
 
 @dataclass(frozen=True)
 class DraftPairs:
-    """What the drafter is fed before it proposes: (features of token j, token j + 1), in order."""
+    """What the drafter is fed for one row before it proposes: (features of token j, token j + 1), in order."""
 
     source_rows: list[int]  # rows of the last teacher forward that the features were read from
     features: torch.Tensor  # (R, 3 x teacher hidden), or (R, 0) where the drafter wants none
     tokens: torch.Tensor  # (R,) the last is the pending token
+    token_list: list[int]  # the same, on the host
+
+
+@dataclass(frozen=True)
+class SharedLayers:
+    """What a drafter that runs the teacher's own first layers hands on, so that they are not run twice."""
+
+    num_layers: int
+    hidden: torch.Tensor  # (B, N, H) of every slot, behind those layers; their cache tails hold the slots in order
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A proposed tree and how it came about."""
+    """Proposed trees and how they came about."""
 
     tree: DraftTree
-    pairs: DraftPairs
-    positions: list[int]  # drafter positions of the pairs
-    levels: list[Level]
-    kv_before: int  # pairs in the drafter's cache before these were fed
-    kv_after: int  # and after
+    pairs: list[DraftPairs]  # a row each
+    levels: list[Level] | None  # None where the drafter looks whole paths up
+    num_candidates: list[int]
+    kv_before: list[int]  # pairs in the drafter's cache before these were fed
+    kv_after: list[int]  # and after
+    child_probs: torch.Tensor | None = None  # (B, N, V) what each slot's children were drawn from
+    shared: SharedLayers | None = None
 
 
 class Drafter(Protocol):
-    """Proposes trees. Keeps a cache of its own over the committed pairs of one sequence."""
+    """Proposes trees for the rows of one session. Keeps a cache of its own over the committed pairs of each."""
 
     policy: TreePolicy
 
@@ -42,43 +55,81 @@ class Drafter(Protocol):
         """The transformers hidden_states indices that it wants, low to high."""
 
     @property
-    def num_pairs(self) -> int:
-        """Pairs in the drafter's cache."""
+    def num_pairs(self) -> list[int]:
+        """Pairs in each row's cache."""
 
-    def truncate(self, num_pairs: int) -> None:
-        """Keeps the first ``num_pairs`` pairs."""
+    def begin_session(self, cache: TreeCache) -> None:
+        """Forgets everything and makes room for the rows of ``cache``, the teacher's."""
 
-    def propose(self, pairs: DraftPairs) -> Draft:
-        """Takes in ``pairs`` and proposes a tree under the last of their tokens."""
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """A turn behind ``context_ids`` begins in ``row``; the first ``num_pairs`` pairs are known and kept."""
+
+    def drop_row(self, row: int) -> None:
+        """Ends ``row``: the last row takes its number."""
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """Takes in each row's ``pairs`` and proposes a tree under the last of their tokens.
+
+        ``branch`` is the teacher's cache that the step is verified on, its tail empty. Only a drafter that runs the
+        teacher's own first layers writes to it, and says so with ``Draft.shared``. With ``generators``, one a row, the
+        proposals are drawn and not the best ones.
+        """
 
     def manifest(self) -> DrafterManifest:
         """What the trace says of it."""
 
 
-class NoDrafter:
+class PairCounter:
+    """The rows' pair counts of a drafter that keeps no cache over them."""
+
+    def __init__(self) -> None:
+        self._num_pairs: list[int] = []
+
+    @property
+    def num_pairs(self) -> list[int]:
+        """Pairs taken in by each row; nothing is kept of them."""
+        return list(self._num_pairs)
+
+    def begin_session(self, cache: TreeCache) -> None:
+        """Every row starts at none."""
+        self._num_pairs = [0] * cache.num_rows
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """Forgets all but the first ``num_pairs``."""
+        self._num_pairs[row] = num_pairs
+
+    def drop_row(self, row: int) -> None:
+        """The last row takes the number of ``row``."""
+        last = self._num_pairs.pop()
+        if row < len(self._num_pairs):
+            self._num_pairs[row] = last
+
+    def count(self, pairs: list[DraftPairs]) -> None:
+        """Takes in ``pairs``."""
+        self._num_pairs = [n + len(p.token_list) for n, p in zip(self._num_pairs, pairs, strict=True)]
+
+
+def pending_tokens(pairs: list[DraftPairs]) -> torch.Tensor:
+    """(B,) the rows' roots."""
+    return torch.stack([p.tokens[-1] for p in pairs])
+
+
+class NoDrafter(PairCounter):
     """Teacher-only decoding: every tree is a root."""
 
     policy = NO_TREE
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self) -> None:
-        self._num_pairs = 0
-
-    @property
-    def num_pairs(self) -> int:
-        """Pairs taken in; nothing is kept of them."""
-        return self._num_pairs
-
-    def truncate(self, num_pairs: int) -> None:
-        """Forgets all but the first ``num_pairs``."""
-        self._num_pairs = num_pairs
-
-    def propose(self, pairs: DraftPairs) -> Draft:
-        """The root alone."""
-        before = self._num_pairs
-        self._num_pairs += pairs.tokens.numel()
-        positions = list(range(before, self._num_pairs))
-        return Draft(root_only(pairs.tokens[-1]), pairs, positions, [], before, self._num_pairs)
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """The roots alone."""
+        before = self.num_pairs
+        self.count(pairs)
+        tree = root_only(pending_tokens(pairs))
+        return Draft(tree, pairs, [], [0] * len(pairs), before, self.num_pairs)
 
     def manifest(self) -> DrafterManifest:
         """Kind none."""

@@ -1,7 +1,7 @@
-"""The EAGLE-3 drafter: feeds the head, keeps its cache, grows the dynamic tree.
+"""The EAGLE-3 drafter: feeds the head, keeps its cache, grows trees.
 
-After every step the cache holds exactly the committed pairs; the tree's own entries lie behind them for as long as it
-grows and are then dropped.
+After every step the cache holds exactly the committed pairs of each row; the tree's own entries lie behind them for as
+long as it grows and are then dropped. The cache is the teacher's kind, with one layer.
 """
 
 from __future__ import annotations
@@ -10,38 +10,33 @@ import torch
 from torch import nn
 
 from specscope.engine.attention import ATTENTION
+from specscope.engine.cache import TreeCache
 from specscope.engine.digests import digest_file, digest_files
-from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
+from specscope.engine.drafters.drawing import Drawing
 from specscope.engine.drafters.eagle3_files import CONFIG_NAME, HeadFiles
 from specscope.engine.drafters.eagle3_head import HeadOutput
-from specscope.engine.tree import Level, TreePolicy, best_candidates, propose, select_tree
+from specscope.engine.tree import Frontier, grow, select_tree
+from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree_tensors import causal, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
 from specscope.tracer.errors import UsageError
 
 
-class HeadCache:
-    """The head's keys and values (kv heads, capacity, head_dim) over pairs, then over the growing tree."""
-
-    def __init__(self, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._keys = torch.zeros(num_kv_heads, 512, head_dim, dtype=dtype, device=device)
-        self._values = torch.zeros_like(self._keys)
-        self.length = 0
-
-    def append(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds rows (kv heads, R, head_dim) and returns all rows in use."""
-        end = self.length + key.shape[1]
-        if end > self._keys.shape[1]:
-            spare = self._keys.new_zeros(self._keys.shape[0], end, self._keys.shape[2])
-            self._keys = torch.cat([self._keys, spare], dim=1)
-            self._values = torch.cat([self._values, torch.zeros_like(spare)], dim=1)
-        self._keys[:, self.length : end] = key
-        self._values[:, self.length : end] = value
-        self.length = end
-        return self._keys[:, :end], self._values[:, :end]
-
-
 class Eagle3Drafter:
-    """Proposes EAGLE-2 dynamic trees with an EAGLE-3 head."""
+    """Proposes trees with an EAGLE-3 head.
+
+    Args:
+        files: the head.
+        embedding: the teacher's input embedding, where the head brings none.
+        feature_layers: transformers hidden_states indices, low to high.
+        policy: how trees are grown.
+        attention: ``eager`` or ``fused``.
+        dtype, device: where and in what it computes.
+        drawing: how proposals are drawn; None for the best ones.
+
+    Letters: B rows of the batch, R pairs or frontier rows, H hidden, F features, V draft vocabulary.
+    """
 
     def __init__(
         self,
@@ -52,6 +47,7 @@ class Eagle3Drafter:
         attention: str,
         dtype: torch.dtype,
         device: torch.device,
+        drawing: Drawing | None = None,
     ) -> None:
         if len(feature_layers) != 3:
             raise UsageError(f"got feature layers {feature_layers}, wanted three (low, mid, high)")
@@ -61,18 +57,26 @@ class Eagle3Drafter:
         self._head = files.head.to(device=device, dtype=dtype)
         self._embedding = embedding
         self._attend = ATTENTION[attention]
-        shape = self._head.config
-        self._scale = shape.head_dim**-0.5
-        self._cache = HeadCache(shape.num_kv_heads, shape.head_dim, dtype, device)
+        self._scale = self._head.config.head_dim**-0.5
+        self._cache = TreeCache(1, 512)
+        self._drawing = drawing
 
     @property
-    def num_pairs(self) -> int:
-        """Pairs in the head's cache."""
-        return self._cache.length
+    def num_pairs(self) -> list[int]:
+        """Pairs in each row's cache."""
+        return list(self._cache.committed_lengths)
 
-    def truncate(self, num_pairs: int) -> None:
-        """Keeps the first ``num_pairs`` pairs."""
-        self._cache.length = num_pairs
+    def begin_session(self, cache: TreeCache) -> None:
+        """An empty cache of as many rows."""
+        self._cache = TreeCache(1, 512, cache.num_rows)
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """Keeps the first ``num_pairs`` pairs of ``row``."""
+        self._cache.truncate(row, num_pairs)
+
+    def drop_row(self, row: int) -> None:
+        """The last row takes the number of ``row``."""
+        self._cache.drop_row(row)
 
     def manifest(self) -> DrafterManifest:
         """Kind eagle3, with digests, feature layers and the draft vocabulary's mapping."""
@@ -87,67 +91,67 @@ class Eagle3Drafter:
             rope_theta_source=files.rope_theta_source,
             draft_vocab_size=shape.draft_vocab_size,
             vocab_mapping="offset" if files.vocab_mapping == "offset" else "identity",
+            max_positions=shape.max_positions,
         )
 
-    def propose(self, pairs: DraftPairs) -> Draft:
-        """Takes in ``pairs`` and grows a tree under the last of their tokens."""
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """Takes in each row's ``pairs`` and grows a tree under the last of their tokens."""
         before = self.num_pairs
         output = self._take_in(pairs)
-        after = self.num_pairs
-        levels = self._grow(output, pairs.tokens[-1])
-        self.truncate(after)
-        tree = select_tree(levels, pairs.tokens[-1], self.policy.budget)
-        return Draft(tree, pairs, list(range(before, after)), levels, before, after)
+        after, roots = self.num_pairs, pending_tokens(pairs)
+        last = torch.tensor(after, device=roots.device)[:, None] - 1
+        hidden = output.hidden  # (B, R, H) of the forward before
 
-    def _take_in(self, pairs: DraftPairs) -> HeadOutput:
-        """The last pair's output (1, ...) after a causal forward over all of them."""
-        before, rows = self.num_pairs, pairs.tokens.numel()
-        device = pairs.tokens.device
-        positions = torch.arange(before, before + rows, device=device)
-        columns = torch.arange(before + rows, device=device)
-        visible = columns <= positions[:, None]
-        hidden = self._head.fc(pairs.features)
-        output = self._forward(hidden, pairs.tokens, positions, visible)
-        return HeadOutput(output.hidden[-1:], output.logits[-1:])
+        def expand(frontier: Frontier) -> torch.Tensor:
+            nonlocal hidden
+            fed = hidden.gather(1, frontier.parent_rows[:, :, None].expand(-1, -1, hidden.shape[2]))
+            found = self._forward(
+                fed, frontier.tokens, frontier.positions, mask_behind(after, frontier.seen, fed.dtype)
+            )
+            hidden = found.hidden
+            return found.logits
 
-    def _grow(self, output: HeadOutput, pending_token: torch.Tensor) -> list[Level]:
-        """All levels of proposals below the pending token, whose output is given."""
-        num_pairs, top_k = self.num_pairs, self.policy.top_k
-        device = pending_token.device
-        empty = torch.zeros(0, dtype=torch.int64, device=device)
-        root_score = torch.zeros(1, device=device)
-        root_position = torch.full((1,), num_pairs - 1, device=device)
-        levels = [self._level(output, empty, root_score, root_position)]
-        seen = torch.zeros(1, 0, dtype=torch.bool, device=device)  # per frontier row: tree rows on its path
-        numbered = 0  # candidates before the last level's
-        for depth in range(1, self.policy.depth):
-            last = levels[-1]
-            chosen = best_candidates(last, top_k)  # (R,) within the level
-            row = chosen // last.tokens.shape[1]
-            hidden = output.hidden[row]
-            own = torch.eye(chosen.numel(), dtype=torch.bool, device=device)
-            seen = torch.cat([seen[row], own], dim=1)
-            visible = torch.cat([seen.new_ones(len(seen), num_pairs), seen], dim=1)
-            positions = torch.full_like(chosen, num_pairs - 1 + depth)
-            output = self._forward(hidden, last.tokens.flatten()[chosen], positions, visible)
-            levels.append(self._level(output, chosen + numbered, last.scores.flatten()[chosen], positions))
-            numbered += last.tokens.numel()
-        return levels
+        drawing = self._drawing if generators is not None else None
+        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
+        levels = grow(self.policy, output.logits, last, expand, self._head.teacher_tokens, draw)
+        self._cache.drop_tail()
+        tree = select_tree(levels, roots, self.policy)
+        probs = drawing.child_probs(levels, self.policy, tree, self._head.teacher_tokens) if drawing else None
+        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
+        return Draft(tree, pairs, levels, candidates, before, after, probs)
 
-    def _level(
-        self, output: HeadOutput, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor
-    ) -> Level:
-        level = propose(output.logits, frontier, scores, positions, self.policy.top_k)
-        mapped = self._head.teacher_tokens(level.tokens)
-        return Level(level.frontier, positions, level.parents, mapped, level.logprobs, level.scores, level.all_finite)
+    def _take_in(self, pairs: list[DraftPairs]) -> HeadOutput:
+        """Each row's output (B, 1, ...) at its last pair. Rows with a whole prompt to take in go one by one, so that
+        the others are not padded to its length."""
+        counts = [len(p.token_list) for p in pairs]
+        if len(pairs) == 1 or max(counts) <= self.policy.depth + 1:
+            return self._take_in_together(pairs, counts)
+        outputs = []
+        for row, (one, count) in enumerate(zip(pairs, counts, strict=True)):
+            with self._cache.only(row):
+                outputs.append(self._take_in_together([one], [count]))
+        return HeadOutput(torch.cat([o.hidden for o in outputs]), torch.cat([o.logits for o in outputs]))
+
+    def _take_in_together(self, pairs: list[DraftPairs], counts: list[int]) -> HeadOutput:
+        before, most = self._cache.active_lengths, max(counts)
+        features = nn.utils.rnn.pad_sequence([p.features for p in pairs], batch_first=True)  # (B, R, F)
+        tokens = nn.utils.rnn.pad_sequence([p.tokens for p in pairs], batch_first=True)
+        steps = torch.arange(most, device=tokens.device)
+        positions = torch.tensor(before, device=tokens.device)[:, None] + steps
+        hidden = self._head.first_hidden(features)
+        mask = mask_behind(before, causal(len(pairs), most, tokens.device), hidden.dtype)
+        output = self._forward(hidden, tokens, positions, mask)
+        self._cache.commit_length(counts)
+        last = torch.tensor(counts, device=tokens.device)[:, None, None] - 1
+        return HeadOutput(*(values.gather(1, last.expand(-1, 1, values.shape[2])) for values in output))
 
     def _forward(
-        self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor
+        self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> HeadOutput:
-        """One forward over R rows: ``hidden`` (R, H), ``tokens`` and ``positions`` (R,), ``visible`` (R, S) bool."""
+        """``hidden`` (B, R, H), ``tokens`` and ``positions`` (B, R), ``mask`` (B, 1, R, S) additive."""
         query, key, value = self._head.project(hidden, self._embedding(tokens), positions)
-        keys, values = self._cache.append(key, value)
-        mask = torch.zeros(visible.shape, dtype=hidden.dtype, device=hidden.device)
-        mask.masked_fill_(~visible, -float("inf"))
-        attended = self._attend(query[None], keys[None], values[None], mask[None, None], self._scale)
-        return self._head.finish(hidden, attended[0])
+        keys, values = self._cache.update(key, value, 0)
+        attended = self._attend(query, keys, values, mask, self._scale)
+        return self._head.finish(hidden, attended)

@@ -13,15 +13,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from specscope.engine.draft_vocab import DraftVocab
+from specscope.engine.drafters.eagle3_config import LAYER_IDS, read_statement
 from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadConfig
 from specscope.tracer.errors import UsageError
+
+Tensors = dict[str, torch.Tensor]
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 OTHER_PREFIX = "layers.0."  # in vLLM's and speculators' heads; ours and the authors' is "midlayer."
-UNSUPPORTED = ("norm_before_residual", "norm_output", "fc_norm", "input_norm", "rope_scaling")
-OPTIONAL_TENSORS = frozenset({"d2t", "t2d"})
+VOCAB_TENSORS = ("d2t", "t2d")
+TEACHER_PREFIX = "verifier_"  # speculators keeps some of the teacher's weights beside the head's, for training alone
+INVERSE_FREQUENCIES = "rotary_emb.inv_freq"
+# Tensors that come with a switch: where it is off they are unexpected, and the error says which switch it would be.
+SWITCHED = {"input_norm.": "norm_before_fc", "fc_norm.": "fc_norm", "_proj.bias": "attention_bias"}
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,38 @@ class HeadFiles:
     head: Eagle3Head
     folder: Path
     hidden_state_indices: tuple[int, ...]  # empty: the default for the teacher's depth
+    hidden_state_source: str
     rope_theta_source: str
-    vocab_mapping: str  # identity or offset
+    vocab: DraftVocab
+
+    @property
+    def vocab_mapping(self) -> str:
+        """``identity`` or ``offset``."""
+        return self.vocab.mapping
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions the head was made for; None where its config does not say."""
+        return self.head.config.max_positions
+
+    def embedding(self, teacher_embedding: nn.Module) -> nn.Module:
+        """What turns token ids into the head's input embeddings: its own, or the teacher's where it brings none."""
+        return teacher_embedding if self.head.embed_tokens is None else self.head.embed_tokens
+
+    def feature_layers(self, num_layers: int) -> tuple[int, ...]:
+        """The transformers hidden_states indices to feed it, for a teacher of ``num_layers``.
+
+        Raises:
+            UsageError: where the teacher has no such states.
+        """
+        layers = self.hidden_state_indices or default_hidden_state_indices(num_layers)
+        if max(layers) >= num_layers:
+            # hidden_states[num_layers] exists, but behind the final norm; heads that name it want it before.
+            raise UsageError(
+                f"the head at {self.folder} wants hidden states {list(layers)} ({self.hidden_state_source}), this "
+                f"teacher has the inputs of layers 0..{num_layers - 1}"
+            )
+        return layers
 
 
 def default_hidden_state_indices(num_layers: int) -> tuple[int, int, int]:
@@ -49,95 +87,72 @@ def default_hidden_state_indices(num_layers: int) -> tuple[int, int, int]:
     return (2, num_layers // 2, num_layers - 3)
 
 
+def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFiles:
+    """The head in ``folder``, in float32, checked against the teacher's hidden size and vocabulary.
+
+    Raises:
+        UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes).
+    """
+    config, tensors = _read_config(folder), _read_tensors(folder)
+    statement = read_statement(config, set(tensors), f"{folder / CONFIG_NAME}")
+    shape = statement.shape
+    _check_teacher(shape, folder, teacher_hidden, teacher_vocab)
+    _take_inverse_frequencies(tensors, shape, folder)
+    vocab = _vocab(tensors, shape, folder)
+    with torch.device("meta"):  # every value comes from the files: what did not would fail at its first use
+        head = Eagle3Head(shape)
+    _fit(head, tensors, vocab, folder)
+    return HeadFiles(
+        head.eval(),
+        folder,
+        statement.layer_ids.indices,
+        statement.layer_ids.source,
+        statement.rope_theta_source,
+        vocab,
+    )
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no EAGLE-3 head at {folder}: {CONFIG_NAME} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     if not isinstance(config, dict):
         raise UsageError(f"cannot read {path}: got {type(config).__name__}, wanted an object")
     return config
 
 
-def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(folder: Path) -> Tensors:
+    """The tensors of all safetensors files, under our names."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
-        raise UsageError(f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {found}")
-    tensors: dict[str, torch.Tensor] = {}
+        raise UsageError(
+            f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {found}; pickled weights (.bin, .pt) are never "
+            "read: convert them"
+        )
+    tensors: Tensors = {}
     for path in paths:
         try:
-            tensors.update(load_file(path))
+            read = load_file(path)
         except (OSError, SafetensorError) as error:
             raise UsageError(f"cannot read {path}: {error}") from None
-    return {name.replace(OTHER_PREFIX, "midlayer.", 1): tensor for name, tensor in tensors.items()}
+        for name, tensor in read.items():
+            ours = name.removeprefix("model.")
+            if ours.startswith(OTHER_PREFIX):
+                ours = "midlayer." + ours.removeprefix(OTHER_PREFIX)
+            if ours in tensors:
+                raise UsageError(f"{folder} holds the tensor {ours} twice, again as {name} in {path.name}")
+            if not ours.startswith(TEACHER_PREFIX):
+                tensors[ours] = tensor
+    return tensors
 
 
-def _rope_theta(config: dict[str, Any]) -> tuple[float, str]:
-    parameters = config.get("rope_parameters")
-    if isinstance(parameters, dict) and "rope_theta" in parameters:
-        return float(parameters["rope_theta"]), "rope_parameters.rope_theta"
-    if "rope_theta" in config:
-        return float(config["rope_theta"]), "rope_theta"
-    return 10000.0, "default"
-
-
-def _head_config(config: dict[str, Any], folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadConfig:
-    try:
-        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        return HeadConfig(
-            hidden_size=hidden,
-            teacher_hidden_size=int(config.get("target_hidden_size") or teacher_hidden),
-            intermediate_size=int(config["intermediate_size"]),
-            num_heads=heads,
-            num_kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            draft_vocab_size=int(config.get("draft_vocab_size") or config["vocab_size"]),
-            teacher_vocab_size=int(config.get("vocab_size") or teacher_vocab),
-            rope_theta=_rope_theta(config)[0],
-            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            max_positions=int(config.get("max_position_embeddings", 2048)),
-        )
-    except KeyError as error:
-        raise UsageError(f"{folder / CONFIG_NAME} lacks {error.args[0]!r}") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"{folder / CONFIG_NAME} is not an EAGLE-3 configuration: {error}") from None
-
-
-def _fit(head: Eagle3Head, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Loads ``tensors`` strictly.
-
-    Raises:
-        UsageError: naming the tensors that are missing, unexpected or of another shape.
-    """
-    wanted = head.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys() - OPTIONAL_TENSORS)
-    unexpected = sorted(tensors.keys() - wanted.keys())
-    shapes = [
-        f"{name}: got {list(tensors[name].shape)}, wanted {list(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
-    ]
-    problems = [f"missing {', '.join(missing)}"] * bool(missing)
-    problems += [f"unexpected {', '.join(unexpected)}"] * bool(unexpected)
-    problems += shapes
-    if problems:
-        raise UsageError(f"{folder} does not fit as an EAGLE-3 head: {'; '.join(problems)}")
-    head.load_state_dict(tensors, strict=False)  # d2t and t2d may be absent; all else was compared above
-
-
-def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFiles:
-    """The head in ``folder``, checked against the teacher's hidden size and vocabulary.
-
-    Raises:
-        UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes).
-    """
-    config = _read_config(folder)
-    shape = _head_config(config, folder, teacher_hidden, teacher_vocab)
-    if shape.teacher_hidden_size != teacher_hidden or shape.hidden_size != teacher_hidden:
+def _check_teacher(shape: HeadConfig, folder: Path, teacher_hidden: int, teacher_vocab: int) -> None:
+    if shape.teacher_hidden_size != teacher_hidden or (shape.hidden_size != teacher_hidden and not shape.own_embedding):
         raise UsageError(
             f"the head at {folder} does not fit this teacher: fc.weight wants features of 3 x "
             f"{shape.teacher_hidden_size} and embeddings of {shape.hidden_size}, the teacher gives {teacher_hidden}; "
@@ -148,51 +163,82 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFile
             f"the head at {folder} does not fit this teacher: it covers a vocabulary of {shape.teacher_vocab_size}, "
             f"the teacher has {teacher_vocab}; choose the head that was trained for this teacher"
         )
-    refused = [name for name in UNSUPPORTED if config.get(name)]
-    if refused:
-        raise UsageError(
-            f"the head at {folder} sets {', '.join(refused)}, which is not supported: it would draft wrongly"
-        )
-    tensors = _read_tensors(folder)
-    tensors.pop("embed_tokens.weight", None)  # the teacher's, where a checkpoint repeats it
-    head = Eagle3Head(shape)
-    _fit(head, tensors, folder)
-    return HeadFiles(
-        head.eval(),
-        folder,
-        _hidden_state_indices(config, folder),
-        _rope_theta(config)[1],
-        _vocab_mapping(head, folder, "d2t" in tensors),
-    )
 
 
-def _hidden_state_indices(config: dict[str, Any], folder: Path) -> tuple[int, ...]:
-    ids = (config.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids") or []
-    if not isinstance(ids, list) or not all(type(i) is int for i in ids):
-        raise UsageError(f"{folder / CONFIG_NAME}: eagle_aux_hidden_state_layer_ids is {ids!r}, wanted three integers")
-    return tuple(ids)
+def _take_inverse_frequencies(tensors: Tensors, shape: HeadConfig, folder: Path) -> None:
+    """Removes the rotation's frequencies, which old checkpoints keep, and holds the config to them."""
+    for name in [name for name in tensors if name.endswith(INVERSE_FREQUENCIES)]:
+        kept = tensors.pop(name).double()
+        stated = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim)
+        if kept.shape != stated.shape or not torch.allclose(kept, stated, rtol=1e-2):
+            raise UsageError(
+                f"{folder}: {name} is not that of rope_theta {shape.rope_theta:g} and head_dim {shape.head_dim}, as "
+                f"{CONFIG_NAME} states them: correct it"
+            )
 
 
-def _vocab_mapping(head: Eagle3Head, folder: Path, has_map: bool) -> str:
-    shape = head.config
-    if not has_map and shape.draft_vocab_size != shape.teacher_vocab_size:
+def _vocab(tensors: Tensors, shape: HeadConfig, folder: Path) -> DraftVocab:
+    """The draft vocabulary of ``d2t``, or of equal vocabularies where there is none; takes both tensors out."""
+    d2t, t2d = (tensors.pop(name, None) for name in VOCAB_TENSORS)
+    for name, tensor, length in (
+        ("d2t", d2t, shape.draft_vocab_size),
+        ("t2d", t2d, shape.teacher_vocab_size),
+    ):
+        if tensor is not None and (tensor.is_floating_point() or list(tensor.shape) != [length]):
+            raise UsageError(
+                f"{folder} does not fit as an EAGLE-3 head: {name}: got {list(tensor.shape)} of {tensor.dtype}, wanted "
+                f"[{length}] of integers or booleans"
+            )
+    if d2t is None and shape.draft_vocab_size != shape.teacher_vocab_size:
         raise UsageError(
             f"{folder} has no d2t, and its draft vocabulary of {shape.draft_vocab_size} is not the teacher's "
             f"{shape.teacher_vocab_size}"
         )
-    mapped = head.teacher_tokens(torch.arange(shape.draft_vocab_size))
-    if int(mapped.min()) < 0 or int(mapped.max()) >= shape.teacher_vocab_size:
-        raise UsageError(
-            f"{folder}: d2t maps outside the teacher's vocabulary: got {int(mapped.min())}..{int(mapped.max())}, "
-            f"wanted 0..{shape.teacher_vocab_size - 1}; d2t holds offsets, not absolute ids"
-        )
-    return "offset" if bool(head.d2t.any()) else "identity"
+    offsets = torch.zeros(shape.draft_vocab_size, dtype=torch.int64) if d2t is None else d2t
+    try:
+        return DraftVocab.from_offsets(offsets.numpy(), None if t2d is None else t2d.numpy(), shape.teacher_vocab_size)
+    except UsageError as error:
+        raise UsageError(f"{folder}: {error}") from None
+
+
+def _fit(head: Eagle3Head, tensors: Tensors, vocab: DraftVocab, folder: Path) -> None:
+    """Loads ``tensors`` strictly, in float32.
+
+    Raises:
+        UsageError: naming the tensors that are missing, unexpected, of another shape or no floating-point numbers.
+    """
+    wanted = {name: tensor for name, tensor in head.state_dict().items() if name not in VOCAB_TENSORS}
+    missing = sorted(wanted.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - wanted.keys())
+    problems = [f"missing {', '.join(missing)}"] * bool(missing)
+    problems += [f"unexpected {', '.join(unexpected)}{_hint(unexpected)}"] * bool(unexpected)
+    problems += [
+        f"{name}: got {list(tensors[name].shape)}, wanted {list(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if tensors[name].shape != wanted[name].shape
+    ]
+    problems += [
+        f"{name}: got {tensors[name].dtype}, wanted floating-point numbers (quantised heads are not supported)"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if not tensors[name].is_floating_point()
+    ]
+    if problems:
+        raise UsageError(f"{folder} does not fit as an EAGLE-3 head: {'; '.join(problems)}")
+    state = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    state |= {"d2t": torch.from_numpy(vocab.d2t()), "t2d": torch.from_numpy(vocab.t2d())}
+    head.load_state_dict(state, strict=True, assign=True)
+
+
+def _hint(unexpected: list[str]) -> str:
+    switches = sorted({switch for part, switch in SWITCHED.items() if any(part in name for name in unexpected)})
+    return f" ({CONFIG_NAME} does not set {' or '.join(switches)})" if switches else ""
 
 
 def save_head(head: Eagle3Head, folder: Path, hidden_state_indices: tuple[int, ...]) -> None:
     """Writes ``head`` as a folder that ``load_head`` and public engines read."""
     shape = head.config
-    config = {
+    ids = list(hidden_state_indices)
+    config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLMEagle3"],
         "model_type": "llama",
         "hidden_size": shape.hidden_size,
@@ -208,8 +254,19 @@ def save_head(head: Eagle3Head, folder: Path, hidden_state_indices: tuple[int, .
         "rms_norm_eps": shape.rms_norm_eps,
         "max_position_embeddings": shape.max_positions,
         "tie_word_embeddings": False,
-        "eagle_config": {"eagle_aux_hidden_state_layer_ids": list(hidden_state_indices)},
     }
+    switches = {
+        "attention_bias": shape.qkv_bias,
+        "norm_before_residual": shape.norm_before_residual,
+        "norm_before_fc": shape.norm_before_fc,
+        "fc_norm": shape.fc_norm,
+        "norm_output": shape.norm_output,
+    }
+    config |= {name: True for name, on in switches.items() if on}
+    # vLLM reads the ids at the top, SGLang those in eagle_config, where a leading 1 would mean something else.
+    config[LAYER_IDS] = ids
+    if ids[:1] != [1]:
+        config["eagle_config"] = {LAYER_IDS: ids}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, folder / WEIGHTS_NAME)

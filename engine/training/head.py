@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import LlamaForCausalLM
 
+from specscope.engine.draft_vocab import DraftVocab
 from specscope.engine.drafters.eagle3_files import default_hidden_state_indices
 from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadConfig, QueryKeyValue
 from specscope.engine.training.checkpoint import load_checkpoint, save_checkpoint
@@ -50,7 +51,7 @@ class TeacherView(NamedTuple):
     covered: torch.Tensor  # (B, T) whether the teacher's choice is in the draft vocabulary
 
 
-def new_head(recipe: HeadRecipe, teacher: LlamaForCausalLM, draft_ids: NDArray[np.int64]) -> Eagle3Head:
+def new_head(recipe: HeadRecipe, teacher: LlamaForCausalLM, vocab: DraftVocab) -> Eagle3Head:
     """A head for ``teacher``, its output rows begun from the teacher's own."""
     c: Any = teacher.config
     head = Eagle3Head(
@@ -61,18 +62,16 @@ def new_head(recipe: HeadRecipe, teacher: LlamaForCausalLM, draft_ids: NDArray[n
             num_heads=c.num_attention_heads,
             num_kv_heads=c.num_key_value_heads,
             head_dim=c.hidden_size // c.num_attention_heads,
-            draft_vocab_size=len(draft_ids),
+            draft_vocab_size=vocab.size,
             teacher_vocab_size=c.vocab_size,
             rope_theta=float(c.rope_parameters["rope_theta"]),
             rms_norm_eps=c.rms_norm_eps,
             max_positions=c.max_position_embeddings,
         )
     )
-    ids = torch.from_numpy(draft_ids)
-    head.d2t.copy_(ids - torch.arange(len(ids)))
-    head.t2d[ids] = True
+    head.use_vocab(vocab)
     with torch.no_grad():
-        head.lm_head.weight.copy_(teacher.lm_head.weight[ids])
+        head.lm_head.weight.copy_(teacher.lm_head.weight[torch.from_numpy(vocab.ids)])
     return head
 
 
@@ -126,7 +125,7 @@ def unrolled_loss(
     token is the teacher's *choice*, which is what a tree for a greedy teacher must be ranked by.
     """
     rows = view.features.shape[1] - unroll
-    hidden = head.fc(view.features[:, :rows])
+    hidden = head.first_hidden(view.features[:, :rows])
     steps: list[QueryKeyValue] = []
     total = hidden.new_zeros((), dtype=torch.float32)
     agreement = []
@@ -149,14 +148,14 @@ def train_head(
     recipe: HeadRecipe,
     teacher: LlamaForCausalLM,
     rows: NDArray[np.int64],
-    draft_ids: NDArray[np.int64],
+    vocab: DraftVocab,
     folder: Path,
     device: torch.device,
     compiled: bool,
 ) -> Eagle3Head:
     """Trains on ``rows`` (num, T), with checkpoints in ``folder``; resumes where one is found."""
     torch.manual_seed(recipe.seed)
-    head = new_head(recipe, teacher, draft_ids).to(device)
+    head = new_head(recipe, teacher, vocab).to(device)
     optimizers = make_optimizers(head, recipe.muon_lr, recipe.adam_lr)
     first = load_checkpoint(folder, head, optimizers)
     loss_of = torch.compile(unrolled_loss) if compiled else unrolled_loss

@@ -16,17 +16,24 @@ from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
 from specscope.engine.assemble import ModelChoice, load_models
+from specscope.engine.draft_vocab import BuiltVocab, build_draft_vocab
 from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, load_head, save_head
 from specscope.engine.prompts import Prompt
 from specscope.engine.training.card import render_card
 from specscope.engine.training.corpus import Document, load_corpus
 from specscope.engine.training.head import HeadRecipe, train_head
 from specscope.engine.training.measure import Acceptance, held_out_prompts, measure_acceptance, repeated_share
-from specscope.engine.training.self_text import frequent_tokens, generate_self_text
+from specscope.engine.training.self_text import generate_self_text
 from specscope.engine.training.teacher import TeacherRecipe, held_out_loss, save_teacher, train_teacher
-from specscope.engine.training.tokenizer import bigram_loss, encode_stream, save_tokenizer, train_tokenizer
+from specscope.engine.training.tokenizer import (
+    END_OF_TEXT_ID,
+    bigram_loss,
+    encode_stream,
+    save_tokenizer,
+    train_tokenizer,
+)
 from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, train_against_repetition
-from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_policy import TreePolicy
 
 SELF_TEXT_LENGTH = 256
 MEASURED_PROMPTS = 60
@@ -57,7 +64,7 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
     _train_teacher(plan, streams)
     rows = _self_text(plan, streams["train"])
     _train_head(plan, rows)
-    return measure(plan, documents, streams)
+    return measure(plan, documents, streams, rows)
 
 
 def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArray[np.int64]]:
@@ -108,10 +115,23 @@ def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
         return
     begun = time.monotonic()
     teacher = _teacher(plan)
-    draft_ids = frequent_tokens(rows, plan.teacher.vocab_size, plan.head.draft_vocab_size)
-    head = train_head(plan.head, teacher, rows, draft_ids, plan.work / "head_state", plan.device, plan.compiled)
+    vocab = _draft_vocab(plan, rows).vocab
+    head = train_head(plan.head, teacher, rows, vocab, plan.work / "head_state", plan.device, plan.compiled)
     save_head(head.cpu(), plan.work / "drafter", default_hidden_state_indices(teacher.config.num_hidden_layers))
     _note_time(plan, "head", begun)
+
+
+def _draft_vocab(plan: TrainingPlan, rows: NDArray[np.int64]) -> BuiltVocab:
+    """The most frequent ids of the self-written text, end-of-text among them: a head that cannot propose it wastes a
+    step at every end."""
+    return build_draft_vocab(
+        [rows],
+        plan.head.draft_vocab_size,
+        plan.teacher.vocab_size,
+        required_ids=[END_OF_TEXT_ID],
+        cache=plan.work / "draft_vocab.json",
+        warn=lambda message: print(message, flush=True),
+    )
 
 
 def _seconds(plan: TrainingPlan) -> dict[str, int]:
@@ -127,7 +147,9 @@ def _note_time(plan: TrainingPlan, stage: str, begun: float) -> None:
     (plan.work / "seconds.json").write_text(json.dumps(seconds))
 
 
-def measure(plan: TrainingPlan, documents: list[Document], streams: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+def measure(
+    plan: TrainingPlan, documents: list[Document], streams: dict[str, NDArray[np.int64]], rows: NDArray[np.int64]
+) -> dict[str, Any]:
     """Held-out loss beside the bigram's, accepted length and repetition at several budgets; written with the card."""
     prompts = held_out_prompts(documents, MEASURED_PROMPTS, seed=3)
     result = {
@@ -143,7 +165,7 @@ def measure(plan: TrainingPlan, documents: list[Document], streams: dict[str, ND
         },
         "seconds": _seconds(plan),
         "teacher": _measure_teacher(plan, streams),
-        "head": _describe_head(plan),
+        "head": _describe_head(plan, rows),
         "held_out_repeated_8grams": _held_out_repetition(streams["held_out"]),
         "accepted": {f"budget_{budget}": _accepted(plan, prompts, budget)._asdict() for budget in MEASURED_BUDGETS},
     }
@@ -166,11 +188,12 @@ def _measure_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) 
     }
 
 
-def _describe_head(plan: TrainingPlan) -> dict[str, Any]:
+def _describe_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> dict[str, Any]:
     files = load_head(plan.work / "drafter", plan.teacher.hidden_size, plan.teacher.vocab_size)
     return {
         **asdict(plan.head),
         "parameters": sum(p.numel() for p in files.head.parameters()),
+        "draft_vocab_covers": _draft_vocab(plan, rows).covered_share,
         "hidden_state_indices": list(files.hidden_state_indices),
         "tokens_seen": plan.head.num_steps * plan.head.batch_size * SELF_TEXT_LENGTH,
         "self_text_rows": plan.self_text_rows,

@@ -1,4 +1,4 @@
-"""Text that the teacher itself generates: what a draft head must learn to foresee, and its draft vocabulary."""
+"""Text that the teacher itself generates: what a draft head must learn to foresee."""
 
 from __future__ import annotations
 
@@ -47,10 +47,3 @@ def generate_self_text(
         rows.append(continue_prompts(teacher, batch, length - PROMPT_TOKENS, greedy=number % 2 == 0).cpu())
         print(f"self-generated text: {sum(len(r) for r in rows)} of {num_rows} rows", flush=True)
     return torch.cat(rows).numpy()
-
-
-def frequent_tokens(rows: NDArray[np.int64], vocab_size: int, draft_vocab_size: int) -> NDArray[np.int64]:
-    """The ``draft_vocab_size`` most frequent ids of ``rows``, ascending; ties go to the lower id."""
-    counts = np.bincount(rows.ravel(), minlength=vocab_size)
-    order = np.lexsort((np.arange(vocab_size), -counts))
-    return np.sort(order[:draft_vocab_size])

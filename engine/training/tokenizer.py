@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from specscope.engine.training.corpus import Document
 
 END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 0
 
 # Indentation is one token a run, newlines are kept apart from it, and digits are split by threes.
 SPLIT = Regex(r"\n+|[ \t]+(?=\n)| ?[A-Za-z_]+| ?[0-9]{1,3}| ?[^\sA-Za-z_0-9]+|[ \t]+(?= )|[ \t]+")

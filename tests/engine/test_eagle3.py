@@ -69,7 +69,8 @@ def slow_logprobs(w: Tensors, hidden: torch.Tensor) -> torch.Tensor:
 def random_pairs(count: int, seed: int) -> DraftPairs:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(count, 3 * HIDDEN, generator=generator)
-    return DraftPairs(list(range(count)), features, torch.randint(0, VOCAB, (count,), generator=generator))
+    tokens = torch.randint(0, VOCAB, (count,), generator=generator)
+    return DraftPairs(list(range(count)), features, tokens, tokens.tolist())
 
 
 @pytest.mark.parametrize("mode", ["eager", "fused"])
@@ -81,13 +82,13 @@ def test_the_drafter_equals_a_slow_head_without_a_cache(teacher_folder: Path, he
     fed: list[DraftPairs] = [random_pairs(5, 0), random_pairs(3, 1), random_pairs(1, 2)]
     with torch.inference_mode():
         for number, pairs in enumerate(fed):
-            draft = drafter.propose(pairs)
+            draft = drafter.propose([pairs], models.teacher.new_cache())
             all_pairs = fed[: number + 1]
             hidden = [weights["fc.weight"].double() @ f.double() for p in all_pairs for f in p.features]
             embedded = [embed(t) for p in all_pairs for t in p.tokens]
             count = len(hidden)
-            assert drafter.num_pairs == count
-            assert draft.positions == list(range(count - len(pairs.tokens), count))
+            assert drafter.num_pairs == [count]
+            assert (draft.kv_before, draft.kv_after) == ([count - len(pairs.tokens)], [count])
             check_tree_scores(weights, draft.tree, hidden, embedded, embed)
 
 
@@ -101,20 +102,20 @@ def check_tree_scores(
     count = len(hidden)
     offsets = w["d2t"]
     draft_ids = {int(i + offsets[i]): i for i in range(len(offsets))}
-    for slot in range(1, tree.num_slots):
+    for slot in range(1, tree.num_slots[0]):
         path = [slot]
-        while tree.parents[path[0]] != 0:
-            path.insert(0, int(tree.parents[path[0]]))
+        while tree.parents[0, path[0]] != 0:
+            path.insert(0, int(tree.parents[0, path[0]]))
         rows_hidden, rows_embedded = list(hidden), list(embedded)
         sees = [list(range(row + 1)) for row in range(count)]
         for step, node in enumerate(path[:-1]):
             out = slow_head(w, rows_hidden, rows_embedded, sees, list(range(len(rows_hidden))))
             rows_hidden.append(out[-1])
-            rows_embedded.append(embed(tree.tokens[node]))
+            rows_embedded.append(embed(tree.tokens[0, node]))
             sees.append([*range(count), *range(count, count + step + 1)])
         out = slow_head(w, rows_hidden, rows_embedded, sees, list(range(len(rows_hidden))))
-        logprob = slow_logprobs(w, out[-1])[draft_ids[int(tree.tokens[slot])]]
-        assert float(tree.logprobs[slot]) == pytest.approx(float(logprob), abs=2e-5)
+        logprob = slow_logprobs(w, out[-1])[draft_ids[int(tree.tokens[0, slot])]]
+        assert float(tree.logprobs[0, slot]) == pytest.approx(float(logprob), abs=2e-5)
 
 
 def test_training_unrolls_exactly_what_drafting_does(teacher_folder: Path, head_folder: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_head_of_another_teacher_is_refused_with_the_shapes(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"norm_before_residual": True}, "sets norm_before_residual, which is not supported"),
+        ({"norm_before_fc": True}, "missing input_norm.weight"),
         ({"rope_scaling": {"type": "llama3"}}, "sets rope_scaling"),
         ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": ["2", "4", "5"]}}, "wanted three integers"),
     ],
@@ -214,7 +215,7 @@ def test_a_head_that_asks_for_more_is_refused(
 def test_feature_layers_are_recorded_and_default_where_absent(head_folder: Path, tmp_path: Path) -> None:
     assert load_head(head_folder, HIDDEN, VOCAB).hidden_state_indices == (2, 4, 5)
     config = json.loads((head_folder / "config.json").read_text())
-    del config["eagle_config"]
+    del config["eagle_config"], config["eagle_aux_hidden_state_layer_ids"]
     shutil.copy(head_folder / "model.safetensors", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert load_head(tmp_path, HIDDEN, VOCAB).hidden_state_indices == ()
@@ -224,12 +225,13 @@ def test_feature_layers_are_recorded_and_default_where_absent(head_folder: Path,
 
 
 def test_tree_kv_is_dropped_after_each_proposal(teacher_folder: Path, head_folder: Path) -> None:
-    drafter = tiny_models(teacher_folder, head_folder).drafter
+    models = tiny_models(teacher_folder, head_folder)
+    drafter, cache = models.drafter, models.teacher.new_cache()
     assert isinstance(drafter, Eagle3Drafter)
     with torch.inference_mode():
-        first = drafter.propose(random_pairs(4, 0))
-        drafter.truncate(0)
-        again = drafter.propose(random_pairs(4, 0))
-    assert (first.kv_before, first.kv_after, drafter.num_pairs) == (0, 4, 4)
+        first = drafter.propose([random_pairs(4, 0)], cache)
+        drafter.begin_turn(0, [], 0)
+        again = drafter.propose([random_pairs(4, 0)], cache)
+    assert (first.kv_before, first.kv_after, drafter.num_pairs) == ([0], [4], [4])
     assert torch.equal(first.tree.tokens, again.tree.tokens)
     assert torch.equal(first.tree.scores, again.tree.scores)

@@ -11,10 +11,11 @@ import torch
 from support.tiny_models import VOCAB, build_head, build_teacher, reference_generate, tiny_models
 
 from specscope.engine.assemble import Models
+from specscope.engine.decoding import Decoding, Phases, StepResult, TurnResult, TurnStarted
 from specscope.engine.faults import FAULTS, inject
-from specscope.engine.generate import Session, StepResult, TurnResult, TurnStarted, honest_phases
+from specscope.engine.generate import Session
 from specscope.engine.stopping import StopRules
-from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_policy import TreePolicy
 from specscope.engine.tree_tensors import TreeTensors
 from specscope.tracer.errors import UsageError, ViolationError
 
@@ -60,26 +61,29 @@ class PerfectDrafter:
         self.policy = TreePolicy("dynamic", 5, 1, 5)
         self.feature_layers = self._inner.feature_layers
         self.manifest = self._inner.manifest
-        self.truncate = self._inner.truncate
+        self.begin_session = self._inner.begin_session
+        self.begin_turn = self._inner.begin_turn
+        self.drop_row = self._inner.drop_row
         self._emitted = 0
 
     @property
-    def num_pairs(self) -> int:
+    def num_pairs(self) -> list[int]:
         return self._inner.num_pairs
 
-    def propose(self, pairs: Any) -> Any:
-        draft = self._inner.propose(pairs)
-        self._emitted += len(pairs.tokens) if self._emitted else 1
+    def propose(self, pairs: Any, *others: Any) -> Any:
+        draft = self._inner.propose(pairs, *others)
+        self._emitted += len(pairs[0].token_list) if self._emitted else 1
         chain = self._continuation[self._emitted : self._emitted + 5]
         n = len(chain)
         slots = torch.arange(n + 1)
         tree = replace(
             draft.tree,
-            tokens=torch.tensor([int(draft.tree.tokens[0]), *chain]),
-            parents=(slots - 1).clamp(min=0),
-            depths=slots,
-            logprobs=torch.zeros(n + 1),
-            scores=torch.zeros(n + 1),
+            tokens=torch.tensor([[int(draft.tree.tokens[0, 0]), *chain]]),
+            parents=(slots - 1).clamp(min=0)[None],
+            depths=slots[None],
+            logprobs=torch.zeros(1, n + 1),
+            scores=torch.zeros(1, n + 1),
+            num_slots=[n + 1],
         )
         return replace(draft, tree=tree)
 
@@ -174,8 +178,8 @@ class Starts:
 
 def test_a_violated_structure_stops_before_the_forward(teacher_folder: Path, head_folder: Path) -> None:
     models = tiny_models(teacher_folder, head_folder)
-    phases = inject(honest_phases(), "F16")
-    session = Session(models.teacher, models.drafter, replace(phases, stop_on_violation=True))
+    phases = replace(inject(Phases(), "F16"), stop_on_violation=True)
+    session = Session(models.teacher, models.drafter, Decoding(phases=phases))
     seen = Starts()
     with pytest.raises(ViolationError, match="position-is-length-plus-depth"):
         list(session.decode(PROMPTS[0], rules(models), seen))
@@ -188,11 +192,23 @@ def test_a_violated_structure_stops_before_the_forward(teacher_folder: Path, hea
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_off_unless_asked_for(teacher_folder: Path, head_folder: Path, fault: str) -> None:
     models = tiny_models(teacher_folder, head_folder)
-    broken = Session(models.teacher, models.drafter, inject(honest_phases(), fault))
-    violations = [f.id for r in broken.decode(PROMPTS[0], rules(models)) for f in r.report.failed]
-    assert violations
-    honest = Session(models.teacher, models.drafter)
-    assert not [f.id for r in honest.decode(PROMPTS[0], rules(models)) for f in r.report.failed]
+    broken = Session(models.teacher, models.drafter, Decoding(phases=inject(Phases(), fault)))
+    assert violations(broken, models)
+    assert not violations(Session(models.teacher, models.drafter), models)
+
+
+def violations(session: Session, models: Models) -> list[str]:
+    steps = list(session.decode(PROMPTS[0], rules(models)))
+    return [failure.id for step in steps if step.report is not None for failure in step.report.failed]
+
+
+def test_a_deferred_check_stops_before_the_commit(teacher_folder: Path, head_folder: Path) -> None:
+    models = tiny_models(teacher_folder, head_folder)
+    phases = replace(inject(Phases(), "F16"), stop_on_violation=True)
+    session = Session(models.teacher, models.drafter, Decoding(checks="deferred", phases=phases))
+    with pytest.raises(ViolationError, match="position-is-length-plus-depth"):
+        list(session.decode(PROMPTS[0], rules(models)))
+    assert session.cache.committed_lengths == [len(PROMPTS[0])]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from specscope.engine.generate import Session
 from specscope.engine.stopping import StopRules
 from specscope.engine.training.corpus import load_corpus, stdlib_root
 from specscope.engine.training.measure import held_out_prompts
-from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_policy import TreePolicy
 
 NUM_PROMPTS = 64
 NEW_TOKENS = 32

@@ -28,9 +28,9 @@ def test_every_documented_shape_loads(tmp_path: Path) -> None:
     )
     assert load_prompts(path) == [
         Prompt("line-1", turns=("a",)),
-        Prompt("two", turns=("b", "c")),
+        Prompt("two", turns=("b", "c"), chat=True),
         Prompt("7", ids=(1, 2)),
-        Prompt("81", turns=("x", "y")),
+        Prompt("81", turns=("x", "y"), chat=True),
         Prompt("HumanEval/0", turns=("def f():",)),
     ]
 

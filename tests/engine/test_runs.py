@@ -13,7 +13,7 @@ from specscope.engine.assemble import ModelChoice, load_models
 from specscope.engine.prompts import Prompt
 from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
-from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_policy import TreePolicy
 from specscope.engine.tree_tensors import additive_mask
 from specscope.schemas import Failure, Step
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
@@ -22,7 +22,7 @@ from specscope.tracer.oracle import check_trace
 from specscope.tracer.reader import TraceReader
 
 PROMPTS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 40)))]
-QUIET = TurnEvents(lambda *_: None, lambda _: None)
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
 class Runner:

@@ -21,7 +21,6 @@ from specscope.engine.training.head import HeadRecipe
 from specscope.engine.training.measure import held_out_prompts, repeated_share
 from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
 from specscope.engine.training.schedule import batch_at, warmup_stable_decay
-from specscope.engine.training.self_text import frequent_tokens
 from specscope.engine.training.teacher import TeacherRecipe, make_optimizers
 from specscope.engine.training.tokenizer import bigram_loss, train_tokenizer
 from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
@@ -77,10 +76,6 @@ def test_repetition_is_counted() -> None:
     mask = repeated_mask(np.array([[1, 2, 3, 1, 2, 3, 1]]), ngram=3, first=0)
     assert mask.tolist() == [[False, False, False, False, False, True, True]]
     assert not repeated_mask(np.array([[1, 2, 3, 1, 2, 3, 1]]), ngram=3, first=7).any()
-
-
-def test_the_draft_vocabulary_is_the_most_frequent() -> None:
-    assert frequent_tokens(np.array([[5, 5, 2], [2, 5, 9]]), 12, 3).tolist() == [2, 5, 9]
 
 
 def test_batches_depend_on_their_number_alone_and_an_epoch_covers_the_stream() -> None:

@@ -1,4 +1,4 @@
-"""Ids, positions and masks of random trees against the slow, obvious reading of "ancestors and self"."""
+"""Ids, positions and masks of random batches of trees against the slow, obvious reading of "ancestors and self"."""
 
 from __future__ import annotations
 
@@ -9,22 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.trees import batch_of, ragged_trees
 
-from specscope.engine.checks import check_tree, pack_rows
+from specscope.engine.checks import check_row, pack_rows, sound_rows
 from specscope.engine.tree import DraftTree
 from specscope.engine.tree_tensors import TreeTensors, additive_mask, ancestor_table, causal_mask, tensorize
 
-
-@st.composite
-def trees(draw: st.DrawFn) -> DraftTree:
-    parents, depths, tokens = [0], [0], [draw(st.integers(0, 50))]
-    for slot in range(1, draw(st.integers(1, 40))):
-        parent = draw(st.integers(0, slot - 1))
-        parents.append(parent)
-        depths.append(depths[parent] + 1)
-        tokens.append(slot)  # distinct, so that siblings are
-    values = torch.zeros(len(parents))
-    return DraftTree(torch.tensor(tokens), torch.tensor(parents), torch.tensor(depths), values, values)
+VOCAB = 100
 
 
 def slow_ancestors(parents: list[int], slot: int) -> set[int]:
@@ -35,39 +26,51 @@ def slow_ancestors(parents: list[int], slot: int) -> set[int]:
     return seen
 
 
-def make(tree: DraftTree, committed: int = 11, padding: int = 0) -> TreeTensors:
-    return tensorize(tree, committed, int(tree.depths.max()), tree.num_slots + padding)
+def make(tree: DraftTree, committed: list[int], padding: int = 0) -> TreeTensors:
+    return tensorize(tree, committed, int(tree.depths.max()), tree.tokens.shape[1] + padding)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> TreeTensors:
+    tree = draw(ragged_trees())
+    committed = draw(st.lists(st.integers(0, 60), min_size=len(tree.tokens), max_size=len(tree.tokens)))
+    return make(tree, committed, draw(st.integers(0, 5)))
 
 
 @settings(deadline=None)
-@given(trees(), st.integers(0, 300), st.integers(0, 9))
-def test_rows_see_ancestors_and_self_and_padding_sees_itself(tree: DraftTree, committed: int, padding: int) -> None:
-    tensors = make(tree, committed, padding)
-    parents = tree.parents.tolist()
-    for row in range(tensors.padded_slots):
-        seen = set(tensors.visible[row].nonzero().flatten().tolist())
-        assert seen == (slow_ancestors(parents, row) if row < tree.num_slots else {row})
-    assert tensors.position_ids[: tree.num_slots].tolist() == (committed + tree.depths).tolist()
-    assert not check_tree(tensors, 100).failed
+@given(batches())
+def test_slots_see_ancestors_and_themselves_and_padding_sees_itself(tensors: TreeTensors) -> None:
+    for row, count in enumerate(tensors.num_slots):
+        parents = tensors.parents[row].tolist()
+        for slot in range(tensors.padded_slots):
+            seen = set(tensors.visible[row, slot].nonzero().flatten().tolist())
+            assert seen == (slow_ancestors(parents, slot) if slot < count else {slot})
+        wanted = [tensors.committed_lengths[row] + len(slow_ancestors(parents, s)) - 1 for s in range(count)]
+        assert tensors.position_ids[row, :count].tolist() == wanted
+        assert not check_row(tensors, row, VOCAB).failed
+    assert sound_rows(tensors, VOCAB).all()
     assert int(tensors.parents.min()) >= 0
 
 
 @settings(deadline=None)
-@given(trees(), st.integers(0, 40), st.integers(0, 5))
-def test_the_additive_mask_and_the_packed_rows_say_the_same(tree: DraftTree, committed: int, padding: int) -> None:
-    tensors = make(tree, committed, padding)
-    mask = additive_mask(tensors, torch.float32)[0, 0]
-    assert mask.shape == (tensors.padded_slots, committed + tensors.padded_slots)
-    assert (mask[:, :committed] == 0).all()
-    assert torch.equal(mask[:, committed:] == 0, tensors.visible)
-    for row, packed in enumerate(pack_rows(tensors.visible)):
-        bits = int.from_bytes(packed, "little")
-        assert [bool(bits >> c & 1) for c in range(tensors.padded_slots)] == tensors.visible[row].tolist()
+@given(batches())
+def test_the_dense_mask_and_the_packed_rows_say_the_same_behind_each_rows_own_prefix(tensors: TreeTensors) -> None:
+    mask = additive_mask(tensors, torch.float32)
+    longest, slots = max(tensors.committed_lengths), tensors.padded_slots
+    assert mask.shape == (tensors.num_rows, 1, slots, longest + slots)
+    for row, committed in enumerate(tensors.committed_lengths):
+        used = mask[row, 0] == 0
+        assert used[:, :committed].all()
+        assert torch.equal(used[:, committed : committed + slots], tensors.visible[row])
+        assert not used[:, committed + slots :].any()
+        for slot, packed in enumerate(pack_rows(tensors.visible[row])):
+            bits = int.from_bytes(packed, "little")
+            assert [bool(bits >> c & 1) for c in range(slots)] == tensors.visible[row, slot].tolist()
 
 
 def test_the_ancestor_table_climbs_one_parent_a_level() -> None:
-    table = ancestor_table(torch.tensor([0, 0, 1, 2]), 3)
-    assert table.tolist() == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1], [0, 0, 0, 0]]
+    table = ancestor_table(torch.tensor([[0, 0, 1, 2]]), 3)
+    assert table.tolist() == [[[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1], [0, 0, 0, 0]]]
 
 
 def test_the_causal_mask_lets_a_row_see_the_prefix_and_what_came_before_it() -> None:
@@ -75,25 +78,23 @@ def test_the_causal_mask_lets_a_row_see_the_prefix_and_what_came_before_it() -> 
     assert (mask == 0).tolist() == [[True] * 4 + [False], [True] * 5]
 
 
-CHAIN = DraftTree(
-    torch.tensor([9, 1, 2, 3]), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 2]), torch.zeros(4), torch.zeros(4)
-)
+FORK = batch_of([([9, 1, 2, 3], [0, 0, 1, 1])])
 
 
 def flip(tensors: TreeTensors, row: int, column: int) -> TreeTensors:
     visible = tensors.visible.clone()
-    visible[row, column] ^= True
+    visible[0, row, column] ^= True
     return replace(tensors, visible=visible)
 
 
 def put(values: torch.Tensor, index: int, value: int) -> torch.Tensor:
     values = values.clone()
-    values[index] = value
+    values[0, index] = value
     return values
 
 
 BROKEN: dict[str, Callable[[TreeTensors], TreeTensors]] = {
-    "tree.tokens-in-vocabulary": lambda t: replace(t, token_ids=put(t.token_ids, 2, 100)),
+    "tree.tokens-in-vocabulary": lambda t: replace(t, token_ids=put(t.token_ids, 2, VOCAB)),
     "tree.parent-before-child": lambda t: replace(t, parents=put(t.parents, 1, 3)),
     "tree.depth-follows-parent": lambda t: replace(t, depths=put(t.depths, 3, 1)),
     "tree.siblings-distinct": lambda t: replace(t, token_ids=put(t.token_ids, 3, 2)),
@@ -108,5 +109,31 @@ BROKEN: dict[str, Callable[[TreeTensors], TreeTensors]] = {
 
 @pytest.mark.parametrize("invariant", BROKEN)
 def test_each_structural_invariant_fires_when_its_rule_is_broken(invariant: str) -> None:
-    report = check_tree(BROKEN[invariant](make(CHAIN, padding=2)), 100)
-    assert invariant in {failure.id for failure in report.failed}
+    broken = BROKEN[invariant](make(FORK, [11], padding=2))
+    assert invariant in {failure.id for failure in check_row(broken, 0, VOCAB).failed}
+    assert sound_rows(broken, VOCAB).tolist() == [False]  # the check on the device sees it too
+
+
+def test_the_check_on_the_device_names_the_row() -> None:
+    tree = batch_of([([9, 1, 2, 3], [0, 0, 1, 1]), ([9, 1], [0, 0]), ([9, 5, 6], [0, 0, 1])])
+    tensors = make(tree, [11, 3, 7])
+    positions = tensors.position_ids.clone()
+    positions[1, 1] += 1
+    assert sound_rows(replace(tensors, position_ids=positions), VOCAB).tolist() == [True, False, True]
+
+
+@settings(deadline=None, max_examples=200)
+@given(batches(), st.randoms(use_true_random=False))
+def test_the_check_on_the_device_agrees_with_the_invariants(tensors: TreeTensors, random: object) -> None:
+    """Whatever one entry is broken, both see it or neither does."""
+    pick = random.randrange
+    name = ("token_ids", "parents", "depths", "position_ids", "visible")[pick(5)]
+    row, slot = pick(tensors.num_rows), pick(tensors.padded_slots)
+    values = getattr(tensors, name).clone()
+    if name == "visible":
+        values[row, slot, pick(tensors.padded_slots)] ^= True
+    else:
+        values[row, slot] = pick(tensors.padded_slots + 3)
+    broken = replace(tensors, **{name: values})
+    seen = [not check_row(broken, r, VOCAB).failed for r in range(tensors.num_rows)]
+    assert sound_rows(broken, VOCAB).tolist() == seen

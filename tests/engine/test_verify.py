@@ -8,70 +8,64 @@ from pathlib import Path
 import pytest
 import torch
 from support.tiny_models import VOCAB, build_teacher, tiny_models
+from support.trees import batch_of
 
 from specscope.engine.assemble import Models
-from specscope.engine.tree import DraftTree
 from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask, tensorize
 
 PROMPT = [3, 14, 15, 9, 26, 5]
-TREE = DraftTree(
-    tokens=torch.tensor([7, 1, 2, 3, 4, 5, 6]),
-    parents=torch.tensor([0, 0, 0, 1, 1, 3, 2]),
-    depths=torch.tensor([0, 1, 1, 2, 2, 3, 2]),
-    logprobs=torch.zeros(7),
-    scores=torch.zeros(7),
-)
+TREE = batch_of([([7, 1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 1, 3, 2])])
 
 
 def tree_logits(models: Models, tensors: TreeTensors) -> torch.Tensor:
     teacher = models.teacher
-    cache = teacher.new_cache(16)
-    ids = torch.tensor(PROMPT)
+    cache = teacher.new_cache()
+    ids = torch.tensor([PROMPT])
     mask = causal_mask(len(PROMPT), 0, teacher.dtype, teacher.device)
     with torch.inference_mode():
-        teacher.forward(ids, torch.arange(len(PROMPT)), mask, cache, ())
-        cache.commit_length(len(PROMPT))
+        teacher.forward(ids, torch.arange(len(PROMPT))[None], mask, cache, ())
+        cache.commit_length([len(PROMPT)])
         mask = additive_mask(tensors, teacher.dtype)
-        return teacher.forward(tensors.token_ids, tensors.position_ids, mask, cache, ()).logits
+        return teacher.forward(tensors.token_ids, tensors.position_ids, mask, cache, ()).logits[0]
 
 
 def path_logits(models: Models, slot: int) -> torch.Tensor:
     path = [slot]
     while path[0]:
-        path.insert(0, int(TREE.parents[path[0]]))
-    ids = torch.tensor([*PROMPT, *TREE.tokens[path].tolist()])
+        path.insert(0, int(TREE.parents[0, path[0]]))
+    ids = torch.tensor([[*PROMPT, *TREE.tokens[0, path].tolist()]])
     teacher = models.teacher
-    mask = causal_mask(len(ids), 0, teacher.dtype, teacher.device)
+    mask = causal_mask(ids.shape[1], 0, teacher.dtype, teacher.device)
     with torch.inference_mode():
-        return teacher.forward(ids, torch.arange(len(ids)), mask, teacher.new_cache(32), ()).logits[-1]
+        return teacher.forward(ids, torch.arange(ids.shape[1])[None], mask, teacher.new_cache(), ()).logits[0, -1]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "biased-llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("mode", ["eager", "fused"])
 def test_tree_logits_equal_each_paths_own(tmp_path: Path, architecture: str, mode: str) -> None:
     models = tiny_models(build_teacher(tmp_path, architecture), None, mode)
-    logits = tree_logits(models, tensorize(TREE, len(PROMPT), 3))
-    for slot in range(TREE.num_slots):
+    logits = tree_logits(models, tensorize(TREE, [len(PROMPT)], 3))
+    for slot in range(TREE.num_slots[0]):
         assert (logits[slot] - path_logits(models, slot)).abs().max() < 2e-4
 
 
 @pytest.mark.parametrize("mode", ["eager", "fused"])
 def test_a_token_that_is_no_ancestor_does_not_move_a_logit(teacher_folder: Path, mode: str) -> None:
     models = tiny_models(teacher_folder, None, mode)
-    tensors = tensorize(TREE, len(PROMPT), 3, pad_to=9)
+    tensors = tensorize(TREE, [len(PROMPT)], 3, pad_to=9)
     before = tree_logits(models, tensors)
     for slot in range(1, tensors.padded_slots):
         ids = tensors.token_ids.clone()
-        ids[slot] = (ids[slot] + 17) % VOCAB
+        ids[0, slot] = (ids[0, slot] + 17) % VOCAB
         after = tree_logits(models, replace(tensors, token_ids=ids))
-        unaware = ~tensors.visible[:, slot]
+        unaware = ~tensors.visible[0, :, slot]
         assert torch.equal(before[unaware], after[unaware])
         assert not torch.equal(before[slot], after[slot])
 
 
 def test_padding_changes_no_real_slot(teacher_folder: Path) -> None:
     models = tiny_models(teacher_folder, None, "eager")
-    plain = tree_logits(models, tensorize(TREE, len(PROMPT), 3))
-    padded = tree_logits(models, tensorize(TREE, len(PROMPT), 3, pad_to=16))
-    assert torch.allclose(plain, padded[: TREE.num_slots], atol=1e-5)
+    plain = tree_logits(models, tensorize(TREE, [len(PROMPT)], 3))
+    padded = tree_logits(models, tensorize(TREE, [len(PROMPT)], 3, pad_to=16))
+    assert torch.allclose(plain, padded[: TREE.num_slots[0]], atol=1e-5)
     assert torch.isfinite(padded).all()

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from specscope.engine.assemble import ModelChoice, Models, load_models
 from specscope.engine.drafters.eagle3_files import save_head
 from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadConfig
-from specscope.engine.tree import TreePolicy
+from specscope.engine.tree_policy import TreePolicy
 
 VOCAB = 61
 HIDDEN = 32

@@ -40,3 +40,17 @@ def first_step(lines: Lines, wanted: Callable[[dict[str, Any]], bool] = lambda _
 def accepts_at_least(count: int) -> Callable[[dict[str, Any]], bool]:
     """Steps whose accepted length is at least ``count``."""
     return lambda step: bool(step["accept"]["accepted_length"] >= count)
+
+
+def drop_last_node(step: dict[str, Any]) -> None:
+    """Leaves the last slot out everywhere; in flat order it is a leaf."""
+    for name in ("tokens", "parents", "depths", "logprobs", "scores"):
+        step["tree"][name].pop()
+    tensors = step["tensors"]
+    tensors["num_slots"] -= 1
+    tensors["padded_slots"] -= 1
+    for name in ("positions", "token_ids", "prefix_visible", "mask_rows"):
+        tensors[name].pop()
+    tensors["index_tensors"]["parents"].pop()
+    for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
+        step["verify"][name].pop()

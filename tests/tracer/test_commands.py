@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from support.commands import specscope
+from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, accepts_at_least, first_step, load, store
 
 
 def test_check_passes_honest_traces_and_counts(tmp_path: Path) -> None:
-    done = specscope("check", FUSED, EAGER)
+    done = specscope("check", FUSED, EAGER, store(toy_lines(Toy()), tmp_path / "toy.jsonl"))
     assert (done.code, done.err) == (0, "")
-    assert done.out.count("ok  ") == 2
+    assert done.out.count("ok  ") == 3
+    assert done.out.count(" 0 failed, ") == 3
     assert " 0 failed, 0 skipped" in done.out
     assert "\x1b" not in done.out, "piped output has no colours"
 
@@ -100,7 +102,7 @@ def test_diff_prints_the_card_first_and_what_to_run_next() -> None:
 def test_diff_json_is_the_verdict() -> None:
     done = specscope("diff", EAGER, FUSED, "--format", "json")
     verdict = json.loads(done.out)
-    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/1.0")
+    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/1.1")
 
 
 def test_diff_exit_codes(tmp_path: Path) -> None:
@@ -126,6 +128,39 @@ def test_show_draws_the_tree_with_its_accepted_path() -> None:
     assert f"committed {step['commit']['committed_before']} -> {step['commit']['committed_after']}" in done.out
     overview = specscope("show", FUSED)
     assert "accepted" in overview.out
+
+
+def test_show_says_by_what_each_child_was_accepted(tmp_path: Path) -> None:
+    lines = toy_lines(Toy("sampling", temperature=0.8))
+    step = first_step(lines, accepts_at_least(1))
+    path = store(lines, tmp_path / "sampling.jsonl")
+    done = specscope("show", path, "--turn", str(step["turn"]), "--step", str(step["step"]))
+    assert (done.code, done.err) == (0, "")
+    assert "threshold" in done.out
+    tried = [trial for visit in step["accept"]["visited"] for trial in visit["trials"]]
+    for trial in tried:
+        assert f"{trial['coin']:.4g}" in done.out
+    assert done.out.count("rejected") == sum(not trial["accepted"] for trial in tried)
+    assert f"drawn by coin {step['accept']['bonus_draw']['coin']:.6g}" in done.out
+    assert "violated" not in done.out
+    assert "lossy" not in done.out
+    overview = specscope("show", path).out
+    assert "acceptance rule: sampling, temperature 0.8, point-mass draft" in overview
+
+
+def test_a_lossy_rule_says_so_wherever_it_is_named(tmp_path: Path) -> None:
+    typical = store(toy_lines(Toy("typical")), tmp_path / "typical.jsonl")
+    sampling = store(toy_lines(Toy("sampling")), tmp_path / "sampling.jsonl")
+    label = "lossy (typical acceptance)"
+    for arguments in (("check", typical), ("show", typical), ("show", typical, "--step", "1")):
+        assert label in specscope(*arguments).out
+    card = specscope("diff", typical, typical).out
+    assert card.count(label) == 2, "in the card and below it"
+    done = specscope("diff", sampling, typical)
+    assert done.code == 3
+    assert f"sampling.rule: sampling -> {label}" in done.out
+    assert json.loads(specscope("diff", typical, typical, "--format", "json").out)["rule"].startswith(label)
+    assert json.loads(specscope("check", typical, "--format", "json").out)["rule"].startswith(label)
 
 
 def test_show_marks_a_violated_step() -> None:

@@ -46,7 +46,7 @@ def test_the_index_is_kept_and_rebuilt_when_the_file_changes(trace: Path) -> Non
     assert sidecar.read_bytes() != kept
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"[]", b'{"format": "specscope.index/1", "turns": [{"x": 1}]}'])
+@pytest.mark.parametrize("content", [b"", b"junk", b"[]", b'{"format": "specscope.index/2", "turns": [{"x": 1}]}'])
 def test_a_broken_index_is_ignored(trace: Path, content: bytes) -> None:
     sidecar_path(trace).write_bytes(content)
     with TraceReader(trace) as reader:
@@ -122,13 +122,54 @@ def test_the_index_names_the_line_that_is_not_json(trace: Path) -> None:
         _ = reader.turns
 
 
-def test_a_minor_version_to_come_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.7", "1.999"])
+def test_every_minor_version_of_this_major_one_is_read(tmp_path: Path, version: str) -> None:
     lines = load(FUSED)
-    lines[0]["schema"] = "specscope.trace/1.7"
+    lines[0]["schema"] = f"specscope.trace/{version}"
     lines[0]["news"] = [1]
-    with TraceReader(store(lines, tmp_path / "newer.jsonl")) as reader:
+    with TraceReader(store(lines, tmp_path / "other.jsonl")) as reader:
         assert json.loads(reader.manifest.model_dump_json())["news"] == [1]
         assert reader.turns
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity"])
+def test_a_bare_float_that_is_no_number_is_refused_alike_by_index_and_reader(tmp_path: Path, literal: str) -> None:
+    path = tmp_path / "bare.jsonl"
+    whole = FUSED.read_bytes()
+    start = whole.index(b'"logsumexp":[') + len(b'"logsumexp":[')
+    path.write_bytes(whole[:start] + literal.encode() + whole[whole.index(b",", start) :])
+    wanted = (
+        f'{path}, line 3: not JSON (a bare NaN or Infinity; write the string "NaN", "Infinity" or "-Infinity"); '
+        "wanted one record a line"
+    )
+    with TraceReader(path) as reader:
+        with pytest.raises(TraceError) as from_index:
+            _ = reader.turns
+        with pytest.raises(TraceError) as from_reader:
+            list(reader.numbered_lines())
+    assert str(from_index.value) == str(from_reader.value) == wanted
+
+
+def test_a_first_line_with_a_bare_nan_is_refused_in_the_same_words(tmp_path: Path) -> None:
+    path = tmp_path / "bare.jsonl"
+    path.write_bytes(MANIFEST.replace(b'"rope_theta":10000.0', b'"rope_theta":NaN') + b"\n")
+    with pytest.raises(TraceError, match="line that is not JSON .a bare NaN or Infinity"):
+        TraceReader(path)
+
+
+def test_text_that_speaks_of_nan_is_no_number(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    first_step(lines)["texts"] = {"1": "NaN, -Infinity"}
+    with TraceReader(store(lines, tmp_path / "text.jsonl")) as reader:
+        assert reader.turns
+        assert len(list(reader.numbered_lines())) == len(lines)
+
+
+def test_an_integer_of_any_size_is_indexed(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    first_step(lines)["accept"]["accepted_length"] = 10**30
+    with TraceReader(store(lines, tmp_path / "large.jsonl")) as reader:
+        assert reader.turns[0].accepted_lengths[0] == 10**30
 
 
 def test_a_step_that_is_not_there_is_refused(trace: Path) -> None:

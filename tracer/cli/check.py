@@ -14,6 +14,7 @@ from rich.table import Table
 from specscope.tracer.cli.console import console
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, SpecScopeError
 from specscope.tracer.oracle import OracleReport, check_trace
+from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
 
 
@@ -58,6 +59,7 @@ def report_json(report: OracleReport) -> dict[str, Any]:
     """The report as the object that ``--format json`` prints."""
     return {
         "file": printable(str(report.path)),
+        "rule": rule_text(report.manifest.sampling),
         "exit_code": exit_code(report),
         "turns": report.num_turns,
         "steps": report.num_steps,
@@ -89,8 +91,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     manifest = report.manifest
     out.print(f"{mark}  {escape(printable(str(report.path)))}", soft_wrap=True)
     out.print(
-        f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}; "
-        f"{report.num_turns} turns, "
+        f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}, "
+        f"{rule_text(manifest.sampling)}; {report.num_turns} turns, "
         f"{report.num_steps} steps; checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
         soft_wrap=True,
         highlight=False,

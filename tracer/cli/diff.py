@@ -17,6 +17,7 @@ from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import printable
 from specscope.tracer.tokens import TokenTexts
 
@@ -99,6 +100,7 @@ def _headline(verdict: Verdict) -> str:
 
 def _summary_lines(verdict: Verdict) -> str:
     lines = [f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps compared"]
+    lines += [escape(printable(f"rule: {verdict.rule}"))] if LOSSY in verdict.rule else []
     lines += [escape(f"not comparable: {printable(line)}") for line in verdict.incomparable]
     lines += [escape(f"missing: {printable(line)}") for line in verdict.uncovered]
     if verdict.incomparable:
@@ -110,12 +112,14 @@ def _card(verdict: Verdict, texts: TokenTexts) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
+    if LOSSY in verdict.rule:
+        grid.add_row("rule", escape(printable(verdict.rule)))
     if verdict.roots:
         _root_rows(grid, verdict.roots[0], texts)
         others = len(verdict.roots) - 1
         grid.add_row("roots", f"{len(verdict.roots)} root{'s' * (others > 0)}, {verdict.num_inherited} inherited")
         place = verdict.roots[0].place
-        where = f"--turn {place.turn} --step {place.step_b}"
+        where = f"--turn {place.turn_b} --step {place.step_b}"
         grid.add_row("next", escape(f"specscope show {verdict.candidate} {where}"))
         grid.add_row("", escape(f"specscope view {verdict.baseline} {verdict.candidate}"))
     else:
@@ -151,6 +155,7 @@ def _side(side: str) -> str:
 
 def _print_notes(verdict: Verdict) -> None:
     out = console()
+    out.print(f"  acceptance rule  {escape(printable(verdict.rule))}", highlight=False, soft_wrap=True)
     for line in verdict.axis:
         out.print(f"  compared across  {escape(printable(line))}", highlight=False, soft_wrap=True)
     if verdict.roots:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from specscope.schemas import Step
+from specscope.schemas import AcceptSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import UsageError
@@ -18,6 +18,7 @@ from specscope.tracer.index import TurnEntry
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.oracle import step_violations
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.rules import is_lossy, rule_text
 from specscope.tracer.text import printable
 from specscope.tracer.tokens import TokenTexts
 
@@ -40,6 +41,8 @@ def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> Non
         record = reader.step(entry, step)
         texts.learn(record)
         _print_step(record, texts)
+        if is_lossy(reader.manifest.sampling):
+            console().print(f"[yellow]{rule_text(reader.manifest.sampling)}[/]", highlight=False)
         previous = reader.step(entry, step - 1) if step > 0 else None
         context = Context(reader.manifest, reader.turn_start(entry), previous, record)
         out = console()
@@ -55,6 +58,7 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         f"{len(entry.steps)} steps (turn {entry.turn} of {len(reader.turns)}; choose with --turn N --step N)",
         highlight=False,
     )
+    out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("step", "position", "nodes", "accepted", "emitted"):
         table.add_column(name, justify="left" if name == "emitted" else "right", no_wrap=name != "emitted")
@@ -80,9 +84,11 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
     if record.accept is not None:
         out.print(
             f"accepted {record.accept.accepted_length}, then the bonus token "
-            f"{escape(texts.shown(record.accept.bonus_token))} from slot {record.accept.bonus_slot}",
+            f"{escape(texts.shown(record.accept.bonus_token))} from slot {record.accept.bonus_slot}"
+            f"{_draw_text(record.accept)}",
             highlight=False,
         )
+        _print_trials(record, record.accept, texts)
     if record.commit is not None:
         commit = record.commit
         out.print(
@@ -90,6 +96,32 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
             f"{commit.destination_rows}",
             highlight=False,
         )
+
+
+def _draw_text(accept: AcceptSection) -> str:
+    draw = accept.bonus_draw
+    return "" if draw is None else f", drawn by coin {draw.coin:.6g} in {draw.low:.6g} to {draw.high:.6g}"
+
+
+def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> None:
+    """Every child that was tried, and by what it was accepted or not."""
+    tokens = record.tree.tokens if record.tree is not None else []
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("tried", "at", "token", "teacher p", "draft p", "threshold", "coin", ""):
+        table.add_column(name, justify="left" if name in ("token", "") else "right")
+    for visit in accept.visited:
+        for trial in visit.trials or []:
+            known = 0 <= trial.slot < len(tokens)
+            table.add_row(
+                str(trial.slot),
+                str(visit.slot),
+                escape(texts.shown(tokens[trial.slot])) if known else "-",
+                *(f"{value:.4g}" for value in (trial.target_prob, trial.draft_prob, trial.threshold)),
+                "-" if trial.coin is None else f"{trial.coin:.4g}",
+                "✓ accepted" if trial.slot == visit.child else "acceptable" if trial.accepted else "rejected",
+            )
+    if table.row_count:
+        console().print(table)
 
 
 def draw_tree(record: Step, texts: TokenTexts) -> Tree:

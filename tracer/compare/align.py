@@ -26,7 +26,8 @@ class TurnAlignment(NamedTuple):
 
 
 def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
-    """Pairs turns by prompt id and turn within the prompt."""
+    """Pairs turns by prompt id and turn within the prompt; the turns of a prompt stand together, in their order, even
+    where a batch decoded those of others between them."""
     others = {(t.prompt_id, t.prompt_turn): t for t in b.turns}
     pairs, only_a = [], []
     for turn in a.turns:
@@ -35,6 +36,8 @@ def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
             only_a.append(f"{turn.prompt_id} turn {turn.prompt_turn + 1}")
         else:
             pairs.append(TurnPair(turn, partner))
+    first = {pair.a.prompt_id: number for number, pair in reversed(list(enumerate(pairs)))}
+    pairs.sort(key=lambda pair: (first[pair.a.prompt_id], pair.a.prompt_turn))
     return TurnAlignment(pairs, only_a, [f"{t.prompt_id} turn {t.prompt_turn + 1}" for t in others.values()])
 
 

@@ -11,13 +11,16 @@ from specscope.schemas.verdict import VERDICT_SCHEMA, Blame, Difference, Drift, 
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.manifests import compare_manifests, is_teacher_only
 from specscope.tracer.compare.nodes import StepNodes
-from specscope.tracer.compare.phases import StepPair, compare_steps
+from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.prefill import compare_prefills
+from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.compare.tolerance import BY_DTYPE, FloatJudge
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.oracle import check_trace, step_violations
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
 
 TIES = ("exact-tie", "near-tie")
@@ -76,13 +79,13 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         tolerance = options.tolerance if options.tolerance is not None else BY_DTYPE.get(dtype, 1e-3)
         source = "given" if options.tolerance is not None else f"default for {dtype}; no noise floor was measured"
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
-        walk = _Walk(FloatJudge(tolerance))
+        walk = _Walk(FloatJudge.of(tolerance, a.manifest))
         turns = align_turns(a, b)
         walk.uncovered += _coverage(a, "baseline") + _coverage(b, "candidate")
         walk.uncovered += _unrecorded(a, "baseline") + _unrecorded(b, "candidate")
         walk.uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
         walk.uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
-        incomparable = proof.incomparable + _prompt_differences(a, b, turns.pairs)
+        incomparable = proof.incomparable + _start_differences(a, b, turns.pairs)
         tokens_equal = True
         if not incomparable:
             for pair in turns.pairs:
@@ -105,6 +108,7 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
             exit_code=code,
             baseline=printable(str(baseline)),
             candidate=printable(str(candidate)),
+            rule=rule_text(a.manifest.sampling),
             axis=proof.axis,
             incomparable=incomparable,
             uncovered=walk.uncovered,
@@ -150,14 +154,21 @@ def _violations(side: Literal["a", "b"], path: Path) -> list[Blame]:
     return [Blame(side=side, invariant=t.first.invariant, witness=t.first.witness) for t in tallies if t.first]
 
 
-def _prompt_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) -> list[str]:
-    """First turns whose prompts differ; later turns contain the run's own output, which may."""
-    return [
-        f"prompt {pair.a.prompt_id}: {len(ids_a)} and {len(ids_b)} token ids that are not the same"
-        for pair in pairs
-        if pair.a.prompt_turn == 0
-        and (ids_a := a.turn_start(pair.a).prompt_ids) != (ids_b := b.turn_start(pair.b).prompt_ids)
-    ]
+def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) -> list[str]:
+    """What turns were given that was not meant to differ: the prompts of first turns (later turns contain the run's own
+    output, which may), and where tokens are drawn, the seeds."""
+    problems = []
+    draws = a.manifest.sampling.rule != "greedy"
+    for pair in pairs:
+        start_a, start_b = a.turn_start(pair.a), b.turn_start(pair.b)
+        if pair.a.prompt_turn == 0 and start_a.prompt_ids != start_b.prompt_ids:
+            counts = f"{len(start_a.prompt_ids)} and {len(start_b.prompt_ids)} token ids"
+            problems.append(f"prompt {pair.a.prompt_id}: {counts} that are not the same")
+        seeds = (start_a.generator_seed, start_b.generator_seed)
+        if draws and seeds[0] != seeds[1]:
+            name = f"prompt {pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
+            problems.append(f"{name}: generator seed {seeds[0]} -> {seeds[1]}")
+    return problems
 
 
 def _outputs(reader: TraceReader, turn: TurnEntry) -> list[int] | None:
@@ -176,7 +187,9 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
         return
     if turns.a.prompt_turn > 0 and walk.open is not None and walk.open.is_tie:
         walk.open = None
-    _compare_prefill(walk, turns, start_a, start_b)
+    found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
+    if found is not None:
+        _file(walk, _prefill_place(turns, start_a), [found], [])
     for pair in align_steps(sides.a, sides.b, turns):
         walk.num_steps += 1
         walk.num_regrouped += pair.regrouped
@@ -185,6 +198,7 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
             continue
         place = Place(
             turn=turns.a.turn,
+            turn_b=turns.b.turn,
             prompt_id=turns.a.prompt_id,
             prompt_turn=turns.a.prompt_turn,
             position=pair.position,
@@ -223,36 +237,10 @@ def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
     )
 
 
-def _compare_prefill(walk: _Walk, turns: TurnPair, a: TurnStart, b: TurnStart) -> None:
-    """The first pending token: a difference there is a root of phase verify."""
-    pa, pb = a.prefill, b.prefill
-    if pa.pending_token == pb.pending_token:
-        for x, y in zip(pa.top_logits, pb.top_logits, strict=False):
-            if not walk.judge.same("prefill.top_logits", x, y):
-                found = Difference(
-                    phase="verify", field="prefill.top_logits", a=str(x), b=str(y), kind="real", inputs_equal=True
-                )
-                _file(walk, _prefill_place(turns, a), [found], [])
-                return
-        return
-    margins = [max(p.top_logits, default=0.0) - min(p.top_logits, default=0.0) for p in (pa, pb)]
-    tie = max(margins) <= 2 * walk.judge.tolerance and {pa.pending_token, pb.pending_token} <= set(pa.top_tokens)
-    difference = Difference(
-        phase="verify",
-        field="prefill.pending_token",
-        a=str(pa.pending_token),
-        b=str(pb.pending_token),
-        kind="near-tie" if tie else "real",
-        inputs_equal=True,
-        margin_a=margins[0],
-        margin_b=margins[1],
-    )
-    _file(walk, _prefill_place(turns, a), [difference], [])
-
-
 def _prefill_place(turns: TurnPair, start: TurnStart) -> Place:
     return Place(
         turn=turns.a.turn,
+        turn_b=turns.b.turn,
         prompt_id=turns.a.prompt_id,
         prompt_turn=turns.a.prompt_turn,
         position=len(start.prompt_ids),

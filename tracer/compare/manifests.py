@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from specscope.schemas import Manifest
+from specscope.schemas import Manifest, Sampling, SchemaVersion
+from specscope.tracer.rules import rule_name
 
 #: Meant to differ; listed, not judged.
-AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault")
+AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "cache_strategy", "batch_size")
 #: Facts of one run alone.
 OWN = ("kind", "seq", "schema_", "run_id", "created", "capabilities")
+#: What writers before that version could not say: where only the newer of two runs says it, it proves nothing.
+SAID_SINCE = {
+    SchemaVersion(1, 1): (
+        *(f"sampling.{name}" for name in ("lossless", "top_k", "top_p", "draft", "epsilon", "delta", "processors")),
+        *("drafter.max_positions", "drafter.settings", "tree_policy.name", "tree_policy.choices"),
+    )
+}
 #: A baseline decodes without a drafter, so these follow from its mode; only their kind is worth a line.
-FOLLOW_FROM_BASELINE = ("drafter", "tree_policy")
+FOLLOW_FROM_BASELINE = ("drafter", "tree_policy", "sampling.draft")
 
 
 class ManifestComparison(NamedTuple):
@@ -36,11 +44,13 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
     for name, got, wanted in _leaves(a.model_dump(by_alias=False), b.model_dump(by_alias=False), ""):
         parts = name.split(".")
         top = parts[0]
-        if top in OWN or (one_sided and top in FOLLOW_FROM_BASELINE and parts[-1] != "kind"):
+        follows = one_sided and (top in FOLLOW_FROM_BASELINE or name in FOLLOW_FROM_BASELINE)
+        if top in OWN or (follows and parts[-1] != "kind"):
             continue
-        line = f"{name}: {_short(got)} -> {_short(wanted)}"
+        line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
         prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
-        if top in AXIS or prefixes & allowed or (one_sided and top in FOLLOW_FROM_BASELINE):
+        unsaid = _could_not_say(a, name, got) or _could_not_say(b, name, wanted)
+        if unsaid or follows or top in AXIS or prefixes & allowed:
             axis.append(line)
         else:
             incomparable.append(line)
@@ -54,6 +64,20 @@ def _leaves(a: Any, b: Any, name: str) -> list[tuple[str, Any, Any]]:
             found += _leaves(a.get(key), b.get(key), f"{name}.{key}" if name else key)
         return found
     return [(name, a, b)] if a != b else []
+
+
+def _could_not_say(manifest: Manifest, name: str, value: Any) -> bool:
+    """Whether the run's version of the format had no place for what is absent here."""
+    if value is not None:
+        return False
+    found = SchemaVersion.parse(manifest.schema_)
+    return any(found < since and name in names for since, names in SAID_SINCE.items())
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "sampling.rule":
+        return rule_name(Sampling(rule=value))
+    return _short(value)
 
 
 def _short(value: Any) -> str:

@@ -62,13 +62,13 @@ class StepNodes:
 
     @cached_property
     def candidates(self) -> dict[PathKey, float]:
-        """Every candidate that the drafter proposed, with its cumulative score."""
+        """Every candidate that the drafter proposed, with its cumulative score; none where it has no levels."""
         draft = self.step.draft
         if draft is None:
             return {}
         numbered: list[PathKey] = []
         scores: dict[PathKey, float] = {}
-        for level in draft.levels:
+        for level in draft.levels or []:
             rows = [numbered[n] if 0 <= n < len(numbered) else ROOT for n in level.frontier] or [ROOT]
             width = max(1, len(level.tokens) // len(rows))
             proposed = []
@@ -88,7 +88,7 @@ class StepNodes:
             return []
         numbered: list[PathKey] = []
         frontiers = []
-        for level in draft.levels:
+        for level in draft.levels or []:
             rows = [numbered[n] if 0 <= n < len(numbered) else ROOT for n in level.frontier] or [ROOT]
             frontiers.append(rows)
             width = max(1, len(level.tokens) // len(rows))

@@ -7,44 +7,12 @@ is equal on both sides; only then can the difference be a root.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase
+from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, key_tokens
-from specscope.tracer.compare.tolerance import FloatJudge
-
-
-@dataclass(frozen=True)
-class StepPair:
-    """Two steps that begin at the same position behind the same tokens."""
-
-    a: StepNodes
-    b: StepNodes
-    previous_a: StepNodes | None
-    previous_b: StepNodes | None
-    judge: FloatJudge
-    trees_compared: bool  # off where one run drafts nothing
-    regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
-
-    @property
-    def common(self) -> list[PathKey]:
-        """Nodes of both trees, in the baseline's slot order."""
-        return [key for key in self.a.keys if key in self.b.slots]
-
-
-def _difference(
-    phase: Phase, field: str, a: Any, b: Any, kind: DifferenceKind, inputs_equal: bool, node: PathKey | None = None
-) -> Difference:
-    tokens = None if node is None else key_tokens(node)
-    return Difference(
-        phase=phase, field=field, node=tokens, a=_text(a), b=_text(b), kind=kind, inputs_equal=inputs_equal
-    )
-
-
-def _text(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else text[:119] + "…"
+from specscope.tracer.compare.steps import StepPair, difference, path_tokens
 
 
 def compare_steps(pair: StepPair) -> list[Difference]:
@@ -55,7 +23,7 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     found += _tree(pair, drafts_equal=not found)
     found += _tensors(pair)
     found += _verify(pair)
-    found += _accept(pair)
+    found += compare_accept(pair)
     found += _commit(pair)
     found += _stop(pair)
     return found
@@ -76,12 +44,12 @@ def _draft(pair: StepPair) -> Iterator[Difference]:
     )  # fmt: skip
     for field, va, vb in discrete if not pair.regrouped else discrete[-1:]:
         if va != vb:
-            yield _difference("draft", field, va, vb, "structural", True)
+            yield difference("draft", field, va, vb, "structural", True)
             inputs_equal = False
     norms_a, norms_b = a.inputs.hidden_norms or [], b.inputs.hidden_norms or []
     for number, (na, nb) in enumerate(zip(norms_a, norms_b, strict=False) if not pair.regrouped else ()):
         if not pair.judge.same("draft.inputs.hidden_norms", na, nb):
-            yield _difference("draft", f"inputs.hidden_norms[{number}]", na, nb, "real", inputs_equal)
+            yield difference("draft", f"inputs.hidden_norms[{number}]", na, nb, "real", inputs_equal)
             inputs_equal = False
             break
     yield from _levels(pair, inputs_equal)
@@ -98,13 +66,15 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
     a, b = pair.a.step.draft, pair.b.step.draft
     assert a is not None
     assert b is not None
+    if a.levels is None or b.levels is None:
+        return  # a lookup: its trees are what it proposed
     for number, (la, lb) in enumerate(zip(a.levels, b.levels, strict=False), start=1):
         place = f"levels[{number}]"
         if set(la.positions) != set(lb.positions):
-            yield _difference("draft", f"{place}.positions", la.positions, lb.positions, "structural", inputs_equal)
+            yield difference("draft", f"{place}.positions", la.positions, lb.positions, "structural", inputs_equal)
             inputs_equal = False
         if la.finite != lb.finite:
-            yield _difference("draft", f"{place}.finite", la.finite, lb.finite, "structural", inputs_equal)
+            yield difference("draft", f"{place}.finite", la.finite, lb.finite, "structural", inputs_equal)
             inputs_equal = False
         fa, fb = pair.a.frontiers[number - 1], pair.b.frontiers[number - 1]
         if set(fa) != set(fb):
@@ -118,7 +88,7 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
                 yield found
                 inputs_equal = False
     if len(a.levels) != len(b.levels):
-        yield _difference("draft", "levels", len(a.levels), len(b.levels), "structural", inputs_equal)
+        yield difference("draft", "levels", len(a.levels), len(b.levels), "structural", inputs_equal)
 
 
 def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Difference | None:
@@ -130,7 +100,7 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
         return _only_in("draft", f"{place}.tokens", set(children_a), set(children_b), kind, inputs_equal)
     for key, score in children_a.items():
         if not pair.judge.same("draft.scores", score, children_b[key], num_terms=len(key)):
-            return _difference("draft", f"{place}.logprobs", score, children_b[key], "real", inputs_equal, key)
+            return difference("draft", f"{place}.logprobs", score, children_b[key], "real", inputs_equal, key)
     return None
 
 
@@ -156,7 +126,7 @@ def _only_in(
 ) -> Difference:
     only_a, only_b = sorted(a - b), sorted(b - a)
     node = (only_a or only_b)[0]
-    return _difference(
+    return difference(
         phase, field, [key_tokens(k) for k in only_a], [key_tokens(k) for k in only_b], kind, inputs_equal, node
     )
 
@@ -167,18 +137,19 @@ def _tree(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
         return
     root_a, root_b = pair.a.step.tree.tokens[:1], pair.b.step.tree.tokens[:1]
     if root_a != root_b:
-        yield _difference("tree", "tokens[0]", root_a, root_b, "structural", True, ROOT)
+        yield difference("tree", "tokens[0]", root_a, root_b, "structural", True, ROOT)
     if keys_a != keys_b:
         # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
+        known = bool(pair.a.candidates and pair.b.candidates)
         sound = len(keys_a) == len(keys_b) and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
-        kind: DifferenceKind = "near-tie" if sound else "structural"
-        yield _only_in("tree", "nodes", keys_a, keys_b, kind, drafts_equal or not sound)
+        kind: DifferenceKind = "near-tie" if known and sound else "structural"
+        yield _only_in("tree", "nodes", keys_a, keys_b, kind, drafts_equal or (known and not sound))
     for field in ("parents", "depths"):
         for key in pair.common:
             va = _shape(pair.a, field, key)
             vb = _shape(pair.b, field, key)
             if va != vb:
-                yield _difference("tree", field, va, vb, "structural", drafts_equal, key)
+                yield difference("tree", field, va, vb, "structural", drafts_equal, key)
                 return
 
 
@@ -208,13 +179,13 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     if a.committed_length != b.committed_length:
-        yield _difference("tensors", "committed_length", a.committed_length, b.committed_length, "structural", True)
+        yield difference("tensors", "committed_length", a.committed_length, b.committed_length, "structural", True)
     for field in ("token_ids", "positions", "prefix_visible"):
         values_a, values_b = getattr(a, field), getattr(b, field)
         for key in pair.common:
             va, vb = _at(values_a, pair.a.slots[key]), _at(values_b, pair.b.slots[key])
             if va != vb:
-                yield _difference("tensors", field, va, vb, "structural", True, key)
+                yield difference("tensors", field, va, vb, "structural", True, key)
                 break
     same_nodes = len(pair.common) == len(pair.a.keys) == len(pair.b.keys)
     for key in pair.common:
@@ -224,9 +195,7 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
         if seen_a != seen_b:
             extra_a = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_a - seen_b]
             extra_b = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_b - seen_a]
-            yield _difference(
-                "tensors", "mask", f"also sees {extra_a}", f"also sees {extra_b}", "structural", True, key
-            )
+            yield difference("tensors", "mask", f"also sees {extra_a}", f"also sees {extra_b}", "structural", True, key)
             break
 
 
@@ -268,7 +237,7 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
             continue
         equal = not pair.trees_compared or _fed_equal(pair, key)
         if (sa in a.nonfinite_slots) != (sb in b.nonfinite_slots):
-            yield _difference(
+            yield difference(
                 "verify", "finite", sa not in a.nonfinite_slots, sb not in b.nonfinite_slots, "real", equal, key
             )
         elif a.argmax[sa] != b.argmax[sb]:
@@ -276,7 +245,7 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
         else:
             for rank, (la, lb) in enumerate(zip(a.top_logits[sa], b.top_logits[sb], strict=False)):
                 if not pair.judge.same("verify.top_logits", la, lb):
-                    yield _difference("verify", f"top_logits[{rank}]", la, lb, "real", equal, key)
+                    yield difference("verify", f"top_logits[{rank}]", la, lb, "real", equal, key)
                     break
 
 
@@ -294,40 +263,8 @@ def _choice(pair: StepPair, key: PathKey, sa: int, sb: int, inputs_equal: bool) 
         kind = "exact-tie"
     elif mutual and margin_a <= 2 * tolerance and margin_b <= 2 * tolerance:
         kind = "near-tie"
-    found = _difference("verify", "argmax", a.argmax[sa], b.argmax[sb], kind, inputs_equal, key)
+    found = difference("verify", "argmax", a.argmax[sa], b.argmax[sb], kind, inputs_equal, key)
     return found.model_copy(update={"margin_a": margin_a, "margin_b": margin_b})
-
-
-def _visited_equal(pair: StepPair) -> bool:
-    """Whether the walks met the same choices and the same children as far as both went."""
-    a, b = pair.a.step, pair.b.step
-    if a.verify is None or b.verify is None or a.tree is None or b.tree is None:
-        return False
-    for key in pair.common:
-        if a.verify.argmax[pair.a.slots[key]] != b.verify.argmax[pair.b.slots[key]]:
-            return False
-    return set(pair.a.keys) == set(pair.b.keys)
-
-
-def _accept(pair: StepPair) -> Iterator[Difference]:
-    a, b = pair.a.step.accept, pair.b.step.accept
-    if a is None or b is None:
-        return
-    equal = _visited_equal(pair)
-    path_a, path_b = _path_tokens(pair.a), _path_tokens(pair.b)
-    if path_a != path_b:
-        yield _difference("accept", "path", path_a, path_b, "structural", equal)
-        equal = False
-    if a.accepted_length != b.accepted_length:
-        yield _difference("accept", "accepted_length", a.accepted_length, b.accepted_length, "structural", equal)
-    if a.bonus_token != b.bonus_token:
-        yield _difference("accept", "bonus_token", a.bonus_token, b.bonus_token, "structural", equal)
-
-
-def _path_tokens(nodes: StepNodes) -> list[Any]:
-    assert nodes.step.accept is not None
-    keys = [nodes.key_of(slot) for slot in nodes.step.accept.path]
-    return ["no such slot" if key is None else key_tokens(key)[-1] if key else "root" for key in keys]
 
 
 def _commit(pair: StepPair) -> Iterator[Difference]:
@@ -335,7 +272,7 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     accepted = pair.a.step.accept is not None and pair.b.step.accept is not None
-    equal = accepted and _path_tokens(pair.a) == _path_tokens(pair.b)
+    equal = accepted and path_tokens(pair.a) == path_tokens(pair.b)
     fields: tuple[tuple[str, Any, Any], ...] = (
         ("committed_before", a.committed_before, b.committed_before),
         ("committed_after", a.committed_after, b.committed_after),
@@ -345,7 +282,7 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
     )
     for field, va, vb in fields:
         if va != vb:
-            yield _difference("commit", field, va, vb, "structural", equal)
+            yield difference("commit", field, va, vb, "structural", equal)
             return
 
 
@@ -366,8 +303,8 @@ def _stop(pair: StepPair) -> Iterator[Difference]:
             accepted_equal = field != "emitted" or (
                 pair.a.step.accept is not None
                 and pair.b.step.accept is not None
-                and _path_tokens(pair.a) == _path_tokens(pair.b)
+                and path_tokens(pair.a) == path_tokens(pair.b)
                 and pair.a.step.accept.bonus_token == pair.b.step.accept.bonus_token
             )
-            yield _difference("stop", field, va, vb, "structural", equal if field != "emitted" else accepted_equal)
+            yield difference("stop", field, va, vb, "structural", equal if field != "emitted" else accepted_equal)
             return

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
 
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
+
+
+def _always(_: Any) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Invariant(Generic[Subject]):
     id: str  # stable: phase, dot, rule
     statement: str  # what holds in an honest run
     check: Callable[[Subject], str | None]  # the witness of a violation, or None
-    needs: tuple[str, ...] = ()  # "section" or "section.field" of a step; without them the invariant is skipped
+    needs: tuple[str, ...] = ()  # "section", "section.field" or "manifest.field"; without them it is skipped
+    applies: Callable[[Subject], bool] = _always  # where it says nothing of a subject, it is not even skipped
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Context:
     turn: TurnStart
     previous: Step | None  # None at the turn's first step
     step: Step
+
+    @property
+    def rule(self) -> str:
+        """The acceptance rule that the step followed; where it does not say, the run's."""
+        return self.step.accept.rule if self.step.accept is not None else self.manifest.sampling.rule
 
 
 def present(value: Value | None) -> Value:

@@ -27,6 +27,13 @@ def _continues(c: Context) -> str | None:
     return f"committed before is {commit.committed_before}, the last step left {wanted}"
 
 
+def _strategy(c: Context) -> str | None:
+    commit, asked = present(c.step.commit), present(c.manifest.cache_strategy)
+    if commit.strategy == asked or commit.fallback:
+        return None
+    return f"{commit.strategy} was done, asked for was {asked}, and no fallback is named"
+
+
 def _sources(c: Context) -> str | None:
     return first_mismatch(present(c.step.commit).source_slots, [0, *present(c.step.accept).path], "source")
 
@@ -69,6 +76,12 @@ COMMIT: tuple[Invariant[Context], ...] = (
         "committed after = before + 1 + accepted length",
         _length_equation,
         ("commit", "accept"),
+    ),
+    Invariant(
+        "commit.strategy",
+        "the strategy is the one asked for, or the reason for another is given",
+        _strategy,
+        ("commit", "manifest.cache_strategy"),
     ),
     Invariant("commit.sources-are-path", "the rows kept are the root's and the path's", _sources, ("commit", "accept")),
     Invariant("commit.destinations-contiguous", "they go right behind the prefix", _destinations, ("commit",)),

@@ -1,15 +1,16 @@
-"""Invariants of the draft, verify, accept and stop phases, on records."""
+"""Invariants of the draft, verify and stop phases, on records; with those of the accept phase in their place."""
 
 from __future__ import annotations
 
 import math
 
+from specscope.schemas import TreePolicy
+from specscope.tracer.invariants.acceptance import ACCEPTANCE
 from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present
-from specscope.tracer.walk import greedy_walk
 
 
 def _scores_finite(c: Context) -> str | None:
-    for number, level in enumerate(present(c.step.draft).levels, start=1):
+    for number, level in enumerate(present(present(c.step.draft).levels), start=1):
         if not level.finite or not all(map(math.isfinite, level.logprobs)):
             return f"level {number}: a draft score is not finite"
     return None
@@ -23,7 +24,7 @@ def _pair_positions(c: Context) -> str | None:
     problem = first_mismatch(draft.inputs.positions, wanted, "pair")
     if problem is not None:
         return problem
-    for number, level in enumerate(draft.levels):
+    for number, level in enumerate(draft.levels or []):
         position = draft.kv_after - 1 + number
         if any(p != position for p in level.positions):
             return f"level {number + 1}: got positions {level.positions[:8]}, wanted {position}"
@@ -49,7 +50,7 @@ def _source_rows(c: Context) -> str | None:
 
 
 def _nodes_proposed(c: Context) -> str | None:
-    levels = present(c.step.draft).levels
+    levels = present(present(c.step.draft).levels)
     candidates: dict[tuple[int | None, int], int] = {}  # (parent's number or None, token) -> number
     number = 0
     for level in levels:
@@ -68,6 +69,46 @@ def _nodes_proposed(c: Context) -> str | None:
             return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
         numbers.append(found)
     return None
+
+
+def _shape(c: Context) -> str | None:
+    policy, tree = c.manifest.tree_policy, present(c.step.tree)
+    nodes, depth = len(tree.tokens) - 1, max(tree.depths, default=0)
+    if policy.kind == "none":
+        return None if nodes == 0 else f"{nodes} nodes, although nothing is drafted"
+    if nodes > policy.budget:
+        return f"{nodes} nodes, the budget is {policy.budget}"
+    if depth > policy.depth:
+        return f"depth {depth}, wanted at most {policy.depth}"
+    wanted = _fixed_shape(policy)
+    if wanted is None:
+        return None
+    got = rank_paths(tree.parents)
+    stray = next((slot for slot, path in enumerate(got) if slot > 0 and path not in wanted), None)
+    if stray is not None:
+        return f"slot {stray}: child ranks {list(got[stray])} are no node of the {policy.kind} tree"
+    missing = sorted(wanted - set(got), key=lambda path: (len(path), path))
+    # A lookup drafts as much of the tree as it finds; levels propose all of it.
+    if missing and c.step.draft is not None and c.step.draft.levels is not None:
+        return f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
+    return None
+
+
+def _fixed_shape(policy: TreePolicy) -> set[tuple[int, ...]] | None:
+    """The child ranks of every node; None where the tree has no fixed shape, or it was not recorded."""
+    if policy.choices is not None and policy.kind in ("static", "chain"):
+        return set(map(tuple, policy.choices))
+    return {(0,) * length for length in range(1, policy.depth + 1)} if policy.kind == "chain" else None
+
+
+def rank_paths(parents: list[int]) -> list[tuple[int, ...]]:
+    """Per slot, the child ranks that lead to it from the root; siblings rank in slot order."""
+    paths: list[tuple[int, ...]] = [()]
+    children: dict[int, int] = {}
+    for parent in parents[1:]:
+        rank = children[parent] = children.get(parent, -1) + 1
+        paths.append((*paths[parent], rank))
+    return paths
 
 
 def _scores_add_up(c: Context) -> str | None:
@@ -131,38 +172,6 @@ def _prefix_visible(c: Context) -> str | None:
     return None
 
 
-def _walk(c: Context) -> str | None:
-    accept, tree = present(c.step.accept), present(c.step.tree)
-    walk = greedy_walk(tree.tokens, tree.parents, present(c.step.verify).argmax)
-    return None if accept.path == walk.path else f"got path {accept.path}, the walk gives {walk.path}"
-
-
-def _path_connected(c: Context) -> str | None:
-    tree, at = present(c.step.tree), 0
-    for slot in present(c.step.accept).path:
-        if not 0 < slot < len(tree.parents) or tree.parents[slot] != at:
-            return f"slot {slot} on the path is no child of slot {at}"
-        at = slot
-    return None
-
-
-def _accepted_length(c: Context) -> str | None:
-    accept = present(c.step.accept)
-    if accept.accepted_length == len(accept.path):
-        return None
-    return f"got {accept.accepted_length}, the path has {len(accept.path)} slots"
-
-
-def _bonus(c: Context) -> str | None:
-    accept, argmax = present(c.step.accept), present(c.step.verify).argmax
-    last = accept.path[-1] if accept.path else 0
-    if accept.bonus_slot != last:
-        return f"read at slot {accept.bonus_slot}, wanted {last}, the last accepted"
-    if 0 <= last < len(argmax) and accept.bonus_token != argmax[last]:
-        return f"got {accept.bonus_token}, the teacher's choice at slot {last} is {argmax[last]}"
-    return None
-
-
 def _root_is_pending(c: Context) -> str | None:
     root = present(c.step.tree).tokens[0]
     if c.previous is None:
@@ -196,15 +205,21 @@ def _cut(c: Context) -> str | None:
 
 
 DECISIONS: tuple[Invariant[Context], ...] = (
-    Invariant("draft.scores-finite", "every draft score is finite before any clean-up", _scores_finite, ("draft",)),
+    Invariant(
+        "draft.scores-finite", "every draft score is finite before any clean-up", _scores_finite, ("draft.levels",)
+    ),
     Invariant("draft.positions", "pair positions count on from the cache; level d adds d", _pair_positions, ("draft",)),
     Invariant("draft.pair-tokens", "the pairs' tokens are those last emitted", _pair_tokens, ("draft",)),
     Invariant(
         "draft.source-rows", "the pairs' features come from the root and the accepted path", _source_rows, ("draft",)
     ),
     Invariant(
-        "tree.nodes-were-proposed", "every node is a candidate under its parent", _nodes_proposed, ("draft", "tree")
+        "tree.nodes-were-proposed",
+        "every node is a candidate under its parent",
+        _nodes_proposed,
+        ("draft.levels", "tree"),
     ),
+    Invariant("tree.shape-is-policy", "the tree has the shape that its policy allows", _shape, ("tree",)),
     Invariant(
         "tree.scores-add-up",
         "a score is the parent's and the node's log-probability",
@@ -227,14 +242,7 @@ DECISIONS: tuple[Invariant[Context], ...] = (
         ("tensors.input_digest", "verify.input_digest"),
     ),
     Invariant("verify.dispatch", "the attention that ran is the one asked for", _dispatch, ("verify",)),
-    Invariant("accept.walk", "the path is the walk along the teacher's choices", _walk, ("tree", "verify", "accept")),
-    Invariant(
-        "accept.path-connected", "each accepted slot is a child of the one before", _path_connected, ("tree", "accept")
-    ),
-    Invariant("accept.length", "the accepted length counts the path", _accepted_length, ("accept",)),
-    Invariant(
-        "accept.bonus", "the bonus is the teacher's choice at the last accepted slot", _bonus, ("verify", "accept")
-    ),
+    *ACCEPTANCE,
     Invariant("sequence.root-is-last-bonus", "a step's root is the last bonus token", _root_is_pending, ("tree",)),
     Invariant("stop.emitted", "the step emits its path's tokens and the bonus", _emitted, ("tree", "accept", "stop")),
     Invariant("stop.cut", "a block is cut right behind its stop token", _cut, ("stop",)),

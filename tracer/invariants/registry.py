@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from specscope.schemas import Step
 from specscope.tracer.invariants.base import Context, Invariant
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
@@ -33,10 +32,10 @@ def arrays_of(context: Context) -> TreeArrays | None:
     )
 
 
-def missing_need(step: Step, needs: tuple[str, ...]) -> str | None:
-    """The first of ``needs`` that the step does not have."""
+def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
+    """The first of ``needs`` that neither the step nor, where it begins with ``manifest.``, the manifest has."""
     for need in needs:
-        value: Any = step
+        value: Any = context if need.startswith("manifest.") else context.step
         for name in need.split("."):
             value = getattr(value, name, None)
         if value is None:

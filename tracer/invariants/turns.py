@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from specscope.schemas import Step, TurnEnd, TurnStart
+from specscope.schemas import Sampling, Step, TurnEnd, TurnStart
 from specscope.tracer.invariants.base import Invariant, first_mismatch, present
+from specscope.tracer.invariants.sampling import draw_problem
 
 
 @dataclass
@@ -14,10 +15,12 @@ class TurnTally:
     """What the steps of a turn add up to; fed one by one, so that memory does not grow with them."""
 
     start: TurnStart
+    sampling: Sampling  # the run's
     output_ids: list[int] = field(default_factory=list)
     num_steps: int = 0
     num_drafted: int = 0
     num_accepted: int = 0
+    num_fallbacks: int | None = 0  # None: a step did not record its commit
     accepted_by_depth: list[int] = field(default_factory=list)
     complete: bool = True  # every step had what the sums need
     end: TurnEnd | None = None
@@ -29,6 +32,10 @@ class TurnTally:
     def add(self, step: Step) -> None:
         """Counts one step."""
         self.num_steps += 1
+        if step.commit is None:
+            self.num_fallbacks = None
+        elif self.num_fallbacks is not None:
+            self.num_fallbacks += step.commit.fallback is not None
         if step.stop is None or step.accept is None or step.tree is None:
             self.complete = False
             return
@@ -52,17 +59,24 @@ def _metrics(t: TurnTally) -> str | None:
         got, wanted = getattr(end, name), getattr(t, name)
         if got != wanted:
             return f"{name}: got {got}, the steps give {wanted}"
-    if t.num_steps and end.reason in ("eos", "length", "stop_string") and end.reason != t.last_reason:
+    if t.num_fallbacks is not None and (end.num_fallbacks or 0) != t.num_fallbacks:
+        return f"num_fallbacks: got {end.num_fallbacks or 0}, the steps give {t.num_fallbacks}"
+    if t.num_steps and end.reason in ("eos", "length", "stop_string", "criterion") and end.reason != t.last_reason:
         return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
     return None
 
 
 def _prefill(t: TurnTally) -> str | None:
     start, prefill = t.start, t.start.prefill
-    if not all(map(math.isfinite, prefill.top_logits)):
+    best, others = prefill.top_logits[0], prefill.top_logits[1:]
+    banned = -math.inf if t.sampling.processors else math.nan  # what a logits processor makes of a token, and nan none
+    if not math.isfinite(best) or not all(math.isfinite(other) or other == banned for other in others):
         return f"the logits {prefill.top_logits} are not finite"
-    if not prefill.top_tokens or prefill.pending_token not in prefill.top_tokens[:2]:
+    if t.sampling.rule == "greedy" and prefill.pending_token not in prefill.top_tokens[:2]:
         return f"the pending token {prefill.pending_token} is not among the best, {prefill.top_tokens}"
+    problem = draw_problem(prefill.draw) if prefill.draw is not None else None
+    if problem is not None:
+        return f"the pending token's draw: {problem}"
     if prefill.num_tokens != len(start.prompt_ids) - start.reused_length:
         return f"{prefill.num_tokens} tokens were fed, {start.reused_length} of {len(start.prompt_ids)} were reused"
     return None

@@ -1,0 +1,152 @@
+"""The early-exit drafter: the teacher's own first layers and an exit head. Nothing is computed twice.
+
+The root and every frontier go through layers 0..E-1 right on the cache that the step is verified on; the exit head
+reads the hidden states behind them. When the tree stands, the nodes that were never fed (its leaves) follow, and those
+layers' tails are put into the order of the slots. The verify forward then takes the hidden states and runs the other
+layers alone, so that each slot passes each layer once. The drafter has no cache of its own: its pairs are counted.
+
+Elhoushi et al. 2024, LayerSkip, drafts chains this way.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from specscope.engine.cache import TreeCache
+from specscope.engine.digests import digest_file
+from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, SharedLayers, pending_tokens
+from specscope.engine.drafters.drawing import Drawing
+from specscope.engine.drafters.exit_head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
+from specscope.engine.teacher import Teacher
+from specscope.engine.tree import DraftTree, Frontier, Level, grow, select_tree, selected_numbers
+from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree_tensors import ancestor_table, causal_mask, mask_behind, visible_from_ancestors
+from specscope.schemas import Drafter as DrafterManifest
+from specscope.tracer.errors import UsageError
+
+
+def check_fits(files: ExitHeadFiles, teacher: Teacher) -> None:
+    """Refuses a head that was made for another teacher.
+
+    Raises:
+        UsageError: naming both shapes.
+    """
+    shape = files.head.config
+    if (shape.hidden_size, shape.vocab_size) != (teacher.hidden_size, teacher.vocab_size):
+        raise UsageError(
+            f"the exit head at {files.folder} does not fit {teacher.folder}: it reads {shape.hidden_size} wide states "
+            f"and gives {shape.vocab_size} ids, the teacher has {teacher.hidden_size} and {teacher.vocab_size}; give "
+            "the head that was trained for this teacher"
+        )
+    if not shape.exit_layer < teacher.num_layers:
+        raise UsageError(
+            f"the exit head at {files.folder} leaves behind layer {shape.exit_layer}, wanted 1 to "
+            f"{teacher.num_layers - 1}, as the teacher has {teacher.num_layers}; give the head that was trained for it"
+        )
+
+
+@torch.inference_mode()
+def check_layers_run_apart(teacher: Teacher) -> None:
+    """Refuses a teacher whose forward is not its embedding, its layers one after another and its head.
+
+    Some architectures scale embeddings or logits, or call their parts by other names.
+
+    Raises:
+        UsageError: where it is another.
+    """
+    ids = torch.tensor([[1, 0, 1]], device=teacher.device)
+    positions = torch.arange(3, device=teacher.device)[None]
+    mask = causal_mask(3, 0, teacher.dtype, teacher.device)
+    whole = teacher.forward(ids, positions, mask, teacher.new_cache(), ()).logits
+    try:
+        layers = range(teacher.num_layers)
+        hidden = teacher.run_layers(teacher.embedding(ids), positions, mask, teacher.new_cache(), layers)
+        same = torch.allclose(teacher.head(hidden), whole, rtol=1e-2, atol=1e-2)
+    except (AttributeError, TypeError):
+        same = False
+    if not same:
+        raise UsageError(
+            f"{teacher.folder} ({type(teacher.model).__name__}) cannot draft by early exit: its layers, run one by "
+            "one, do not give its own logits; choose another drafter"
+        )
+
+
+class EarlyExitDrafter(PairCounter):
+    """Proposes trees with the teacher's first layers and an exit head.
+
+    Args:
+        teacher: the very teacher that verifies.
+        files: the exit head.
+        policy: how trees are grown.
+        drawing: how proposals are drawn; None for the best ones.
+
+    Letters: B rows of the batch, N slots, R frontier rows, F rows fed, H hidden, V vocabulary.
+    """
+
+    feature_layers: tuple[int, ...] = ()
+
+    def __init__(
+        self, teacher: Teacher, files: ExitHeadFiles, policy: TreePolicy, drawing: Drawing | None = None
+    ) -> None:
+        super().__init__()
+        check_fits(files, teacher)
+        check_layers_run_apart(teacher)
+        self.policy = policy
+        self._teacher = teacher
+        self._files = files
+        self._head = files.head.to(device=teacher.device, dtype=teacher.dtype)
+        self._drawing = drawing
+
+    def manifest(self) -> DrafterManifest:
+        """Kind early-exit, with the head's digests and where it leaves the teacher."""
+        folder = self._files.folder
+        return DrafterManifest(
+            kind="early-exit",
+            name=folder.name,
+            config_digest=digest_file(folder / CONFIG_NAME),
+            weights_digest=digest_file(folder / WEIGHTS_NAME),
+            settings={"exit_layer": self._head.config.exit_layer},
+        )
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """Grows a tree under each pending token, and leaves its slots in the tail of the layers it ran."""
+        before = self.num_pairs
+        self.count(pairs)
+        after, roots = self.num_pairs, pending_tokens(pairs)
+        fed = _FirstLayers(self._teacher, self._head.config.exit_layer, branch)
+        last = torch.tensor(after, device=roots.device)[:, None] - 1
+        alone = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=roots.device)
+        root_logits = self._logits(fed.feed(roots[:, None], last + 1, alone))
+
+        def expand(frontier: Frontier) -> torch.Tensor:
+            seen = torch.cat([alone.expand(-1, frontier.seen.shape[1], -1), frontier.seen], dim=2)
+            return self._logits(fed.feed(frontier.tokens, frontier.positions + 1, seen))
+
+        drawing = self._drawing if generators is not None else None
+        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
+        levels = grow(self.policy, root_logits, last, expand, _as_is, draw)
+        tree = select_tree(levels, roots, self.policy)
+        shared = fed.finish(tree, self._places(levels), after)
+        probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
+        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
+        return Draft(tree, pairs, levels, candidates, before, after, probs, shared)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, R, V) of ``hidden`` (B, R, H) behind the layers that are run."""
+        logits: torch.Tensor = self._teacher.output_head(self._head(hidden))
+        return logits
+
+    def _places(self, levels: list[Level]) -> _Places:
+        """Where the selected nodes were fed."""
+        selected = selected_numbers(levels, self.policy)  # (B, M)
+        frontiers = torch.cat([level.frontier for level in levels], dim=1)  # (B, F - 1), in the order of feeding
+        found = selected[:, :, None] == frontiers[:, None, :]
+        if self.policy.is_fixed:
+            # All that is fed is selected: how many are not is known without asking the device.
+            most = selected.shape[1] - frontiers.shape[1]
+        else:
+            most = int((~found.any(dim=2)).sum(dim=1).max())
+        numbers = torch.arange(1, frontiers.shape[1] + 1, device=selected.device)
+        return _Places((found * numbers).sum(dim=2), most)

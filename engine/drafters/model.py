@@ -1,0 +1,159 @@
+"""The model drafter: a smaller causal language model with the teacher's tokenizer, grown into trees.
+
+Its cache holds the tokens of the committed pairs and the one before them: always one more than there are pairs. The
+tree's own entries lie behind them for as long as it grows, and are then dropped.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from specscope.engine.cache import TreeCache
+from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
+from specscope.engine.drafters.drawing import Drawing
+from specscope.engine.teacher import PREFILL_ROWS, Teacher
+from specscope.engine.tree import Frontier, grow, select_tree
+from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree_tensors import causal, causal_mask, mask_behind
+from specscope.schemas import Drafter as DrafterManifest
+from specscope.tracer.errors import UsageError
+
+
+def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
+    """Refuses a ``model`` whose token ids do not mean what the teacher's do.
+
+    Raises:
+        UsageError: where the vocabularies' sizes differ, or both have a tokenizer.json and these differ.
+    """
+    if model.vocab_size != teacher.vocab_size:
+        raise UsageError(
+            f"the model at {model.folder} cannot draft for {teacher.folder}: its vocabulary has {model.vocab_size} "
+            f"ids, the teacher's {teacher.vocab_size}; give a model of the same family"
+        )
+    own, wanted = model.tokenizer_manifest(), teacher.tokenizer_manifest()
+    if own is not None and wanted is not None and own.digest != wanted.digest:
+        raise UsageError(
+            f"the model at {model.folder} cannot draft for {teacher.folder}: its tokenizer.json has digest "
+            f"{own.digest}, the teacher's {wanted.digest}; give a model with the same tokenizer"
+        )
+
+
+class ModelDrafter:
+    """Proposes trees with a language model of its own.
+
+    Args:
+        model: the small model, loaded as teachers are.
+        policy: how trees are grown.
+        drawing: how proposals are drawn; None for the best ones.
+
+    Letters: B rows of the batch, R tokens or frontier rows, V vocabulary.
+    """
+
+    feature_layers: tuple[int, ...] = ()
+
+    def __init__(self, model: Teacher, policy: TreePolicy, drawing: Drawing | None = None) -> None:
+        self.policy = policy
+        self._model = model
+        self._drawing = drawing
+        self._cache = model.new_cache()
+        self._first_tokens: list[int] = []  # of each row's context: no pair brings it
+
+    @property
+    def num_pairs(self) -> list[int]:
+        """Pairs in each row's cache: its tokens but the first."""
+        return [max(0, length - 1) for length in self._cache.committed_lengths]
+
+    def begin_session(self, cache: TreeCache) -> None:
+        """An empty cache of as many rows."""
+        self._cache = self._model.new_cache(cache.num_rows)
+        self._first_tokens = [0] * cache.num_rows
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """Keeps the tokens of the first ``num_pairs`` pairs and the one before them; of no pair, nothing."""
+        self._cache.truncate(row, num_pairs + 1 if num_pairs else 0)
+        self._first_tokens[row] = context_ids[0]
+
+    def drop_row(self, row: int) -> None:
+        """The last row takes the number of ``row``."""
+        self._cache.drop_row(row)
+        last = self._first_tokens.pop()
+        if row < len(self._first_tokens):
+            self._first_tokens[row] = last
+
+    def manifest(self) -> DrafterManifest:
+        """Kind model, with the digests and positions of the small one."""
+        own = self._model.manifest()
+        return DrafterManifest(
+            kind="model",
+            name=own.name,
+            config_digest=own.config_digest,
+            weights_digest=own.weights_digest,
+            rope_theta=own.rope_theta,
+            max_positions=own.max_positions,
+        )
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """Takes in each row's tokens and grows a tree under the last of them."""
+        before = self.num_pairs
+        logits = self._take_in([self._fresh(row, own) for row, own in enumerate(pairs)])
+        after, roots, lengths = self.num_pairs, pending_tokens(pairs), list(self._cache.committed_lengths)
+        last = torch.tensor(after, device=roots.device)[:, None] - 1
+
+        def expand(frontier: Frontier) -> torch.Tensor:
+            mask = mask_behind(lengths, frontier.seen, self._model.dtype)
+            return self._model.forward(frontier.tokens, frontier.positions + 1, mask, self._cache, ()).logits
+
+        drawing = self._drawing if generators is not None else None
+        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
+        levels = grow(self.policy, logits, last, expand, _as_is, draw)
+        self._cache.drop_tail()
+        tree = select_tree(levels, roots, self.policy)
+        probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
+        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
+        return Draft(tree, pairs, levels, candidates, before, after, probs)
+
+    def _fresh(self, row: int, own: DraftPairs) -> torch.Tensor:
+        """(R,) the tokens that the cache of ``row`` lacks."""
+        if self._cache.committed_lengths[row]:
+            return own.tokens
+        return torch.cat([own.tokens.new_tensor([self._first_tokens[row]]), own.tokens])
+
+    def _take_in(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+        """Logits (B, 1, V) at each row's last token. Rows with a whole prompt to take in go one by one, so that the
+        others are not padded to its length."""
+        if len(tokens) > 1 and max(map(len, tokens)) <= self.policy.depth + 2:
+            return self._take_in_together(tokens)
+        outputs = []
+        for row, own in enumerate(tokens):
+            with self._cache.only(row):
+                outputs.append(self._take_in_alone(own))
+        return torch.cat(outputs)
+
+    def _take_in_alone(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The same for the one active row, in chunks."""
+        for chunk in tokens.split(PREFILL_ROWS):
+            (length,), count = self._cache.active_lengths, len(chunk)
+            positions = torch.arange(length, length + count, device=tokens.device)
+            mask = causal_mask(count, length, self._model.dtype, tokens.device)
+            output = self._model.forward(chunk[None], positions[None], mask, self._cache, (), last_row_only=True)
+            self._cache.commit_length([count])
+        return output.logits
+
+    def _take_in_together(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+        before, counts = self._cache.committed_lengths, [len(own) for own in tokens]
+        padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, R)
+        steps = torch.arange(padded.shape[1], device=padded.device)
+        positions = torch.tensor(before, device=padded.device)[:, None] + steps
+        mask = mask_behind(before, causal(len(tokens), len(steps), padded.device), self._model.dtype)
+        logits = self._model.forward(padded, positions, mask, self._cache, ()).logits
+        self._cache.commit_length(counts)
+        last = torch.tensor(counts, device=padded.device)[:, None, None] - 1
+        return logits.gather(1, last.expand(-1, 1, logits.shape[2]))
+
+
+def _as_is(tokens: torch.Tensor) -> torch.Tensor:
+    """Its ids are the teacher's."""
+    return tokens

@@ -1,0 +1,97 @@
+"""The turns that a session runs: what was asked, what is running in each row, and what may not be asked at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from transformers import LogitsProcessorList
+
+from specscope.engine.decoding import Observer, PhaseName, TurnResult
+from specscope.engine.drafters.base import DraftPairs
+from specscope.engine.stopping import StopRules, StopWatch
+from specscope.engine.teacher import Teacher
+from specscope.tracer.errors import UsageError
+
+
+class PhaseClock:
+    """Which phase is running, and what each took."""
+
+    def __init__(self) -> None:
+        self.current: PhaseName = "prefill"
+        self.durations_ns: dict[str, int] = {}
+
+    @contextmanager
+    def phase(self, name: PhaseName) -> Iterator[None]:
+        """Times the block as phase ``name``; leaves ``current`` standing where it fails."""
+        self.current = name
+        begun = time.perf_counter_ns()
+        yield
+        self.durations_ns[name] = time.perf_counter_ns() - begun
+
+
+@dataclass
+class Turn:
+    """A turn that is running in a row."""
+
+    watch: StopWatch
+    observer: Observer | None
+    generator: torch.Generator | None
+    processors: LogitsProcessorList | None
+    begun_ns: int
+    result: TurnResult = field(default_factory=TurnResult)
+    pairs: DraftPairs | None = None  # what the drafter is fed next
+    step: int = 0
+
+
+@dataclass
+class Row:
+    """A row of the batch: one conversation."""
+
+    committed_ids: list[int] = field(default_factory=list)
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """A turn to decode."""
+
+    prompt_ids: list[int]  # the whole context
+    rules: StopRules
+    observer: Observer | None = None
+    generator_seed: int | None = None  # needed where the rule draws
+    criterion: Callable[[list[int]], bool] | None = None  # ends the turn at an output that meets it
+
+
+def common_length(first: list[int], second: list[int]) -> int:
+    """How many leading ids are equal."""
+    length = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def check_turn(teacher: Teacher, prompt_ids: list[int], rules: StopRules) -> StopRules:
+    """The rules with the length cut to what the teacher's positions leave behind ``prompt_ids``.
+
+    Raises:
+        UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
+    """
+    if not prompt_ids:
+        raise UsageError("the prompt is empty: give at least one token")
+    wrong = [i for i in prompt_ids if not 0 <= i < teacher.vocab_size]
+    if wrong:
+        raise UsageError(f"got token id {wrong[0]}, wanted 0..{teacher.vocab_size - 1}, this teacher's ids")
+    if rules.max_new_tokens < 1:
+        raise UsageError(f"got {rules.max_new_tokens} new tokens, wanted at least 1")
+    most = teacher.max_positions
+    if most is None:
+        return rules
+    if len(prompt_ids) >= most:
+        raise UsageError(f"the prompt has {len(prompt_ids)} tokens, this teacher has {most} positions: shorten it")
+    return rules._replace(max_new_tokens=min(rules.max_new_tokens, most - len(prompt_ids)))

@@ -1,0 +1,208 @@
+"""Phase accept of two aligned steps: the walks, trial by trial where children are tried, and the bonus token.
+
+A decision depends on the teacher's distribution at the node, the children there, and a coin. Two sides that decide
+otherwise of the same inputs are a tie only where the coin lies so near to both thresholds that rounding may tip it.
+Coins are inputs, equal wherever two runs have drawn alike so far; they are never excused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from specscope.schemas import AcceptSection, BonusDraw, Trial, Visit
+from specscope.schemas.verdict import Difference, DifferenceKind
+from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.steps import StepPair, difference, path_tokens
+from specscope.tracer.compare.tolerance import FloatJudge
+
+
+def compare_accept(pair: StepPair) -> Iterator[Difference]:
+    """Every difference of the phase; what follows from an earlier one has unequal inputs."""
+    a, b = pair.a.step.accept, pair.b.step.accept
+    if a is None or b is None:
+        return
+    if a.rule != b.rule:
+        yield difference("accept", "rule", a.rule, b.rule, "structural", True)
+        return
+    found = [] if a.rule == "greedy" else list(_walks(pair, a, b))
+    yield from found
+    equal = not found and (_choices_equal(pair) if a.rule == "greedy" else _met_equal(pair, a, b))
+    path_a, path_b = path_tokens(pair.a), path_tokens(pair.b)
+    if path_a != path_b:
+        yield difference("accept", "path", path_a, path_b, "structural", equal)
+        equal = False
+    if a.accepted_length != b.accepted_length:
+        yield difference("accept", "accepted_length", a.accepted_length, b.accepted_length, "structural", equal)
+    if a.rule != "greedy":
+        yield from _bonus(pair, a, b, equal)
+    elif a.bonus_token != b.bonus_token:
+        yield difference("accept", "bonus_token", a.bonus_token, b.bonus_token, "structural", equal)
+
+
+def _choices_equal(pair: StepPair) -> bool:
+    """Whether greedy walks met the same choices and the same children."""
+    a, b = pair.a.step, pair.b.step
+    if a.verify is None or b.verify is None or a.tree is None or b.tree is None:
+        return False
+    for key in pair.common:
+        if a.verify.argmax[pair.a.slots[key]] != b.verify.argmax[pair.b.slots[key]]:
+            return False
+    return set(pair.a.keys) == set(pair.b.keys)
+
+
+def _met_equal(pair: StepPair, a: AcceptSection, b: AcceptSection) -> bool:
+    """Whether walks by trials met the same distributions and the same children."""
+    keys = [pair.a.key_of(visit.slot) for visit in a.visited]
+    if keys != [pair.b.key_of(visit.slot) for visit in b.visited]:
+        return False
+    return all(_node_equal(pair, key) for key in keys)
+
+
+def _node_equal(pair: StepPair, key: PathKey | None) -> bool:
+    """Whether the teacher said the same at a node, within the tolerance, and it has the same children in order."""
+    a, b = pair.a.step.verify, pair.b.step.verify
+    if key is None or a is None or b is None or key not in pair.a.slots or key not in pair.b.slots:
+        return False
+    sa, sb = pair.a.slots[key], pair.b.slots[key]
+    logits_a, logits_b = a.top_logits[sa], b.top_logits[sb]
+    if len(logits_a) != len(logits_b) or not all(map(pair.judge.near, logits_a, logits_b)):
+        return False
+    return _children(pair.a, key) == _children(pair.b, key)
+
+
+def _children(nodes: StepNodes, key: PathKey) -> list[PathKey]:
+    return [child for child in nodes.keys if child and child[:-1] == key]
+
+
+def _coins_comparable(pair: StepPair) -> bool:
+    """Whether both sides have drawn as many coins so far, for the same slots in the same order."""
+    drawn_alike = not pair.regrouped and pair.a.step.step == pair.b.step.step
+    return drawn_alike and pair.a.keys == pair.b.keys
+
+
+def _walks(pair: StepPair, a: AcceptSection, b: AcceptSection) -> Iterator[Difference]:
+    """The first node where the two walks part, and drift on the way."""
+    for visit_a, visit_b in zip(a.visited, b.visited, strict=False):
+        key = pair.a.key_of(visit_a.slot)
+        if key != pair.b.key_of(visit_b.slot):
+            return
+        found = _visits(pair, key, visit_a, visit_b)
+        if found is not None:
+            yield found
+            return
+
+
+def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Difference | None:
+    """The first difference of two visits of one node."""
+    trials_a, trials_b = a.trials or [], b.trials or []
+    equal = _node_equal(pair, key)
+    for trial_a, trial_b in zip(trials_a, trials_b, strict=False):
+        key_a, key_b = pair.a.key_of(trial_a.slot), pair.b.key_of(trial_b.slot)
+        if key_a != key_b:
+            return difference("accept", "trials", _last(key_a), _last(key_b), "structural", equal, key)
+        found = _trial(pair, key_a, trial_a, trial_b, equal)
+        if found is not None:
+            return found
+    if len(trials_a) != len(trials_b):
+        count_a, count_b = f"{len(trials_a)} children tried", f"{len(trials_b)} children tried"
+        return difference("accept", "trials", count_a, count_b, "structural", equal, key)
+    children = [None if v.child is None else n.key_of(v.child) for v, n in ((a, pair.a), (b, pair.b))]
+    if children[0] == children[1]:
+        return None
+    tie = _equally_likely(pair.judge, a, trials_a, b, trials_b, pair)
+    kind: DifferenceKind = "near-tie" if tie else "real"
+    return difference("accept", "child", _last(children[0]), _last(children[1]), kind, equal, key)
+
+
+def _last(key: PathKey | None) -> str:
+    return "no child" if not key else f"token {key_tokens(key)[-1]}"
+
+
+def _trial(pair: StepPair, key: PathKey | None, a: Trial, b: Trial, equal: bool) -> Difference | None:
+    """The first difference of two trials of one child: its coin, what was weighed, the decision."""
+    if a.coin != b.coin:
+        return difference("accept", "coins", a.coin, b.coin, "structural", equal and _coins_comparable(pair), key)
+    for field in ("target_prob", "draft_prob", "threshold"):
+        value_a, value_b = getattr(a, field), getattr(b, field)
+        if not pair.judge.same_probability(f"accept.{field}", value_a, value_b):
+            return difference("accept", f"trials.{field}", value_a, value_b, "real", equal, key)
+    if a.accepted == b.accepted:
+        return None
+    margins = [_gap(trial) for trial in (a, b)]
+    close = all(pair.judge.near_probability(_weighed(trial), trial.threshold) for trial in (a, b))
+    word_a, word_b = ("accepted" if trial.accepted else "rejected" for trial in (a, b))
+    found = difference("accept", "trials.accepted", word_a, word_b, "near-tie" if close else "real", equal, key)
+    return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
+
+
+def _weighed(trial: Trial) -> float:
+    """What the threshold is compared with: the coin, or where none is drawn, the teacher's probability."""
+    return trial.target_prob if trial.coin is None else trial.coin
+
+
+def _gap(trial: Trial) -> float:
+    return abs(_weighed(trial) - trial.threshold)
+
+
+def _equally_likely(
+    judge: FloatJudge, a: Visit, trials_a: list[Trial], b: Visit, trials_b: list[Trial], pair: StepPair
+) -> bool:
+    """Whether two accepted children of which each side chose another are as likely on both sides."""
+    if a.child is None or b.child is None:
+        return False
+    key_a, key_b = pair.a.key_of(a.child), pair.b.key_of(b.child)
+    for nodes, trials in ((pair.a, trials_a), (pair.b, trials_b)):
+        probs = {nodes.key_of(trial.slot): trial.target_prob for trial in trials if trial.accepted}
+        if key_a not in probs or key_b not in probs or not judge.near_probability(probs[key_a], probs[key_b]):
+            return False
+    return True
+
+
+def _bonus(pair: StepPair, a: AcceptSection, b: AcceptSection, equal: bool) -> Iterator[Difference]:
+    """The drawn bonus tokens. Behind unequal walks they are unequal draws, and only the tokens are compared."""
+    tokens = (a.bonus_token, b.bonus_token)
+    found = compare_draws(pair.judge, "accept.bonus_draw", tokens, (a.bonus_draw, b.bonus_draw) if equal else None)
+    if found is None:
+        return
+    fields = {"token": "bonus_token", "coin": "coins"}
+    field = fields.get(found.field, f"bonus_draw.{found.field}")
+    equal = equal and (found.field != "coin" or _coins_comparable(pair))
+    made = difference("accept", field, found.a, found.b, found.kind, equal, pair.a.key_of(a.bonus_slot))
+    yield made.model_copy(update={"margin_a": found.margin_a, "margin_b": found.margin_b})
+
+
+class DrawDifference(NamedTuple):
+    """How two draws from the same distribution differ."""
+
+    field: Literal["token", "coin", "low", "high"]
+    a: float
+    b: float
+    kind: DifferenceKind
+    margin_a: float | None = None  # from the coin to the end of the share that faces the other side's
+    margin_b: float | None = None
+
+
+def compare_draws(
+    judge: FloatJudge, name: str, tokens: tuple[int, int], draws: tuple[BonusDraw | None, BonusDraw | None] | None
+) -> DrawDifference | None:
+    """The first difference of two drawn tokens: the coin, the token, its share of the distribution.
+
+    Another token with the same coin is a tie where on both sides the coin lies at the end of the share that faces the
+    other token. ``name`` is the field that drift is counted under.
+    """
+    a, b = draws if draws is not None else (None, None)
+    if a is None or b is None:
+        return DrawDifference("token", *tokens, "real") if tokens[0] != tokens[1] else None
+    if a.coin != b.coin:
+        return DrawDifference("coin", a.coin, b.coin, "structural")
+    if tokens[0] != tokens[1]:
+        upwards = tokens[0] < tokens[1]  # shares lie in order of token ids
+        ends = (a.high, b.low) if upwards else (a.low, b.high)
+        tie = all(judge.near_probability(a.coin, end) for end in ends)
+        margins = [abs(a.coin - end) for end in ends]
+        return DrawDifference("token", *tokens, "near-tie" if tie else "real", *margins)
+    for field in ("low", "high"):
+        if not judge.same_probability(name, getattr(a, field), getattr(b, field)):
+            return DrawDifference(field, getattr(a, field), getattr(b, field), "real")
+    return None
