@@ -14,6 +14,10 @@ from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.drawing import Drawing
 from specscope.engine.drafters.eagle3 import Eagle3Drafter
 from specscope.engine.drafters.eagle3_files import load_head
+from specscope.engine.drafters.early_exit import EarlyExitDrafter
+from specscope.engine.drafters.exit_head import load_exit_head
+from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
+from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
 from specscope.engine.sampling import SamplingRule
 from specscope.engine.teacher import Teacher, TeacherOptions
 from specscope.engine.tree_policy import TreePolicy
@@ -44,6 +48,11 @@ class ModelChoice:
     baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
     allow_remote_code: bool = False
     allow_download: bool = False
+
+    @property
+    def drafter_source(self) -> str:
+        """What the drafter is loaded from: the baseline has none, whatever was named."""
+        return "none" if self.mode == "baseline" else self.drafter
 
     @property
     def attention(self) -> Attention:
@@ -93,10 +102,15 @@ def load_models(choice: ModelChoice) -> Models:
     options = TeacherOptions(dtype, device, choice.attention, choice.allow_remote_code, choice.allow_download)
     name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
     teacher = Teacher.load(name, options)
-    return Models(teacher, _load_drafter(choice, teacher, dtype, device))
+    return Models(teacher, load_drafter(choice, teacher, options))
 
 
-def _load_drafter(choice: ModelChoice, teacher: Teacher, dtype: torch.dtype, device: torch.device) -> Drafter:
+def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions) -> Drafter:
+    """Loads the drafter that ``choice`` names for ``teacher``, which was loaded with ``options``.
+
+    Raises:
+        UsageError: where something is missing, or it does not fit the teacher.
+    """
     if choice.mode == "baseline":
         return NoDrafter()
     kind, _, path = choice.drafter.partition(":")
@@ -108,7 +122,7 @@ def _load_drafter(choice: ModelChoice, teacher: Teacher, dtype: torch.dtype, dev
     if choice.rule.draft == "sampled":
         drawing = Drawing(choice.rule.temperature, teacher.vocab_size)
         drawing.check(choice.policy)
-    return DRAFTERS[kind](_Parts(choice, teacher, path, dtype, device, drawing))
+    return DRAFTERS[kind](_Parts(choice, teacher, path, options, drawing))
 
 
 class _Parts(NamedTuple):
@@ -117,8 +131,7 @@ class _Parts(NamedTuple):
     choice: ModelChoice
     teacher: Teacher
     path: str  # behind the colon; empty where there is none
-    dtype: torch.dtype
-    device: torch.device
+    options: TeacherOptions  # how the teacher was loaded
     drawing: Drawing | None
 
     def folder(self, name: str, what: str) -> Path:
@@ -145,10 +158,33 @@ def _eagle3(parts: _Parts) -> Drafter:
         files.feature_layers(teacher.num_layers),
         choice.policy,
         choice.attention,
-        parts.dtype,
-        parts.device,
+        parts.options.dtype,
+        parts.options.device,
         parts.drawing,
     )
+
+
+def _early_exit(parts: _Parts) -> Drafter:
+    files = load_exit_head(parts.folder("exit_head", "exit head"))
+    return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.drawing)
+
+
+def _model(parts: _Parts) -> Drafter:
+    if not parts.path:
+        raise UsageError("got drafter model without a model: give --drafter model:PATH, a folder or a cached model id")
+    name = str(DEMO_MODELS / "teacher") if parts.path == "demo" else parts.path
+    model = Teacher.load(name, parts.options)
+    check_same_vocabulary(model, parts.teacher)
+    return ModelDrafter(model, parts.choice.policy, parts.drawing)
+
+
+def _ngram(parts: _Parts) -> Drafter:
+    if parts.drawing is not None:
+        raise UsageError(
+            "got --draft-sampling with drafter ngram, which looks drafts up and has no distribution to draw them from: "
+            "drop it (the best drafts are lossless too), or give another drafter"
+        )
+    return NgramDrafter(parts.choice.policy, parse_ngram_settings(parts.path))
 
 
 def _none(parts: _Parts) -> Drafter:
@@ -156,4 +192,10 @@ def _none(parts: _Parts) -> Drafter:
 
 
 #: Drafters by the name that ``--drafter`` gives them.
-DRAFTERS: dict[str, Callable[[_Parts], Drafter]] = {"eagle3": _eagle3, "none": _none}
+DRAFTERS: dict[str, Callable[[_Parts], Drafter]] = {
+    "eagle3": _eagle3,
+    "early-exit": _early_exit,
+    "model": _model,
+    "ngram": _ngram,
+    "none": _none,
+}

@@ -1,4 +1,4 @@
-"""What speculation and tracing cost, as ratios measured in one run.
+"""What speculation, its settings and tracing cost, as ratios measured in one run.
 
 Every prompt is decoded by every variant in turn, the order rotating, so that a machine that drifts slows all alike.
 """
@@ -6,43 +6,93 @@ Every prompt is decoded by every variant in turn, the order rotating, so that a 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from specscope.engine.assemble import Mode, ModelChoice, Models, load_models
-from specscope.engine.decoding import TurnResult
+from specscope.engine.assemble import ModelChoice, Models, load_models
+from specscope.engine.cache_strategies import STRATEGIES
 from specscope.engine.prompts import Prompt
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.tree_policy import PRESETS, TreePolicy, chain_policy, parse_policy
 
 
 class Variant(NamedTuple):
-    """One way to decode."""
+    """One way to decode. The first of a comparison is what the others are measured against."""
 
     name: str
-    mode: Mode
-    traced: bool
+    choice: ModelChoice
+    traced: bool = False
+    cache_strategy: str = "in-place"
+    batch_size: int = 1
 
 
-VARIANTS = (
-    Variant("baseline", "baseline", traced=False),
-    Variant("eager", "eager", traced=False),
-    Variant("fused", "fused", traced=False),
-    Variant("fused, traced", "fused", traced=True),
-)
+def _modes(choice: ModelChoice) -> list[Variant]:
+    return [
+        Variant("baseline", replace(choice, mode="baseline")),
+        Variant("eager", replace(choice, mode="eager")),
+        Variant("fused", replace(choice, mode="fused")),
+        Variant("fused, traced", replace(choice, mode="fused"), traced=True),
+    ]
 
 
-@dataclass(frozen=True)
+def _analysis(choice: ModelChoice) -> list[Variant]:
+    return [
+        Variant("baseline, eager", replace(choice, mode="baseline", baseline_attention="eager")),
+        Variant("eager", replace(choice, mode="eager")),
+    ]
+
+
+def _strategies(choice: ModelChoice) -> list[Variant]:
+    return [Variant(name, choice, cache_strategy=name) for name in STRATEGIES]
+
+
+def _trees(choice: ModelChoice) -> list[Variant]:
+    depth, top_k = choice.policy.depth, choice.policy.top_k
+    policies = {f"dynamic, budget {m}": TreePolicy("dynamic", depth, top_k, m) for m in (4, 8, 16, 32)}
+    policies |= {f"chain of {d}": chain_policy(d) for d in (3, 5)}
+    policies |= {f"static:{name}": parse_policy(f"static:{name}", depth, top_k, 1) for name in PRESETS}
+    drafted = [Variant(name, replace(choice, policy=policy)) for name, policy in policies.items()]
+    return [Variant("baseline", replace(choice, mode="baseline")), *drafted]
+
+
+def _drafters(choice: ModelChoice) -> list[Variant]:
+    names = ("eagle3", "ngram", "early-exit")
+    drafted = [Variant(name, replace(choice, drafter=name)) for name in names]
+    chains = [Variant(f"{name}, chain", replace(choice, drafter=name, policy=chain_policy(4))) for name in names]
+    return [Variant("baseline", replace(choice, mode="baseline")), *drafted, *chains]
+
+
+def _batches(choice: ModelChoice) -> list[Variant]:
+    sizes = (1, 2, 4)
+    plain = [Variant(f"baseline, {n} rows", replace(choice, mode="baseline"), batch_size=n) for n in sizes]
+    return plain + [Variant(f"{choice.mode}, {n} rows", choice, batch_size=n) for n in sizes]
+
+
+#: What can be compared, by the name that ``--compare`` gives it.
+COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
+    "modes": _modes,
+    "analysis": _analysis,
+    "cache-strategies": _strategies,
+    "trees": _trees,
+    "drafters": _drafters,
+    "batch": _batches,
+}
+
+
+@dataclass
 class VariantResult:
-    """A variant's runs: nanoseconds and tokens by (round, prompt), in the same order for all variants."""
+    """A variant's runs, in the same order for all variants."""
 
     name: str
-    durations_ns: list[int]
-    num_tokens: list[int]
-    accepted_lengths: list[int]
-    trace_bytes: int
+    durations_ns: list[int] = field(default_factory=list)  # wall time of each run
+    num_tokens: list[int] = field(default_factory=list)
+    accepted_lengths: list[int] = field(default_factory=list)
+    commit_ns: list[int] = field(default_factory=list)  # a step each
+    trace_bytes: int = 0
 
     @property
     def tokens_per_s(self) -> float:
@@ -60,63 +110,60 @@ class VariantResult:
         return sum(self.accepted_lengths) / max(1, self.num_steps)
 
     def slowdown(self, other: VariantResult) -> float:
-        """Median over runs of this variant's time over ``other``'s for the same prompt in the same round."""
+        """Median over runs of this variant's time over ``other``'s for the same prompts in the same round."""
         return median(a / b for a, b in zip(self.durations_ns, other.durations_ns, strict=True))
 
 
 def run_bench(
-    choice: ModelChoice,
+    variants: Sequence[Variant],
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     rounds: int,
     progress: Callable[[int, int], None],
 ) -> dict[str, VariantResult]:
-    """Decodes ``prompts`` ``rounds`` times by every variant, after one run of each that is not counted."""
-    models = {v.name: _load(choice, v) for v in VARIANTS}
-    results = {v.name: VariantResult(v.name, [], [], [], 0) for v in VARIANTS}
-    total, done = (rounds * len(prompts) + 1) * len(VARIANTS), 0
+    """Decodes ``prompts`` ``rounds`` times by every variant, after one run of each that is not counted.
+
+    One by one, or all together where a variant decodes side by side.
+    """
+    models = {v.name: load_models(v.choice) for v in variants}
+    results = {v.name: VariantResult(v.name) for v in variants}
+    together = any(v.batch_size > 1 for v in variants)
+    groups = [list(prompts)] if together else [[prompt] for prompt in prompts]
+    total, done = (rounds * len(groups) + 1) * len(variants), 0
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
-            for at, prompt in enumerate(prompts if number else prompts[:1]):
-                order = [VARIANTS[(at + number + i) % len(VARIANTS)] for i in range(len(VARIANTS))]
-                for variant in order:
-                    trace = Path(folder) / "bench.jsonl" if variant.traced else None
-                    result = _decode(choice, variant, models[variant.name], prompt, max_new_tokens, trace)
-                    if number:
-                        _note(results, variant, result, trace)
+            for at, group in enumerate(groups if number else groups[:1]):
+                for turn in range(len(variants)):
+                    variant = variants[(at + number + turn) % len(variants)]
+                    counted = results[variant.name] if number else VariantResult(variant.name)
+                    _decode(variant, models[variant.name], group, max_new_tokens, Path(folder), counted)
                     done += 1
                     progress(done, total)
     return results
 
 
-def _load(choice: ModelChoice, variant: Variant) -> Models:
-    return load_models(_choice(choice, variant))
-
-
-def _choice(choice: ModelChoice, variant: Variant) -> ModelChoice:
-    return replace(choice, mode=variant.mode)
-
-
 def _decode(
-    choice: ModelChoice, variant: Variant, models: Models, prompt: Prompt, max_new_tokens: int, trace: Path | None
-) -> TurnResult:
+    variant: Variant, models: Models, prompts: list[Prompt], max_new_tokens: int, folder: Path, result: VariantResult
+) -> None:
+    trace = folder / "bench.jsonl" if variant.traced else None
     target = TraceTarget(trace, "decisions", overwrite=True, with_text=False) if trace else None
-    request = RunRequest(_choice(choice, variant), [prompt], max_new_tokens, [], 0, target)
+    request = RunRequest(
+        variant.choice,
+        prompts,
+        max_new_tokens,
+        [],
+        0,
+        target,
+        batch_size=variant.batch_size,
+        cache_strategy=variant.cache_strategy,
+    )
     writer = open_trace(request, models, warn=lambda _: None)
+    begun = time.perf_counter_ns()
     reports = list(run_turns(request, models, writer, TurnEvents(lambda *_: None, lambda *_: None)))
-    return reports[0].result
-
-
-def _note(results: dict[str, VariantResult], variant: Variant, result: TurnResult, trace: Path | None) -> None:
-    noted = results[variant.name]
-    noted.durations_ns.append(result.duration_ns)
-    noted.num_tokens.append(len(result.output_ids))
-    noted.accepted_lengths.extend(result.accepted_lengths)
+    result.durations_ns.append(time.perf_counter_ns() - begun)
+    result.num_tokens.append(sum(len(report.result.output_ids) for report in reports))
+    for report in reports:
+        result.accepted_lengths += report.result.accepted_lengths
+        result.commit_ns += report.result.commit_ns
     if trace is not None:
-        results[variant.name] = VariantResult(
-            noted.name,
-            noted.durations_ns,
-            noted.num_tokens,
-            noted.accepted_lengths,
-            noted.trace_bytes + trace.stat().st_size,
-        )
+        result.trace_bytes += trace.stat().st_size

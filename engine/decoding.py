@@ -23,7 +23,7 @@ from specscope.engine.stopping import StopDecision
 from specscope.engine.tree_tensors import TreeTensors, tensorize
 
 GREEDY = SamplingRule("greedy")
-PhaseName = Literal["prefill", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
 
 
@@ -164,6 +164,7 @@ class TurnResult:
     accepted_lengths: list[int] = field(default_factory=list)
     num_drafted: int = 0
     num_fallbacks: int = 0  # commits that fell back to the full reorder
+    commit_ns: list[int] = field(default_factory=list)  # branch and commit, a step each, of all rows together
     duration_ns: int = 0
     prefill_ns: int = 0
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ from specscope.engine.sampling import Coins, draw_bonus, draw_coins, target_prob
 from specscope.engine.stopping import StopRules, StopWatch
 from specscope.engine.teacher import PREFILL_ROWS, Teacher, TeacherOutput
 from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask
-from specscope.engine.turns import PhaseClock, Row, Turn, TurnRequest, check_turn, common_length
+from specscope.engine.turns import PhaseClock, Row, StepBegun, Turn, TurnRequest, check_turn, common_length, state_of
 from specscope.tracer.errors import UsageError, ViolationError
 
 
@@ -97,26 +98,27 @@ class Session:
         Raises:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
         """
-        rules = check_turn(self.teacher, request.prompt_ids, request.rules)
-        generator = None
-        if self.decoding.rule.rule != "greedy":
-            generator = torch.Generator().manual_seed(request.generator_seed or 0)
-        processors = self.decoding.processors
-        turn = Turn(
-            StopWatch(rules, self._decode_text, request.criterion),
-            request.observer,
-            generator,
-            processors.build(len(request.prompt_ids)) if processors else None,
-            time.perf_counter_ns(),
-        )
+        turn = self.new_turn(replace(request, rules=check_turn(self.teacher, request.prompt_ids, request.rules)))
         self.rows[row].turn, self.result = turn, turn.result
-        turn.result.output_ids = turn.watch.output_ids
-        self._clock, self._known = PhaseClock(), {"prompt_ids": request.prompt_ids}
+        self._clock, self._known = PhaseClock(), {"prefill": request, "row": row}
         turn.pairs, stop = self._prefill(row, turn, request)
+        self._known = {}
         turn.result.prefill_ns = time.perf_counter_ns() - turn.begun_ns
         if stop is not None:
             self._end(row, stop)
         return turn.result
+
+    def new_turn(self, request: TurnRequest) -> Turn:
+        """The turn that ``request`` asks for, before anything is taken in."""
+        generator, processors = None, request.processors
+        if self.decoding.rule.rule != "greedy":
+            generator = torch.Generator().manual_seed(request.generator_seed or 0)
+        if processors is None and self.decoding.processors is not None:
+            processors = self.decoding.processors.build(len(request.prompt_ids))
+        watch = StopWatch(request.rules, self._decode_text, request.criterion)
+        turn = Turn(watch, request.observer, generator, processors, time.perf_counter_ns(), len(request.prompt_ids))
+        turn.result.output_ids = watch.output_ids
+        return turn
 
     @torch.inference_mode()
     def step(self) -> list[StepResult]:
@@ -127,11 +129,14 @@ class Session:
         self._clock, self._known = clock, known
         phases, cache, committed = self.decoding.phases, self.cache, list(self.cache.committed_lengths)
         observed = any(turn.observer is not None for turn in turns)
-        known["pairs"] = pairs = [turn.pairs for turn in turns if turn.pairs is not None]
-        # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
-        branch = cache.branch()
-        drawn = self.decoding.rule.draft == "sampled"
+        pairs = [turn.pairs for turn in turns if turn.pairs is not None]
         generators = [turn.generator for turn in turns if turn.generator is not None]
+        known["begun"] = StepBegun.of(turns, pairs, committed, generators if observed else [])
+        # Branch: what the forwards of this step write to; the committed cache itself, unless the strategy copies it.
+        with clock.phase("branch"):
+            branch = cache.branch()
+        # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
+        drawn = self.decoding.rule.draft == "sampled"
         with clock.phase("draft"):
             draft = known["draft"] = self.drafter.propose(pairs, branch, generators if drawn else None)
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
@@ -185,6 +190,7 @@ class Session:
         clock.current = "record"
         for turn, result in zip(turns, results, strict=True):
             self._take_note(turn, result)
+        self._known = {}
         return results
 
     def end_stopped(self) -> list[int]:
@@ -216,11 +222,16 @@ class Session:
                 self._end(number, reason)
 
     def fail(self, error: Exception) -> None:
-        """Tells the observers of all running turns what happened, with the inputs of the phase, and ends the turns."""
+        """Tells the observers what happened, with the inputs of the running phase, and ends all turns.
+
+        A prefill concerns its own row, a step all of them. What fails between the phases concerns no turn.
+        """
+        known = self._known
         for number, row in enumerate(self.rows):
-            if row.turn is not None and row.turn.observer is not None:
-                step = row.turn.step if row.turn.pairs is not None else None
-                row.turn.observer.failed(self._clock.current, step, {**self._known, "row": number}, error)
+            if known and known.get("row", number) == number and row.turn is not None and row.turn.observer is not None:
+                state = state_of(row, number, known.get("begun"), known.get("prefill"))
+                inputs = {**known, "row": number, "state": state}
+                row.turn.observer.failed(self._clock.current, state.step, inputs, error)
         self.abandon("failed")
 
     def _end(self, row: int, reason: EndReason) -> None:
@@ -237,6 +248,7 @@ class Session:
         own.accepted_lengths.append(result.acceptance.accepted_length)
         own.num_drafted += result.shared.tensors.num_slots[result.row] - 1
         own.num_fallbacks += result.commit.fallback is not None
+        own.commit_ns.append(result.durations_ns["branch"] + result.durations_ns["commit"])
         rows = [0, *result.acceptance.path]
         features = result.shared.verification.features[result.row, rows]
         turn.pairs = self._pairs(rows, features, result.stop.emitted)
@@ -330,7 +342,7 @@ class Session:
         self.drafter.begin_turn(number, prompt_ids, start)
         observed = turn.observer is not None
         with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch, self.cache.only(number):
-            output = self._take_in(prompt_ids[start:], start)
+            output = self.take_in(prompt_ids[start:], start)
         row.committed_ids = list(prompt_ids)
         last = output.logits[0, -1]
         logits = last if turn.processors is None else process_last(turn.processors, prompt_ids, last)
@@ -361,8 +373,9 @@ class Session:
         drawn = draw_bonus(target_probs(logits[None], self.decoding.rule), coin[None].to(logits.device))
         return int(drawn.tokens[0]), PendingDraw(float(coin), float(drawn.low[0]), float(drawn.high[0]))
 
-    def _take_in(self, token_ids: list[int], start: int) -> TeacherOutput:
-        """Forwards over ``token_ids`` behind ``start`` committed tokens, in chunks, and commits them all."""
+    def take_in(self, token_ids: list[int], start: int) -> TeacherOutput:
+        """Forwards over ``token_ids`` behind ``start`` committed tokens of the one active row, in chunks, and commits
+        them all. The logits are the last token's alone."""
         device, features = self.teacher.device, []
         for offset in range(0, len(token_ids), PREFILL_ROWS):
             ids = torch.tensor([token_ids[offset : offset + PREFILL_ROWS]], device=device)

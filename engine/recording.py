@@ -5,6 +5,7 @@ An observer: it reads what a step produced and changes nothing. What is large is
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from functools import cache
 from itertools import islice
@@ -23,6 +24,7 @@ from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.side_files import SideFiles
 from specscope.engine.tree import DraftTree
 from specscope.engine.tree_tensors import TreeTensors
+from specscope.engine.turns import TurnState
 from specscope.schemas import (
     BonusDraw,
     CommitSection,
@@ -30,6 +32,7 @@ from specscope.schemas import (
     DraftLevel,
     DraftSection,
     Failure,
+    FailureState,
     InvariantsSection,
     Manifest,
     Prefill,
@@ -187,16 +190,18 @@ class TurnRecorder:
         )
 
     def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
-        """Writes ``failure`` with what the phases before had produced: enough to run the step again."""
+        """Writes ``failure`` with what the phases before had produced, and what it takes to run the step again."""
         self._writer.write(
             Failure(
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
                 step=step,
+                row=inputs["row"] or None,
                 phase=phase,
                 error=type(error).__name__,
                 message=str(error),
                 inputs=failure_inputs(inputs),
+                state=failure_state(inputs["state"]),
             )
         )
 
@@ -212,19 +217,28 @@ class TurnRecorder:
 def failure_inputs(known: dict[str, Any]) -> dict[str, Any]:
     """What the loop knew when it failed, for one row: the sections of the phases that were done."""
     row: int = known["row"]
-    inputs: dict[str, Any] = {name: known[name] for name in ("prompt_ids", "committed_ids", "emitted") if name in known}
+    inputs: dict[str, Any] = {}
     if "draft" in known:
         inputs["draft"] = draft_section(known["draft"], row).model_dump(exclude_none=True)
         inputs["tree"] = tree_section(known["draft"].tree, row).model_dump(exclude_none=True)
     if "tensors" in known:
         inputs["tensors"] = tensors_section(known["tensors"], row, None, None).model_dump(exclude_none=True)
-    if "pairs" in known:
-        pairs = known["pairs"][row]
-        inputs["pairs"] = {"tokens": pairs.token_list, "source_rows": pairs.source_rows}
     if "acceptance" in known:
         own = known["acceptance"][row]
         inputs["accept"] = {"path": own.path, "bonus_token": own.bonus_token, "bonus_slot": own.bonus_slot}
     return inputs
+
+
+def failure_state(state: TurnState) -> FailureState:
+    """Where the turn stood, as a section."""
+    drawn = state.generator_state
+    return FailureState(
+        context_ids=state.context_ids,
+        num_emitted=state.num_emitted,
+        source_rows=state.pairs.source_rows if state.pairs is not None else None,
+        generator_seed=state.generator_seed,
+        generator_state=b64encode(drawn.numpy().tobytes()).decode() if drawn is not None else None,
+    )
 
 
 def draft_section(draft: Draft, row: int) -> DraftSection:

@@ -69,8 +69,8 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
         device=Device(
             backend=device.type, name=name, num_threads=torch.get_num_threads() if device.type == "cpu" else None
         ),
-        teacher=teacher.manifest(),
-        drafter=drafter.manifest(),
+        teacher=teacher.manifest().model_copy(update={"source": choice.teacher or None}),
+        drafter=drafter.manifest().model_copy(update={"source": choice.drafter_source or None}),
         tokenizer=teacher.tokenizer_manifest(),
         tree_policy=TreePolicy(
             kind=policy.kind,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 
@@ -19,23 +17,14 @@ from specscope.engine.generate import Session
 from specscope.engine.logits import NO_PROCESSORS, ProcessorChoice, build_processors
 from specscope.engine.prompts import Prompt
 from specscope.engine.recording import Recorder, TurnLabel
-from specscope.engine.run_manifest import RunSettings, TraceLevel, build_manifest
-from specscope.engine.side_files import SideFiles, check_side_folder
+from specscope.engine.run_manifest import RunSettings
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
+from specscope.engine.tracing import TraceTarget as TraceTarget  # how callers ask for a trace
+from specscope.engine.tracing import ending
 from specscope.engine.turns import TurnRequest, check_turn
-from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
+from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.writer import TraceWriter
-
-
-@dataclass(frozen=True)
-class TraceTarget:
-    """Where and how to trace."""
-
-    path: Path
-    level: TraceLevel
-    overwrite: bool
-    with_text: bool
 
 
 @dataclass(frozen=True)
@@ -91,11 +80,7 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None])
             check_turn(models.teacher, Conversation(models.teacher.tokenizer, prompt).context(0, [], []), rules)
         except UsageError as error:
             raise UsageError(f"prompt {prompt.id!r}: {error}") from None
-    if request.trace is None:
-        return None
-    if request.trace.level == "tensors":
-        check_side_folder(request.trace.path, overwrite=request.trace.overwrite)
-    return TraceWriter(request.trace.path, overwrite=request.trace.overwrite, warn=warn)
+    return request.trace.open(warn) if request.trace is not None else None
 
 
 def run_turns(
@@ -108,23 +93,11 @@ def run_turns(
         SpecScopeError: where a prompt does not fit or decoding fails; the trace then says so.
     """
     run = _Run(request, models, _recorder(request, models, writer), events)
-    reason: Literal["complete", "interrupted", "failed"] = "failed"
     try:
-        yield from run.turns()
-        reason = "complete"
-    except (KeyboardInterrupt, GeneratorExit):
-        run.session.abandon("interrupted")
-        reason = "interrupted"
-        raise
-    except SpecScopeError as error:
-        run.session.fail(error)
-        raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        run.session.fail(error)
+        with ending(run.session, writer):
+            yield from run.turns()
+    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise EngineError(f"decoding failed: {type(error).__name__}: {error}") from error
-    finally:
-        if writer is not None:
-            writer.finish(reason)
 
 
 @dataclass
@@ -242,27 +215,17 @@ def _with_bad_words(request: RunRequest, teacher: Teacher) -> ProcessorChoice:
 def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None) -> Recorder | None:
     if writer is None or request.trace is None:
         return None
-    target = request.trace
     settings = RunSettings(
         request.choice,
         request.seed,
-        target.level,
+        request.trace.level,
         _rules(request, models),
         request.cache_strategy,
         request.batch_size,
         _decoding(request, models).processors,
         request.fault,
     )
-    manifest = build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter)
-    side = SideFiles(target.path, overwrite=target.overwrite) if target.level == "tensors" else None
-    return Recorder(writer, manifest, _token_text(models.teacher) if target.with_text else None, side)
-
-
-def _token_text(teacher: Teacher) -> Callable[[int], str]:
-    if teacher.tokenizer is None:
-        raise UsageError(f"{teacher.folder} has no tokenizer: --trace-text needs one")
-    tokenizer = teacher.tokenizer
-    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
+    return request.trace.record(writer, settings, models)
 
 
 def decode_text(teacher: Teacher, ids: list[int]) -> str | None:

@@ -85,7 +85,7 @@ def load_teacher(name: str, options: TeacherOptions) -> LoadedTeacher:
     """
     folder = _resolve_folder(name, options)
     config = _load_config(folder, options)
-    _refuse_unsupported(config, name)
+    refuse_unsupported(config, name)
     model = _load_model(folder, config, options)
     nn.Module.to(model, options.device)
     return LoadedTeacher(model.eval(), _load_tokenizer(folder, options), folder)
@@ -148,8 +148,12 @@ def pangu_as_llama(stated: dict[str, Any], folder: Path) -> LlamaConfig:
         raise UsageError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
 
 
-def _refuse_unsupported(config: Any, name: str) -> None:
-    """Refuses what cannot verify a tree: a tree's rows are rolled back, and their order is not that of the text."""
+def refuse_unsupported(config: Any, name: str) -> None:
+    """Refuses what cannot verify a tree: a tree's rows are rolled back, and their order is not that of the text.
+
+    Raises:
+        UsageError: naming the model as ``name``, and why.
+    """
     layer_types = set(getattr(config, "layer_types", None) or [])
     if layer_types - {"full_attention"}:
         raise UsageError(

@@ -35,7 +35,7 @@ from specscope.schemas.step import (
     Visit,
 )
 from specscope.schemas.trace import AnyRecord, decode_record, encode_record, parse_line, trace_json_schema
-from specscope.schemas.turn import Failure, Prefill, RunEnd, TurnEnd, TurnStart
+from specscope.schemas.turn import Failure, FailureState, Prefill, RunEnd, TurnEnd, TurnStart
 from specscope.schemas.version import SCHEMA_NAME, SCHEMA_VERSION, SchemaVersion
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "DraftSection",
     "Drafter",
     "Failure",
+    "FailureState",
     "Float",
     "InvariantFailure",
     "InvariantsSection",

@@ -21,6 +21,9 @@ class Teacher(Section):
     """The model whose output must be preserved."""
 
     name: str
+    source: str | None = Field(
+        None, description="What it was loaded from, as the user named it: demo, a folder, an id."
+    )
     architecture: str
     config_digest: Digest | None = None
     weights_digest: Digest | None = Field(None, description="Over the weight files' bytes, in name order.")
@@ -36,6 +39,7 @@ class Drafter(Section):
 
     kind: str = Field(description="eagle3, ngram, early-exit, model or none.")
     name: str | None = None
+    source: str | None = Field(None, description="What it was loaded from, as the user named it, such as eagle3:PATH.")
     config_digest: Digest | None = None
     weights_digest: Digest | None = None
     hidden_state_indices: list[int] | None = Field(

@@ -189,6 +189,7 @@ class InvariantsSection(Section):
 class TimingSection(Section):
     """Nanoseconds a phase."""
 
+    branch_ns: int | None = Field(None, description="Copying the cache for the step, where the strategy does that.")
     draft_ns: int
     tensorize_ns: int
     check_ns: int

@@ -57,16 +57,34 @@ class TurnEnd(Record):
     duration_ns: int = Field(description="Wall time from the turn's start to its end, prefill included.")
 
 
+class FailureState(Section):
+    """Where the turn stood when the prefill or the step that failed began: enough to stand there again."""
+
+    context_ids: list[int] = Field(
+        description="In a prefill the prompt; in a step the committed tokens, and the pending one last."
+    )
+    num_emitted: int = Field(ge=0, description="How many of the last of them are output.")
+    source_rows: list[int] | None = Field(
+        None, description="Of the pairs that the drafter was fed next, as in draft.inputs; absent in a prefill."
+    )
+    generator_seed: int | None = Field(None, description="In a prefill that draws: seed of the turn's generator.")
+    generator_state: str | None = Field(
+        None, description="In a step that draws: the generator's state in base64, as torch gives it."
+    )
+
+
 class Failure(Record):
     """Written before an exception leaves the engine: enough to reproduce the step."""
 
     kind: Literal["failure"] = "failure"
     turn: int | None = None
     step: int | None = None
-    phase: Literal["prefill", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+    row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
+    phase: Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
     error: str = Field(description="Type of the exception.")
     message: str
     inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")
+    state: FailureState | None = Field(None, description="What ``specscope repro`` runs the step again from.")
 
 
 class RunEnd(Record):

@@ -10,6 +10,8 @@ Elhoushi et al. 2024, LayerSkip, drafts chains this way.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from specscope.engine.cache import TreeCache
@@ -118,17 +120,17 @@ class EarlyExitDrafter(PairCounter):
         fed = _FirstLayers(self._teacher, self._head.config.exit_layer, branch)
         last = torch.tensor(after, device=roots.device)[:, None] - 1
         alone = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=roots.device)
-        root_logits = self._logits(fed.feed(roots[:, None], last + 1, alone))
+        root_logits = self._logits(fed.feed(roots[:, None], torch.zeros_like(last), alone))
 
         def expand(frontier: Frontier) -> torch.Tensor:
             seen = torch.cat([alone.expand(-1, frontier.seen.shape[1], -1), frontier.seen], dim=2)
-            return self._logits(fed.feed(frontier.tokens, frontier.positions + 1, seen))
+            return self._logits(fed.feed(frontier.tokens, frontier.positions - last, seen))
 
         drawing = self._drawing if generators is not None else None
         draw = drawing.draw(generators) if drawing is not None and generators is not None else None
         levels = grow(self.policy, root_logits, last, expand, _as_is, draw)
         tree = select_tree(levels, roots, self.policy)
-        shared = fed.finish(tree, self._places(levels), after)
+        shared = fed.finish(tree, _find_fed(levels, self.policy), self.policy.depth)
         probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
         candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
         return Draft(tree, pairs, levels, candidates, before, after, probs, shared)
@@ -138,15 +140,65 @@ class EarlyExitDrafter(PairCounter):
         logits: torch.Tensor = self._teacher.output_head(self._head(hidden))
         return logits
 
-    def _places(self, levels: list[Level]) -> _Places:
-        """Where the selected nodes were fed."""
-        selected = selected_numbers(levels, self.policy)  # (B, M)
-        frontiers = torch.cat([level.frontier for level in levels], dim=1)  # (B, F - 1), in the order of feeding
-        found = selected[:, :, None] == frontiers[:, None, :]
-        if self.policy.is_fixed:
-            # All that is fed is selected: how many are not is known without asking the device.
-            most = selected.shape[1] - frontiers.shape[1]
-        else:
-            most = int((~found.any(dim=2)).sum(dim=1).max())
-        numbers = torch.arange(1, frontiers.shape[1] + 1, device=selected.device)
-        return _Places((found * numbers).sum(dim=2), most)
+
+class _Places(NamedTuple):
+    """Where the selected nodes, slots 1..M, were fed."""
+
+    was_fed: torch.Tensor  # (B, M) bool
+    places: torch.Tensor  # (B, M) of the tail, where they were
+    most_left: int  # nodes of a row that were not fed, at most
+
+
+def _find_fed(levels: list[Level], policy: TreePolicy) -> _Places:
+    selected = selected_numbers(levels, policy)  # (B, M)
+    frontiers = torch.cat([level.frontier for level in levels], dim=1)  # (B, F - 1), in the order of feeding
+    found = selected[:, :, None] == frontiers[:, None, :]
+    was_fed = found.any(dim=2)
+    # All that a fixed tree feeds is selected: what is left is known without asking the device.
+    fixed_left = selected.shape[1] - frontiers.shape[1]
+    most_left = fixed_left if policy.is_fixed else int((~was_fed).sum(dim=1).max())
+    numbers = torch.arange(1, frontiers.shape[1] + 1, device=selected.device)  # place 0 is the root's
+    return _Places(was_fed, (found * numbers).sum(dim=2), most_left)
+
+
+class _FirstLayers:
+    """One step's rows on their way through the teacher's first layers, in the order in which they are fed."""
+
+    def __init__(self, teacher: Teacher, num_layers: int, branch: TreeCache) -> None:
+        self._teacher, self._num_layers, self._branch = teacher, num_layers, branch
+        self._hidden: list[torch.Tensor] = []  # a feed each, (B, R, H)
+
+    def feed(self, tokens: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """The hidden states (B, R, H) of ``tokens`` at ``depths`` (B, R), which see ``seen`` (B, R, F) of the rows fed
+        so far, these included."""
+        lengths = self._branch.committed_lengths
+        positions = torch.tensor(lengths, device=tokens.device)[:, None] + depths
+        mask = mask_behind(lengths, seen, self._teacher.dtype)
+        embedded = self._teacher.embedding(tokens)
+        hidden = self._teacher.run_layers(embedded, positions, mask, self._branch, range(self._num_layers))
+        self._hidden.append(hidden)
+        return hidden
+
+    def finish(self, tree: DraftTree, fed: _Places, max_depth: int) -> SharedLayers:
+        """Feeds the nodes that were not, and puts the tail into the order of the slots."""
+        first = sum(hidden.shape[1] for hidden in self._hidden)
+        places = torch.where(fed.was_fed, fed.places, first + (~fed.was_fed).cumsum(dim=1) - 1)
+        places = torch.nn.functional.pad(places, (1, 0))  # (B, N) with the root's
+        if fed.most_left:
+            # A row with fewer of them takes others along; what they pass a second time is dropped.
+            slots = 1 + fed.was_fed.to(torch.int8).argsort(dim=1, stable=True)[:, : fed.most_left]  # (B, R)
+            ancestors = ancestor_table(tree.parents, max_depth)
+            visible = visible_from_ancestors(ancestors, torch.ones_like(tree.parents, dtype=torch.bool))
+            own = visible.gather(1, slots[:, :, None].expand_as(visible[:, : slots.shape[1]]))  # (B, R, N)
+            seen = own.new_zeros(*slots.shape, first + slots.shape[1])
+            seen.scatter_(2, places[:, None].expand_as(own), own)
+            self.feed(tree.tokens.gather(1, slots), tree.depths.gather(1, slots), seen)
+        self._branch.arrange_tail(self._num_layers, places)
+        hidden = torch.cat(self._hidden, dim=1)
+        ordered = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
+        return SharedLayers(self._num_layers, ordered)
+
+
+def _as_is(tokens: torch.Tensor) -> torch.Tensor:
+    """Its ids are the teacher's."""
+    return tokens

@@ -37,7 +37,9 @@ class NgramSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_ngram <= self.max_ngram <= 64:
-            raise UsageError(f"got n-grams of {self.min_ngram} to {self.max_ngram} tokens, wanted 1 <= MIN <= MAX <= 64")
+            raise UsageError(
+                f"got n-grams of {self.min_ngram} to {self.max_ngram} tokens, wanted 1 <= MIN <= MAX <= 64"
+            )
 
 
 def parse_ngram_settings(text: str) -> NgramSettings:
@@ -50,7 +52,9 @@ def parse_ngram_settings(text: str) -> NgramSettings:
         return NgramSettings()
     found = re.fullmatch(r"(\d{1,4})-(\d{1,4})", text)
     if found is None:
-        raise UsageError(f"got drafter ngram:{text}, wanted ngram, or ngram:MIN-MAX such as ngram:2-8 (tokens to match)")
+        raise UsageError(
+            f"got drafter ngram:{text}, wanted ngram, or ngram:MIN-MAX such as ngram:2-8 (tokens to match)"
+        )
     return NgramSettings(int(found[1]), int(found[2]))
 
 
@@ -113,10 +117,8 @@ class NgramIndex:
         return list(found.values())
 
     def continuation(self, match: Match, length: int) -> list[int]:
-        """``length`` tokens behind ``match``; where they reach the end of the text, they go round again, as the text
-        would if it repeated itself."""
-        period = len(self.tokens) - 1 - match.end
-        return [self.tokens[match.end + 1 + offset % period] for offset in range(length)]
+        """What follows ``match``: ``length`` tokens, or as many as there are."""
+        return self.tokens[match.end + 1 : match.end + 1 + length]
 
 
 @dataclass
@@ -162,7 +164,8 @@ def look_up(index: NgramIndex, policy: TreePolicy) -> Lookup:
             node.weight += match.weight
     ranked = _ranked(root, policy)
     if policy.is_fixed:
-        chosen = [number for number, node in enumerate(ranked) if node.ranks in policy.choices]
+        choices = frozenset(policy.choices)
+        chosen = [number for number, node in enumerate(ranked) if node.ranks in choices]
     else:
         chosen = sorted(sorted(range(len(ranked)), key=lambda n: (-ranked[n].score, n))[: policy.budget])
     slots = {number: slot for slot, number in enumerate(chosen, 1)}
@@ -183,9 +186,7 @@ def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
             best = sorted(node.children.items(), key=lambda item: -item[1].weight)[: policy.top_k]
             for rank, (token, child) in enumerate(best):
                 logprob = math.log(child.weight / total)
-                looked = Looked(
-                    token, number, parent.depth + 1, logprob, parent.score + logprob, (*parent.ranks, rank)
-                )
+                looked = Looked(token, number, parent.depth + 1, logprob, parent.score + logprob, (*parent.ranks, rank))
                 found.append(looked)
                 above[len(found)] = looked
                 below.append((child, len(found)))

@@ -52,6 +52,29 @@ def test_all_modes_give_the_same_tokens() -> None:
     assert all(output == outputs[0] for output in outputs)
 
 
+def test_a_batch_prints_whole_turns_and_the_same_text(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    entries = [{"id": name, "prompt": PROMPT + name} for name in ("    pass", "    return 1", "    x = {}")]
+    prompts.write_text("\n".join(map(json.dumps, entries)))
+    flags = ("--prompts", prompts, "--max-new-tokens", "12")
+    alone = [json.loads(line) for line in specscope("run", *flags, "--json").out.splitlines()]
+    trace = tmp_path / "batch.jsonl"
+    done = specscope("run", *flags, "--batch-size", "2", "--trace", trace)
+    assert (done.code, done.err) == (0, "")
+    for turn in alone:
+        assert f"[{turn['id']} turn 1]" in done.out
+        assert turn["text"] in done.out
+    assert check_trace(trace).num_violations == 0
+
+
+def test_a_lossy_rule_says_so_and_a_lossless_one_does_not() -> None:
+    flags = ("run", "--prompt", PROMPT, "--max-new-tokens", "8", "--temperature", "0.7", "--seed", "4")
+    lossy, lossless = specscope(*flags, "--typical"), specscope(*flags)
+    assert "typical acceptance is lossy" in lossy.out
+    assert "lossy" not in lossless.out
+    assert lossless.out.splitlines()[:-3] == specscope(*flags).out.splitlines()[:-3]  # the same seed, the same text
+
+
 def test_a_stop_string_ends_the_turn() -> None:
     whole = json.loads(specscope("run", "--prompt", PROMPT, "--max-new-tokens", "40", "--json").out)
     stop = whole["text"][10:14]
@@ -98,6 +121,8 @@ MISTAKES = {
     "no cuda": (["--prompt", "a", "--device", "cuda"], "sees no CUDA device"),
     "no npu": (["--prompt", "a", "--device", "npu"], "needs torch_npu"),
     "unknown fault": (["--prompt", "a", "--inject", "F99"], "got fault 'F99', wanted one of"),
+    "no rows": (["--prompt", "a", "--batch-size", "0"], "got batch size 0, wanted 1 to 1024"),
+    "drawn dynamic tree": (["--prompt", "a", "--temperature", "1", "--draft-sampling"], "give --tree chain"),
     "no tokenizer": (["--prompt", "a", "--teacher", "TINY", "--drafter", "none"], "has no tokenizer: give prompts as"),
 }
 

@@ -200,11 +200,11 @@ def test_the_oracle_remembers_open_turns_alone(tmp_path: Path) -> None:
         for number, record, _ in reader.numbered_lines():
             match record.kind:
                 case "turn_start":
-                    oracle.turn_start(record, number)  # type: ignore[arg-type]
+                    oracle.turn_start(record, number)
                 case "step":
-                    oracle.step(record, number)  # type: ignore[arg-type]
+                    oracle.step(record, number)
                 case "turn_end":
-                    oracle.turn_end(record, number)  # type: ignore[arg-type]
+                    oracle.turn_end(record, number)
             most = max(most, len(oracle._open))
     assert most == 3
     assert not oracle._open

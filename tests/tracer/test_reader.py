@@ -153,7 +153,7 @@ def test_a_bare_float_that_is_no_number_is_refused_alike_by_index_and_reader(tmp
 def test_a_first_line_with_a_bare_nan_is_refused_in_the_same_words(tmp_path: Path) -> None:
     path = tmp_path / "bare.jsonl"
     path.write_bytes(MANIFEST.replace(b'"rope_theta":10000.0', b'"rope_theta":NaN') + b"\n")
-    with pytest.raises(TraceError, match="line that is not JSON .a bare NaN or Infinity"):
+    with pytest.raises(TraceError, match=r"line that is not JSON \(a bare NaN or Infinity"):
         TraceReader(path)
 
 

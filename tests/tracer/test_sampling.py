@@ -148,7 +148,7 @@ def bonus_is_top(step: Step) -> bool:
     """Steps whose bonus token is the teacher's best at its slot, so that its probability is recorded."""
     accept = step["accept"]
     tops: list[int] = step["verify"]["top_tokens"][accept["bonus_slot"]]
-    return accept["bonus_token"] == tops[0]
+    return bool(accept["bonus_token"] == tops[0])
 
 
 def no_favourite(step: Step) -> bool:

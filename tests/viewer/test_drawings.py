@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.toy_run import Toy, toy_lines
+from support.traces import accepts_at_least, first_step
 
 from specscope.schemas import Step
 from specscope.tracer.tokens import TokenTexts
@@ -54,6 +58,27 @@ def test_every_node_and_the_bonus_are_drawn(sound_step: Step) -> None:
     assert {slot for slot, classes in nodes.items() if "on" in classes} == {"0", "1", "3"}
     assert "bonus" in texts_of(root)
     assert "#50" in texts_of(root)
+
+
+def titles_by_slot(root: ElementTree.Element) -> dict[str, str]:
+    nodes = (e for e in root.iter(f"{SVG}g") if e.get("data-slot"))
+    return {e.get("data-slot", ""): e.findtext(f"{SVG}title") or "" for e in nodes}
+
+
+@pytest.mark.parametrize("toy", [Toy("sampling", levels=False), Toy("typical")], ids=["sampling", "typical"])
+def test_a_node_says_why_it_was_accepted(toy: Toy) -> None:
+    line = first_step(toy_lines(toy), accepts_at_least(1))
+    root = drawn(Step.model_validate_json(json.dumps(line)))
+    titles = titles_by_slot(root)
+    tried = {str(t["slot"]): t for visit in line["accept"]["visited"] for t in visit["trials"]}
+    path = {str(slot) for slot in line["accept"]["path"]}
+    for slot, trial in tried.items():
+        word = "accepted" if slot in path else "rejected"
+        assert f"{word}: {'coin' if 'coin' in trial else 'teacher probability'} " in titles[slot]
+        assert f"threshold {trial['threshold']:.3g}" in titles[slot]
+    assert all("not tried" in title for slot, title in titles.items() if slot not in {"0", *tried})
+    bonus = next(e for e in root.iter(f"{SVG}g") if e.get("class") == "bonus")
+    assert "the teacher's own draw, coin " in (bonus.findtext(f"{SVG}title") or "")
 
 
 def test_divergent_nodes_carry_a_sign_too(sound_step: Step) -> None:

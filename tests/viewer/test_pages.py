@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from support.toy_run import Toy, toy_lines
+from support.traces import store
 
 import specscope.viewer
 
@@ -150,6 +152,28 @@ def test_equal_traces_say_so(make_trace: Callable[..., Path], open_app: Opener) 
     app = open_app(make_trace("a.jsonl"), make_trace("b.jsonl", mode="eager"))
     assert "EQUAL: no decision differs" in html_of(app)
     assert drawings_of(app).count("draft tree of step 0") == 2
+
+
+def test_a_lossy_rule_is_seen_on_the_step_page(tmp_path: Path, open_app: Opener) -> None:
+    typical = store(toy_lines(Toy("typical", levels=False, fallback_at=0)), tmp_path / "typical.jsonl")
+    html = html_of(open_app(typical))
+    assert html.count("lossy (typical acceptance)") == 2, "in a note, and about the run"
+    assert "full-reorder; fallback: a path that does not ascend" in html
+    assert "violated" not in html
+    html = html_of(open_app(typical, typical))
+    assert html.count("lossy (typical acceptance)") == 2, "in the card, and in what was compared"
+
+
+def test_rows_side_by_side_are_turns_like_any_other(tmp_path: Path, open_app: Opener) -> None:
+    batch = store(toy_lines(Toy("sampling", batch_size=2)), tmp_path / "batch.jsonl")
+    app = open_app(batch, turn="1", step="3")
+    assert app.selectbox(key="turn").value == 1
+    html = html_of(app)
+    assert "lossy" not in html
+    assert "violated" not in html
+    assert "sampling, temperature 1, point-mass draft, seed 0" in html
+    assert "2 rows at most" in html
+    assert "draft tree of step 3" in drawings_of(app)
 
 
 def test_a_truncated_trace_warns(make_trace: Callable[..., Path], open_app: Opener) -> None:

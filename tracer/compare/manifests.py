@@ -10,7 +10,7 @@ from specscope.tracer.rules import rule_name
 #: Meant to differ; listed, not judged.
 AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "cache_strategy", "batch_size")
 #: Facts of one run alone.
-OWN = ("kind", "seq", "schema_", "run_id", "created", "capabilities")
+OWN = ("kind", "seq", "schema_", "run_id", "created", "capabilities", "teacher.source", "drafter.source")
 #: What writers before that version could not say: where only the newer of two runs says it, it proves nothing.
 SAID_SINCE = {
     SchemaVersion(1, 1): (
@@ -45,7 +45,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         parts = name.split(".")
         top = parts[0]
         follows = one_sided and (top in FOLLOW_FROM_BASELINE or name in FOLLOW_FROM_BASELINE)
-        if top in OWN or (follows and parts[-1] != "kind"):
+        if top in OWN or name in OWN or (follows and parts[-1] != "kind"):
             continue
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
         prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}

@@ -1,0 +1,88 @@
+"""Whole decodings with any drafter, alone and side by side, traced where wanted."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specscope.engine.assemble import ModelChoice, load_models
+from specscope.engine.decoding import StepResult
+from specscope.engine.drafters.base import DraftPairs
+from specscope.engine.generate import Session
+from specscope.engine.prompts import Prompt
+from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.stopping import StopRules
+from specscope.engine.tree import DraftTree
+from specscope.tracer.oracle import check_trace
+from support.tiny_models import POLICY, reference_generate
+
+PROMPTS = [
+    Prompt("short", ids=(5, 9, 2)),
+    Prompt("one", ids=(44,)),
+    Prompt("repeats", ids=(44, 3, 3, 3, 60, 21, 7, 7)),
+    Prompt("long", ids=tuple(range(3, 40))),
+]
+TOKENS = 16
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
+
+
+def choice_of(teacher: Path | str, drafter: str, mode: Any = "fused", **more: Any) -> ModelChoice:
+    """Float32 on the CPU, with the tiny models' policy unless another is given."""
+    return ModelChoice(str(teacher), drafter, mode, "float32", "cpu", more.pop("policy", POLICY), **more)
+
+
+@cache
+def teachers_own(teacher: Path) -> dict[str, list[int]]:
+    """The teacher's greedy continuation of each prompt, by its id."""
+    return {p.id: reference_generate(teacher, list(p.ids), TOKENS) for p in PROMPTS}
+
+
+def decode(
+    choice: ModelChoice, trace: Path, batch_size: int = 1, strategy: str = "in-place", prompts: list[Prompt] = PROMPTS
+) -> dict[str, list[int]]:
+    """The output of each prompt, by its id; the trace that was recorded must pass the oracle."""
+    target = TraceTarget(trace, "decisions", True, False)
+    request = RunRequest(choice, prompts, TOKENS, [], 7, target, batch_size=batch_size, cache_strategy=strategy)
+    models = load_models(choice)
+    outputs = {
+        r.prompt_id: r.result.output_ids for r in run_turns(request, models, open_trace(request, models, print), QUIET)
+    }
+    report = check_trace(trace)
+    assert (report.num_violations, report.num_turns) == (0, len(prompts))
+    return outputs
+
+
+def decode_turn(session: Session, context: list[int], tokens: int = TOKENS) -> list[StepResult]:
+    """The steps of one turn in a session of one row; no end-of-text token ends it."""
+    return list(session.decode(context, StopRules(tokens, [], [])))
+
+
+def first_pairs(context: list[int], pending: int) -> DraftPairs:
+    """What a drafter without features is fed in the first step behind ``context``."""
+    tokens = [*context[1:], pending]
+    return DraftPairs(list(range(len(tokens))), torch.zeros(len(tokens), 0), torch.tensor(tokens), tokens)
+
+
+def path_tokens(tree: DraftTree, row: int, slot: int) -> list[int]:
+    """The drafted tokens from the root's child down to ``slot``."""
+    tokens: list[int] = []
+    while slot:
+        tokens.insert(0, int(tree.tokens[row, slot]))
+        slot = int(tree.parents[row, slot])
+    return tokens
+
+
+def check_tree(tree: DraftTree) -> None:
+    """Parents first, siblings distinct, depths and scores follow the parent, padding as agreed."""
+    for row, count in enumerate(tree.num_slots):
+        tokens, parents, depths = (t[row].tolist() for t in (tree.tokens, tree.parents, tree.depths))
+        assert (parents[0], depths[0]) == (0, 0)
+        assert all(parents[slot] < slot for slot in range(1, count))
+        assert all(depths[slot] == depths[parents[slot]] + 1 for slot in range(1, count))
+        assert len({(parents[slot], tokens[slot]) for slot in range(1, count)}) == count - 1
+        assert tokens[count:] == [tokens[0]] * (len(tokens) - count)
+        assert not any(parents[count:] + depths[count:])
+        torch.testing.assert_close(tree.scores[row, 1:], (tree.scores[row][tree.parents[row]] + tree.logprobs[row])[1:])
