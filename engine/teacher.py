@@ -117,6 +117,11 @@ class Teacher:
         return int(value) if value else None
 
     @property
+    def computes_positions(self) -> bool:
+        """Whether the model rotates by a formula; else it looks positions up in a table, which ends."""
+        return bool(getattr(self.config, "rope_parameters", None))
+
+    @property
     def eos_token_ids(self) -> list[int]:
         """The ids that end a text."""
         generation = getattr(self.model, "generation_config", None)
@@ -144,6 +149,9 @@ class Teacher:
         ``token_ids`` and ``position_ids`` (B, P), ``mask`` (B, 1, P, S) additive. ``last_row_only`` spares a prefill
         the logits of the positions that nobody reads.
         """
+        if self.max_positions is not None and not self.computes_positions:
+            # A tree may reach behind the last position. What it says there is never kept, but something must be found.
+            position_ids = position_ids.clamp(max=self.max_positions - 1)
         output = self.model(
             input_ids=token_ids,
             attention_mask=mask,

@@ -16,6 +16,7 @@ import click
 @click.option("--teacher-steps", default=1600, show_default=True)
 @click.option("--unlikelihood-steps", default=240, show_default=True, help="Against repetition; 0 leaves it out.")
 @click.option("--head-steps", default=1200, show_default=True)
+@click.option("--exit-head-steps", default=800, show_default=True)
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=False, help="torch.compile the losses; wants a compiler.")
@@ -26,16 +27,18 @@ def train(
     teacher_steps: int,
     unlikelihood_steps: int,
     head_steps: int,
+    exit_head_steps: int,
     self_text_rows: int,
     device: str,
     compiled: bool,
     threads: int,
 ) -> None:
-    """Train tokenizer, teacher and EAGLE-3 head from nothing, and measure them. Resumes where it was interrupted."""
+    """Train tokenizer, teacher, EAGLE-3 head and exit head from nothing, and measure them. Resumes where it stopped."""
     import torch
 
     from specscope.engine.assemble import resolve_device
     from specscope.engine.training.corpus import stdlib_root
+    from specscope.engine.training.exit_head import ExitHeadRecipe
     from specscope.engine.training.head import HeadRecipe
     from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
     from specscope.engine.training.teacher import TeacherRecipe
@@ -48,6 +51,7 @@ def train(
         teacher=TeacherRecipe(num_steps=teacher_steps),
         unlikelihood=UnlikelihoodRecipe(num_steps=unlikelihood_steps),
         head=HeadRecipe(num_steps=head_steps),
+        exit_head=ExitHeadRecipe(num_steps=exit_head_steps),
         self_text_rows=self_text_rows,
         device=resolve_device(device),
         compiled=compiled,

@@ -1,1 +1,1 @@
-"""Trains the demo models: corpus, tokenizer, teacher, self-generated text, EAGLE-3 head, measurement, model card."""
+"""Trains the demo models: corpus, tokenizer, teacher, its own text, EAGLE-3 head, exit head, measurement, card."""

@@ -91,7 +91,7 @@ def train_exit_head(
             optimizer.step()
             optimizer.zero_grad()
         log.count(ids.numel())
-        if (step + 1) % 25 == 0:
+        if (step + 1) % 25 == 0 or step + 1 == recipe.num_steps:
             log.report(step + 1, recipe.num_steps, loss=result.loss.item(), agree=result.agreement.item())
         if (step + 1) % 100 == 0 or step + 1 == recipe.num_steps:
             save_checkpoint(folder, step + 1, head, optimizers)

@@ -177,7 +177,7 @@ def train_head(
             optimizer.step()
             optimizer.zero_grad()
         log.count(ids.numel())
-        if (step + 1) % 25 == 0:
+        if (step + 1) % 25 == 0 or step + 1 == recipe.num_steps:
             agreement = {f"agree_{i}": value.item() for i, value in enumerate(result.agreement)}
             log.report(step + 1, recipe.num_steps, loss=result.loss.item(), **agreement)
         if (step + 1) % 100 == 0 or step + 1 == recipe.num_steps:

@@ -18,11 +18,14 @@ from transformers import LlamaForCausalLM
 from specscope.engine.assemble import ModelChoice, load_models
 from specscope.engine.draft_vocab import BuiltVocab, build_draft_vocab
 from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, load_head, save_head
+from specscope.engine.drafters.exit_head import load_exit_head, save_exit_head
 from specscope.engine.prompts import Prompt
 from specscope.engine.training.card import render_card
 from specscope.engine.training.corpus import Document, load_corpus
+from specscope.engine.training.exit_head import ExitHeadRecipe, train_exit_head
 from specscope.engine.training.head import HeadRecipe, train_head
 from specscope.engine.training.measure import Acceptance, held_out_prompts, measure_acceptance, repeated_share
+from specscope.engine.training.schedule import logged_seconds
 from specscope.engine.training.self_text import generate_self_text
 from specscope.engine.training.teacher import TeacherRecipe, held_out_loss, save_teacher, train_teacher
 from specscope.engine.training.tokenizer import (
@@ -33,12 +36,13 @@ from specscope.engine.training.tokenizer import (
     train_tokenizer,
 )
 from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, train_against_repetition
-from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree_policy import TreePolicy, chain_policy
 
 SELF_TEXT_LENGTH = 256
 MEASURED_PROMPTS = 60
 MEASURED_TOKENS = 64
 MEASURED_BUDGETS = (4, 8, 16, 32)
+EXIT_HEAD_POLICIES = {"chain_depth_4": chain_policy(4), "dynamic_budget_16": TreePolicy("dynamic", 5, 4, 16)}
 DEMO_PROMPTS = 6
 
 
@@ -51,6 +55,7 @@ class TrainingPlan:
     teacher: TeacherRecipe
     unlikelihood: UnlikelihoodRecipe
     head: HeadRecipe
+    exit_head: ExitHeadRecipe
     self_text_rows: int
     device: torch.device
     compiled: bool
@@ -64,6 +69,7 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
     _train_teacher(plan, streams)
     rows = _self_text(plan, streams["train"])
     _train_head(plan, rows)
+    _train_exit_head(plan, rows)
     return measure(plan, documents, streams, rows)
 
 
@@ -82,10 +88,8 @@ def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArra
 def _train_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) -> None:
     if (plan.work / "teacher" / "model.safetensors").exists():
         return
-    begun = time.monotonic()
     state = plan.work / "teacher_state"
     model = train_teacher(plan.teacher, streams["train"], streams["held_out"], state, plan.device, plan.compiled)
-    _note_time(plan, "teacher", begun)
     begun = time.monotonic()
     state = plan.work / "unlikelihood_state"
     train_against_repetition(plan.unlikelihood, model, streams["train"], streams["held_out"], state)
@@ -113,12 +117,17 @@ def _self_text(plan: TrainingPlan, stream: NDArray[np.int64]) -> NDArray[np.int6
 def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
     if (plan.work / "drafter" / "model.safetensors").exists():
         return
-    begun = time.monotonic()
     teacher = _teacher(plan)
     vocab = _draft_vocab(plan, rows).vocab
     head = train_head(plan.head, teacher, rows, vocab, plan.work / "head_state", plan.device, plan.compiled)
     save_head(head.cpu(), plan.work / "drafter", default_hidden_state_indices(teacher.config.num_hidden_layers))
-    _note_time(plan, "head", begun)
+
+
+def _train_exit_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
+    if (plan.work / "exit_head" / "model.safetensors").exists():
+        return
+    head = train_exit_head(plan.exit_head, _teacher(plan), rows, plan.work / "exit_head_state", plan.device)
+    save_exit_head(head.cpu().to(torch.bfloat16), plan.work / "exit_head")
 
 
 def _draft_vocab(plan: TrainingPlan, rows: NDArray[np.int64]) -> BuiltVocab:
@@ -134,15 +143,27 @@ def _draft_vocab(plan: TrainingPlan, rows: NDArray[np.int64]) -> BuiltVocab:
     )
 
 
-def _seconds(plan: TrainingPlan) -> dict[str, int]:
-    """What each finished stage took."""
+def _clocked(plan: TrainingPlan) -> dict[str, int]:
+    """What each finished stage took by its own clock, which runs from where the stage was last resumed."""
     path = plan.work / "seconds.json"
     seconds: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
     return seconds
 
 
+def _seconds(plan: TrainingPlan) -> dict[str, int]:
+    """What each finished stage took: the long trainings by the rates in their logs, which interruptions do not touch;
+    the others by their own clocks."""
+    updates = {
+        "teacher": plan.teacher.batch_size * plan.teacher.length,
+        "head": plan.head.batch_size * SELF_TEXT_LENGTH,
+        "exit_head": plan.exit_head.batch_size * SELF_TEXT_LENGTH,
+    }
+    logs = {name: plan.work / f"{name}_state" / "log.jsonl" for name in updates}
+    return _clocked(plan) | {name: logged_seconds(log, updates[name]) for name, log in logs.items() if log.exists()}
+
+
 def _note_time(plan: TrainingPlan, stage: str, begun: float) -> None:
-    seconds = _seconds(plan)
+    seconds = _clocked(plan)
     seconds[stage] = round(seconds.get(stage, 0) + time.monotonic() - begun)
     (plan.work / "seconds.json").write_text(json.dumps(seconds))
 
@@ -166,8 +187,14 @@ def measure(
         "seconds": _seconds(plan),
         "teacher": _measure_teacher(plan, streams),
         "head": _describe_head(plan, rows),
+        "exit_head": _describe_exit_head(plan, prompts),
         "held_out_repeated_8grams": _held_out_repetition(streams["held_out"]),
-        "accepted": {f"budget_{budget}": _accepted(plan, prompts, budget)._asdict() for budget in MEASURED_BUDGETS},
+        "accepted": {
+            f"budget_{budget}": _accepted(
+                plan, prompts, f"eagle3:{plan.work / 'drafter'}", TreePolicy("dynamic", 5, 4, budget)
+            )._asdict()
+            for budget in MEASURED_BUDGETS
+        },
     }
     (plan.work / "measurements.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (plan.work / "README.md").write_text(render_card(result), encoding="utf-8")
@@ -200,9 +227,22 @@ def _describe_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> dict[str, Any
     }
 
 
-def _accepted(plan: TrainingPlan, prompts: list[Prompt], budget: int) -> Acceptance:
-    teacher, drafter = str(plan.work / "teacher"), f"eagle3:{plan.work / 'drafter'}"
-    policy = TreePolicy("dynamic", 5, 4, budget)
+def _describe_exit_head(plan: TrainingPlan, prompts: list[Prompt]) -> dict[str, Any]:
+    folder = plan.work / "exit_head"
+    head = load_exit_head(folder).head
+    return {
+        **asdict(plan.exit_head),
+        "parameters": sum(p.numel() for p in head.parameters()),
+        "tokens_seen": plan.exit_head.num_steps * plan.exit_head.batch_size * SELF_TEXT_LENGTH,
+        "accepted": {
+            name: _accepted(plan, prompts, f"early-exit:{folder}", policy)._asdict()
+            for name, policy in EXIT_HEAD_POLICIES.items()
+        },
+    }
+
+
+def _accepted(plan: TrainingPlan, prompts: list[Prompt], drafter: str, policy: TreePolicy) -> Acceptance:
+    teacher = str(plan.work / "teacher")
     choice = ModelChoice(teacher, drafter, "fused", "float32", plan.device.type, policy)
     return measure_acceptance(load_models(choice), prompts, MEASURED_TOKENS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,18 @@ def batch_at(stream: NDArray[np.int64], step: int, batch_size: int, length: int,
     chunks = order.permutation(num_chunks)[within * batch_size : (within + 1) * batch_size]
     rows = [stream[offset + c * length : offset + (c + 1) * length] for c in chunks]
     return torch.from_numpy(np.stack(rows))
+
+
+def logged_seconds(log: Path, tokens_per_update: int) -> int:
+    """How long the updates in a training's ``log`` took, by the rate of each report. Evaluation, and updates that
+    were done again after an interruption, are left out."""
+    rates: dict[int, int] = {}  # by the update that the report was made at
+    for line in log.read_text(encoding="utf-8").splitlines():
+        report = json.loads(line)
+        if report["tokens_per_s"]:
+            rates[report["step"]] = report["tokens_per_s"]
+    steps = [0, *sorted(rates)]
+    return round(sum((step - before) * tokens_per_update / rates[step] for before, step in pairwise(steps)))
 
 
 class ProgressLog:

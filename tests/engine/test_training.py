@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from specscope.engine.drafters.exit_head import load_exit_head
 from specscope.engine.prompts import load_prompts
 from specscope.engine.training.checkpoint import load_checkpoint, save_checkpoint
 from specscope.engine.training.corpus import Document, load_corpus
+from specscope.engine.training.exit_head import ExitHeadRecipe
 from specscope.engine.training.head import HeadRecipe
 from specscope.engine.training.measure import held_out_prompts, repeated_share
 from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
-from specscope.engine.training.schedule import batch_at, warmup_stable_decay
+from specscope.engine.training.schedule import batch_at, logged_seconds, warmup_stable_decay
 from specscope.engine.training.teacher import TeacherRecipe, make_optimizers
 from specscope.engine.training.tokenizer import bigram_loss, train_tokenizer
 from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
@@ -93,6 +95,15 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert max(factors) == 1
 
 
+def test_the_seconds_of_a_log_are_those_of_its_rates(tmp_path: Path) -> None:
+    """25 updates of 100 tokens at 50 a second, 25 at 100, and a report without updates between them; the second were
+    done twice."""
+    reports = [(25, 50), (25, 0), (50, 1000), (50, 100)]
+    lines = [json.dumps({"step": step, "of": 50, "tokens_per_s": rate}) + "\n" for step, rate in reports]
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    assert logged_seconds(tmp_path / "log.jsonl", 100) == 50 + 25
+
+
 def test_a_checkpoint_resumes_to_the_same_weights(tmp_path: Path) -> None:
     def build() -> nn.Module:
         torch.manual_seed(0)
@@ -122,7 +133,8 @@ def test_a_checkpoint_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path) -> None:
+def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specscope.engine.training.pipeline.MEASURED_PROMPTS", 10)
     (tmp_path / "corpus").mkdir()
     plan = TrainingPlan(
         corpus=write_corpus(tmp_path / "corpus"),
@@ -140,6 +152,7 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path) -> None:
         ),
         unlikelihood=UnlikelihoodRecipe(num_steps=4, rows=8, new_tokens=16, batch_size=2, length=64),
         head=HeadRecipe(draft_vocab_size=200, intermediate_size=48, num_steps=60, batch_size=4),
+        exit_head=ExitHeadRecipe(intermediate_size=24, num_steps=30, batch_size=4, sharp_from=20),
         self_text_rows=16,
         device=torch.device("cpu"),
         compiled=False,
@@ -155,6 +168,11 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path) -> None:
     assert json.loads((plan.work / "measurements.json").read_text())["head"]["num_steps"] == 60
     card = (plan.work / "README.md").read_text()
     assert f"teacher {result['teacher']['held_out_loss']:.3f}" in card
+    chain = result["exit_head"]["accepted"]["chain_depth_4"]
+    assert 0 < chain["accepted_length"] < 4
+    assert f"| chain depth 4 | {chain['accepted_length']:.2f} |" in card
+    assert load_exit_head(plan.work / "exit_head").head.config.exit_layer == 4
+    assert result["seconds"].keys() == {"teacher", "unlikelihood", "self_text", "head", "exit_head"}
     assert "specscope train --work WORK --teacher-steps 60" in card
     assert load_prompts(plan.work / "prompts.jsonl")
 

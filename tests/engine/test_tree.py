@@ -224,7 +224,7 @@ def test_root_only_is_one_slot() -> None:
 def test_a_policy_of_nothing_is_refused(field: str) -> None:
     values = {"depth": 1, "top_k": 1, "budget": 1, field: 0}
     with pytest.raises(UsageError, match=field):
-        TreePolicy("dynamic", **values)
+        TreePolicy("dynamic", values["depth"], values["top_k"], values["budget"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_the_check_on_the_device_names_the_row() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(batches(), st.randoms(use_true_random=False))
-def test_the_check_on_the_device_agrees_with_the_invariants(tensors: TreeTensors, random: object) -> None:
+def test_the_check_on_the_device_agrees_with_the_invariants(tensors: TreeTensors, random: Random) -> None:
     """Whatever one entry is broken, both see it or neither does."""
     pick = random.randrange
     name = ("token_ids", "parents", "depths", "position_ids", "visible")[pick(5)]

@@ -69,3 +69,36 @@ def test_padding_changes_no_real_slot(teacher_folder: Path) -> None:
     padded = tree_logits(models, tensorize(TREE, [len(PROMPT)], 3, pad_to=16))
     assert torch.allclose(plain, padded[: TREE.num_slots[0]], atol=1e-5)
     assert torch.isfinite(padded).all()
+
+
+@pytest.mark.parametrize("mode", ["eager", "fused"])
+def test_a_row_of_a_batch_neither_sees_nor_is_seen_by_another(teacher_folder: Path, mode: str) -> None:
+    """Rows of unlike prefixes and trees: each equals its own forward alone, and nothing in row 1 moves row 0."""
+    models = tiny_models(teacher_folder, None, mode)
+    teacher = models.teacher
+    prompts, shapes = [PROMPT, PROMPT[:2]], [([7, 1, 2, 3], [0, 0, 0, 1]), ([8, 4], [0, 0])]
+
+    def logits(rows: list[int], change: int = 0) -> torch.Tensor:
+        cache = teacher.new_cache(len(rows))
+        with torch.inference_mode():
+            for at, row in enumerate(rows):
+                ids = torch.tensor([prompts[row]])
+                if row == 1:
+                    ids = (ids + change) % VOCAB
+                mask = causal_mask(ids.shape[1], 0, teacher.dtype, teacher.device)
+                with cache.only(at):
+                    teacher.forward(ids, torch.arange(ids.shape[1])[None], mask, cache, ())
+                    cache.commit_length([ids.shape[1]])
+            tree = batch_of([shapes[row] for row in rows])
+            tensors = tensorize(tree, [len(prompts[row]) for row in rows], 2)
+            ids = tensors.token_ids.clone()
+            ids[torch.tensor(rows) == 1] = (ids[torch.tensor(rows) == 1] + change) % VOCAB
+            mask = additive_mask(tensors, teacher.dtype)
+            return teacher.forward(ids, tensors.position_ids, mask, cache, ()).logits
+
+    together = logits([0, 1])
+    assert torch.equal(together[0], logits([0, 1], change=11)[0])
+    assert not torch.equal(together[1], logits([0, 1], change=11)[1])
+    for row, (tokens, _) in enumerate(shapes):
+        alone = logits([row])[0]
+        assert torch.allclose(together[row, : len(tokens)], alone[: len(tokens)], atol=2e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,42 @@ def drop_last_node(step: dict[str, Any]) -> None:
     tensors["index_tensors"]["parents"].pop()
     for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
         step["verify"][name].pop()
+
+
+def permute_slots(lines: Lines, seed: int) -> None:
+    """Renumbers every step's slots, parents still before children, and everything that speaks of slots."""
+    rng = random.Random(seed)
+    previous: dict[int, dict[int, int]] = {}
+    for step in (line for line in lines if line["kind"] == "step"):
+        tree, tensors, verify = step["tree"], step["tensors"], step["verify"]
+        count = len(tree["tokens"])
+        order = [0]
+        while len(order) < count:
+            ready = [s for s in range(count) if s not in order and tree["parents"][s] in order]
+            order.append(rng.choice(ready))
+        new = {old: at for at, old in enumerate(order)}
+        old_parents = list(tree["parents"])
+        for section, names in (
+            (tree, ("tokens", "depths", "logprobs", "scores")),
+            (tensors, ("positions", "token_ids", "prefix_visible", "mask_rows")),
+            (verify, ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy")),
+        ):
+            for name in names:
+                section[name] = [section[name][old] for old in order]
+        tree["parents"] = [new[old_parents[old]] for old in order]
+        tensors["index_tensors"]["parents"] = tree["parents"]
+        tensors["mask_rows"] = [permute_bits(row, new) for row in tensors["mask_rows"]]
+        accept = step["accept"]
+        accept["path"] = [new[s] for s in accept["path"]]
+        accept["bonus_slot"] = new[accept["bonus_slot"]]
+        step["commit"]["source_slots"] = [new[s] for s in step["commit"]["source_slots"]]
+        if step["turn"] in previous:
+            inputs = step["draft"]["inputs"]
+            inputs["source_rows"] = [previous[step["turn"]][row] for row in inputs["source_rows"]]
+        previous[step["turn"]] = new
+
+
+def permute_bits(row: str, new: dict[int, int]) -> str:
+    bits = int.from_bytes(bytes.fromhex(row), "little")
+    moved = sum(1 << at for old, at in new.items() if bits >> old & 1)
+    return moved.to_bytes(len(row) // 2, "little").hex()

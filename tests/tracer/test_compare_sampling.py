@@ -254,6 +254,15 @@ def test_what_an_older_writer_could_not_say_is_no_difference(tmp_path: Path) -> 
     assert diff(tmp_path, old, new).exit_code == 3
 
 
+def test_a_run_without_drafts_is_another_sample(tmp_path: Path) -> None:
+    lines = toy_lines(SAMPLING)
+    other = toy_lines(replace(SAMPLING, coins={(turn, 0, -1): 0.999 for turn in range(2)}))
+    other[0]["drafter"] = {"kind": "none"}
+    verdict = diff(tmp_path, lines, other)
+    assert verdict.exit_code == 4
+    assert "turn 1: the outputs differ; a run that drafts nothing draws other coins" in verdict.uncovered[-1]
+
+
 # Drafts without levels.
 
 

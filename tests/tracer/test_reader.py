@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,11 @@ def read_all(path: Path) -> None:
 MANIFEST = FUSED.read_bytes().splitlines()[0] if FUSED.exists() else b""
 
 
+def of_version(schema: bytes) -> bytes:
+    """The sample's manifest with another ``schema``, a JSON value."""
+    return re.sub(rb'"specscope\.trace/[0-9.]+"', schema, MANIFEST) + b"\n"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -87,11 +93,11 @@ MANIFEST = FUSED.read_bytes().splitlines()[0] if FUSED.exists() else b""
         (b'{"kind": "step"}\n', "line 1, field kind: got no manifest"),
         (b"[1, 2]\n", "line 1, field kind: got no manifest"),
         (
-            MANIFEST.replace(b"trace/1.0", b"trace/2.0") + b"\n",
+            of_version(b'"specscope.trace/2.0"'),
             "field schema: got specscope.trace/2.0.*upgrade specscope",
         ),
-        (MANIFEST.replace(b"trace/1.0", b"trace/0.9") + b"\n", "field schema: got specscope.trace/0.9"),
-        (MANIFEST.replace(b'"specscope.trace/1.0"', b"17") + b"\n", "field schema: got schema '17'"),
+        (of_version(b'"specscope.trace/0.9"'), "field schema: got specscope.trace/0.9"),
+        (of_version(b"17"), "field schema: got schema '17'"),
         (MANIFEST[:200], "torn first line"),
         (MANIFEST + b"\nhello\n", "line 2"),
         (MANIFEST + b'\n{"kind": "unheard-of", "seq": 1}\n', "line 2"),

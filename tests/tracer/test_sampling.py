@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from specscope.tracer.oracle import OracleReport, check_trace
 
 Step = dict[str, Any]
 SAMPLING = Toy(rule="sampling")
+WARM = Toy(rule="sampling", temperature=2.0)
 DRAWN = Toy(rule="sampling", draft="sampled", temperature=0.8)
 TYPICAL = Toy(rule="typical")
 ABOUT_DRAWS = {"accept.trials", "accept.thresholds", "accept.target-probs"}
@@ -156,6 +158,22 @@ def no_favourite(step: Step) -> bool:
     return bool(step["tree"]["tokens"][1] != step["verify"]["top_tokens"][0][0])
 
 
+def both_best_tried(step: Step) -> bool:
+    """Steps that tried the teacher's two best tokens at the root, which it tells apart."""
+    tried = {step["tree"]["tokens"][trial["slot"]] for trial in trials(step)}
+    best, second = step["verify"]["top_logits"][0]
+    return best - second > 0.5 and set(step["verify"]["top_tokens"][0]) <= tried
+
+
+def forget_temperature(step: Step) -> None:
+    """The second's probability stands to the best's as it would at temperature 1."""
+    verify = step["verify"]
+    by_token = {step["tree"]["tokens"][trial["slot"]]: trial for trial in trials(step)}
+    best, second = (by_token[token] for token in verify["top_tokens"][0])
+    logits = verify["top_logits"][0]
+    second["target_prob"] = best["target_prob"] * math.exp(logits[1] - logits[0])
+
+
 CHEATS: list[tuple[str, Toy, Callable[[Step], bool], Callable[[Step], Any], str]] = [
     ("accept.trials", SAMPLING, anywhere, flip, "was"),
     ("accept.trials", SAMPLING, anywhere, trial_with(coin=1.0), "wanted one in"),
@@ -176,6 +194,7 @@ CHEATS: list[tuple[str, Toy, Callable[[Step], bool], Callable[[Step], Any], str]
     ("accept.thresholds", TYPICAL, anywhere, trial_with(threshold=0.31), "wanted"),
     ("accept.target-probs", SAMPLING, anywhere, trial_with(target_prob=0.98765), "the logits at slot 0 give"),
     ("accept.target-probs", DRAWN, no_favourite, trial_with(target_prob=0.75), "the logits at slot 0 give"),
+    ("accept.target-probs", WARM, both_best_tried, forget_temperature, "and temperature 2 the second is"),
     ("accept.walk", SAMPLING, ONE, other_child, "its trials give"),
     ("accept.walk", SAMPLING, ONE, stop_early, "did not stand there"),
     ("accept.walk", SAMPLING, ONE, jump, "the walk stands at slot 5"),

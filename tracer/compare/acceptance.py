@@ -122,7 +122,7 @@ def _last(key: PathKey | None) -> str:
 def _trial(pair: StepPair, key: PathKey | None, a: Trial, b: Trial, equal: bool) -> Difference | None:
     """The first difference of two trials of one child: its coin, what was weighed, the decision."""
     if a.coin != b.coin:
-        return difference("accept", "coins", a.coin, b.coin, "structural", equal and _coins_comparable(pair), key)
+        return difference("accept", "coins", a.coin, b.coin, "structural", _coins_comparable(pair), key)
     for field in ("target_prob", "draft_prob", "threshold"):
         value_a, value_b = getattr(a, field), getattr(b, field)
         if not pair.judge.same_probability(f"accept.{field}", value_a, value_b):

@@ -79,7 +79,7 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         tolerance = options.tolerance if options.tolerance is not None else BY_DTYPE.get(dtype, 1e-3)
         source = "given" if options.tolerance is not None else f"default for {dtype}; no noise floor was measured"
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
-        walk = _Walk(FloatJudge.of(tolerance, a.manifest))
+        sides, walk = _Sides(a, b), _Walk(FloatJudge.of(tolerance, a.manifest))
         turns = align_turns(a, b)
         walk.uncovered += _coverage(a, "baseline") + _coverage(b, "candidate")
         walk.uncovered += _unrecorded(a, "baseline") + _unrecorded(b, "candidate")
@@ -90,11 +90,11 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         if not incomparable:
             for pair in turns.pairs:
                 explained = len(walk.roots)
-                _compare_turn(_Sides(a, b), pair, walk)
+                _compare_turn(sides, pair, walk)
                 equal = _outputs(a, pair.a) == _outputs(b, pair.b)
                 if not equal and len(walk.roots) == explained and walk.open is None:
                     name = f"{pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
-                    walk.uncovered.append(f"{name}: the outputs differ, and nothing that was recorded says where")
+                    walk.uncovered.append(f"{name}: the outputs differ{_unsaid(sides)}")
                 tokens_equal &= equal
             walk.violations = [*_violations("a", baseline), *_violations("b", candidate)]
             if not turns.pairs:
@@ -123,6 +123,13 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
             roots=sorted(walk.roots, key=lambda r: r.difference.kind in TIES),
             violations=walk.violations,
         )
+
+
+def _unsaid(sides: _Sides) -> str:
+    """Why no root explains that outputs differ."""
+    if not sides.trees_compared and sides.a.manifest.sampling.rule != "greedy":
+        return "; a run that drafts nothing draws other coins"
+    return ", and nothing that was recorded says where"
 
 
 def _end_reason(reader: TraceReader) -> str | None:

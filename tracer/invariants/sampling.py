@@ -228,7 +228,24 @@ def _target_probs(c: Context) -> str | None:
             if not wanted.low - TOLERANCE <= trial.target_prob <= wanted.high + TOLERANCE:
                 got = f"target probability {trial.target_prob:.9g}"
                 return f"slot {trial.slot}: {got}, the logits at slot {visit.slot} give {wanted}"
+        problem = _ratio_problem(c, visit, tokens)
+        if problem is not None:
+            return problem
     return None
+
+
+def _ratio_problem(c: Context, visit: Visit, tokens: list[int]) -> str | None:
+    """Two tokens' probabilities stand to each other as their logits tell at the temperature, whatever was cut off."""
+    verify, temperature = present(c.step.verify), c.manifest.sampling.temperature or 1.0
+    probs = {tokens[trial.slot]: trial.target_prob for trial in visit.trials or []}
+    logits, (best, second) = verify.top_logits[visit.slot], verify.top_tokens[visit.slot]
+    if best not in probs or not probs.get(second):  # not drafted both, or the second was cut off
+        return None
+    wanted = probs[best] * math.exp(-min(700.0, (logits[0] - logits[1]) / temperature))
+    if abs(probs[second] - wanted) <= TOLERANCE:
+        return None
+    got = f"tokens {best} and {second} have probabilities {probs[best]:.9g} and {probs[second]:.9g}"
+    return f"{got}, by the logits at slot {visit.slot} and temperature {temperature:g} the second is {wanted:.9g}"
 
 
 # The bonus token, and every other token that was drawn.
