@@ -1,26 +1,35 @@
-"""The claim that the README makes: on the trained models, every token is the teacher's own."""
+"""The claim that the README makes: on the trained models, every token is the teacher's own, however it was drafted."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specscope.engine.assemble import DEMO_MODELS, ModelChoice, Models, load_models
-from specscope.engine.generate import Session
-from specscope.engine.stopping import StopRules
+from specscope.engine.assemble import DEMO_MODELS, Mode, ModelChoice, load_models
+from specscope.engine.prompts import Prompt
+from specscope.engine.runner import RunRequest, TurnEvents, run_turns
 from specscope.engine.training.corpus import load_corpus, stdlib_root
 from specscope.engine.training.measure import held_out_prompts
-from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree_policy import parse_policy
 
 NUM_PROMPTS = 64
 NEW_TOKENS = 32
 SECOND_TURN = "\n\n\ndef test_"
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
+
+
+class Conversed(NamedTuple):
+    """A held-out prompt of two turns, and what transformers' own greedy decode says to each."""
+
+    prompt: Prompt
+    replies: list[list[int]]
 
 
 @pytest.fixture(scope="module")
-def expected() -> list[list[list[int]]]:
-    """Per prompt: context of turn 1, its greedy continuation by transformers, context of turn 2, its continuation."""
+def expected() -> list[Conversed]:
     teacher = AutoModelForCausalLM.from_pretrained(DEMO_MODELS / "teacher", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODELS / "teacher")
 
@@ -33,27 +42,62 @@ def expected() -> list[list[list[int]]]:
         return [int(t) for t in out[0, len(context) :]]
 
     found = []
-    for prompt in held_out_prompts(load_corpus(stdlib_root()), NUM_PROMPTS, seed=11):
+    for number, prompt in enumerate(held_out_prompts(load_corpus(stdlib_root()), NUM_PROMPTS, seed=11)):
         first = list(tokenizer(prompt.turns[0]).input_ids)
         one = continuation(first)
-        second = first + one + list(tokenizer(SECOND_TURN).input_ids)
-        found.append([first, one, second, continuation(second)])
+        two = continuation([*first, *one, *tokenizer(SECOND_TURN).input_ids])
+        found.append(Conversed(Prompt(f"prompt-{number}", turns=(prompt.turns[0], SECOND_TURN)), [one, two]))
     return found
 
 
+class Way(NamedTuple):
+    """A way to decode, and on how many of the prompts it is tried."""
+
+    mode: Mode
+    drafter: str = "eagle3"
+    tree: str = "dynamic"
+    batch_size: int = 1
+    cache_strategy: str = "in-place"
+    num_prompts: int = NUM_PROMPTS
+    accepted: float = 2.0  # at least: the draft must really be accepted for equality to mean anything
+
+
+WAYS = {
+    "fused": Way("fused"),
+    "eager": Way("eager"),
+    "fused, 8 rows": Way("fused", batch_size=8),
+    "eager, 3 rows": Way("eager", batch_size=3, num_prompts=16),
+    "chain": Way("fused", tree="chain", batch_size=4, num_prompts=16, accepted=1.5),
+    "static tree": Way("fused", tree="static:bush-16", batch_size=4, num_prompts=16),
+    "fast-reorder": Way("fused", batch_size=4, cache_strategy="fast-reorder", num_prompts=16),
+    "full-reorder": Way("fused", batch_size=4, cache_strategy="full-reorder", num_prompts=16),
+    "replicate": Way("fused", batch_size=4, cache_strategy="replicate", num_prompts=16),
+    "ngram": Way("fused", "ngram", batch_size=4, num_prompts=16, accepted=0.3),
+    "early-exit": Way("fused", "early-exit", "chain", num_prompts=16, accepted=0.5),
+    "early-exit, eager": Way("eager", "early-exit", num_prompts=8, accepted=0.5),
+    "model": Way("fused", "model:demo", "chain", batch_size=2, num_prompts=8, accepted=4.0),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["fused", "eager"])
-def test_every_token_is_the_teachers_own_over_two_turns(mode: str, expected: list[list[list[int]]]) -> None:
-    policy = TreePolicy("dynamic", 5, 4, 16)
-    models: Models = load_models(ModelChoice("demo", "eagle3", mode, "float32", "cpu", policy))  # type: ignore[arg-type]
-    rules = StopRules(NEW_TOKENS, models.teacher.eos_token_ids, [])
-    accepted: list[int] = []
-    for first, one, second, two in expected:
-        session = Session(models.teacher, models.drafter)
-        for context, wanted in ((first, one), (second, two)):
-            for _ in session.decode(context, rules):
-                pass
-            assert session.result.output_ids == wanted
-            accepted += session.result.accepted_lengths
+@pytest.mark.parametrize("name", WAYS)
+def test_every_token_is_the_teachers_own_over_two_turns(name: str, expected: list[Conversed]) -> None:
     assert len(expected) == NUM_PROMPTS
-    assert sum(accepted) / len(accepted) > 2, "the draft must really be accepted for this to mean anything"
+    way, tried = WAYS[name], expected[: WAYS[name].num_prompts]
+    policy = parse_policy(way.tree, depth=5, top_k=4, budget=16)
+    choice = ModelChoice("demo", way.drafter, way.mode, "float32", "cpu", policy)
+    request = RunRequest(
+        choice,
+        [conversed.prompt for conversed in tried],
+        NEW_TOKENS,
+        [],
+        0,
+        batch_size=way.batch_size,
+        cache_strategy=way.cache_strategy,
+    )
+    reports = list(run_turns(request, load_models(choice), None, QUIET))
+    got = {(report.prompt_id, report.prompt_turn): report.result.output_ids for report in reports}
+    assert got == {(c.prompt.id, turn): reply for c in tried for turn, reply in enumerate(c.replies)}
+    accepted = [length for report in reports for length in report.result.accepted_lengths]
+    assert sum(accepted) / len(accepted) > way.accepted
+    assert not any(report.result.num_fallbacks for report in reports)
