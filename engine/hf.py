@@ -76,8 +76,8 @@ class TreeGenerate:
     """How to speculate, in the words of ``specscope run``.
 
     ``drafter`` is a name as ``--drafter`` takes it, loaded at every call, or a drafter, which brings its own policy;
-    ``loaded`` makes the one of the other. ``policy`` may be a text as ``--tree`` takes it. Without a ``seed``, sampling
-    takes one from torch's global generator, as plain ``generate`` does.
+    ``loaded`` makes the one of the other, and keeps the name for the trace. ``policy`` may be a text as ``--tree``
+    takes it. Without a ``seed``, sampling takes one from torch's global generator, as plain ``generate`` does.
     """
 
     drafter: Drafter | str = "ngram"
@@ -88,6 +88,7 @@ class TreeGenerate:
     trace: Path | str | None = None
     trace_level: TraceLevel = "decisions"
     overwrite: bool = False  # of an existing trace
+    drafter_name: str = ""  # of a drafter that is given, for the trace
 
     def __post_init__(self) -> None:
         if self.attention not in ("fused", "eager"):
@@ -102,7 +103,8 @@ class TreeGenerate:
             UsageError: where there is none of that name, or it does not fit the model.
         """
         with own_attention(model, self.attention):
-            return replace(self, drafter=self.models(model).drafter)
+            name = self.drafter if isinstance(self.drafter, str) else self.drafter_name
+            return replace(self, drafter=self.models(model).drafter, drafter_name=name)
 
     def models(self, model: PreTrainedModel) -> Models:
         """``model`` as a teacher, and the drafter."""
@@ -117,7 +119,7 @@ class TreeGenerate:
         policy = self.policy
         return ModelChoice(
             teacher.source,
-            self.drafter if isinstance(self.drafter, str) else "",
+            self.drafter if isinstance(self.drafter, str) else self.drafter_name,
             self.attention,
             str(teacher.dtype).removeprefix("torch."),
             teacher.device.type,

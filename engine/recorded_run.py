@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.assemble import DTYPES, ModelChoice, Models, load_models
+from specscope.engine.attention import ATTENTION
 from specscope.engine.decoding import Decoding, Phases
 from specscope.engine.logits import ProcessorChoice, Processors, build_processors
 from specscope.engine.sampling import SamplingRule
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
-from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree_policy import TreePolicy, static_policy
 from specscope.schemas import Drafter, Manifest, Sampling, Section
 from specscope.schemas import Teacher as TeacherManifest
 from specscope.tracer.errors import IncomparableError, UsageError
@@ -57,8 +58,13 @@ def load_recorded(manifest: Manifest, overrides: Overrides) -> RecordedModels:
 
 
 def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
-    if manifest.dtype not in DTYPES:
-        raise UsageError(f"the trace's dtype is {manifest.dtype!r}, wanted one of {', '.join(DTYPES)}")
+    for name, said, wanted in (
+        ("dtype", manifest.dtype, DTYPES),
+        ("device", overrides.device or manifest.device.backend, ("auto", "cpu", "cuda", "npu")),
+        ("attention", manifest.attention, ATTENTION),
+    ):
+        if said not in wanted:
+            raise UsageError(f"the trace's {name} is {said!r}, which this engine does not have: {', '.join(wanted)}")
     attention: Any = manifest.attention
     return ModelChoice(
         overrides.teacher or _source("teacher", manifest.teacher),
@@ -83,8 +89,9 @@ def _source(what: str, recorded: TeacherManifest | Drafter) -> str:
 
 def _policy(manifest: Manifest) -> TreePolicy:
     said = manifest.tree_policy
-    choices = tuple(tuple(choice) for choice in said.choices or [])
-    return TreePolicy(said.kind, said.depth, said.top_k, said.budget, said.name, choices)
+    if said.choices is not None and (said.kind == "static" or said.kind == "chain"):
+        return static_policy(said.choices, said.name or said.kind, said.kind)
+    return TreePolicy(said.kind, said.depth, said.top_k, said.budget, said.name)
 
 
 def _rule(said: Sampling) -> SamplingRule:

@@ -49,8 +49,6 @@ COMPARED = {
     ),
     "accept": ("path", "bonus_token", "bonus_slot"),
 }
-#: What of these a row shares with its batch: the width of the tensors is that of the widest tree.
-OF_THE_BATCH = ("tensors",)
 
 
 @dataclass(frozen=True)
@@ -94,14 +92,14 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
     for failure in rows:
         _check_state(path, failure, models.teacher.vocab_size)
     run = _Rerun(manifest, models, rows)
-    alone = len(rows) < len(failures)
+    # A row alone may have tensors of another width: that of its batch's widest tree.
+    compared = [name for name in COMPARED if name in rows[0].inputs and (rows == failures or name != "tensors")]
     attempt, put_in = run.attempt(put_in=False), False
-    differing = _differing(rows, attempt, alone)
+    differing = _differing(rows, attempt, compared)
     if any(name.startswith("tree.") for name in differing):
         attempt, put_in = run.attempt(put_in=True), True
-        differing = _differing(rows, attempt, alone)
+        differing = _differing(rows, attempt, compared)
     found = attempt.failures[0] if attempt.failures else None
-    compared = [name for name in COMPARED if name in rows[0].inputs]
     return Reproduction(rows[0], len(rows), len(failures), found, compared, differing, put_in, notes)
 
 
@@ -283,15 +281,15 @@ def recorded_trees(rows: list[Failure], device: torch.device) -> DraftTree:
         raise UsageError("the failure record's tree is none; it was changed") from None
 
 
-def _differing(rows: list[Failure], attempt: _Attempt, alone: bool) -> list[str]:
-    """What of the inputs, section.field, is not as recorded; tensors count only in the same batch."""
+def _differing(rows: list[Failure], attempt: _Attempt, compared: list[str]) -> list[str]:
+    """What of the inputs, section.field, is not as recorded."""
     found: dict[str, None] = {}
     again: Iterable[Failure | Step] = attempt.failures or attempt.steps
     for failure, other in zip(rows, again, strict=False):
         was, now = _inputs(failure), _inputs(other)
-        for section, names in COMPARED.items():
-            if section in was and section in now and not (alone and section in OF_THE_BATCH):
-                unlike = [name for name in names if was[section].get(name) != now[section].get(name)]
+        for section in compared:
+            if section in was and section in now:
+                unlike = [name for name in COMPARED[section] if was[section].get(name) != now[section].get(name)]
                 found |= dict.fromkeys(f"{section}.{name}" for name in unlike)
     return list(found)
 

@@ -22,12 +22,12 @@ from specscope.engine.training.teacher import make_optimizers
 class ExitHeadRecipe:
     """Everything that decides the exit head's weights, but for the data and the teacher."""
 
-    exit_layer: int = 3
+    exit_layer: int = 4
     intermediate_size: int = 768
-    num_steps: int = 400
-    sharp_from: int = 200  # from this update on, targets are sharpened, as the EAGLE-3 head's are
+    num_steps: int = 800
+    sharp_from: int = 400  # from this update on, targets are sharpened, as the EAGLE-3 head's are
     sharp_temperature: float = 0.5
-    batch_size: int = 16
+    batch_size: int = 12
     muon_lr: float = 1e-2
     adam_lr: float = 2e-3
     seed: int = 5
