@@ -1,0 +1,11 @@
+"""Before any test imports torch: one thread each.
+
+The models are tiny, so that more threads win nothing; and where something else runs on the machine, threads that wait
+for each other make a suite of minutes one of hours.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # children inherit it
