@@ -200,8 +200,9 @@ def test_trees_are_ranked_by_the_exit_heads_probabilities(teacher_folder: Path, 
             torch.testing.assert_close(tree.logprobs[0, slot], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("tree", ["dynamic", "chain"])
-def test_the_demos_head_is_worth_its_layers(tree: str) -> None:
+@pytest.mark.parametrize(("tree", "least"), [("dynamic", 0.9), ("chain", 0.5)])
+def test_the_demos_head_is_worth_its_layers(tree: str, least: float) -> None:
+    """On these prompts an untrained head comes to 0.43 and 0.20, the demo's to 1.16 and 0.73."""
     models = load_models(choice_of("demo", "early-exit", policy=parse_policy(tree, 4, 4, 16)))
     alone = load_models(choice_of("demo", "none"))
     assert models.teacher.tokenizer is not None
@@ -213,7 +214,7 @@ def test_the_demos_head_is_worth_its_layers(tree: str) -> None:
         decode_turn(plain, ids, 32)
         assert session.result.output_ids == plain.result.output_ids
         accepted += session.result.accepted_lengths
-    assert sum(accepted) / len(accepted) > 0.8
+    assert sum(accepted) / len(accepted) > least
 
 
 def edit(source: Path, target: Path, **changes: Any) -> Path:
