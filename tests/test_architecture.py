@@ -104,6 +104,7 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
         "specscope/engine/demo_models/teacher/model.safetensors",
         "specscope/engine/demo_models/teacher/tokenizer.json",
         "specscope/engine/demo_models/drafter/model.safetensors",
+        "specscope/engine/demo_models/exit_head/model.safetensors",
         "specscope/engine/demo_models/prompts.jsonl",
         "specscope/viewer/app.py",
         "specscope/tracer/invariants/structure.py",
