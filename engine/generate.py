@@ -152,17 +152,9 @@ class Session:
         # Accept: walk from the root along the teacher's own choices, or as the coins fall; the host reads the outcome.
         with clock.phase("accept"):
             coins = self._coins(tensors, turns)
-            acceptance = phases.accept(
-                AcceptInputs(
-                    tensors,
-                    verification.argmax,
-                    verification.logits,
-                    draft.child_probs,
-                    coins,
-                    self.decoding.rule,
-                    max(self.drafter.policy.top_k, 1),
-                )
-            )
+            said, most, rule = verification, max(self.drafter.policy.top_k, 1), self.decoding.rule
+            inputs = AcceptInputs(tensors, said.argmax, said.logits, draft.child_probs, coins, rule, most)
+            acceptance = phases.accept(inputs)
             accepted = known["acceptance"] = self._read(acceptance, tensors, deferred=reports is None)
         # Commit: the root's and the path's positions become part of the committed prefix.
         with clock.phase("commit"):
@@ -171,22 +163,11 @@ class Session:
         clock.current = "stop"
         shared = StepTensors(draft, tensors, verification, acceptance, coins)
         results = []
-        for row, (turn, own) in enumerate(zip(turns, accepted, strict=True)):
+        for row, (turn, own, commit, digest) in enumerate(zip(turns, accepted, commits, digests, strict=True)):
             self.rows[row].committed_ids += [turn.watch.output_ids[-1], *own.tokens]
-            results.append(
-                StepResult(
-                    turn.step,
-                    row,
-                    shared,
-                    digests[row],
-                    reports[row] if reports is not None else None,
-                    own,
-                    commits[row],
-                    self.drafter.num_pairs[row],
-                    turn.watch.take([*own.tokens, own.bonus_token]),
-                    clock.durations_ns,
-                )
-            )
+            report, num_pairs = reports[row] if reports is not None else None, self.drafter.num_pairs[row]
+            stop, times = turn.watch.take([*own.tokens, own.bonus_token]), clock.durations_ns
+            results.append(StepResult(turn.step, row, shared, digest, report, own, commit, num_pairs, stop, times))
         clock.current = "record"
         for turn, result in zip(turns, results, strict=True):
             self._take_note(turn, result)
