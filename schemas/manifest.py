@@ -139,3 +139,9 @@ class Manifest(Record):
     )
     conventions: Conventions = Conventions()
     fault: str | None = Field(None, description="Id of a deliberately injected fault; absent in an honest run.")
+    replay_of: str | None = Field(
+        None, description="The run_id of the trace whose steps were run again, each from equal state; see step.forced."
+    )
+    redaction: Digest | None = Field(
+        None, description="Token ids are replaced by those of a keyed permutation; this tells one key from another."
+    )

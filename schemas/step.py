@@ -85,6 +85,9 @@ class VerifySection(Section):
     nonfinite_slots: list[int] = Field(description="Slots with a logit that is not finite, before any clean-up.")
     logits_digest: Digest | None = None
     input_digest: Digest | None = Field(None, description="Of what the forward received; equals tensors.input_digest.")
+    feature_layers: list[int] | None = Field(
+        None, description="The transformers hidden_states indices that the features were really read from, in order."
+    )
     target_logprobs: list[list[Float]] | None = Field(
         None, description="Level scores: per slot, log-probabilities of target_tokens."
     )
@@ -159,6 +162,9 @@ class CommitSection(Section):
     prefix_layer: int | None = Field(None, description="The layer whose committed prefix was checksummed in this step.")
     prefix_before: Digest | None = None
     prefix_after: Digest | None = None
+    features_digest: Digest | None = Field(
+        None, description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them."
+    )
     drafter_before: int | None = Field(None, description="Pairs in the drafter's cache before the step.")
     drafter_after: int | None = Field(None, description="Pairs in the drafter's cache after the step.")
 
@@ -207,6 +213,17 @@ class TensorFiles(Section):
     names: list[str]
 
 
+class ForcedSection(Section):
+    """In a replay: what was put in the place of the step's own outcome, so that the next step begins as it did then.
+
+    The other sections hold what the replay itself found; commit and stop follow what was forced.
+    """
+
+    tree: bool = Field(description="Whether the recorded tree replaced the one that the drafter found.")
+    path: list[int] = Field(description="Accepted slots that were committed, without the root.")
+    bonus_token: int = Field(description="The next step's root.")
+
+
 class Step(Record):
     """One step of one turn."""
 
@@ -222,6 +239,7 @@ class Step(Record):
     stop: StopSection | None = None
     invariants: InvariantsSection | None = None
     timing: TimingSection | None = None
+    forced: ForcedSection | None = Field(None, description="Only in a replay.")
     texts: dict[str, str] | None = Field(
         None, description="Only with --trace-text: text by token id, for every id in this step's tree and verify."
     )

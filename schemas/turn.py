@@ -16,6 +16,9 @@ class Prefill(Section):
     num_tokens: int = Field(description="Tokens fed; the prompt less what was already committed.")
     dispatch: dict[str, int] = Field(description="Attention implementation that ran -> calls, one a layer and chunk.")
     last_hidden_digest: Digest | None = None
+    features_digest: Digest | None = Field(
+        None, description="Of the teacher's features of all tokens fed, as the drafter is to be fed them."
+    )
     pending_token: int = Field(description="The first emitted token: the first step's root.")
     top_tokens: list[int] = Field(description="The two best tokens at the last prompt position, best first.")
     top_logits: list[Float]

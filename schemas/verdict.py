@@ -8,10 +8,12 @@ from pydantic import Field
 
 from specscope.schemas.base import Float, Section
 
-VERDICT_SCHEMA = "specscope.verdict/1.1"
+VERDICT_SCHEMA = "specscope.verdict/2.0"
 
 DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
 Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
+Quantity = Literal["logits", "draft-scores", "hidden-norms", "probabilities"]
+FloorSource = Literal["given", "noise-file", "this-pair", "dtype"]
 
 
 class Difference(Section):
@@ -26,6 +28,8 @@ class Difference(Section):
     inputs_equal: bool = Field(description="Whether everything that the value was computed from is equal.")
     margin_a: Float | None = Field(None, description="Gap between the two choices, in the baseline.")
     margin_b: Float | None = None
+    floor: Float | None = Field(None, description="The noise floor that a float, or a margin, was held against.")
+    tie_break: str | None = Field(None, description="At an exact tie: how each side broke it.")
 
 
 class Place(Section):
@@ -58,8 +62,38 @@ class Root(Section):
     blame: list[Blame] = Field(description="Invariants violated at that step; empty where neither side violates one.")
 
 
+class NoiseFloor(Section):
+    """How far two floats of one quantity may lie apart and still be the same computation.
+
+    Logits, draft scores and hidden norms: at magnitude 16, and in proportion above it. Probabilities: as a share.
+    """
+
+    quantity: Quantity
+    floor: Float
+    source: FloorSource = Field(
+        description="given: by --tolerance. noise-file: measured between the baseline and the run of --noise."
+        " this-pair: measured on values of this pair whose inputs are equal. dtype: too few values to measure."
+    )
+    sample_size: int = Field(description="Pairs of values that it was measured on; 0 where it was not measured.")
+    median: Float | None = Field(None, description="Of their absolute differences, scaled as the floor is.")
+    least: Float = Field(description="What rounding alone may do in this dtype; the floor is never lower.")
+    most: Float = Field(description="What the dtype may do at worst; a floor measured on this pair is never higher.")
+
+
+class Impact(Section):
+    """Whether it matters: what the two runs came to, over the turns that both have."""
+
+    tokens_equal: bool = Field(description="Whether every turn's output ids are equal.")
+    num_tokens_a: int
+    num_tokens_b: int
+    num_steps_a: int
+    num_steps_b: int
+    accepted_length_a: Float | None = Field(None, description="Mean over the steps; excludes root and bonus.")
+    accepted_length_b: Float | None = None
+
+
 class Drift(Section):
-    """Float differences within the tolerance, of one field."""
+    """Float differences within the noise floor, of one field."""
 
     field: str
     count: int
@@ -77,14 +111,15 @@ class Verdict(Section):
     rule: str = Field(description="The acceptance rule of the baseline in words, which say where it is lossy.")
     axis: list[str] = Field(description="What was meant to differ: field: baseline -> candidate.")
     incomparable: list[str] = Field(description="What was not meant to differ, but does.")
-    uncovered: list[str] = Field(description="Why part of the pair could not be judged.")
-    tolerance: Float
-    tolerance_source: str
+    uncovered: list[str] = Field(description="Why part of the pair could not be judged, although it should have been.")
+    unjudged: list[str] = Field(description="What a writer does not supply, by its own word, and so was not compared.")
+    floors: list[NoiseFloor]
     num_turns: int
     num_steps: int = Field(description="Aligned pairs of steps that were compared.")
     num_regrouped: int = Field(description="Steps without a partner: the same tokens in other steps.")
     num_inherited: int
-    tokens_equal: bool = Field(description="Whether every turn's output ids are equal.")
+    impact: Impact
     drift: list[Drift]
     roots: list[Root] = Field(description="In order; the first one is the card.")
     violations: list[Blame] = Field(description="The first violation of each invariant on each side, wherever it is.")
+    next: list[str] = Field(description="The commands to run next, in a shell's words.")
