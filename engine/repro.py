@@ -23,7 +23,7 @@ from specscope.engine.assemble import Models
 from specscope.engine.cache import TreeCache
 from specscope.engine.decoding import Phases
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
-from specscope.engine.faults import inject
+from specscope.engine.faults import FaultTarget, find_fault, inject
 from specscope.engine.generate import Session
 from specscope.engine.recorded_run import Overrides, decoding_of, load_recorded, rules_of
 from specscope.engine.recording import Recorder, TurnLabel
@@ -126,11 +126,13 @@ class _Rerun:
     """The failed rows, to be run as often as wanted."""
 
     def __init__(self, manifest: Manifest, models: Models, rows: list[Failure]) -> None:
-        phases = inject(Phases(), manifest.fault) if manifest.fault else Phases()
+        target = FaultTarget(models, Phases())
+        if manifest.fault:
+            target = inject(target, find_fault(manifest.fault))
         # A run with a fault in goes on at a violation unless it was strict; then it ended with one.
         strict = manifest.fault is None or rows[0].error == "ViolationError"
-        self._manifest, self._models, self._rows = manifest, models, rows
-        self._decoding = decoding_of(manifest, models.teacher, replace(phases, stop_on_violation=strict))
+        self._manifest, self._models, self._rows = manifest, target.models, rows
+        self._decoding = decoding_of(manifest, models.teacher, replace(target.phases, stop_on_violation=strict))
 
     def attempt(self, *, put_in: bool) -> _Attempt:
         """Runs them; with ``put_in`` on the recorded trees, whatever the drafter finds."""

@@ -12,7 +12,7 @@ import xxhash
 from specscope.engine.assemble import ModelChoice, Models
 from specscope.engine.conversation import Conversation
 from specscope.engine.decoding import Decoding, Phases, TurnResult
-from specscope.engine.faults import inject
+from specscope.engine.faults import FaultTarget, find_fault, inject
 from specscope.engine.generate import Session
 from specscope.engine.logits import NO_PROCESSORS, ProcessorChoice, build_processors
 from specscope.engine.prompts import Prompt
@@ -73,7 +73,9 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None])
     Raises:
         UsageError: where the request cannot be run, or the file not be written.
     """
-    _decoding(request, models)
+    if request.fault:
+        find_fault(request.fault)
+    _decoding(request, models, Phases())
     rules = _rules(request, models)
     for prompt in request.prompts:
         try:
@@ -116,13 +118,15 @@ class _Run:
     it is dropped, and the last row takes its number."""
 
     def __init__(self, request: RunRequest, models: Models, recorder: Recorder | None, events: TurnEvents) -> None:
-        self._request, self._models, self._recorder, self._events = request, models, recorder, events
+        target = _target(request, models)
+        self._request, self._models, self._recorder, self._events = request, target.models, recorder, events
         self._rules = _rules(request, models)
         self._waiting = deque(request.prompts)
         self._num_begun = 0
         num_rows = min(request.batch_size, len(request.prompts))
         self._talks = [self._next_talk() for _ in range(num_rows)]
-        self.session = Session(models.teacher, models.drafter, _decoding(request, models), num_rows)
+        decoding = _decoding(request, models, target.phases)
+        self.session = Session(target.models.teacher, target.models.drafter, decoding, num_rows)
 
     def turns(self) -> Iterator[TurnReport]:
         """Decodes them all."""
@@ -191,8 +195,13 @@ def _rules(request: RunRequest, models: Models) -> StopRules:
     return StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
 
 
-def _decoding(request: RunRequest, models: Models) -> Decoding:
-    phases = inject(Phases(), request.fault) if request.fault else Phases()
+def _target(request: RunRequest, models: Models) -> FaultTarget:
+    """The models and the loop's phases, with the fault in that the request asks for."""
+    target = FaultTarget(models, Phases())
+    return inject(target, find_fault(request.fault)) if request.fault else target
+
+
+def _decoding(request: RunRequest, models: Models, phases: Phases) -> Decoding:
     teacher, choice = models.teacher, request.choice
     return Decoding(
         rule=choice.rule,
@@ -222,7 +231,7 @@ def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None) -
         _rules(request, models),
         request.cache_strategy,
         request.batch_size,
-        _decoding(request, models).processors,
+        _decoding(request, models, Phases()).processors,
         request.fault,
     )
     return request.trace.record(writer, settings, models)

@@ -12,7 +12,7 @@ from support.tiny_models import VOCAB, build_head, build_teacher, reference_gene
 
 from specscope.engine.assemble import Models
 from specscope.engine.decoding import Decoding, Phases, StepResult, TurnResult, TurnStarted
-from specscope.engine.faults import FAULTS, inject
+from specscope.engine.faults import FAULTS, FaultTarget, find_fault, inject
 from specscope.engine.generate import Session
 from specscope.engine.stopping import StopRules
 from specscope.engine.tree_policy import TreePolicy
@@ -178,7 +178,7 @@ class Starts:
 
 def test_a_violated_structure_stops_before_the_forward(teacher_folder: Path, head_folder: Path) -> None:
     models = tiny_models(teacher_folder, head_folder)
-    phases = replace(inject(Phases(), "F16"), stop_on_violation=True)
+    phases = replace(inject(FaultTarget(models, Phases()), find_fault("F16")).phases, stop_on_violation=True)
     session = Session(models.teacher, models.drafter, Decoding(phases=phases))
     seen = Starts()
     with pytest.raises(ViolationError, match="position-is-length-plus-depth"):
@@ -192,7 +192,9 @@ def test_a_violated_structure_stops_before_the_forward(teacher_folder: Path, hea
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_off_unless_asked_for(teacher_folder: Path, head_folder: Path, fault: str) -> None:
     models = tiny_models(teacher_folder, head_folder)
-    broken = Session(models.teacher, models.drafter, Decoding(phases=inject(Phases(), fault)))
+    broken = Session(
+        models.teacher, models.drafter, Decoding(phases=inject(FaultTarget(models, Phases()), find_fault(fault)).phases)
+    )
     assert violations(broken, models)
     assert not violations(Session(models.teacher, models.drafter), models)
 
@@ -204,7 +206,7 @@ def violations(session: Session, models: Models) -> list[str]:
 
 def test_a_deferred_check_stops_before_the_commit(teacher_folder: Path, head_folder: Path) -> None:
     models = tiny_models(teacher_folder, head_folder)
-    phases = replace(inject(Phases(), "F16"), stop_on_violation=True)
+    phases = replace(inject(FaultTarget(models, Phases()), find_fault("F16")).phases, stop_on_violation=True)
     session = Session(models.teacher, models.drafter, Decoding(checks="deferred", phases=phases))
     with pytest.raises(ViolationError, match="position-is-length-plus-depth"):
         list(session.decode(PROMPTS[0], rules(models)))
