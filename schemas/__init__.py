@@ -3,7 +3,7 @@
 Imports nothing of the other rooms. Names of fields on disk exist here and nowhere else.
 """
 
-from specscope.schemas.base import Digest, Float, Record, Section
+from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.manifest import (
     Conventions,
     Device,
@@ -15,6 +15,7 @@ from specscope.schemas.manifest import (
     Tokenizer,
     TreePolicy,
 )
+from specscope.schemas.migrations import MIGRATIONS, KnownVersions, Migration
 from specscope.schemas.step import (
     AcceptSection,
     BonusDraw,
@@ -35,11 +36,12 @@ from specscope.schemas.step import (
     VerifySection,
     Visit,
 )
-from specscope.schemas.trace import AnyRecord, decode_record, encode_record, parse_line, trace_json_schema
+from specscope.schemas.trace import AnyRecord, decode_record, encode_record, parse_line, token_fields, trace_json_schema
 from specscope.schemas.turn import Failure, FailureState, Prefill, RunEnd, TurnEnd, TurnStart
 from specscope.schemas.version import SCHEMA_NAME, SCHEMA_VERSION, SchemaVersion
 
 __all__ = [
+    "MIGRATIONS",
     "SCHEMA_NAME",
     "SCHEMA_VERSION",
     "AcceptSection",
@@ -59,7 +61,9 @@ __all__ = [
     "ForcedSection",
     "InvariantFailure",
     "InvariantsSection",
+    "KnownVersions",
     "Manifest",
+    "Migration",
     "Prefill",
     "Record",
     "RunEnd",
@@ -73,6 +77,7 @@ __all__ = [
     "TensorFiles",
     "TensorsSection",
     "TimingSection",
+    "TokenId",
     "Tokenizer",
     "TreePolicy",
     "TreeSection",
@@ -84,5 +89,6 @@ __all__ = [
     "decode_record",
     "encode_record",
     "parse_line",
+    "token_fields",
     "trace_json_schema",
 ]

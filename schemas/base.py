@@ -6,6 +6,7 @@ are symptoms and never written as null. Unknown fields are kept, so that a newer
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, WithJsonSchema
@@ -19,6 +20,15 @@ Float = Annotated[
 
 #: An xxh3 digest in lower-case hexadecimal, 64 or 128 bits.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}([0-9a-f]{16})?$")]
+
+
+@dataclass(frozen=True)
+class IsTokenId:
+    """Marks integers that stand for text: those that a redacted trace replaces."""
+
+
+#: An id of the teacher's vocabulary.
+TokenId = Annotated[int, IsTokenId()]
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from specscope.schemas.base import Digest, Float, Record, Section
+from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 
 
 class Device(Section):
@@ -20,34 +20,34 @@ class Device(Section):
 class Teacher(Section):
     """The model whose output must be preserved."""
 
-    name: str
+    name: str = Field(description="For people: the last part of where it was loaded from.")
     source: str | None = Field(
         None, description="What it was loaded from, as the user named it: demo, a folder, an id."
     )
-    architecture: str
-    config_digest: Digest | None = None
-    weights_digest: Digest | None = Field(None, description="Over the weight files' bytes, in name order.")
-    num_layers: int
-    hidden_size: int
-    vocab_size: int
-    max_positions: int | None = None
-    rope_theta: Float | None = None
+    architecture: str = Field(description="Its class in transformers, such as LlamaForCausalLM.")
+    config_digest: Digest | None = Field(None, description="Over the configuration file's bytes.")
+    weights_digest: Digest | None = Field(None, description="Over the weight files' names and bytes, in name order.")
+    num_layers: int | None = Field(None, description="Decoder layers.")
+    hidden_size: int | None = Field(None, description="Width of its hidden states.")
+    vocab_size: int = Field(description="Width of its logits; every token id lies in 0..vocab_size - 1.")
+    max_positions: int | None = Field(None, description="Positions that it was made for.")
+    rope_theta: Float | None = Field(None, description="Base of its rotary embedding.")
 
 
 class Drafter(Section):
     """What proposes tokens."""
 
     kind: str = Field(description="eagle3, ngram, early-exit, model or none.")
-    name: str | None = None
+    name: str | None = Field(None, description="For people.")
     source: str | None = Field(None, description="What it was loaded from, as the user named it, such as eagle3:PATH.")
-    config_digest: Digest | None = None
-    weights_digest: Digest | None = None
+    config_digest: Digest | None = Field(None, description="Over the configuration file's bytes.")
+    weights_digest: Digest | None = Field(None, description="Over the weight files' names and bytes, in name order.")
     hidden_state_indices: list[int] | None = Field(
         None, description="Indices into transformers' hidden_states (each the input of that layer), low to high."
     )
-    rope_theta: Float | None = None
+    rope_theta: Float | None = Field(None, description="Base of its rotary embedding.")
     rope_theta_source: str | None = Field(None, description="Which configuration field it was read from.")
-    draft_vocab_size: int | None = None
+    draft_vocab_size: int | None = Field(None, description="Width of its logits, where it has ids of its own.")
     vocab_mapping: Literal["identity", "offset"] | None = Field(None, description="How draft ids map to teacher ids.")
     max_positions: int | None = Field(None, description="Positions that the drafter was made for.")
     settings: dict[str, int] | None = Field(None, description="What else decides its drafts, by name.")
@@ -56,14 +56,16 @@ class Drafter(Section):
 class Tokenizer(Section):
     """The tokenizer."""
 
-    digest: Digest
-    vocab_size: int
+    digest: Digest = Field(description="Over its tokenizer.json's bytes.")
+    vocab_size: int = Field(description="Ids that it can give.")
 
 
 class TreePolicy(Section):
     """How draft trees are grown, as resolved."""
 
-    kind: Literal["dynamic", "static", "chain", "none"]
+    kind: Literal["dynamic", "static", "chain", "none"] = Field(
+        description="dynamic: the best nodes of all levels; static: a fixed shape; chain: one path; none: the root."
+    )
     depth: int = Field(description="Deepest level, in edges from the root.")
     top_k: int = Field(description="Children proposed by each frontier node, and nodes kept as the next frontier.")
     budget: int = Field(description="Drafted nodes of a tree at most; the root is not one.")
@@ -76,11 +78,11 @@ class TreePolicy(Section):
 class Sampling(Section):
     """The acceptance rule."""
 
-    rule: Literal["greedy", "sampling", "typical"]
+    rule: Literal["greedy", "sampling", "typical"] = Field(description="How drafted tokens are accepted.")
     lossless: bool | None = Field(None, description="Whether the output has the teacher's own distribution.")
-    temperature: Float | None = None
-    top_k: int | None = None
-    top_p: Float | None = None
+    temperature: Float | None = Field(None, description="Logits are divided by it; absent: 1.")
+    top_k: int | None = Field(None, description="Only the k best tokens are drawn from; absent: all.")
+    top_p: Float | None = Field(None, description="Only the best tokens of this mass are drawn from; absent: all.")
     draft: Literal["point-mass", "sampled"] | None = Field(
         None, description="Whether the drafted tokens are the best ones, or were drawn from the drafter."
     )
@@ -94,16 +96,21 @@ class Sampling(Section):
 class StopRules(Section):
     """When a turn ends."""
 
-    max_new_tokens: int
-    eos_token_ids: list[int]
-    stop_strings: list[str]
+    max_new_tokens: int = Field(description="Output tokens of a turn at most.")
+    eos_token_ids: list[TokenId] = Field(description="A turn ends with the first of these.")
+    stop_strings: list[str] = Field(description="A turn ends with the token that completes one of these.")
 
 
 class Conventions(Section):
     """How this writer counts; engines differ."""
 
-    accepted_length: Literal["excludes-root-and-bonus"] = "excludes-root-and-bonus"
-    tokens_per_step: Literal["accepted-length-plus-one"] = "accepted-length-plus-one"
+    accepted_length: Literal["excludes-root-and-bonus"] = Field(
+        "excludes-root-and-bonus",
+        description="Accepted drafted nodes; the root was emitted before, the bonus is extra.",
+    )
+    tokens_per_step: Literal["accepted-length-plus-one"] = Field(
+        "accepted-length-plus-one", description="The accepted nodes and the bonus token."
+    )
     draft_position: Literal["pair-index"] = Field(
         "pair-index", description="A drafter position is its pair's index: one less than the token's own position."
     )
@@ -112,9 +119,12 @@ class Conventions(Section):
 class Manifest(Record):
     """Line 1 of every trace."""
 
-    kind: Literal["manifest"] = "manifest"
+    kind: Literal["manifest"] = Field("manifest", description="What record this is.")
     schema_: str = Field(alias="schema", description="specscope.trace/MAJOR.MINOR.")
-    run_id: str
+    original_schema: str | None = Field(
+        None, description="What an upgraded trace was written as; absent where it never was another major version."
+    )
+    run_id: str = Field(description="Tells this run from every other.")
     created: str = Field(description="UTC, ISO 8601.")
     engine: str = Field(description="Name and version of the engine that wrote this.")
     versions: dict[str, str] = Field(description="Versions of the libraries that computed.")
@@ -122,22 +132,22 @@ class Manifest(Record):
         description="The mode asked for. What was dispatched stands in prefill.dispatch and verify.dispatch."
     )
     attention: str = Field(description="The attention implementation that the mode asked for.")
-    dtype: str
-    device: Device
-    teacher: Teacher
-    drafter: Drafter
-    tokenizer: Tokenizer | None = None
-    tree_policy: TreePolicy
-    sampling: Sampling
-    stop_rules: StopRules
+    dtype: str = Field(description="Of the teacher's weights and logits: float32, bfloat16, float16 or float64.")
+    device: Device = Field(description="Where the teacher ran.")
+    teacher: Teacher = Field(description="The model whose output must be preserved.")
+    drafter: Drafter = Field(description="What proposes tokens.")
+    tokenizer: Tokenizer | None = Field(None, description="The teacher's tokenizer.")
+    tree_policy: TreePolicy = Field(description="How draft trees are grown, as resolved.")
+    sampling: Sampling = Field(description="The acceptance rule.")
+    stop_rules: StopRules | None = Field(None, description="When a turn ends; absent where each turn has its own.")
     cache_strategy: str | None = Field(None, description="The commit strategy asked for.")
     batch_size: int | None = Field(None, ge=1, description="Rows decoded side by side at most; absent: 1.")
-    seed: int
-    level: Literal["decisions", "scores", "tensors"]
+    seed: int | None = Field(None, description="Of all that is drawn; absent where the run has none.")
+    level: Literal["decisions", "scores", "tensors"] = Field(description="How much is recorded.")
     capabilities: list[str] = Field(
         description="Step sections, or section.field, that this writer supplies. What is not listed cannot be judged."
     )
-    conventions: Conventions = Conventions()
+    conventions: Conventions = Field(Conventions(), description="How this writer counts.")
     fault: str | None = Field(None, description="Id of a deliberately injected fault; absent in an honest run.")
     replay_of: str | None = Field(
         None, description="The run_id of the trace whose steps were run again, each from equal state; see step.forced."

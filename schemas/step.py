@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from specscope.schemas.base import Digest, Float, Record, Section
+from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 
 
 class DraftInputs(Section):
@@ -19,9 +19,9 @@ class DraftInputs(Section):
     source_rows: list[int] = Field(
         description="Where each pair's hidden state was read: the row of the forward before (prefill row, or slot)."
     )
-    tokens: list[int]
+    tokens: list[TokenId] = Field(description="Per pair, the token behind the one whose hidden state it is.")
     positions: list[int] = Field(description="Drafter positions: pair indices.")
-    hidden_digest: Digest | None = None
+    hidden_digest: Digest | None = Field(None, description="Of the hidden states of all pairs, as they were fed.")
     hidden_norms: list[Float] | None = Field(None, description="L2 norm of each pair's hidden state.")
 
 
@@ -30,7 +30,7 @@ class DraftLevel(Section):
 
     frontier: list[int] = Field(description="Candidates that were fed; empty at the first level, which uses the pairs.")
     positions: list[int] = Field(description="Drafter positions of the rows that proposed.")
-    tokens: list[int] = Field(description="top-k proposals of each row, rows in order, best first.")
+    tokens: list[TokenId] = Field(description="top-k proposals of each row, rows in order, best first.")
     logprobs: list[Float] = Field(description="Their log-probabilities given the parent.")
     finite: bool = Field(description="Whether every score was finite, before any clean-up.")
 
@@ -38,19 +38,19 @@ class DraftLevel(Section):
 class DraftSection(Section):
     """Phase draft."""
 
-    inputs: DraftInputs
+    inputs: DraftInputs = Field(description="What the drafter was fed.")
     kv_before: int = Field(description="Pairs in the drafter's cache before this step's were fed.")
     kv_after: int = Field(description="Pairs after; the tree's own entries are dropped again.")
     levels: list[DraftLevel] | None = Field(
         None, description="Absent where the drafter has none: a lookup proposes whole paths at once."
     )
-    num_candidates: int
+    num_candidates: int = Field(description="Proposals over all levels, of which the tree was chosen.")
 
 
 class TreeSection(Section):
     """Phase draft, its result: the tree."""
 
-    tokens: list[int] = Field(description="Per slot; the root's is the pending token.")
+    tokens: list[TokenId] = Field(description="Per slot; the root's is the pending token.")
     parents: list[int] = Field(description="Per slot, in 0..M; the root is its own parent.")
     depths: list[int] = Field(description="Per slot: edges from the root.")
     logprobs: list[Float] | None = Field(None, description="Per slot, given the parent; the root's is 0.")
@@ -60,7 +60,7 @@ class TreeSection(Section):
 class TensorsSection(Section):
     """Phase tensorize: what the verify forward was really given."""
 
-    committed_length: int
+    committed_length: int = Field(description="Tokens in the teacher's cache before the step.")
     num_slots: int = Field(description="Real slots, the root included.")
     padded_slots: int = Field(description="Rows of the tensors; equal to num_slots without padding.")
     mask_rows: list[Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]] = Field(
@@ -68,7 +68,7 @@ class TensorsSection(Section):
     )
     prefix_visible: list[int] = Field(description="Per row, how many of the committed columns are visible.")
     positions: list[int] = Field(description="Per row, the position id used.")
-    token_ids: list[int] = Field(description="Per row, the token id fed.")
+    token_ids: list[TokenId] = Field(description="Per row, the token id fed.")
     index_tensors: dict[str, list[int]] = Field(description="Every index tensor used, flattened, by name.")
     input_digest: Digest | None = Field(None, description="Of token ids, positions and mask together.")
 
@@ -76,14 +76,18 @@ class TensorsSection(Section):
 class VerifySection(Section):
     """Phase verify: what the teacher said. Slot k's logits predict the children of k."""
 
-    dispatch: dict[str, int] = Field(description="Attention implementation that ran -> calls.")
-    argmax: list[int] = Field(description="Per real slot.")
-    top_tokens: list[list[int]] = Field(description="Per real slot, the two best tokens, best first.")
-    top_logits: list[list[Float]] = Field(description="Their logits.")
-    logsumexp: list[Float] | None = None
+    dispatch: dict[str, int] | None = Field(None, description="Attention implementation that ran -> calls.")
+    argmax: list[TokenId] = Field(description="Per real slot, the teacher's best token.")
+    top_tokens: list[list[TokenId]] | None = Field(
+        None, description="Per real slot, the two best tokens, best first; stands together with top_logits."
+    )
+    top_logits: list[list[Float]] | None = Field(None, description="Their logits.")
+    logsumexp: list[Float] | None = Field(None, description="Per real slot: log of the sum of exp(logit).")
     entropy: list[Float] | None = Field(None, description="Per real slot, nats.")
-    nonfinite_slots: list[int] = Field(description="Slots with a logit that is not finite, before any clean-up.")
-    logits_digest: Digest | None = None
+    nonfinite_slots: list[int] | None = Field(
+        None, description="Slots with a logit that is not finite, before any clean-up."
+    )
+    logits_digest: Digest | None = Field(None, description="Of the logits of the real slots, in slot order.")
     input_digest: Digest | None = Field(None, description="Of what the forward received; equals tensors.input_digest.")
     feature_layers: list[int] | None = Field(
         None, description="The transformers hidden_states indices that the features were really read from, in order."
@@ -91,7 +95,15 @@ class VerifySection(Section):
     target_logprobs: list[list[Float]] | None = Field(
         None, description="Level scores: per slot, log-probabilities of target_tokens."
     )
-    target_tokens: list[list[int]] | None = Field(None, description="Level scores: per slot, the best tokens.")
+    target_tokens: list[list[TokenId]] | None = Field(None, description="Level scores: per slot, the best tokens.")
+
+    def best_tokens(self, slot: int) -> list[int]:
+        """The two best tokens at ``slot``; empty where they were not recorded."""
+        return self.top_tokens[slot] if self.top_tokens is not None else []
+
+    def best_logits(self, slot: int) -> list[float]:
+        """Their logits; empty where they were not recorded."""
+        return self.top_logits[slot] if self.top_logits is not None else []
 
 
 class Trial(Section):
@@ -101,7 +113,7 @@ class Trial(Section):
     accepts it where its target_prob lies above its threshold, tries all siblings, and goes to the likeliest accepted.
     """
 
-    slot: int
+    slot: int = Field(description="The child's slot.")
     target_prob: Float = Field(description="Of the child's token, in the teacher's distribution at the parent.")
     draft_prob: Float = Field(description="Of the child's token, in the drafter's; 1 where it was not drawn.")
     threshold: Float = Field(
@@ -115,8 +127,8 @@ class Trial(Section):
 class Visit(Section):
     """One node where the acceptance walk stood."""
 
-    slot: int
-    wanted: int | None = Field(None, description="Greedy: the teacher's token there. Absent where the rule draws.")
+    slot: int = Field(description="The node's slot; the walk begins at 0.")
+    wanted: TokenId | None = Field(None, description="Greedy: the teacher's token there. Absent where the rule draws.")
     child: int | None = Field(None, description="Slot of the child it went to; absent where the walk ended.")
     trials: list[Trial] | None = Field(None, description="The children tried, in slot order; absent where greedy.")
 
@@ -133,11 +145,11 @@ class BonusDraw(Section):
 class AcceptSection(Section):
     """Phase accept."""
 
-    rule: Literal["greedy", "sampling", "typical"]
-    visited: list[Visit]
+    rule: Literal["greedy", "sampling", "typical"] = Field(description="The rule that was followed.")
+    visited: list[Visit] | None = Field(None, description="The nodes where the walk stood, the root first.")
     path: list[int] = Field(description="Accepted slots in order, without the root.")
     accepted_length: int = Field(description="Excludes root and bonus.")
-    bonus_token: int
+    bonus_token: TokenId = Field(description="The teacher's own next token behind the path; the next step's root.")
     bonus_slot: int = Field(description="The slot whose logits gave the bonus token.")
     bonus_draw: BonusDraw | None = Field(
         None, description="From what the rejected children left; typical: from the whole. Absent where greedy."
@@ -149,8 +161,8 @@ class CommitSection(Section):
 
     strategy: str = Field(description="What was done; where it is not what was asked for, fallback says why.")
     fallback: str | None = Field(None, description="Why the strategy asked for was not followed.")
-    committed_before: int
-    committed_after: int
+    committed_before: int = Field(description="Tokens in the teacher's cache before the step.")
+    committed_after: int = Field(description="Tokens in the teacher's cache after the step.")
     source_slots: list[int] = Field(description="Tree slots whose KV was kept: the root, then the path.")
     destination_rows: list[int] = Field(description="Cache rows that they were written to.")
     source_checksums: list[Digest] | None = Field(
@@ -160,8 +172,8 @@ class CommitSection(Section):
         None, description="Per layer, keys and values of the destinations, after the move."
     )
     prefix_layer: int | None = Field(None, description="The layer whose committed prefix was checksummed in this step.")
-    prefix_before: Digest | None = None
-    prefix_after: Digest | None = None
+    prefix_before: Digest | None = Field(None, description="Of that layer's committed prefix, before the commit.")
+    prefix_after: Digest | None = Field(None, description="Of the same rows, after the commit.")
     features_digest: Digest | None = Field(
         None, description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them."
     )
@@ -172,36 +184,38 @@ class CommitSection(Section):
 class StopSection(Section):
     """What of the step's tokens was emitted."""
 
-    emitted: list[int] = Field(description="The accepted tokens and the bonus token.")
+    emitted: list[TokenId] = Field(description="The accepted tokens and the bonus token.")
     kept: int = Field(description="How many of them were kept; the rest was cut by a stop rule.")
-    reason: Literal["eos", "length", "stop_string", "criterion"] | None = None
+    reason: Literal["eos", "length", "stop_string", "criterion"] | None = Field(
+        None, description="What ended the turn with this step; absent where it goes on."
+    )
 
 
 class InvariantFailure(Section):
     """A violated invariant."""
 
-    id: str
-    witness: str
+    id: str = Field(description="The invariant's.")
+    witness: str = Field(description="Where and how, in words.")
 
 
 class InvariantsSection(Section):
     """What the engine itself checked in this step."""
 
-    passed: list[str]
-    failed: list[InvariantFailure]
-    skipped: list[str]
+    passed: list[str] = Field(description="Ids of the invariants that held.")
+    failed: list[InvariantFailure] = Field(description="Those that did not.")
+    skipped: list[str] = Field(description="Ids of those that could not be judged.")
 
 
 class TimingSection(Section):
-    """Nanoseconds a phase."""
+    """Nanoseconds a phase; of all rows together where rows are decoded side by side."""
 
     branch_ns: int | None = Field(None, description="Copying the cache for the step, where the strategy does that.")
-    draft_ns: int
-    tensorize_ns: int
-    check_ns: int
-    verify_ns: int
-    accept_ns: int
-    commit_ns: int
+    draft_ns: int = Field(description="Drafting the tree.")
+    tensorize_ns: int = Field(description="Making the forward's tensors.")
+    check_ns: int = Field(description="Checking them.")
+    verify_ns: int = Field(description="The teacher's forward.")
+    accept_ns: int = Field(description="The acceptance walk.")
+    commit_ns: int = Field(description="Committing the accepted rows.")
     synchronised: bool = Field(description="Whether the device was synchronised at each phase's end.")
 
 
@@ -210,7 +224,7 @@ class TensorFiles(Section):
 
     file: str = Field(description="A safetensors file, relative to the trace's folder.")
     digest: Digest = Field(description="xxh3_128 of the file.")
-    names: list[str]
+    names: list[str] = Field(description="The tensors in it.")
 
 
 class ForcedSection(Section):
@@ -221,26 +235,26 @@ class ForcedSection(Section):
 
     tree: bool = Field(description="Whether the recorded tree replaced the one that the drafter found.")
     path: list[int] = Field(description="Accepted slots that were committed, without the root.")
-    bonus_token: int = Field(description="The next step's root.")
+    bonus_token: TokenId = Field(description="The next step's root.")
 
 
 class Step(Record):
     """One step of one turn."""
 
-    kind: Literal["step"] = "step"
-    turn: int
+    kind: Literal["step"] = Field("step", description="What record this is.")
+    turn: int = Field(description="Number of the turn in the run.")
     step: int = Field(description="Number of the step in its turn, from 0.")
-    draft: DraftSection | None = None
-    tree: TreeSection | None = None
-    tensors: TensorsSection | None = None
-    verify: VerifySection | None = None
-    accept: AcceptSection | None = None
-    commit: CommitSection | None = None
-    stop: StopSection | None = None
-    invariants: InvariantsSection | None = None
-    timing: TimingSection | None = None
+    draft: DraftSection | None = Field(None, description="What the drafter was fed and proposed.")
+    tree: TreeSection | None = Field(None, description="The tree that was chosen of it.")
+    tensors: TensorsSection | None = Field(None, description="What the verify forward was really given.")
+    verify: VerifySection | None = Field(None, description="What the teacher said.")
+    accept: AcceptSection | None = Field(None, description="The acceptance walk.")
+    commit: CommitSection | None = Field(None, description="What was kept in the caches.")
+    stop: StopSection | None = Field(None, description="What was emitted.")
+    invariants: InvariantsSection | None = Field(None, description="What the engine checked itself.")
+    timing: TimingSection | None = Field(None, description="Nanoseconds a phase.")
     forced: ForcedSection | None = Field(None, description="Only in a replay.")
     texts: dict[str, str] | None = Field(
         None, description="Only with --trace-text: text by token id, for every id in this step's tree and verify."
     )
-    tensor_files: TensorFiles | None = None
+    tensor_files: TensorFiles | None = Field(None, description="Only at level tensors.")

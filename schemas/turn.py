@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from specscope.schemas.base import Digest, Float, Record, Section
+from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.step import BonusDraw
 
 
@@ -14,56 +14,64 @@ class Prefill(Section):
     """The forward over the prompt."""
 
     num_tokens: int = Field(description="Tokens fed; the prompt less what was already committed.")
-    dispatch: dict[str, int] = Field(description="Attention implementation that ran -> calls, one a layer and chunk.")
-    last_hidden_digest: Digest | None = None
+    dispatch: dict[str, int] | None = Field(
+        None, description="Attention implementation that ran -> calls, one a layer and chunk."
+    )
+    last_hidden_digest: Digest | None = Field(None, description="Of the teacher's features of the last token fed.")
     features_digest: Digest | None = Field(
         None, description="Of the teacher's features of all tokens fed, as the drafter is to be fed them."
     )
-    pending_token: int = Field(description="The first emitted token: the first step's root.")
-    top_tokens: list[int] = Field(description="The two best tokens at the last prompt position, best first.")
-    top_logits: list[Float]
+    pending_token: TokenId = Field(description="The first emitted token: the first step's root.")
+    top_tokens: list[TokenId] | None = Field(
+        None, description="The two best tokens at the last prompt position, best first."
+    )
+    top_logits: list[Float] | None = Field(None, description="Their logits.")
     draw: BonusDraw | None = Field(None, description="How the first token was drawn; absent where greedy.")
-    duration_ns: int | None = None
+    duration_ns: int | None = Field(None, description="Wall time of the prefill, in nanoseconds.")
 
 
 class TurnStart(Record):
     """A prompt, or a further turn of one."""
 
-    kind: Literal["turn_start"] = "turn_start"
+    kind: Literal["turn_start"] = Field("turn_start", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run, from 0.")
-    prompt_id: str
+    prompt_id: str = Field(description="Name of the prompt, by which two runs are paired.")
     prompt_turn: int = Field(description="Number of the turn in its prompt, from 0.")
-    prompt_ids: list[int] = Field(description="The whole context, earlier turns included.")
+    prompt_ids: list[TokenId] = Field(description="The whole context, earlier turns included.")
     reused_length: int = Field(description="Leading tokens whose KV was committed by an earlier turn.")
     prompt_text: str | None = Field(None, description="Only with --trace-text.")
     row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
     generator_seed: int | None = Field(
         None, description="Seed of the turn's own generator, made from the run's seed, the prompt's id and the turn."
     )
-    prefill: Prefill
+    prefill: Prefill = Field(description="The forward over the prompt.")
 
 
 class TurnEnd(Record):
     """What a turn came to."""
 
-    kind: Literal["turn_end"] = "turn_end"
-    turn: int
-    output_ids: list[int]
-    reason: Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
-    num_steps: int
+    kind: Literal["turn_end"] = Field("turn_end", description="What record this is.")
+    turn: int = Field(description="Number of the turn in the run.")
+    output_ids: list[TokenId] = Field(description="The pending token of the prefill, and what each step kept.")
+    reason: Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"] = Field(
+        description="What ended the turn."
+    )
+    num_steps: int = Field(description="Steps of the turn.")
     num_drafted: int = Field(description="Drafted nodes over all steps; roots are not counted.")
     num_accepted: int = Field(description="Accepted nodes over all steps; roots and bonus tokens are not counted.")
     num_fallbacks: int | None = Field(
         None, description="Commits that did not follow the strategy asked for; absent: 0."
     )
     accepted_by_depth: list[int] = Field(description="[d] = steps whose accepted length was at least d + 1.")
-    duration_ns: int = Field(description="Wall time from the turn's start to its end, prefill included.")
+    duration_ns: int = Field(
+        description="Wall time from the turn's start to its end, prefill included, in nanoseconds."
+    )
 
 
 class FailureState(Section):
     """Where the turn stood when the prefill or the step that failed began: enough to stand there again."""
 
-    context_ids: list[int] = Field(
+    context_ids: list[TokenId] = Field(
         description="In a prefill the prompt; in a step the committed tokens, and the pending one last."
     )
     num_emitted: int = Field(ge=0, description="How many of the last of them are output.")
@@ -79,13 +87,15 @@ class FailureState(Section):
 class Failure(Record):
     """Written before an exception leaves the engine: enough to reproduce the step."""
 
-    kind: Literal["failure"] = "failure"
-    turn: int | None = None
-    step: int | None = None
+    kind: Literal["failure"] = Field("failure", description="What record this is.")
+    turn: int | None = Field(None, description="Number of the turn in the run.")
+    step: int | None = Field(None, description="Number of the step in its turn; absent in a prefill.")
     row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
-    phase: Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+    phase: Literal[
+        "prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"
+    ] = Field(description="What ran when it failed.")
     error: str = Field(description="Type of the exception.")
-    message: str
+    message: str = Field(description="What the exception says.")
     inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")
     state: FailureState | None = Field(None, description="What ``specscope repro`` runs the step again from.")
 
@@ -93,7 +103,7 @@ class Failure(Record):
 class RunEnd(Record):
     """The last line. A file without it is a truncated run."""
 
-    kind: Literal["run_end"] = "run_end"
-    reason: Literal["complete", "interrupted", "failed"]
+    kind: Literal["run_end"] = Field("run_end", description="What record this is.")
+    reason: Literal["complete", "interrupted", "failed"] = Field(description="How the run ended.")
     counts: dict[str, int] = Field(description="Records before this one, by kind.")
     digest: Digest = Field(description="xxh3_128 of every byte before this line.")

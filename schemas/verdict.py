@@ -12,7 +12,10 @@ VERDICT_SCHEMA = "specscope.verdict/2.0"
 
 DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
 Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
+Side = Literal["a", "b"]
+VerdictKind = Literal["equal", "ties", "different", "incomparable", "uncovered"]
 Quantity = Literal["logits", "draft-scores", "hidden-norms", "probabilities"]
+Wrong = Literal["baseline", "candidate", "both", "neither"]
 FloorSource = Literal["given", "noise-file", "this-pair", "dtype"]
 
 
@@ -47,7 +50,7 @@ class Place(Section):
 class Blame(Section):
     """A violated invariant on one side."""
 
-    side: Literal["a", "b"]
+    side: Side
     invariant: str
     witness: str
 
@@ -59,7 +62,11 @@ class Root(Section):
     difference: Difference
     also: int = Field(description="Further differences of the same step.")
     inherited: int = Field(description="Differing steps after it that follow from it.")
+    recurs: int = Field(
+        0, description="Of a replay: later steps, each from equal state, that differ at the same place."
+    )
     blame: list[Blame] = Field(description="Invariants violated at that step; empty where neither side violates one.")
+    wrong: Wrong = Field(description="The side that violates an invariant at that step.")
 
 
 class NoiseFloor(Section):
@@ -76,7 +83,9 @@ class NoiseFloor(Section):
     )
     sample_size: int = Field(description="Pairs of values that it was measured on; 0 where it was not measured.")
     median: Float | None = Field(None, description="Of their absolute differences, scaled as the floor is.")
-    least: Float = Field(description="What rounding alone may do in this dtype; the floor is never lower.")
+    least: Float = Field(
+        description="What another order of summation may do in this dtype; no measured floor is lower."
+    )
     most: Float = Field(description="What the dtype may do at worst; a floor measured on this pair is never higher.")
 
 
@@ -104,7 +113,7 @@ class Verdict(Section):
     """The whole comparison."""
 
     schema_: str = Field(VERDICT_SCHEMA, alias="schema")
-    verdict: Literal["equal", "ties", "different", "incomparable", "uncovered"]
+    verdict: VerdictKind
     exit_code: int
     baseline: str
     candidate: str

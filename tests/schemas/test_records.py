@@ -67,7 +67,8 @@ def test_the_first_releases_trace_is_read_and_judged_as_then(tmp_path: Path) -> 
     report = check_trace(copy)
     assert report.manifest.schema_ == "specscope.trace/1.0"
     assert report.num_violations == 0
-    assert {name for name, tally in report.invariants.items() if tally.skipped} == {"commit.strategy"}
+    skipped = {name for name, tally in report.invariants.items() if tally.skipped}
+    assert skipped == {"commit.strategy", "verify.feature-layers", "draft.features-are-committed"}
 
 
 def test_absent_fields_of_1_1_mean_what_1_0_meant() -> None:
@@ -77,6 +78,7 @@ def test_absent_fields_of_1_1_mean_what_1_0_meant() -> None:
     assert (manifest.batch_size, manifest.cache_strategy, manifest.sampling.lossless) == (None, None, None)
     assert step.accept is not None
     assert step.accept.bonus_draw is None
+    assert step.accept.visited
     assert all(visit.trials is None and visit.wanted is not None for visit in step.accept.visited)
 
 

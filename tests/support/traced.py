@@ -1,0 +1,38 @@
+"""Traces of tiny models, recorded as ``specscope run`` records them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from specscope.engine.assemble import ModelChoice, Models, load_models
+from specscope.engine.prompts import Prompt
+from specscope.engine.runner import RunRequest, TraceTarget, open_trace, run_turns
+from support.drafting import QUIET
+
+
+class Recording(NamedTuple):
+    """What a run gave."""
+
+    trace: Path | None
+    output_ids: dict[str, list[int]]  # by the prompt's id
+
+
+def record(
+    choice: ModelChoice,
+    prompts: Sequence[Prompt],
+    trace: Path | None,
+    *,
+    models: Models | None = None,
+    level: Any = "decisions",
+    redact: str | None = None,
+    tokens: int = 16,
+    **more: Any,
+) -> Recording:
+    """Decodes ``prompts``; ``more`` goes to the request. Without ``trace`` nothing is recorded."""
+    target = TraceTarget(trace, level, True, False, redact) if trace is not None else None
+    request = RunRequest(choice, list(prompts), tokens, [], 7, target, **more)
+    models = models if models is not None else load_models(choice)
+    reports = run_turns(request, models, open_trace(request, models, print), QUIET)
+    return Recording(trace, {report.prompt_id: report.result.output_ids for report in reports})
