@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,25 @@ from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEn
 from specscope.tracer.invariants.base import Context, Invariant
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
-from specscope.tracer.invariants.registry import ALL_INVARIANTS, arrays_of, missing_need
+from specscope.tracer.invariants.registry import (
+    ALL_INVARIANTS,
+    absent_promises,
+    arrays_of,
+    missing_draw,
+    missing_field,
+    missing_need,
+    why_skipped,
+)
 from specscope.tracer.invariants.structure import SIZES, STRUCTURE
 from specscope.tracer.invariants.turns import TURNS, TurnTally
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.tensor_files import file_problem
+from specscope.tracer.text import shorten
+
+MOST_KEPT = 10_000  # violated steps that are remembered one by one; behind that they are only counted
+
+
+LONGEST_WITNESS = 2000  # characters; a record may be as long as it likes
 
 
 class Violation(NamedTuple):
@@ -37,6 +53,7 @@ class Tally:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    why_skipped: str | None = None  # the first time
     first: Violation | None = None
 
 
@@ -53,6 +70,7 @@ class OracleReport:
     torn_bytes: int = 0
     end_reason: str | None = None
     failures: list[Failure] = field(default_factory=list)
+    by_step: dict[tuple[int, int], list[Violation]] = field(default_factory=dict)  # by turn and step; see MOST_KEPT
 
     @property
     def num_violations(self) -> int:
@@ -67,6 +85,8 @@ class OracleReport:
             return
         tally.failed += 1
         tally.first = tally.first or violation
+        if violation.turn is not None and violation.step is not None and len(self.by_step) < MOST_KEPT:
+            self.by_step.setdefault((violation.turn, violation.step), []).append(violation)
 
 
 #: Rules about the file as a whole, judged while it is read.
@@ -74,8 +94,9 @@ RUN_RULES = {
     "run.sequence": "records are numbered one after another",
     "run.step-numbers": "turns are numbered one after another, and steps in their turn",
     "run.order": "one manifest first, one run_end last; every turn ends, none stands twice, no more at once than rows",
-    "run.capabilities": "every step has the sections that the manifest promises",
+    "run.capabilities": "every step has the sections and fields that the manifest promises",
     "run.engine-checks": "the engine's own checks found nothing",
+    "run.tensor-files": "each file of tensors lies in the trace's folder as written; skipped where none is there",
     "run.counts": "run_end counts the records",
     "run.digest": "run_end digests every byte before it",
 }
@@ -104,20 +125,31 @@ def judge_step(context: Context) -> Iterator[tuple[Invariant[Any], str | None]]:
         if structural is SIZES and arrays is not None:
             yield structural, misshapen
         else:
-            yield structural, SKIPPED if arrays is None or misshapen else _judge(structural, arrays)
+            judged = arrays is not None and misshapen is None and missing_need(context, structural.needs) is None
+            yield structural, _judge(structural, arrays) if judged else SKIPPED
     for invariant in (*DECISIONS, *COMMIT):
         if not invariant.applies(context):
             continue
-        missing = missing_need(context, invariant.needs)
-        tree_needed = bool({need.split(".")[0] for need in invariant.needs} & {"tree", "tensors"})
-        unjudged = missing is not None or (misshapen is not None and tree_needed)
+        missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
+        unjudged = missing is not None or (misshapen is not None and _needs_tree(invariant.needs))
         yield invariant, SKIPPED if unjudged else _judge(invariant, context)
+
+
+def shown(number: int) -> str:
+    """``number`` in digits, or how long it is: Python refuses to print what a hostile record may well hold."""
+    return str(number) if abs(number) < 10**30 else f"a number of {number.bit_length()} bits"
+
+
+@cache
+def _needs_tree(needs: tuple[str, ...]) -> bool:
+    return any(need.split(".")[0] in ("tree", "tensors") for need in needs)
 
 
 def _judge(invariant: Invariant[Any], subject: Any) -> str | None:
     """The witness. A record too malformed for the rule to be evaluated violates it."""
     try:
-        return invariant.check(subject)
+        witness = invariant.check(subject)
+        return None if witness is None else shorten(witness, LONGEST_WITNESS)
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
         return f"the record does not fit together ({type(error).__name__}: {error})"
 
@@ -131,6 +163,15 @@ class _OpenTurn:
     overdue: bool = False  # its end is missing, and that has been said
 
 
+@dataclass
+class _FileTally:
+    """The files of tensors so far."""
+
+    num_there: int = 0
+    absent: int = 0
+    first_absent: Violation | None = None
+
+
 class Oracle:
     """Feeds on records one by one; memory does not grow with the trace but for the open turns."""
 
@@ -139,11 +180,16 @@ class Oracle:
         self._manifest = manifest
         self._open: dict[int, _OpenTurn] = {}  # by number, in the order in which they started
         self._seen_turns: set[tuple[str, int]] = set()
-        self._sections = {name.split(".")[0] for name in manifest.capabilities} & set(Step.model_fields)
+        self._is_replay = manifest.replay_of is not None
+        self._next_turn = 0
+        self._files = _FileTally()
 
     def turn_start(self, record: TurnStart, line: int) -> None:
         """Begins a turn."""
-        self._number(self.report.num_turns, record.turn, "turn", line)
+        # A replay may leave turns out, and keeps the numbers of the others.
+        wanted = max(record.turn, self._next_turn) if self._is_replay else self.report.num_turns
+        self._number(wanted, record.turn, "turn", line)
+        self._next_turn = record.turn + 1
         self.report.num_turns += 1
         witness = self._misplaced(record)
         if witness is None:
@@ -151,7 +197,11 @@ class Oracle:
         else:
             self._fail("run.order", witness, line)
         self._seen_turns.add((record.prompt_id, record.prompt_turn))
-        self._open[record.turn] = _OpenTurn(TurnTally(record, self._manifest.sampling))
+        self._open[record.turn] = _OpenTurn(self._tally(record))
+
+    def _tally(self, start: TurnStart) -> TurnTally:
+        said = self._manifest
+        return TurnTally(start, said.sampling, self._is_replay, said.stop_rules, said.teacher.max_positions)
 
     def _misplaced(self, record: TurnStart) -> str | None:
         """Why a turn may not start here."""
@@ -181,24 +231,52 @@ class Oracle:
         context = Context(self._manifest, turn.tally.start, turn.previous, record)
         for invariant, witness in judge_step(context):
             if witness is SKIPPED:
-                self.report.invariants[invariant.id].skipped += 1
+                self._skip(invariant.id, why_skipped(context, invariant))
             else:
                 found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
                 self.report.count(invariant.id, found)
         self._judge_promises(record, line)
+        self._judge_file(record, line)
         turn.tally.add(record)
         turn.previous = record
 
+    def _skip(self, name: str, why: str) -> None:
+        tally = self.report.invariants[name]
+        tally.skipped += 1
+        tally.why_skipped = tally.why_skipped or why
+
     def _judge_promises(self, record: Step, line: int) -> None:
-        absent = sorted(name for name in self._sections if getattr(record, name) is None)
+        absent = absent_promises(self._manifest, record)
         where = (record.turn, record.step, line)
         found = Violation("run.capabilities", f"promised and absent: {', '.join(absent)}", *where) if absent else None
         self.report.count("run.capabilities", found)
         if record.invariants is None:
-            self.report.invariants["run.engine-checks"].skipped += 1
+            self._skip("run.engine-checks", "not recorded: invariants")
             return
-        reported = "; ".join(f"{f.id}: {f.witness}" for f in record.invariants.failed)
+        reported = shorten("; ".join(f"{f.id}: {f.witness}" for f in record.invariants.failed), LONGEST_WITNESS)
         self.report.count("run.engine-checks", Violation("run.engine-checks", reported, *where) if reported else None)
+
+    def _judge_file(self, record: Step, line: int) -> None:
+        if record.tensor_files is None:
+            return
+        problem = file_problem(self.report.path.parent, record.tensor_files)
+        witness = problem and shorten(problem.witness, LONGEST_WITNESS)
+        found = Violation("run.tensor-files", witness, record.turn, record.step, line) if witness else None
+        if problem is not None and problem.absent:
+            self._files.absent += 1
+            self._files.first_absent = self._files.first_absent or found
+        else:
+            self._files.num_there += 1
+            self.report.count("run.tensor-files", found)
+
+    def finish(self) -> None:
+        """Judges what only the whole file can tell: a trace without any of its files was moved alone."""
+        tally, files = self.report.invariants["run.tensor-files"], self._files
+        if not files.num_there:
+            tally.skipped += files.absent
+        elif files.first_absent is not None:
+            self.report.count("run.tensor-files", files.first_absent)
+            tally.failed += files.absent - 1
 
     def turn_end(self, record: TurnEnd, line: int) -> None:
         """Judges the turn as a whole."""
@@ -209,9 +287,15 @@ class Oracle:
         turn.tally.end = record
         for invariant in TURNS:
             if not turn.tally.complete:
-                self.report.invariants[invariant.id].skipped += 1
+                self._skip(invariant.id, "not recorded in every step: tree, accept or stop")
+                continue
+            if not invariant.applies(turn.tally):
                 continue
             witness = _judge(invariant, turn.tally)
+            missing = missing_field(turn.tally.start, invariant.needs)
+            if witness is None and missing is not None:
+                self._skip(invariant.id, f"not recorded: {missing}")
+                continue
             found = Violation(invariant.id, witness, record.turn, None, line) if witness else None
             self.report.count(invariant.id, found)
 
@@ -219,7 +303,7 @@ class Oracle:
         if got == wanted:
             self.report.count("run.step-numbers", None)
         else:
-            self._fail("run.step-numbers", f"got {unit} {got}, wanted {wanted}", line)
+            self._fail("run.step-numbers", f"got {unit} {shown(got)}, wanted {shown(wanted)}", line)
 
     def _fail(self, name: str, witness: str, line: int) -> None:
         self.report.count(name, Violation(name, witness, None, None, line))
@@ -229,7 +313,7 @@ class Oracle:
         if got == wanted:
             self.report.count("run.sequence", None)
         else:
-            self._fail("run.sequence", f"got seq {got}, wanted {wanted}", line)
+            self._fail("run.sequence", f"got seq {shown(got)}, wanted {shown(wanted)}", line)
 
     def stray(self, record: AnyRecord, counts: dict[str, int], line: int) -> None:
         """Judges whether a record may stand where it does, given those before it."""
@@ -279,6 +363,7 @@ def check_trace(path: Path) -> OracleReport:
                     oracle.run_end(record, counts, digest.hexdigest(), number)
             counts[record.kind] = counts.get(record.kind, 0) + 1
             digest.update(line)
+        oracle.finish()
         oracle.report.torn_bytes = reader.torn_bytes
         oracle.report.truncated = oracle.report.end_reason is None
         return oracle.report

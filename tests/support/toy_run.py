@@ -47,6 +47,7 @@ from support.traces import Lines
 VOCAB = 16
 BUSH = ((0,), (1,), (2,), (0, 0), (0, 1), (1, 0), (0, 0, 0))
 SUMS = ["0123456789abcdef", "fedcba9876543210"]
+LAYERS = [0, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,11 @@ def _manifest(toy: Toy) -> Manifest:
         dtype="float32",
         device=Device(backend="cpu", name="paper"),
         teacher=Teacher(name="toy", architecture="Toy", num_layers=2, hidden_size=4, vocab_size=VOCAB),
-        drafter=Drafter(kind="eagle3" if toy.levels else "ngram", settings=None if toy.levels else {"length": 3}),
+        drafter=Drafter(
+            kind="eagle3" if toy.levels else "ngram",
+            hidden_state_indices=LAYERS if toy.levels else None,
+            settings=None if toy.levels else {"length": 3},
+        ),
         tree_policy=toy.policy,
         sampling=toy.sampling,
         stop_rules=StopRules(max_new_tokens=99, eos_token_ids=[], stop_strings=[]),
@@ -196,6 +201,7 @@ class _Turn:
         prefill = Prefill(
             num_tokens=len(self.prompt),
             dispatch={"sdpa": 2},
+            features_digest=SUMS[0],
             pending_token=pending,
             top_tokens=best,
             top_logits=[logits[token] for token in best],
@@ -219,7 +225,7 @@ class _Turn:
             seq=0,
             turn=self.number,
             output_ids=self.context[len(self.prompt) :],
-            reason="length",
+            reason="criterion",
             num_steps=len(self.steps),
             num_drafted=sum(len(step.tree.tokens) - 1 for step in self.steps if step.tree is not None),
             num_accepted=sum(lengths),
@@ -249,10 +255,10 @@ class _Turn:
                 scores=[0.0, *(node.score for node in grown.nodes)],
             ),
             tensors=_tensors(tokens, grown, committed),
-            verify=_verify(logits),
+            verify=_verify(logits, LAYERS if self.toy.levels else None),
             accept=accept,
             commit=self._commit(number, committed, [0, *accept.path]),
-            stop=StopSection(emitted=emitted, kept=len(emitted), reason="length" if last else None),
+            stop=StopSection(emitted=emitted, kept=len(emitted), reason="criterion" if last else None),
             invariants=InvariantsSection(passed=[], failed=[], skipped=[]),
             timing=TimingSection(
                 draft_ns=1, tensorize_ns=1, check_ns=1, verify_ns=1, accept_ns=1, commit_ns=1, synchronised=True
@@ -269,7 +275,12 @@ class _Turn:
             for depth, level in enumerate(grown.levels)
         ]
         return DraftSection(
-            inputs=DraftInputs(source_rows=self.rows, tokens=self.fed, positions=list(range(self.pairs, after))),
+            inputs=DraftInputs(
+                source_rows=self.rows,
+                tokens=self.fed,
+                positions=list(range(self.pairs, after)),
+                hidden_digest=SUMS[0],
+            ),
             kv_before=self.pairs,
             kv_after=after,
             levels=levels if self.toy.levels else None,
@@ -315,6 +326,7 @@ class _Turn:
             prefix_layer=0,
             prefix_before=SUMS[0],
             prefix_after=SUMS[0],
+            features_digest=SUMS[0],
             drafter_before=self.pairs,
             drafter_after=committed,
         )
@@ -335,7 +347,7 @@ def _tensors(tokens: list[int], grown: Grown, committed: int) -> TensorsSection:
     )
 
 
-def _verify(logits: list[list[float]]) -> VerifySection:
+def _verify(logits: list[list[float]], layers: list[int] | None) -> VerifySection:
     best = [sorted(range(VOCAB), key=lambda token, row=row: -row[token])[:2] for row in logits]  # type: ignore[misc]
     probs = [softmax(row) for row in logits]
     return VerifySection(
@@ -347,4 +359,5 @@ def _verify(logits: list[list[float]]) -> VerifySection:
         entropy=[-sum(p * math.log(p) for p in row) for row in probs],
         nonfinite_slots=[],
         input_digest=SUMS[0],
+        feature_layers=layers,
     )

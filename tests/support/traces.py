@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from specscope.schemas.verdict import Quantity
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample_traces"
 FUSED, EAGER = SAMPLES / "fused.jsonl", SAMPLES / "eager.jsonl"
@@ -31,6 +33,11 @@ def store(lines: Lines, path: Path) -> Path:
         body[-1] = json.dumps({**lines[-1], "digest": digest}) + "\n"
     path.write_text("".join(body), encoding="utf-8")
     return path
+
+
+def flat_floors(floor: float) -> dict[Quantity, float]:
+    """The same noise floor for every quantity."""
+    return {"logits": floor, "draft-scores": floor, "hidden-norms": floor}
 
 
 def first_step(lines: Lines, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
@@ -83,6 +90,8 @@ def permute_slots(lines: Lines, seed: int) -> None:
         accept = step["accept"]
         accept["path"] = [new[s] for s in accept["path"]]
         accept["bonus_slot"] = new[accept["bonus_slot"]]
+        for visit in accept["visited"]:
+            visit |= {name: new[visit[name]] for name in ("slot", "child") if name in visit}
         step["commit"]["source_slots"] = [new[s] for s in step["commit"]["source_slots"]]
         if step["turn"] in previous:
             inputs = step["draft"]["inputs"]

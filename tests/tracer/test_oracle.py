@@ -24,7 +24,9 @@ def violated(report: OracleReport) -> set[str]:
 
 
 #: Say nothing of a greedy run.
-ABOUT_DRAWS = {"accept.trials", "accept.thresholds", "accept.target-probs"}
+ABOUT_DRAWS = {"accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"}
+#: Of what the format has a place for since 1.2.
+ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}
 
 
 @pytest.mark.parametrize("path", [FUSED, EAGER], ids=lambda p: p.stem)
@@ -33,8 +35,10 @@ def test_an_honest_run_passes_everything_and_skips_nothing(path: Path) -> None:
     assert not violated(report)
     assert not report.truncated
     unsaid = {"commit.strategy"} if report.manifest.cache_strategy is None else set()  # format 1.0 had no place for it
+    unsaid |= ABOUT_FEATURES if b"features_digest" not in path.read_bytes() else set()
     assert {name for name, tally in report.invariants.items() if tally.skipped} == unsaid
-    assert {name for name, tally in report.invariants.items() if not tally.passed} == unsaid | ABOUT_DRAWS
+    silent = unsaid | ABOUT_DRAWS | {"run.tensor-files"}
+    assert {name for name, tally in report.invariants.items() if not tally.passed} == silent
 
 
 def put(section: str, field: str, index: int, value: Any) -> Callable[[Step], None]:
@@ -157,11 +161,18 @@ MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], None]]] = {
 }
 
 
+def coin_again(accept: dict[str, Any]) -> None:
+    accept["bonus_draw"]["coin"] = accept["visited"][0]["trials"][0]["coin"]
+
+
 #: those that need a run of another kind than the sample traces; test_sampling has many more
 TOY_MUTANTS: dict[str, tuple[Toy, Callable[[Step], Any]]] = {
     "accept.trials": (Toy("sampling"), lambda s: s["accept"]["visited"][0]["trials"][0].pop("coin")),
+    "accept.coins-distinct": (Toy("sampling"), lambda s: coin_again(s["accept"])),
     "accept.thresholds": (Toy("typical"), lambda s: s["accept"]["visited"][0]["trials"][0].update(threshold=0.31)),
     "accept.target-probs": (Toy("sampling"), lambda s: s["accept"]["visited"][0]["trials"][0].update(target_prob=0.99)),
+    "draft.features-are-committed": (Toy(), lambda s: s["draft"]["inputs"].update(hidden_digest="fedcba9876543210")),
+    "verify.feature-layers": (Toy(), lambda s: s["verify"].update(feature_layers=[1, 1, 0])),
     "commit.strategy": (Toy(), lambda s: s["commit"].__setitem__("strategy", "replicate")),
 }
 
@@ -200,10 +211,14 @@ RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
     "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),
+    "turn.end": lambda lines: lines[0]["stop_rules"].__setitem__("max_new_tokens", 12),
     "turn.metrics": lambda lines: end_of(lines, "turn_end").__setitem__("num_accepted", 10**6),
     "run.sequence": lambda lines: lines.insert(4, lines[3]),
     "run.step-numbers": lambda lines: lines.pop(4),
     "run.counts": lambda lines: end_of(lines, "run_end")["counts"].__setitem__("step", 1),
+    "run.tensor-files": lambda lines: first_step(lines).__setitem__(
+        "tensor_files", {"file": "../away.safetensors", "digest": "0" * 32, "names": []}
+    ),
 }
 
 

@@ -72,6 +72,7 @@ def report_json(report: OracleReport) -> dict[str, Any]:
                 "passed": tally.passed,
                 "failed": tally.failed,
                 "skipped": tally.skipped,
+                "skipped_because": tally.why_skipped,
                 "first": tally.first._asdict() if tally.first else None,
             }
             for name, tally in report.invariants.items()
@@ -119,6 +120,8 @@ def _print_invariants(report: OracleReport, verbose: bool) -> None:
         if not (verbose or tally.failed or tally.skipped):
             continue
         text, style = tally.statement, "dim"
+        if tally.why_skipped is not None:
+            text += f" (skipped; {printable(tally.why_skipped)})"
         if tally.first is not None:
             at = tally.first
             place = f"turn {at.turn}, step {at.step}: " if at.step is not None else ""

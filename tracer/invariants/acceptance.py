@@ -17,7 +17,13 @@ def _walk(c: Context) -> str | None:
         return walk_problem(c)
     accept, tree = present(c.step.accept), present(c.step.tree)
     walk = greedy_walk(tree.tokens, tree.parents, present(c.step.verify).argmax)
-    return None if accept.path == walk.path else f"got path {accept.path}, the walk gives {walk.path}"
+    if accept.path != walk.path:
+        return f"got path {accept.path}, the walk gives {walk.path}"
+    if accept.visited is None:
+        return None
+    stood = [(visit.slot, visit.child) for visit in accept.visited]
+    wanted = [(node.slot, node.child) for node in walk.visited]
+    return None if stood == wanted else f"it stood at (slot, child) {stood[:8]}, the walk at {wanted[:8]}"
 
 
 def _path_connected(c: Context) -> str | None:
@@ -56,6 +62,7 @@ ACCEPTANCE: tuple[Invariant[Context], ...] = (
         "the path is the walk along the teacher's choices, or the accepted trials",
         _walk,
         ("tree", "verify", "accept"),
+        needs_if_drawn="accept.visited",
     ),
     Invariant(
         "accept.path-connected", "each accepted slot is a child of the one before", _path_connected, ("tree", "accept")
@@ -66,5 +73,6 @@ ACCEPTANCE: tuple[Invariant[Context], ...] = (
         "the bonus is the teacher's choice, or draw, at the last accepted slot",
         _bonus,
         ("verify", "accept"),
+        needs_if_drawn="accept.bonus_draw",
     ),
 )

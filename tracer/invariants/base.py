@@ -23,8 +23,10 @@ class Invariant(Generic[Subject]):
     id: str  # stable: phase, dot, rule
     statement: str  # what holds in an honest run
     check: Callable[[Subject], str | None]  # the witness of a violation, or None
-    needs: tuple[str, ...] = ()  # "section", "section.field" or "manifest.field"; without them it is skipped
+    # "section", "section.field", "manifest.field", or features_digest of the context; without them it is skipped
+    needs: tuple[str, ...] = ()
     applies: Callable[[Subject], bool] = _always  # where it says nothing of a subject, it is not even skipped
+    needs_if_drawn: str | None = None  # likewise where the rule draws, unless the manifest promises the whole section
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,32 @@ class Context:
         """The acceptance rule that the step followed; where it does not say, the run's."""
         return self.step.accept.rule if self.step.accept is not None else self.manifest.sampling.rule
 
+    @property
+    def features_digest(self) -> str | None:
+        """Of the teacher's features that the step's drafter is to be fed: those of what was committed last."""
+        if self.previous is not None:
+            return self.previous.commit.features_digest if self.previous.commit is not None else None
+        return self.turn.prefill.features_digest if self.step.step == 0 else None
+
+
+def committed_path(step: Step) -> list[int] | None:
+    """The accepted slots that the step committed, without the root: in a replay those that were forced."""
+    if step.forced is not None:
+        return step.forced.path
+    return None if step.accept is None else step.accept.path
+
+
+def next_root(step: Step) -> int | None:
+    """The token that the next step begins with: in a replay the one that was forced."""
+    if step.forced is not None:
+        return step.forced.bonus_token
+    return None if step.accept is None else step.accept.bonus_token
+
+
+def tree_is_recorded(step: Step) -> bool:
+    """Whether a replay put the recorded tree in the place of the one that its drafter found."""
+    return step.forced is not None and step.forced.tree
+
 
 def present(value: Value | None) -> Value:
     """``value``, which the invariant's ``needs`` have made sure of."""
@@ -51,6 +79,8 @@ def present(value: Value | None) -> Value:
 
 def first_mismatch(got: list[int], wanted: list[int], unit: str) -> str | None:
     """The first place where two lists differ, in words; ``unit`` names an entry."""
+    if got == wanted:
+        return None
     for index, (g, w) in enumerate(zip(got, wanted, strict=False)):
         if g != w:
             return f"{unit} {index}: got {g}, wanted {w}"

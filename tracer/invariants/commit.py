@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present
+from specscope.tracer.invariants.base import Context, Invariant, committed_path, first_mismatch, present
 
 
 def _length_equation(c: Context) -> str | None:
     commit = present(c.step.commit)
-    accepted = present(c.step.accept).accepted_length
+    forced = c.step.forced
+    accepted = present(c.step.accept).accepted_length if forced is None else len(forced.path)
     wanted = commit.committed_before + 1 + accepted
     if commit.committed_after == wanted:
         return None
@@ -35,7 +36,11 @@ def _strategy(c: Context) -> str | None:
 
 
 def _sources(c: Context) -> str | None:
-    return first_mismatch(present(c.step.commit).source_slots, [0, *present(c.step.accept).path], "source")
+    if c.step.forced is None and c.manifest.replay_of is not None:
+        return "a replay's step does not say which path was forced"
+    if c.step.forced is not None and c.manifest.replay_of is None:
+        return "a path was forced, and the run is no replay"
+    return first_mismatch(present(c.step.commit).source_slots, [0, *present(committed_path(c.step))], "source")
 
 
 def _destinations(c: Context) -> str | None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from specscope.schemas import TreePolicy
 from specscope.tracer.invariants.acceptance import ACCEPTANCE
-from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present
+from specscope.tracer.invariants.base import (
+    Context,
+    Invariant,
+    committed_path,
+    first_mismatch,
+    next_root,
+    present,
+    tree_is_recorded,
+)
+from specscope.tracer.invariants.features import FEATURE_LAYERS, FEATURES_FED
+from specscope.tracer.invariants.replayed import needless_replacement
 
 
 def _scores_finite(c: Context) -> str | None:
@@ -45,30 +56,43 @@ def _source_rows(c: Context) -> str | None:
     rows = present(c.step.draft).inputs.source_rows
     if c.previous is None:
         return first_mismatch(rows, list(range(len(rows))), "pair")
-    path = c.previous.accept.path if c.previous.accept is not None else rows[1:]
-    return first_mismatch(rows, [0, *path], "pair")
+    path = committed_path(c.previous)
+    return first_mismatch(rows, [0, *(rows[1:] if path is None else path)], "pair")
 
 
 def _nodes_proposed(c: Context) -> str | None:
+    if tree_is_recorded(c.step):
+        return needless_replacement(c)
     levels = present(present(c.step.draft).levels)
-    candidates: dict[tuple[int | None, int], int] = {}  # (parent's number or None, token) -> number
-    number = 0
+    proposals: list[tuple[int | None, int]] = []  # (parent's number or None, token), in order of their numbers
     for level in levels:
         rows: list[int | None] = list(level.frontier) or [None]
-        width = len(level.tokens) // len(rows)
-        for at, token in enumerate(level.tokens):
-            candidates.setdefault((rows[min(at // max(width, 1), len(rows) - 1)], token), number + at)
-        number += len(level.tokens)
+        width = max(len(level.tokens) // len(rows), 1)
+        above = [row for row in rows for _ in range(width)]
+        above += [rows[-1]] * (len(level.tokens) - len(above))
+        proposals += zip(above, level.tokens, strict=False)
+    numbered = zip(reversed(proposals), reversed(range(len(proposals))), strict=True)
+    candidates = dict(numbered)  # of equal ones the first stays
     tree = present(c.step.tree)
     numbers: list[int | None] = [None]
     for slot in range(1, len(tree.tokens)):
         parent = tree.parents[slot]
-        above = numbers[parent] if 0 <= parent < slot else None
-        found = candidates.get((above, tree.tokens[slot]))
+        number = numbers[parent] if 0 <= parent < slot else None
+        found = candidates.get((number, tree.tokens[slot]))
         if found is None:
             return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
         numbers.append(found)
     return None
+
+
+def _own_tree(c: Context) -> bool:
+    """Whether the drafter's own tree was run; a recorded one in its place says nothing of this run."""
+    return not tree_is_recorded(c.step)
+
+
+def _own_stop(c: Context) -> bool:
+    """Whether the step was cut by its own stop rules; a replay cuts where the recording was cut."""
+    return c.step.forced is None
 
 
 def _shape(c: Context) -> str | None:
@@ -80,35 +104,43 @@ def _shape(c: Context) -> str | None:
         return f"{nodes} nodes, the budget is {policy.budget}"
     if depth > policy.depth:
         return f"depth {depth}, wanted at most {policy.depth}"
-    wanted = _fixed_shape(policy)
-    if wanted is None:
-        return None
-    got = rank_paths(tree.parents)
-    stray = next((slot for slot, path in enumerate(got) if slot > 0 and path not in wanted), None)
-    if stray is not None:
-        return f"slot {stray}: child ranks {list(got[stray])} are no node of the {policy.kind} tree"
-    missing = sorted(wanted - set(got), key=lambda path: (len(path), path))
     # A lookup drafts as much of the tree as it finds; levels propose all of it.
-    if missing and c.step.draft is not None and c.step.draft.levels is not None:
+    wants_all = c.step.draft is not None and c.step.draft.levels is not None
+    if policy.choices is not None and policy.kind in ("static", "chain"):
+        return _fixed_shape_problem(policy, tree.parents, wants_all)
+    return _chain_problem(policy.depth, tree.parents, wants_all) if policy.kind == "chain" else None
+
+
+def _fixed_shape_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
+    wanted, got = set(map(tuple, policy.choices or ())), set()
+    for slot, path in enumerate(rank_paths(parents)):
+        if slot > 0 and path not in wanted:
+            return f"slot {slot}: child ranks {list(path)} are no node of the {policy.kind} tree"
+        got.add(path)
+    missing = sorted(wanted - got, key=lambda path: (len(path), path))
+    if missing and wants_all:
         return f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
     return None
 
 
-def _fixed_shape(policy: TreePolicy) -> set[tuple[int, ...]] | None:
-    """The child ranks of every node; None where the tree has no fixed shape, or it was not recorded."""
-    if policy.choices is not None and policy.kind in ("static", "chain"):
-        return set(map(tuple, policy.choices))
-    return {(0,) * length for length in range(1, policy.depth + 1)} if policy.kind == "chain" else None
+def _chain_problem(depth: int, parents: list[int], wants_all: bool) -> str | None:
+    """Of a chain whose nodes were not recorded one by one. ``depth`` may be any number that a file holds."""
+    stray = next((slot for slot in range(1, len(parents)) if parents[slot] != slot - 1), None)
+    if stray is not None:
+        return f"slot {stray}: under slot {parents[stray]}, wanted slot {stray - 1}, as in a chain"
+    missing = depth - (len(parents) - 1)
+    return f"{missing} nodes of the chain are missing" if missing > 0 and wants_all else None
 
 
-def rank_paths(parents: list[int]) -> list[tuple[int, ...]]:
+def rank_paths(parents: list[int]) -> Iterator[tuple[int, ...]]:
     """Per slot, the child ranks that lead to it from the root; siblings rank in slot order."""
     paths: list[tuple[int, ...]] = [()]
     children: dict[int, int] = {}
+    yield ()
     for parent in parents[1:]:
         rank = children[parent] = children.get(parent, -1) + 1
         paths.append((*paths[parent], rank))
-    return paths
+        yield paths[-1]
 
 
 def _scores_add_up(c: Context) -> str | None:
@@ -118,7 +150,8 @@ def _scores_add_up(c: Context) -> str | None:
         return f"{len(logprobs)} log-probabilities and {len(scores)} scores for {len(tree.tokens)} slots"
     for slot in range(1, len(scores)):
         wanted = scores[tree.parents[slot]] + logprobs[slot]
-        if not abs(scores[slot] - wanted) <= 1e-4 * max(1.0, abs(wanted)):
+        off = abs(scores[slot] - wanted)
+        if not off <= 1e-4 and not off <= 1e-4 * abs(wanted):
             return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"
     return None
 
@@ -129,22 +162,32 @@ def _verify_sizes(c: Context) -> str | None:
         values = getattr(verify, name)
         if values is not None and len(values) != slots:
             return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
-    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens, verify.top_logits, strict=True)):
+    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=True)):
         if len(tokens) != 2 or len(logits) != 2:
             return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits, wanted two"
-    return None if verify.dispatch else "no attention call was recorded"
+    return None if verify.dispatch != {} else "no attention call was recorded"
 
 
 def _logits_finite(c: Context) -> str | None:
-    slots = present(c.step.verify).nonfinite_slots
-    return f"slots {slots[:8]} have logits that are not finite" if slots else None
+    verify = present(c.step.verify)
+    slots = present(verify.nonfinite_slots)
+    if slots:
+        return f"slots {slots[:8]} have logits that are not finite"
+    best = [logits[0] for logits in verify.top_logits or () if logits]
+    for name, values in (("best logit", best), ("logsumexp", verify.logsumexp), ("entropy", verify.entropy)):
+        odd = [slot for slot, value in enumerate(values or ()) if not math.isfinite(value)]
+        if odd:
+            return f"slot {odd[0]}: {name} {(values or ())[odd[0]]}, although its logits are said to be finite"
+    return None
 
 
 def _argmax_is_top(c: Context) -> str | None:
     verify = present(c.step.verify)
     for slot, (choice, tokens, logits) in enumerate(
-        zip(verify.argmax, verify.top_tokens, verify.top_logits, strict=False)
+        zip(verify.argmax, present(verify.top_tokens), present(verify.top_logits), strict=False)
     ):
+        if len(logits) == 2 and logits[0] >= logits[1] and tokens and tokens[0] == choice:
+            continue  # as nearly always
         best = max(logits)
         if logits[0] != best or choice not in [t for t, v in zip(tokens, logits, strict=False) if v == best]:
             return f"slot {slot}: argmax {choice}, but the best two are tokens {tokens} with logits {logits}"
@@ -158,7 +201,7 @@ def _input_digest(c: Context) -> str | None:
 
 def _dispatch(c: Context) -> str | None:
     eager_asked = c.manifest.attention == "eager"
-    for name, calls in present(c.step.verify).dispatch.items():
+    for name, calls in present(present(c.step.verify).dispatch).items():
         if (name == "eager") != eager_asked:
             return f"{calls} calls of {name}, asked for was {c.manifest.attention}"
     return None
@@ -176,16 +219,17 @@ def _root_is_pending(c: Context) -> str | None:
     root = present(c.step.tree).tokens[0]
     if c.previous is None:
         wanted = c.turn.prefill.pending_token
-    elif c.previous.accept is not None:
-        wanted = c.previous.accept.bonus_token
     else:
-        return None
+        last = next_root(c.previous)
+        if last is None:
+            return None
+        wanted = last
     return None if root == wanted else f"the root is {root}, the last bonus token {wanted}"
 
 
 def _emitted(c: Context) -> str | None:
-    tree, accept = present(c.step.tree), present(c.step.accept)
-    wanted = [tree.tokens[s] for s in accept.path if 0 <= s < len(tree.tokens)] + [accept.bonus_token]
+    tree, path, bonus = present(c.step.tree), present(committed_path(c.step)), present(next_root(c.step))
+    wanted = [tree.tokens[s] for s in path if 0 <= s < len(tree.tokens)] + [bonus]
     return first_mismatch(present(c.step.stop).emitted, wanted, "token")
 
 
@@ -195,7 +239,7 @@ def _cut(c: Context) -> str | None:
         return f"a step behind the one that ended the turn ({c.previous.stop.reason})"
     if not 1 <= stop.kept <= len(stop.emitted):
         return f"kept {stop.kept} of {len(stop.emitted)} tokens"
-    eos = set(c.manifest.stop_rules.eos_token_ids)
+    eos = set(c.manifest.stop_rules.eos_token_ids if c.manifest.stop_rules is not None else ())
     at = next((i for i, t in enumerate(stop.emitted[: stop.kept]) if t in eos), None)
     if at is not None and (stop.kept != at + 1 or stop.reason != "eos"):
         return f"token {at} of the block ends the text, but {stop.kept} were kept (reason {stop.reason})"
@@ -213,18 +257,20 @@ DECISIONS: tuple[Invariant[Context], ...] = (
     Invariant(
         "draft.source-rows", "the pairs' features come from the root and the accepted path", _source_rows, ("draft",)
     ),
+    *FEATURES_FED,
     Invariant(
         "tree.nodes-were-proposed",
-        "every node is a candidate under its parent",
+        "every node is a candidate under its parent; a replay puts in only trees that are not its own candidates'",
         _nodes_proposed,
         ("draft.levels", "tree"),
     ),
-    Invariant("tree.shape-is-policy", "the tree has the shape that its policy allows", _shape, ("tree",)),
+    Invariant("tree.shape-is-policy", "the tree has the shape that its policy allows", _shape, ("tree",), _own_tree),
     Invariant(
         "tree.scores-add-up",
         "a score is the parent's and the node's log-probability",
         _scores_add_up,
         ("tree.scores", "tree.logprobs"),
+        _own_tree,
     ),
     Invariant("tensors.prefix-visible", "every row sees the whole committed prefix", _prefix_visible, ("tensors",)),
     Invariant(
@@ -233,17 +279,25 @@ DECISIONS: tuple[Invariant[Context], ...] = (
         _verify_sizes,
         ("tensors", "verify"),
     ),
-    Invariant("verify.logits-finite", "every logit is finite before any clean-up", _logits_finite, ("verify",)),
-    Invariant("verify.argmax-is-top", "the argmax has the best logit", _argmax_is_top, ("verify",)),
+    Invariant(
+        "verify.logits-finite", "every logit is finite before any clean-up", _logits_finite, ("verify.nonfinite_slots",)
+    ),
+    Invariant(
+        "verify.argmax-is-top",
+        "the argmax has the best logit",
+        _argmax_is_top,
+        ("verify.top_tokens", "verify.top_logits"),
+    ),
     Invariant(
         "verify.input-digest",
         "the forward was given what tensorize made",
         _input_digest,
         ("tensors.input_digest", "verify.input_digest"),
     ),
-    Invariant("verify.dispatch", "the attention that ran is the one asked for", _dispatch, ("verify",)),
+    Invariant("verify.dispatch", "the attention that ran is the one asked for", _dispatch, ("verify.dispatch",)),
+    *FEATURE_LAYERS,
     *ACCEPTANCE,
     Invariant("sequence.root-is-last-bonus", "a step's root is the last bonus token", _root_is_pending, ("tree",)),
     Invariant("stop.emitted", "the step emits its path's tokens and the bonus", _emitted, ("tree", "accept", "stop")),
-    Invariant("stop.cut", "a block is cut right behind its stop token", _cut, ("stop",)),
+    Invariant("stop.cut", "a block is cut right behind its stop token", _cut, ("stop",), _own_stop),
 )

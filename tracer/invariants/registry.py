@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
+from specscope.schemas import Manifest, Record, Section, Step, TreeSection
 from specscope.tracer.invariants.base import Context, Invariant
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
@@ -12,10 +14,12 @@ from specscope.tracer.invariants.turns import TURNS
 
 
 def arrays_of(context: Context) -> TreeArrays | None:
-    """The step's tree and tensors for the structural invariants; None where the writer left them out."""
+    """The step's tree and tensors for the structural invariants; None where the writer left the tree out."""
     tree, tensors = context.step.tree, context.step.tensors
-    if tree is None or tensors is None:
+    if tree is None:
         return None
+    if tensors is None:
+        return _tree_alone(tree, context.manifest.teacher.vocab_size)
     return TreeArrays(
         tokens=tree.tokens,
         parents=tree.parents,
@@ -32,15 +36,71 @@ def arrays_of(context: Context) -> TreeArrays | None:
     )
 
 
+def _tree_alone(tree: TreeSection, vocab_size: int) -> TreeArrays:
+    slots = len(tree.tokens)
+    return TreeArrays(tree.tokens, tree.parents, tree.depths, [], [], [], [], {}, 0, slots, slots, vocab_size, False)
+
+
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
-    """The first of ``needs`` that neither the step nor, where it begins with ``manifest.``, the manifest has."""
+    """The first of ``needs`` that the step does not have; or the context, of what is the manifest's or its own."""
     for need in needs:
-        value: Any = context if need.startswith("manifest.") else context.step
-        for name in need.split("."):
-            value = getattr(value, name, None)
-        if value is None:
+        of_context = need.split(".")[0] in ("manifest", "features_digest")
+        if missing_field(context if of_context else context.step, (need,)):
             return need
     return None
+
+
+@cache
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(name.split("."))
+
+
+def missing_field(record: Any, names: tuple[str, ...]) -> str | None:
+    """The first of ``names``, dotted, that ``record`` does not have."""
+    for name in names:
+        value = record
+        for part in _parts(name):
+            value = getattr(value, part, None)
+        if value is None:
+            return name
+    return None
+
+
+def missing_draw(context: Context, invariant: Invariant[Context]) -> str | None:
+    """The first field of a draw that is absent, where the writer never said that it supplies the whole section."""
+    if context.rule == "greedy" or invariant.needs_if_drawn is None:
+        return None
+    section = invariant.needs_if_drawn.partition(".")[0]
+    promised = section in context.manifest.capabilities
+    return None if promised else missing_need(context, (invariant.needs_if_drawn,))
+
+
+def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
+    """Why the oracle did not judge a step by ``invariant``, in words."""
+    missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
+    return f"not recorded: {missing}" if missing is not None else "the step's lists do not fit together"
+
+
+def absent_promises(manifest: Manifest, step: Step) -> list[str]:
+    """The capabilities that the format knows and the step does not have, in order."""
+    absent = []
+    for name in sorted({name for name in manifest.capabilities if _is_known(name)}):
+        section, _, field = name.partition(".")
+        value = getattr(step, section)
+        if value is None or (field and getattr(value, field) is None):
+            absent.append(name)
+    return absent
+
+
+@cache
+def _is_known(capability: str) -> bool:
+    """Whether it names a section of a step, or a field of one; others are of a newer version."""
+    section, dot, field = capability.partition(".")
+    known = Step.model_fields.get(section)
+    if known is None or section in Record.model_fields:
+        return False
+    models = [kind for kind in get_args(known.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+    return bool(models) and (not dot or field in models[0].model_fields)
 
 
 ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *DECISIONS, *COMMIT, *TURNS)

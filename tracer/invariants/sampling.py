@@ -41,7 +41,7 @@ def walk_problem(c: Context) -> str | None:
     accept = present(c.step.accept)
     at: int | None = 0
     path: list[int] = []
-    for visit in accept.visited:
+    for visit in present(accept.visited):
         if visit.slot != at:
             return f"the walk stands at slot {visit.slot}, wanted {'its end' if at is None else at}"
         at = chosen_child(accept.rule, visit.trials or [])
@@ -62,7 +62,7 @@ def _slot(slot: int | None) -> str:
 
 def _trials(c: Context) -> str | None:
     parents, accept = present(c.step.tree).parents, present(c.step.accept)
-    for visit in accept.visited:
+    for visit in present(accept.visited):
         children = [slot for slot in range(1, len(parents)) if parents[slot] == visit.slot]
         if visit.trials is None and children:
             return f"slot {visit.slot}: it has children, and no trials were recorded"
@@ -110,7 +110,7 @@ def _decision(rule: str, trial: Trial) -> str | None:
 
 def _thresholds(c: Context) -> str | None:
     tokens, accept = present(c.step.tree).tokens, present(c.step.accept)
-    for visit in accept.visited:
+    for visit in present(accept.visited):
         trials = visit.trials or []
         odd = next(filter(None, map(_odd_number, trials)), None)
         if odd is not None:
@@ -207,7 +207,7 @@ def _is_plain(c: Context) -> bool:
 def teacher_bounds(c: Context, slot: int, token: int) -> Bounds:
     """Where the teacher's probability of ``token`` at ``slot`` lies, given its two best logits and the logsumexp."""
     verify = present(c.step.verify)
-    if verify.logsumexp is None:
+    if verify.logsumexp is None or verify.top_logits is None or verify.top_tokens is None:
         return ANYWHERE
     logits, ranked, total = verify.top_logits[slot], verify.top_tokens[slot], verify.logsumexp[slot]
     if _is_plain(c):
@@ -222,7 +222,7 @@ def teacher_bounds(c: Context, slot: int, token: int) -> Bounds:
 
 def _target_probs(c: Context) -> str | None:
     tokens = present(c.step.tree).tokens
-    for visit in present(c.step.accept).visited:
+    for visit in present(present(c.step.accept).visited):
         for trial in visit.trials or []:
             wanted = teacher_bounds(c, visit.slot, tokens[trial.slot])
             if not wanted.low - TOLERANCE <= trial.target_prob <= wanted.high + TOLERANCE:
@@ -238,7 +238,7 @@ def _ratio_problem(c: Context, visit: Visit, tokens: list[int]) -> str | None:
     """Two tokens' probabilities stand to each other as their logits tell at the temperature, whatever was cut off."""
     verify, temperature = present(c.step.verify), c.manifest.sampling.temperature or 1.0
     probs = {tokens[trial.slot]: trial.target_prob for trial in visit.trials or []}
-    logits, (best, second) = verify.top_logits[visit.slot], verify.top_tokens[visit.slot]
+    logits, (best, second) = present(verify.top_logits)[visit.slot], present(verify.top_tokens)[visit.slot]
     if best not in probs or not probs.get(second):  # not drafted both, or the second was cut off
         return None
     wanted = probs[best] * math.exp(-min(700.0, (logits[0] - logits[1]) / temperature))
@@ -272,7 +272,7 @@ def bonus_problem(c: Context) -> str | None:
     problem = draw_problem(accept.bonus_draw)
     if problem is not None:
         return problem
-    trials = next((visit.trials or [] for visit in accept.visited if visit.slot == accept.bonus_slot), [])
+    trials = next((visit.trials or [] for visit in accept.visited or [] if visit.slot == accept.bonus_slot), [])
     if accept.rule == "sampling" and c.step.tree is not None:
         tokens = c.step.tree.tokens
         # A threshold of 0 may also mean that the child was not tried at all, and left its token behind.
@@ -286,6 +286,8 @@ def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | No
     """The share beside the teacher's probability, less what the rejected children took."""
     accept = present(c.step.accept)
     taken = 0.0
+    if accept.rule == "sampling" and accept.visited is None:
+        return None  # what was taken is not recorded
     if accept.rule == "sampling" and trials:
         if not is_point_mass(c, trials):
             return None  # what draws leave is not recorded
@@ -301,6 +303,19 @@ def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | No
     return f"{share}, the logits at slot {accept.bonus_slot} and the rejected children leave {wanted}"
 
 
+def _coins_distinct(c: Context) -> str | None:
+    """Two coins of 53 random bits are never equal, but for one step in 10^13 or so."""
+    accept = present(c.step.accept)
+    seen = {accept.bonus_draw.coin: "the bonus token"} if accept.bonus_draw is not None else {}
+    for trial in (trial for visit in present(accept.visited) for trial in visit.trials or []):
+        if trial.coin is None:
+            continue
+        if trial.coin in seen:
+            return f"slot {trial.slot} was tried with coin {trial.coin:.9g}, as was {seen[trial.coin]}"
+        seen[trial.coin] = f"slot {trial.slot}"
+    return None
+
+
 TRIALS: tuple[Invariant[Context], ...] = (
     Invariant(
         "accept.trials",
@@ -308,6 +323,15 @@ TRIALS: tuple[Invariant[Context], ...] = (
         _trials,
         ("tree", "accept"),
         draws_tokens,
+        needs_if_drawn="accept.visited",
+    ),
+    Invariant(
+        "accept.coins-distinct",
+        "every trial of a step has a coin of its own, and the bonus token another",
+        _coins_distinct,
+        ("accept",),
+        draws_tokens,
+        needs_if_drawn="accept.visited",
     ),
     Invariant(
         "accept.thresholds",
@@ -315,12 +339,14 @@ TRIALS: tuple[Invariant[Context], ...] = (
         _thresholds,
         ("tree", "accept"),
         draws_tokens,
+        needs_if_drawn="accept.visited",
     ),
     Invariant(
         "accept.target-probs",
         "the probabilities weighed are the teacher's at the parent",
         _target_probs,
-        ("tree", "verify.logsumexp", "accept"),
+        ("tree", "verify.logsumexp", "verify.top_tokens", "verify.top_logits", "accept"),
         draws_tokens,
+        needs_if_drawn="accept.visited",
     ),
 )

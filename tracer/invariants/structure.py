@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from specscope.tracer.invariants.base import Invariant, first_mismatch
 
@@ -10,7 +12,7 @@ from specscope.tracer.invariants.base import Invariant, first_mismatch
 @dataclass(frozen=True)
 class TreeArrays:
     """A tree and the tensors made of it. Lists of the tree have ``num_slots`` entries, of the tensors
-    ``padded_slots``."""
+    ``padded_slots``; without tensors theirs are empty."""
 
     tokens: list[int]
     parents: list[int]
@@ -24,6 +26,15 @@ class TreeArrays:
     num_slots: int
     padded_slots: int
     vocab_size: int
+    has_tensors: bool = True
+
+    @cached_property
+    def grows_from_root(self) -> bool:
+        """Whether every slot stands behind its parent and one deeper, up to the root: then no rule on either fails."""
+        nodes = list(zip(self.parents, self.depths, strict=True))
+        if nodes[0] != (0, 0):
+            return False
+        return all(0 <= p < s and d == self.depths[p] + 1 for s, (p, d) in enumerate(nodes[1:], start=1))
 
     def parent(self, slot: int) -> int | None:
         """The parent, where it is a slot."""
@@ -35,6 +46,8 @@ def _sizes(t: TreeArrays) -> str | None:
     for name in ("tokens", "parents", "depths"):
         if len(getattr(t, name)) != t.num_slots:
             return f"{name}: got {len(getattr(t, name))} entries, wanted {t.num_slots}, the slots"
+    if not t.has_tensors:
+        return None if t.num_slots >= 1 else "no slot, not even a root"
     for name in ("fed_tokens", "positions", "mask_rows", "prefix_visible"):
         if len(getattr(t, name)) != t.padded_slots:
             return f"{name}: got {len(getattr(t, name))} entries, wanted {t.padded_slots}, the padded slots"
@@ -71,6 +84,8 @@ def _parents(t: TreeArrays) -> str | None:
 def _depths(t: TreeArrays) -> str | None:
     if t.depths[0] != 0:
         return f"the root's depth is {t.depths[0]}, wanted 0"
+    if t.grows_from_root:
+        return None
     for s in range(1, t.num_slots):
         parent = t.parent(s)
         if parent is not None and t.depths[s] != t.depths[parent] + 1:
@@ -89,6 +104,8 @@ def _siblings(t: TreeArrays) -> str | None:
 
 
 def _reaches_root(t: TreeArrays) -> str | None:
+    if t.grows_from_root:
+        return None
     for s in range(1, t.num_slots):
         at: int | None = s
         for _ in range(min(max(t.depths[s], 0), t.num_slots)):
@@ -100,23 +117,26 @@ def _reaches_root(t: TreeArrays) -> str | None:
 
 def expected_rows(parents: list[int], num_slots: int, padded_slots: int) -> list[int]:
     """The mask rows that ``parents`` imply: ancestors and self; padding rows themselves alone."""
-    rows = [1]
-    for slot in range(1, num_slots):
+    return [*_tree_rows(parents, num_slots), *(1 << slot for slot in range(num_slots, padded_slots))]
+
+
+def _tree_rows(parents: list[int], num_slots: int) -> Iterator[int]:
+    """The rows of the tree one by one: those of a huge one are as large as its square."""
+    rows: list[int] = []
+    for slot in range(num_slots):
         parent = parents[slot]
         rows.append((rows[parent] if 0 <= parent < slot else 0) | 1 << slot)
-    return rows + [1 << slot for slot in range(num_slots, padded_slots)]
+        yield rows[-1]
 
 
 def columns(row: int) -> list[int]:
     """The set bits of a mask row."""
-    return [c for c in range(row.bit_length()) if row >> c & 1]
+    return [c for c, bit in enumerate(reversed(f"{row:b}")) if bit == "1"]
 
 
 def _mask(t: TreeArrays) -> str | None:
-    for row, (got, wanted) in enumerate(
-        zip(t.mask_rows, expected_rows(t.parents, t.num_slots, t.padded_slots), strict=False)
-    ):
-        if row < t.num_slots and got != wanted:
+    for row, (got, wanted) in enumerate(zip(t.mask_rows, _tree_rows(t.parents, t.num_slots), strict=False)):
+        if got != wanted:
             extra, missing = columns(got & ~wanted), columns(wanted & ~got)
             return f"row {row} sees {extra} that are no ancestors, and misses {missing}"
     return None
@@ -156,6 +176,8 @@ def _positions(t: TreeArrays) -> str | None:
 
 def _indices(t: TreeArrays) -> str | None:
     for name, values in t.index_tensors.items():
+        if values and min(values) >= 0 and max(values) < t.padded_slots:
+            continue
         for at, value in enumerate(values):
             if not 0 <= value < t.padded_slots:
                 return f"{name}[{at}] = {value}, wanted 0..{t.padded_slots - 1}"
@@ -166,7 +188,8 @@ def _fed_tokens(t: TreeArrays) -> str | None:
     return first_mismatch(t.fed_tokens[: t.num_slots], t.tokens, "slot")
 
 
-_TREE = ("tree", "tensors")
+_TREE = ("tree",)
+_TENSORS = ("tree", "tensors")
 
 #: The other rules take this one for granted.
 SIZES: Invariant[TreeArrays] = Invariant(
@@ -179,10 +202,10 @@ STRUCTURE: tuple[Invariant[TreeArrays], ...] = (
     Invariant("tree.depth-follows-parent", "depth is the parent's plus one", _depths, _TREE),
     Invariant("tree.siblings-distinct", "no two children of a node have the same token", _siblings, _TREE),
     Invariant("tree.reaches-root", "parent after parent, depth times, is the root", _reaches_root, _TREE),
-    Invariant("tensors.mask-is-ancestors", "a row sees its ancestors and itself, nothing else", _mask, _TREE),
-    Invariant("tensors.mask-row-sum", "a row sees depth + 1 columns", _row_sums, _TREE),
-    Invariant("tensors.padding-isolated", "padding sees itself alone, and nobody sees it", _padding, _TREE),
-    Invariant("tensors.position-is-length-plus-depth", "position = committed length + depth", _positions, _TREE),
-    Invariant("tensors.index-in-range", "no index is negative or past the slots", _indices, _TREE),
-    Invariant("tensors.tokens-are-the-trees", "the ids fed are the tree's", _fed_tokens, _TREE),
+    Invariant("tensors.mask-is-ancestors", "a row sees its ancestors and itself, nothing else", _mask, _TENSORS),
+    Invariant("tensors.mask-row-sum", "a row sees depth + 1 columns", _row_sums, _TENSORS),
+    Invariant("tensors.padding-isolated", "padding sees itself alone, and nobody sees it", _padding, _TENSORS),
+    Invariant("tensors.position-is-length-plus-depth", "position = committed length + depth", _positions, _TENSORS),
+    Invariant("tensors.index-in-range", "no index is negative or past the slots", _indices, _TENSORS),
+    Invariant("tensors.tokens-are-the-trees", "the ids fed are the tree's", _fed_tokens, _TENSORS),
 )

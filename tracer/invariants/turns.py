@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from specscope.schemas import Sampling, Step, TurnEnd, TurnStart
-from specscope.tracer.invariants.base import Invariant, first_mismatch, present
+from specscope.schemas import Sampling, Step, StopRules, TurnEnd, TurnStart
+from specscope.tracer.invariants.base import Invariant, committed_path, first_mismatch, present
 from specscope.tracer.invariants.sampling import draw_problem
 
 
@@ -16,6 +16,9 @@ class TurnTally:
 
     start: TurnStart
     sampling: Sampling  # the run's
+    forced: bool = False  # a replay's: its pending token is the recorded one
+    stop_rules: StopRules | None = None  # the run's
+    max_positions: int | None = None  # the teacher's
     output_ids: list[int] = field(default_factory=list)
     num_steps: int = 0
     num_drafted: int = 0
@@ -36,13 +39,14 @@ class TurnTally:
             self.num_fallbacks = None
         elif self.num_fallbacks is not None:
             self.num_fallbacks += step.commit.fallback is not None
-        if step.stop is None or step.accept is None or step.tree is None:
+        path = committed_path(step)
+        if step.stop is None or path is None or step.tree is None:
             self.complete = False
             return
         self.output_ids += step.stop.emitted[: step.stop.kept]
         self.last_reason = step.stop.reason
         self.num_drafted += len(step.tree.tokens) - 1
-        length = len(step.accept.path)
+        length = len(path)
         self.num_accepted += length
         self.accepted_by_depth += [0] * (length - len(self.accepted_by_depth))
         for depth in range(length):
@@ -51,6 +55,26 @@ class TurnTally:
 
 def _output(t: TurnTally) -> str | None:
     return first_mismatch(present(t.end).output_ids, t.output_ids, "output token")
+
+
+def _has_rules(t: TurnTally) -> bool:
+    """Whether the run's own rules ended the turn; a replay's ends where the recording did."""
+    return t.stop_rules is not None and not t.forced
+
+
+def _stops_where_it_must(t: TurnTally) -> str | None:
+    end, rules = present(t.end), present(t.stop_rules)
+    most, length = rules.max_new_tokens, len(end.output_ids)
+    if t.max_positions is not None:
+        most = min(most, t.max_positions - len(t.start.prompt_ids))
+    if length > most:
+        return f"{length} tokens, wanted {most} at most"
+    if end.reason == "length" and length < most:
+        return f"the turn ended by its length at {length} tokens, wanted {most}"
+    ends = next((at for at, token in enumerate(end.output_ids) if token in rules.eos_token_ids), None)
+    if ends is not None and (ends + 1 < length or end.reason != "eos"):
+        return f"token {ends} of {length} ends the text, but the turn ended by {end.reason}"
+    return "the turn ended by eos, which no token is" if end.reason == "eos" and ends is None else None
 
 
 def _metrics(t: TurnTally) -> str | None:
@@ -68,12 +92,11 @@ def _metrics(t: TurnTally) -> str | None:
 
 def _prefill(t: TurnTally) -> str | None:
     start, prefill = t.start, t.start.prefill
-    best, others = prefill.top_logits[0], prefill.top_logits[1:]
-    banned = -math.inf if t.sampling.processors else math.nan  # what a logits processor makes of a token, and nan none
-    if not math.isfinite(best) or not all(math.isfinite(other) or other == banned for other in others):
+    if prefill.top_logits is not None and not _finite(prefill.top_logits, t.sampling):
         return f"the logits {prefill.top_logits} are not finite"
-    if t.sampling.rule == "greedy" and prefill.pending_token not in prefill.top_tokens[:2]:
-        return f"the pending token {prefill.pending_token} is not among the best, {prefill.top_tokens}"
+    best = prefill.top_tokens
+    if t.sampling.rule == "greedy" and not t.forced and best is not None and prefill.pending_token not in best[:2]:
+        return f"the pending token {prefill.pending_token} is not among the best, {best}"
     problem = draw_problem(prefill.draw) if prefill.draw is not None else None
     if problem is not None:
         return f"the pending token's draw: {problem}"
@@ -82,8 +105,27 @@ def _prefill(t: TurnTally) -> str | None:
     return None
 
 
+def _finite(logits: list[float], sampling: Sampling) -> bool:
+    """Whether the best logit is a number, and the others too or banned: what a processor makes of a token."""
+    banned = -math.inf if sampling.processors else math.nan
+    return math.isfinite(logits[0]) and all(math.isfinite(other) or other == banned for other in logits[1:])
+
+
+#: Their needs are those of a pass, in turn_start: what was recorded is judged without them too.
 TURNS: tuple[Invariant[TurnTally], ...] = (
     Invariant("turn.output-is-sum", "the output is the pending token and what each step kept", _output),
-    Invariant("turn.prefill", "the prompt was taken in, and the pending token is the teacher's", _prefill),
+    Invariant(
+        "turn.prefill",
+        "the prompt was taken in, and the pending token is the teacher's",
+        _prefill,
+        ("prefill.top_tokens", "prefill.top_logits"),
+    ),
+    Invariant(
+        "turn.end",
+        "the turn ends at its stop token or its length, not before and not behind",
+        _stops_where_it_must,
+        (),
+        _has_rules,
+    ),
     Invariant("turn.metrics", "the turn's counts are those of its steps", _metrics),
 )
