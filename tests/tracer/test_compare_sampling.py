@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from support.toy_run import Toy, toy_lines
-from support.traces import FUSED, Lines, first_step, load, store
+from support.traces import FUSED, Lines, first_step, flat_floors, load, store
 
 from specscope.schemas import Step as StepRecord
 from specscope.schemas.verdict import Difference, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.steps import StepPair
-from specscope.tracer.compare.tolerance import FloatJudge
 
 Step = dict[str, Any]
 SAMPLING = Toy("sampling")
@@ -32,7 +32,7 @@ def diff(tmp_path: Path, a: Lines, b: Lines, options: DiffOptions | None = None)
 def compared(a: Step, b: Step) -> list[Difference]:
     """The differences of two first steps, whatever the oracle thinks of them."""
     nodes = [StepNodes(StepRecord.model_validate_json(json.dumps(step))) for step in (a, b)]
-    return compare_steps(StepPair(nodes[0], nodes[1], None, None, FloatJudge(1e-3), True))
+    return compare_steps(StepPair(nodes[0], nodes[1], None, None, FloatJudge(flat_floors(1e-3)), True))
 
 
 def trials(step: Step) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def trials(step: Step) -> list[dict[str, Any]]:
 )
 def test_another_kernels_rounding_is_drift(tmp_path: Path, toy: Toy) -> None:
     verdict = diff(tmp_path, toy_lines(toy), toy_lines(replace(toy, jitter=1e-6)))
-    assert (verdict.verdict, verdict.roots, verdict.tokens_equal) == ("equal", [], True)
+    assert (verdict.verdict, verdict.roots, verdict.impact.tokens_equal) == ("equal", [], True)
     if toy.rule != "greedy":
         assert {d.field for d in verdict.drift} >= {"accept.target_prob", "accept.bonus_draw", "prefill.draw"}
 

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from specscope.schemas import AcceptSection, BonusDraw, Trial, Visit
 from specscope.schemas.verdict import Difference, DifferenceKind
+from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.steps import StepPair, difference, path_tokens
-from specscope.tracer.compare.tolerance import FloatJudge
 
 
 def compare_accept(pair: StepPair) -> Iterator[Difference]:
@@ -53,20 +53,24 @@ def _choices_equal(pair: StepPair) -> bool:
 
 def _met_equal(pair: StepPair, a: AcceptSection, b: AcceptSection) -> bool:
     """Whether walks by trials met the same distributions and the same children."""
-    keys = [pair.a.key_of(visit.slot) for visit in a.visited]
-    if keys != [pair.b.key_of(visit.slot) for visit in b.visited]:
+    keys = [pair.a.key_of(visit.slot) for visit in a.visited or []]
+    if not keys or keys != [pair.b.key_of(visit.slot) for visit in b.visited or []]:
         return False
     return all(_node_equal(pair, key) for key in keys)
 
 
 def _node_equal(pair: StepPair, key: PathKey | None) -> bool:
-    """Whether the teacher said the same at a node, within the tolerance, and it has the same children in order."""
+    """Whether the teacher said the same at a node, within the noise floor, and it has the same children in order."""
     a, b = pair.a.step.verify, pair.b.step.verify
     if key is None or a is None or b is None or key not in pair.a.slots or key not in pair.b.slots:
         return False
     sa, sb = pair.a.slots[key], pair.b.slots[key]
-    logits_a, logits_b = a.top_logits[sa], b.top_logits[sb]
-    if len(logits_a) != len(logits_b) or not all(map(pair.judge.near, logits_a, logits_b)):
+    logits_a, logits_b = a.best_logits(sa), b.best_logits(sb)
+    if not logits_a or not logits_b:
+        return a.argmax[sa] == b.argmax[sb] and _children(pair.a, key) == _children(pair.b, key)
+    if len(logits_a) != len(logits_b) or not all(
+        pair.judge.near("logits", x, y) for x, y in zip(logits_a, logits_b, strict=True)
+    ):
         return False
     return _children(pair.a, key) == _children(pair.b, key)
 
@@ -83,7 +87,7 @@ def _coins_comparable(pair: StepPair) -> bool:
 
 def _walks(pair: StepPair, a: AcceptSection, b: AcceptSection) -> Iterator[Difference]:
     """The first node where the two walks part, and drift on the way."""
-    for visit_a, visit_b in zip(a.visited, b.visited, strict=False):
+    for visit_a, visit_b in zip(a.visited or [], b.visited or [], strict=False):
         key = pair.a.key_of(visit_a.slot)
         if key != pair.b.key_of(visit_b.slot):
             return
@@ -197,9 +201,11 @@ def compare_draws(
     if a.coin != b.coin:
         return DrawDifference("coin", a.coin, b.coin, "structural")
     if tokens[0] != tokens[1]:
-        upwards = tokens[0] < tokens[1]  # shares lie in order of token ids
-        ends = (a.high, b.low) if upwards else (a.low, b.high)
-        tie = all(judge.near_probability(a.coin, end) for end in ends)
+        # Shares lie in order of token ids; a redaction replaces the ids, and leaves the shares where they are.
+        orders = tokens[0] < tokens[1], a.low + a.high < b.low + b.high
+        faced = [(a.high, b.low) if upwards else (a.low, b.high) for upwards in orders]
+        tie = any(all(judge.near_probability(a.coin, end) for end in ends) for ends in faced)
+        ends = faced[0]
         margins = [abs(a.coin - end) for end in ends]
         return DrawDifference("token", *tokens, "near-tie" if tie else "real", *margins)
     for field in ("low", "high"):

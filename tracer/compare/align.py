@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from specscope.schemas import Step, TurnStart
 from specscope.tracer.index import TurnEntry
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.reader import StepLine, TraceReader
+from specscope.tracer.skim import equal_but_for_timing, skim_step
 
 
 class TurnPair(NamedTuple):
@@ -41,35 +43,59 @@ def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
     return TurnAlignment(pairs, only_a, [f"{t.prompt_id} turn {t.prompt_turn + 1}" for t in others.values()])
 
 
-class Aligned(NamedTuple):
-    """Two steps that begin at the same position, and whether the tokens before them are equal."""
+@dataclass(frozen=True)
+class Aligned:
+    """Two steps that begin at the same position, and whether the tokens before them are equal. Their records are
+    decoded where they are asked for."""
 
-    a: Step
-    b: Step
-    previous_a: Step | None
-    previous_b: Step | None
+    line_a: StepLine
+    line_b: StepLine
+    before_a: StepLine | None
+    before_b: StepLine | None
     position: int
     same_context: bool
     regrouped: int  # steps that were passed over since the last pair, because they had no partner
+    equal: bool  # certain that the two, and the pair before, differ in numbers and timing alone; False says nothing
+
+    @property
+    def a(self) -> Step:
+        """The baseline's step."""
+        return self.line_a.record
+
+    @property
+    def b(self) -> Step:
+        """The candidate's step."""
+        return self.line_b.record
+
+    @property
+    def previous_a(self) -> Step | None:
+        """The step before it in its turn."""
+        return None if self.before_a is None else self.before_a.record
+
+    @property
+    def previous_b(self) -> Step | None:
+        """The step before it in its turn."""
+        return None if self.before_b is None else self.before_b.record
 
 
 class _Side:
     """One run's steps of a turn with the tokens emitted so far."""
 
-    def __init__(self, start: TurnStart, steps: Iterator[Step]) -> None:
+    def __init__(self, start: TurnStart, steps: Iterator[StepLine]) -> None:
         self._steps = steps
         self.base = len(start.prompt_ids)
         self.output = [start.prefill.pending_token]
-        self.previous: Step | None = None
-        self.current: Step | None = None
+        self.previous: StepLine | None = None
+        self.current: StepLine | None = None
         self._emissions_known = True
         self.advance()
 
     def advance(self) -> None:
         if self.current is not None:
             self.previous = self.current
-            if self.current.stop is not None:
-                self.output += self.current.stop.emitted[: self.current.stop.kept]
+            emitted = _emitted(self.current)
+            if emitted is not None:
+                self.output += emitted
             else:
                 self._emissions_known = False
         self.current = next(self._steps, None)
@@ -78,39 +104,57 @@ class _Side:
     def position(self) -> int | None:
         """Committed length before the current step: what was emitted so far, less the pending token. Where an earlier
         step did not record what it emitted, what this one says; None where it does not either."""
-        step = self.current
-        if step is None:
+        if self.current is None:
             return None
         if self._emissions_known:
             return self.base + len(self.output) - 1
+        step = self.current.record
         if step.commit is not None:
             return step.commit.committed_before
         return step.tensors.committed_length if step.tensors is not None else None
 
 
+def _emitted(step: StepLine) -> list[int] | None:
+    """The tokens that a step kept, by a skim of its line where that is certain; None where they were not recorded."""
+    skimmed = skim_step(step.line)
+    if skimmed is not None and skimmed.emitted is not None:
+        return skimmed.emitted[: skimmed.kept]
+    stop = step.record.stop
+    return None if stop is None else stop.emitted[: stop.kept]
+
+
 def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Aligned]:
     """Pairs of steps in order. A run that accepted more in one step waits until the other has caught up."""
-    side_a = _Side(a.turn_start(pair.a), a.steps(pair.a))
-    side_b = _Side(b.turn_start(pair.b), b.steps(pair.b))
+    side_a = _Side(a.turn_start(pair.a), a.step_lines(pair.a))
+    side_b = _Side(b.turn_start(pair.b), b.step_lines(pair.b))
     regrouped = 0
     common = 0  # leading output tokens that are equal
+    lines_equal = True  # of the pair before
     while side_a.current is not None and side_b.current is not None:
         pa, pb = side_a.position, side_b.position
         if pa is None or pb is None:
             return
-        if pa < pb:
-            side_a.advance()
+        if pa != pb:
+            (side_a if pa < pb else side_b).advance()
             regrouped += 1
-        elif pb < pa:
-            side_b.advance()
-            regrouped += 1
-        else:
-            common = _extend_common(side_a.output, side_b.output, common)
-            same = side_a.base == side_b.base and common > pa - side_a.base
-            yield Aligned(side_a.current, side_b.current, side_a.previous, side_b.previous, pa, same, regrouped)
-            regrouped = 0
-            side_a.advance()
-            side_b.advance()
+            continue
+        common = _extend_common(side_a.output, side_b.output, common)
+        same = side_a.base == side_b.base and common > pa - side_a.base
+        before = lines_equal and regrouped == 0
+        lines_equal = equal_but_for_timing(side_a.current.line, side_b.current.line)
+        yield Aligned(
+            side_a.current,
+            side_b.current,
+            side_a.previous,
+            side_b.previous,
+            pa,
+            same,
+            regrouped,
+            equal=same and before and lines_equal,
+        )
+        regrouped = 0
+        side_a.advance()
+        side_b.advance()
 
 
 def _extend_common(a: list[int], b: list[int], common: int) -> int:

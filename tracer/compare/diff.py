@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from specscope.schemas import Step, TurnStart
-from specscope.schemas.verdict import VERDICT_SCHEMA, Blame, Difference, Drift, Place, Root, Verdict
+from specscope.schemas import Step
+from specscope.schemas.verdict import VERDICT_SCHEMA, Blame, Drift, NoiseFloor, Place, Side, Verdict, VerdictKind
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
-from specscope.tracer.compare.manifests import compare_manifests, is_teacher_only
+from specscope.tracer.compare.commands import next_commands
+from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
+from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
+from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.manifests import ManifestComparison, compare_manifests, is_teacher_only
 from specscope.tracer.compare.nodes import StepNodes
+from specscope.tracer.compare.noise import given_floors, measure_gaps, measured_floors
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
+from specscope.tracer.compare.roots import TIES, Findings
 from specscope.tracer.compare.steps import StepPair
-from specscope.tracer.compare.tolerance import BY_DTYPE, FloatJudge
-from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.invariants.base import Context
-from specscope.tracer.oracle import check_trace, step_violations
+from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, IncomparableError
+from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
 
-TIES = ("exact-tie", "near-tie")
-COMPARED = ("tree", "tensors", "verify", "accept", "commit", "stop")
+#: Where lists do not fit together, a step cannot be compared.
 MISSHAPEN = ("tensors.sizes", "verify.sizes")
 
 
@@ -32,17 +34,31 @@ MISSHAPEN = ("tensors.sizes", "verify.sizes")
 class DiffOptions:
     """What the user may set."""
 
-    tolerance: float | None = None  # None: by the baseline's dtype
+    tolerance: float | None = None  # None: the noise floor is measured
     allowed: frozenset[str] = frozenset()  # manifest fields that may differ
     fail_on_ties: bool = False
+    noise: Path | None = None  # a run that differs from the baseline by noise alone
 
 
-@dataclass
-class _Open:
-    """A root whose consequences are still seen."""
+class _Sides(NamedTuple):
+    """The two runs, and what the oracle said of each."""
 
-    root: Root
-    is_tie: bool
+    a: TraceReader
+    b: TraceReader
+    report_a: OracleReport
+    report_b: OracleReport
+
+    @property
+    def trees_compared(self) -> bool:
+        """Off where one run drafts nothing."""
+        return not (is_teacher_only(self.a.manifest) or is_teacher_only(self.b.manifest))
+
+    def blame(self, step_a: Step, step_b: Step) -> list[Blame]:
+        """What the oracle found violated at two aligned steps."""
+        return [
+            *_blames("a", self.report_a, step_a),
+            *_blames("b", self.report_b, step_b),
+        ]
 
 
 @dataclass
@@ -50,21 +66,11 @@ class _Walk:
     """What has been found so far."""
 
     judge: FloatJudge
-    roots: list[Root] = field(default_factory=list)
-    open: _Open | None = None
-    violations: list[Blame] = field(default_factory=list)
+    findings: Findings
     num_steps: int = 0
     num_regrouped: int = 0
-    num_inherited: int = 0
     uncovered: list[str] = field(default_factory=list)
-
-
-class _Sides:
-    """The two readers and what is constant for the pair."""
-
-    def __init__(self, a: TraceReader, b: TraceReader) -> None:
-        self.a, self.b = a, b
-        self.trees_compared = not (is_teacher_only(a.manifest) or is_teacher_only(b.manifest))
+    tokens: Tokens = field(default_factory=Tokens)
 
 
 def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = None) -> Verdict:
@@ -72,93 +78,138 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
 
     Raises:
         TraceError: where one of them cannot be read.
+        IncomparableError: where the run to measure noise on is of another kind than the baseline.
     """
     options = options or DiffOptions()
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
-        dtype = a.manifest.dtype
-        tolerance = options.tolerance if options.tolerance is not None else BY_DTYPE.get(dtype, 1e-3)
-        source = "given" if options.tolerance is not None else f"default for {dtype}; no noise floor was measured"
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
-        sides, walk = _Sides(a, b), _Walk(FloatJudge.of(tolerance, a.manifest))
         turns = align_turns(a, b)
-        walk.uncovered += _coverage(a, "baseline") + _coverage(b, "candidate")
-        walk.uncovered += _unrecorded(a, "baseline") + _unrecorded(b, "candidate")
+        incomparable = proof.incomparable + _start_differences(a, b, turns.pairs)
+        floors = [] if incomparable else _floors(a, b, options)
+        sides = _Sides(a, b, check_trace(baseline), check_trace(candidate))
+        alone = bool(a.manifest.replay_of or b.manifest.replay_of)
+        walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone))
+        walk.uncovered += coverage_problems(a, "baseline") + coverage_problems(b, "candidate")
         walk.uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
         walk.uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
-        incomparable = proof.incomparable + _start_differences(a, b, turns.pairs)
-        tokens_equal = True
         if not incomparable:
             for pair in turns.pairs:
-                explained = len(walk.roots)
                 _compare_turn(sides, pair, walk)
-                equal = _outputs(a, pair.a) == _outputs(b, pair.b)
-                if not equal and len(walk.roots) == explained and walk.open is None:
-                    name = f"{pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
-                    walk.uncovered.append(f"{name}: the outputs differ{_unsaid(sides)}")
-                tokens_equal &= equal
-            walk.violations = [*_violations("a", baseline), *_violations("b", candidate)]
             if not turns.pairs:
                 walk.uncovered.append("no turn is in both traces")
             elif walk.num_steps == 0 and any(t.a.steps or t.b.steps for t in turns.pairs):
                 walk.uncovered.append("no pair of steps could be aligned")
-        kind, code = _conclude(walk, incomparable, options)
-        return Verdict(
-            schema=VERDICT_SCHEMA,
-            verdict=kind,
-            exit_code=code,
-            baseline=printable(str(baseline)),
-            candidate=printable(str(candidate)),
-            rule=rule_text(a.manifest.sampling),
-            axis=proof.axis,
-            incomparable=incomparable,
-            uncovered=walk.uncovered,
-            tolerance=tolerance,
-            tolerance_source=source,
-            num_turns=len(turns.pairs),
-            num_steps=walk.num_steps,
-            num_regrouped=walk.num_regrouped,
-            num_inherited=walk.num_inherited,
-            tokens_equal=tokens_equal,
-            drift=[Drift(field=f, count=int(n), largest=x) for f, (n, x) in sorted(walk.judge.drift.items())],
-            roots=sorted(walk.roots, key=lambda r: r.difference.kind in TIES),
-            violations=walk.violations,
-        )
+        return _verdict(sides, proof, incomparable, floors, walk, options, turns.pairs)
 
 
-def _unsaid(sides: _Sides) -> str:
-    """Why no root explains that outputs differ."""
-    if not sides.trees_compared and sides.a.manifest.sampling.rule != "greedy":
-        return "; a run that drafts nothing draws other coins"
-    return ", and nothing that was recorded says where"
+def _floors(a: TraceReader, b: TraceReader, options: DiffOptions) -> list[NoiseFloor]:
+    """Given, or measured on the run of ``--noise``, or on the pair itself."""
+    dtype = a.manifest.dtype
+    if options.tolerance is not None:
+        return given_floors(dtype, options.tolerance)
+    if options.noise is None:
+        return measured_floors(dtype, measure_gaps(a, b), "this-pair")
+    with TraceReader(options.noise) as other:
+        problems = compare_manifests(a.manifest, other.manifest, options.allowed).incomparable
+        if problems:
+            raise IncomparableError(
+                f"{options.noise} cannot tell the noise of {a.path}: {problems[0]}; record the baseline once more"
+            )
+        return measured_floors(dtype, measure_gaps(a, other), "noise-file")
 
 
-def _end_reason(reader: TraceReader) -> str | None:
-    end = reader.run_end()
-    return None if end is None else end.reason
+def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
+    """Compares a turn, and says where its outputs differ and no root explains it."""
+    before = len(walk.findings.roots)
+    _compare_steps_of(sides, turns, walk)
+    ends = sides.a.turn_end(turns.a), sides.b.turn_end(turns.b)
+    if outputs_differ(*ends) and len(walk.findings.roots) == before and not walk.findings.is_open:
+        name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
+        walk.uncovered.append(f"{name}: the outputs differ{_unsaid(sides)}")
+    walk.tokens.add(*ends)
 
 
-def _coverage(reader: TraceReader, name: str) -> list[str]:
-    problems = []
-    if reader.truncated:
-        problems.append(f"the {name} is truncated: it has no run_end")
-    if reader.index.torn_bytes:
-        problems.append(f"the {name} ends in a torn record of {reader.index.torn_bytes} bytes")
-    problems += [f"the {name} was {reason}" for reason in {_end_reason(reader)} & {"failed", "interrupted"}]
-    problems += [f"the {name} failed in phase {f.phase}: {f.error}: {f.message}" for f in reader.failures()]
-    return problems
+def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
+    start_a, start_b = sides.a.turn_start(turns.a), sides.b.turn_start(turns.b)
+    findings = walk.findings
+    if turns.a.prompt_turn == 0:
+        findings.close()
+    if start_a.prompt_ids != start_b.prompt_ids:
+        if not findings.is_open:
+            walk.uncovered.append(f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}: the contexts differ")
+        for _ in range(max(len(turns.a.steps), len(turns.b.steps))):
+            findings.inherit()
+        return
+    if turns.a.prompt_turn > 0 and not findings.real_is_open:
+        findings.close()
+    found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
+    if found is not None:
+        findings.file(_place(turns, len(start_a.prompt_ids), 0, 0), [found], [])
+    for pair in align_steps(sides.a, sides.b, turns):
+        walk.num_steps += 1
+        walk.num_regrouped += pair.regrouped
+        if not pair.same_context:
+            findings.inherit()
+            continue
+        if pair.equal:
+            findings.close()
+            continue
+        blame = sides.blame(pair.a, pair.b)
+        if any(violated.invariant in MISSHAPEN for violated in blame):
+            walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
+            continue
+        place = _place(turns, pair.position, pair.a.step, pair.b.step)
+        findings.file(place, compare_steps(_step_pair(sides, pair, walk.judge)), blame)
+    _note_unaligned(walk, turns, sides)
 
 
-def _unrecorded(reader: TraceReader, name: str) -> list[str]:
-    """What the writer says that it does not supply, of that which a diff lives on."""
-    given = {capability.split(".")[0] for capability in reader.manifest.capabilities}
-    missing = [section for section in COMPARED if section not in given]
-    return [f"the {name} does not record {', '.join(missing)}"] if missing else []
+def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
+    return Place(
+        turn=turns.a.turn,
+        turn_b=turns.b.turn,
+        prompt_id=turns.a.prompt_id,
+        prompt_turn=turns.a.prompt_turn,
+        position=position,
+        step_a=step_a,
+        step_b=step_b,
+    )
 
 
-def _violations(side: Literal["a", "b"], path: Path) -> list[Blame]:
-    """The oracle's first violation of each invariant, over the whole file."""
-    tallies = check_trace(path).invariants.values()
-    return [Blame(side=side, invariant=t.first.invariant, witness=t.first.witness) for t in tallies if t.first]
+def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
+    def nodes(step: Step | None) -> StepNodes | None:
+        return None if step is None else StepNodes(step)
+
+    return StepPair(
+        StepNodes(pair.a),
+        StepNodes(pair.b),
+        nodes(pair.previous_a),
+        nodes(pair.previous_b),
+        judge,
+        sides.trees_compared,
+        sides.a.manifest.tree_policy == sides.b.manifest.tree_policy,
+        pair.regrouped > 0,
+    )
+
+
+def _note_unaligned(walk: _Walk, turns: TurnPair, sides: _Sides) -> None:
+    """Says where a step's place was not recorded, so that what follows it could not be aligned."""
+    for name, reader, turn in (("baseline", sides.a, turns.a), ("candidate", sides.b, turns.b)):
+        if {"stop", "commit", "tensors"} & set(reader.manifest.capabilities):
+            for step in reader.steps(turn):
+                if step.stop is None and step.commit is None and step.tensors is None:
+                    walk.uncovered.append(f"{turn.prompt_id} step {step.step} of the {name} records no place")
+                    return
+
+
+def _blames(side: Side, report: OracleReport, step: Step) -> list[Blame]:
+    violations = report.by_step.get((step.turn, step.step), [])
+    return [Blame(side=side, invariant=v.invariant, witness=v.witness) for v in violations]
+
+
+def _first_violations(side: Side, report: OracleReport) -> list[Blame]:
+    """The first violation of each invariant, over the whole file."""
+    firsts = [tally.first for tally in report.invariants.values() if tally.first is not None]
+    return [Blame(side=side, invariant=v.invariant, witness=v.witness) for v in firsts]
 
 
 def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) -> list[str]:
@@ -178,134 +229,77 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) ->
     return problems
 
 
-def _outputs(reader: TraceReader, turn: TurnEntry) -> list[int] | None:
-    end = reader.turn_end(turn)
-    return None if end is None else end.output_ids
+def _unsaid(sides: _Sides) -> str:
+    """Why no root explains that outputs differ."""
+    if not sides.trees_compared and sides.a.manifest.sampling.rule != "greedy":
+        return "; a run that drafts nothing draws other coins"
+    return ", and nothing that was recorded says where"
 
 
-def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
-    start_a, start_b = sides.a.turn_start(turns.a), sides.b.turn_start(turns.b)
-    if turns.a.prompt_turn == 0:
-        walk.open = None
-    if start_a.prompt_ids != start_b.prompt_ids:
-        walk.num_inherited += max(len(turns.a.steps), len(turns.b.steps))
-        if walk.open is None:
-            walk.uncovered.append(f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}: the contexts differ")
-        return
-    if turns.a.prompt_turn > 0 and walk.open is not None and walk.open.is_tie:
-        walk.open = None
-    found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
-    if found is not None:
-        _file(walk, _prefill_place(turns, start_a), [found], [])
-    for pair in align_steps(sides.a, sides.b, turns):
-        walk.num_steps += 1
-        walk.num_regrouped += pair.regrouped
-        if not pair.same_context:
-            _inherit(walk)
-            continue
-        place = Place(
-            turn=turns.a.turn,
-            turn_b=turns.b.turn,
-            prompt_id=turns.a.prompt_id,
-            prompt_turn=turns.a.prompt_turn,
-            position=pair.position,
-            step_a=pair.a.step,
-            step_b=pair.b.step,
-        )
-        blame = _blame(sides, pair, start_a, start_b)
-        if any(found.invariant in MISSHAPEN for found in blame):
-            walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
-            continue
-        _file(walk, place, compare_steps(_step_pair(sides, pair, walk.judge)), blame)
-    _note_unaligned(walk, turns, sides)
-
-
-def _note_unaligned(walk: _Walk, turns: TurnPair, sides: _Sides) -> None:
-    """Says where a step's place was not recorded, so that what follows it could not be aligned."""
-    for name, reader, turn in (("baseline", sides.a, turns.a), ("candidate", sides.b, turns.b)):
-        for step in reader.steps(turn):
-            if step.stop is None and step.commit is None and step.tensors is None:
-                walk.uncovered.append(f"{turn.prompt_id} step {step.step} of the {name} records no place")
-                return
-
-
-def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
-    def nodes(step: Step | None) -> StepNodes | None:
-        return None if step is None else StepNodes(step)
-
-    return StepPair(
-        StepNodes(pair.a),
-        StepNodes(pair.b),
-        nodes(pair.previous_a),
-        nodes(pair.previous_b),
-        judge,
-        sides.trees_compared,
-        pair.regrouped > 0,
-    )
-
-
-def _prefill_place(turns: TurnPair, start: TurnStart) -> Place:
-    return Place(
-        turn=turns.a.turn,
-        turn_b=turns.b.turn,
-        prompt_id=turns.a.prompt_id,
-        prompt_turn=turns.a.prompt_turn,
-        position=len(start.prompt_ids),
-        step_a=0,
-        step_b=0,
-    )
-
-
-def _blame(sides: _Sides, pair: Aligned, start_a: TurnStart, start_b: TurnStart) -> list[Blame]:
-    found = []
-    for side, reader, start, previous, step in (
-        ("a", sides.a, start_a, pair.previous_a, pair.a),
-        ("b", sides.b, start_b, pair.previous_b, pair.b),
-    ):
-        context = Context(reader.manifest, start, previous, step)
-        found += [
-            Blame(side="a" if side == "a" else "b", invariant=v.invariant, witness=v.witness)
-            for v in step_violations(context)
+def _verdict(
+    sides: _Sides,
+    proof: ManifestComparison,
+    incomparable: list[str],
+    floors: list[NoiseFloor],
+    walk: _Walk,
+    options: DiffOptions,
+    pairs: list[TurnPair],
+) -> Verdict:
+    a, b = sides.a, sides.b
+    roots = sorted(walk.findings.roots, key=lambda root: root.difference.kind in TIES)
+    violations = (
+        []
+        if incomparable
+        else [
+            *_first_violations("a", sides.report_a),
+            *_first_violations("b", sides.report_b),
         ]
-    return found
+    )
+    unjudged = not_supplied(a.manifest, "baseline") + not_supplied(b.manifest, "candidate")
+    if not (is_decisive(a.manifest) and is_decisive(b.manifest)):
+        walk.uncovered += unjudged
+    kind = _conclude(walk, incomparable, violations)
+    return Verdict(
+        schema=VERDICT_SCHEMA,
+        verdict=kind,
+        exit_code=_exit_code(kind, options),
+        baseline=printable(str(a.path)),
+        candidate=printable(str(b.path)),
+        rule=rule_text(a.manifest.sampling),
+        axis=proof.axis,
+        incomparable=incomparable,
+        uncovered=walk.uncovered,
+        unjudged=unjudged,
+        floors=floors,
+        num_turns=len(pairs),
+        num_steps=walk.num_steps,
+        num_regrouped=walk.num_regrouped,
+        num_inherited=walk.findings.num_inherited,
+        impact=impact_of(pairs, walk.tokens),
+        drift=[Drift(field=f, count=int(n), largest=x) for f, (n, x) in sorted(walk.judge.drift.items())],
+        roots=roots,
+        violations=violations,
+        next=next_commands(a.path, b.path, roots, violations, incomparable),
+    )
 
 
-def _inherit(walk: _Walk) -> None:
-    walk.num_inherited += 1
-    if walk.open is not None:
-        root = walk.open.root
-        walk.open.root = root.model_copy(update={"inherited": root.inherited + 1})
-        walk.roots[-1] = walk.open.root
-
-
-def _file(walk: _Walk, place: Place, found: list[Difference], blame: list[Blame]) -> None:
-    """Files one step's differences under a root: a new one, or the one that is open."""
-    if not found:
-        walk.open = None  # the two runs are at one again
-        return
-    real = [d for d in found if d.inputs_equal and d.kind not in TIES]
-    ties = [d for d in found if d.inputs_equal and d.kind in TIES]
-    if walk.open is not None and (not walk.open.is_tie or not real):
-        _inherit(walk)
-        return
-    first = real[0] if real else ties[0] if ties else found[0]
-    root = Root(place=place, difference=first, also=len(found) - 1, inherited=0, blame=blame)
-    walk.roots.append(root)
-    walk.open = _Open(root, is_tie=first.kind in TIES)
-
-
-class _Conclusion(NamedTuple):
-    verdict: Literal["equal", "ties", "different", "incomparable", "uncovered"]
-    exit_code: int
-
-
-def _conclude(walk: _Walk, incomparable: list[str], options: DiffOptions) -> _Conclusion:
+def _conclude(walk: _Walk, incomparable: list[str], violations: list[Blame]) -> VerdictKind:
+    roots = walk.findings.roots
     if incomparable:
-        return _Conclusion("incomparable", EXIT_INCOMPARABLE)
-    if any(root.difference.kind not in TIES for root in walk.roots) or walk.violations:
-        return _Conclusion("different", EXIT_DIFFERENT)
+        return "incomparable"
+    if violations or any(root.difference.kind not in TIES for root in roots):
+        return "different"
     if walk.uncovered:
-        return _Conclusion("uncovered", EXIT_COVERAGE)
-    if walk.roots:
-        return _Conclusion("ties", EXIT_DIFFERENT if options.fail_on_ties else EXIT_EQUAL)
-    return _Conclusion("equal", EXIT_EQUAL)
+        return "uncovered"
+    return "ties" if roots else "equal"
+
+
+def _exit_code(kind: VerdictKind, options: DiffOptions) -> int:
+    codes = {
+        "equal": EXIT_EQUAL,
+        "ties": EXIT_DIFFERENT if options.fail_on_ties else EXIT_EQUAL,
+        "different": EXIT_DIFFERENT,
+        "incomparable": EXIT_INCOMPARABLE,
+        "uncovered": EXIT_COVERAGE,
+    }
+    return codes[kind]

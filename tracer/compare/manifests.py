@@ -10,14 +10,30 @@ from specscope.tracer.rules import rule_name
 #: Meant to differ; listed, not judged.
 AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "cache_strategy", "batch_size")
 #: Facts of one run alone.
-OWN = ("kind", "seq", "schema_", "run_id", "created", "capabilities", "teacher.source", "drafter.source")
-#: What writers before that version could not say: where only the newer of two runs says it, it proves nothing.
+OWN = (
+    *("kind", "seq", "schema_", "original_schema", "run_id", "created", "capabilities", "replay_of"),
+    *("teacher.source", "drafter.source"),
+)
+#: What writers before that version could not say: where only the newer of two runs says it, it proves nothing. What
+#: they did not do is none of it: a trace that is not redacted is no match for one that is.
 SAID_SINCE = {
     SchemaVersion(1, 1): (
         *(f"sampling.{name}" for name in ("lossless", "top_k", "top_p", "draft", "epsilon", "delta", "processors")),
         *("drafter.max_positions", "drafter.settings", "tree_policy.name", "tree_policy.choices"),
     )
 }
+#: What another engine's writer need not know of the same models: where only one of the two says it, it proves nothing.
+NEED_NOT_KNOW = (
+    *(f"teacher.{name}" for name in ("num_layers", "hidden_size")),
+    *(
+        f"{model}.{name}"
+        for model in ("teacher", "drafter")
+        for name in ("name", "config_digest", "weights_digest", "max_positions", "rope_theta", "rope_theta_source")
+    ),
+    *(f"drafter.{name}" for name in ("hidden_state_indices", "draft_vocab_size", "vocab_mapping", "settings")),
+    *("tokenizer", "stop_rules", "seed", "cache_strategy", "tree_policy.name", "tree_policy.choices"),
+    *("sampling.lossless",),
+)
 #: A baseline decodes without a drafter, so these follow from its mode; only their kind is worth a line.
 FOLLOW_FROM_BASELINE = ("drafter", "tree_policy", "sampling.draft")
 
@@ -40,6 +56,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
     ``allowed`` names fields, dotted, that the user lets differ; a name also covers what lies below it.
     """
     one_sided = is_teacher_only(a) != is_teacher_only(b)
+    foreign = _writer(a) != _writer(b)
     axis, incomparable = [], []
     for name, got, wanted in _leaves(a.model_dump(by_alias=False), b.model_dump(by_alias=False), ""):
         parts = name.split(".")
@@ -50,6 +67,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
         prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
         unsaid = _could_not_say(a, name, got) or _could_not_say(b, name, wanted)
+        unsaid = unsaid or (foreign and name in NEED_NOT_KNOW and None in (got, wanted))
         if unsaid or follows or top in AXIS or prefixes & allowed:
             axis.append(line)
         else:
@@ -64,6 +82,11 @@ def _leaves(a: Any, b: Any, name: str) -> list[tuple[str, Any, Any]]:
             found += _leaves(a.get(key), b.get(key), f"{name}.{key}" if name else key)
         return found
     return [(name, a, b)] if a != b else []
+
+
+def _writer(manifest: Manifest) -> str:
+    """The engine's name without its version."""
+    return manifest.engine.partition(" ")[0]
 
 
 def _could_not_say(manifest: Manifest, name: str, value: Any) -> bool:

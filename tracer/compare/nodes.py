@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from specscope.schemas import Step
+from specscope.tracer.invariants.structure import columns
 
 #: Tokens from below the root to the node, each with its rank among equal siblings (0 in an honest tree).
 PathKey = tuple[tuple[int, int], ...]
@@ -56,8 +57,7 @@ class StepNodes:
         rows = {}
         for key, text in zip(self.keys, tensors.mask_rows, strict=False):
             row = int.from_bytes(bytes.fromhex(text), "little")
-            seen = (column for column in range(row.bit_length()) if row >> column & 1)
-            rows[key] = frozenset(self.keys[c] if c < len(self.keys) else c for c in seen)
+            rows[key] = frozenset(self.keys[c] if c < len(self.keys) else c for c in columns(row))
         return rows
 
     @cached_property

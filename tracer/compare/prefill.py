@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from specscope.schemas import Prefill
-from specscope.schemas.verdict import Difference, DifferenceKind
+from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_draws
-from specscope.tracer.compare.steps import difference
-from specscope.tracer.compare.tolerance import FloatJudge
+from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.steps import choice, difference
 
 
 def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
@@ -14,17 +14,16 @@ def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | 
     drawn = a.draw is not None and b.draw is not None
     if drawn or a.pending_token == b.pending_token:
         return _logits(judge, a, b) or _draws(judge, a, b)
-    margins = [max(p.top_logits, default=0.0) - min(p.top_logits, default=0.0) for p in (a, b)]
-    tie = max(margins) <= 2 * judge.tolerance and {a.pending_token, b.pending_token} <= set(a.top_tokens)
-    kind: DifferenceKind = "near-tie" if tie else "real"
-    found = difference("verify", "prefill.pending_token", a.pending_token, b.pending_token, kind, True)
-    return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
+    best = (a.pending_token, b.pending_token)
+    mutual = set(best) <= set(a.top_tokens or ()) & set(b.top_tokens or ())
+    logits = (a.top_logits or [], b.top_logits or [])
+    return choice(judge, "prefill.pending_token", best, logits, mutual, inputs_equal=True)
 
 
 def _logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
-    for x, y in zip(a.top_logits, b.top_logits, strict=False):
-        if not judge.same("prefill.top_logits", x, y):
-            return difference("verify", "prefill.top_logits", x, y, "real", True)
+    for x, y in zip(a.top_logits or [], b.top_logits or [], strict=False):
+        if not judge.same("logits", "prefill.top_logits", x, y):
+            return difference("verify", "prefill.top_logits", x, y, "real", True, floor=judge.floors["logits"])
     return None
 
 

@@ -1,0 +1,159 @@
+"""Root or inherited: files the differences of one step after another.
+
+A root has equal inputs and unequal outputs. What follows from it is inherited: counted under it, and folded, until the
+two runs agree on a step again. While a root is open, another one is seen where a step breaks an invariant of its own,
+at another place: those invariants look at one step alone, so that nothing before it can be the cause.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from specscope.schemas.verdict import Blame, Difference, Phase, Place, Root, Wrong
+
+TIES = ("exact-tie", "near-tie")
+PHASES: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
+#: Invariants that look across steps: their phase, and that what came before may be the cause.
+ACROSS_STEPS: dict[str, Phase] = {
+    "sequence.root-is-last-bonus": "tree",
+    "sequence.committed-continues": "commit",
+    "commit.drafter-length": "commit",
+}
+
+
+@dataclass
+class Findings:
+    """The roots so far, and what is open."""
+
+    steps_stand_alone: bool = False  # a replay: every step began from equal state
+    roots: list[Root] = field(default_factory=list)
+    num_inherited: int = 0
+    _open: _Open | None = None
+
+    @property
+    def real_is_open(self) -> bool:
+        """Whether consequences of a root that is no tie are still seen."""
+        return self._open is not None and not self._open.is_tie
+
+    @property
+    def is_open(self) -> bool:
+        """Whether consequences of a root are still seen."""
+        return self._open is not None
+
+    def close(self) -> None:
+        """The two runs are at one again, or stand before something new."""
+        self._open = None
+
+    def inherit(self) -> None:
+        """One more step that follows from what is open."""
+        self.num_inherited += 1
+        if self._open is not None:
+            root = self.roots[self._open.number]
+            self.roots[self._open.number] = root.model_copy(update={"inherited": root.inherited + 1})
+
+    def file(self, place: Place, found: list[Difference], blame: list[Blame]) -> None:
+        """Files one step's differences, in the order of the phases, and who violates what there."""
+        found = with_violation(found, blame)
+        if not found:
+            self.close()
+            return
+        first = _first(found)
+        root = Root(place=place, difference=first, also=len(found) - 1, inherited=0, blame=blame, wrong=who(blame))
+        if self.steps_stand_alone:
+            self._file_alone(root)
+        elif self._open is None or self._open.is_overtaken(root):
+            self.roots.append(root)
+            self._open = _Open(len(self.roots) - 1, first.kind in TIES, {_spot(first)}, _intrinsic(blame))
+        else:
+            self.inherit()
+
+    def _file_alone(self, root: Root) -> None:
+        """Steps that were run from equal state stand each alone; the same place again is counted and not repeated."""
+        for number, other in enumerate(self.roots):
+            if _spot(other.difference) == _spot(root.difference) and other.difference.kind == root.difference.kind:
+                self.roots[number] = other.model_copy(update={"recurs": other.recurs + 1})
+                return
+        self.roots.append(root)
+
+
+@dataclass
+class _Open:
+    """A root whose consequences are still seen."""
+
+    number: int  # of the root
+    is_tie: bool
+    spots: set[str]
+    broken: set[str]  # invariants of single steps that were violated since
+
+    def is_overtaken(self, root: Root) -> bool:
+        """Whether ``root`` cannot follow from the open one."""
+        first = root.difference
+        if self.is_tie:
+            return first.inputs_equal and first.kind not in TIES
+        broken = _intrinsic(root.blame)
+        is_new = first.inputs_equal and first.kind == "structural" and _spot(first) not in self.spots
+        found = is_new and bool(broken - self.broken)
+        self.spots.add(_spot(first))
+        self.broken |= broken
+        return found
+
+
+def _first(found: list[Difference]) -> Difference:
+    """The difference that the step's others follow from: real before tie, equal inputs before unequal ones."""
+    roots = [d for d in found if d.inputs_equal]
+    return next((d for d in roots if d.kind not in TIES), next(iter(roots), found[0]))
+
+
+def _spot(found: Difference) -> str:
+    """The field without its numbers: the same bug shows at other levels and slots."""
+    return found.phase + "." + re.sub(r"\[\d+\]", "", found.field)
+
+
+def who(blame: list[Blame]) -> Wrong:
+    """The side that violates an invariant."""
+    sides = {found.side for found in blame}
+    if len(sides) == 2:
+        return "both"
+    return "neither" if not sides else "baseline" if sides == {"a"} else "candidate"
+
+
+def with_violation(found: list[Difference], blame: list[Blame]) -> list[Difference]:
+    """``found`` with what one side alone violates, where no difference with equal inputs stands at that phase or before
+    it: a broken invariant needs no second opinion."""
+    sides = {side: {b.invariant: b.witness for b in blame if b.side == side} for side in ("a", "b")}
+    one_sided = [b for b in blame if b.invariant not in sides["b" if b.side == "a" else "a"]]
+    if not one_sided:
+        return found
+    first = min(one_sided, key=lambda b: PHASES.index(_phase(b.invariant)))
+    phase = _phase(first.invariant)
+    explained = [d for d in found if d.inputs_equal and d.kind not in TIES]
+    if any(PHASES.index(d.phase) <= PHASES.index(phase) for d in explained):
+        return found
+    holds = "holds"
+    made = Difference(
+        phase=phase,
+        field=first.invariant.partition(".")[2],
+        a=first.witness if first.side == "a" else holds,
+        b=first.witness if first.side == "b" else holds,
+        kind="structural",
+        inputs_equal=True,
+    )
+    at = next((n for n, d in enumerate(found) if PHASES.index(d.phase) > PHASES.index(phase)), len(found))
+    return [*found[:at], made, *found[at:]]
+
+
+def _phase(invariant: str) -> Phase:
+    if invariant in ACROSS_STEPS:
+        return ACROSS_STEPS[invariant]
+    name = invariant.partition(".")[0]
+    return next((phase for phase in PHASES if phase == name), "stop")
+
+
+def _intrinsic(blame: list[Blame]) -> set[str]:
+    """Violated invariants that look at one step alone, side and all."""
+    return {
+        f"{b.side} {b.invariant}"
+        for b in blame
+        if b.invariant not in ACROSS_STEPS and not b.invariant.startswith("draft.")
+    }
