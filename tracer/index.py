@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter
 
 from specscope.schemas import parse_line
 from specscope.tracer.errors import TraceError
+from specscope.tracer.skim import skim_step
 
 INDEX_FORMAT = "specscope.index/2"
 STAMP_BYTES = 1 << 16
@@ -70,30 +72,49 @@ def file_stamp(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def load_or_build(path: Path, file: BinaryIO) -> TraceIndex:
+#: From a record as it lies in the file to this major version's; None where it is of this one.
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]] | None
+
+
+def load_or_build(path: Path, file: BinaryIO, upgrade: Upgrade = None) -> TraceIndex:
     """The index of ``path``, from its sidecar where that still fits.
 
     Raises:
         TraceError: naming the line that is not a record.
     """
     stamp = file_stamp(file)
-    found = _load(sidecar_path(path))
-    if found is not None and found.stamp == stamp:
+    size = os.fstat(file.fileno()).st_size
+    found = _load(sidecar_path(path), size)
+    if found is not None and found.stamp == stamp and _fits(found, size):
         return found
-    index = _build(path, file, stamp)
+    index = _build(path, file, stamp, upgrade)
     with contextlib.suppress(OSError, TypeError):  # orjson has no integers of more than 64 bits
         _save(index, sidecar_path(path))
     return index
 
 
-def _load(path: Path) -> TraceIndex | None:
+def _load(path: Path, trace_size: int) -> TraceIndex | None:
+    """What stands at ``path``, where that is an index and not larger than one of such a trace can be."""
     try:
+        if not path.is_file() or path.stat().st_size > trace_size + STAMP_BYTES:
+            return None
         raw = orjson.loads(path.read_bytes())
         if raw.pop("format") != INDEX_FORMAT:
             return None
         return _INDEX.validate_python(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _fits(index: TraceIndex, size: int) -> bool:
+    """Whether every place lies in the file. A sidecar comes from whoever sent the trace."""
+    ends = [index.run_end, *(turn.end for turn in index.turns)]
+    places = [*index.failures, *(place for place in ends if place is not None)]
+    for turn in index.turns:
+        if not len(turn.steps) == len(turn.accepted_lengths) == len(turn.failed_invariants):
+            return False
+        places += [turn.start, min(turn.steps, default=0), max(turn.steps, default=0)]
+    return all(0 <= place < size for place in places)
 
 
 def _save(index: TraceIndex, path: Path) -> None:
@@ -107,11 +128,11 @@ def not_json(path: Path, problem: object, line: int | None) -> TraceError:
     return TraceError(path, f"{problem}; wanted one record a line", line)
 
 
-def _build(path: Path, file: BinaryIO, stamp: str) -> TraceIndex:
+def _build(path: Path, file: BinaryIO, stamp: str, upgrade: Upgrade) -> TraceIndex:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise TraceError(path, "the file is empty; wanted a trace, whose first line is its manifest")
-    builder = _Builder(path, TraceIndex(stamp))
+    builder = _Builder(path, TraceIndex(stamp), upgrade)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         offset = 0
         while offset < size:
@@ -130,8 +151,9 @@ def _build(path: Path, file: BinaryIO, stamp: str) -> TraceIndex:
 class _Builder:
     """Takes in a trace line by line."""
 
-    def __init__(self, path: Path, index: TraceIndex) -> None:
+    def __init__(self, path: Path, index: TraceIndex, upgrade: Upgrade) -> None:
         self.index = index
+        self._upgrade = upgrade
         self._path = path
         self._open: dict[int, TurnEntry] = {}  # turns without their end, by number
         self._last_turn = -1
@@ -139,19 +161,37 @@ class _Builder:
     def add(self, offset: int, line: bytes) -> None:
         """Notes where one record lies."""
         number = self.index.num_lines + 1
+        skimmed = skim_step(line) if self._upgrade is None else None
+        record = {} if skimmed is not None else self._parsed(line, number)
+        kind = "step" if skimmed is not None else record["kind"]
         try:
-            record = parse_line(line)
-        except ValueError as error:
-            raise not_json(self._path, error, number) from None
-        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-            raise TraceError(self._path, "got no record; wanted an object with 'kind'", number, "kind")
-        kind = record["kind"]
-        try:
-            self._note(kind, record, offset)
+            if skimmed is not None:
+                self._note_step(skimmed.turn, skimmed.accepted_length, skimmed.num_failed, offset)
+            else:
+                self._note(kind, record, offset)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             name = str(error.args[0]) if isinstance(error, KeyError) else None
             raise TraceError(self._path, f"a {kind} record that does not fit here ({error})", number, name) from None
         self.index.num_lines = number
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = parse_line(line)
+            if self._upgrade is not None and isinstance(record, dict):
+                record = self._upgrade(record)
+        except ValueError as error:
+            raise not_json(self._path, error, number) from None
+        except (LookupError, TypeError, AttributeError) as error:
+            raise TraceError(self._path, f"a record that cannot be upgraded ({error})", number) from None
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+            raise TraceError(self._path, "got no record; wanted an object with 'kind'", number, "kind")
+        return record
+
+    def _note_step(self, turn: int, accepted_length: int, num_failed: int, offset: int) -> None:
+        entry = self._running(turn)
+        entry.steps.append(offset)
+        entry.accepted_lengths.append(accepted_length)
+        entry.failed_invariants.append(num_failed)
 
     def _note(self, kind: str, record: dict[str, Any], offset: int) -> None:
         index = self.index
@@ -164,10 +204,9 @@ class _Builder:
             self._running(record["turn"]).end = offset
             del self._open[record["turn"]]
         elif kind == "step":
-            turn = self._running(record["turn"])
-            turn.steps.append(offset)
-            turn.accepted_lengths.append(int((record.get("accept") or {}).get("accepted_length", 0)))
-            turn.failed_invariants.append(len((record.get("invariants") or {}).get("failed", ())))
+            accepted_length = int((record.get("accept") or {}).get("accepted_length", 0))
+            num_failed = len((record.get("invariants") or {}).get("failed", ()))
+            self._note_step(record["turn"], accepted_length, num_failed, offset)
         elif kind == "failure":
             index.failures.append(offset)
         elif kind == "run_end":

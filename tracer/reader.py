@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from specscope.schemas import (
-    SCHEMA_NAME,
-    SCHEMA_VERSION,
     AnyRecord,
     Failure,
+    KnownVersions,
     Manifest,
     Record,
     RunEnd,
@@ -37,18 +38,43 @@ class NumberedRecord(NamedTuple):
     line: bytes  # as it stands in the file, newline included
 
 
+class StepLine:
+    """A step as it lies in the file, decoded only where its record is asked for; ``skim`` tells of lines without.
+
+    Raises:
+        TraceError: by ``record``, where the line is no step.
+    """
+
+    def __init__(self, line: bytes, decode: Callable[[bytes], Step]) -> None:
+        self.line = line  # newline included
+        self._decode = decode
+
+    @cached_property
+    def record(self) -> Step:
+        """The step, validated."""
+        return self._decode(self.line)
+
+
 class TraceReader:
     """One trace file. A context manager.
 
+    A trace of an older major version is upgraded record by record as it is read; ``original_version`` tells.
+
+    Args:
+        path: the file.
+        known: the versions that can be read.
+
     Raises:
-        TraceError: where the file cannot be read, is empty, is no trace, or is of a newer major version.
+        TraceError: where the file cannot be read, is empty, is no trace, or is of a newer major version, or of an
+            older one from which no migration leads here.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: KnownVersions = KnownVersions()) -> None:  # noqa: B008  (immutable)
         self.path = path
-        if path.exists() and not path.is_file():
-            raise TraceError(path, "cannot be read: it is no regular file")
+        self._known = known
         try:
+            if path.exists() and not path.is_file():
+                raise TraceError(path, "cannot be read: it is no regular file")
             self._file = path.open("rb")
         except FileNotFoundError:
             raise TraceError(path, "no such file") from None
@@ -72,7 +98,7 @@ class TraceReader:
     def index(self) -> TraceIndex:
         """Where everything lies; built at the first use."""
         if self._index is None:
-            self._index = load_or_build(self.path, self._file)
+            self._index = load_or_build(self.path, self._file, self._upgrade if self._is_older else None)
         return self._index
 
     @property
@@ -122,6 +148,10 @@ class TraceReader:
         """The steps of ``turn`` in order, one at a time."""
         return (self._at(offset, Step) for offset in turn.steps)
 
+    def step_lines(self, turn: TurnEntry) -> Iterator[StepLine]:
+        """The steps of ``turn`` in order, one at a time, as they lie in the file."""
+        return (StepLine(self._line_at(offset), partial(self._as, Step, offset)) for offset in turn.steps)
+
     def run_end(self) -> RunEnd | None:
         """The record that ends the run; None where it is missing."""
         return None if self.index.run_end is None else self._at(self.index.run_end, RunEnd)
@@ -131,15 +161,21 @@ class TraceReader:
         return [self._at(offset, Failure) for offset in self.index.failures]
 
     def _at(self, offset: int, kind: type[SomeRecord]) -> SomeRecord:
+        return self._as(kind, offset, self._line_at(offset))
+
+    def _line_at(self, offset: int) -> bytes:
         self._file.seek(offset)
-        record = self._decode(self._file.readline(), None)
+        return self._file.readline(MAX_LINE_BYTES + 1)
+
+    def _as(self, kind: type[SomeRecord], offset: int, line: bytes) -> SomeRecord:
+        record = self._decode(line, None)
         if not isinstance(record, kind):
             raise TraceError(self.path, f"got a {record.kind} record at byte {offset}, wanted {kind.__name__}")
         return record
 
     def _decode(self, line: bytes, number: int | None) -> AnyRecord:
         try:
-            return decode_record(line)
+            return self._upgraded(line) if self._is_older else decode_record(line)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             if first["type"] == "json_invalid":
@@ -161,18 +197,33 @@ class TraceReader:
             raise TraceError(self.path, f"got {what}, wanted a trace, whose first line is its manifest", 1) from None
         if not isinstance(raw, dict) or raw.get("kind") != "manifest":
             raise TraceError(self.path, "got no manifest on the first line; is this a trace?", 1, "kind")
-        self._check_version(raw.get("schema"))
+        self.original_version = self._readable_version(raw.get("schema"))
         record = self._decode(line, 1)
         assert isinstance(record, Manifest)
         return record
 
-    def _check_version(self, schema: object) -> None:
+    def _readable_version(self, schema: object) -> SchemaVersion:
         try:
             found = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
+            self._known.steps_from(found)
         except ValueError as error:
             raise TraceError(self.path, str(error), 1, "schema") from None
-        if found.major > SCHEMA_VERSION.major:
-            problem = f"got {found}, this version reads up to {SCHEMA_NAME}/{SCHEMA_VERSION.major}.x: upgrade specscope"
-            raise TraceError(self.path, problem, 1, "schema")
-        if found.major < SCHEMA_VERSION.major:
-            raise TraceError(self.path, f"got {found}, and no migration from it is known", 1, "schema")
+        return found
+
+    @property
+    def _is_older(self) -> bool:
+        """Whether records are to be upgraded before they are read."""
+        return self.original_version.major < self._known.version.major
+
+    def _upgrade(self, raw: dict[str, Any]) -> dict[str, Any]:
+        return self._known.upgrade(raw, self.original_version)
+
+    def _upgraded(self, line: bytes) -> AnyRecord:
+        raw = parse_line(line)
+        if not isinstance(raw, dict):
+            raise ValueError("no record")
+        try:
+            upgraded = self._upgrade(raw)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"a record that cannot be upgraded ({type(error).__name__}: {error})") from None
+        return decode_record(json.dumps(upgraded).encode())

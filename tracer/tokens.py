@@ -7,6 +7,7 @@ from typing import Protocol
 
 from specscope.schemas import Step
 from specscope.tracer.errors import UsageError
+from specscope.tracer.reader import TraceReader
 from specscope.tracer.text import visible
 
 
@@ -41,6 +42,20 @@ class TokenTexts:
             return cls(Tokenizer.from_file(str(file)))
         except Exception as error:  # the library raises bare Exception
             raise UsageError(f"cannot read the tokenizer {file}: {error}") from None
+
+    @classmethod
+    def load_for(cls, path: Path | None, *traces: Path) -> TokenTexts:
+        """As ``load``, for ids that stand in ``traces``.
+
+        Raises:
+            UsageError: as ``load`` does, and where a tokenizer is given for a redacted trace.
+            TraceError: where a trace cannot be read.
+        """
+        for trace in traces if path is not None else ():
+            with TraceReader(trace) as reader:
+                if reader.manifest.redaction is not None:
+                    raise UsageError(f"{trace} is redacted: its token ids have no text; leave the tokenizer out")
+        return cls.load(path)
 
     def learn(self, step: Step) -> None:
         """Takes in the texts that the step itself carries."""

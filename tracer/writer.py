@@ -6,16 +6,29 @@ not the decoding.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import xxhash
 
 from specscope.schemas import AnyRecord, RunEnd, encode_record
 from specscope.tracer.errors import UsageError
+
+
+class RecordSink(Protocol):
+    """Where records go, one after another."""
+
+    @property
+    def next_seq(self) -> int:
+        """The number that the next record must carry."""
+
+    def write(self, record: AnyRecord) -> None:
+        """Appends one record."""
 
 
 class TraceWriter:
@@ -57,7 +70,7 @@ class TraceWriter:
         try:
             _write_all(self._file, line)
         except OSError as error:
-            self._give_up(error)
+            self.give_up(error)
             return
         self._digest.update(line)
         self._counts[record.kind] += 1
@@ -68,14 +81,25 @@ class TraceWriter:
         if self._file is None:
             return
         self.write(RunEnd(seq=self.next_seq, reason=reason, counts=dict(self._counts), digest=self._digest.hexdigest()))
-        if self._file is not None:
+        if self._file is None:
+            return
+        if os.fstat(self._file).st_nlink == 0:
+            self.give_up(FileNotFoundError(errno.ENOENT, "the file was removed while it was written"))
+            return
+        try:
             os.close(self._file)
-            self._file = None
+        except OSError as error:  # some file systems tell of a full disk only now
+            self.give_up(error)
+        self._file = None
 
-    def _give_up(self, error: OSError) -> None:
+    def give_up(self, error: OSError) -> None:
+        """Writes nothing more, run_end neither: the trace is a truncated one. Warns, the first time."""
+        if self._given_up:
+            return
         self._given_up = True
         if self._file is not None:
-            os.close(self._file)
+            with contextlib.suppress(OSError):
+                os.close(self._file)
             self._file = None
         self._warn(f"the trace {self.path} ends here: {error.strerror or error}; decoding goes on without it")
 

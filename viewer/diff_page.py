@@ -37,7 +37,7 @@ def show_diff_page(arguments: Arguments, view: View) -> None:
             texts_b.learn(steps.b)
         _show_verdict(verdict, root, texts_b, view)
         if steps is not None:
-            found = compare_pair(a, b, steps, verdict.tolerance)
+            found = compare_pair(a, b, steps, verdict.floors)
             _show_pair(_Pair(arguments, view, steps, found, (texts_a, texts_b)), root)
 
 
@@ -100,7 +100,7 @@ def _show_drift(verdict: Verdict) -> None:
         st.html(quiet("No float differs at all."))
         return
     columns = {
-        "drift within the tolerance": [drift.field for drift in verdict.drift],
+        "drift within the noise floor": [drift.field for drift in verdict.drift],
         "values": [drift.count for drift in verdict.drift],
         "largest": [f"{drift.largest:.3g}" for drift in verdict.drift],
     }

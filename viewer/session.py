@@ -95,8 +95,10 @@ def remember_view(view: View) -> None:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def token_texts(tokenizer: Path | None, trace: Path) -> TokenTexts:
-    """Token texts for one trace. One object a trace: texts that one trace carries must not name another's ids."""
-    return TokenTexts.load(tokenizer)
+    """Token texts for one trace. One object a trace: texts that one trace carries must not name another's ids; a
+    redacted trace's are no ids of the tokenizer."""
+    with TraceReader(trace) as reader:
+        return TokenTexts.load(tokenizer if reader.manifest.redaction is None else None)
 
 
 @st.cache_resource(show_spinner="Comparing the two traces", max_entries=8)

@@ -17,8 +17,9 @@ def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
         return {}
     slots = range(len(tree.tokens))
     path = set(step.accept.path) if step.accept is not None else set()
-    best = [_ranked(verify.top_tokens if verify else [], slot, 0) for slot in slots]
-    second = [_ranked(verify.top_tokens if verify else [], slot, 1) for slot in slots]
+    tokens, logits = (verify.top_tokens or [], verify.top_logits or []) if verify else ([], [])
+    best = [_ranked(tokens, slot, 0) for slot in slots]
+    second = [_ranked(tokens, slot, 1) for slot in slots]
     return {
         "slot": list(slots),
         "token": [texts.shown(token) for token in tree.tokens],
@@ -29,9 +30,9 @@ def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
         "draft p": [draft_probability(step, slot) for slot in slots],
         "accepted": [_accepted(step, slot, path) for slot in slots],
         "teacher wants": [_shown(texts, token) for token in best],
-        "logit": [_ranked(verify.top_logits if verify else [], slot, 0) for slot in slots],
+        "logit": [_ranked(logits, slot, 0) for slot in slots],
         "second": [_shown(texts, token) for token in second],
-        "its logit": [_ranked(verify.top_logits if verify else [], slot, 1) for slot in slots],
+        "its logit": [_ranked(logits, slot, 1) for slot in slots],
     }
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from specscope.schemas import Step
-from specscope.schemas.verdict import Difference, Place
+from specscope.schemas.verdict import Difference, NoiseFloor, Place
 from specscope.tracer.compare.align import align_steps, align_turns
+from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import is_teacher_only
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.steps import StepPair
-from specscope.tracer.compare.tolerance import FloatJudge
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
 
@@ -79,14 +79,14 @@ def _before(reader: TraceReader, turn: TurnEntry, step: int) -> Step | None:
     return reader.step(turn, step - 1) if step > 0 else None
 
 
-def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, tolerance: float) -> StepComparison:
+def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: list[NoiseFloor]) -> StepComparison:
     """Every difference of the two steps, and the slots that carry one."""
     pair = StepPair(
         StepNodes(steps.a),
         StepNodes(steps.b),
         None if steps.previous_a is None else StepNodes(steps.previous_a),
         None if steps.previous_b is None else StepNodes(steps.previous_b),
-        FloatJudge.of(tolerance, a.manifest),
+        FloatJudge.of(floors, a.manifest),
         not (is_teacher_only(a.manifest) or is_teacher_only(b.manifest)),
     )
     differences = compare_steps(pair)

@@ -122,7 +122,7 @@ def _choice(draw: BonusDraw | None) -> str:
 
 def trial_of(accept: AcceptSection, slot: int) -> Trial | None:
     """The trial of ``slot``; None where it was not tried."""
-    trials = (trial for visit in accept.visited for trial in visit.trials or [])
+    trials = (trial for visit in accept.visited or [] for trial in visit.trials or [])
     return next((trial for trial in trials if trial.slot == slot), None)
 
 
@@ -148,8 +148,9 @@ def _tooltip(step: Step, slot: int, texts: TokenTexts, *, accepted: bool, folded
     probability = draft_probability(step, slot)
     if probability is not None:
         lines.append(f"draft probability {probability:.3g}")
-    if step.verify is not None and slot < min(len(step.verify.top_tokens), len(step.verify.top_logits)):
-        best = zip(step.verify.top_tokens[slot], step.verify.top_logits[slot], strict=False)
+    tokens, logits = (step.verify.top_tokens, step.verify.top_logits) if step.verify is not None else (None, None)
+    if tokens is not None and logits is not None and slot < min(len(tokens), len(logits)):
+        best = zip(tokens[slot], logits[slot], strict=False)
         lines.append("teacher wants next: " + ", then ".join(f"{texts.shown(t)} ({v:.2f})" for t, v in best))
     if step.accept is not None:
         lines.append(_outcome(step.accept, slot, accepted=accepted))

@@ -5,7 +5,16 @@ from __future__ import annotations
 import shlex
 
 from specscope.schemas.verdict import Difference, Root, Verdict
-from specscope.tracer.cli.diff import HEADLINES
+from specscope.tracer.report.card import (
+    SIDES,
+    blame_text,
+    floor_text,
+    headline,
+    impact_text,
+    margin_text,
+    roots_text,
+    where_text,
+)
 from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
@@ -13,14 +22,6 @@ from specscope.viewer.fragments import commands, rows
 
 #: Fields whose value is one token id.
 TOKEN_FIELDS = ("argmax", "bonus_token", "prefill.pending_token", "token_ids")
-SIDES = {"a": "the baseline", "b": "the candidate"}
-
-
-def headline(verdict: Verdict) -> str:
-    """The verdict in words."""
-    if verdict.verdict == "different" and not verdict.roots:
-        return "VIOLATED: the runs agree, and break an invariant"
-    return HEADLINES[verdict.verdict]
 
 
 def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
@@ -34,20 +35,19 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
 
 
 def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
-    found, place = root.difference, root.place
-    steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
+    found = root.difference
     where = [("rule", verdict.rule)] if LOSSY in verdict.rule else []
-    where += [("where", f"{place.prompt_id} turn {place.prompt_turn + 1}, {steps}, position {place.position}")]
+    where += [("where", where_text(root.place))]
     if found.node is not None:
         where.append(("node", node_text(found.node, texts)))
     after = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
-    if found.margin_a is not None and found.margin_b is not None:
-        after.append(("margin", f"{found.margin_a:.6g} in the baseline, {found.margin_b:.6g} in the candidate"))
-    after += [("who is wrong", f"{SIDES[b.side]} violates {b.invariant}: {b.witness}") for b in root.blame[:3]]
+    margin = margin_text(root)
+    after += [("margin", margin)] if margin is not None else []
+    after += [("tie break", found.tie_break)] if found.tie_break is not None else []
+    after += [("who is wrong", blame_text(blame)) for blame in root.blame[:3]]
     if not root.blame:
         after.append(("who is wrong", "neither side violates an invariant at this step"))
-    many = "s" if len(verdict.roots) != 1 else ""
-    after.append(("roots", f"{len(verdict.roots)} root{many}, {verdict.num_inherited} inherited"))
+    after += [("impact", impact_text(verdict.impact)), ("roots", roots_text(verdict))]
     here = f"{root.also} further differences in this step, {root.inherited} later steps follow from it"
     after.append(("this root", here))
     return rows(where) + _values(found, texts) + rows(after)
@@ -74,23 +74,22 @@ def _plain_body(verdict: Verdict) -> str:
 
 def next_commands(verdict: Verdict, root: Root | None) -> str:
     """What to type next."""
-    candidate = shlex.quote(verdict.candidate)
-    lines = [f"specscope check {candidate}"]
-    if root is not None:
-        where = f"--turn {root.place.turn_b} --step {root.place.step_b}"
-        lines = [f"specscope show {candidate} {where}", *lines]
+    if root is None or root == verdict.roots[0]:
+        return commands(verdict.next or [f"specscope check {shlex.quote(verdict.candidate)}"])
+    where = f"--turn {root.place.turn_b} --step {root.place.step_b}"
+    lines = [f"specscope show {shlex.quote(verdict.candidate)} {where}"]
     return commands(lines)
 
 
 def surroundings(verdict: Verdict) -> str:
-    """The axis of comparison, tolerance, drift and coverage."""
+    """The axis of comparison, noise floors, impact and coverage."""
     lines = [("compared across", line) for line in verdict.axis] or [("compared across", "nothing was meant to differ")]
     lines.append(("acceptance rule", verdict.rule))
-    lines.append(("tolerance", f"{verdict.tolerance:g} ({verdict.tolerance_source})"))
-    tokens = "equal" if verdict.tokens_equal else "different"
-    lines.append(("output tokens", tokens))
+    lines += [("noise floor", floor_text(floor)) for floor in verdict.floors]
+    lines.append(("impact", impact_text(verdict.impact)))
     lines.append(("steps", f"{verdict.num_steps} pairs, {verdict.num_regrouped} steps without a partner"))
     lines += [("not judged", line) for line in verdict.uncovered]
+    lines += [("not recorded", line) for line in verdict.unjudged]
     return rows(lines)
 
 

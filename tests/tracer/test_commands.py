@@ -92,9 +92,10 @@ def test_diff_prints_the_card_first_and_what_to_run_next() -> None:
         "tensors: positions",
         "inputs equal",
         "the candidate violates",
+        "accepted length",
         "inherited",
         "specscope show",
-        "tolerance",
+        "noise floor",
     ):
         assert words in done.out
 
@@ -102,7 +103,7 @@ def test_diff_prints_the_card_first_and_what_to_run_next() -> None:
 def test_diff_json_is_the_verdict() -> None:
     done = specscope("diff", EAGER, FUSED, "--format", "json")
     verdict = json.loads(done.out)
-    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/1.1")
+    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/2.0")
 
 
 def test_diff_exit_codes(tmp_path: Path) -> None:
@@ -117,6 +118,29 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
     cut = tmp_path / "cut.jsonl"
     cut.write_bytes(FUSED.read_bytes()[:-30])
     assert specscope("diff", FUSED, cut).code == 4
+
+
+def test_diff_takes_a_noise_file_and_refuses_one_of_another_kind(tmp_path: Path) -> None:
+    done = specscope("diff", EAGER, FUSED, "--noise", EAGER)
+    assert done.code == 0
+    assert "measured between the baseline and the run of --noise" in done.out
+    lines = load(EAGER)
+    lines[0]["seed"] = 5
+    done = specscope("diff", EAGER, FUSED, "--noise", store(lines, tmp_path / "seed.jsonl"))
+    assert (done.code, done.out) == (3, "")
+    assert "seed" in done.err
+    assert specscope("diff", EAGER, FUSED, "--noise", tmp_path / "none.jsonl").code == 2
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("pdf=x", "wanted FORMAT=FILE"), ("html=none/x", "does not exist"), ("html=.", "no regular file")],
+)
+def test_diff_refuses_a_report_that_it_could_not_write(tmp_path: Path, out: str, words: str) -> None:
+    done = specscope("diff", EAGER, FUSED, "--out", out, cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_show_draws_the_tree_with_its_accepted_path() -> None:
@@ -195,7 +219,7 @@ def test_schema_prints_the_committed_schema() -> None:
 
 def test_help_lists_every_command_and_the_exit_codes() -> None:
     done = specscope("--help")
-    for command in ("bench", "check", "demo", "diff", "run", "schema", "show", "train", "view"):
+    for command in ("bench", "check", "demo", "diff", "diff-many", "run", "schema", "show", "summary", "train", "view"):
         assert f"\n  {command} " in done.out
     assert "Exit codes" in done.out
 

@@ -101,7 +101,7 @@ def of_version(schema: bytes) -> bytes:
         (MANIFEST[:200], "torn first line"),
         (MANIFEST + b"\nhello\n", "line 2"),
         (MANIFEST + b'\n{"kind": "unheard-of", "seq": 1}\n', "line 2"),
-        (MANIFEST.replace(b'"seed":', b'"sead":') + b"\n", "line 1, field seed: Field required"),
+        (MANIFEST.replace(b'"run_id":', b'"ran_id":') + b"\n", "line 1, field run_id: Field required"),
     ],
 )
 def test_what_is_no_trace_is_refused_by_line_and_field(tmp_path: Path, content: bytes, message: str) -> None:

@@ -72,6 +72,63 @@ def test_a_full_disk_ends_the_trace_and_not_the_run(tmp_path: Path, monkeypatch:
         assert reader.truncated
 
 
+def test_nothing_is_written_behind_a_gap_where_room_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls, warnings = os.write, [0], list[str]()
+
+    def full_once(file: int, line: bytes) -> int:
+        calls[0] += 1
+        if calls[0] == 4:  # half of the line still fits
+            return real(file, bytes(line[:50]))
+        if calls[0] == 5:
+            raise OSError(28, "No space left on device")
+        return real(file, line)
+
+    monkeypatch.setattr(os, "write", full_once)
+    path = tmp_path / "gap.jsonl"
+    writer = TraceWriter(path, overwrite=False, warn=warnings.append)
+    for record in records()[:-1]:
+        writer.write(record)
+    writer.finish("complete")
+    assert len(warnings) == 1
+    assert writer.broken
+    lines = FUSED.read_bytes().splitlines(keepends=True)
+    assert path.read_bytes() == b"".join(lines[:3]) + lines[3][:50]
+    with TraceReader(path) as reader:
+        assert reader.truncated
+        assert reader.index.torn_bytes == 50
+
+
+def test_a_file_that_was_removed_is_told_of_once(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    path = tmp_path / "gone.jsonl"
+    writer = TraceWriter(path, overwrite=False, warn=warnings.append)
+    for record in records()[:-1]:
+        writer.write(record)
+        path.unlink(missing_ok=True)
+    writer.finish("complete")
+    assert writer.broken
+    assert len(warnings) == 1
+    assert "removed while it was written" in warnings[0]
+    assert not path.exists()
+
+
+def test_what_only_closing_tells_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    writer = TraceWriter(tmp_path / "quota.jsonl", overwrite=False, warn=warnings.append)
+    writer.write(records()[0])
+
+    def over_quota(file: int) -> None:
+        real(file)
+        raise OSError(122, "Disk quota exceeded")
+
+    real = os.close
+    monkeypatch.setattr(os, "close", over_quota)
+    writer.finish("complete")
+    monkeypatch.undo()
+    assert [text for text in warnings if "Disk quota exceeded" in text] == warnings != []
+    assert writer.broken
+
+
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda file, line: real(file, bytes(line[:100])))

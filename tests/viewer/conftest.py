@@ -208,13 +208,13 @@ def _write_turn(writer: TraceWriter, turn: int, lengths: list[int], recipe: Reci
         pending, committed = step.accept.bonus_token, step.commit.committed_after
         output += step.stop.emitted
         if number == len(lengths) - 1:
-            step = step.model_copy(update={"stop": step.stop.model_copy(update={"reason": "length"})})
+            step = step.model_copy(update={"stop": step.stop.model_copy(update={"reason": "criterion"})})
         writer.write(recipe.change(step.model_copy(update={"texts": recipe.texts})))
     end = TurnEnd(
         seq=writer.next_seq,
         turn=turn,
         output_ids=output,
-        reason="length",
+        reason="criterion",  # a caller's, which may end a turn anywhere
         num_steps=len(lengths),
         num_drafted=6 * len(lengths),
         num_accepted=sum(lengths),

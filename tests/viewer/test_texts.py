@@ -39,7 +39,7 @@ def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
         steps = steps_at(a, b, root.place)
         assert steps is not None
         texts.learn(steps.b)
-        found = compare_pair(a, b, steps, verdict.tolerance)
+        found = compare_pair(a, b, steps, verdict.floors)
     html = verdict_card(verdict, root, texts)
     assert "DIFFERENT in phase tensors: positions" in html
     assert "prompt-0 turn 1, step 1, position 6" in html
@@ -60,7 +60,7 @@ def test_equal_runs_have_a_first_common_step(pair_of_traces: tuple[Path, Path]) 
         steps = first_common_step(a, b)
         assert steps is not None
         assert (steps.a.step, steps.b.step) == (0, 0)
-        found = compare_pair(a, b, steps, verdict.tolerance)
+        found = compare_pair(a, b, steps, verdict.floors)
     assert not found.differences
     assert not found.slots_a | found.slots_b
     assert found.origin_a is None

@@ -30,7 +30,7 @@ from specscope.tracer.tokens import TokenTexts
 @tokenizer_option
 def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> None:
     """Draw a step's tree with the accepted path, or list the turn's steps."""
-    texts = TokenTexts.load(tokenizer)
+    texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not 0 <= turn < len(reader.turns):
             raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
@@ -109,7 +109,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("tried", "at", "token", "teacher p", "draft p", "threshold", "coin", ""):
         table.add_column(name, justify="left" if name in ("token", "") else "right")
-    for visit in accept.visited:
+    for visit in accept.visited or []:
         for trial in visit.trials or []:
             known = 0 <= trial.slot < len(tokens)
             table.add_row(

@@ -1,0 +1,82 @@
+"""``specscope diff-many``: a table of pairs, compared side by side, resumable."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from specscope.tracer.cli.console import progress
+from specscope.tracer.errors import UsageError
+from specscope.tracer.pairs.judge import Task
+from specscope.tracer.pairs.results import PairResult, Results, open_results
+from specscope.tracer.pairs.summary import summarise, text_of
+from specscope.tracer.pairs.table import parse_shard, read_pairs
+from specscope.tracer.pairs.workers import judge_all
+from specscope.tracer.text import printable
+
+
+@click.command("diff-many")
+@click.argument("pairs", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="One line of JSON a pair; a file that is there is gone on with.",
+)
+@click.option("--jobs", type=click.IntRange(1, 512), help="Worker processes.  [default: one a processor]")
+@click.option("--shard", default="1/1", metavar="i/N", help="Compare the i-th of N parts of the table.")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="As in diff.")
+@click.option("--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True)
+def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: float | None, fail_on: str) -> None:
+    """Compare every pair of the table PAIRS, a CSV file with the header baseline,candidate[,name][,allow][,noise].
+
+    Paths are relative to the table's folder; allow holds manifest fields with spaces between them. A pair whose
+    result stands in the results file, from the same files and settings, is not compared again; errors are. Interrupted,
+    it keeps what it has.
+
+    Exits with the worst code of all pairs: 1, then 2 (no verdict), 4, 3.
+    """
+    if tolerance is not None and not math.isfinite(tolerance):
+        raise UsageError(f"got tolerance {tolerance}, wanted a number")
+    part = parse_shard(shard)
+    listed = read_pairs(pairs)
+    if out.resolve() == pairs.resolve():
+        raise UsageError(f"cannot write {out}: it is the table of pairs")
+    tasks = [Task(pair, tolerance, fail_on == "near-tie") for pair in part.of(listed)]
+    with open_results(out) as results:
+        found = _known(results, tasks)
+        if found:
+            click.echo(f"{len(found)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)
+        todo = [task for task in tasks if task.pair.name not in found]
+        found |= _judge(todo, jobs or os.cpu_count() or 1, results)
+    summary = summarise(found[task.pair.name] for task in tasks)
+    click.echo(text_of(summary), nl=False)
+    sys.exit(summary.exit_code)
+
+
+def _known(results: Results, tasks: list[Task]) -> dict[str, PairResult]:
+    """The results that still hold, by name. An error may have been the machine's, and is tried again."""
+    known = {}
+    for task in tasks:
+        result = results.known.get(task.pair.name)
+        if result is not None and result.verdict != "error" and result.stamp == task.stamp:
+            known[task.pair.name] = result
+    return known
+
+
+def _judge(tasks: list[Task], num_workers: int, results: Results) -> dict[str, PairResult]:
+    found: dict[str, PairResult] = {}
+    failing = 0
+    judging = judge_all(tasks, num_workers)
+    with closing(judging), progress("comparing", len(tasks), "pairs", shown=bool(tasks)) as advance:
+        for result in judging:
+            results.add(result)
+            found[result.name] = result
+            failing += bool(result.exit_code)
+            advance(f"{failing} failing")
+    return found

@@ -1,0 +1,44 @@
+"""``specscope summary``: what the results of ``diff-many`` came to, over one or more files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from specscope.tracer.errors import EXIT_COVERAGE
+from specscope.tracer.pairs.results import PairResult, read_results, worst_code
+from specscope.tracer.pairs.summary import json_of, markdown_of, summarise, text_of
+from specscope.tracer.pairs.table import read_pairs
+from specscope.tracer.text import printable
+
+FORMATS = {"text": text_of, "json": json_of, "markdown": markdown_of}
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path),
+    help="The table that was compared: exits 4 where a pair of it has no result, as when a shard is missing.",
+)
+def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
+    """Sum up the RESULTS files of diff-many, such as those of several shards. A pair in two files counts once: the
+    result of the later file stands.
+
+    Exits with the worst code of all pairs: 1, then 2 (no verdict), 4, 3.
+    """
+    found: dict[str, PairResult] = {}
+    for path in results:
+        found |= read_results(path)
+    total = summarise(found.values())
+    click.echo(FORMATS[form](total), nl=False)
+    code = total.exit_code
+    missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in found]
+    if missing:
+        names = printable(", ".join(missing[:5])) + (", ..." if len(missing) > 5 else "")
+        click.echo(f"missing: {len(missing)} pairs of the table have no result: {names}", err=True)
+        code = worst_code((code, EXIT_COVERAGE))
+    sys.exit(code)

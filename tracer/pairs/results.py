@@ -1,0 +1,148 @@
+"""The results of many pairs: one line of JSON a pair, appended as it is known, so that a run can be resumed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pydantic import Field, ValidationError
+
+from specscope.schemas.base import Float, Section
+from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Phase, Place, Verdict
+from specscope.tracer.errors import (
+    EXIT_COVERAGE,
+    EXIT_DIFFERENT,
+    EXIT_EQUAL,
+    EXIT_INCOMPARABLE,
+    EXIT_USAGE,
+    UsageError,
+)
+
+RESULT_SCHEMA: Literal["specscope.pair-result/1.0"] = "specscope.pair-result/1.0"
+SEVERITY = (EXIT_EQUAL, EXIT_INCOMPARABLE, EXIT_COVERAGE, EXIT_USAGE, EXIT_DIFFERENT)  # rising
+Judged = Literal["equal", "ties", "different", "incomparable", "uncovered", "error"]
+
+
+class FirstRoot(Section):
+    """The root that the card is about."""
+
+    place: Place
+    phase: Phase
+    field: str
+    kind: DifferenceKind
+
+
+class PairResult(Section):
+    """What the comparison of one pair came to."""
+
+    schema_: Literal["specscope.pair-result/1.0"] = Field(RESULT_SCHEMA, alias="schema")
+    name: str
+    baseline: str
+    candidate: str
+    stamp: str = Field(description="What the result holds for: the files' sizes and times, and the settings.")
+    verdict: Judged
+    exit_code: int
+    seconds: Float
+    first_root: FirstRoot | None = None
+    num_roots: int = 0
+    num_inherited: int = 0
+    first_violation: Blame | None = Field(None, description="Of the first invariant that one of the runs breaks.")
+    impact: Impact | None = None
+    error: str | None = Field(None, description="Why there is no verdict.")
+
+
+def first_root(verdict: Verdict) -> FirstRoot | None:
+    """The first root of a verdict; None where it has none."""
+    if not verdict.roots:
+        return None
+    root = verdict.roots[0]
+    found = root.difference
+    return FirstRoot(place=root.place, phase=found.phase, field=found.field, kind=found.kind)
+
+
+def worst_code(codes: Iterable[int]) -> int:
+    """Of many exit codes the one to report: 1 outranks everything, then 2, 4, 3."""
+    return max(codes, key=SEVERITY.index, default=EXIT_EQUAL)
+
+
+def read_results(path: Path) -> dict[str, PairResult]:
+    """The last result of each pair by its name, in the order of the file. A torn last line is left out.
+
+    Raises:
+        UsageError: where the file cannot be read or a whole line is no result.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the results {path}: {error.strerror}") from None
+    results: dict[str, PairResult] = {}
+    whole = content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            result = PairResult.model_validate_json(line)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(map(str, problem["loc"]))
+            what = f"{place}: {problem['msg']}" if place else problem["msg"]
+            raise UsageError(f"{path}, line {number}: no result of specscope diff-many ({what})") from None
+        results.pop(result.name, None)
+        results[result.name] = result
+    return results
+
+
+class Results:
+    """A file of results that is open for appending, and no other process's at the same time."""
+
+    def __init__(self, file: BinaryIO, known: dict[str, PairResult]) -> None:
+        self._file = file
+        self.known = known  # what was there, by name
+
+    def add(self, result: PairResult) -> None:
+        """Appends one result; it is with the system when this returns."""
+        line = result.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise UsageError(f"cannot write {self._file.name}: {error.strerror}; run again to go on") from None
+
+
+@contextmanager
+def open_results(path: Path) -> Iterator[Results]:
+    """Opens ``path`` to go on with it: what it holds is read, and a torn last line cut off.
+
+    Raises:
+        UsageError: where it holds something else, cannot be written, or another process writes it.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot write {path}: it is no regular file")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist")
+    try:
+        file = path.open("a+b")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"another process writes {path}: wait for it, or choose another file") from None
+        known = read_results(path)
+        _cut_torn_line(path, file, known)
+        yield Results(file, known)
+
+
+def _cut_torn_line(path: Path, file: BinaryIO, known: dict[str, PairResult]) -> None:
+    """Cuts what is behind the last newline; but not from a file without any whole line that looks like none of ours."""
+    content = path.read_bytes()
+    kept = content.rfind(b"\n") + 1
+    start = f'{{"schema":"{RESULT_SCHEMA}"'.encode()
+    torn = content[kept:]
+    if torn and not known and not torn.startswith(start[: len(torn)]):
+        raise UsageError(f"{path} holds no results of specscope diff-many: choose another file")
+    if torn:
+        os.truncate(file.fileno(), kept)

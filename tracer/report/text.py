@@ -1,0 +1,59 @@
+"""The report for a terminal, or as plain text: the card, then what surrounds it."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from specscope.tracer.report.card import Card, card_of
+from specscope.tracer.report.report import Report
+from specscope.tracer.text import printable
+
+STYLES = {"good": "green", "bad": "red", "unsure": "yellow"}
+CARD_WIDTH = 110
+PLAIN_WIDTH = 200
+
+
+def render(report: Report) -> str:
+    """Plain text, without colours."""
+    page = io.StringIO()
+    print_verdict(Console(file=page, width=PLAIN_WIDTH, no_color=True, emoji=False, force_terminal=False), report)
+    return page.getvalue()
+
+
+def render_error(error: str) -> str:
+    """Why there is no verdict."""
+    return f"error: {printable(error)}\n"
+
+
+def print_verdict(out: Console, report: Report) -> None:
+    """The report on ``out``, in colours where it has them."""
+    card = card_of(report)
+    style = STYLES[card.tone]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for row in card.rows:
+        grid.add_row(row.name, escape(row.value))
+    title = f"[bold {style}]{escape(card.title)}[/]"
+    out.print(Panel(grid, title=title, title_align="left", border_style=style, width=min(out.width, CARD_WIDTH)))
+    for row in card.notes:
+        out.print(f"  {row.name:<16} {escape(row.value)}", highlight=False, soft_wrap=True)
+    if card.roots:
+        _print_roots(out, card)
+
+
+def _print_roots(out: Console, card: Card) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("  root", "prompt", "step", "phase", "field", "kind", "inherited"):
+        table.add_column(name, no_wrap=True)  # a line that begins with a trace's words could be a CI's command
+    for root in card.roots:
+        cells = (root.prompt, root.step, root.phase, root.field, root.kind, str(root.inherited))
+        table.add_row(f"  {root.number}", *map(escape, cells))
+    out.print(table)
+    if card.num_roots > len(card.roots):
+        out.print(f"  and {card.num_roots - len(card.roots)} more; the json report lists them", highlight=False)
