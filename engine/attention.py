@@ -99,7 +99,12 @@ def _mask_as_given(*_: object, attention_mask: torch.Tensor | None = None, **__:
 
 def registered_name(attention: str) -> str:
     """The name under which transformers knows the attention ``eager`` or ``fused``; registers it at the first call."""
+    return register_attention(attention, ATTENTION[attention])
+
+
+def register_attention(attention: str, function: AttentionFunction) -> str:
+    """Makes ``function`` known to transformers; its name there."""
     name = f"specscope_{attention}"
-    AttentionInterface.register(name, _for_transformers(ATTENTION[attention]))
+    AttentionInterface.register(name, _for_transformers(function))
     AttentionMaskInterface.register(name, _mask_as_given)
     return name

@@ -11,20 +11,29 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
+from transformers import LogitsProcessorList
 
 from specscope.engine.acceptance import Acceptance, RuleName, accept_greedy
 from specscope.engine.cache import TreeCache
 from specscope.engine.checks import CheckReport
 from specscope.engine.commit import Commit, commit_step
-from specscope.engine.drafters.base import Draft
-from specscope.engine.logits import Processors
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.logits import Processors, process_tree
 from specscope.engine.sampling import Coins, SamplingRule, accept_sampling, accept_typical, target_probs
-from specscope.engine.stopping import StopDecision
-from specscope.engine.tree_tensors import TreeTensors, tensorize
+from specscope.engine.stopping import StopDecision, StopWatch
+from specscope.engine.tree_tensors import TreeTensors, additive_mask, tensorize
 
 GREEDY = SamplingRule("greedy")
 PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
+
+
+class ForwardInputs(NamedTuple):
+    """What the verify forward is given: of this the trace tells, not of what it was made from."""
+
+    token_ids: torch.Tensor  # (B, P)
+    position_ids: torch.Tensor  # (B, P)
+    mask: torch.Tensor  # (B, 1, P, S) additive
 
 
 class Verification(NamedTuple):
@@ -34,7 +43,8 @@ class Verification(NamedTuple):
     raw_logits: torch.Tensor  # (B, P, V) the same before processors changed them
     features: torch.Tensor  # (B, P, 3E)
     argmax: torch.Tensor  # (B, P)
-    mask: torch.Tensor  # (B, 1, P, S), as it was used
+    inputs: ForwardInputs
+    feature_layers: tuple[int, ...]  # that the features were read from
     dispatch: Counter[str]  # empty without an observer
 
 
@@ -63,15 +73,53 @@ def accept(inputs: AcceptInputs) -> Acceptance:
     return accept_sampling(inputs.tree, probs, inputs.child_probs, coins, bonus, max_children=inputs.max_children)
 
 
+def tensorize_draft(draft: Draft, committed_lengths: list[int], max_depth: int) -> TreeTensors:
+    """The tensors of the draft's trees."""
+    return tensorize(draft.tree, committed_lengths, max_depth)
+
+
+def forward_inputs(tensors: TreeTensors, dtype: torch.dtype) -> ForwardInputs:
+    """Ids and positions as they were made, and the additive mask of what each slot sees."""
+    return ForwardInputs(tensors.token_ids, tensors.position_ids, additive_mask(tensors, dtype))
+
+
+class HandOver(NamedTuple):
+    """What one row's drafter is to be fed of a forward of the teacher."""
+
+    phase: Literal["prefill", "step"]
+    features: torch.Tensor  # (R, 3E) of all rows of the forward: the tokens of the prompt, or the slots
+    source_rows: list[int]  # those that were committed, in order
+    tokens: list[int]  # the token that follows each of them; the last is pending
+    device: torch.device
+
+
+def hand_over(committed: HandOver) -> DraftPairs:
+    """The features of what was committed, each with the token that follows."""
+    features, rows, tokens = committed.features, committed.source_rows, committed.tokens
+    chosen = features if committed.phase == "prefill" else features[rows]  # of a prompt, all of them
+    return DraftPairs(rows, chosen, torch.tensor(tokens, device=committed.device), tokens)
+
+
+def accepted_length(accepted: RowAcceptance) -> int:
+    """What a step adds to its turn's accepted lengths."""
+    return accepted.accepted_length
+
+
+ProcessTree = Callable[[list[LogitsProcessorList | None], list[list[int]], TreeTensors, torch.Tensor], torch.Tensor]
+
+
 @dataclass(frozen=True)
 class Phases:
     """The phases that can be replaced one by one: the seams where a deliberate fault goes in."""
 
-    tensorize: Callable[[Draft, list[int], int], TreeTensors] = lambda draft, lengths, depth: tensorize(
-        draft.tree, lengths, depth
-    )
+    tensorize: Callable[[Draft, list[int], int], TreeTensors] = tensorize_draft
+    inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
+    processors: ProcessTree = process_tree
     accept: Callable[[AcceptInputs], Acceptance] = accept
     commit: Callable[[TreeCache, TreeCache, list[list[int]], list[int | None]], list[Commit]] = commit_step
+    stop: Callable[[StopWatch, list[int]], StopDecision] = StopWatch.take
+    pairs: Callable[[HandOver], DraftPairs] = hand_over
+    tally: Callable[[RowAcceptance], int] = accepted_length
     stop_on_violation: bool = True
 
 
@@ -140,7 +188,7 @@ class TurnStarted:
     row: int
     generator_seed: int | None  # None where nothing is drawn
     dispatch: Counter[str]
-    last_hidden: torch.Tensor  # (3E,) features of the last prompt position, or empty
+    features: torch.Tensor  # (R, 3E) of the tokens that were taken in; 3E is 0 where the drafter wants none
     last_logits: torch.Tensor  # (V,)
     pending_token: int
     draw: PendingDraw | None

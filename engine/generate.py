@@ -29,6 +29,8 @@ from specscope.engine.decoding import (
     AcceptInputs,
     Decoding,
     EndReason,
+    ForwardInputs,
+    HandOver,
     Observer,
     PendingDraw,
     RowAcceptance,
@@ -39,11 +41,11 @@ from specscope.engine.decoding import (
     Verification,
 )
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
-from specscope.engine.logits import process_last, process_tree
+from specscope.engine.logits import process_last
 from specscope.engine.sampling import Coins, draw_bonus, draw_coins, target_probs
 from specscope.engine.stopping import StopRules, StopWatch
 from specscope.engine.teacher import PREFILL_ROWS, Teacher, TeacherOutput
-from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask
+from specscope.engine.tree_tensors import TreeTensors, causal_mask
 from specscope.engine.turns import PhaseClock, Row, StepBegun, Turn, TurnRequest, check_turn, common_length, state_of
 from specscope.tracer.errors import UsageError, ViolationError
 
@@ -166,7 +168,7 @@ class Session:
         for row, (turn, own, commit, digest) in enumerate(zip(turns, accepted, commits, digests, strict=True)):
             self.rows[row].committed_ids += [turn.watch.output_ids[-1], *own.tokens]
             report, num_pairs = reports[row] if reports is not None else None, self.drafter.num_pairs[row]
-            stop, times = turn.watch.take([*own.tokens, own.bonus_token]), clock.durations_ns
+            stop, times = phases.stop(turn.watch, [*own.tokens, own.bonus_token]), clock.durations_ns
             results.append(StepResult(turn.step, row, shared, digest, report, own, commit, num_pairs, stop, times))
         clock.current = "record"
         for turn, result in zip(turns, results, strict=True):
@@ -226,13 +228,14 @@ class Session:
 
     def _take_note(self, turn: Turn, result: StepResult) -> None:
         own = turn.result
-        own.accepted_lengths.append(result.acceptance.accepted_length)
+        phases = self.decoding.phases
+        own.accepted_lengths.append(phases.tally(result.acceptance))
         own.num_drafted += result.shared.tensors.num_slots[result.row] - 1
         own.num_fallbacks += result.commit.fallback is not None
         own.commit_ns.append(result.durations_ns["branch"] + result.durations_ns["commit"])
         rows = [0, *result.acceptance.path]
-        features = result.shared.verification.features[result.row, rows]
-        turn.pairs = self._pairs(rows, features, result.stop.emitted)
+        features = result.shared.verification.features[result.row]
+        turn.pairs = phases.pairs(HandOver("step", features, rows, result.stop.emitted, self.teacher.device))
         if turn.observer is not None:
             turn.observer.step_done(result)
         turn.step += 1
@@ -251,26 +254,24 @@ class Session:
     def _verify(
         self, tensors: TreeTensors, draft: Draft, branch: TreeCache, turns: list[Turn], observed: bool
     ) -> Verification:
-        mask = additive_mask(tensors, self.teacher.dtype)
+        phases, layers = self.decoding.phases, self.drafter.feature_layers
+        given = phases.inputs(tensors, self.teacher.dtype)
         with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch:
             if draft.shared is None:
-                output = self.teacher.forward(
-                    tensors.token_ids, tensors.position_ids, mask, branch, self.drafter.feature_layers
-                )
+                output = self.teacher.forward(*given, branch, layers)
             else:
-                output = self._resume(tensors, draft.shared, mask, branch)
+                output = self._resume(given, draft.shared, branch)
         logits = output.logits
         if any(turn.processors is not None for turn in turns):
             contexts = [row.committed_ids for row in self.rows]
-            logits = process_tree([turn.processors for turn in turns], contexts, tensors, logits)
-        return Verification(logits, output.logits, output.features, logits.argmax(dim=-1), mask, dispatch)
+            logits = phases.processors([turn.processors for turn in turns], contexts, tensors, logits)
+        best = logits.argmax(dim=-1)
+        return Verification(logits, output.logits, output.features, best, given, layers, dispatch)
 
-    def _resume(
-        self, tensors: TreeTensors, shared: SharedLayers, mask: torch.Tensor, branch: TreeCache
-    ) -> TeacherOutput:
+    def _resume(self, given: ForwardInputs, shared: SharedLayers, branch: TreeCache) -> TeacherOutput:
         """The layers behind those that the drafter has already run."""
         rest = range(shared.num_layers, self.teacher.num_layers)
-        hidden = self.teacher.run_layers(shared.hidden, tensors.position_ids, mask, branch, rest)
+        hidden = self.teacher.run_layers(shared.hidden, given.position_ids, given.mask, branch, rest)
         return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
 
     def _coins(self, tensors: TreeTensors, turns: list[Turn]) -> list[Coins] | None:
@@ -308,9 +309,6 @@ class Session:
             for row in packed
         ]
 
-    def _pairs(self, source_rows: list[int], features: torch.Tensor, tokens: list[int]) -> DraftPairs:
-        return DraftPairs(source_rows, features, torch.tensor(tokens, device=self.teacher.device), tokens)
-
     def _prefill(self, number: int, turn: Turn, request: TurnRequest) -> tuple[DraftPairs, EndReason | None]:
         """Takes in the prompt behind what both caches already hold of it; the drafter's first pairs, and why the turn
         ends at its first token, if it does."""
@@ -336,7 +334,7 @@ class Session:
                     number,
                     request.generator_seed if turn.generator is not None else None,
                     dispatch,
-                    output.features[0, -1],
+                    output.features[0],
                     logits,
                     pending,
                     draw,
@@ -344,7 +342,9 @@ class Session:
                 )
             )
         tokens = [*prompt_ids[start + 1 :], pending]
-        return self._pairs(list(range(len(tokens))), output.features[0], tokens), turn.watch.take([pending]).reason
+        rows, phases = list(range(len(tokens))), self.decoding.phases
+        pairs = phases.pairs(HandOver("prefill", output.features[0], rows, tokens, self.teacher.device))
+        return pairs, phases.stop(turn.watch, [pending]).reason
 
     def _first_token(self, logits: torch.Tensor, turn: Turn) -> tuple[int, PendingDraw | None]:
         """The first token behind the prompt, whose ``logits`` (V,) are given."""

@@ -16,7 +16,7 @@ import orjson
 import torch
 
 from specscope.engine.checks import index_tensors, pack_rows
-from specscope.engine.decoding import PhaseName, StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.decoding import ForwardInputs, PhaseName, StepResult, TurnResult, TurnStarted, Verification
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
 from specscope.engine.recording_accept import accept_section
@@ -33,6 +33,7 @@ from specscope.schemas import (
     DraftSection,
     Failure,
     FailureState,
+    ForcedSection,
     InvariantsSection,
     Manifest,
     Prefill,
@@ -45,7 +46,7 @@ from specscope.schemas import (
     TurnStart,
     VerifySection,
 )
-from specscope.tracer.writer import TraceWriter
+from specscope.tracer.writer import RecordSink
 
 SCORES_TOP_K = 8
 
@@ -90,7 +91,7 @@ class Recorder:
 
     def __init__(
         self,
-        writer: TraceWriter,
+        writer: RecordSink,
         manifest: Manifest,
         token_text: Callable[[int], str] | None,
         side_files: SideFiles | None,
@@ -132,7 +133,8 @@ class TurnRecorder:
                 prefill=Prefill(
                     num_tokens=len(turn.prompt_ids) - turn.reused_length,
                     dispatch=dict(turn.dispatch),
-                    last_hidden_digest=digest_tensors(turn.last_hidden) if turn.last_hidden.numel() else None,
+                    last_hidden_digest=digest_features(turn.features[-1:]),
+                    features_digest=digest_features(turn.features),
                     pending_token=turn.pending_token,
                     top_tokens=top.indices.tolist(),
                     top_logits=floats(top.values),
@@ -142,8 +144,8 @@ class TurnRecorder:
             )
         )
 
-    def step_done(self, result: StepResult) -> None:
-        """Writes ``step``."""
+    def step_done(self, result: StepResult, forced: ForcedSection | None = None) -> None:
+        """Writes ``step``; in a replay with what was ``forced`` in the place of its own outcome."""
         shared, row, side = result.shared, result.row, self._recorder.side_files
         verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)
         report = result.report
@@ -154,7 +156,7 @@ class TurnRecorder:
                 step=result.step,
                 draft=draft_section(shared.draft, row),
                 tree=tree_section(shared.draft.tree, row),
-                tensors=tensors_section(shared.tensors, row, shared.verification.mask, result.tensorized_digest),
+                tensors=tensors_section(shared.tensors, row, shared.verification.inputs, result.tensorized_digest),
                 verify=verify,
                 accept=accept_section(result),
                 commit=commit_section(result),
@@ -162,6 +164,7 @@ class TurnRecorder:
                 invariants=InvariantsSection(passed=report.passed, failed=report.failed, skipped=[])
                 if report
                 else None,
+                forced=forced,
                 timing=TimingSection(
                     **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
                     synchronised=shared.verification.logits.device.type == "cpu",
@@ -210,7 +213,12 @@ class TurnRecorder:
         if token_text is None:
             return None
         drafted = result.shared.draft.tree.tokens[result.row].tolist()
-        seen = {*drafted, *verify.argmax, *(t for two in verify.top_tokens for t in two), result.acceptance.bonus_token}
+        seen = {
+            *drafted,
+            *verify.argmax,
+            *(t for two in verify.top_tokens or () for t in two),
+            result.acceptance.bonus_token,
+        }
         return {str(token): token_text(token) for token in sorted(seen)}
 
 
@@ -250,8 +258,10 @@ def draft_section(draft: Draft, row: int) -> DraftSection:
         inputs=DraftInputs(
             source_rows=pairs.source_rows,
             tokens=pairs.token_list,
-            positions=list(range(after - len(pairs.token_list), after)),
-            hidden_digest=digest_tensors(pairs.features) if pairs.features.numel() else None,
+            positions=list(range(after - len(pairs.token_list), after))
+            if draft.positions is None
+            else draft.positions[row].tolist(),
+            hidden_digest=digest_features(pairs.features),
             hidden_norms=floats(torch.linalg.vector_norm(pairs.features, dim=-1)) if pairs.features.numel() else None,
         ),
         kv_before=draft.kv_before[row],
@@ -284,13 +294,24 @@ def tree_section(tree: DraftTree, row: int) -> TreeSection:
     )
 
 
-def tensors_section(tensors: TreeTensors, row: int, mask: torch.Tensor | None, digest: str | None) -> TensorsSection:
-    """What was made for one row; the mask is read back from the very tensor that was used, where there is one."""
+def digest_features(features: torch.Tensor) -> str | None:
+    """Of (R, 3E); None where the drafter wants none."""
+    return digest_tensors(features) if features.numel() else None
+
+
+def visible_in(mask: torch.Tensor) -> torch.Tensor:
+    """What a mask lets a row see: where it adds nothing, or where it is boolean and set."""
+    return mask if mask.dtype == torch.bool else mask == 0
+
+
+def tensors_section(tensors: TreeTensors, row: int, given: ForwardInputs | None, digest: str | None) -> TensorsSection:
+    """What the forward was given for one row, read from the very tensors; where it has not been given any yet, what was
+    made for it. ``digest`` is that of what was made."""
     committed, slots = tensors.committed_lengths[row], tensors.padded_slots
-    if mask is None:
+    if given is None:
         rows, prefix = pack_rows(tensors.visible[row]), [committed] * slots
     else:
-        used = (mask[row, 0] == 0).cpu()
+        used = visible_in(given.mask[row, 0]).cpu()
         # In a batch of unlike lengths there are columns behind the row's own: shown where something sees them.
         strays = bool(used[:, committed + slots :].any())
         rows = pack_rows(used[:, committed:] if strays else used[:, committed : committed + slots])
@@ -301,8 +322,8 @@ def tensors_section(tensors: TreeTensors, row: int, mask: torch.Tensor | None, d
         padded_slots=slots,
         mask_rows=[packed.hex() for packed in rows],
         prefix_visible=prefix,
-        positions=tensors.position_ids[row].tolist(),
-        token_ids=tensors.token_ids[row].tolist(),
+        positions=(tensors if given is None else given).position_ids[row].tolist(),
+        token_ids=(tensors if given is None else given).token_ids[row].tolist(),
         index_tensors=index_tensors(tensors, row),
         input_digest=digest,
     )
@@ -320,7 +341,8 @@ def verify_section(tensors: TreeTensors, verification: Verification, row: int, l
     plain = not nonfinite and verification.logits is verification.raw_logits
     entropy = logsumexp - torch.linalg.vecdot(probs, wide) if plain else torch.special.entr(probs).sum(dim=-1)
     best = (wide - logsumexp[:, None]).topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
-    used = verification.mask[row, 0, :, committed : committed + tensors.padded_slots] == 0
+    given = verification.inputs
+    used = visible_in(given.mask[row, 0, :, committed : committed + tensors.padded_slots])
     return VerifySection(
         dispatch=dict(verification.dispatch),
         argmax=verification.argmax[row, :count].tolist(),
@@ -330,7 +352,8 @@ def verify_section(tensors: TreeTensors, verification: Verification, row: int, l
         entropy=floats(entropy),
         nonfinite_slots=nonfinite,
         logits_digest=digest_tensors(logits),
-        input_digest=digest_tensors(tensors.token_ids[row], tensors.position_ids[row], used),
+        input_digest=digest_tensors(given.token_ids[row], given.position_ids[row], used),
+        feature_layers=list(verification.feature_layers) or None,
         target_tokens=best.indices.tolist() if best else None,
         target_logprobs=[floats(values) for values in best.values] if best else None,
     )
@@ -347,6 +370,7 @@ def _nonfinite_rows(values: torch.Tensor) -> list[int]:
 def commit_section(result: StepResult) -> CommitSection:
     """What was moved where, with the checksums that prove it."""
     commit, content = result.commit, result.commit.content
+    features = result.shared.verification.features[result.row, commit.source_slots]
     return CommitSection(
         strategy=commit.strategy,
         fallback=commit.fallback,
@@ -359,6 +383,7 @@ def commit_section(result: StepResult) -> CommitSection:
         prefix_layer=content.prefix_layer if content else None,
         prefix_before=content.prefix_before if content else None,
         prefix_after=content.prefix_after if content else None,
+        features_digest=digest_features(features),
         drafter_before=result.shared.draft.kv_before[result.row],
         drafter_after=result.drafter_pairs,
     )

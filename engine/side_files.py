@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import xxhash
@@ -10,6 +11,7 @@ from safetensors.torch import save
 from specscope.engine.decoding import StepResult
 from specscope.schemas import TensorFiles
 from specscope.tracer.errors import UsageError
+from specscope.tracer.writer import TraceWriter
 
 
 def side_folder(trace: Path) -> Path:
@@ -30,11 +32,17 @@ def check_side_folder(trace: Path, *, overwrite: bool) -> None:
 class SideFiles:
     """The folder of one trace's tensors, ``NAME.tensors`` beside ``NAME.jsonl``.
 
+    Args:
+        trace: the trace's file.
+        writer: its writer, which is told to give up where a file cannot be written.
+        overwrite: whether the folder may be there already.
+
     Raises:
         UsageError: where the folder exists and ``overwrite`` is off, or cannot be made.
     """
 
-    def __init__(self, trace: Path, *, overwrite: bool) -> None:
+    def __init__(self, trace: Path, writer: TraceWriter, *, overwrite: bool) -> None:
+        self._writer = writer
         self._folder = side_folder(trace)
         check_side_folder(trace, overwrite=overwrite)
         try:
@@ -42,18 +50,26 @@ class SideFiles:
         except OSError as error:
             raise UsageError(f"cannot make the folder {self._folder}: {error.strerror}") from None
 
-    def write(self, turn: int, result: StepResult) -> TensorFiles:
-        """Stores the step's logits, features and mask."""
+    def write(self, turn: int, result: StepResult) -> TensorFiles | None:
+        """Stores the step's logits, features and mask; None where the trace was, or now is, given up."""
+        if self._writer.broken:
+            return None
         row, verification = result.row, result.shared.verification
         tensors = {
             "logits": verification.logits[row],
             "features": verification.features[row],
-            "mask": verification.mask[row],
+            "mask": verification.inputs.mask[row],
             "draft_features": result.shared.draft.pairs[row].features,
         }
         content = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
         name = f"turn-{turn:04d}-step-{result.step:05d}.safetensors"
-        (self._folder / name).write_bytes(content)
+        try:
+            (self._folder / name).write_bytes(content)
+        except OSError as error:
+            with suppress(OSError):
+                (self._folder / name).unlink()  # half a file that no record speaks of
+            self._writer.give_up(error)
+            return None
         return TensorFiles(
             file=f"{self._folder.name}/{name}", digest=xxhash.xxh3_128_hexdigest(content), names=sorted(tensors)
         )

@@ -131,6 +131,20 @@ class Teacher:
             return []
         return [int(v) for v in value] if isinstance(value, list) else [int(value)]
 
+    @property
+    def attention_name(self) -> str:
+        """What transformers knows its attention by."""
+        return str(self.config._attn_implementation)
+
+    def attend_by(self, name: str) -> None:
+        """Computes attention by what is registered under ``name``."""
+        self.model.set_attn_implementation(name)
+
+    def layer(self, number: int) -> nn.Module:
+        """One decoder layer."""
+        module: nn.Module = self.model.model.layers[number]
+        return module
+
     def new_cache(self, num_rows: int = 1, strategy: CommitStrategy | None = None) -> TreeCache:
         """An empty cache for ``num_rows`` sequences."""
         return TreeCache(self.num_layers, CACHE_CAPACITY, num_rows, strategy)

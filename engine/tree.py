@@ -163,7 +163,14 @@ def select_tree(levels: list[Level], pending_tokens: torch.Tensor, policy: TreeP
     Dynamic: the best ``budget`` of them. Cumulative scores never rise along a path and ties go to the lower number, so
     the selection holds the parent of each of its nodes. Fixed: those that its choices name.
     """
-    selected = selected_numbers(levels, policy)
+    return tree_of(levels, selected_numbers(levels, policy), pending_tokens)
+
+
+def tree_of(levels: list[Level], selected: torch.Tensor, pending_tokens: torch.Tensor) -> DraftTree:
+    """The trees of the candidates ``selected`` (B, M), flat numbers ascending, under the roots ``pending_tokens`` (B,).
+
+    Each one's parent must be selected too: it is looked for among them.
+    """
     scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)  # (B, C)
     logprobs = torch.cat([level.logprobs.flatten(1) for level in levels], dim=1)
     tokens = torch.cat([level.tokens.flatten(1) for level in levels], dim=1)

@@ -43,6 +43,7 @@ class Draft:
     kv_after: list[int]  # and after
     child_probs: torch.Tensor | None = None  # (B, N, V) what each slot's children were drawn from
     shared: SharedLayers | None = None
+    positions: list[torch.Tensor] | None = None  # (R,) a row, that the pairs were rotated by; None: their indices
 
 
 class Drafter(Protocol):

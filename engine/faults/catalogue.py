@@ -2,65 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
-
-from specscope.engine.drafters.base import Draft
-from specscope.engine.faults.base import Expectation, Fault, FaultTarget
-from specscope.engine.tree_tensors import TreeTensors
+from specscope.engine.faults.accept import ACCEPT_FAULTS
+from specscope.engine.faults.base import Fault
+from specscope.engine.faults.checkpoints import CHECKPOINT_FAULTS
+from specscope.engine.faults.commit import COMMIT_FAULTS
+from specscope.engine.faults.draft import DRAFT_FAULTS
+from specscope.engine.faults.kernels import KERNEL_FAULTS
+from specscope.engine.faults.tensors import TENSOR_FAULTS
+from specscope.engine.faults.tree import TREE_FAULTS
+from specscope.engine.faults.turn import TURN_FAULTS
+from specscope.engine.faults.verify import VERIFY_FAULTS
 from specscope.tracer.errors import UsageError
 
-
-def _positions_by_slot(target: FaultTarget) -> FaultTarget:
-    phases = target.phases
-
-    def tensorize(draft: Draft, committed_lengths: list[int], depth: int) -> TreeTensors:
-        tensors = phases.tensorize(draft, committed_lengths, depth)
-        starts = tensors.position_ids[:, :1] - tensors.depths[:, :1]
-        return replace(tensors, position_ids=starts + torch.arange(tensors.padded_slots, device=starts.device))
-
-    return replace(target, phases=replace(phases, tensorize=tensorize, stop_on_violation=False))
-
-
-def _mask_sees_a_sibling(target: FaultTarget) -> FaultTarget:
-    phases = target.phases
-
-    def tensorize(draft: Draft, committed_lengths: list[int], depth: int) -> TreeTensors:
-        tensors = phases.tensorize(draft, committed_lengths, depth)
-        visible = tensors.visible.clone()
-        if tensors.padded_slots > 2:
-            visible[:, 2, 1] = True
-        return replace(tensors, visible=visible)
-
-    return replace(target, phases=replace(phases, tensorize=tensorize, stop_on_violation=False))
-
-
-FAULTS: dict[str, Fault] = {
-    fault.id: fault
-    for fault in (
-        Fault(
-            "F15",
-            "mask bit wrong: slot 2 also sees slot 1",
-            Expectation(places=(("tensors", "mask"),), invariant="tensors.mask-is-ancestors"),
-            inject=_mask_sees_a_sibling,
-        ),
-        Fault(
-            "F16",
-            "positions by slot instead of depth",
-            Expectation(places=(("tensors", "positions"),), invariant="tensors.position-is-length-plus-depth"),
-            inject=_positions_by_slot,
-        ),
-    )
-}
+_ALL = (
+    *CHECKPOINT_FAULTS,
+    *DRAFT_FAULTS,
+    *TREE_FAULTS,
+    *TENSOR_FAULTS,
+    *VERIFY_FAULTS,
+    *KERNEL_FAULTS,
+    *ACCEPT_FAULTS,
+    *COMMIT_FAULTS,
+    *TURN_FAULTS,
+)
+#: In the catalogue's order; forms of an entry as their file has them, the first of them standing for all.
+FAULTS: dict[str, Fault] = {fault.id: fault for fault in sorted(_ALL, key=lambda fault: fault.entry)}
 
 
 def find_fault(fault_id: str) -> Fault:
-    """The fault of that id.
+    """The fault of that id; of an entry's alone, such as F15, its first form.
 
     Raises:
         UsageError: where there is none.
     """
-    if fault_id not in FAULTS:
-        raise UsageError(f"got fault {fault_id!r}, wanted one of {', '.join(FAULTS)}")
-    return FAULTS[fault_id]
+    found = FAULTS.get(fault_id) or next((fault for fault in FAULTS.values() if fault.entry == fault_id), None)
+    if found is None:
+        entries: dict[str, list[str]] = {}
+        for fault in FAULTS.values():
+            entries.setdefault(fault.entry, []).append(fault.id.removeprefix(fault.entry))
+        forms = ", ".join(entry + ("" if own == [""] else f" ({' '.join(own)})") for entry, own in entries.items())
+        raise UsageError(f"got fault {fault_id!r}, wanted one of {forms}")
+    return found

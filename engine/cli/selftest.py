@@ -1,0 +1,162 @@
+"""``specscope selftest``: does the tool find what it is for?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+from rich.markup import escape
+from rich.table import Table
+
+from specscope.tracer.cli.console import console, progress
+from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
+from specscope.tracer.text import printable
+
+if TYPE_CHECKING:
+    from specscope.engine.selftest.judge import Judgement
+    from specscope.engine.selftest.score import Score
+    from specscope.engine.selftest.suite import Plan
+
+
+@click.command()
+@click.option(
+    "--fault",
+    "fault_ids",
+    multiple=True,
+    metavar="ID",
+    help="Only this fault, by entry (F15) or id; may be given again. The only controls then are its scenario's modes.",
+)
+@click.option("--list", "only_list", is_flag=True, help="Print the catalogue of faults, and run nothing.")
+@click.option("--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Leave all traces in this folder.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "npu"]),
+    default="auto",
+    show_default=True,
+    envvar="SPECSCOPE_DEVICE",
+    show_envvar=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+def selftest(fault_ids: tuple[str, ...], only_list: bool, keep: Path | None, device: str, as_json: bool) -> None:
+    """Put every deliberate fault into a live run of the demo models, and see whether diff finds it.
+
+    Of each fault: is it detected, is the first root where it must be, is the right side blamed. The controls are honest
+    pairs; whatever is reported on one of them is a false positive. What cannot be tried here is listed as not run.
+
+    Exits 0 when all came out as expected, 1 when anything did not.
+    """
+    from specscope.engine.selftest.runs import Runs
+    from specscope.engine.selftest.score import score_json
+    from specscope.engine.selftest.suite import plan, run_selftest
+
+    what = plan(list(fault_ids), device)
+    if only_list:
+        _print_catalogue(what, as_json)
+        return
+    with _folder(keep) as folder, progress("selftest", what.size, "runs", shown=not as_json) as advance:
+        score = run_selftest(what, Runs(folder, device), advance)
+    if as_json:
+        sys.stdout.write(orjson.dumps(score_json(score), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        _print_score(score)
+        if keep is not None:
+            click.echo(f"traces: {keep}")
+    sys.exit(0 if score.as_expected else EXIT_DIFFERENT)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with TemporaryDirectory(prefix="specscope-selftest-") as folder:
+            yield Path(folder)
+        return
+    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise UsageError(f"{keep} is there already and no empty folder: give another one")
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {keep}: {error.strerror}") from None
+    yield keep
+
+
+def _print_catalogue(what: Plan, as_json: bool) -> None:
+    if as_json:
+        faults = [{"id": f.id, "says": f.says, "scenario": f.scenario} for f in what.faults]
+        sys.stdout.write(orjson.dumps(faults, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    table = _table("id", "what", "scenario", "the verdict must say")
+    for fault in what.faults:
+        expect = fault.expect
+        wanted: str = expect.outcome
+        if expect.places:
+            wanted = "first root at " + " or ".join(f"{phase}: {field}" for phase, field in expect.places)
+        table.add_row(fault.id, escape(fault.says), fault.scenario, escape(wanted))
+    console().print(table)
+
+
+def _print_score(score: Score) -> None:
+    out = console()
+    if score.judgements:
+        table = _table("id", "what", "scenario", "detected", "first root at", "blamed", "verdict")
+        for judgement in score.judgements:
+            table.add_row(*_row(judgement))
+        out.print(table)
+        out.print()
+    table = _table("control", "what", "silent", "verdict")
+    for control in score.controls:
+        silent = "yes" if control.silent else "[red]NO[/]"
+        table.add_row(control.name, escape(control.says), silent, escape(printable(control.verdict)))
+    out.print(table)
+    out.print()
+    for entry in score.not_run:
+        out.print(f"not run  {escape(entry.name)}: {escape(entry.why)}", highlight=False)
+    for judgement in score.judgements:
+        for line in judgement.wrong:
+            out.print(f"[red]not as expected[/]  {judgement.fault.id}: {escape(printable(line))}", highlight=False)
+    for control in score.controls:
+        if not control.silent:
+            out.print(f"[red]not silent[/]  {control.name}: {escape(printable(control.verdict))}", highlight=False)
+    _print_edges(score)
+    out.print(f"{score.words}; {score.seconds:.0f} s", highlight=False, soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _row(judgement: Judgement) -> list[str]:
+    fault = judgement.fault
+    return [
+        fault.id,
+        escape(fault.says),
+        fault.scenario,
+        _marked("yes" if judgement.detected else "NO", judgement.detected),
+        _marked(escape(printable(judgement.first)), judgement.placed),
+        _marked(escape(", ".join(judgement.blame) or "nobody"), judgement.blamed)
+        if judgement.blamed is not None
+        else "-",
+        judgement.verdict,
+    ]
+
+
+def _marked(text: str, right: bool | None) -> str:
+    return f"[red]{text} ✗[/]" if right is False else text
+
+
+def _print_edges(score: Score) -> None:
+    if not score.edges:
+        return
+    missed = [edge for edge, there in score.edges.items() if not there]
+    line = f"edges    {sum(score.edges.values())} of {len(score.edges)} reached"
+    line += f"; missed: {', '.join(missed)}" if missed else ""
+    others = "; ".join(f"{edge} ({why})" for edge, why in score.unreached.items())
+    console().print(f"{line}; out of reach: {others}", highlight=False, soft_wrap=True)
