@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from specscope.engine.assemble import ModelChoice, Models, load_models
 from specscope.engine.cache_strategies import STRATEGIES
 from specscope.engine.prompts import Prompt
+from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
 from specscope.engine.tree_policy import PRESETS, TreePolicy, chain_policy, parse_policy
 
@@ -25,7 +26,7 @@ class Variant(NamedTuple):
 
     name: str
     choice: ModelChoice
-    traced: bool = False
+    traced: TraceLevel | None = None  # at which level, where at all
     cache_strategy: str = "in-place"
     batch_size: int = 1
 
@@ -35,7 +36,7 @@ def _modes(choice: ModelChoice) -> list[Variant]:
         Variant("baseline", replace(choice, mode="baseline")),
         Variant("eager", replace(choice, mode="eager")),
         Variant("fused", replace(choice, mode="fused")),
-        Variant("fused, traced", replace(choice, mode="fused"), traced=True),
+        Variant("fused, traced", replace(choice, mode="fused"), traced="decisions"),
     ]
 
 
@@ -72,6 +73,15 @@ def _batches(choice: ModelChoice) -> list[Variant]:
     return plain + [Variant(f"{choice.mode}, {n} rows", choice, batch_size=n) for n in sizes]
 
 
+def _overhead(choice: ModelChoice) -> list[Variant]:
+    found = []
+    for mode in ("fused", "eager"):
+        plain = Variant(mode, replace(choice, mode=mode))
+        traced = [plain._replace(name=f"{mode}, {level}", traced=level) for level in get_args(TraceLevel)]
+        found += [plain, *traced]
+    return found
+
+
 #: What can be compared, by the name that ``--compare`` gives it.
 COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
     "modes": _modes,
@@ -80,6 +90,7 @@ COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
     "trees": _trees,
     "drafters": _drafters,
     "batch": _batches,
+    "overhead": _overhead,
 }
 
 
@@ -92,7 +103,7 @@ class VariantResult:
     num_tokens: list[int] = field(default_factory=list)
     accepted_lengths: list[int] = field(default_factory=list)
     commit_ns: list[int] = field(default_factory=list)  # a step each
-    trace_bytes: int = 0
+    trace_bytes: int = 0  # tensor files included
 
     @property
     def tokens_per_s(self) -> float:
@@ -111,7 +122,22 @@ class VariantResult:
 
     def slowdown(self, other: VariantResult) -> float:
         """Median over runs of this variant's time over ``other``'s for the same prompts in the same round."""
-        return median(a / b for a, b in zip(self.durations_ns, other.durations_ns, strict=True))
+        return median(self.slowdowns(other))
+
+    def slowdowns(self, other: VariantResult) -> list[float]:
+        """This variant's time over ``other``'s, run by run."""
+        return [a / b for a, b in zip(self.durations_ns, other.durations_ns, strict=True)]
+
+
+def num_runs(variants: Sequence[Variant], prompts: Sequence[Prompt], rounds: int) -> int:
+    """How often ``run_bench`` decodes, warming up included."""
+    return (rounds * len(_groups(variants, prompts)) + 1) * len(variants)
+
+
+def _groups(variants: Sequence[Variant], prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+    """The prompts one by one, or all together where a variant decodes side by side."""
+    together = any(v.batch_size > 1 for v in variants)
+    return [list(prompts)] if together else [[prompt] for prompt in prompts]
 
 
 def run_bench(
@@ -119,34 +145,33 @@ def run_bench(
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     rounds: int,
-    progress: Callable[[int, int], None],
+    advance: Callable[[str], None],
 ) -> dict[str, VariantResult]:
-    """Decodes ``prompts`` ``rounds`` times by every variant, after one run of each that is not counted.
-
-    One by one, or all together where a variant decodes side by side.
+    """Decodes ``prompts`` ``rounds`` times by every variant, after one run of each that is not counted. Calls
+    ``advance`` with the variant's name after each run.
     """
-    models = {v.name: load_models(v.choice) for v in variants}
+    models = {v.choice: load_models(v.choice) for v in {v.choice: v for v in variants}.values()}
     results = {v.name: VariantResult(v.name) for v in variants}
-    together = any(v.batch_size > 1 for v in variants)
-    groups = [list(prompts)] if together else [[prompt] for prompt in prompts]
-    total, done = (rounds * len(groups) + 1) * len(variants), 0
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(rounds + 1):
-            for at, group in enumerate(groups if number else groups[:1]):
-                for turn in range(len(variants)):
-                    variant = variants[(at + number + turn) % len(variants)]
-                    counted = results[variant.name] if number else VariantResult(variant.name)
-                    _decode(variant, models[variant.name], group, max_new_tokens, Path(folder), counted)
-                    done += 1
-                    progress(done, total)
+    groups = _groups(variants, prompts)
+    for number in range(rounds + 1):
+        for at, group in enumerate(groups if number else groups[:1]):
+            for turn in range(len(variants)):
+                variant = variants[(at + number + turn) % len(variants)]
+                counted = results[variant.name] if number else VariantResult(variant.name)
+                with tempfile.TemporaryDirectory() as folder:
+                    _decode(variant, models[variant.choice], group, max_new_tokens, Path(folder), counted)
+                advance(variant.name)
     return results
 
 
 def _decode(
     variant: Variant, models: Models, prompts: list[Prompt], max_new_tokens: int, folder: Path, result: VariantResult
 ) -> None:
-    trace = folder / "bench.jsonl" if variant.traced else None
-    target = TraceTarget(trace, "decisions", overwrite=True, with_text=False) if trace else None
+    target = (
+        TraceTarget(folder / "bench.jsonl", variant.traced, overwrite=False, with_text=False)
+        if variant.traced
+        else None
+    )
     request = RunRequest(
         variant.choice,
         prompts,
@@ -165,5 +190,4 @@ def _decode(
     for report in reports:
         result.accepted_lengths += report.result.accepted_lengths
         result.commit_ns += report.result.commit_ns
-    if trace is not None:
-        result.trace_bytes += trace.stat().st_size
+    result.trace_bytes += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

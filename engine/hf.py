@@ -87,6 +87,7 @@ class TreeGenerate:
     seed: int | None = None
     trace: Path | str | None = None
     trace_level: TraceLevel = "decisions"
+    redact: str | None = None  # the key by which the trace's token ids are replaced
     overwrite: bool = False  # of an existing trace
     drafter_name: str = ""  # of a drafter that is given, for the trace
 
@@ -231,7 +232,7 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
 def _target(options: TreeGenerate) -> TraceTarget | None:
     if options.trace is None:
         return None
-    return TraceTarget(Path(options.trace), options.trace_level, options.overwrite, with_text=False)
+    return TraceTarget(Path(options.trace), options.trace_level, options.overwrite, False, options.redact)
 
 
 def _check_fits(teacher: Teacher, request: TurnRequest) -> None:

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from specscope.engine.assemble import Models
-from specscope.engine.generate import Session
+from specscope.engine.decoding import EndReason
 from specscope.engine.recording import Recorder
+from specscope.engine.redaction import RedactedSink, Redaction, check_key
 from specscope.engine.run_manifest import RunSettings, TraceLevel, build_manifest
 from specscope.engine.side_files import SideFiles, check_side_folder
 from specscope.engine.teacher import Teacher
 from specscope.tracer.errors import UsageError
-from specscope.tracer.writer import TraceWriter
+from specscope.tracer.writer import RecordSink, TraceWriter
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,18 @@ class TraceTarget:
     level: TraceLevel
     overwrite: bool
     with_text: bool
+    redact: str | None = None  # the key by which token ids are replaced
+
+    def __post_init__(self) -> None:
+        if self.redact is None:
+            return
+        check_key(self.redact)
+        if self.with_text:
+            raise UsageError("got --trace-text and --redact: a redacted trace holds no text; leave one out")
+        if self.level == "tensors":
+            raise UsageError(
+                "got --trace-level tensors and --redact: tensors are stored by token id; choose decisions or scores"
+            )
 
     def open(self, warn: Callable[[str], None]) -> TraceWriter:
         """The file, empty. An existing one is replaced here: whatever can be refused must have been.
@@ -43,15 +56,28 @@ class TraceTarget:
 
     def record(self, writer: TraceWriter, settings: RunSettings, models: Models) -> Recorder:
         """Writes the manifest, and gives what hands out the turns' observers."""
+        sink: RecordSink = writer
+        if self.redact is not None:
+            sink = RedactedSink(writer, Redaction(self.redact, models.teacher.vocab_size))
         token_text = _token_text(models.teacher) if self.with_text else None
-        side = SideFiles(self.path, overwrite=self.overwrite) if self.level == "tensors" else None
+        side = SideFiles(self.path, writer, overwrite=self.overwrite) if self.level == "tensors" else None
         return Recorder(
-            writer, build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter), token_text, side
+            sink, build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter), token_text, side
         )
 
 
+class Running(Protocol):
+    """What runs turns: a session, or what holds several."""
+
+    def abandon(self, reason: EndReason) -> None:
+        """Ends all running turns."""
+
+    def fail(self, error: Exception) -> None:
+        """Tells the observers what happened, and ends all turns."""
+
+
 @contextmanager
-def ending(session: Session, writer: TraceWriter | None) -> Iterator[None]:
+def ending(session: Running, writer: TraceWriter | None) -> Iterator[None]:
     """However the block ends, the session's running turns and the trace end with it, and say how."""
     reason: Literal["complete", "interrupted", "failed"] = "failed"
     try:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from statistics import mean, quantiles
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import Progress
 from rich.table import Table
 
 from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
-from specscope.tracer.cli.console import console
+from specscope.tracer.cli.console import console, progress
+
+if TYPE_CHECKING:
+    from specscope.engine.bench import Variant
 
 
 @click.command()
@@ -23,25 +25,28 @@ from specscope.tracer.cli.console import console
     show_default=True,
     help="analysis: baseline and speculation, both on the eager path.",
 )
+@click.option("--overhead", is_flag=True, help="Instead: what tracing costs, at each level, in both modes.")
 @model_options
 @tree_options
 @rule_options
 @click.option("--max-new-tokens", default=64, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-def bench(prompts_file: Path | None, compare: str, max_new_tokens: int, rounds: int, **options: Any) -> None:
+def bench(
+    prompts_file: Path | None, compare: str, overhead: bool, max_new_tokens: int, rounds: int, **options: Any
+) -> None:
     """Decode the same prompts in several ways, in turn; print speeds and ratios."""
     from specscope.engine.assemble import DEMO_MODELS
-    from specscope.engine.bench import COMPARISONS, run_bench
+    from specscope.engine.bench import COMPARISONS, num_runs, run_bench
     from specscope.engine.prompts import load_prompts
 
     prompts = load_prompts(prompts_file or DEMO_MODELS / "prompts.jsonl")
-    variants = COMPARISONS[compare](build_choice(**options))
-    with Progress(console=console(), transient=True) as bar:
-        task = bar.add_task("decoding")
-        results = run_bench(
-            variants, prompts, max_new_tokens, rounds, lambda done, of: bar.update(task, completed=done, total=of)
-        )
-    _print(results, variants[0].name, compare)
+    variants = COMPARISONS["overhead" if overhead else compare](build_choice(**options))
+    with progress("decoding", num_runs(variants, prompts, rounds), "runs", shown=True) as advance:
+        results = run_bench(variants, prompts, max_new_tokens, rounds, advance)
+    if overhead:
+        _print_overhead(results, variants)
+    else:
+        _print(results, variants[0].name, compare)
     console().print(
         f"{len(prompts)} prompts x {rounds} rounds; ratios are medians over the same prompts in the same round",
         highlight=False,
@@ -73,3 +78,20 @@ def _print(results: dict[str, Any], first: str, compare: str) -> None:
             f"{traced.trace_bytes / max(1, traced.num_steps):.0f} bytes a step, file headers included",
             highlight=False,
         )
+
+
+def _print_overhead(results: dict[str, Any], variants: list[Variant]) -> None:
+    """Each traced variant beside the same one untraced, which was decoded in the same rounds."""
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for name in ("variant", "tokens/s", "time over untraced", "middle half", "bytes a step"):
+        table.add_column(name, justify="left" if name == "variant" else "right")
+    for variant in variants:
+        result, row = results[variant.name], ["-"] * 3
+        if variant.traced is not None:
+            plain = results[variant.name.partition(",")[0]]
+            ratios = result.slowdowns(plain)
+            low, _, high = quantiles(ratios, method="inclusive") if len(ratios) > 1 else ratios * 3
+            written = result.trace_bytes / max(1, result.num_steps)
+            row = [f"{result.slowdown(plain):.3f}x", f"{low:.3f} to {high:.3f}", f"{written:.0f}"]
+        table.add_row(variant.name, f"{result.tokens_per_s:.1f}", *row)
+    console().print(table)
