@@ -20,8 +20,11 @@ $(STAMP): pyproject.toml Makefile
 demo: $(STAMP)  ## decode in both modes, trace, check, diff
 	$(BIN)/specscope demo
 
+# A process a core: the tests hold torch to one thread each.
+WORKERS ?= 2
+
 test: $(STAMP)  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check

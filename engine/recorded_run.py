@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from specscope.engine.assemble import DTYPES, ModelChoice, Models, load_models
+from specscope.engine.assemble import DTYPES, Attention, ModelChoice, Models, load_models
 from specscope.engine.attention import ATTENTION
 from specscope.engine.decoding import Decoding, Phases
+from specscope.engine.faults import FaultTarget, find_fault, inject
 from specscope.engine.logits import ProcessorChoice, Processors, build_processors
 from specscope.engine.sampling import SamplingRule
 from specscope.engine.stopping import StopRules
@@ -34,6 +36,21 @@ class Overrides:
     drafter: str | None = None
     device: str | None = None
     allow_remote_code: bool = False
+    mode: Attention | None = None
+    dtype: str | None = None
+    cache_strategy: str | None = None
+
+    def settings_of(self, manifest: Manifest) -> Manifest:
+        """The manifest of the run that is wanted: the recorded one's, with what was said instead. A baseline stays one,
+        with the attention of the mode."""
+        changes: dict[str, Any] = {}
+        if self.mode is not None:
+            changes |= {"attention": self.mode, "mode": "baseline" if manifest.mode == "baseline" else self.mode}
+        if self.dtype is not None:
+            changes["dtype"] = self.dtype
+        if self.cache_strategy is not None:
+            changes["cache_strategy"] = self.cache_strategy
+        return manifest.model_copy(update=changes)
 
 
 class RecordedModels(NamedTuple):
@@ -41,20 +58,50 @@ class RecordedModels(NamedTuple):
 
     models: Models
     notes: list[str]  # what is not as it was, and may matter
+    choice: ModelChoice  # what they were loaded by
 
 
 def load_recorded(manifest: Manifest, overrides: Overrides) -> RecordedModels:
-    """Loads what the run was decoded with.
+    """Loads what the run was decoded with, in the configuration that ``overrides`` make of it.
 
     Raises:
         UsageError: where the manifest does not say what it was, or it cannot be loaded.
         IncomparableError: where what was loaded is something else.
     """
-    models = load_models(_choice(manifest, overrides))
+    choice = _choice(overrides.settings_of(manifest), overrides)
+    models = load_models(choice)
     teacher, drafter = models.teacher.manifest(), models.drafter.manifest()
     _check_same("teacher", manifest.teacher, teacher, SAME_TEACHER)
     _check_same("drafter", manifest.drafter, drafter, SAME_DRAFTER)
-    return RecordedModels(models, _notes(manifest, models.teacher))
+    return RecordedModels(models, _notes(manifest, models.teacher), choice)
+
+
+def check_readable(path: Path, manifest: Manifest) -> None:
+    """Refuses a trace whose token ids are not the models' own.
+
+    Raises:
+        UsageError: where it is redacted.
+    """
+    if manifest.redaction is not None:
+        raise UsageError(
+            f"{path} is redacted: its token ids are not the models' own, so that nothing can be decoded from them; "
+            "give the trace that it was made from"
+        )
+
+
+def fault_target(manifest: Manifest, models: Models) -> FaultTarget:
+    """``models`` and the loop's phases with the recorded fault in, if the run had one.
+
+    Raises:
+        UsageError: where there is no such fault, or it damaged files before they were loaded.
+    """
+    target = FaultTarget(models, Phases())
+    if manifest.fault is None:
+        return target
+    fault = find_fault(manifest.fault)
+    if fault.damage is not None:
+        raise UsageError(f"fault {fault.id} damages files before they are loaded, and cannot be put into loaded models")
+    return inject(target, fault)
 
 
 def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
@@ -127,8 +174,14 @@ def _notes(manifest: Manifest, teacher: Teacher) -> list[str]:
 
 
 def rules_of(manifest: Manifest) -> StopRules:
-    """The stop rules of the run."""
+    """The stop rules of the run.
+
+    Raises:
+        UsageError: where the manifest does not tell.
+    """
     said = manifest.stop_rules
+    if said is None:
+        raise UsageError("the trace does not say when its turns were to end: it was not written by this engine")
     return StopRules(said.max_new_tokens, said.eos_token_ids, said.stop_strings)
 
 
@@ -151,5 +204,5 @@ def _processors(manifest: Manifest, teacher: Teacher) -> Processors | None:
     strange = sorted(described.keys() - {field.name for field in fields(ProcessorChoice)})
     if strange:
         raise UsageError(f"the run changed its logits by {strange[0]}, which cannot be built from a trace")
-    eos = manifest.stop_rules.eos_token_ids
+    eos = rules_of(manifest).eos_token_ids
     return build_processors(ProcessorChoice(**described), eos, teacher.device)

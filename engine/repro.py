@@ -25,7 +25,7 @@ from specscope.engine.decoding import Phases
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.faults import FaultTarget, find_fault, inject
 from specscope.engine.generate import Session
-from specscope.engine.recorded_run import Overrides, decoding_of, load_recorded, rules_of
+from specscope.engine.recorded_run import Overrides, check_readable, decoding_of, load_recorded, rules_of
 from specscope.engine.recording import Recorder, TurnLabel
 from specscope.engine.side_files import SideFiles
 from specscope.engine.tree import DraftTree
@@ -88,7 +88,8 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
     if index is not None and not 0 <= index < len(failures):
         raise UsageError(f"got index {index}, wanted 0..{len(failures) - 1}, the failures of {path}")
     rows = failures if index is None else [failures[index]]
-    models, notes = load_recorded(manifest, overrides)
+    check_readable(path, manifest)
+    models, notes, _ = load_recorded(manifest, overrides)
     for failure in rows:
         _check_state(path, failure, models.teacher.vocab_size)
     run = _Rerun(manifest, models, rows)
@@ -143,7 +144,7 @@ class _Rerun:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "again.jsonl"
             writer = TraceWriter(path, overwrite=False, warn=_no_room)
-            side = SideFiles(path, overwrite=False) if self._manifest.level == "tensors" else None
+            side = SideFiles(path, writer, overwrite=False) if self._manifest.level == "tensors" else None
             self._run(session, Recorder(writer, self._manifest, None, side))
             writer.finish("complete")
             with TraceReader(path) as reader:

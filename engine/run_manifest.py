@@ -38,7 +38,7 @@ class RunSettings(NamedTuple):
     """What a run was asked for; goes into the manifest."""
 
     choice: ModelChoice
-    seed: int
+    seed: int | None
     level: TraceLevel
     rules: StopRules
     cache_strategy: str

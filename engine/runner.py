@@ -12,7 +12,7 @@ import xxhash
 from specscope.engine.assemble import ModelChoice, Models
 from specscope.engine.conversation import Conversation
 from specscope.engine.decoding import Decoding, Phases, TurnResult
-from specscope.engine.faults import FaultTarget, find_fault, inject
+from specscope.engine.faults import FaultTarget, check_fits, find_fault, inject
 from specscope.engine.generate import Session
 from specscope.engine.logits import NO_PROCESSORS, ProcessorChoice, build_processors
 from specscope.engine.prompts import Prompt
@@ -74,7 +74,7 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None])
         UsageError: where the request cannot be run, or the file not be written.
     """
     if request.fault:
-        find_fault(request.fault)
+        check_fits(find_fault(request.fault), models)
     _decoding(request, models, Phases())
     rules = _rules(request, models)
     for prompt in request.prompts:
@@ -232,7 +232,7 @@ def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None) -
         request.cache_strategy,
         request.batch_size,
         _decoding(request, models, Phases()).processors,
-        request.fault,
+        find_fault(request.fault).id if request.fault else None,
     )
     return request.trace.record(writer, settings, models)
 

@@ -28,7 +28,7 @@ def test_the_readmes_command_makes_the_committed_trace_again(tmp_path: Path, com
     done = specscope("diff", committed, tmp_path / "sample_traces" / committed.name, "--format", "json")
     verdict = json.loads(done.out)
     assert verdict["roots"] == []
-    assert verdict["tokens_equal"]
+    assert verdict["impact"]["tokens_equal"]
     assert verdict["incomparable"] == []
     if committed == FAULTY:
         sides = {name: {v["invariant"] for v in verdict["violations"] if v["side"] == name} for name in "ab"}

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from specscope.tracer.cli.check import exit_code, print_report
 from specscope.tracer.cli.console import console
-from specscope.tracer.cli.diff import print_verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EngineError
 from specscope.tracer.oracle import check_trace
+from specscope.tracer.report.report import Report
+from specscope.tracer.report.text import print_verdict
 from specscope.tracer.text import printable
 from specscope.tracer.tokens import TokenTexts
 
@@ -56,14 +57,14 @@ def demo(out: Path) -> None:
         print_report(report, verbose=False)
     terminal.rule("3  diff: where does fused part from eager?", align="left")
     verdict = diff_traces(paths[0], paths[1])
-    print_verdict(verdict, texts)
+    print_verdict(terminal, Report(verdict, texts))
     terminal.rule(f"4  and a broken run: fault {FAULT}, positions by slot instead of depth", align="left")
     broken = out / f"{FAULT}.jsonl"
     _decode("fused", broken, FAULT, num_prompts=2)
     eager_part = out / "eager-2.jsonl"
     _decode("eager", eager_part, num_prompts=2)
     found = diff_traces(eager_part, broken)
-    print_verdict(found, texts)
+    print_verdict(terminal, Report(found, texts))
     terminal.rule("5  look at them", align="left")
     terminal.print(f"  specscope view {paths[0]} {paths[1]}", highlight=False)
     terminal.print(f"  specscope view {eager_part} {broken}", highlight=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,13 +58,25 @@ if TYPE_CHECKING:
     "--trace-level", type=click.Choice(["decisions", "scores", "tensors"]), default="decisions", show_default=True
 )
 @click.option("--trace-text", is_flag=True, help="Record text too, not only token ids.")
+@click.option(
+    "--redact",
+    metavar="KEY",
+    envvar="SPECSCOPE_REDACT",
+    show_envvar=True,
+    help="Replace every token id in the trace, by a permutation that this key decides; no text is recorded.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
-@click.option("--inject", "fault", metavar="FAULT", help="Put a deliberate fault in: F15 or F16. For trying the tool.")
+@click.option(
+    "--inject",
+    "fault",
+    metavar="FAULT",
+    help="Put a fault in: ID of the catalogue, such as F16 or F15.transpose; specscope selftest lists them.",
+)
 @click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
 def run(as_json: bool, **options: Any) -> None:
     """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone."""
-    request = build_request(**options)
+    request = _with_damage(build_request(**options))
     from specscope.engine.assemble import load_models
     from specscope.engine.runner import TurnEvents, open_trace, run_turns
 
@@ -87,6 +101,19 @@ def run(as_json: bool, **options: Any) -> None:
             click.echo(f"trace: {writer.path}  (specscope check, show, view)")
 
 
+def _with_damage(request: RunRequest) -> RunRequest:
+    """The request with a damaged copy of a checkpoint in it, where its fault is one of loading."""
+    if request.fault is None:
+        return request
+    from specscope.engine.faults import find_fault
+
+    damage = find_fault(request.fault).damage
+    if damage is None:
+        return request
+    folder = click.get_current_context().with_resource(TemporaryDirectory())
+    return replace(request, choice=damage(request.choice, Path(folder)))
+
+
 def build_request(
     prompt: str | None,
     prompts_file: Path | None,
@@ -98,6 +125,7 @@ def build_request(
     trace: Path | None,
     trace_level: Any,
     trace_text: bool,
+    redact: str | None,
     overwrite: bool,
     fault: str | None,
     strict: bool,
@@ -121,7 +149,7 @@ def build_request(
         max_new_tokens,
         list(stop_strings),
         seed,
-        TraceTarget(trace, trace_level, overwrite, trace_text) if trace is not None else None,
+        TraceTarget(trace, trace_level, overwrite, trace_text, redact) if trace is not None else None,
         fault,
         batch_size,
         cache_strategy,

@@ -67,7 +67,7 @@ def test_the_baseline_of_the_analysis_runs_on_the_eager_path(tmp_path: Path, mon
     assert (done.code, done.err) == (0, "")
     with TraceReader(tmp_path / "t.jsonl") as reader:
         assert (reader.manifest.mode, reader.manifest.attention) == ("baseline", "eager")
-        assert set(reader.step(reader.turns[0], 0).verify.dispatch) == {"eager"}  # type: ignore[union-attr]
+        assert set(reader.step(reader.turns[0], 0).verify.dispatch) == {"eager"}  # type: ignore[union-attr, arg-type]
 
 
 def test_acceptance_is_chosen() -> None:

@@ -14,7 +14,7 @@ from support.commands import specscope
 from support.tiny_models import POLICY, build_head, build_teacher
 from support.traces import ROOT
 
-from specscope.engine import generate
+from specscope.engine import decoding, generate
 from specscope.engine.assemble import ModelChoice, load_models
 from specscope.engine.cache import TreeCache
 from specscope.engine.decoding import GREEDY
@@ -97,7 +97,7 @@ STATIC = parse_policy("static:pair-6", depth=5, top_k=4, budget=16)
 
 @pytest.mark.parametrize("drafter", ["eagle3", "ngram", "model", "none"])
 def test_a_failed_verify_is_found_again(run: Runs, monkeypatch: pytest.MonkeyPatch, drafter: str) -> None:
-    breaks_at(monkeypatch, generate, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
     trace = run.failing(drafter, **SINGLE)
     again = reproduce(trace, AS_IT_WAS)
     assert (again.outcome, again.differing, again.tree_put_in) == ("reproduced", [], False)
@@ -219,7 +219,7 @@ def test_failures_in_drafting_and_recording(run: Runs, monkeypatch: pytest.Monke
 
 
 def test_another_failure_is_not_the_failure(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks_at(monkeypatch, generate, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE)
     monkeypatch.undo()
     breaks_at(monkeypatch, TreeCache, "commit_paths", long_in_commit)
@@ -272,7 +272,7 @@ def test_an_interrupt_is_no_failure(run: Runs, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_not_the_runs_model_is_incomparable(run: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    breaks_at(monkeypatch, generate, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE)
     other_teacher, other_head = build_teacher(tmp_path / "qwen", "qwen3"), build_head(tmp_path / "other", 30)
     moved = build_teacher(tmp_path / "moved")
@@ -284,7 +284,7 @@ def test_what_is_not_the_runs_model_is_incomparable(run: Runs, monkeypatch: pyte
 
 
 def test_changed_records_are_refused(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks_at(monkeypatch, generate, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE, rule=SamplingRule("sampling"))
     with TraceReader(trace) as reader:
         state = reader.failures()[0].state
@@ -327,7 +327,7 @@ def test_changed_records_are_refused(run: Runs, monkeypatch: pytest.MonkeyPatch)
 def test_a_manifest_that_cannot_be_run_is_refused(
     run: Runs, monkeypatch: pytest.MonkeyPatch, section: str, name: str, value: Any, message: str
 ) -> None:
-    breaks_at(monkeypatch, generate, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE, policy=STATIC)
     lines = trace.read_text().splitlines()
     manifest = json.loads(lines[0])
@@ -338,7 +338,7 @@ def test_a_manifest_that_cannot_be_run_is_refused(
 
 
 def test_the_record_says_where_the_turn_stood(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks_at(monkeypatch, generate, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE)
     with TraceReader(trace) as reader:
         (failure,) = reader.failures()

@@ -87,6 +87,7 @@ def test_what_was_dispatched_is_recorded(run: Runner, mode: str) -> None:
         for entry in reader.turns:
             for step in reader.steps(entry):
                 assert step.verify is not None
+                assert step.verify.dispatch is not None
                 assert sum(step.verify.dispatch.values()) == 8
                 assert {name == "eager" for name in step.verify.dispatch} == {mode == "eager"}
 
@@ -99,7 +100,7 @@ def test_the_same_run_twice_and_both_modes_are_equal(run: Runner) -> None:
     assert (same.verdict, same.drift) == ("equal", [])
     for other in ("eager", "baseline"):
         verdict = diff_traces(paths[other], paths["a"])
-        assert (verdict.verdict, verdict.exit_code, verdict.tokens_equal) == ("equal", 0, True), verdict.roots
+        assert (verdict.verdict, verdict.exit_code, verdict.impact.tokens_equal) == ("equal", 0, True), verdict.roots
 
 
 def test_other_step_groupings_of_equal_tokens_are_aligned_by_position(run: Runner) -> None:
@@ -107,12 +108,12 @@ def test_other_step_groupings_of_equal_tokens_are_aligned_by_position(run: Runne
     run("narrow", policy=TreePolicy("dynamic", 1, 1, 1))
     options = DiffOptions(allowed=frozenset(["tree_policy"]))
     verdict = diff_traces(run.folder / "wide.jsonl", run.folder / "narrow.jsonl", options)
-    assert verdict.tokens_equal
+    assert verdict.impact.tokens_equal
     assert verdict.num_steps > 10
     assert diff_traces(run.folder / "wide.jsonl", run.folder / "narrow.jsonl").exit_code == 3
 
 
-@pytest.mark.parametrize(("fault", "field"), [("F15", "mask"), ("F16", "positions")])
+@pytest.mark.parametrize(("fault", "field"), [("F15.sibling", "mask"), ("F16", "positions")])
 def test_an_injected_fault_is_the_first_root_and_blamed(run: Runner, fault: str, field: str) -> None:
     run("eager", "eager")
     run("broken", fault=fault)
@@ -167,7 +168,7 @@ def test_a_failing_step_is_recorded_with_its_inputs(run: Runner, monkeypatch: py
             raise RuntimeError("the kernel gave up")
         return additive_mask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("specscope.engine.generate.additive_mask", breaks)
+    monkeypatch.setattr("specscope.engine.decoding.additive_mask", breaks)
     with pytest.raises(Exception, match="the kernel gave up"):
         run("failed")
     report = check_trace(run.folder / "failed.jsonl")

@@ -1,0 +1,103 @@
+"""What a bisection found: as ``specscope bisect --format json`` prints it, and as its state file keeps it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from specscope.schemas import Section
+from specscope.schemas.base import Digest, Float
+from specscope.schemas.verdict import Difference, Phase
+
+BISECTION_SCHEMA = "specscope.bisection/1.0"
+STATE_SCHEMA = "specscope.bisection-state/1.0"
+
+Outcome = Literal["operation", "prefix", "phase", "equal"]
+
+
+class OperationError(Section):
+    """How far one operation of the candidate is off, fed what the baseline's was fed."""
+
+    layer: int | None = Field(None, description="Absent before and behind the layers.")
+    operation: str
+    error: Float = Field(description="L2 norm of the difference, relative to that of the baseline's output.")
+    floor: Float
+    sample_size: int = Field(description="Layers that the floor was measured on; 0: rounding alone.")
+    at_ceiling: bool = Field(description="Whether the sample asked for more than honest kernels come to at worst.")
+
+
+class Prefix(Section):
+    """The committed tokens' keys and values before the step, the baseline's beside the candidate's."""
+
+    errors: list[Float] = Field(description="Relative L2 error, a layer each.")
+    floor: Float
+    first_layer: int | None = Field(None, description="The first whose error is above the floor; absent: none.")
+    first_position: int | None = Field(None, description="The first position in that layer that is off by as much.")
+    committed_by: int | None = Field(None, description="The step of the turn that committed it; absent: the prefill.")
+
+
+class Graft(Section):
+    """One value of the baseline put into the candidate's step, and whether the rest heals."""
+
+    what: str
+    measure: Literal["logits", "draft scores"]
+    before: Float = Field(description="Error without it: relative L2 of the logits, or the largest gap of scores.")
+    after: Float
+    floor: Float
+    heals: bool
+
+
+class Compared(Section):
+    """The step in both configurations, by its records."""
+
+    difference: Difference | None = Field(None, description="The first in the order of the phases that is no tie.")
+    inputs_equal: bool = Field(description="Whether the verify forwards were given the same.")
+    logits_error: Float = Field(description="Relative L2 error of the verify forward's logits.")
+    prefix_errors: list[Float]
+    position_errors: list[Float] = Field(description="The same per position, the largest of the layers.")
+    draft_gap: Float = Field(description="The largest gap of the draft's scores; infinite where candidates differ.")
+    draft_floor: Float
+    committed: int = Field(description="Tokens that were committed when the step began.")
+    lengths_equal: bool = Field(description="Whether both sides held as many.")
+    notes: list[str]
+
+
+class State(Section):
+    """A bisection that is under way."""
+
+    schema_: str = Field(STATE_SCHEMA, alias="schema")
+    baseline: Digest
+    candidate: Digest
+    turn: int
+    step: int
+    settings: list[str] = Field(description="What was said on the command line that decides the numbers.")
+    compared: Compared | None = None
+    layers: dict[str, dict[str, Float]] = Field(default_factory=dict)
+    ends: dict[str, Float] | None = None
+    grafts: list[Graft] | None = Field(None, description="The last stage; with it, all is done.")
+
+
+class Bisection(Section):
+    """The whole answer."""
+
+    schema_: str = Field(BISECTION_SCHEMA, alias="schema")
+    outcome: Outcome
+    exit_code: int
+    baseline: str
+    candidate: str
+    baseline_settings: str
+    candidate_settings: str
+    turn: int | None = Field(None, description="In the baseline; absent where no step differs.")
+    step: int | None = None
+    committed: int | None = None
+    phase: Phase | None = Field(None, description="Where the cause lies.")
+    difference: Difference | None = Field(None, description="What of the records differs first.")
+    inputs_equal: bool | None = Field(None, description="Whether the verify forwards were given the same.")
+    culprit: OperationError | None = None
+    also: int = Field(0, description="Further operations above their floors.")
+    operations: list[OperationError] = Field(default_factory=list)
+    prefix: Prefix | None = None
+    grafts: list[Graft] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    next: list[str] = Field(default_factory=list, description="The commands to run next, in a shell's words.")

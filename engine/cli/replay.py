@@ -1,0 +1,76 @@
+"""``specscope replay``: every recorded step once more, each from equal state, into a second trace."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from specscope.engine.cli.choices import SYNONYMS
+from specscope.tracer.cli.console import progress
+from specscope.tracer.text import printable
+
+if TYPE_CHECKING:
+    from specscope.engine.replay import ReplayReport
+    from specscope.schemas import Manifest
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new trace.")
+@click.option(
+    "--mode", type=click.Choice(["fused", "eager", *SYNONYMS]), help="A baseline's attention.  [default: the run's]"
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), help="[default: that of the run]"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), help="[default: that of the run]")
+@click.option(
+    "--cache-strategy",
+    type=click.Choice(["in-place", "fast-reorder", "full-reorder", "replicate"]),
+    help="[default: that of the run]",
+)
+@click.option("--teacher", help="Load the teacher from here.  [default: from where the run loaded it]")
+@click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the run loaded it]")
+@click.option("--turn", type=click.IntRange(min=0), help="Replay this turn alone.  [default: all]")
+@click.option("--with-fault", is_flag=True, help="Put the fault that was injected into the run in again.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
+def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite: bool, **changes: Any) -> None:
+    """Run each step of TRACE again from equal state, in another configuration or the same, and record it.
+
+    Each step is given the recorded tree, and the recorded path is what it commits, so that no difference is carried
+    into the next step's tokens; the new trace says what each step itself found and decided. A fault of the run is left
+    out unless --with-fault. ``specscope diff TRACE NEW`` then compares step by step.
+
+    Exits 0 when every step ran, 2 where the trace cannot be replayed, 3 where the models are not those of the run.
+    """
+    from specscope.engine.recorded_run import Overrides
+    from specscope.engine.replay import Replay, ReplayRequest
+
+    if changes["mode"] in SYNONYMS:
+        changes["mode"] = SYNONYMS[changes["mode"]]
+    request = ReplayRequest(trace, out, Overrides(**changes), turn, with_fault, overwrite)
+    run = Replay(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    with progress("replaying", run.num_steps, "steps", shown=True) as advance:
+        report = run.run(advance)
+    _print(report, run.manifest, request.trace, request.out)
+
+
+def _print(report: ReplayReport, manifest: Manifest, trace: Path, out: Path) -> None:
+    fault = f", fault {manifest.fault} in" if manifest.fault else ""
+    strategy = f", {manifest.cache_strategy}" if manifest.cache_strategy else ""
+    where = f"{manifest.attention} attention, {manifest.dtype}, {manifest.device.backend}{strategy}{fault}"
+    click.echo(printable(f"replayed {report.num_steps} steps of {report.num_turns} turns: {where}"))
+    if report.first_other is None:
+        click.echo("  decided:  every step as recorded")
+    else:
+        place = f"turn {report.first_other.turn} step {report.first_other.step}"
+        click.echo(f"  decided:  {report.num_others} steps otherwise than recorded, {place} first")
+    if report.num_trees:
+        click.echo(f"  trees:    {report.num_trees} recorded ones were put in, for the drafter finds others here")
+    for note in report.notes:
+        click.echo(printable(f"  note:     {note}"))
+    click.echo(printable(f"trace: {out}  (next: {shlex.join(['specscope', 'diff', str(trace), str(out)])})"))

@@ -1,0 +1,58 @@
+"""Runs of tiny models, recorded: by drafter name, mode and prompts, in texts as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from specscope.engine.assemble import ModelChoice, load_models
+from specscope.engine.decoding import GREEDY
+from specscope.engine.prompts import Prompt
+from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from support.tiny_models import POLICY, VOCAB
+
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
+IDS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 20)))]
+TALKS = [Prompt("talk", turns=("5 9 2", "7 7 8", "3")), Prompt("chat", turns=("30 31", "12 4"))]
+
+
+def words() -> PreTrainedTokenizerFast:
+    """A tokenizer whose words are the token ids in decimal."""
+    inner = Tokenizer(models.WordLevel({str(token): token for token in range(VOCAB)}, unk_token="1"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False)
+
+
+class TinyRuns:
+    """Decodes with tiny models into traces of one folder."""
+
+    def __init__(self, teacher: Path, head: Path, folder: Path) -> None:
+        self.teacher, self.head, self.folder = teacher, head, folder
+
+    def choice(
+        self, drafter: str = "eagle3", mode: str = "fused", dtype: str = "float32", **changes: Any
+    ) -> ModelChoice:
+        """The models of a run; ``drafter`` without a path is the tiny one of its kind."""
+        name = {"eagle3": f"eagle3:{self.head}", "model": f"model:{self.teacher}"}.get(drafter, drafter)
+        policy, rule = changes.pop("policy", POLICY), changes.pop("rule", GREEDY)
+        wanted: Any = mode
+        return ModelChoice(str(self.teacher), name, wanted, dtype, "cpu", policy, rule)
+
+    def __call__(
+        self, name: str = "run", drafter: str = "eagle3", prompts: list[Prompt] = IDS, tokens: int = 10, **changes: Any
+    ) -> Path:
+        """The trace of a run; what it raises is raised."""
+        kinds = ("mode", "dtype", "policy", "rule")
+        choice = self.choice(drafter, **{kind: changes.pop(kind) for kind in kinds if kind in changes})
+        path = self.folder / f"{name}.jsonl"
+        target = TraceTarget(path, changes.pop("level", "decisions"), True, False)
+        request = RunRequest(choice, prompts, tokens, [], 7, target, **changes)
+        loaded = load_models(choice)
+        if any(prompt.turns for prompt in prompts):
+            loaded.teacher.tokenizer = words()
+        for _ in run_turns(request, loaded, open_trace(request, loaded, warn=print), QUIET):
+            pass
+        return path
