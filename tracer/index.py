@@ -7,7 +7,6 @@ never required, and failing to write it is no error.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -133,18 +132,17 @@ def _build(path: Path, file: BinaryIO, stamp: str, upgrade: Upgrade) -> TraceInd
     if size == 0:
         raise TraceError(path, "the file is empty; wanted a trace, whose first line is its manifest")
     builder = _Builder(path, TraceIndex(stamp), upgrade)
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        offset = 0
-        while offset < size:
-            end = view.find(b"\n", offset)
-            if end < 0:
-                builder.index.torn_bytes = size - offset
-                break
-            if end - offset > MAX_LINE_BYTES:
+    offset = 0
+    file.seek(0)
+    while line := file.readline(MAX_LINE_BYTES + 1):  # mapping the file would count all of it as memory
+        if not line.endswith(b"\n"):
+            if len(line) > MAX_LINE_BYTES:
                 number = builder.index.num_lines + 1
-                raise TraceError(path, f"a line of {end - offset} bytes; at most {MAX_LINE_BYTES}", number)
-            builder.add(offset, view[offset:end])
-            offset = end + 1
+                raise TraceError(path, f"a line of more than {MAX_LINE_BYTES} bytes", number)
+            builder.index.torn_bytes = len(line)
+            break
+        builder.add(offset, line)
+        offset += len(line)
     return builder.index
 
 

@@ -119,7 +119,13 @@ def test_an_interrupt_keeps_what_is_there(toys: Path, tmp_path: Path) -> None:
     pairs = table(tmp_path, *(f"{toys}/a.jsonl,{toys}/b.jsonl,pair-{n},," for n in range(300)))
     out = tmp_path / "results.jsonl"
     command = [str(Path(sys.executable).with_name("specscope")), "diff-many", str(pairs), "--out", str(out)]
-    process = subprocess.Popen([*command, "--jobs", "1"], stderr=subprocess.PIPE, start_new_session=True, text=True)
+    process = subprocess.Popen(
+        [*command, "--jobs", "1"],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
     end = time.monotonic() + 60
     while not (out.exists() and out.read_bytes().count(b"\n") >= 3) and time.monotonic() < end:
         time.sleep(0.02)
