@@ -103,7 +103,7 @@ def _print_catalogue(what: Plan, as_json: bool) -> None:
 def _print_score(score: Score) -> None:
     out = console()
     if score.judgements:
-        table = _table("id", "what", "scenario", "detected", "first root at", "blamed", "verdict")
+        table = _table("id", "what", "detected", "first root at", "blamed", "verdict")
         for judgement in score.judgements:
             table.add_row(*_row(judgement))
         out.print(table)
@@ -138,14 +138,25 @@ def _row(judgement: Judgement) -> list[str]:
     return [
         fault.id,
         escape(fault.says),
-        fault.scenario,
         _marked("yes" if judgement.detected else "NO", judgement.detected),
-        _marked(escape(printable(judgement.first)), judgement.placed),
-        _marked(escape(", ".join(judgement.blame) or "nobody"), judgement.blamed)
-        if judgement.blamed is not None
-        else "-",
+        _marked(escape(_short(printable(judgement.first))), judgement.placed),
+        _marked(escape(_blame(judgement)), judgement.blamed) if judgement.blamed is not None else "-",
         judgement.verdict,
     ]
+
+
+def _blame(judgement: Judgement) -> str:
+    """The invariant that was expected, or else the first one, and how many more."""
+    if not judgement.blame:
+        return "nobody"
+    wanted = judgement.fault.expect.invariant
+    shown = next((blame for blame in judgement.blame if wanted is not None and wanted in blame), judgement.blame[0])
+    others = len(judgement.blame) - 1
+    return f"{shown} and {others} more" if others else shown
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _marked(text: str, right: bool | None) -> str:

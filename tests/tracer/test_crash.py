@@ -28,7 +28,8 @@ from specscope.tracer.oracle import check_trace
 from specscope.tracer.reader import TraceReader
 
 ROUNDS = 200
-LONGEST = 0.025  # seconds that a writer lives at most; it takes longer for all records
+LONGEST = 10.0  # seconds that a writer may take to the record at which it is killed
+NUM_RECORDS = 1000  # before the last of which a writer is killed; it has more
 JUDGED = 5  # every so many files is judged by the oracle, too
 
 NURSERY = """
@@ -49,8 +50,7 @@ for path in sys.stdin:
         for number, record in enumerate(records, start=1):
             writer.write(record)
             count[:8] = struct.pack("q", number)
-        writer.finish("complete")
-        time.sleep(60)
+        time.sleep(60)  # never ended: killed late, on a busy machine, it is a killed run none the less
     print(child, flush=True)
     os.waitpid(child, 0)
     print("dead", flush=True)
@@ -68,14 +68,19 @@ class Nursery:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self._hear("ready")
 
-    def kill_one(self, path: Path, after: float) -> int:
-        """Kills a writer of ``path`` that many seconds after its birth; how many records it knew to be written."""
+    def kill_one(self, path: Path, at: int) -> int:
+        """Kills a writer of ``path`` as soon as it knows of ``at`` records that are written; how many it knew of."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{path}\n")
         child = int(self._hear())
-        time.sleep(after)
+        end = time.monotonic() + LONGEST
+        while self._num_known() < at and time.monotonic() < end:
+            pass
         os.kill(child, signal.SIGKILL)
         self._hear("dead")
+        return self._num_known()
+
+    def _num_known(self) -> int:
         return int(struct.unpack("q", self._count[:8])[0])
 
     def close(self) -> None:
@@ -108,7 +113,7 @@ def test_a_writer_killed_at_any_moment_loses_at_most_the_record_being_written(tm
     rng, lengths = random.Random(7), []
     for number in range(ROUNDS):
         path = tmp_path / f"killed-{number}.jsonl"
-        known = nursery.kill_one(path, rng.uniform(0, LONGEST))
+        known = nursery.kill_one(path, rng.randrange(NUM_RECORDS))
         if not path.exists() or not path.stat().st_size:
             assert known == 0
             continue
