@@ -11,6 +11,7 @@ from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
 
 def compare_drafts(pair: StepPair) -> Iterator[Difference]:
+    """Every difference of what the drafter was fed and proposed."""
     a, b = pair.a.step.draft, pair.b.step.draft
     if a is None or b is None:
         return
@@ -115,6 +116,7 @@ def _only_in(
 
 
 def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
+    """Every difference of the trees that were selected; ``drafts_equal`` where the drafts before them are."""
     keys_a, keys_b = set(pair.a.keys), set(pair.b.keys)
     if pair.a.step.tree is None or pair.b.step.tree is None:
         return
