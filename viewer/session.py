@@ -103,7 +103,13 @@ def token_texts(tokenizer: Path | None, trace: Path) -> TokenTexts:
 
 @st.cache_resource(show_spinner="Comparing the two traces", max_entries=8)
 def _verdict(baseline: Path, candidate: Path, stamps: tuple[str, str]) -> Verdict:
-    return diff_traces(baseline, candidate)
+    return diff_traces(_as_typed(baseline), _as_typed(candidate))
+
+
+def _as_typed(path: Path) -> Path:
+    """Below the current folder as a person there would type it; the commands to run next name it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def verdict_of(baseline: TraceReader, candidate: TraceReader) -> Verdict:
