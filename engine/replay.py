@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from specscope.engine.assemble import ModelChoice, Models
 from specscope.engine.decoding import Decoding, EndReason
@@ -23,6 +22,7 @@ from specscope.engine.faults import FaultTarget
 from specscope.engine.forcing import ForcedSession
 from specscope.engine.recorded_run import (
     Overrides,
+    StepPlace,
     check_readable,
     decoding_of,
     fault_target,
@@ -32,14 +32,12 @@ from specscope.engine.recorded_run import (
 from specscope.engine.recording import Recorder, TurnLabel, TurnRecorder
 from specscope.engine.run_manifest import RunSettings, build_manifest
 from specscope.engine.side_files import SideFiles, check_side_folder
-from specscope.engine.tracing import ending
+from specscope.engine.tracing import RUN_ERRORS, ending
 from specscope.schemas import Manifest, TurnEnd, TurnStart
 from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.writer import TraceWriter, check_writable
-
-RUN_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,6 @@ class ReplayRequest:
     turn: int | None = None  # None: all of them
     with_fault: bool = False  # put the recorded fault in again
     overwrite: bool = False
-
-
-class StepPlace(NamedTuple):
-    """Where a step stands in both traces."""
-
-    turn: int
-    step: int
 
 
 @dataclass

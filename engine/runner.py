@@ -20,8 +20,8 @@ from specscope.engine.recording import Recorder, TurnLabel
 from specscope.engine.run_manifest import RunSettings
 from specscope.engine.stopping import StopRules
 from specscope.engine.teacher import Teacher
+from specscope.engine.tracing import RUN_ERRORS, ending
 from specscope.engine.tracing import TraceTarget as TraceTarget  # how callers ask for a trace
-from specscope.engine.tracing import ending
 from specscope.engine.turns import TurnRequest, check_turn
 from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.writer import TraceWriter
@@ -98,7 +98,7 @@ def run_turns(
     try:
         with ending(run.session, writer):
             yield from run.turns()
-    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
+    except RUN_ERRORS as error:
         raise EngineError(f"decoding failed: {type(error).__name__}: {error}") from error
 
 

@@ -22,6 +22,9 @@ from specscope.engine.teacher import Teacher
 from specscope.tracer.errors import UsageError
 from specscope.tracer.writer import RecordSink, TraceWriter
 
+#: What decoding may raise that is no error of the user's: whoever drives a session tells of it as an EngineError.
+RUN_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
+
 
 @dataclass(frozen=True)
 class TraceTarget:

@@ -11,10 +11,12 @@ from specscope.schemas.base import Float, Section
 VERDICT_SCHEMA = "specscope.verdict/2.0"
 
 DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
+#: The kinds that are no failure unless the user says so.
+TIES: tuple[DifferenceKind, ...] = ("exact-tie", "near-tie")
 Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
 Side = Literal["a", "b"]
 VerdictKind = Literal["equal", "ties", "different", "incomparable", "uncovered"]
-Quantity = Literal["logits", "draft-scores", "hidden-norms", "probabilities"]
+Quantity = Literal["logits", "draft-scores", "hidden-norms"]
 Wrong = Literal["baseline", "candidate", "both", "neither"]
 FloorSource = Literal["given", "noise-file", "this-pair", "dtype"]
 
@@ -56,7 +58,11 @@ class Blame(Section):
 
 
 class Root(Section):
-    """A difference with equal inputs and unequal outputs, and what followed from it."""
+    """A difference with equal inputs and unequal outputs, and what followed from it.
+
+    Where nothing of a step that has equal inputs differs, and no root is open, the first difference stands in for what
+    was not recorded; its ``inputs_equal`` is off.
+    """
 
     place: Place
     difference: Difference
@@ -72,7 +78,7 @@ class Root(Section):
 class NoiseFloor(Section):
     """How far two floats of one quantity may lie apart and still be the same computation.
 
-    Logits, draft scores and hidden norms: at magnitude 16, and in proportion above it. Probabilities: as a share.
+    It holds at magnitude 16, and grows in proportion above it.
     """
 
     quantity: Quantity

@@ -13,6 +13,7 @@ Messages say what was got, what was wanted and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 EXIT_EQUAL = 0
@@ -20,6 +21,14 @@ EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
 EXIT_INCOMPARABLE = 3
 EXIT_COVERAGE = 4
+#: From the code that says least to the one that outranks all: a violation that was found stands whatever failed beside
+#: it, and where nothing was judged is worse than where part of it was not.
+SEVERITY = (EXIT_EQUAL, EXIT_INCOMPARABLE, EXIT_COVERAGE, EXIT_USAGE, EXIT_DIFFERENT)
+
+
+def worst_code(codes: Iterable[int]) -> int:
+    """Of many exit codes the one to report: 1 outranks everything, then 2, 4, 3; 0 where there is none."""
+    return max(codes, key=SEVERITY.index, default=EXIT_EQUAL)
 
 
 class SpecScopeError(Exception):

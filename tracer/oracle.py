@@ -30,6 +30,8 @@ from specscope.tracer.tensor_files import file_problem
 from specscope.tracer.text import shorten
 
 MOST_KEPT = 10_000  # violated steps that are remembered one by one; behind that they are only counted
+#: Where lists do not fit together, a step cannot be compared; those are always remembered.
+MISSHAPEN = ("tensors.sizes", "verify.sizes")
 
 
 LONGEST_WITNESS = 2000  # characters; a record may be as long as it likes
@@ -71,6 +73,7 @@ class OracleReport:
     end_reason: str | None = None
     failures: list[Failure] = field(default_factory=list)
     by_step: dict[tuple[int, int], list[Violation]] = field(default_factory=dict)  # by turn and step; see MOST_KEPT
+    forgetful: bool = False  # whether a violated step is missing there
 
     @property
     def num_violations(self) -> int:
@@ -85,8 +88,13 @@ class OracleReport:
             return
         tally.failed += 1
         tally.first = tally.first or violation
-        if violation.turn is not None and violation.step is not None and len(self.by_step) < MOST_KEPT:
-            self.by_step.setdefault((violation.turn, violation.step), []).append(violation)
+        if violation.turn is None or violation.step is None:
+            return
+        place = (violation.turn, violation.step)
+        if place in self.by_step or len(self.by_step) < MOST_KEPT or invariant in MISSHAPEN:
+            self.by_step.setdefault(place, []).append(violation)
+        else:
+            self.forgetful = True
 
 
 #: Rules about the file as a whole, judged while it is read.
@@ -274,6 +282,7 @@ class Oracle:
         tally, files = self.report.invariants["run.tensor-files"], self._files
         if not files.num_there:
             tally.skipped += files.absent
+            tally.why_skipped = "none of the files is there" if files.absent else None
         elif files.first_absent is not None:
             self.report.count("run.tensor-files", files.first_absent)
             tally.failed += files.absent - 1
@@ -286,10 +295,10 @@ class Oracle:
             return
         turn.tally.end = record
         for invariant in TURNS:
+            if not invariant.applies(turn.tally):
+                continue
             if not turn.tally.complete:
                 self._skip(invariant.id, "not recorded in every step: tree, accept or stop")
-                continue
-            if not invariant.applies(turn.tally):
                 continue
             witness = _judge(invariant, turn.tally)
             missing = missing_field(turn.tally.start, invariant.needs)

@@ -60,9 +60,9 @@ def assert_traces_match(
         fail_on: "near-tie" lets ties fail, too.
 
     Raises:
-        AssertionError: with the verdict's card, where the traces differ, an invariant is violated, the runs are not
-            comparable, or too little was recorded.
-        UsageError: where a file cannot be read as a trace.
+        AssertionError: with the verdict's card, wherever diff would exit 1, 3 or 4: the traces differ, an invariant is
+            violated, the runs are not comparable, or too little was recorded.
+        UsageError: where diff would exit 2: a file cannot be read as a trace, or ``noise`` is of another run.
     """
     __tracebackhide__ = True
     if baseline in _to_write:

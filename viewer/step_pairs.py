@@ -88,6 +88,7 @@ def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: li
         None if steps.previous_b is None else StepNodes(steps.previous_b),
         FloatJudge.of(floors, a.manifest),
         not (is_teacher_only(a.manifest) or is_teacher_only(b.manifest)),
+        a.manifest.tree_policy == b.manifest.tree_policy,
     )
     differences = compare_steps(pair)
     keys = {key for key in pair.common if _node_values(pair.a, key) != _node_values(pair.b, key)}

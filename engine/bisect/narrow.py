@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -41,10 +40,11 @@ from specscope.engine.bisect.sides import Side, moved, prefix_cache, run_side
 from specscope.engine.bisect.state import StateKeeper
 from specscope.engine.decoding import ForwardInputs
 from specscope.engine.digests import digest_file
-from specscope.engine.recorded_run import Overrides, check_readable
+from specscope.engine.recorded_run import Overrides, StepPlace, check_readable
 from specscope.engine.replay import earlier_turns
+from specscope.engine.tracing import RUN_ERRORS
 from specscope.schemas import Manifest
-from specscope.schemas.verdict import Difference
+from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.drafts import compare_trees
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import is_teacher_only
@@ -56,16 +56,7 @@ from specscope.tracer.errors import EngineError, IncomparableError, UsageError
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
 
-TIES = ("exact-tie", "near-tie")
-RUN_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 Advance = Callable[[str], None]
-
-
-class StepPlace(NamedTuple):
-    """A step of the baseline."""
-
-    turn: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ class BisectRequest:
 
     baseline: Path
     candidate: Path
-    place: StepPlace
+    place: StepPlace  # of the baseline
     overrides: Overrides  # of both sides
     state: Path | None = None
 

@@ -13,7 +13,8 @@ from specscope.schemas.verdict import Difference, Phase
 BISECTION_SCHEMA = "specscope.bisection/1.0"
 STATE_SCHEMA = "specscope.bisection-state/1.0"
 
-Outcome = Literal["operation", "prefix", "phase", "equal"]
+#: violation: no step was run, for the diff has no root, and a trace violates an invariant.
+Outcome = Literal["operation", "prefix", "phase", "equal", "violation"]
 
 
 class OperationError(Section):

@@ -17,6 +17,7 @@ from specscope.engine.recorded_run import Overrides, decoding_of, fault_target, 
 from specscope.engine.recording import Recorder, TurnLabel, tree_section
 from specscope.engine.replay import begin_recorded, earlier_turns
 from specscope.engine.teacher import Teacher
+from specscope.engine.tracing import RUN_ERRORS
 from specscope.schemas import Manifest, Step, TreeSection
 from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.index import TurnEntry
@@ -65,7 +66,7 @@ def run_side(
     try:
         _follow(lane, recording, place, advance)
         return _run_step(lane, recording.step(*place), manifest, notes)
-    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
+    except RUN_ERRORS as error:
         raise EngineError(f"the step cannot be run again: {type(error).__name__}: {error}") from error
 
 

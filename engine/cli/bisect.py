@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import progress
-from specscope.tracer.compare.diff import diff_traces
-from specscope.tracer.errors import EXIT_EQUAL, UsageError
+from specscope.tracer.compare.align import align_steps, align_turns
+from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError, UsageError
+from specscope.tracer.oracle import check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.text import printable
 from specscope.tracer.writer import check_writable
 
 if TYPE_CHECKING:
-    from specscope.engine.bisect.narrow import StepPlace
-    from specscope.engine.bisect.report import Bisection, OperationError
+    from specscope.engine.bisect.report import Bisection, OperationError, Outcome
+    from specscope.engine.recorded_run import StepPlace
+    from specscope.schemas.verdict import Blame, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
 
@@ -27,6 +33,18 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--at", "at", metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]")
+@click.option(
+    "--allow", multiple=True, metavar="FIELD", help="Without --at, as for diff: this manifest field may differ."
+)
+@click.option(
+    "--noise",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Without --at, as for diff: a second recording of BASELINE's run, to measure the noise floor on.",
+)
+@click.option(
+    "--tolerance", type=click.FloatRange(min=0), help="Without --at, as for diff.  [default: the noise floor]"
+)
 @click.option("--state", type=click.Path(path_type=Path), help="Keep what was found in this file, and go on from it.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the runs loaded it]")
@@ -37,6 +55,9 @@ def bisect(
     baseline: Path,
     candidate: Path,
     at: str | None,
+    allow: tuple[str, ...],
+    noise: Path | None,
+    tolerance: float | None,
     state: Path | None,
     form: str,
     teacher: str | None,
@@ -50,16 +71,27 @@ def bisect(
     of every layer is run on the baseline's own inputs and held against a measured noise floor. Then values of the
     baseline are put into the candidate, to see whether what follows heals. A fault that was injected is injected again.
 
-    Exits 1 where something was found, 0 where the step is equal in both, 2 where it cannot be run, 3 where the models
-    are not those of the runs.
+    Without --at, the step is that of the first root of their diff that is no tie.
+
+    Exits 1 where something was found, or their diff has no root and a trace violates an invariant; 0 where the step is
+    equal in both, or their diff finds nothing but ties; 2 where the step cannot be run; 3 where the models are not
+    those of the runs, or their diff says that the traces are incomparable; 4 where it says that too little was
+    recorded.
     """
     from specscope.engine.bisect.narrow import Bisect, BisectRequest
     from specscope.engine.recorded_run import Overrides
 
-    place = parse_place(at) if at is not None else first_root(baseline, candidate)
-    if place is None:
-        _print_nothing(baseline, candidate, form)
-        sys.exit(EXIT_EQUAL)
+    if at is not None:
+        place = parse_place(at)
+    else:
+        if tolerance is not None and not math.isfinite(tolerance):
+            raise UsageError(f"got tolerance {tolerance}, wanted a number")
+        options = DiffOptions(tolerance=tolerance, allowed=frozenset(allow), noise=noise)
+        verdict = diff_traces(baseline, candidate, options)
+        found_root = first_root(verdict)
+        if found_root is None:
+            sys.exit(_print_nothing(verdict, baseline, candidate, form))
+        place = found_root
     if state is not None:
         check_writable(state, overwrite=True)
     request = BisectRequest(baseline, candidate, place, Overrides(teacher, drafter, device, allow_remote_code), state)
@@ -78,7 +110,7 @@ def parse_place(text: str) -> StepPlace:
     Raises:
         UsageError: where it names none.
     """
-    from specscope.engine.bisect.narrow import StepPlace
+    from specscope.engine.recorded_run import StepPlace
 
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None:
@@ -86,46 +118,120 @@ def parse_place(text: str) -> StepPlace:
     return StepPlace(int(found[1]), int(found[2]))
 
 
-def first_root(baseline: Path, candidate: Path) -> StepPlace | None:
-    """Where the diff of the two traces finds its first root; None where it finds none.
+def first_root(verdict: Verdict) -> StepPlace | None:
+    """Where the first root of a diff is that is no tie; None where the two were judged and there is none.
 
     Raises:
-        UsageError: where the traces have no step in common to begin with.
+        IncomparableError: where the two traces may not be compared.
+        CoverageError: where too little was recorded to say that there is none.
     """
-    from specscope.engine.bisect.narrow import StepPlace
+    from specscope.engine.recorded_run import StepPlace
 
-    verdict = diff_traces(baseline, candidate)
+    if verdict.verdict == "incomparable":
+        first = verdict.incomparable[0]
+        field = first.partition(":")[0]
+        allow = "" if " " in field else f"let it differ with --allow {field}, or "
+        raise IncomparableError(
+            f"the two traces are incomparable: {first}; {allow}name a step of the baseline with --at TURN/STEP"
+        )
+    if verdict.verdict == "uncovered":
+        raise CoverageError(
+            f"too little was recorded to find a root: {verdict.uncovered[0]}; name a step of the baseline with --at "
+            "TURN/STEP"
+        )
+    place = next((root.place for root in verdict.roots if root.difference.kind not in TIES), None)
+    return StepPlace(place.turn, place.step_a) if place is not None else None
+
+
+class _Nothing(NamedTuple):
+    """What is said where there is no root to bisect."""
+
+    outcome: Outcome
+    exit_code: int
+    headline: str
+    notes: list[str]
+    next: list[str]
+
+
+def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
+    if verdict.violations:
+        return _violated(verdict.violations, baseline, candidate)
     if verdict.roots:
-        return StepPlace(verdict.roots[0].place.turn, verdict.roots[0].place.step_a)
-    if verdict.num_steps == 0:
-        raise UsageError("the two traces have no step in common: name one of the baseline's with --at TURN/STEP")
+        first = verdict.roots[0].place
+        return _Nothing(
+            "equal",
+            EXIT_EQUAL,
+            f"ties: the diff of the two traces has no root but ties, {len(verdict.roots)} of them. Look at the first "
+            f"all the same with --at {first.turn}/{first.step_a}",
+            [],
+            [],
+        )
+    says = "equal: the diff of the two traces has no root. Name a step with --at TURN/STEP to look at it all the same"
+    return _Nothing("equal", EXIT_EQUAL, says, [], [])
+
+
+def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Nothing:
+    """Of the first violation on each side, and how many more."""
+    notes, commands = [], []
+    for side, name, path in (("a", "baseline", baseline), ("b", "candidate", candidate)):
+        own = [violation for violation in violations if violation.side == side]
+        if own:
+            more = f" and {len(own) - 1} more" if len(own) > 1 else ""
+            notes.append(f"the {name} violates {own[0].invariant}{more}: {own[0].witness}")
+            commands.append(shlex.join(["specscope", "check", str(path)]))
+    place = _place_of(violations[0], baseline, candidate)
+    if place is not None:
+        notes.append(f"look at that step with --at {place.turn}/{place.step}")
+    headline = "different: the diff of the two traces has no root, but the oracle finds violated invariants"
+    return _Nothing("violation", EXIT_DIFFERENT, headline, notes, commands)
+
+
+def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | None:
+    """The baseline's step at which ``violation`` stands, or the one beside it; None where it stands at no step."""
+    from specscope.engine.recorded_run import StepPlace
+
+    first = check_trace(baseline if violation.side == "a" else candidate).invariants[violation.invariant].first
+    if first is None or first.turn is None or first.step is None:
+        return None
+    with TraceReader(baseline) as a, TraceReader(candidate) as b:
+        for turns in align_turns(a, b).pairs:
+            for pair in align_steps(a, b, turns):
+                own = pair.a if violation.side == "a" else pair.b
+                if (own.turn, own.step) == (first.turn, first.step):
+                    return StepPlace(pair.a.turn, pair.a.step)
     return None
 
 
-def _print_nothing(baseline: Path, candidate: Path, form: str) -> None:
+def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str) -> int:
+    """Says why there is nothing to bisect, and returns the exit code."""
     from specscope.engine.bisect.conclusion import settings_text
     from specscope.engine.bisect.report import BISECTION_SCHEMA, Bisection
 
+    nothing = _nothing(verdict, baseline, candidate)
+    if form != "json":
+        _line(None, nothing.headline)
+        for note in nothing.notes:
+            _line("note", note)
+        for number, command in enumerate(nothing.next):
+            _line("next" if number == 0 else "", command)
+        return nothing.exit_code
     settings = []
     for path in (baseline, candidate):
         with TraceReader(path) as reader:
             settings.append(settings_text(reader.manifest))
-    if form == "json":
-        found = Bisection(
-            schema=BISECTION_SCHEMA,
-            outcome="equal",
-            exit_code=EXIT_EQUAL,
-            baseline=str(baseline),
-            candidate=str(candidate),
-            baseline_settings=settings[0],
-            candidate_settings=settings[1],
-        )
-        click.echo(found.model_dump_json(indent=2, by_alias=True, exclude_none=True))
-        return
-    click.echo(
-        "equal: the diff of the two traces has no root difference; it also tells of violated invariants. Name a step "
-        "with --at TURN/STEP to look at it all the same"
+    found = Bisection(
+        schema=BISECTION_SCHEMA,
+        outcome=nothing.outcome,
+        exit_code=nothing.exit_code,
+        baseline=str(baseline),
+        candidate=str(candidate),
+        baseline_settings=settings[0],
+        candidate_settings=settings[1],
+        notes=[nothing.headline, *nothing.notes],
+        next=nothing.next,
     )
+    click.echo(found.model_dump_json(indent=2, by_alias=True, exclude_none=True))
+    return nothing.exit_code
 
 
 def _print(found: Bisection) -> None:

@@ -13,7 +13,7 @@ from specscope.tracer.cli.console import progress
 from specscope.tracer.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.replay import ReplayReport
+    from specscope.engine.replay import ReplayReport, ReplayRequest
     from specscope.schemas import Manifest
 
 
@@ -56,10 +56,10 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
     run = Replay(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
     with progress("replaying", run.num_steps, "steps", shown=True) as advance:
         report = run.run(advance)
-    _print(report, run.manifest, request.trace, request.out)
+    _print(report, run.manifest, request)
 
 
-def _print(report: ReplayReport, manifest: Manifest, trace: Path, out: Path) -> None:
+def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> None:
     fault = f", fault {manifest.fault} in" if manifest.fault else ""
     strategy = f", {manifest.cache_strategy}" if manifest.cache_strategy else ""
     where = f"{manifest.attention} attention, {manifest.dtype}, {manifest.device.backend}{strategy}{fault}"
@@ -73,4 +73,14 @@ def _print(report: ReplayReport, manifest: Manifest, trace: Path, out: Path) -> 
         click.echo(f"  trees:    {report.num_trees} recorded ones were put in, for the drafter finds others here")
     for note in report.notes:
         click.echo(printable(f"  note:     {note}"))
-    click.echo(printable(f"trace: {out}  (next: {shlex.join(['specscope', 'diff', str(trace), str(out)])})"))
+    if request.turn is not None:
+        click.echo(f"  note:     turn {request.turn} alone: the other turns of the run are not in the replay")
+    click.echo(printable(f"trace: {request.out}  (next: {next_command(request)})"))
+
+
+def next_command(request: ReplayRequest) -> str:
+    """The diff of the two traces, as a line for a shell. Another dtype makes them incomparable unless it is allowed."""
+    command = ["specscope", "diff", str(request.trace), str(request.out)]
+    if request.overrides.dtype is not None:
+        command += ["--allow", "dtype"]
+    return shlex.join(command)

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     "--inject",
     "fault",
     metavar="FAULT",
-    help="Put a fault in: ID of the catalogue, such as F16 or F15.transpose; specscope selftest lists them.",
+    help="Put a fault in: ID of the catalogue, such as F16 or F15.transpose; specscope selftest --list lists them.",
 )
 @click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")

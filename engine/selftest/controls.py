@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 from specscope.engine.assemble import Mode, resolve_device
 from specscope.engine.run_manifest import TraceLevel
-from specscope.engine.selftest.judge import TIES
 from specscope.engine.selftest.permute import permute_slots
 from specscope.engine.selftest.runs import Runs, num_threads
 from specscope.engine.selftest.scenarios import Scenario, find_scenario, scenarios
 from specscope.engine.tree_policy import TreePolicy, chain_policy
-from specscope.schemas.verdict import Verdict
+from specscope.schemas.verdict import TIES, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_EQUAL, SpecScopeError
 from specscope.tracer.reader import TraceReader

@@ -8,11 +8,9 @@ from pathlib import Path
 from specscope.engine.faults import Fault
 from specscope.engine.selftest.runs import Faulty, Runs
 from specscope.engine.selftest.scenarios import find_scenario
-from specscope.schemas.verdict import Blame, Root, Verdict
+from specscope.schemas.verdict import TIES, Blame, Root, Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_INCOMPARABLE, EXIT_USAGE, SpecScopeError
-
-TIES = ("exact-tie", "near-tie")
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,20 @@ class Score:
     judgements: list[Judgement]
     controls: list[ControlResult]
     not_run: list[NotRun]
-    edges: dict[str, bool]  # whether an honest run has been there
+    edges: dict[str, bool]  # whether an honest run has been there; empty where only some faults were tried
     unreached: dict[str, str]  # edges that no scenario can reach, and why
     seconds: float
 
     @property
     def as_expected(self) -> bool:
-        """Whether every fault that ran was found, placed and blamed as it must be, and every control was silent."""
-        return not any(j.wrong for j in self.judgements) and all(c.silent for c in self.controls)
+        """Whether every fault that ran was found, placed and blamed as it must be, every control was silent, and every
+        edge was reached, where edges were asked for."""
+        return not (any(j.wrong for j in self.judgements) or self.missed_edges) and all(c.silent for c in self.controls)
+
+    @property
+    def missed_edges(self) -> list[str]:
+        """Edges at which some run had to be, and none was: what lives there was not tried."""
+        return [edge for edge, there in self.edges.items() if not there]
 
     @property
     def words(self) -> str:
@@ -69,6 +75,7 @@ def score_json(score: Score) -> dict[str, Any]:
         "controls": [control._asdict() for control in score.controls],
         "not_run": [entry._asdict() for entry in score.not_run],
         "edges": score.edges,
+        "edges_missed": score.missed_edges,
         "edges_not_reached": score.unreached,
     }
 

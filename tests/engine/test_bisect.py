@@ -20,16 +20,19 @@ from torch import nn
 
 from specscope.engine.bisect import narrow, operations, sides
 from specscope.engine.bisect.floors import Floors, relative_error
-from specscope.engine.bisect.narrow import Bisect, BisectRequest, StepPlace
+from specscope.engine.bisect.narrow import Bisect, BisectRequest
 from specscope.engine.bisect.operations import IN_LAYER, LAYER_OUTPUT, Operation
 from specscope.engine.bisect.report import Bisection
+from specscope.engine.cli import bisect as command
 from specscope.engine.cli.bisect import bisect, first_root, parse_place
 from specscope.engine.decoding import HandOver, hand_over
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.faults import FAULTS, Fault, FaultTarget
 from specscope.engine.faults.base import Expectation, changing_drafts
-from specscope.engine.recorded_run import Overrides
-from specscope.tracer.errors import IncomparableError, UsageError
+from specscope.engine.recorded_run import Overrides, StepPlace
+from specscope.schemas.verdict import Root, Verdict
+from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.errors import CoverageError, IncomparableError, UsageError
 from specscope.tracer.reader import TraceReader
 
 LAYERS = 8
@@ -57,6 +60,11 @@ def as_if(trace: Path, to: Path, **settings: Any) -> Path:
     lines = load(trace)
     lines[0] |= settings
     return store(lines, to / "candidate.jsonl")
+
+
+def as_tie(root: Root) -> Root:
+    """The same root, had it been one."""
+    return root.model_copy(update={"difference": root.difference.model_copy(update={"kind": "exact-tie"})})
 
 
 def bisected(a: Path, b: Path, place: StepPlace = AT, state: Path | None = None) -> Bisection:
@@ -173,9 +181,10 @@ def test_an_honest_pair_in_bfloat16(runs: TinyRuns, tmp_path: Path) -> None:
 
 
 def test_the_first_root_is_where_it_looks(runs: TinyRuns, eager: Path, fused: Path) -> None:
-    assert first_root(eager, fused) is None
+    assert first_root(diff_traces(eager, fused)) is None
     faulty = runs("faulty", fault="F16")
-    place = first_root(eager, faulty)
+    verdict = diff_traces(eager, faulty)
+    place = first_root(verdict)
     assert place is not None
     found = bisected(eager, faulty, place)
     assert (found.outcome, found.phase, found.culprit, found.inputs_equal) == ("phase", "tensors", None, False)
@@ -184,6 +193,12 @@ def test_the_first_root_is_where_it_looks(runs: TinyRuns, eager: Path, fused: Pa
     (graft,) = found.grafts
     assert (graft.what, graft.heals) == ("verify inputs", True)
     assert graft.before > 100 * graft.floor > graft.after
+    tied = as_tie(verdict.roots[0])
+    assert first_root(verdict.model_copy(update={"roots": [tied, *verdict.roots[1:]]})) != place
+    elsewhere = tied.model_copy(update={"place": tied.place.model_copy(update={"step_a": place.step + 1})})
+    assert first_root(verdict.model_copy(update={"roots": [elsewhere, *verdict.roots]})) == place, (
+        "ties are passed over"
+    )
 
 
 def test_other_architectures(runs: TinyRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,6 +456,60 @@ def test_the_card_and_the_report(eager: Path, fused: Path, tmp_path: Path) -> No
     assert json.loads(on_the_command_line(eager, fused, "--format", "json").output)["outcome"] == "equal"
     looked = on_the_command_line(eager, fused, "--at", "0/0")
     assert (looked.exit_code, looked.output.split("\n")[0]) == (0, "equal: every operation is within its noise floor")
+
+
+def test_traces_that_the_diff_cannot_compare_are_not_called_equal(eager: Path, fused: Path, tmp_path: Path) -> None:
+    other = as_if(fused, tmp_path, dtype="bfloat16")
+    refused = on_the_command_line(eager, other)
+    assert isinstance(refused.exception, IncomparableError)
+    assert "incomparable: dtype: float32 -> bfloat16; let it differ with --allow dtype" in str(refused.exception)
+    allowed = on_the_command_line(eager, other, "--allow", "dtype")
+    assert (allowed.exit_code, allowed.output.split(":")[0]) == (0, "equal")
+    cut = store(load(fused)[:-1], tmp_path / "cut.jsonl")
+    uncovered = on_the_command_line(eager, cut)
+    assert isinstance(uncovered.exception, CoverageError)
+    assert "truncated" in str(uncovered.exception)
+
+
+def test_a_violation_without_a_root_is_not_called_equal(runs: TinyRuns, eager: Path, tmp_path: Path) -> None:
+    faulty = runs("violated", fault="F16")
+    found = on_the_command_line(faulty, faulty)
+    assert found.exit_code == 1
+    headline, *notes, at, next_a, next_b = found.output.splitlines()
+    assert headline.startswith("different: the diff of the two traces has no root, but")
+    for line, side in zip(notes, ("baseline", "candidate"), strict=True):
+        assert f"the {side} violates tensors.position-is-length-plus-depth and 1 more: slot 2:" in line
+    assert at == "  note       look at that step with --at 0/0"
+    assert (next_a, next_b) == (f"  next       specscope check {faulty}", f"{'':13}specscope check {faulty}")
+    edited = tmp_path / "edited.jsonl"
+    *body, end = eager.read_text().splitlines(keepends=True)
+    edited.write_text("".join([*body, json.dumps(json.loads(end) | {"digest": "0" * 32}) + "\n"]))
+    of_the_file = on_the_command_line(eager, edited)
+    assert of_the_file.exit_code == 1
+    assert "the candidate violates run.digest" in of_the_file.output
+    assert "--at" not in of_the_file.output
+    report = json.loads(on_the_command_line(faulty, faulty, "--format", "json").output)
+    assert (report["outcome"], report["exit_code"], report["notes"][0]) == ("violation", 1, headline)
+
+
+def test_ties_are_called_ties(
+    runs: TinyRuns, eager: Path, fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = diff_traces(eager, runs("tied", fault="F16"))
+    tie = as_tie(verdict.roots[0])
+    asked: list[DiffOptions] = []
+
+    def tied(a: Path, b: Path, options: DiffOptions) -> Verdict:
+        asked.append(options)
+        return verdict.model_copy(update={"verdict": "ties", "roots": [tie], "violations": []})
+
+    monkeypatch.setattr(command, "diff_traces", tied)
+    done = on_the_command_line(
+        eager, fused, "--tolerance", "0.5", "--noise", eager, "--allow", "dtype", "--allow", "seed"
+    )
+    assert done.exit_code == 0
+    assert done.output.startswith("ties: the diff of the two traces has no root but ties, 1 of them.")
+    assert asked == [DiffOptions(tolerance=0.5, allowed=frozenset({"dtype", "seed"}), noise=eager)]
 
 
 @pytest.mark.slow

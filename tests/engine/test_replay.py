@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.commands import specscope
 from support.recorded_runs import IDS, TALKS, TinyRuns
 from support.tiny_models import build_teacher
 from support.traces import FUSED, load, store
 
+from specscope.engine.cli.replay import replay
 from specscope.engine.drafters.eagle3 import Eagle3Drafter
 from specscope.engine.drafters.early_exit import EarlyExitDrafter
 from specscope.engine.drafters.exit_head import ExitHead, ExitHeadConfig, save_exit_head
@@ -22,6 +26,7 @@ from specscope.engine.replay import Replay, ReplayReport, ReplayRequest
 from specscope.engine.sampling import SamplingRule
 from specscope.engine.tree_policy import parse_policy
 from specscope.schemas import Manifest, Step
+from specscope.tracer.cli.main import cli as commands
 from specscope.tracer.errors import IncomparableError, UsageError
 from specscope.tracer.invariants.base import committed_path, next_root
 from specscope.tracer.oracle import check_trace
@@ -385,6 +390,20 @@ def test_level_tensors_has_side_files_of_its_own(run: TinyRuns, tmp_path: Path) 
     assert len(list((tmp_path / "again.tensors").iterdir())) == len(Read(out).steps)
     with pytest.raises(UsageError, match="exists already"):
         Replay(ReplayRequest(trace, tmp_path / "again.jsonl", Overrides()), warn=print)
+
+
+def test_the_next_command_that_is_printed_works(run: TinyRuns) -> None:
+    trace = run(level="decisions")
+    for number, arguments in enumerate((["--dtype", "bfloat16"], ["--turn", "1"], [])):
+        out = trace.with_name(f"next-{number}.jsonl")
+        done = CliRunner().invoke(replay, [str(trace), "--out", str(out), *arguments])
+        assert done.exit_code == 0, done.output
+        found = re.search(r"\(next: specscope (.*)\)$", done.output.strip())
+        assert found is not None
+        assert ("--allow dtype" in found[1]) == ("--dtype" in arguments)
+        assert ("the other turns of the run are not in the replay" in done.output) == ("--turn" in arguments)
+        verdict = CliRunner().invoke(commands, shlex.split(found[1]))
+        assert verdict.exit_code in (0, 1), verdict.output
 
 
 @pytest.mark.slow

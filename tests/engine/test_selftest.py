@@ -17,7 +17,7 @@ from specscope.engine.cli.selftest import selftest
 from specscope.engine.faults import FAULTS, Expectation, Fault, FaultTarget
 from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.runner import RunRequest
-from specscope.engine.selftest import permute
+from specscope.engine.selftest import permute, suite
 from specscope.engine.selftest.controls import Control, all_controls, control_after_faults, honest_pair
 from specscope.engine.selftest.judge import judge, judge_verdict
 from specscope.engine.selftest.permute import digest_inputs, permute_slots
@@ -63,6 +63,21 @@ def test_a_fault_that_cannot_be_run_here_is_never_counted_as_found(monkeypatch: 
     assert score["not_run"] == [{"name": "F16", "why": "this machine has no such device"}]
     assert score["score"].startswith("0 of 0 faults detected")
     assert score["score"].endswith("1 not run")
+
+
+def test_a_missed_edge_is_told_and_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def selftest_with(edges: dict[str, bool]) -> Result:
+        monkeypatch.setattr(suite, "run_selftest", lambda *_: Score([], [], [], edges, {}, 0))
+        return CliRunner().invoke(selftest, [])
+
+    missed = selftest_with({"chunk tail": True, "position 512": False})
+    assert missed.exit_code == 1
+    assert "missed edge  position 512: no honest run has been there" in missed.output
+    assert "1 of 2 reached" in missed.output
+    assert "chunk tail:" not in missed.output
+    reached = selftest_with({"chunk tail": True, "position 512": True})
+    assert (reached.exit_code, "missed" in reached.output) == (0, False)
+    assert Score([], [], [], {}, {}, 0).as_expected, "with --fault no edge is demanded"
 
 
 @pytest.fixture(scope="module")

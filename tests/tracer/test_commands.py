@@ -10,6 +10,8 @@ from support.commands import specscope
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, accepts_at_least, first_step, load, store
 
+from specscope.tracer.cli import main as command_line
+
 
 def test_check_passes_honest_traces_and_counts(tmp_path: Path) -> None:
     done = specscope("check", FUSED, EAGER, store(toy_lines(Toy()), tmp_path / "toy.jsonl"))
@@ -43,6 +45,9 @@ def test_check_goes_on_past_a_bad_file_and_keeps_the_worst_code(tmp_path: Path) 
     assert done.err.startswith("error: ")
     assert "ok  " in done.out
     assert specscope("check", junk, FAULTY).code == 1
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(FUSED.read_bytes()[:-30])
+    assert specscope("check", junk, cut).code == 2, "ranked as diff-many ranks: what was not judged at all is worse"
 
 
 def test_check_reports_truncation_with_code_4(tmp_path: Path) -> None:
@@ -121,13 +126,14 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
 
 
 def test_diff_takes_a_noise_file_and_refuses_one_of_another_kind(tmp_path: Path) -> None:
-    done = specscope("diff", EAGER, FUSED, "--noise", EAGER)
+    lines = load(EAGER)
+    lines[0]["run_id"] = "again"
+    done = specscope("diff", EAGER, FUSED, "--noise", store(lines, tmp_path / "again.jsonl"))
     assert done.code == 0
     assert "measured between the baseline and the run of --noise" in done.out
-    lines = load(EAGER)
     lines[0]["seed"] = 5
     done = specscope("diff", EAGER, FUSED, "--noise", store(lines, tmp_path / "seed.jsonl"))
-    assert (done.code, done.out) == (3, "")
+    assert (done.code, done.out) == (2, "")
     assert "seed" in done.err
     assert specscope("diff", EAGER, FUSED, "--noise", tmp_path / "none.jsonl").code == 2
 
@@ -228,3 +234,35 @@ def test_a_wrong_option_is_a_usage_error() -> None:
     done = specscope("check", "--colour", "blue")
     assert done.code == 2
     assert "No such option" in done.err
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("too\ndeep"), KeyError("x"), ModuleNotFoundError("gone", name="gone")]
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_unforeseen_error_is_no_difference(
+    error: Exception, traced: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command_line.cli, "main", fail)
+    monkeypatch.setenv("SPECSCOPE_TRACEBACK", "1" if traced else "")
+    with pytest.raises(SystemExit) as left:
+        command_line.main()
+    assert left.value.code == 2
+    *before, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"error: this is a bug in specscope: {type(error).__name__}: ")
+    assert last.endswith("(SPECSCOPE_TRACEBACK=1 shows where)")
+    assert bool(before) == traced
+    assert ("in fail" in "\n".join(before)) == traced
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+
+    monkeypatch.setattr(command_line.cli, "main", fail)
+    with pytest.raises(SystemExit):
+        command_line.main()
+    assert "pip install 'specscope[engine]'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from support.traces import (
     EAGER,
     FAULTY,
     FUSED,
+    ROOT,
     Lines,
     accepts_at_least,
     drop_last_node,
@@ -29,7 +30,7 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
-from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.compare.steps import StepPair, choice
 
 Step = dict[str, Any]
 
@@ -384,3 +385,55 @@ def test_a_run_that_did_not_finish_is_not_judged_equal(tmp_path: Path, reason: s
     verdict = diff_with(tmp_path, lines)
     assert verdict.exit_code == 4
     assert any(reason in line for line in verdict.uncovered)
+
+
+# Traces of other writers: what is not there is no tie, and what does not fit together is no crash.
+
+
+def example() -> Lines:
+    """The smallest trace of the format's document: tree, verify, accept, stop."""
+    text = (ROOT / "docs" / "trace-format.md").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("```jsonl\n")[1].split("```")[0].splitlines()]
+
+
+def test_a_choice_without_its_logits_is_never_a_tie(tmp_path: Path) -> None:
+    lines, other = example(), example()
+    for run, best in ((lines, [2, 9]), (other, [9, 2])):
+        step = first_step(run)
+        step["verify"]["top_tokens"] = [[4, 5], [8, 5], best]
+        step["verify"]["argmax"][2] = best[0]
+        step["accept"]["bonus_token"] = step["stop"]["emitted"][2] = best[0]
+    verdict = diff_traces(store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl"))
+    assert (verdict.verdict, verdict.exit_code) == ("different", 1)
+    assert "verify.sizes" in {violated.invariant for violated in verdict.violations}
+    judge = FloatJudge(flat_floors(1e-3))
+    for known in ([], [1.0, 1.0]):
+        assert choice(judge, "argmax", (2, 9), (known, []), mutual=True, inputs_equal=True).kind == "real"
+    assert choice(judge, "argmax", (2, 9), ([1.0, 1.0], [1.0, 1.0]), mutual=True, inputs_equal=True).kind == "exact-tie"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda step: step["tree"]["parents"].pop(),
+        lambda step: step["verify"]["argmax"].pop(),
+        lambda step: step["verify"].update(top_tokens=[[1, 2]], top_logits=[[2.0, 1.0]]),
+    ],
+    ids=["parents", "argmax", "top_logits"],
+)
+def test_lists_that_do_not_fit_together_are_a_violation_and_no_crash(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], Any]
+) -> None:
+    lines, other = example(), example()
+    damage(first_step(other))
+    a, b = store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl")
+    for pair in ((a, b), (b, a), (b, b)):
+        assert diff_traces(*pair).exit_code == 1
+
+
+def test_every_step_without_a_partner_is_counted(tmp_path: Path) -> None:
+    lines, other = load(FUSED), load(FUSED)
+    last = max(line["step"] for line in other if line["kind"] == "step" and line["turn"] == 0)
+    other = [x for x in other if not (x["kind"] == "step" and x["turn"] == 0 and x["step"] > last - 2)]
+    verdict = diff_traces(store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl"))
+    assert verdict.num_regrouped == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -17,11 +19,12 @@ from support.commands import Outcome, specscope
 from support.judges import by_name
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, store
-from support.verdicts import EVIL
+from support.verdicts import EVIL, near_tie, verdict_of
 
-from specscope.tracer.errors import UsageError
+from specscope.schemas.verdict import Blame
+from specscope.tracer.errors import UsageError, worst_code
 from specscope.tracer.pairs.judge import Task, error_result
-from specscope.tracer.pairs.results import PairResult, open_results, read_results, worst_code
+from specscope.tracer.pairs.results import PairResult, first_root, open_results, read_results
 from specscope.tracer.pairs.summary import SHOWN_PAIRS, markdown_of, summarise, text_of
 from specscope.tracer.pairs.table import Pair, Shard, parse_shard, read_pairs
 from specscope.tracer.pairs.workers import judge_all
@@ -45,11 +48,13 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two equal small traces and one of another seed."""
+    """A folder with two equal small traces, one more of the same run made again, and one of another seed."""
     folder = tmp_path_factory.mktemp("toys")
     store(toy_lines(Toy()), folder / "a.jsonl")
     store(toy_lines(Toy()), folder / "b.jsonl")
     lines = toy_lines(Toy())
+    lines[0]["run_id"] = "again"
+    store(lines, folder / "again.jsonl")
     lines[0]["seed"] = 5
     store(lines, folder / "other-seed.jsonl")
     return folder
@@ -60,7 +65,7 @@ def test_a_mixed_table_gets_a_line_a_pair_and_totals_that_add_up(toys: Path, tmp
         "a.jsonl,b.jsonl,equal,,",
         "a.jsonl,other-seed.jsonl,incomparable,,",
         "a.jsonl,other-seed.jsonl,allowed,seed,",
-        "a.jsonl,b.jsonl,noise,,b.jsonl",
+        "a.jsonl,b.jsonl,noise,,again.jsonl",
         f"{EAGER},{FAULTY},different,,",
         "a.jsonl,none.jsonl,missing,,",
     ]
@@ -246,6 +251,56 @@ def test_a_file_that_holds_no_results_is_left_alone(toys: Path, tmp_path: Path) 
         open_results(tmp_path / "r.jsonl"),
     ):
         pass
+
+
+def test_only_a_lock_that_is_held_is_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UsageError, match="No locks available"), open_results(tmp_path / "r.jsonl"):
+        pass
+
+
+def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    done = compare(table(tmp_path, "a,b,one,,"), loop)
+    assert (done.code, done.out) == (2, "")
+    assert "cannot write" in done.err
+
+
+def test_files_without_a_whole_result_are_no_success(toys: Path, tmp_path: Path) -> None:
+    pairs = table(tmp_path, f"{toys}/a.jsonl,{toys}/b.jsonl,one,,")
+    full, empty, torn = (tmp_path / f"{name}.jsonl" for name in ("full", "empty", "torn"))
+    assert compare(pairs, full).code == 0
+    done = compare(pairs, empty, "--shard", "2/2")
+    assert done.code == 0
+    assert "no pair in this shard" in done.err
+    torn.write_bytes(full.read_bytes()[:-9])
+    for path, words in ((empty, "holds no result"), (torn, "are a torn line and were left out")):
+        done = specscope("summary", path)
+        assert done.code == 4
+        assert words in done.err
+    assert specscope("summary", full, empty).code == 4, "nothing says that the empty shard had no pair"
+    assert specscope("summary", full, empty, "--pairs", pairs).code == 0
+    full.write_bytes(full.read_bytes() + torn.read_bytes())
+    done = specscope("summary", full)
+    assert (done.code, done.out[:7]) == (0, "1 pairs")
+    assert "torn line" in done.err
+
+
+def test_a_violation_beside_ties_is_what_the_line_is_about() -> None:
+    blame = Blame(side="b", invariant="commit.length", witness="7, wanted 8")
+    verdict = verdict_of(roots=[near_tie()], violations=[blame])
+    assert first_root(verdict) is None
+    assert first_root(verdict_of("ties", 0, roots=[near_tie()])) is not None
+    result = error_result(Task(Pair("one", Path("a"), Path("b"))), "", "", 0.5).model_copy(
+        update={"verdict": "different", "exit_code": 1, "num_roots": 1, "first_violation": blame}
+    )
+    total = summarise([result])
+    assert total.failing[0].what == "ties alone: the candidate violates commit.length: 7, wanted 8"
+    assert total.by_first_root == {"ties alone: an invariant is violated": 1}
 
 
 def test_the_worst_code_is_one_then_two_four_three() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.traces import EAGER, FAULTY, FUSED, Lines, load, store
+from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
 
 from specscope.schemas.verdict import NoiseFloor, Quantity, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.compare.judge import scaled_gap
 from specscope.tracer.compare.noise import MOST, QUANTITIES, measure_gaps, measured_floors
-from specscope.tracer.errors import IncomparableError
+from specscope.tracer.errors import UsageError
 from specscope.tracer.reader import TraceReader
 
 
@@ -66,20 +66,22 @@ def test_what_moves_every_value_is_still_held_against_the_dtypes_most(tmp_path: 
 
 def test_a_noise_file_tells_what_the_pair_alone_cannot(tmp_path: Path) -> None:
     """Every logit of the candidate is off by less than the dtype's most: against a second honest run it is real."""
-    lines = shaken(load(FUSED), 0.5 * MOST["float32"])
+    lines = renamed(shaken(load(FUSED), 0.5 * MOST["float32"]), "candidate")
     candidate = store(lines, tmp_path / "b.jsonl")
     assert diff_traces(EAGER, candidate).verdict == "equal"
     verdict = diff_traces(EAGER, candidate, DiffOptions(noise=FUSED))
     assert (verdict.verdict, verdict.roots[0].difference.field) == ("different", "top_logits[0]")
     assert {floor.source for floor in verdict.floors} == {"noise-file"}
-    assert diff_traces(EAGER, FUSED, DiffOptions(noise=FUSED)).verdict == "equal"
+    again = store(renamed(load(FUSED), "again"), tmp_path / "again.jsonl")
+    assert diff_traces(EAGER, again, DiffOptions(noise=FUSED)).verdict == "equal"
 
 
 def test_a_noise_file_of_another_model_is_refused(tmp_path: Path) -> None:
     lines = load(FUSED)
+    lines = renamed(lines, "other")
     lines[0]["teacher"]["weights_digest"] = "0123456789abcdef"
     other = store(lines, tmp_path / "other.jsonl")
-    with pytest.raises(IncomparableError, match=r"teacher\.weights_digest"):
+    with pytest.raises(UsageError, match=r"teacher\.weights_digest"):
         diff_traces(EAGER, FUSED, DiffOptions(noise=other))
 
 
@@ -122,3 +124,29 @@ def test_a_verdict_survives_its_own_json() -> None:
     verdict = diff_traces(EAGER, FAULTY)
     again = Verdict.model_validate(json.loads(verdict.model_dump_json(by_alias=True)))
     assert again == verdict
+
+
+def renamed(lines: Lines, name: str) -> Lines:
+    lines[0]["run_id"] = name
+    return lines
+
+
+def test_a_noise_file_must_be_an_honest_run_of_its_own(tmp_path: Path) -> None:
+    candidate = store(renamed(shaken(load(FUSED), 1.0), "candidate"), tmp_path / "b.jsonl")
+    for noise, why in ((candidate, "the candidate itself"), (EAGER, "the baseline itself"), (FAULTY, "fault F16")):
+        with pytest.raises(UsageError, match=why):
+            diff_traces(EAGER, candidate, DiffOptions(noise=noise))
+    lines = renamed(load(FUSED), "broken")
+    first_step(lines)["commit"]["prefix_after"] = "0123456789abcdef"
+    broken = store(lines, tmp_path / "broken.jsonl")
+    with pytest.raises(UsageError, match=r"commit\.prefix-unchanged"):
+        diff_traces(EAGER, candidate, DiffOptions(noise=broken))
+
+
+def test_of_two_dtypes_the_coarser_one_gives_the_bounds(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines[0]["dtype"] = "bfloat16"
+    other = store(lines, tmp_path / "b.jsonl")
+    for pair in ((EAGER, other), (other, EAGER)):
+        verdict = diff_traces(*pair, DiffOptions(allowed=frozenset(["dtype"])))
+        assert {floor.most for floor in verdict.floors} == {MOST["bfloat16"]}

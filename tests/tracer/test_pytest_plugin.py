@@ -50,17 +50,25 @@ def test_traces_that_match_pass_and_others_fail_with_the_card(pytester: pytest.P
 def test_runs_that_are_not_comparable_or_not_covered_do_not_match(pytester: pytest.Pytester) -> None:
     lines = load(FUSED)
     store(lines[:-1], pytester.path / "cut.jsonl")
-    lines[0]["seed"] = 5
+    lines[0]["run_id"] = "again"
+    store(lines, pytester.path / "again.jsonl")
+    lines[0] |= {"run_id": "seed", "seed": 5}
     store(lines, pytester.path / "seed.jsonl")
     fused = f"Path({str(FUSED)!r})"
     done = run(
         pytester,
         f"def test_seed():\n    assert_traces_match({fused}, Path('seed.jsonl'))\n"
         f"def test_cut():\n    assert_traces_match({fused}, Path('cut.jsonl'))\n"
-        f"def test_allowed():\n    assert_traces_match({fused}, Path('seed.jsonl'), allow=['seed'], noise={fused})\n"
-        f"def test_none():\n    assert_traces_match({fused}, Path('none.jsonl'))\n",
+        "def test_allowed():\n    again = Path('again.jsonl')\n"
+        f"    assert_traces_match({fused}, Path('seed.jsonl'), allow=['seed'], noise=again)\n"
+        f"def test_none():\n    assert_traces_match({fused}, Path('none.jsonl'))\n"
+        "def test_noise():\n"
+        "    import pytest\n"
+        "    from specscope.tracer.errors import UsageError\n"
+        "    with pytest.raises(UsageError, match='seed: 0 -> 5'):\n"
+        f"        assert_traces_match({fused}, {fused}, noise=Path('seed.jsonl'))\n",
     )
-    done.assert_outcomes(passed=1, failed=3)
+    done.assert_outcomes(passed=2, failed=3)
     for words in ("INCOMPARABLE", "seed: 0 -> 5", "NOT JUDGED", "it has no run_end", "none.jsonl: no such file"):
         assert words in done.stdout.str()
 

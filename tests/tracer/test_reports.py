@@ -16,8 +16,10 @@ from support.commands import specscope
 from support.traces import EAGER, FAULTY, FUSED
 from support.verdicts import HOSTILE, KINDS, hostile_verdict, near_tie, verdict_of
 
-from specscope.schemas.verdict import Verdict
+from specscope.schemas.verdict import Blame, Verdict
+from specscope.tracer.cli.diff import diff
 from specscope.tracer.errors import UsageError
+from specscope.tracer.report.card import Card, card_of
 from specscope.tracer.report.formats import FORMATS, check_targets, parse_target, write_whole
 from specscope.tracer.report.github import escape_message, escape_property
 from specscope.tracer.report.markdown import MAX_BYTES
@@ -127,6 +129,53 @@ def test_github_gets_at_most_one_annotation(kind: str) -> None:
     assert line.startswith("specscope: EQUAL" if verdict.verdict == "equal" else f"::{level} title=specscope diff%3A ")
 
 
+def violated_beside_ties() -> Verdict:
+    """Every root is a tie, and the candidate breaks an invariant: the verdict is ``different``."""
+    return verdict_of(
+        roots=[near_tie(), near_tie()],
+        violations=[Blame(side="b", invariant="commit.length", witness="7, wanted 8")],
+        uncovered=["turn 3 was cut off"],
+    )
+
+
+def values_of(card: Card, name: str) -> list[str]:
+    return [row.value for row in [*card.rows, *card.notes] if row.name == name]
+
+
+def test_where_all_roots_are_ties_the_card_is_about_what_is_violated() -> None:
+    card = card_of(Report(violated_beside_ties()))
+    assert card.title == "VIOLATED: the runs differ in ties alone, and break an invariant"
+    assert ("violated", "the candidate: commit.length: 7, wanted 8") in card.rows
+    assert not {row.name for row in card.rows} & {"where", "kind", "wrong", "roots"}
+    assert [row.name for row in card.notes].count("tie") == 2
+    assert (card.roots, card.num_roots) == ([], 2)
+    assert "VIOLATED" not in card_of(Report(KINDS["ties"])).title
+    real = card_of(Report(violated_beside_ties().model_copy(update={"roots": [*verdict_of().roots, near_tie()]})))
+    assert (real.title, real.rows[0].name, len(real.roots)) == ("DIFFERENT", "where", 2)
+    assert values_of(real, "also violated") == ["the candidate violates commit.length: 7, wanted 8"]
+
+
+@pytest.mark.parametrize("form", ["text", "junit", "github", "markdown", "html"])
+def test_every_format_names_what_is_violated_beside_ties(form: str) -> None:
+    page = rendered(form, violated_beside_ties())
+    words = plain(form, page)
+    assert "VIOLATED" in words
+    assert "commit.length: 7, wanted 8" in words
+    if form == "github":
+        assert page.startswith("::error title=specscope diff%3A VIOLATED")
+        assert "near-tie" not in page
+
+
+@pytest.mark.parametrize("kind", ["uncovered", "different", "beside ties"])
+def test_one_name_for_what_is_not_judged_and_one_for_what_is_not_recorded(kind: str) -> None:
+    verdict = violated_beside_ties() if kind == "beside ties" else KINDS[kind]
+    verdict = verdict.model_copy(update={"uncovered": ["turn 3 was cut off"], "unjudged": ["no probabilities"]})
+    card = card_of(Report(verdict))
+    assert values_of(card, "not judged") == ["turn 3 was cut off"]
+    assert values_of(card, "not recorded") == ["no probabilities"]
+    assert "not judged: turn 3 was cut off" in rendered("junit", verdict)
+
+
 def test_github_escapes_as_documented() -> None:
     assert escape_message("a%b\r\nc:d,e") == "a%25b%0D%0Ac:d,e"
     assert escape_property("a%b\r\nc:d,e") == "a%25b%0D%0Ac%3Ad%2Ce"
@@ -225,12 +274,16 @@ def test_a_target_of_another_shape_is_refused(value: str) -> None:
 
 def test_targets_that_cannot_be_written_are_refused_before_anything_is_compared(tmp_path: Path) -> None:
     trace = tmp_path / "a.jsonl"
+    (tmp_path / "loop").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool").symlink_to(tmp_path / "loop")
     for values, words in (
         ([f"html={tmp_path}"], "no regular file"),
         (["html=/dev/null"], "no regular file"),
         ([f"html={tmp_path}/none/x"], "does not exist"),
         ([f"html={trace}"], "one of the traces"),
         ([f"html={tmp_path}/x", f"json={tmp_path}/./x"], "two reports"),
+        ([f"html={tmp_path}/loop"], "in a circle"),
+        ([f"html={tmp_path}/loop/x"], "does not exist"),
     ):
         with pytest.raises(UsageError, match=words):
             check_targets([parse_target(value) for value in values], [trace])
@@ -258,3 +311,26 @@ def test_where_there_is_no_verdict_the_reports_say_why(tmp_path: Path) -> None:
     assert (done.code, done.out) == (2, "")
     for form in FORMS:
         assert "none.jsonl: no such file" in plain(form, (tmp_path / form).read_text())
+
+
+def test_where_a_bug_ends_the_comparison_the_reports_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "junit.xml"
+    path.write_text("the report of yesterday")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr("specscope.tracer.cli.diff.make_report", fail)
+    with pytest.raises(RuntimeError, match="no such luck"):
+        diff.main([str(EAGER), str(FUSED), "--out", f"junit={path}"], standalone_mode=False)
+    assert Xml.parse(path).getroot().attrib["errors"] == "1"
+    assert "RuntimeError: no such luck" in plain("junit", path.read_text())
+
+
+def test_a_page_that_cannot_be_rendered_leaves_no_stale_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text"
+    path.write_text("the report of yesterday")
+    monkeypatch.setattr("specscope.tracer.report.text.card_of", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        diff.main([str(EAGER), str(FUSED), "--out", f"text={path}"], standalone_mode=False)
+    assert path.read_text() == "error: ZeroDivisionError: division by zero\n"

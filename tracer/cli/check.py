@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from specscope.tracer.cli.console import console
-from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, SpecScopeError
+from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, SpecScopeError, worst_code
 from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
@@ -25,7 +25,8 @@ from specscope.tracer.text import printable
 def check(files: tuple[Path, ...], form: str, verbose: bool) -> None:
     """Recompute every invariant of each trace from its records alone: no model, no accelerator.
 
-    Exits 1 where one is violated, 2 where a file cannot be read, 4 where a trace is truncated.
+    Exits 1 where one is violated, 2 where a file cannot be read, 4 where a trace is truncated; over several files with
+    the worst of them: 1, then 2, 4.
     """
     code = EXIT_EQUAL
     for path in files:
@@ -33,19 +34,14 @@ def check(files: tuple[Path, ...], form: str, verbose: bool) -> None:
             report = check_trace(path)
         except SpecScopeError as error:
             click.echo(f"error: {printable(str(error))}", err=True)
-            code = worst(code, error.exit_code)
+            code = worst_code((code, error.exit_code))
             continue
         if form == "json":
             click.echo(json.dumps(report_json(report)))
         else:
             print_report(report, verbose)
-        code = worst(code, exit_code(report))
+        code = worst_code((code, exit_code(report)))
     sys.exit(code)
-
-
-def worst(one: int, other: int) -> int:
-    """Of two exit codes the one to report: a violation outranks everything, then the higher."""
-    return EXIT_DIFFERENT if EXIT_DIFFERENT in (one, other) else max(one, other)
 
 
 def exit_code(report: OracleReport) -> int:

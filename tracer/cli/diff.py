@@ -73,11 +73,13 @@ def diff(
     check_targets(targets, [path for path in (baseline, candidate, noise) if path is not None])
     try:
         report = make_report(baseline, candidate, options, TokenTexts.load_for(tokenizer, baseline, candidate))
-    except SpecScopeError as error:
-        _write_error(targets, form, str(error))
+        pages = [FORMATS[target.form].render(report) for target in targets]
+    except Exception as error:  # of any kind: it goes on, but leaves no stale report behind
+        known = isinstance(error, SpecScopeError)
+        _write_error(targets, form, str(error) if known else f"{type(error).__name__}: {error}")
         raise
-    for target in targets:
-        write_whole(target.path, FORMATS[target.form].render(report))
+    for target, page in zip(targets, pages, strict=True):
+        write_whole(target.path, page)
     if form == "text":
         print_verdict(console(), report)
     else:

@@ -45,9 +45,11 @@ def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: f
         raise UsageError(f"got tolerance {tolerance}, wanted a number")
     part = parse_shard(shard)
     listed = read_pairs(pairs)
-    if out.resolve() == pairs.resolve():
+    if os.path.realpath(out) == os.path.realpath(pairs):  # resolve() raises at a loop of links
         raise UsageError(f"cannot write {out}: it is the table of pairs")
     tasks = [Task(pair, tolerance, fail_on == "near-tie") for pair in part.of(listed)]
+    if not tasks:
+        click.echo(f"no pair in this shard: {shard} of a table of {len(listed)}", err=True)
     with open_results(out) as results:
         found = _known(results, tasks)
         if found:

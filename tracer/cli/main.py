@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib.metadata import EntryPoint, entry_points, version
 
 import click
 
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
-from specscope.tracer.text import printable
+from specscope.tracer.text import printable, shorten, visible
 
 GROUP = "specscope.commands"
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
+TRACEBACK_VARIABLE = "SPECSCOPE_TRACEBACK"
+MAX_MESSAGE = 1000  # characters of an unexpected error's message
 
 
 class LazyGroup(click.Group):
@@ -48,7 +51,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line and turns every known error into one line and its exit code."""
+    """Runs the command line and turns every error into one line and its exit code."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -61,9 +64,6 @@ def main() -> None:
     except SpecScopeError as error:
         click.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        click.echo(f"error: {_missing_extra(error)}", err=True)
-        sys.exit(EXIT_USAGE)
     except BrokenPipeError:
         # The reader of our output is gone; say nothing more, not even at interpreter shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,9 +72,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         click.echo(f"error: cannot write the output: {error}", err=True)
         sys.exit(EXIT_USAGE)
+    except Exception as error:  # left to Python it would exit 1, which says that two traces differ
+        click.echo(f"error: {_missing_extra(error) or _defect(error)}", err=True)
+        sys.exit(EXIT_USAGE)
 
 
-def _missing_extra(error: ModuleNotFoundError) -> str:
+def _defect(error: Exception) -> str:
+    """An error that no command foresaw, on one line; behind its traceback where the environment asks for it."""
+    if os.environ.get(TRACEBACK_VARIABLE):
+        click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
+    what = shorten(visible(f"{type(error).__name__}: {error}"), MAX_MESSAGE)
+    return f"this is a bug in specscope: {what} ({TRACEBACK_VARIABLE}=1 shows where)"
+
+
+def _missing_extra(error: Exception) -> str | None:
+    """What to install, where a module of an extra is missing; None at any other error."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
     extras = {
         "torch": "engine",
         "transformers": "engine",
@@ -86,5 +100,5 @@ def _missing_extra(error: ModuleNotFoundError) -> str:
     }
     name = (error.name or "").split(".")[0]
     if name not in extras:
-        raise error
+        return None
     return f"this command needs {name}: install it with  pip install 'specscope[{extras[name]}]'"

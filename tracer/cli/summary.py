@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from specscope.tracer.errors import EXIT_COVERAGE
-from specscope.tracer.pairs.results import PairResult, read_results, worst_code
+from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
+from specscope.tracer.pairs.results import PairResult, read_results, torn_bytes
 from specscope.tracer.pairs.summary import json_of, markdown_of, summarise, text_of
 from specscope.tracer.pairs.table import read_pairs
 from specscope.tracer.text import printable
@@ -28,17 +28,31 @@ def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
     """Sum up the RESULTS files of diff-many, such as those of several shards. A pair in two files counts once: the
     result of the later file stands.
 
-    Exits with the worst code of all pairs: 1, then 2 (no verdict), 4, 3.
+    Exits with the worst code of all pairs: 1, then 2 (no verdict), 4, 3. A file without a result counts as 4, unless
+    --pairs says which results there should be.
     """
     found: dict[str, PairResult] = {}
+    code = EXIT_EQUAL
     for path in results:
-        found |= read_results(path)
+        of_file = read_results(path)
+        _say_what_is_left_out(path, of_file)
+        if not of_file and pairs is None:
+            code = EXIT_COVERAGE
+        found |= of_file
     total = summarise(found.values())
     click.echo(FORMATS[form](total), nl=False)
-    code = total.exit_code
+    code = worst_code((code, total.exit_code))
     missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in found]
     if missing:
         names = printable(", ".join(missing[:5])) + (", ..." if len(missing) > 5 else "")
         click.echo(f"missing: {len(missing)} pairs of the table have no result: {names}", err=True)
         code = worst_code((code, EXIT_COVERAGE))
     sys.exit(code)
+
+
+def _say_what_is_left_out(path: Path, results: dict[str, PairResult]) -> None:
+    torn = torn_bytes(path)
+    if torn:
+        click.echo(f"{printable(str(path))}: the last {torn} bytes are a torn line and were left out", err=True)
+    if not results:
+        click.echo(f"{printable(str(path))}: holds no result", err=True)

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
-from specscope.schemas.verdict import Blame, Root
+from specscope.schemas.verdict import TIES, Blame, Root
+from specscope.tracer.reader import TraceReader
 
 #: Phases whose values come out of a forward that can be run again, layer by layer.
 COMPUTED = ("draft", "verify")
 
 
 def next_commands(
-    baseline: Path, candidate: Path, roots: list[Root], violations: list[Blame], incomparable: list[str]
+    a: TraceReader, b: TraceReader, roots: list[Root], violations: list[Blame], incomparable: list[str]
 ) -> list[str]:
-    """What to run next, as lines for a shell."""
-    a, b = shlex.quote(str(baseline)), shlex.quote(str(candidate))
+    """What to run next, as lines for a shell: nothing that this pair would be refused for."""
+    baseline, candidate = shlex.quote(str(a.path)), shlex.quote(str(b.path))
     if incomparable:
         field = incomparable[0].partition(":")[0]
-        return [f"specscope diff {a} {b} --allow {shlex.quote(field)}"] if " " not in field else []
-    if not roots:
+        return [f"specscope diff {baseline} {candidate} --allow {shlex.quote(field)}"] if " " not in field else []
+    first = roots[0] if roots else None
+    if first is None or (first.difference.kind in TIES and violations):
         sides = {found.side for found in violations}
-        return [f"specscope check {path}" for side, path in (("a", a), ("b", b)) if side in sides]
-    place, found = roots[0].place, roots[0].difference
+        return [f"specscope check {path}" for side, path in (("a", baseline), ("b", candidate)) if side in sides]
+    place, found = first.place, first.difference
     commands = [
-        f"specscope show {b} --turn {place.turn_b} --step {place.step_b}",
-        f"specscope view {a} {b}",
+        f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
+        f"specscope view {baseline} {candidate}",
     ]
-    if found.phase in COMPUTED and not found.kind.endswith("tie"):
-        commands.append(f"specscope bisect {a} {b} --at {place.turn}/{place.step_a}")
+    if found.kind not in TIES and _runs_again(a) and _runs_again(b):
+        if found.phase in COMPUTED:
+            commands.append(f"specscope bisect {baseline} {candidate} --at {place.turn}/{place.step_a}")
+        elif first.wrong == "neither":
+            commands.append(f"specscope replay {candidate} --mode eager --out replay.jsonl")
     return commands
+
+
+def _runs_again(reader: TraceReader) -> bool:
+    """Whether the trace says what it takes to run it again."""
+    manifest = reader.manifest
+    drafter = manifest.drafter.source is not None or manifest.drafter.kind == "none"
+    return manifest.redaction is None and manifest.teacher.source is not None and drafter

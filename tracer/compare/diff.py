@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specscope.schemas import Step
-from specscope.schemas.verdict import VERDICT_SCHEMA, Blame, Drift, NoiseFloor, Place, Side, Verdict, VerdictKind
+from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, NoiseFloor, Place, Side, Verdict, VerdictKind
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
@@ -15,19 +15,16 @@ from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import ManifestComparison, compare_manifests, is_teacher_only
 from specscope.tracer.compare.nodes import StepNodes
-from specscope.tracer.compare.noise import given_floors, measure_gaps, measured_floors
+from specscope.tracer.compare.noise import coarser, given_floors, measure_gaps, measured_floors
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
-from specscope.tracer.compare.roots import TIES, Findings
+from specscope.tracer.compare.roots import Findings
 from specscope.tracer.compare.steps import StepPair
-from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, IncomparableError
-from specscope.tracer.oracle import OracleReport, check_trace
+from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
+from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
-
-#: Where lists do not fit together, a step cannot be compared.
-MISSHAPEN = ("tensors.sizes", "verify.sizes")
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,19 @@ class _Sides(NamedTuple):
     def trees_compared(self) -> bool:
         """Off where one run drafts nothing."""
         return not (is_teacher_only(self.a.manifest) or is_teacher_only(self.b.manifest))
+
+    def is_misshapen(self, step_a: Step, step_b: Step) -> bool:
+        """Whether the lists of one of two aligned steps do not fit together."""
+        return any(violated.invariant in MISSHAPEN for violated in self.blame(step_a, step_b))
+
+    def forgotten(self) -> list[str]:
+        """Whose violations were so many that the later ones were only counted."""
+        sides = (("baseline", self.report_a), ("candidate", self.report_b))
+        return [
+            f"the {name} violates invariants in more than {len(report.by_step)} steps: behind them nobody is blamed"
+            for name, report in sides
+            if report.forgetful
+        ]
 
     def blame(self, step_a: Step, step_b: Step) -> list[Blame]:
         """What the oracle found violated at two aligned steps."""
@@ -78,20 +88,22 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
 
     Raises:
         TraceError: where one of them cannot be read.
-        IncomparableError: where the run to measure noise on is of another kind than the baseline.
+        UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
     options = options or DiffOptions()
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
         turns = align_turns(a, b)
         incomparable = proof.incomparable + _start_differences(a, b, turns.pairs)
-        floors = [] if incomparable else _floors(a, b, options)
         sides = _Sides(a, b, check_trace(baseline), check_trace(candidate))
+        floors = [] if incomparable else _floors(sides, options)
         alone = bool(a.manifest.replay_of or b.manifest.replay_of)
         walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone))
         walk.uncovered += coverage_problems(a, "baseline") + coverage_problems(b, "candidate")
-        walk.uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
-        walk.uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
+        walk.uncovered += sides.forgotten()
+        if not alone:  # a replay may be of some turns alone
+            walk.uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
+            walk.uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
         if not incomparable:
             for pair in turns.pairs:
                 _compare_turn(sides, pair, walk)
@@ -102,20 +114,35 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         return _verdict(sides, proof, incomparable, floors, walk, options, turns.pairs)
 
 
-def _floors(a: TraceReader, b: TraceReader, options: DiffOptions) -> list[NoiseFloor]:
-    """Given, or measured on the run of ``--noise``, or on the pair itself."""
-    dtype = a.manifest.dtype
+def _floors(sides: _Sides, options: DiffOptions) -> list[NoiseFloor]:
+    """Given, or measured on the run of ``--noise``, or on the pair itself. Of two dtypes the coarser one tells."""
+    a, b = sides.a, sides.b
+    dtype = coarser(a.manifest.dtype, b.manifest.dtype)
     if options.tolerance is not None:
         return given_floors(dtype, options.tolerance)
     if options.noise is None:
-        return measured_floors(dtype, measure_gaps(a, b), "this-pair")
+        return measured_floors(dtype, measure_gaps(a, b, sides.is_misshapen), "this-pair")
     with TraceReader(options.noise) as other:
-        problems = compare_manifests(a.manifest, other.manifest, options.allowed).incomparable
-        if problems:
-            raise IncomparableError(
-                f"{options.noise} cannot tell the noise of {a.path}: {problems[0]}; record the baseline once more"
+        problem = _not_noise(a, b, other, options)
+        if problem is not None:
+            raise UsageError(
+                f"{options.noise} cannot tell the noise of {a.path}: {problem}; record an honest run once more"
             )
         return measured_floors(dtype, measure_gaps(a, other), "noise-file")
+
+
+def _not_noise(a: TraceReader, b: TraceReader, other: TraceReader, options: DiffOptions) -> str | None:
+    """Why ``other`` is no run that differs from the baseline by noise alone, as far as it can be told."""
+    for name, reader in (("baseline", a), ("candidate", b)):
+        if other.manifest.run_id == reader.manifest.run_id:
+            return f"it is the {name} itself"
+    if other.manifest.fault is not None:
+        return f"it has fault {other.manifest.fault} in"
+    problems = compare_manifests(a.manifest, other.manifest, options.allowed).incomparable
+    if problems:
+        return problems[0]
+    found = _first_violations("b", check_trace(other.path))
+    return f"it violates {found[0].invariant}: {found[0].witness}" if found else None
 
 
 def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
@@ -145,21 +172,23 @@ def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
     found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
     if found is not None:
         findings.file(_place(turns, len(start_a.prompt_ids), 0, 0), [found], [])
+    num_pairs = 0
     for pair in align_steps(sides.a, sides.b, turns):
-        walk.num_steps += 1
-        walk.num_regrouped += pair.regrouped
+        num_pairs += 1
         if not pair.same_context:
             findings.inherit()
             continue
         if pair.equal:
             findings.close()
             continue
-        blame = sides.blame(pair.a, pair.b)
-        if any(violated.invariant in MISSHAPEN for violated in blame):
+        if sides.is_misshapen(pair.a, pair.b):
             walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
             continue
         place = _place(turns, pair.position, pair.a.step, pair.b.step)
+        blame = sides.blame(pair.a, pair.b)
         findings.file(place, compare_steps(_step_pair(sides, pair, walk.judge)), blame)
+    walk.num_steps += num_pairs
+    walk.num_regrouped += len(turns.a.steps) + len(turns.b.steps) - 2 * num_pairs
     _note_unaligned(walk, turns, sides)
 
 
@@ -279,7 +308,7 @@ def _verdict(
         drift=[Drift(field=f, count=int(n), largest=x) for f, (n, x) in sorted(walk.judge.drift.items())],
         roots=roots,
         violations=violations,
-        next=next_commands(a.path, b.path, roots, violations, incomparable),
+        next=next_commands(a, b, roots, violations, incomparable),
     )
 
 

@@ -8,10 +8,11 @@ from noise within one pair, so that floor has a ceiling, which the dtype gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median, quantiles
 from typing import NamedTuple
 
+from specscope.schemas import Step
 from specscope.schemas.verdict import FloorSource, NoiseFloor, Quantity
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.judge import MAGNITUDE, scaled_gap
@@ -25,8 +26,8 @@ FEWEST_VALUES = 64  # fewer are no measurement
 SPREAD = 32
 #: Absolute, at magnitude 16: what honest kernels of a dtype may come to at worst.
 MOST = {"float64": 1e-9, "float32": 1e-3, "float16": 3e-2, "bfloat16": 2.5e-1}
-#: What another order of summation alone may do, in roundings at magnitude 16: no floor is lower. Values that are equal
-#: to the last bit in most places, as behind another batch size, tell nothing of those that are not.
+#: What another order of summation alone may do, in roundings at magnitude 16: no measured floor is lower, unless MOST
+#: is. Values that are equal to the last bit in most places, as behind another batch size, tell nothing of the others.
 ROUNDINGS = 16
 #: Distance of 1 to the next number.
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -85,8 +86,20 @@ def _floor(
     )
 
 
-def measure_gaps(a: TraceReader, b: TraceReader) -> dict[Quantity, list[float]]:
-    """Scaled distances of floats with equal inputs, per quantity, of the first steps that the two runs share."""
+def coarser(dtype: str, other: str) -> str:
+    """Of two dtypes the one that rounds more."""
+    return max(dtype, other, key=lambda name: _bounds(name).most)
+
+
+def _never(_a: Step, _b: Step) -> bool:
+    return False
+
+
+def measure_gaps(
+    a: TraceReader, b: TraceReader, is_misshapen: Callable[[Step, Step], bool] = _never
+) -> dict[Quantity, list[float]]:
+    """Scaled distances of floats with equal inputs, per quantity, of the first steps that the two runs share; a turn is
+    left at a step of which ``is_misshapen`` holds."""
     gaps: dict[Quantity, list[float]] = {quantity: [] for quantity in QUANTITIES}
     trees = not (is_teacher_only(a.manifest) or is_teacher_only(b.manifest))
     for pair in align_turns(a, b).pairs:
@@ -95,6 +108,8 @@ def measure_gaps(a: TraceReader, b: TraceReader) -> dict[Quantity, list[float]]:
                 break
             if len(gaps["logits"]) >= MOST_VALUES:
                 return gaps
+            if is_misshapen(steps.a, steps.b):
+                break
             nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
             if trees and not same_structure(nodes_a, nodes_b):
                 break

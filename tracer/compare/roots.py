@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from specscope.schemas.verdict import Blame, Difference, Phase, Place, Root, Wrong
+from specscope.schemas.verdict import TIES, Blame, Difference, Phase, Place, Root, Wrong
 
-TIES = ("exact-tie", "near-tie")
 PHASES: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
 #: Invariants that look across steps: their phase, and that what came before may be the cause.
 ACROSS_STEPS: dict[str, Phase] = {

@@ -62,13 +62,13 @@ def choice(
     """Two choices of the teacher that differ: ``best`` with the two best ``logits`` there, a side each.
 
     A tie is exact where neither side can tell its two best apart, near where noise on both sides may have put either
-    first. Neither is a tie unless each side's choice is among the other's two best (``mutual``).
+    first. Neither is a tie unless each side's choice is among the other's two best (``mutual``), with known logits.
     """
-    margins = [max(two, default=0.0) - min(two, default=0.0) for two in logits]
+    margins = [max(two) - min(two) if len(two) > 1 else None for two in logits]
     kind: DifferenceKind = "real"
     if mutual and margins == [0, 0]:
         kind = "exact-tie"
-    elif mutual and all(judge.tied("logits", max(two, default=0.0), min(two, default=0.0)) for two in logits):
+    elif mutual and all(len(two) > 1 and judge.tied("logits", max(two), min(two)) for two in logits):
         kind = "near-tie"
     found = difference("verify", field, *best, kind, inputs_equal, node, judge.floors["logits"])
     broken = None

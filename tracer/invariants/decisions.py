@@ -157,7 +157,7 @@ def _scores_add_up(c: Context) -> str | None:
 
 
 def _verify_sizes(c: Context) -> str | None:
-    verify, slots = present(c.step.verify), present(c.step.tensors).num_slots
+    verify, slots = present(c.step.verify), len(present(c.step.tree).tokens)
     for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
         values = getattr(verify, name)
         if values is not None and len(values) != slots:
@@ -277,7 +277,7 @@ DECISIONS: tuple[Invariant[Context], ...] = (
         "verify.sizes",
         "verify has an entry a slot, two best tokens each, and calls",
         _verify_sizes,
-        ("tensors", "verify"),
+        ("tree", "verify"),
     ),
     Invariant(
         "verify.logits-finite", "every logit is finite before any clean-up", _logits_finite, ("verify.nonfinite_slots",)

@@ -92,6 +92,8 @@ def _metrics(t: TurnTally) -> str | None:
 
 def _prefill(t: TurnTally) -> str | None:
     start, prefill = t.start, t.start.prefill
+    if (prefill.top_tokens is None) != (prefill.top_logits is None):
+        return "of the best tokens and their logits one is recorded without the other"
     if prefill.top_logits is not None and not _finite(prefill.top_logits, t.sampling):
         return f"the logits {prefill.top_logits} are not finite"
     best = prefill.top_tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -13,17 +13,10 @@ from pydantic import Field, ValidationError
 
 from specscope.schemas.base import Float, Section
 from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Phase, Place, Verdict
-from specscope.tracer.errors import (
-    EXIT_COVERAGE,
-    EXIT_DIFFERENT,
-    EXIT_EQUAL,
-    EXIT_INCOMPARABLE,
-    EXIT_USAGE,
-    UsageError,
-)
+from specscope.tracer.errors import UsageError
+from specscope.tracer.report.card import leading_root
 
 RESULT_SCHEMA: Literal["specscope.pair-result/1.0"] = "specscope.pair-result/1.0"
-SEVERITY = (EXIT_EQUAL, EXIT_INCOMPARABLE, EXIT_COVERAGE, EXIT_USAGE, EXIT_DIFFERENT)  # rising
 Judged = Literal["equal", "ties", "different", "incomparable", "uncovered", "error"]
 
 
@@ -56,17 +49,12 @@ class PairResult(Section):
 
 
 def first_root(verdict: Verdict) -> FirstRoot | None:
-    """The first root of a verdict; None where it has none."""
-    if not verdict.roots:
+    """The root that a verdict's card is about; None where it is about none."""
+    root = leading_root(verdict)
+    if root is None:
         return None
-    root = verdict.roots[0]
     found = root.difference
     return FirstRoot(place=root.place, phase=found.phase, field=found.field, kind=found.kind)
-
-
-def worst_code(codes: Iterable[int]) -> int:
-    """Of many exit codes the one to report: 1 outranks everything, then 2, 4, 3."""
-    return max(codes, key=SEVERITY.index, default=EXIT_EQUAL)
 
 
 def read_results(path: Path) -> dict[str, PairResult]:
@@ -92,6 +80,19 @@ def read_results(path: Path) -> dict[str, PairResult]:
         results.pop(result.name, None)
         results[result.name] = result
     return results
+
+
+def torn_bytes(path: Path) -> int:
+    """How many bytes stand behind the last whole line: of a line that is being written, or never was to its end.
+
+    Raises:
+        UsageError: where the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the results {path}: {error.strerror}") from None
+    return len(content) - content.rfind(b"\n") - 1
 
 
 class Results:
@@ -129,8 +130,10 @@ def open_results(path: Path) -> Iterator[Results]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UsageError(f"another process writes {path}: wait for it, or choose another file") from None
+        except OSError as error:
+            raise UsageError(f"cannot lock {path}: {error.strerror}; choose a file on another disk") from None
         known = read_results(path)
         _cut_torn_line(path, file, known)
         yield Results(file, known)

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from specscope.schemas.base import Float, Section
-from specscope.tracer.pairs.results import SEVERITY, Judged, PairResult, worst_code
+from specscope.tracer.errors import SEVERITY, worst_code
+from specscope.tracer.pairs.results import Judged, PairResult
 from specscope.tracer.report.card import blame_text, one_line
 from specscope.tracer.report.markdown import MAX_BYTES, code, escape
 
 VERDICTS: tuple[Judged, ...] = ("equal", "ties", "different", "incomparable", "uncovered", "error")
 SHOWN_PAIRS = 20
 MAX_TEXT = 300
-NO_ROOT = "no root: an invariant is violated"
 
 
 class PairLine(Section):
@@ -62,8 +62,12 @@ def summarise(results: Iterable[PairResult]) -> Summary:
 
 def _place(pair: PairResult) -> str:
     if pair.first_root is None:
-        return NO_ROOT
+        return f"{_no_root(pair)}: an invariant is violated"
     return one_line(f"{pair.first_root.phase}: {pair.first_root.field}", MAX_TEXT)
+
+
+def _no_root(pair: PairResult) -> str:
+    return "ties alone" if pair.num_roots else "no root"
 
 
 def _line(pair: PairResult) -> PairLine:
@@ -71,7 +75,7 @@ def _line(pair: PairResult) -> PairLine:
     if pair.verdict in ("different", "ties"):
         what = _place(pair)
     if pair.first_root is None and pair.first_violation is not None:
-        what = f"no root: {blame_text(pair.first_violation)}"
+        what = f"{_no_root(pair)}: {blame_text(pair.first_violation)}"
     if pair.first_root is not None:
         place = pair.first_root.place
         what += f" at {place.prompt_id} turn {place.prompt_turn + 1} step {place.step_b}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from specscope.schemas.verdict import Blame, Impact, NoiseFloor, Place, Root, Verdict
+from specscope.schemas.verdict import TIES, Blame, Impact, NoiseFloor, Place, Root, Verdict
 from specscope.tracer.report.report import Report
 from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import shorten, visible
@@ -29,7 +29,6 @@ SOURCES = {
     "this-pair": "measured on values of this pair with equal inputs",
     "dtype": "by dtype; too few values to measure it on",
 }
-TIES = ("exact-tie", "near-tie")
 SHOWN_ROOTS = 5
 SHOWN_LINES = 20  # of each kind of note
 MAX_VALUE = 1000  # characters of a row's value
@@ -72,21 +71,32 @@ class Card:
 def card_of(report: Report) -> Card:
     """The card of ``report``."""
     verdict = report.verdict
-    listed = verdict.roots[:SHOWN_ROOTS] if len(verdict.roots) > 1 else []
+    leading = leading_root(verdict)
+    listed = verdict.roots[:SHOWN_ROOTS] if leading is not None and len(verdict.roots) > 1 else []
     return Card(
         title=headline(verdict),
         tone=tone(verdict),
-        rows=_safe(_rows(verdict, report.texts)),
-        notes=_safe(_notes(verdict)),
+        rows=_safe(_rows(verdict, leading, report.texts)),
+        notes=_safe(_notes(verdict, leading, report.texts)),
         roots=[root_line(number, root) for number, root in enumerate(listed, start=1)],
         num_roots=len(verdict.roots),
     )
 
 
+def leading_root(verdict: Verdict) -> Root | None:
+    """The root that the card is about: the first. None where there is none, or where every root is a tie and an
+    invariant is violated: what fails the comparison is the violation then."""
+    if not verdict.roots:
+        return None
+    all_ties = all(root.difference.kind in TIES for root in verdict.roots)
+    return None if all_ties and verdict.violations else verdict.roots[0]
+
+
 def headline(verdict: Verdict) -> str:
     """The verdict in words of ours alone."""
-    if verdict.verdict == "different" and not verdict.roots:
-        return "VIOLATED: the runs agree, and break an invariant"
+    if verdict.verdict == "different" and leading_root(verdict) is None:
+        how = "differ in ties alone" if verdict.roots else "agree"
+        return f"VIOLATED: the runs {how}, and break an invariant"
     if verdict.verdict == "ties" and verdict.exit_code:
         return HEADLINES["ties"] + ", and ties were asked to fail"
     return HEADLINES[verdict.verdict]
@@ -173,18 +183,18 @@ def _safe(rows: list[Row]) -> list[Row]:
     return [Row(row.name, one_line(row.value)) for row in rows]
 
 
-def _rows(verdict: Verdict, texts: TokenTexts) -> list[Row]:
+def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row]:
     rows = [Row("rule", verdict.rule)] if LOSSY in verdict.rule else []
-    if verdict.roots:
-        rows += _root_rows(verdict.roots[0], texts)
+    if leading is not None:
+        rows += _root_rows(leading, texts)
     else:
         rows.append(Row("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps"))
-        rows += _rest("not comparable", verdict.incomparable) + _rest("missing", verdict.uncovered)
+        rows += _rest("not comparable", verdict.incomparable) + _rest("not judged", verdict.uncovered)
         for found in verdict.violations[:SHOWN_ROOTS]:
             rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
     if verdict.verdict != "incomparable":
         rows.append(Row("impact", impact_text(verdict.impact)))
-    if verdict.roots:
+    if leading is not None:
         rows.append(Row("roots", roots_text(verdict)))
     return rows + [Row("next" if at == 0 else "", command) for at, command in enumerate(verdict.next)]
 
@@ -207,12 +217,14 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     return rows if root.blame else [*rows, Row("wrong", "neither side violates an invariant at this step")]
 
 
-def _notes(verdict: Verdict) -> list[Row]:
+def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row]:
     rows = [Row("acceptance rule", verdict.rule)]
     rows += _rest("compared across", verdict.axis)
-    if verdict.roots:
+    if leading is None:
+        rows += _rest("tie", [f"{field_text(r, texts)} at {where_text(r.place)}" for r in verdict.roots])
+    else:
         rows += _rest("not judged", verdict.uncovered)
-        shown = {(blame.side, blame.invariant) for blame in first_blames(verdict.roots[0])}
+        shown = {(blame.side, blame.invariant) for blame in first_blames(leading)}
         others = [blame for blame in verdict.violations if (blame.side, blame.invariant) not in shown]
         rows += _rest("also violated", [blame_text(blame) for blame in others])
     rows += _rest("not recorded", verdict.unjudged)

@@ -55,12 +55,14 @@ def check_targets(targets: Iterable[Target], inputs: Iterable[Path]) -> None:
 
     Raises:
         UsageError: where a target's folder does not exist, the target is no regular file, two targets are one file, or
-            a target is one of ``inputs``.
+            a target is one of ``inputs`` or a link that leads nowhere.
     """
     read = {Path(os.path.realpath(path)) for path in inputs}  # resolve() raises at a loop of links
     seen: set[Path] = set()
     for target in targets:
         path = Path(os.path.realpath(target.path))
+        if path.is_symlink():  # still, behind realpath
+            raise UsageError(f"cannot write {target.path}: its links lead in a circle")
         if path.exists() and not path.is_file():
             raise UsageError(f"cannot write {target.path}: it is no regular file")
         if not path.parent.is_dir():
@@ -78,7 +80,7 @@ def write_whole(path: Path, content: str) -> None:
     Raises:
         UsageError: where the folder cannot be written to, or the disk is full.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # resolve() raises at a loop of links
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         draft.write_text(content, encoding="utf-8", newline="\n")

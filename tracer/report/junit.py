@@ -1,8 +1,9 @@
 """The report as JUnit XML, as Jenkins and GitLab read it: ``testsuites/testsuite/testcase``.
 
 One suite a diff. Its cases: the runs were meant to be equal; everything was recorded; each root; the invariants. A
-case fails exactly where the verdict does, so that a suite without failures means exit code 0. What was not judged
-since an earlier case failed is skipped.
+case has a ``<failure>`` exactly where the verdict fails, at exit code 1, 3 or 4; where there is no verdict, at exit
+code 2 (a file that cannot be read, a noise file of another run), the one case has an ``<error>``. So a suite with
+neither means exit code 0. What was not judged since an earlier case failed is skipped.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal
 
-from specscope.schemas.verdict import Root, Verdict
+from specscope.schemas.verdict import TIES, Root, Verdict
 from specscope.tracer.report import text
 from specscope.tracer.report.card import (
-    TIES,
     blame_text,
     card_of,
     field_text,
@@ -80,8 +80,8 @@ def _comparable(verdict: Verdict) -> _Case:
 
 def _covered(verdict: Verdict) -> _Case:
     if not verdict.uncovered:
-        return _Case("covered", body=verdict.unjudged)
-    return _Case("covered", "failure", "too little was recorded", verdict.uncovered)
+        return _Case("covered", body=[f"not recorded: {line}" for line in verdict.unjudged])
+    return _Case("covered", "failure", "too little was recorded", [f"not judged: {line}" for line in verdict.uncovered])
 
 
 def _roots(report: Report) -> list[_Case]:
