@@ -56,7 +56,7 @@ def assert_traces_match(
             ``candidate`` instead.
         candidate: the trace to be judged.
         allow: manifest fields that may differ.
-        noise: a second recording of the baseline's run, to measure the noise floor on.
+        noise: a run known to be good, which differs from the baseline by noise alone: measures the noise floor.
         fail_on: "near-tie" lets ties fail, too.
 
     Raises:

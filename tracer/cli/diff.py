@@ -37,7 +37,7 @@ from specscope.tracer.tokens import TokenTexts
     "--noise",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A second recording of BASELINE's run, from which it differs by noise alone: measures the noise floor.",
+    help="A run known to be good, which differs from BASELINE by noise alone: measures the noise floor.",
 )
 @click.option(
     "--tolerance", type=click.FloatRange(min=0), help="On logits and log-probabilities.  [default: the noise floor]"
