@@ -11,6 +11,7 @@ from specscope.tracer.report.card import (
     floor_text,
     headline,
     impact_text,
+    leading_root,
     margin_text,
     roots_text,
     where_text,
@@ -28,9 +29,12 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
     """The first card: the verdict, and the given root where there is one."""
     calm = " ss-calm" if verdict.verdict in ("equal", "ties") else ""
     title = headline(verdict)
-    if root is not None and verdict.verdict == "different":
+    leads = leading_root(verdict) is not None
+    if root is not None and leads and verdict.verdict == "different":
         title += f" in phase {root.difference.phase}: {root.difference.field}"
-    body = _root_body(verdict, root, texts) if root is not None else _plain_body(verdict)
+    body = _root_body(verdict, root, texts) if root is not None else ""
+    if root is None or not leads:  # what fails the comparison stands before the ties
+        body = _plain_body(verdict) + body
     return f'<div class="ss-card{calm}"><h2>{html_text(title)}</h2>{body}</div>'
 
 

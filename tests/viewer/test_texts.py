@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.verdicts import near_tie, verdict_of
+
+from specscope.schemas.verdict import Blame
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.tokens import TokenTexts
@@ -70,3 +73,12 @@ def test_token_ids_in_a_verdict_get_their_text() -> None:
     assert value_text("argmax", "7", TokenTexts(None)) == "#7  (id 7)"
     assert value_text("positions", "7", TokenTexts(None)) == "7"
     assert value_text("argmax", "absent", TokenTexts(None)) == "absent"
+
+
+def test_a_violation_beside_ties_stands_before_them() -> None:
+    tie = near_tie()
+    broken = Blame(side="b", invariant="commit.prefix-unchanged", witness="it changed")
+    html = verdict_card(verdict_of(roots=[tie], violations=[broken]), tie, TokenTexts(None))
+    assert "VIOLATED" in html
+    assert "in phase" not in html.split("</h2>")[0]
+    assert html.index("commit.prefix-unchanged") < html.index("near-tie")
