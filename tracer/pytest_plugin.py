@@ -42,11 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def assert_traces_match(
-    baseline: Path,
-    candidate: Path,
+    baseline: str | os.PathLike[str],
+    candidate: str | os.PathLike[str],
     *,
     allow: Iterable[str] = (),
-    noise: Path | None = None,
+    noise: str | os.PathLike[str] | None = None,
     fail_on: Literal["real", "near-tie"] = "real",
 ) -> None:
     """Asserts what ``specscope diff`` exits 0 for: the traces are equal but for drift and ties.
@@ -65,6 +65,7 @@ def assert_traces_match(
         UsageError: where diff would exit 2: a file cannot be read as a trace, or ``noise`` is of another run.
     """
     __tracebackhide__ = True
+    baseline, candidate = Path(baseline), Path(candidate)
     if baseline in _to_write:
         _replace(baseline, candidate)
         return
@@ -77,7 +78,8 @@ def assert_traces_match(
     from specscope.tracer.report import text
     from specscope.tracer.tokens import TokenTexts
 
-    options = DiffOptions(allowed=frozenset(allow), fail_on_ties=fail_on == "near-tie", noise=noise)
+    known = None if noise is None else Path(noise)
+    options = DiffOptions(allowed=frozenset(allow), fail_on_ties=fail_on == "near-tie", noise=known)
     report = make_report(baseline, candidate, options, TokenTexts(None))
     if report.verdict.exit_code:
         raise AssertionError(f"the traces do not match\n{text.render(report)}")

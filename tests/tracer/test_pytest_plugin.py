@@ -36,7 +36,7 @@ def _not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_traces_that_match_pass_and_others_fail_with_the_card(pytester: pytest.Pytester) -> None:
     done = run(
         pytester,
-        f"def test_same():\n    assert_traces_match(Path({str(EAGER)!r}), Path({str(FUSED)!r}))\n"
+        f"def test_same():\n    assert_traces_match({str(EAGER)!r}, Path({str(FUSED)!r}))\n"
         f"def test_other():\n    assert_traces_match(Path({str(EAGER)!r}), Path({str(FAULTY)!r}))\n",
         "--color=yes",
     )
