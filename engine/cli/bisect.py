@@ -13,6 +13,7 @@ import click
 
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.options import allow_option, noise_option, tolerance_option
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError, UsageError
@@ -33,18 +34,9 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--at", "at", metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]")
-@click.option(
-    "--allow", multiple=True, metavar="FIELD", help="Without --at, as for diff: this manifest field may differ."
-)
-@click.option(
-    "--noise",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Without --at, as for diff: a second recording of BASELINE's run, to measure the noise floor on.",
-)
-@click.option(
-    "--tolerance", type=click.FloatRange(min=0), help="Without --at, as for diff.  [default: the noise floor]"
-)
+@allow_option
+@noise_option
+@tolerance_option
 @click.option("--state", type=click.Path(path_type=Path), help="Keep what was found in this file, and go on from it.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the runs loaded it]")
@@ -71,7 +63,8 @@ def bisect(
     of every layer is run on the baseline's own inputs and held against a measured noise floor. Then values of the
     baseline are put into the candidate, to see whether what follows heals. A fault that was injected is injected again.
 
-    Without --at, the step is that of the first root of their diff that is no tie.
+    Without --at, the step is that of the first root of their diff that is no tie; --allow, --noise and --tolerance are
+    for that diff.
 
     Exits 1 where something was found, or their diff has no root and a trace violates an invariant; 0 where the step is
     equal in both, or their diff finds nothing but ties; 2 where the step cannot be run; 3 where the models are not

@@ -26,6 +26,15 @@ def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]
     return decorate
 
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "npu"]),
+    default="auto",
+    show_default=True,
+    envvar="SPECSCOPE_DEVICE",
+    show_envvar=True,
+)
+
 model_options = _all(
     click.option(
         "--teacher", default="demo", show_default=True, help="demo, a Hugging Face folder, or a cached model id."
@@ -60,14 +69,7 @@ model_options = _all(
         envvar="SPECSCOPE_DTYPE",
         show_envvar=True,
     ),
-    click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "cuda", "npu"]),
-        default="auto",
-        show_default=True,
-        envvar="SPECSCOPE_DEVICE",
-        show_envvar=True,
-    ),
+    device_option,
     click.option("--allow-download", is_flag=True, help="Let transformers fetch a model id that is not cached."),
     click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along."),
 )

@@ -14,6 +14,7 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
+from specscope.engine.cli.choices import device_option
 from specscope.tracer.cli.console import console, progress
 from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
 from specscope.tracer.text import printable
@@ -34,14 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--list", "only_list", is_flag=True, help="Print the catalogue of faults, and run nothing.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Leave all traces in this folder.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "npu"]),
-    default="auto",
-    show_default=True,
-    envvar="SPECSCOPE_DEVICE",
-    show_envvar=True,
-)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 def selftest(fault_ids: tuple[str, ...], only_list: bool, keep: Path | None, device: str, as_json: bool) -> None:
     """Put every deliberate fault into a live run of the demo models, and see whether diff finds it.

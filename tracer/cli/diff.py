@@ -11,7 +11,7 @@ import click
 
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.cli.console import console
-from specscope.tracer.cli.options import tokenizer_option
+from specscope.tracer.cli.options import allow_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError, UsageError
 from specscope.tracer.reader import TraceReader
@@ -33,18 +33,9 @@ from specscope.tracer.tokens import TokenTexts
     metavar="FORMAT=FILE",
     help="Write the report to a file, too; replaces the file without asking. May be given several times.",
 )
-@click.option(
-    "--noise",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A run known to be good, which differs from BASELINE by noise alone: measures the noise floor.",
-)
-@click.option(
-    "--tolerance", type=click.FloatRange(min=0), help="On logits and log-probabilities.  [default: the noise floor]"
-)
-@click.option(
-    "--allow", multiple=True, metavar="FIELD", help="Let this manifest field differ, e.g. teacher.weights_digest."
-)
+@noise_option
+@tolerance_option
+@allow_option
 @click.option("--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True)
 @tokenizer_option
 def diff(
