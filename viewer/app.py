@@ -12,49 +12,44 @@ import streamlit as st
 
 from specscope.tracer.errors import SpecScopeError
 from specscope.viewer.diff_page import show_diff_page
-from specscope.viewer.fragments import note
-from specscope.viewer.session import Arguments, View, current_view, parse_arguments, remember_view
+from specscope.viewer.drawing.board import whole_style_sheet
+from specscope.viewer.drawing.fragments import note
+from specscope.viewer.session import current_view, parse_arguments, remember_view
 from specscope.viewer.step_page import show_step_page
+from specscope.viewer.view import View
 
-PAGES = {"step": "Step", "diff": "Diff"}
+PAGES = {"step": show_step_page, "diff": show_diff_page}
+TITLES = {"runs": "Runs", "step": "Step", "diff": "Diff", "metrics": "Metrics", "health": "Trace health"}
 
 
 def main() -> None:
     """One run of the script."""
     st.set_page_config(page_title="SpecScope", page_icon="🔬", layout="wide", initial_sidebar_state="collapsed")
-    st.html(Path(__file__).with_name("style.css"))
+    chrome = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    st.html(f"<style>{whole_style_sheet()}{chrome}</style>")
     arguments = parse_arguments(sys.argv[1:])
-    if not arguments.files:
-        st.html(note("info", "No trace was given", ["Start the viewer with: specscope view FILE [FILE]"]))
-        return
-    view = current_view(len(arguments.files))
-    _header(arguments, view)
+    names = [run.name for run in arguments.catalogue.runs()]
+    view = current_view(arguments, names)
+    _header(view, names)
     try:
-        if view.page == "diff":
-            show_diff_page(arguments, view)
-        else:
-            show_step_page(arguments, view)
+        PAGES[view.page](arguments, view)
     except SpecScopeError as error:
         st.html(note("bad", "This cannot be shown", [str(error)]))
     remember_view(view)
 
 
-def _header(arguments: Arguments, view: View) -> None:
+def _header(view: View, names: list[str]) -> None:
     def chosen() -> None:
-        view.page = "diff" if st.session_state["page"] == "diff" else "step"
+        view.page = st.session_state["page"] or view.page
+        view.settle()
 
     with st.container(horizontal=True, vertical_alignment="center", key="header"):
         st.html('<div class="ss-brand">Spec<b>Scope</b><span>tree speculation, step by step</span></div>')
-        if len(arguments.files) > 1:
-            st.session_state["page"] = view.page
-            st.segmented_control(
-                "Page",
-                list(PAGES),
-                format_func=PAGES.__getitem__,
-                key="page",
-                on_change=chosen,
-                label_visibility="collapsed",
-            )
+        st.session_state["page"] = view.page
+        pages = [page for page in PAGES if page != "diff" or view.has_pair]
+        st.segmented_control(
+            "Page", pages, format_func=TITLES.__getitem__, key="page", on_change=chosen, label_visibility="collapsed"
+        )
 
 
 main()

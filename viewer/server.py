@@ -19,12 +19,25 @@ from pathlib import Path
 from types import FrameType
 
 from specscope.tracer.errors import SpecScopeError, UsageError
+from specscope.viewer.drawing import palette
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8501
 START_SECONDS = 60.0
 STOP_SECONDS = 3.0
 APP = Path(__file__).with_name("app.py")
+
+
+def _theme(name: str, colours: palette.Palette) -> tuple[str, ...]:
+    """Streamlit's own parts in our colours; it chooses light or dark as the reader's system does."""
+    return (
+        f"--theme.{name}.primaryColor={colours.accepted}",
+        f"--theme.{name}.backgroundColor={colours.paper}",
+        f"--theme.{name}.secondaryBackgroundColor={colours.surface}",
+        f"--theme.{name}.textColor={colours.ink}",
+        f"--theme.{name}.borderColor={colours.line}",
+    )
+
 
 OPTIONS = (
     f"--server.address={HOST}",
@@ -35,13 +48,9 @@ OPTIONS = (
     f"--browser.serverAddress={HOST}",
     "--client.toolbarMode=minimal",
     "--client.showErrorDetails=full",
-    "--theme.base=light",
-    "--theme.primaryColor=#0072B2",
-    "--theme.backgroundColor=#FFFFFF",
-    "--theme.secondaryBackgroundColor=#F4F6F8",
-    "--theme.textColor=#1F2933",
-    "--theme.borderColor=#DDE3E9",
     "--theme.baseRadius=8px",
+    *_theme("light", palette.LIGHT),
+    *_theme("dark", palette.DARK),
 )
 
 

@@ -1,88 +1,66 @@
-"""What a page works on: the files of the command line, the place that is looked at, and what is kept between reruns.
+"""What a page works on: the catalogue of the command line, the view, and what is kept between reruns.
 
-Files come from the command line alone. The address bar and the browser choose only numbers, which are checked.
+Everything that is kept is kept by the file's stamp, so that a trace that has grown is read anew.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import streamlit as st
 
-from specscope.schemas.verdict import Verdict
-from specscope.tracer.compare.diff import diff_traces
+from specscope.schemas.verdict import Side
+from specscope.tracer.compare.diff import Comparison, compare_traces
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.catalogue import Catalogue, Run
+from specscope.viewer.states import RunStates
+from specscope.viewer.view import View
 
-PageName = Literal["step", "diff"]
 VIEW_KEY = "specscope_view"
+#: Larger files are read as a whole only when the user asks for it: a check or a comparison takes a while.
+LARGE_BYTES = 32 << 20
+#: About how much a check or a comparison reads in a second, to tell the user how long it will take.
+BYTES_PER_SECOND = 40 << 20
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What ``specscope view`` was given."""
 
-    files: tuple[Path, ...]
+    catalogue: Catalogue
     tokenizer: Path | None
+
+    @property
+    def num_files(self) -> int:
+        """How many files, not folders, were given."""
+        return len(self.catalogue.given) - len(self.catalogue.folders)
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
     """The arguments behind ``streamlit run app.py --``."""
     parser = argparse.ArgumentParser(prog="app.py")
     parser.add_argument("--tokenizer", type=Path)
-    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("places", nargs="*", type=Path)
     found = parser.parse_args(list(argv))
-    return Arguments(tuple(found.files), found.tokenizer)
+    return Arguments(Catalogue(found.places), found.tokenizer)
 
 
-@dataclass
-class View:
-    """The place that is looked at. Numbers may be too large: whoever uses one clamps it."""
-
-    page: PageName = "step"
-    trace: int = 0  # index into the files
-    turn: int = 0
-    step: int = 0
-    baseline: int = 0
-    candidate: int = 1
-    root: int = 0
-
-    @classmethod
-    def from_query(cls, query: Mapping[str, str], num_files: int) -> View:
-        """The view that a link names; what is garbage is left at its default. With two files or more, the first
-        look is at the comparison."""
-        view = cls(page="diff" if num_files > 1 else "step")
-        if query.get("page") == "step":
-            view.page = "step"
-        for name in ("trace", "turn", "step", "baseline", "candidate", "root"):
-            text = query.get(name, "")
-            if text.isascii() and text.isdecimal() and len(text) <= 9:
-                setattr(view, name, int(text))
-        for name in ("trace", "baseline", "candidate"):
-            setattr(view, name, clamp(getattr(view, name), num_files))
-        return view
-
-    def to_query(self) -> dict[str, str]:
-        """The link's parameters."""
-        names = ("trace", "turn", "step") if self.page == "step" else ("baseline", "candidate", "root")
-        return {"page": self.page, **{name: str(getattr(self, name)) for name in names}}
-
-
-def clamp(number: int, size: int) -> int:
-    """``number``, or the nearest of 0..size - 1."""
-    return max(0, min(number, size - 1))
-
-
-def current_view(num_files: int) -> View:
-    """The view of this session; at its beginning, what the link says."""
+def current_view(arguments: Arguments, names: Sequence[str]) -> View:
+    """The view of this session; at its beginning, what the link says. A run that has vanished is forgotten."""
     if VIEW_KEY not in st.session_state:
-        st.session_state[VIEW_KEY] = View.from_query(st.query_params, num_files)
+        st.session_state[VIEW_KEY] = View.from_query(st.query_params, names, arguments.num_files)
     view = st.session_state[VIEW_KEY]
     assert isinstance(view, View)
+    for field in ("run", "baseline", "candidate"):
+        if getattr(view, field) not in names:
+            setattr(view, field, None)
+    view.settle()
     return view
 
 
@@ -93,6 +71,13 @@ def remember_view(view: View) -> None:
         st.query_params.from_dict(wanted)
 
 
+def run_named(arguments: Arguments, name: str | None) -> Run:
+    """The run of that name, which must be in the catalogue."""
+    found = arguments.catalogue.find(name) if name is not None else None
+    assert found is not None, "the view names runs of the catalogue alone"
+    return found
+
+
 @st.cache_resource(show_spinner=False, max_entries=8)
 def token_texts(tokenizer: Path | None, trace: Path) -> TokenTexts:
     """Token texts for one trace. One object a trace: texts that one trace carries must not name another's ids; a
@@ -101,17 +86,76 @@ def token_texts(tokenizer: Path | None, trace: Path) -> TokenTexts:
         return TokenTexts.load(tokenizer if reader.manifest.redaction is None else None)
 
 
-@st.cache_resource(show_spinner="Comparing the two traces", max_entries=8)
-def _verdict(baseline: Path, candidate: Path, stamps: tuple[str, str]) -> Verdict:
-    return diff_traces(_as_typed(baseline), _as_typed(candidate))
-
-
-def _as_typed(path: Path) -> Path:
+def as_typed(path: Path) -> Path:
     """Below the current folder as a person there would type it; the commands to run next name it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def verdict_of(baseline: TraceReader, candidate: TraceReader) -> Verdict:
-    """The comparison; made again only when one of the files has changed."""
-    return _verdict(baseline.path, candidate.path, (baseline.index.stamp, candidate.index.stamp))
+@st.cache_resource(show_spinner="Comparing the two traces", max_entries=8)
+def _comparison(baseline: Path, candidate: Path, stamps: tuple[str, str]) -> Comparison:
+    return compare_traces(as_typed(baseline), as_typed(candidate))
+
+
+@st.cache_resource(show_spinner="Checking every record", max_entries=16)
+def _oracle_report(trace: Path, stamp: str) -> OracleReport:
+    return check_trace(as_typed(trace))
+
+
+def comparison_of(baseline: TraceReader, candidate: TraceReader) -> Comparison | None:
+    """The comparison; made again only when one of the files has changed. None where the files are large, and nobody
+    has asked for it yet: see ``ask_to_read``."""
+    if not _may_read(baseline, candidate):
+        return None
+    return _comparison(baseline.path, candidate.path, (baseline.index.stamp, candidate.index.stamp))
+
+
+def oracle_report_of(reader: TraceReader) -> OracleReport | None:
+    """What the oracle says of the whole trace; None where it is large, and nobody has asked for it yet."""
+    return _oracle_report(reader.path, reader.index.stamp) if _may_read(reader) else None
+
+
+def seconds_to_read(*readers: TraceReader) -> float | None:
+    """About how long it takes to read these traces as a whole; None where they are read without asking."""
+    if _may_read(*readers):
+        return None
+    return sum(reader.path.stat().st_size for reader in readers) / BYTES_PER_SECOND
+
+
+def allow_reading(*readers: TraceReader) -> None:
+    """The user asked for it."""
+    for reader in readers:
+        st.session_state.setdefault("read_whole", set()).add(reader.index.stamp)
+
+
+def _may_read(*readers: TraceReader) -> bool:
+    asked = st.session_state.get("read_whole", set())
+    sizes = [0 if reader.index.stamp in asked else reader.path.stat().st_size for reader in readers]
+    return sum(sizes) <= LARGE_BYTES
+
+
+def states_of(arguments: Arguments, view: View, reader: TraceReader) -> RunStates:
+    """The states of all steps of the run that ``view`` looks at; of a pair, with what became of them there."""
+    report = oracle_report_of(reader)
+    other = view.candidate if view.run == view.baseline else view.baseline
+    if not view.has_pair or view.run not in (view.baseline, view.candidate) or other is None:
+        return _states(reader.path, reader.index.stamp, None, reader.turns, report, None, "a", None)
+    side: Side = "a" if view.run == view.baseline else "b"
+    with TraceReader(run_named(arguments, other).path) as partner:
+        comparison = comparison_of(reader, partner) if side == "a" else comparison_of(partner, reader)
+        stamp = partner.index.stamp if comparison is not None else None
+        return _states(reader.path, reader.index.stamp, stamp, reader.turns, report, comparison, side, partner.turns)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _states(
+    trace: Path,
+    stamp: str,
+    other_stamp: str | None,
+    _turns: list[TurnEntry],
+    _report: OracleReport | None,
+    _comparison: Comparison | None,
+    side: Side,
+    _others: list[TurnEntry] | None,
+) -> RunStates:
+    return RunStates(_turns, _report, _comparison, side, _others)

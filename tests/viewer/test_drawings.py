@@ -14,12 +14,12 @@ from support.traces import accepts_at_least, first_step
 
 from specscope.schemas import Step
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.commit_svg import RibbonCell, draw_ribbon
-from specscope.viewer.mask_figure import EXTRA, HIDDEN, MISSING, VISIBLE, mask_cells, mask_figure
-from specscope.viewer.slot_table import slot_columns
-from specscope.viewer.strip_svg import draw_strip
-from specscope.viewer.tree_picture import Bonus, PictureNode, TreePicture, picture_of
-from specscope.viewer.tree_svg import draw_tree, label_width
+from specscope.viewer.drawing.mask_svg import EXTRA, HIDDEN, MISSING, VISIBLE, mask_cells, mask_figure
+from specscope.viewer.drawing.ribbon_svg import RibbonCell, draw_ribbon
+from specscope.viewer.drawing.slot_table import slot_columns
+from specscope.viewer.drawing.strip_svg import draw_strip
+from specscope.viewer.drawing.tree_picture import Bonus, PictureNode, TreePicture, picture_of
+from specscope.viewer.drawing.tree_svg import draw_tree, label_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWN = {f"{SVG}{name}" for name in ("svg", "style", "g", "title", "rect", "text", "tspan", "path", "line")}

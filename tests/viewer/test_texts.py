@@ -10,9 +10,9 @@ from specscope.schemas.verdict import Blame
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
+from specscope.viewer.drawing.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
+from specscope.viewer.drawing.verdict_card import next_commands, surroundings, value_text, verdict_card
 from specscope.viewer.step_pairs import compare_pair, first_common_step, steps_at
-from specscope.viewer.verdict_card import next_commands, surroundings, value_text, verdict_card
 
 BAD = "<script>alert(1)</script>\u202e\"'&$x$"
 

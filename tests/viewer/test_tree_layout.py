@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.viewer.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
+from specscope.viewer.drawing.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
 
 
 @st.composite

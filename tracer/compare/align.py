@@ -52,6 +52,8 @@ class Aligned:
     line_b: StepLine
     before_a: StepLine | None
     before_b: StepLine | None
+    step_a: int  # their places in the two turns
+    step_b: int
     position: int
     same_context: bool
     regrouped: int  # steps that were passed over since the last pair, because they had no partner
@@ -88,10 +90,12 @@ class _Side:
         self.previous: StepLine | None = None
         self.current: StepLine | None = None
         self._emissions_known = True
+        self.step = 0  # place of the current step in its turn
         self.advance()
 
     def advance(self) -> None:
         if self.current is not None:
+            self.step += 1
             self.previous = self.current
             emitted = _emitted(self.current)
             if emitted is not None:
@@ -147,6 +151,8 @@ def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Alig
             side_b.current,
             side_a.previous,
             side_b.previous,
+            side_a.step,
+            side_b.step,
             pa,
             same,
             regrouped,

@@ -26,7 +26,7 @@ def next_commands(
     place, found = first.place, first.difference
     commands = [
         f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
-        f"specscope view {baseline} {candidate}",
+        f"specscope view {baseline} {candidate} --at {place.turn}/{place.step_a}",
     ]
     if found.kind not in TIES and _runs_again(a) and _runs_again(b):
         if found.phase in COMPUTED:

@@ -13,12 +13,12 @@ from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.judge import FloatJudge
-from specscope.tracer.compare.manifests import ManifestComparison, compare_manifests, is_teacher_only
+from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.noise import coarser, given_floors, measure_gaps, measured_floors
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
-from specscope.tracer.compare.roots import Findings
+from specscope.tracer.compare.roots import Filed, Findings, PairState
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
 from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
@@ -45,11 +45,6 @@ class _Sides(NamedTuple):
     report_a: OracleReport
     report_b: OracleReport
 
-    @property
-    def trees_compared(self) -> bool:
-        """Off where one run drafts nothing."""
-        return not (is_teacher_only(self.a.manifest) or is_teacher_only(self.b.manifest))
-
     def is_misshapen(self, step_a: Step, step_b: Step) -> bool:
         """Whether the lists of one of two aligned steps do not fit together."""
         return any(violated.invariant in MISSHAPEN for violated in self.blame(step_a, step_b))
@@ -71,12 +66,39 @@ class _Sides(NamedTuple):
         ]
 
 
+class PairMark(NamedTuple):
+    """What became of two aligned steps."""
+
+    step_a: int
+    step_b: int
+    position: int  # committed length at which both begin
+    state: PairState
+    root: int | None  # index of the root that it is or follows from
+    same_context: bool  # off where the tokens before the two differ, so that nothing of them can be compared
+
+
+class TurnMarks(NamedTuple):
+    """The aligned steps of one turn, in order. Steps of either side that stand in none have no partner."""
+
+    turn_a: int
+    turn_b: int
+    pairs: list[PairMark]
+
+
+class Comparison(NamedTuple):
+    """A verdict, and what became of every pair of steps on the way to it."""
+
+    verdict: Verdict
+    turns: list[TurnMarks]
+
+
 @dataclass
 class _Walk:
     """What has been found so far."""
 
     judge: FloatJudge
     findings: Findings
+    marks: list[TurnMarks] | None = None  # kept where they are asked for: they grow with the trace
     num_steps: int = 0
     num_regrouped: int = 0
     uncovered: list[str] = field(default_factory=list)
@@ -90,7 +112,21 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         TraceError: where one of them cannot be read.
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
-    options = options or DiffOptions()
+    return _compared(baseline, candidate, options or DiffOptions(), None)
+
+
+def compare_traces(baseline: Path, candidate: Path, options: DiffOptions | None = None) -> Comparison:
+    """As ``diff_traces``, with the state of every pair of steps: some 100 bytes of memory each.
+
+    Raises:
+        TraceError: where one of them cannot be read.
+        UsageError: where the run to measure noise on cannot tell the noise of this pair.
+    """
+    marks: list[TurnMarks] = []
+    return Comparison(_compared(baseline, candidate, options or DiffOptions(), marks), marks)
+
+
+def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list[TurnMarks] | None) -> Verdict:
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
         turns = align_turns(a, b)
@@ -98,7 +134,7 @@ def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = N
         sides = _Sides(a, b, check_trace(baseline), check_trace(candidate))
         floors = [] if incomparable else _floors(sides, options)
         alone = bool(a.manifest.replay_of or b.manifest.replay_of)
-        walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone))
+        walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone), marks)
         walk.uncovered += coverage_problems(a, "baseline") + coverage_problems(b, "candidate")
         walk.uncovered += sides.forgotten()
         if not alone:  # a replay may be of some turns alone
@@ -172,24 +208,33 @@ def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
     found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
     if found is not None:
         findings.file(_place(turns, len(start_a.prompt_ids), 0, 0), [found], [])
+    marks = TurnMarks(turns.a.turn, turns.b.turn, [])
+    if walk.marks is not None:
+        walk.marks.append(marks)
     num_pairs = 0
     for pair in align_steps(sides.a, sides.b, turns):
         num_pairs += 1
-        if not pair.same_context:
-            findings.inherit()
-            continue
-        if pair.equal:
-            findings.close()
-            continue
-        if sides.is_misshapen(pair.a, pair.b):
-            walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
-            continue
-        place = _place(turns, pair.position, pair.a.step, pair.b.step)
-        blame = sides.blame(pair.a, pair.b)
-        findings.file(place, compare_steps(_step_pair(sides, pair, walk.judge)), blame)
+        filed = _compare_pair(sides, turns, pair, walk)
+        if walk.marks is not None:
+            marks.pairs.append(PairMark(pair.step_a, pair.step_b, pair.position, *filed, pair.same_context))
     walk.num_steps += num_pairs
     walk.num_regrouped += len(turns.a.steps) + len(turns.b.steps) - 2 * num_pairs
     _note_unaligned(walk, turns, sides)
+
+
+def _compare_pair(sides: _Sides, turns: TurnPair, pair: Aligned, walk: _Walk) -> Filed:
+    findings = walk.findings
+    if not pair.same_context:
+        return findings.inherit()
+    if pair.equal:
+        findings.close()
+        return Filed("equal")
+    if sides.is_misshapen(pair.a, pair.b):
+        walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
+        return Filed("unjudged")
+    place = _place(turns, pair.position, pair.a.step, pair.b.step)
+    blame = sides.blame(pair.a, pair.b)
+    return findings.file(place, compare_steps(_step_pair(pair, sides.a, sides.b, walk.judge)), blame)
 
 
 def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
@@ -204,7 +249,9 @@ def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
     )
 
 
-def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
+def _step_pair(pair: Aligned, a: TraceReader, b: TraceReader, judge: FloatJudge) -> StepPair:
+    """What ``compare_steps`` takes, for two aligned steps of the runs ``a`` and ``b``."""
+
     def nodes(step: Step | None) -> StepNodes | None:
         return None if step is None else StepNodes(step)
 
@@ -214,8 +261,8 @@ def _step_pair(sides: _Sides, pair: Aligned, judge: FloatJudge) -> StepPair:
         nodes(pair.previous_a),
         nodes(pair.previous_b),
         judge,
-        sides.trees_compared,
-        sides.a.manifest.tree_policy == sides.b.manifest.tree_policy,
+        both_draft(a.manifest, b.manifest),
+        a.manifest.tree_policy == b.manifest.tree_policy,
         pair.regrouped > 0,
     )
 
@@ -260,7 +307,7 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) ->
 
 def _unsaid(sides: _Sides) -> str:
     """Why no root explains that outputs differ."""
-    if not sides.trees_compared and sides.a.manifest.sampling.rule != "greedy":
+    if not both_draft(sides.a.manifest, sides.b.manifest) and sides.a.manifest.sampling.rule != "greedy":
         return "; a run that drafts nothing draws other coins"
     return ", and nothing that was recorded says where"
 

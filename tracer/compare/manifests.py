@@ -50,6 +50,11 @@ def is_teacher_only(manifest: Manifest) -> bool:
     return manifest.drafter.kind == "none"
 
 
+def both_draft(a: Manifest, b: Manifest) -> bool:
+    """Whether the trees of two runs can be compared at all."""
+    return not (is_teacher_only(a) or is_teacher_only(b))
+
+
 def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> ManifestComparison:
     """Sorts every difference into the axis of comparison and what makes the pair incomparable.
 

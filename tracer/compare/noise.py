@@ -16,7 +16,7 @@ from specscope.schemas import Step
 from specscope.schemas.verdict import FloorSource, NoiseFloor, Quantity
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.judge import MAGNITUDE, scaled_gap
-from specscope.tracer.compare.manifests import is_teacher_only
+from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import ROOT, StepNodes
 from specscope.tracer.reader import TraceReader
 
@@ -101,7 +101,7 @@ def measure_gaps(
     """Scaled distances of floats with equal inputs, per quantity, of the first steps that the two runs share; a turn is
     left at a step of which ``is_misshapen`` holds."""
     gaps: dict[Quantity, list[float]] = {quantity: [] for quantity in QUANTITIES}
-    trees = not (is_teacher_only(a.manifest) or is_teacher_only(b.manifest))
+    trees = both_draft(a.manifest, b.manifest)
     for pair in align_turns(a, b).pairs:
         for steps in align_steps(a, b, pair):
             if not steps.same_context:

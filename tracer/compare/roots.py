@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from specscope.schemas.verdict import TIES, Blame, Difference, Phase, Place, Root, Wrong
 
@@ -19,6 +20,18 @@ ACROSS_STEPS: dict[str, Phase] = {
     "sequence.committed-continues": "commit",
     "commit.drafter-length": "commit",
 }
+
+
+#: What became of a pair of steps. ``root`` has its own cause, ``tie`` is a root that a tie explains, ``inherited``
+#: follows from a root before it, ``unjudged`` could not be compared.
+PairState = Literal["equal", "tie", "root", "inherited", "unjudged"]
+
+
+class Filed(NamedTuple):
+    """What became of a pair of steps, and which root it is or follows from."""
+
+    state: PairState
+    root: int | None = None  # index into the roots
 
 
 @dataclass
@@ -44,36 +57,40 @@ class Findings:
         """The two runs are at one again, or stand before something new."""
         self._open = None
 
-    def inherit(self) -> None:
+    def inherit(self) -> Filed:
         """One more step that follows from what is open."""
         self.num_inherited += 1
-        if self._open is not None:
-            root = self.roots[self._open.number]
-            self.roots[self._open.number] = root.model_copy(update={"inherited": root.inherited + 1})
+        if self._open is None:
+            return Filed("inherited")
+        root = self.roots[self._open.number]
+        self.roots[self._open.number] = root.model_copy(update={"inherited": root.inherited + 1})
+        return Filed("inherited", self._open.number)
 
-    def file(self, place: Place, found: list[Difference], blame: list[Blame]) -> None:
+    def file(self, place: Place, found: list[Difference], blame: list[Blame]) -> Filed:
         """Files one step's differences, in the order of the phases, and who violates what there."""
         found = with_violation(found, blame)
         if not found:
             self.close()
-            return
+            return Filed("equal")
         first = _first(found)
         root = Root(place=place, difference=first, also=len(found) - 1, inherited=0, blame=blame, wrong=who(blame))
+        state: PairState = "tie" if first.kind in TIES else "root"
         if self.steps_stand_alone:
-            self._file_alone(root)
-        elif self._open is None or self._open.is_overtaken(root):
-            self.roots.append(root)
-            self._open = _Open(len(self.roots) - 1, first.kind in TIES, {_spot(first)}, _intrinsic(blame))
-        else:
-            self.inherit()
+            return Filed(state, self._file_alone(root))
+        if self._open is not None and not self._open.is_overtaken(root):
+            return self.inherit()
+        self.roots.append(root)
+        self._open = _Open(len(self.roots) - 1, first.kind in TIES, {_spot(first)}, _intrinsic(blame))
+        return Filed(state, self._open.number)
 
-    def _file_alone(self, root: Root) -> None:
+    def _file_alone(self, root: Root) -> int:
         """Steps that were run from equal state stand each alone; the same place again is counted and not repeated."""
         for number, other in enumerate(self.roots):
             if _spot(other.difference) == _spot(root.difference) and other.difference.kind == root.difference.kind:
                 self.roots[number] = other.model_copy(update={"recurs": other.recurs + 1})
-                return
+                return number
         self.roots.append(root)
+        return len(self.roots) - 1
 
 
 @dataclass

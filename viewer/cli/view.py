@@ -29,7 +29,7 @@ def view(files: tuple[Path, ...], port: int | None, no_browser: bool, tokenizer:
     from specscope.viewer.server import choose_port, serve
 
     chosen = files or newest_traces(Path.cwd())
-    for path in chosen:
+    for path in (place for place in chosen if not place.is_dir()):
         with TraceReader(path) as reader:
             assert reader.index  # reads the file once; a line that is no record is reported here
     TokenTexts.load(tokenizer)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from specscope.tracer.text import html_text
-from specscope.viewer import palette
-from specscope.viewer.tree_layout import Place, TreeLayout, layout_tree
-from specscope.viewer.tree_picture import PictureNode, TreePicture
+from specscope.viewer.drawing.tree_layout import Place, TreeLayout, layout_tree
+from specscope.viewer.drawing.tree_picture import PictureNode, TreePicture
 
 LABEL_HEIGHT = 23
 CHARACTER = 7.3  # of the monospace font at 12 px
@@ -21,29 +20,6 @@ MARGIN = 10
 HEADER = 26
 MIN_GAP, MAX_GAP = 30.0, 104.0
 SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 46
-
-STYLE = f"""
-text {{ font: 12px {palette.MONOSPACE}; fill: {palette.REJECTED_TEXT}; unicode-bidi: isolate; white-space: pre }}
-.head {{ font: 11px {palette.SANS}; fill: {palette.MUTED} }}
-.edge {{ fill: none; stroke: {palette.LINE} }}
-.edge.on {{ stroke: {palette.ACCEPTED} }}
-.box {{ fill: {palette.PAPER}; stroke: {palette.LINE}; stroke-width: 1.2 }}
-.on .box {{ fill: {palette.ACCEPTED}; stroke: {palette.ACCEPTED} }}
-.on text {{ fill: {palette.PAPER}; font-weight: 600 }}
-.bonus .box {{ stroke: {palette.ACCEPTED}; stroke-width: 2 }}
-.bonus text {{ fill: {palette.ACCEPTED}; font-weight: 600 }}
-.bar {{ fill: {palette.PROBABILITY} }}
-.on .bar {{ fill: #FFD27A }}
-.differs .box {{ stroke: {palette.DIVERGENT}; stroke-width: 2.4; stroke-dasharray: 5 3 }}
-.origin .box {{ fill: {palette.ORIGIN} }}
-.differs text.sign {{ fill: {palette.DIVERGENT}; font-weight: 700; font-size: 15px;
-  paint-order: stroke; stroke: {palette.PAPER}; stroke-width: 4px }}
-.differs text.sign tspan {{ font: 700 11px {palette.SANS} }}
-text.aside {{ font: 11px {palette.SANS}; fill: {palette.MUTED}; font-weight: 400;
-  paint-order: stroke; stroke: {palette.PAPER}; stroke-width: 4px }}
-.bonus text.aside {{ fill: {palette.ACCEPTED}; font-weight: 600 }}
-g.node:hover .box, g.bonus:hover .box {{ stroke: {palette.INK} }}
-"""
 
 
 class Point(NamedTuple):
@@ -84,9 +60,9 @@ def draw_tree(picture: TreePicture, *, title: str, target_width: float = 860) ->
     if picture.bonus is not None and layout.bonus is not None:
         parts.append(_bonus(picture, grid.left(layout.bonus)))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {grid.width:.0f} {grid.height:.0f}" role="img" '
-        f'aria-label="{html_text(title)}" style="display:block;width:100%;max-width:{grid.width * 1.15:.0f}px;'
-        f'height:auto"><style>{STYLE}</style>{"".join(parts)}</svg>'
+        f'<svg class="ss-tree" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {grid.width:.0f} {grid.height:.0f}" role="img" '
+        f'aria-label="{html_text(title)}" style="max-width:{grid.width * 1.15:.0f}px">'
+        f"{''.join(parts)}</svg>"
     )
 
 
@@ -174,7 +150,7 @@ def _node(node: PictureNode, at: Point) -> str:
         right += _sign_width(node)
     if node.hidden_below:
         parts.append(f'<text class="aside" x="{right + 4:.1f}" y="{at.y + 4:.1f}">+{node.hidden_below}</text>')
-    return f'<g class="{classes}" data-slot="{node.slot}">{_title(node.tooltip)}{"".join(parts)}</g>'
+    return f'<g class="{classes}" data-node="{html_text(node.name)}">{_title(node.tooltip)}{"".join(parts)}</g>'
 
 
 def _bonus(picture: TreePicture, at: Point) -> str:

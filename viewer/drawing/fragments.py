@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 
 from specscope.tracer.text import html_text
 
+XHTML = "http://www.w3.org/1999/xhtml"
+
 Tone = Literal["good", "bad", "warn", "info"]
 SIGNS: dict[Tone, str] = {"good": "✓", "bad": "≠", "warn": "!", "info": "i"}
 

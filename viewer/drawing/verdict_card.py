@@ -19,7 +19,7 @@ from specscope.tracer.report.card import (
 from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.fragments import commands, rows
+from specscope.viewer.drawing.fragments import commands, rows
 
 #: Fields whose value is one token id.
 TOKEN_FIELDS = ("argmax", "bonus_token", "prefill.pending_token", "token_ids")

@@ -1,4 +1,4 @@
-"""The slots of a step as columns of a table. Knows records; knows nothing of Streamlit."""
+"""The slots of a step as a table: one row a slot. Knows records, no pages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from specscope.schemas import Step
+from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.tree_picture import draft_probability
+from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.node_words import draft_probability
+
+#: Columns whose values are numbers, and how each is written.
+NUMBERS = {
+    "slot": "d",
+    "id": "d",
+    "parent": "d",
+    "depth": "d",
+    "position": "d",
+    "draft p": ".3f",
+    "logit": ".3f",
+    "its logit": ".3f",
+}
 
 
 def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
@@ -34,6 +49,36 @@ def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
         "second": [_shown(texts, token) for token in second],
         "its logit": [_ranked(logits, slot, 1) for slot in slots],
     }
+
+
+def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
+    """The table."""
+    found = slot_columns(step, texts)
+    if not found:
+        return note("info", "This step records no slots")
+    head = "".join(f"<th{_kind(name)}>{name}</th>" for name in found)
+    lines = []
+    for slot in found["slot"]:
+        differs = ' class="differs"' if slot in marks.divergent else ""
+        cells = "".join(f"<td{_kind(name)}>{_cell(name, column[slot])}</td>" for name, column in found.items())
+        lines.append(f'<tr data-node="{html_text(marks.name(slot))}"{differs}>{cells}</tr>')
+    return f'<div class="ss-table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _kind(name: str) -> str:
+    return (
+        ' class="num"'
+        if name in NUMBERS
+        else ' class="ss-mono"'
+        if name in ("token", "teacher wants", "second")
+        else ""
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:{NUMBERS[name]}}" if name in NUMBERS else html_text(value)
 
 
 def _accepted(step: Step, slot: int, path: set[int]) -> str:

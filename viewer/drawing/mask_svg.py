@@ -1,0 +1,154 @@
+"""Draws the attention mask that a step used, and outlines the bits that are not the tree's. Knows records, no pages.
+
+One path holds all cells of a kind, so that 256 x 256 cells weigh some 20 kB. What is pointed at is worked out from the
+attributes ``data-cells``, ``data-labels`` and ``data-names``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from specscope.schemas import Step
+from specscope.tracer.invariants.structure import expected_rows
+from specscope.tracer.text import html_text
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.marks import NodeMarks
+
+HIDDEN, VISIBLE, EXTRA, MISSING = 0, 1, 2, 3
+CLASSES = {VISIBLE: "visible", EXTRA: "extra", MISSING: "missing"}
+MEANINGS = ("does not see", "sees", "sees, though it is no ancestor,", "does not see, though it is an ancestor,")
+#: Up to this many slots, lines part the cells.
+LINED_SLOTS = 48
+#: Wrong bits beyond this many are coloured, and not outlined.
+MOST_OUTLINES = 400
+MAX_PIXELS, CELL_PIXELS = 420, 26  # of the whole drawing, and of one cell at most
+
+
+class Cell(NamedTuple):
+    """Row ``row`` looks at column ``column``."""
+
+    row: int
+    column: int
+
+
+def mask_cells(step: Step) -> list[bytes] | None:
+    """Rows of cells, each one of HIDDEN, VISIBLE, EXTRA and MISSING; None where no mask was recorded."""
+    tree, tensors = step.tree, step.tensors
+    if tensors is None or not tensors.mask_rows:
+        return None
+    size = len(tensors.mask_rows)
+    parents = tree.parents if tree is not None else []
+    expected = expected_rows(parents, min(len(parents), size), size) if parents else []
+    rows = []
+    for number, text in enumerate(tensors.mask_rows):
+        seen = _bits(int.from_bytes(bytes.fromhex(text), "little"), size)
+        wanted = _bits(expected[number], size) if number < len(expected) else seen
+        rows.append(bytes(s if s == w else EXTRA if s else MISSING for s, w in zip(seen, wanted, strict=True)))
+    return rows
+
+
+def _bits(row: int, size: int) -> bytes:
+    return bytes(row >> column & 1 for column in range(size))
+
+
+def wrong_cells(cells: list[bytes]) -> list[Cell]:
+    """The bits that are not the tree's, row by row."""
+    return [
+        Cell(row, column)
+        for row, line in enumerate(cells)
+        for column, kind in enumerate(line)
+        if kind in (EXTRA, MISSING)
+    ]
+
+
+def step_mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
+    """The mask with a sentence on what is wrong in it."""
+    cells = mask_cells(step)
+    if cells is None or step.tensors is None:
+        return note("info", "This step records no mask")
+    parts = [f"<div>{draw_mask(step, cells, texts, marks)}{quiet_cell()}</div>"]
+    wrong = wrong_cells(cells)
+    if wrong:
+        extra = sum(cells[row][column] == EXTRA for row, column in wrong)
+        words = [f"{extra} cells see a slot that is no ancestor", f"{len(wrong) - extra} miss one"]
+        parts.append(note("bad", "The mask is not the tree's: see the outlined bits", words))
+    seen, wanted = step.tensors.prefix_visible, step.tensors.committed_length
+    partial = [row for row, count in enumerate(seen) if count != wanted]
+    if partial:
+        parts.append(note("bad", f"Rows {partial[:6]} do not see all {wanted} committed rows"))
+    else:
+        parts.append(
+            quiet(f"Row = slot that looks, column = slot seen. Every row also sees all {wanted} committed rows.")
+        )
+    return "".join(parts)
+
+
+def quiet_cell() -> str:
+    """Room for what the cell means that is pointed at."""
+    return '<div class="ss-quiet ss-cell">&#160;</div>'
+
+
+def draw_mask(step: Step, cells: list[bytes], texts: TokenTexts, marks: NodeMarks) -> str:
+    """The drawing, the root at the top left."""
+    size = len(cells)
+    pixels = min(MAX_PIXELS, size * CELL_PIXELS)
+    unit = size / pixels  # of a pixel, in cells
+    tokens = step.tree.tokens if step.tree is not None else []
+    real = min(len(tokens), size)
+    labels = [f"slot {slot} {texts.shown(tokens[slot])}" if slot < real else f"padding {slot}" for slot in range(size)]
+    attributes = {
+        "data-size": str(size),
+        "data-names": " ".join(html_text(marks.name(slot)) for slot in range(real)),
+        "data-labels": "&#10;".join(html_text(label) for label in labels),
+        "data-meanings": "&#10;".join(html_text(meaning) for meaning in MEANINGS),
+        "data-cells": " ".join("".join(map(str, line)) for line in cells),
+    }
+    shown = " ".join(f'{name}="{value}"' for name, value in attributes.items())
+    edge = 20 * unit
+    box = f"{-1.3 * edge:.3f} {-edge:.3f} {size + 1.4 * edge:.3f} {size + 1.1 * edge:.3f}"
+    parts = [f'<rect class="cells" x="0" y="0" width="{size}" height="{size}"/>', *_kinds(cells)]
+    parts += [_lines(size)] if size <= LINED_SLOTS else []
+    parts += [f'<rect class="row" x="0" y="0" width="{size}" height="1" visibility="hidden"/>']
+    parts += [f'<rect class="column" x="0" y="0" width="1" height="{size}" visibility="hidden"/>']
+    parts += [_outline(cell) for cell in wrong_cells(cells)[:MOST_OUTLINES]]
+    parts += _ticks(size, unit)
+    return (
+        f'<svg class="ss-mask" xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="tree mask of '
+        f'{size} slots" style="max-width:{pixels + 30}px" {shown}>{"".join(parts)}</svg>'
+    )
+
+
+def _kinds(cells: list[bytes]) -> list[str]:
+    """A path a kind: cells side by side are one rectangle."""
+    drawn: dict[int, list[str]] = {kind: [] for kind in CLASSES}
+    for row, line in enumerate(cells):
+        column = 0
+        while column < len(line):
+            kind, first = line[column], column
+            while column < len(line) and line[column] == kind:
+                column += 1
+            if kind in drawn:
+                drawn[kind].append(f"M{first} {row}h{column - first}v1H{first}z")
+    return [f'<path class="{CLASSES[kind]}" d="{"".join(parts)}"/>' for kind, parts in drawn.items() if parts]
+
+
+def _lines(size: int) -> str:
+    both = (f"M{n} 0V{size}M0 {n}H{size}" for n in range(1, size))
+    return f'<path class="lines" d="{"".join(both)}"/>'
+
+
+def _outline(cell: Cell) -> str:
+    return f'<rect class="outline" x="{cell.column - 0.1}" y="{cell.row - 0.1}" width="1.2" height="1.2"/>'
+
+
+def _ticks(size: int, unit: float) -> list[str]:
+    every = next((n for n in (1, 5, 10, 20, 50, 100) if size / n <= 14), 500)
+    font = f'style="font-size:{11 * unit:.3f}px"'
+    ticks = []
+    for slot in range(0, size, every):
+        ticks.append(f'<text {font} x="{slot + 0.5}" y="{-5 * unit:.3f}" text-anchor="middle">{slot}</text>')
+        ticks.append(
+            f'<text {font} x="{-5 * unit:.3f}" y="{slot + 0.5 + 4 * unit:.3f}" text-anchor="end">{slot}</text>'
+        )
+    return ticks

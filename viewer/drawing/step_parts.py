@@ -1,0 +1,136 @@
+"""The parts of one step as markup: facts, tree, mask, commit, invariants, timings. Pure; shared by pages and report.
+
+Each function draws one part, or says in words that it was not recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from specscope.schemas import Step
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle import SKIPPED, judge_step
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
+from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.ribbon_svg import draw_ribbon
+from specscope.viewer.drawing.tree_picture import FOLD_ABOVE, picture_of
+from specscope.viewer.drawing.tree_svg import draw_tree
+
+PHASES = ("draft", "tensorize", "check", "verify", "accept", "commit")
+
+
+def step_facts(step: Step, texts: TokenTexts) -> str:
+    """The step in one line: lengths, counts, what was emitted."""
+    found = []
+    if step.commit is not None:
+        found.append(Fact("committed", f"{step.commit.committed_before} → {step.commit.committed_after}", "tokens"))
+    if step.tree is not None:
+        found.append(Fact("drafted", str(len(step.tree.tokens) - 1), "nodes"))
+    if step.accept is not None:
+        length = step.accept.accepted_length
+        found.append(Fact("accepted", str(length), "nodes"))
+        found.append(Fact("tokens per step", str(length + 1), "accepted + bonus"))
+        found.append(Fact("bonus", texts.shown(step.accept.bonus_token), f"slot {step.accept.bonus_slot}", True))
+    if step.stop is not None:
+        kept = step.stop.emitted[: step.stop.kept]
+        cut = f"stopped: {step.stop.reason}" if step.stop.reason else ""
+        found.append(Fact("emitted", texts.joined(kept), cut, True))
+    return facts(found)
+
+
+def step_tree(step: Step, texts: TokenTexts, marks: NodeMarks, *, target_width: float, show_all: bool = False) -> str:
+    """The draft tree with its legend; large ones folded unless asked otherwise."""
+    picture = picture_of(step, texts, marks, fold_above=None if show_all else FOLD_ABOVE)
+    if picture is None:
+        return note("info", "This step records no tree", ["Its writer does not supply the tree section."])
+    title = f"draft tree of step {step.step}, {len(picture.nodes) - 1} drafted nodes"
+    parts = [draw_tree(picture, title=title, target_width=target_width)]
+    parts.append(legend(divergent=bool(marks.divergent), origin=marks.origin is not None))
+    if picture.num_folded:
+        parts.append(quiet(f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."))
+    return "".join(parts)
+
+
+def step_commit(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
+    """What was written where, and whether its content arrived."""
+    commit = step.commit
+    if commit is None:
+        return note("info", "This step records no commit")
+    before, after = commit.source_checksums or [], commit.written_checksums or []
+    same = sum(a == b for a, b in zip(before, after, strict=False))
+    content = (
+        f"{same} of {max(len(before), len(after))} layers equal their sources" if before or after else "not recorded"
+    )
+    prefix = "not recorded"
+    if commit.prefix_before is not None:
+        held = "unchanged" if commit.prefix_before == commit.prefix_after else "CHANGED"
+        prefix = f"{held} (layer {commit.prefix_layer})"
+    return draw_ribbon(step, commit, texts, marks) + rows(
+        [
+            ("strategy", commit.strategy + (f"; fallback: {commit.fallback}" if commit.fallback else "")),
+            ("committed length", f"{commit.committed_before} → {commit.committed_after}"),
+            ("rows written", content),
+            ("committed prefix", prefix),
+            ("drafter's pairs", f"{_number(commit.drafter_before)} → {_number(commit.drafter_after)}"),
+        ]
+    )
+
+
+def _number(value: int | None) -> str:
+    return "not recorded" if value is None else str(value)
+
+
+class Judgement(NamedTuple):
+    """The invariants of one step, by what became of them."""
+
+    passed: list[tuple[str, str]]  # id, what holds
+    violated: list[tuple[str, str]]  # id, witness
+    skipped: list[tuple[str, str]]  # id, what would hold
+
+
+def judge(context: Context) -> Judgement:
+    """Recomputes every invariant of the step."""
+    found = Judgement([], [], [])
+    for invariant, witness in judge_step(context):
+        if witness is None:
+            found.passed.append((invariant.id, invariant.statement))
+        elif witness is SKIPPED:
+            found.skipped.append((invariant.id, invariant.statement))
+        else:
+            found.violated.append((invariant.id, witness))
+    return found
+
+
+def invariant_list(found: Judgement) -> str:
+    """Violations with their witness, then what was skipped and what passed."""
+    parts = [note("bad", f"violated: {name}", [witness]) for name, witness in found.violated]
+    if not found.violated:
+        parts.append(note("good", f"{len(found.passed)} invariants hold at this step"))
+    if found.skipped:
+        parts.append(_more(f"{len(found.skipped)} skipped: too little was recorded to judge them", found.skipped))
+    parts.append(_more(f"{len(found.passed)} passed", found.passed))
+    return "".join(parts)
+
+
+def _more(title: str, entries: list[tuple[str, str]]) -> str:
+    return f'<details class="ss-more"><summary>{title}</summary>{rows(entries)}</details>'
+
+
+def timing_bars(step: Step) -> str:
+    """Time by phase."""
+    if step.timing is None:
+        return note("info", "This step records no timings")
+    amounts = [(name, getattr(step.timing, f"{name}_ns")) for name in PHASES]
+    total = sum(ns for _, ns in amounts)
+    shares = bars([Share(name, ns, f"{ns / 1e6:.2f} ms") for name, ns in amounts])
+    unsure = quiet("The device was not synchronised: times are those of the calls, not of the work.")
+    aside = "" if step.timing.synchronised else unsure
+    return heading("Time by phase", f"{total / 1e6:.2f} ms in all") + shares + aside
+
+
+def raw_text(step: Step) -> str:
+    """The record as it stands in the file, every hidden character escaped."""
+    record = step.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return json.dumps(record, indent=1, ensure_ascii=True)

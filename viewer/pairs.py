@@ -1,0 +1,164 @@
+"""Two steps that belong together, what differs between them, and which slots to mark. Knows records, no pages.
+
+The pages and the report look at pairs through a ``Comparison``: which steps are aligned, and what became of each, was
+found there once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from specscope.schemas import Step
+from specscope.schemas.verdict import Difference, NoiseFloor
+from specscope.tracer.compare.diff import Comparison, PairMark, TurnMarks
+from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.manifests import both_draft
+from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.reader import TraceReader
+from specscope.viewer.drawing.marks import NodeMarks
+
+
+@dataclass(frozen=True)
+class AlignedSteps:
+    """A step of the baseline (a) and its partner in the candidate (b), with what is before them."""
+
+    turn_a: TurnEntry
+    turn_b: TurnEntry
+    mark: PairMark
+    a: Step
+    b: Step
+    previous_a: Step | None
+    previous_b: Step | None
+    regrouped: bool  # the steps before were not the same blocks
+
+
+@dataclass(frozen=True)
+class PairDifferences:
+    """What differs between two aligned steps."""
+
+    differences: list[Difference]
+    marks_a: NodeMarks  # for the drawings of the baseline's step
+    marks_b: NodeMarks
+    comparable: bool  # off where the tokens before them differ, or their lists do not fit: then nothing is marked
+
+
+def turn_named(reader: TraceReader, number: int) -> TurnEntry | None:
+    """The turn of that number."""
+    return next((turn for turn in reader.turns if turn.turn == number), None)
+
+
+def marks_of(comparison: Comparison, turn_a: int) -> TurnMarks | None:
+    """The pairs of the baseline's turn of that number; None where it has no partner or was not compared."""
+    return next((marks for marks in comparison.turns if marks.turn_a == turn_a), None)
+
+
+def first_pair(comparison: Comparison) -> tuple[TurnMarks, PairMark] | None:
+    """Where to look first: the first root, else the first pair of steps; None where no steps are aligned."""
+    pairs = [(turn, pair) for turn in comparison.turns for pair in turn.pairs]
+    roots = [found for found in pairs if found[1].state == "root"]
+    ties = [found for found in pairs if found[1].state == "tie"]
+    return next(iter([*roots, *ties, *pairs]), None)
+
+
+def steps_at(a: TraceReader, b: TraceReader, turn: TurnMarks, pair: PairMark) -> AlignedSteps | None:
+    """The two steps of ``pair``; None where the files no longer hold them."""
+    turn_a, turn_b = turn_named(a, turn.turn_a), turn_named(b, turn.turn_b)
+    if turn_a is None or turn_b is None:
+        return None
+    if pair.step_a >= len(turn_a.steps) or pair.step_b >= len(turn_b.steps):
+        return None
+    return AlignedSteps(
+        turn_a,
+        turn_b,
+        pair,
+        a.step(turn_a, pair.step_a),
+        b.step(turn_b, pair.step_b),
+        a.step(turn_a, pair.step_a - 1) if pair.step_a else None,
+        b.step(turn_b, pair.step_b - 1) if pair.step_b else None,
+        _is_regrouped(turn, pair),
+    )
+
+
+def _is_regrouped(turn: TurnMarks, pair: PairMark) -> bool:
+    at = turn.pairs.index(pair)
+    before = (turn.pairs[at - 1].step_a, turn.pairs[at - 1].step_b) if at else None
+    wanted = (pair.step_a - 1, pair.step_b - 1) if pair.step_a or pair.step_b else None
+    return before != wanted
+
+
+def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: list[NoiseFloor]) -> PairDifferences:
+    """Every difference of the two steps, and the marks of their nodes. Both trees' marks give one name to a node that
+    stands in both."""
+    nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
+    pair = StepPair(
+        nodes_a,
+        nodes_b,
+        None if steps.previous_a is None else StepNodes(steps.previous_a),
+        None if steps.previous_b is None else StepNodes(steps.previous_b),
+        FloatJudge.of(floors, a.manifest),
+        both_draft(a.manifest, b.manifest),
+        a.manifest.tree_policy == b.manifest.tree_policy,
+        steps.regrouped,
+    )
+    names = _Names(nodes_a, nodes_b)
+    if steps.mark.state == "unjudged" or not steps.mark.same_context:
+        return PairDifferences([], NodeMarks(names=names.of_a), NodeMarks(names=names.of_b), comparable=False)
+    differences = compare_steps(pair)
+    keys = {key for key in pair.common if _node_values(nodes_a, key) != _node_values(nodes_b, key)}
+    if pair.trees_compared:
+        keys |= set(nodes_a.keys) ^ set(nodes_b.keys)
+    keys |= {key for key in {*nodes_a.keys, *nodes_b.keys} if _is_named(key, differences)}
+    first = next((d for d in differences if d.inputs_equal), None)
+    origin = first.node if first is not None else None
+    return PairDifferences(
+        differences,
+        NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, origin), names.of_a),
+        NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, origin), names.of_b),
+        comparable=True,
+    )
+
+
+class _Names:
+    """Names of the nodes of two trees: ``a5`` for slot 5 of the baseline, and for its partner too; ``b7`` for a node
+    that the candidate alone has."""
+
+    def __init__(self, a: StepNodes, b: StepNodes) -> None:
+        self.of_a = tuple(f"a{slot}" for slot in range(len(a.keys)))
+        self.of_b = tuple(f"a{a.slots[key]}" if key in a.slots else f"b{slot}" for slot, key in enumerate(b.keys))
+
+
+def _is_named(key: PathKey, differences: list[Difference]) -> bool:
+    tokens = key_tokens(key)
+    return any(found.node == tokens for found in differences)
+
+
+def _slot_of(nodes: StepNodes, tokens: list[int] | None) -> int | None:
+    if tokens is None:
+        return None
+    return next((slot for slot, key in enumerate(nodes.keys) if key_tokens(key) == tokens), None)
+
+
+def _slots(nodes: StepNodes, keys: set[PathKey]) -> frozenset[int]:
+    return frozenset(slot for slot, key in enumerate(nodes.keys) if key in keys)
+
+
+def _node_values(nodes: StepNodes, key: PathKey) -> list[Any]:
+    """What is discrete about one node: how it was fed, and what the teacher and the walk made of it."""
+    slot, step = nodes.slots[key], nodes.step
+    values: list[Any] = [nodes.visible.get(key)]
+    if step.tensors is not None:
+        tensors = step.tensors
+        values += [_at(row, slot) for row in (tensors.positions, tensors.token_ids, tensors.prefix_visible)]
+    if step.verify is not None:
+        values.append(_at(step.verify.argmax, slot))
+    if step.accept is not None:
+        values.append(slot in step.accept.path)
+    return values
+
+
+def _at(values: list[int], slot: int) -> int | None:
+    return values[slot] if slot < len(values) else None

@@ -1,0 +1,92 @@
+"""The place that is looked at, as a link names it. Pure; knows no files and no Streamlit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+PageName = Literal["runs", "step", "diff", "metrics", "health"]
+PAGES: tuple[PageName, ...] = get_args(PageName)
+#: ``5`` is slot 5 of the run; of a pair, ``a5`` is slot 5 of the baseline, and ``b5`` of the candidate.
+_NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
+
+
+@dataclass
+class View:
+    """Page, runs, turn, step and node. Numbers may be too large: whoever uses one clamps it.
+
+    Runs go by their names in the catalogue. ``run`` is what the pages about one run show; a pair is chosen where
+    ``baseline`` and ``candidate`` are both set. Turn and step count in ``run``, and on the Diff page in the baseline.
+    """
+
+    page: PageName = "runs"
+    run: str | None = None
+    baseline: str | None = None
+    candidate: str | None = None
+    turn: int = 0  # its number in the trace
+    step: int = 0
+    node: str | None = None
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether two runs are chosen."""
+        return self.baseline is not None and self.candidate is not None
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str], names: Sequence[str], num_files: int) -> View:
+        """The view that a link names; what is garbage, or names no run, is left at its default.
+
+        Args:
+            query: the link's parameters.
+            names: the runs of the catalogue, files of the command line first.
+            num_files: how many of them are files of the command line: of two or more the first look is at the
+                comparison of the first two, of one at its steps, without any at the list of runs.
+        """
+        view = cls()
+        if num_files:
+            view.page, view.run = "step", names[0]
+        if num_files > 1:
+            view.page, view.baseline, view.candidate = "diff", names[0], names[1]
+        for field in ("run", "baseline", "candidate"):
+            if query.get(field) in names:
+                setattr(view, field, query[field])
+        view.page = next((page for page in PAGES if page == query.get("page")), view.page)
+        view.turn, view.step = _number(query.get("turn", "")), _number(query.get("step", ""))
+        if _NODE.fullmatch(query.get("node", "")):
+            view.node = query["node"]
+        view.settle()
+        return view
+
+    def settle(self) -> None:
+        """Leaves a page that lacks the runs that it is about."""
+        if self.page == "diff" and not self.has_pair:
+            self.page = "step"
+        if self.run is None:
+            self.run = self.candidate or self.baseline
+        if self.run is None:
+            self.page = "runs"
+
+    def to_query(self) -> dict[str, str]:
+        """The link's parameters."""
+        place = self.page in ("step", "diff")
+        found = {
+            "page": self.page,
+            "run": None if self.page in ("diff", "runs") else self.run,
+            "baseline": self.baseline,
+            "candidate": self.candidate,
+            "turn": str(self.turn) if place else None,
+            "step": str(self.step) if place else None,
+            "node": self.node if place else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
+
+
+def clamp(number: int, size: int) -> int:
+    """``number``, or the nearest of 0..size - 1."""
+    return max(0, min(number, size - 1))
