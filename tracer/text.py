@@ -21,7 +21,9 @@ def _escape(character: str) -> str:
 
 def visible(text: str) -> str:
     """``text`` on one line with every character to be seen: newline ⏎, tab ⇥, leading and trailing spaces ·."""
-    shown = "".join(_NAMED.get(c) or (_escape(c) if unicodedata.category(c) in _HIDDEN else c) for c in text)
+    shown = text
+    if not text.isprintable():  # what is printable hides nothing: that is most text, told at once
+        shown = "".join(_NAMED.get(c) or (_escape(c) if unicodedata.category(c) in _HIDDEN else c) for c in text)
     inner = shown.strip(" ")
     if not inner:
         return "·" * len(shown)

@@ -21,6 +21,7 @@ class TokenTexts:
     def __init__(self, tokenizer: _Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._recorded: dict[int, str] = {}
+        self._visible: dict[int, str] = {}  # what was shown before; a step shows the same few tokens many times
 
     @classmethod
     def load(cls, path: Path | None) -> TokenTexts:
@@ -60,11 +61,18 @@ class TokenTexts:
     def learn(self, step: Step) -> None:
         """Takes in the texts that the step itself carries."""
         for token, text in (step.texts or {}).items():
-            if token.isascii() and token.isdecimal() and len(token) < 12:
+            if token.isascii() and token.isdecimal() and len(token) < 12 and self._recorded.get(int(token)) != text:
                 self._recorded[int(token)] = text
+                self._visible.pop(int(token), None)
 
     def shown(self, token: int) -> str:
         """The visible text of one token."""
+        found = self._visible.get(token)
+        if found is None:
+            found = self._visible[token] = self._made_visible(token)
+        return found
+
+    def _made_visible(self, token: int) -> str:
         if token in self._recorded:
             return visible(self._recorded[token])
         if self._tokenizer is None or token < 0:

@@ -11,15 +11,18 @@ import pandas  # noqa: F401
 import streamlit as st
 
 from specscope.tracer.errors import SpecScopeError
-from specscope.viewer.diff_page import show_diff_page
 from specscope.viewer.drawing.board import whole_style_sheet
 from specscope.viewer.drawing.fragments import note
-from specscope.viewer.session import current_view, parse_arguments, remember_view
-from specscope.viewer.step_page import show_step_page
-from specscope.viewer.view import View
+from specscope.viewer.session import Arguments, current_view, parse_arguments, remember_view
+from specscope.viewer.view import PageName, View
 
-PAGES = {"step": show_step_page, "diff": show_diff_page}
-TITLES = {"runs": "Runs", "step": "Step", "diff": "Diff", "metrics": "Metrics", "health": "Trace health"}
+TITLES: dict[PageName, str] = {
+    "runs": "Runs",
+    "step": "Step",
+    "diff": "Diff",
+    "metrics": "Metrics",
+    "health": "Trace health",
+}
 
 
 def main() -> None:
@@ -32,10 +35,25 @@ def main() -> None:
     view = current_view(arguments, names)
     _header(view, names)
     try:
-        PAGES[view.page](arguments, view)
+        _show_page(arguments, view)
     except SpecScopeError as error:
         st.html(note("bad", "This cannot be shown", [str(error)]))
     remember_view(view)
+
+
+def _show_page(arguments: Arguments, view: View) -> None:
+    """Each page is loaded when it is first looked at: charts, above all, load libraries that no other page needs."""
+    if view.page == "runs":
+        from specscope.viewer.runs_page import show_runs_page as show
+    elif view.page == "step":
+        from specscope.viewer.step_page import show_step_page as show
+    elif view.page == "diff":
+        from specscope.viewer.diff_page import show_diff_page as show
+    elif view.page == "metrics":
+        from specscope.viewer.metrics_page import show_metrics_page as show
+    else:
+        from specscope.viewer.health_page import show_health_page as show
+    show(arguments, view)
 
 
 def _header(view: View, names: list[str]) -> None:
@@ -46,7 +64,7 @@ def _header(view: View, names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="header"):
         st.html('<div class="ss-brand">Spec<b>Scope</b><span>tree speculation, step by step</span></div>')
         st.session_state["page"] = view.page
-        pages = [page for page in PAGES if page != "diff" or view.has_pair]
+        pages = [page for page in TITLES if page == "runs" or (view.has_pair if page == "diff" else view.run)]
         st.segmented_control(
             "Page", pages, format_func=TITLES.__getitem__, key="page", on_change=chosen, label_visibility="collapsed"
         )

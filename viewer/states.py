@@ -87,7 +87,7 @@ class RunStates:
                     self._worsen(turn, here, pair.state)
             for step in range(len(row)):
                 if step not in paired:
-                    self._worsen(turn, step, "unpaired")
+                    self._worsen(turn, step, "unpaired" if marks.same_prompt else "inherited")
 
     def _worsen(self, turn: int, step: int, state: StepState) -> None:
         row = self._turns.get(turn, [])

@@ -39,7 +39,7 @@ def show_step_page(arguments: Arguments, view: View) -> None:
 
 def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
     states = states_of(arguments, view, reader)
-    entry = _choose(view, reader, states)
+    entry = _choose(arguments, view, reader, states)
     show_warnings(reader)
     if entry is None:
         return
@@ -81,20 +81,31 @@ def show_warnings(reader: TraceReader) -> None:
         st.html(note("bad", f"The engine failed: {failure.error}", [where, shorten(failure.message, 400)]))
 
 
-def _choose(view: View, reader: TraceReader, states: RunStates) -> TurnEntry | None:
+def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunStates) -> TurnEntry | None:
     """The controls; the turn chosen, with ``view`` in its range, or None where there is no step to show."""
-    if not reader.turns:
-        st.html(note("info", "This trace holds no turns yet", ["Decode a prompt with tracing on, then reload."]))
-        return None
-    entry = turn_named(reader, view.turn) or reader.turns[0]
-    view.turn, view.step = entry.turn, clamp(view.step, len(entry.steps))
+    entry = turn_named(reader, view.turn) or next(iter(reader.turns), None)
     with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
-        choose_turn(view, reader.turns)
-        show_moves(view, len(entry.steps), states)
-    if not entry.steps:
+        choose_run(arguments, view)
+        if entry is not None:
+            view.turn, view.step = entry.turn, clamp(view.step, len(entry.steps))
+            choose_turn(view, reader.turns)
+            show_moves(view, len(entry.steps), states)
+    if entry is None:
+        st.html(note("info", "This trace holds no turns yet", ["Decode a prompt with tracing on, then reload."]))
+    elif not entry.steps:
         st.html(note("info", "This turn has no steps", ["It ended with the prompt's own next token."]))
-        return None
-    return entry
+    return entry if entry is not None and entry.steps else None
+
+
+def choose_run(arguments: Arguments, view: View) -> None:
+    """The run of a page that is about one."""
+
+    def chosen() -> None:
+        view.run, view.node = st.session_state["run"], None
+
+    names = [run.name for run in arguments.catalogue.runs()]
+    st.session_state["run"] = view.run
+    st.selectbox("Run", names, format_func=visible, key="run", on_change=chosen, width=230)
 
 
 def choose_turn(view: View, turns: list[TurnEntry]) -> None:
@@ -105,7 +116,7 @@ def choose_turn(view: View, turns: list[TurnEntry]) -> None:
 
     names = {t.turn: f"{t.turn} · {shorten(visible(t.prompt_id), 40)} · {len(t.steps)} steps" for t in turns}
     st.session_state["turn"] = view.turn
-    st.selectbox("Turn", list(names), format_func=names.__getitem__, key="turn", on_change=chosen, width=300)
+    st.selectbox("Turn", list(names), format_func=names.__getitem__, key="turn", on_change=chosen, width=250)
 
 
 class _Move(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -14,10 +15,11 @@ from support.traces import accepts_at_least, first_step
 
 from specscope.schemas import Step
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.drawing.mask_svg import EXTRA, HIDDEN, MISSING, VISIBLE, mask_cells, mask_figure
-from specscope.viewer.drawing.ribbon_svg import RibbonCell, draw_ribbon
+from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.mask_svg import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask
+from specscope.viewer.drawing.ribbon_svg import draw_ribbon
 from specscope.viewer.drawing.slot_table import slot_columns
-from specscope.viewer.drawing.strip_svg import draw_strip
+from specscope.viewer.drawing.strip_svg import MOST_BARS, StripStep, draw_strip
 from specscope.viewer.drawing.tree_picture import Bonus, PictureNode, TreePicture, picture_of
 from specscope.viewer.drawing.tree_svg import draw_tree, label_width
 
@@ -52,8 +54,8 @@ def drawn(step: Step, **settings: object) -> ElementTree.Element:
 
 def test_every_node_and_the_bonus_are_drawn(sound_step: Step) -> None:
     root = drawn(sound_step)
-    groups = [e for e in root.iter(f"{SVG}g") if e.get("data-slot")]
-    nodes = {e.get("data-slot", ""): e.get("class", "").split() for e in groups}
+    groups = [e for e in root.iter(f"{SVG}g") if e.get("data-node")]
+    nodes = {e.get("data-node", ""): e.get("class", "").split() for e in groups}
     assert sorted(nodes) == [str(slot) for slot in range(7)]
     assert {slot for slot, classes in nodes.items() if "on" in classes} == {"0", "1", "3"}
     assert "bonus" in texts_of(root)
@@ -61,8 +63,8 @@ def test_every_node_and_the_bonus_are_drawn(sound_step: Step) -> None:
 
 
 def titles_by_slot(root: ElementTree.Element) -> dict[str, str]:
-    nodes = (e for e in root.iter(f"{SVG}g") if e.get("data-slot"))
-    return {e.get("data-slot", ""): e.findtext(f"{SVG}title") or "" for e in nodes}
+    nodes = (e for e in root.iter(f"{SVG}g") if e.get("data-node"))
+    return {e.get("data-node", ""): e.findtext(f"{SVG}title") or "" for e in nodes}
 
 
 @pytest.mark.parametrize("toy", [Toy("sampling", levels=False), Toy("typical")], ids=["sampling", "typical"])
@@ -82,9 +84,9 @@ def test_a_node_says_why_it_was_accepted(toy: Toy) -> None:
 
 
 def test_divergent_nodes_carry_a_sign_too(sound_step: Step) -> None:
-    root = drawn(sound_step, divergent={2, 5}, origin=2)
+    root = drawn(sound_step, marks=NodeMarks(frozenset({2, 5}), origin=2))
     assert texts_of(root).count("≠") == 2
-    assert [e.get("data-slot") for e in root.iter(f"{SVG}g") if "origin" in (e.get("class") or "")] == ["2"]
+    assert [e.get("data-node") for e in root.iter(f"{SVG}g") if "origin" in (e.get("class") or "")] == ["2"]
 
 
 def test_hostile_text_stands_literally(hostile_step: Step) -> None:
@@ -103,10 +105,10 @@ def test_any_text_makes_a_well_formed_drawing(text: str) -> None:
     texts = TokenTexts(None)
     texts.learn(Step(seq=0, turn=0, step=0, texts={"1": text}))
     label = texts.shown(1)
-    node = PictureNode(0, label, (label,), None, accepted=True, divergent=True, origin=True, hidden_below=3)
-    root = parsed(draw_tree(TreePicture([0], [node], [], Bonus(label, (label,)), 3), title=text))
+    node = PictureNode(0, "0", label, (label,), None, accepted=True, divergent=True, origin=True, hidden_below=3)
+    whole = TreePicture([0], [node], [], Bonus(label, (label,)), 3)
+    root = parsed(draw_tree(whole, title=text, target_width=5000))
     assert texts_of(root).count(label) >= 2
-    assert texts_of(parsed(draw_ribbon(3, [RibbonCell(3, 0, label)], label))).count(label) >= 2
 
 
 def test_a_large_tree_is_folded_and_says_so() -> None:
@@ -115,12 +117,12 @@ def test_a_large_tree_is_folded_and_says_so() -> None:
     scores = [-float(slot) for slot in range(size)]
     tree = {"tokens": list(range(size)), "parents": parents, "depths": [0] * size, "scores": scores}
     step = Step.model_validate({"seq": 0, "turn": 0, "step": 0, "tree": tree})
-    picture = picture_of(step, TokenTexts(None), divergent={199})
+    picture = picture_of(step, TokenTexts(None), NodeMarks(frozenset({199})))
     assert picture is not None
-    assert len(picture.nodes) == 73
-    assert picture.num_folded == 127
+    assert len(picture.nodes) == 65
+    assert picture.num_folded == 135
     assert picture.nodes[-1].slot == 199
-    assert sum(node.hidden_below for node in picture.nodes) == 127
+    assert sum(node.hidden_below for node in picture.nodes) == 135
     whole = picture_of(step, TokenTexts(None), fold_above=None)
     assert whole is not None
     assert whole.num_folded == 0
@@ -129,7 +131,7 @@ def test_a_large_tree_is_folded_and_says_so() -> None:
 def test_a_record_without_a_tree_draws_nothing() -> None:
     step = Step(seq=0, turn=0, step=0)
     assert picture_of(step, TokenTexts(None)) is None
-    assert mask_figure(step, TokenTexts(None)) is None
+    assert mask_cells(step) is None
     assert slot_columns(step, TokenTexts(None)) == {}
 
 
@@ -147,44 +149,147 @@ def test_wide_characters_get_wide_labels() -> None:
     assert label_width("日本語日本語") == label_width("abcdefabcdef")
 
 
-def test_the_strip_has_a_bar_a_step_and_marks() -> None:
-    root = parsed(draw_strip([2, 0, 3], 1, {2}, mark="≠", meaning="something is wrong"))
-    steps = [e for e in root.iter(f"{SVG}g") if e.get("data-pick")]
-    assert [e.get("data-pick") for e in steps] == ["0", "1", "2"]
-    assert [e.get("class") for e in steps] == ["step", "step now", "step"]
-    assert texts_of(root).count("≠") == 1
-    assert [(e.findtext(f"{SVG}title") or "") for e in steps][2] == "step 2: 3 accepted, something is wrong"
+def bars_of(steps: list[StripStep], current: int | None = None) -> list[ElementTree.Element]:
+    return [e for e in parsed(draw_strip(steps, current=current)).iter(f"{SVG}g") if e.get("data-do")]
 
 
-def test_a_strip_of_a_thousand_steps_fits() -> None:
-    root = parsed(draw_strip([1] * 1000, 0, set(), mark="≠", meaning=""))
-    rights = [float(e.get("x", 0)) + float(e.get("width", 0)) for e in root.iter(f"{SVG}rect")]
+def test_the_strip_has_a_bar_a_step_and_says_what_is_wrong() -> None:
+    bars = bars_of([StripStep(2), StripStep(0, "inherited", 2), StripStep(3, "root"), StripStep(1, "violated")], 1)
+    assert [bar.get("data-do") for bar in bars] == ["step:0", "step:1", "step:2", "step:3"]
+    classes = [set((bar.get("class") or "").split()) for bar in bars]
+    assert classes == [{"step", "plain"}, {"step", "inherited", "none", "now"}, {"step", "root"}, {"step", "violated"}]
+    assert [bar.findtext(f"{SVG}title") for bar in bars] == [
+        "step 0: 2 accepted",
+        "step 1: 0 accepted, 2 in the other run; differs because of a step before it",
+        "step 2: 3 accepted; divergence begins here",
+        "step 3: 1 accepted; violates an invariant",
+    ]
+    assert [[t.text for t in bar.iter(f"{SVG}text")] for bar in bars] == [[], [], ["≠"], ["!"]]
+    heights = [float(next(bar.iter(f"{SVG}rect")).get("height", 0)) for bar in bars]
+    assert heights[0] == pytest.approx(2 * heights[3], abs=0.1)
+    assert heights[1] == 2
+
+
+def test_a_bar_of_several_steps_leads_to_the_gravest() -> None:
+    steps = [StripStep(1)] * 5000
+    steps[1234], steps[1240] = StripStep(4, "tie"), StripStep(0, "root")
+    bars = bars_of(steps)
+    assert len(bars) <= MOST_BARS
+    spans = [(int(bar.get("data-first", 0)), int(bar.get("data-last", 0))) for bar in bars]
+    assert [step for first, last in spans for step in range(first, last + 1)] == list(range(5000))
+    marked = {bar.get("data-do") for bar in bars if (bar.get("class") or "").split()[1] != "plain"}
+    assert marked <= {"step:1234", "step:1240"}
+    assert "step:1240" in marked
+    rights = [float(e.get("x", 0)) + float(e.get("width", 0)) for bar in bars for e in bar.iter(f"{SVG}rect")]
     assert max(rights) <= 1200.5
 
 
-def test_mask_cells_tell_wrong_from_right(sound_step: Step) -> None:
-    assert sound_step.tensors is not None
-    rows = list(sound_step.tensors.mask_rows)
-    rows[2] = "07"  # slot 2 sees slot 1, which is no ancestor
-    rows[5] = "21"  # slot 5 misses slot 2, its parent
-    wrong = sound_step.model_copy(update={"tensors": sound_step.tensors.model_copy(update={"mask_rows": rows})})
-    cells = mask_cells(wrong)
+def with_mask(step: Step, rows: dict[int, str]) -> Step:
+    assert step.tensors is not None
+    mask = [rows.get(row, text) for row, text in enumerate(step.tensors.mask_rows)]
+    return step.model_copy(update={"tensors": step.tensors.model_copy(update={"mask_rows": mask})})
+
+
+def mask_of(step: Step) -> ElementTree.Element:
+    cells = mask_cells(step)
     assert cells is not None
-    assert cells[2].tolist() == [VISIBLE, EXTRA, VISIBLE, HIDDEN, HIDDEN, HIDDEN, HIDDEN]
-    assert cells[5].tolist() == [VISIBLE, HIDDEN, MISSING, HIDDEN, HIDDEN, VISIBLE, HIDDEN]
+    return parsed(draw_mask(step, cells, learned(step), NodeMarks()))
+
+
+#: Slot 2 sees slot 1, which is no ancestor; slot 5 misses slot 2, its parent.
+WRONG_ROWS = {2: "07", 5: "21"}
+
+
+def test_mask_cells_tell_wrong_from_right(sound_step: Step) -> None:
+    cells = mask_cells(with_mask(sound_step, WRONG_ROWS))
+    assert cells is not None
+    assert [int(cell) for cell in cells[2]] == [VISIBLE, EXTRA, VISIBLE, HIDDEN, HIDDEN, HIDDEN, HIDDEN]
+    assert [int(cell) for cell in cells[5]] == [VISIBLE, HIDDEN, MISSING, HIDDEN, HIDDEN, VISIBLE, HIDDEN]
     sound = mask_cells(sound_step)
     assert sound is not None
-    assert set(sound.ravel().tolist()) == {HIDDEN, VISIBLE}
+    assert set("".join(sound)) == {str(HIDDEN), str(VISIBLE)}
 
 
-def test_the_heatmap_has_the_root_at_the_top_left(hostile_step: Step) -> None:
-    figure = mask_figure(hostile_step, learned(hostile_step))
-    assert figure is not None
-    assert tuple(figure.layout.yaxis.range) == (6.5, -0.5)
-    assert figure.layout.xaxis.side == "top"
-    hover = figure.data[0].hovertext[1][1]
-    assert "&lt;script&gt;" in hover
-    assert "<script" not in hover
+def test_wrong_bits_are_outlined_and_said(sound_step: Step) -> None:
+    wrong = with_mask(sound_step, WRONG_ROWS)
+    outlines = [e for e in mask_of(wrong).iter(f"{SVG}rect") if e.get("class") == "outline"]
+    assert [(float(e.get("x", 0)) + 0.6, float(e.get("y", 0)) + 0.6) for e in outlines] == [(1.5, 2.5), (2.5, 5.5)]
+    assert not [e for e in mask_of(sound_step).iter(f"{SVG}rect") if e.get("class") == "outline"]
+    assert "1 cells see a slot that is no ancestor" in step_mask(wrong, learned(wrong), NodeMarks())
+    assert "is not the tree" not in step_mask(sound_step, learned(sound_step), NodeMarks())
+
+
+_RUN = re.compile(r"M(\d+) (\d+)h(\d+)v1H(\d+)z")
+
+
+@given(st.lists(st.integers(0, 2**20 - 1), min_size=20, max_size=20))
+def test_the_paths_cover_the_cells_and_nothing_else(rows: list[int]) -> None:
+    tensors = {
+        "committed_length": 0,
+        "num_slots": 20,
+        "padded_slots": 20,
+        "mask_rows": [row.to_bytes(3, "little").hex() for row in rows],
+        "prefix_visible": [0] * 20,
+        "positions": [],
+        "token_ids": [],
+        "index_tensors": {},
+    }
+    step = Step.model_validate({"seq": 0, "turn": 0, "step": 0, "tensors": tensors})
+    paths = [e for e in mask_of(step).iter(f"{SVG}path") if e.get("class") == "visible"]
+    drawn = {
+        (int(row), column)
+        for path in paths
+        for left, row, width, _ in _RUN.findall(path.get("d", ""))
+        for column in range(int(left), int(left) + int(width))
+    }
+    assert drawn == {(row, column) for row, bits in enumerate(rows) for column in range(20) if bits >> column & 1}
+
+
+def test_what_a_cell_means_can_be_told_from_the_drawing(hostile_step: Step) -> None:
+    mask = mask_of(hostile_step)
+    labels = mask.get("data-labels", "").split("\n")
+    assert labels[1] == "slot 1 <script>document.title = 'pwned'</script>"
+    assert labels[3] == "slot 3 \\u202egnp.exe"
+    assert len(labels) == 7
+    assert mask.get("data-names", "").split(" ") == list("0123456")
+    assert mask.get("data-cells", "").split(" ")[3] == "1101000"
+
+
+def ribbon_of(step: Step) -> ElementTree.Element:
+    assert step.commit is not None
+    return parsed(draw_ribbon(step, step.commit, learned(step), NodeMarks()))
+
+
+def test_the_ribbon_shows_what_was_gathered_where(sound_step: Step) -> None:
+    root = ribbon_of(sound_step)
+    kept = [e for e in root.iter(f"{SVG}g") if "kept" in (e.get("class") or "")]
+    assert [e.get("data-node") for e in kept] == ["0", "1", "3"]
+    assert [[t.text for t in e.iter(f"{SVG}text")][1:] for e in kept] == [["3", "0"], ["4", "1"], ["5", "3"]]
+    slots = [e for e in root.iter(f"{SVG}rect") if (e.get("class") or "").startswith("slot")]
+    assert [e.get("data-node") for e in slots if e.get("class") == "slot taken"] == ["0", "1", "3"]
+    assert len(slots) == 7
+    assert "wrong" not in ElementTree.tostring(root, encoding="unicode")
+    assert {"3 rows committed", "tree tail: 7 rows, 3 to 9", "pending"} <= set(texts_of(root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"source_slots": [0, 1, 4]}, ["4"]),
+        ({"destination_rows": [3, 5, 4]}, ["1", "3"]),
+        ({"source_slots": [0, 2, 3]}, ["2"]),
+    ],
+    ids=["not the path", "not in order", "a sibling"],
+)
+def test_rows_gathered_from_or_to_the_wrong_place_are_marked(
+    sound_step: Step, changes: dict[str, list[int]], wrong: list[str]
+) -> None:
+    assert sound_step.commit is not None
+    commit = sound_step.commit.model_copy(update=changes)
+    root = ribbon_of(sound_step.model_copy(update={"commit": commit}))
+    marked = [e for e in root.iter(f"{SVG}g") if e.get("class") == "kept wrong"]
+    assert [e.get("data-node") for e in marked] == wrong
+    assert sum("≠" in text for text in texts_of(root)) == len(wrong)
 
 
 def test_the_slot_table_shows_what_was_recorded(hostile_step: Step) -> None:

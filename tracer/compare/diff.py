@@ -83,6 +83,7 @@ class TurnMarks(NamedTuple):
     turn_a: int
     turn_b: int
     pairs: list[PairMark]
+    same_prompt: bool = True  # off where an earlier turn's outputs differ: then no steps of this one are compared
 
 
 class Comparison(NamedTuple):
@@ -202,6 +203,8 @@ def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
             walk.uncovered.append(f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}: the contexts differ")
         for _ in range(max(len(turns.a.steps), len(turns.b.steps))):
             findings.inherit()
+        if walk.marks is not None:
+            walk.marks.append(TurnMarks(turns.a.turn, turns.b.turn, [], same_prompt=False))
         return
     if turns.a.prompt_turn > 0 and not findings.real_is_open:
         findings.close()

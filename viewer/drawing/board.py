@@ -57,7 +57,8 @@ def raw_record(name: str, title: str) -> str:
 @cache
 def style_sheet() -> str:
     """Styles of all fragments and drawings; the colours are apart, in ``palette``."""
-    return Path(__file__).with_name("styles.css").read_text(encoding="utf-8")
+    sheets = sorted(Path(__file__).parent.glob("*.css"))
+    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
 def whole_style_sheet() -> str:

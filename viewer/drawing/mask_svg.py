@@ -6,6 +6,7 @@ attributes ``data-cells``, ``data-labels`` and ``data-names``.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from specscope.schemas import Step
@@ -22,6 +23,8 @@ MEANINGS = ("does not see", "sees", "sees, though it is no ancestor,", "does not
 LINED_SLOTS = 48
 #: Wrong bits beyond this many are coloured, and not outlined.
 MOST_OUTLINES = 400
+_WRONG = re.compile(f"[{EXTRA}{MISSING}]")
+_RUNS = re.compile(f"{VISIBLE}+|{EXTRA}+|{MISSING}+")
 MAX_PIXELS, CELL_PIXELS = 420, 26  # of the whole drawing, and of one cell at most
 
 
@@ -32,8 +35,9 @@ class Cell(NamedTuple):
     column: int
 
 
-def mask_cells(step: Step) -> list[bytes] | None:
-    """Rows of cells, each one of HIDDEN, VISIBLE, EXTRA and MISSING; None where no mask was recorded."""
+def mask_cells(step: Step) -> list[str] | None:
+    """Rows of cells, a character each: the digit of HIDDEN, VISIBLE, EXTRA or MISSING; None where no mask was
+    recorded."""
     tree, tensors = step.tree, step.tensors
     if tensors is None or not tensors.mask_rows:
         return None
@@ -44,22 +48,22 @@ def mask_cells(step: Step) -> list[bytes] | None:
     for number, text in enumerate(tensors.mask_rows):
         seen = _bits(int.from_bytes(bytes.fromhex(text), "little"), size)
         wanted = _bits(expected[number], size) if number < len(expected) else seen
-        rows.append(bytes(s if s == w else EXTRA if s else MISSING for s, w in zip(seen, wanted, strict=True)))
+        rows.append(seen if seen == wanted else "".join(map(_kind, seen, wanted)))
     return rows
 
 
-def _bits(row: int, size: int) -> bytes:
-    return bytes(row >> column & 1 for column in range(size))
+def _bits(row: int, size: int) -> str:
+    """The lowest ``size`` bits, the lowest first."""
+    return f"{row & (1 << size) - 1:0{size}b}"[::-1]
 
 
-def wrong_cells(cells: list[bytes]) -> list[Cell]:
+def _kind(seen: str, wanted: str) -> str:
+    return seen if seen == wanted else str(EXTRA if seen == "1" else MISSING)
+
+
+def wrong_cells(cells: list[str]) -> list[Cell]:
     """The bits that are not the tree's, row by row."""
-    return [
-        Cell(row, column)
-        for row, line in enumerate(cells)
-        for column, kind in enumerate(line)
-        if kind in (EXTRA, MISSING)
-    ]
+    return [Cell(row, found.start()) for row, line in enumerate(cells) for found in _WRONG.finditer(line)]
 
 
 def step_mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
@@ -70,7 +74,7 @@ def step_mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     parts = [f"<div>{draw_mask(step, cells, texts, marks)}{quiet_cell()}</div>"]
     wrong = wrong_cells(cells)
     if wrong:
-        extra = sum(cells[row][column] == EXTRA for row, column in wrong)
+        extra = sum(cells[row][column] == str(EXTRA) for row, column in wrong)
         words = [f"{extra} cells see a slot that is no ancestor", f"{len(wrong) - extra} miss one"]
         parts.append(note("bad", "The mask is not the tree's: see the outlined bits", words))
     seen, wanted = step.tensors.prefix_visible, step.tensors.committed_length
@@ -89,7 +93,7 @@ def quiet_cell() -> str:
     return '<div class="ss-quiet ss-cell">&#160;</div>'
 
 
-def draw_mask(step: Step, cells: list[bytes], texts: TokenTexts, marks: NodeMarks) -> str:
+def draw_mask(step: Step, cells: list[str], texts: TokenTexts, marks: NodeMarks) -> str:
     """The drawing, the root at the top left."""
     size = len(cells)
     pixels = min(MAX_PIXELS, size * CELL_PIXELS)
@@ -102,7 +106,7 @@ def draw_mask(step: Step, cells: list[bytes], texts: TokenTexts, marks: NodeMark
         "data-names": " ".join(html_text(marks.name(slot)) for slot in range(real)),
         "data-labels": "&#10;".join(html_text(label) for label in labels),
         "data-meanings": "&#10;".join(html_text(meaning) for meaning in MEANINGS),
-        "data-cells": " ".join("".join(map(str, line)) for line in cells),
+        "data-cells": " ".join(cells),
     }
     shown = " ".join(f'{name}="{value}"' for name, value in attributes.items())
     edge = 20 * unit
@@ -119,17 +123,13 @@ def draw_mask(step: Step, cells: list[bytes], texts: TokenTexts, marks: NodeMark
     )
 
 
-def _kinds(cells: list[bytes]) -> list[str]:
+def _kinds(cells: list[str]) -> list[str]:
     """A path a kind: cells side by side are one rectangle."""
     drawn: dict[int, list[str]] = {kind: [] for kind in CLASSES}
     for row, line in enumerate(cells):
-        column = 0
-        while column < len(line):
-            kind, first = line[column], column
-            while column < len(line) and line[column] == kind:
-                column += 1
-            if kind in drawn:
-                drawn[kind].append(f"M{first} {row}h{column - first}v1H{first}z")
+        for found in _RUNS.finditer(line):
+            first, end = found.span()
+            drawn[int(line[first])].append(f"M{first} {row}h{end - first}v1H{first}z")
     return [f'<path class="{CLASSES[kind]}" d="{"".join(parts)}"/>' for kind, parts in drawn.items() if parts]
 
 

@@ -6,7 +6,7 @@ Each function draws one part, or says in words that it was not recorded.
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from specscope.schemas import Step
 from specscope.tracer.invariants.base import Context
@@ -49,7 +49,10 @@ def step_tree(step: Step, texts: TokenTexts, marks: NodeMarks, *, target_width: 
     parts = [draw_tree(picture, title=title, target_width=target_width)]
     parts.append(legend(divergent=bool(marks.divergent), origin=marks.origin is not None))
     if picture.num_folded:
-        parts.append(quiet(f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."))
+        folded = f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."
+        parts.append(quiet(folded) + '<button type="button" data-do="unfold">Show every node</button>')
+    elif show_all and len(picture.nodes) - 1 > FOLD_ABOVE:
+        parts.append('<button type="button" data-do="fold">Fold the unlikely nodes</button>')
     return "".join(parts)
 
 
@@ -131,6 +134,19 @@ def timing_bars(step: Step) -> str:
 
 
 def raw_text(step: Step) -> str:
-    """The record as it stands in the file, every hidden character escaped."""
+    """The record as it stands in the file, one field a line, every hidden character escaped."""
     record = step.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json.dumps(record, indent=1, ensure_ascii=True)
+    return _object({name: _inner(value) for name, value in record.items()}, "")
+
+
+def _inner(value: Any) -> str:
+    return _object({name: _line(one) for name, one in value.items()}, " ") if isinstance(value, dict) else _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True)
+
+
+def _object(fields: dict[str, str], indent: str) -> str:
+    lines = ",\n".join(f"{indent} {_line(name)}: {text}" for name, text in fields.items())
+    return f"{{\n{lines}\n{indent}}}" if fields else "{}"

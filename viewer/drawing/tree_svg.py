@@ -6,10 +6,11 @@ Every text passes ``html_text``: token text is hostile input. Widths of labels a
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
-from specscope.tracer.text import html_text
+from specscope.tracer.text import html_text, shorten
 from specscope.viewer.drawing.tree_layout import Place, TreeLayout, layout_tree
 from specscope.viewer.drawing.tree_picture import PictureNode, TreePicture
 
@@ -18,7 +19,10 @@ CHARACTER = 7.3  # of the monospace font at 12 px
 PADDING = 8  # of a label, left and right
 MARGIN = 10
 HEADER = 26
-MIN_GAP, MAX_GAP = 30.0, 104.0
+MIN_GAP, MAX_GAP = 20.0, 104.0
+#: Characters of a label, tried one after another until a deep tree fits its width; tooltips have the whole text.
+LABEL_LIMITS = (10, 8, 7, 6, 5, 4)
+NARROW = 64.0  # columns closer than this are headed by their number alone
 SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 46
 
 
@@ -53,20 +57,34 @@ def label_width(label: str) -> float:
 def draw_tree(picture: TreePicture, *, title: str, target_width: float = 860) -> str:
     """The whole drawing: an ``<svg>`` element that scales to the width it is given."""
     layout = layout_tree(picture.parents, picture.path, {node.slot for node in picture.nodes})
+    picture, grid = _fitted(picture, layout, target_width)
     nodes = {node.slot: node for node in picture.nodes}
-    grid = _grid(picture, layout, nodes, target_width)
     parts = [*_header(layout, grid), *_edges(picture, layout, grid, nodes)]
     parts += [_node(node, grid.left(layout.places[node.slot])) for node in picture.nodes]
     if picture.bonus is not None and layout.bonus is not None:
         parts.append(_bonus(picture, grid.left(layout.bonus)))
     return (
-        f'<svg class="ss-tree" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {grid.width:.0f} {grid.height:.0f}" role="img" '
-        f'aria-label="{html_text(title)}" style="max-width:{grid.width * 1.15:.0f}px">'
+        f'<svg class="ss-tree" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {grid.width:.0f} {grid.height:.0f}" '
+        f'role="img" aria-label="{html_text(title)}" style="max-width:{grid.width * 1.15:.0f}px">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _grid(picture: TreePicture, layout: TreeLayout, nodes: dict[int, PictureNode], target: float) -> _Grid:
+def _fitted(picture: TreePicture, layout: TreeLayout, target: float) -> tuple[TreePicture, _Grid]:
+    """The picture with labels short enough for its depth, so that a deep tree fits without shrinking its letters."""
+    grid = _grid(picture, layout, target)
+    for limit in LABEL_LIMITS:
+        if grid.width <= target * 1.02:
+            break
+        nodes = [replace(node, label=shorten(node.label, limit)) for node in picture.nodes]
+        bonus = None if picture.bonus is None else replace(picture.bonus, label=shorten(picture.bonus.label, limit))
+        picture = replace(picture, nodes=nodes, bonus=bonus)
+        grid = _grid(picture, layout, target)
+    return picture, grid
+
+
+def _grid(picture: TreePicture, layout: TreeLayout, target: float) -> _Grid:
+    nodes = {node.slot: node for node in picture.nodes}
     widths = [0.0] * layout.num_columns
     for slot, place in layout.places.items():
         widths[place.column] = max(widths[place.column], _node_width(nodes[slot]))
@@ -95,7 +113,11 @@ def _sign_width(node: PictureNode) -> int:
 
 
 def _header(layout: TreeLayout, grid: _Grid) -> list[str]:
-    names = ["root", *(f"depth {depth}" for depth in range(1, layout.num_columns))]
+    narrow = any(right - left < NARROW for left, right in pairwise(grid.lefts))
+    names = [
+        "root",
+        *(f"{depth}" if narrow and depth > 1 else f"depth {depth}" for depth in range(1, layout.num_columns)),
+    ]
     return [
         f'<text class="head" x="{left:.1f}" y="{MARGIN + 6}">{name}</text>'
         for name, left in zip(names, grid.lefts, strict=True)
