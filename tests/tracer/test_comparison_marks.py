@@ -76,6 +76,12 @@ def test_a_tie_and_lists_that_do_not_fit_have_states_of_their_own(tmp_path: Path
     )
     assert tied.turns[0].pairs[0].state == "tie"
     assert tied.turns[0].pairs[0].root == 0
+    last = [line for line in other if line["kind"] == "step"][-1]
+    last["tensors"]["positions"][-1] += 1
+    both = compare_traces(tmp_path / "a.jsonl", store(other, tmp_path / "d.jsonl"), DiffOptions(tolerance=1e-3))
+    kinds = {pair.state: pair.root for turn in both.turns for pair in turn.pairs if pair.state in ("tie", "root")}
+    assert [root.difference.kind for root in both.verdict.roots] == ["structural", "exact-tie"]
+    assert kinds == {"root": 0, "tie": 1}, "as the verdict numbers them: ties last"
     broken = copy.deepcopy(load(FUSED))
     first_step(broken)["tensors"]["positions"].pop()
     assert compare_traces(EAGER, store(broken, tmp_path / "c.jsonl")).turns[0].pairs[0].state == "unjudged"

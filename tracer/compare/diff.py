@@ -73,7 +73,7 @@ class PairMark(NamedTuple):
     step_b: int
     position: int  # committed length at which both begin
     state: PairState
-    root: int | None  # index of the root that it is or follows from
+    root: int | None  # index, among the verdict's roots, of the one that it is or follows from
     same_context: bool  # off where the tokens before the two differ, so that nothing of them can be compared
 
 
@@ -315,6 +315,12 @@ def _unsaid(sides: _Sides) -> str:
     return ", and nothing that was recorded says where"
 
 
+def _number_roots(turns: list[TurnMarks], numbers: dict[int, int]) -> None:
+    """Gives the roots that pairs stand under the places that they have in the verdict."""
+    for turn in turns:
+        turn.pairs[:] = [p if p.root is None else p._replace(root=numbers[p.root]) for p in turn.pairs]
+
+
 def _verdict(
     sides: _Sides,
     proof: ManifestComparison,
@@ -325,7 +331,9 @@ def _verdict(
     pairs: list[TurnPair],
 ) -> Verdict:
     a, b = sides.a, sides.b
-    roots = sorted(walk.findings.roots, key=lambda root: root.difference.kind in TIES)
+    order = sorted(range(len(walk.findings.roots)), key=lambda at: walk.findings.roots[at].difference.kind in TIES)
+    roots = [walk.findings.roots[at] for at in order]
+    _number_roots(walk.marks or [], {old: new for new, old in enumerate(order)})
     violations = (
         []
         if incomparable
