@@ -431,6 +431,14 @@ def test_lists_that_do_not_fit_together_are_a_violation_and_no_crash(
         assert diff_traces(*pair).exit_code == 1
 
 
+def test_the_step_after_one_whose_lists_do_not_fit_is_compared_all_the_same(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    first_step(lines)["tree"]["parents"].pop()
+    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
+    assert verdict.exit_code == 1
+    assert "tensors.sizes" in {violated.invariant for violated in verdict.violations}
+
+
 def test_every_step_without_a_partner_is_counted(tmp_path: Path) -> None:
     lines, other = load(FUSED), load(FUSED)
     last = max(line["step"] for line in other if line["kind"] == "step" and line["turn"] == 0)

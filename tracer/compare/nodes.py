@@ -32,7 +32,7 @@ class StepNodes:
         keys: list[PathKey] = [ROOT]
         ranks: dict[tuple[PathKey, int], int] = {}
         for slot in range(1, len(tree.tokens)):
-            parent = tree.parents[slot]
+            parent = tree.parents[slot] if slot < len(tree.parents) else len(tree.tokens)  # none: no slot either
             above = keys[parent] if 0 <= parent < slot else ((parent, 1),)  # no slot: keep it apart from all others
             token = tree.tokens[slot]
             rank = ranks[above, token] = ranks.get((above, token), -1) + 1
