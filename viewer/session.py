@@ -6,9 +6,11 @@ Everything that is kept is kept by the file's stamp, so that a trace that has gr
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -24,9 +26,11 @@ from specscope.viewer.view import View
 
 VIEW_KEY = "specscope_view"
 #: Larger files are read as a whole only when the user asks for it: a check or a comparison takes a while.
-LARGE_BYTES = 32 << 20
+LARGE_BYTES = 16 << 20
 #: About how much a check or a comparison reads in a second, to tell the user how long it will take.
-BYTES_PER_SECOND = 40 << 20
+BYTES_PER_SECOND = 10 << 20
+#: Streamlit would hash a path as text, which a name on disk need not be.
+HASHED: dict[str | type[Any], Callable[[Any], Any]] = {type(Path()): os.fsencode}
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def run_named(arguments: Arguments, name: str | None) -> Run:
     return found
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
 def token_texts(tokenizer: Path | None, trace: Path) -> TokenTexts:
     """Token texts for one trace. One object a trace: texts that one trace carries must not name another's ids; a
     redacted trace's are no ids of the tokenizer."""
@@ -92,12 +96,12 @@ def as_typed(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-@st.cache_resource(show_spinner="Comparing the two traces", max_entries=8)
+@st.cache_resource(show_spinner="Comparing the two traces", max_entries=8, hash_funcs=HASHED)
 def _comparison(baseline: Path, candidate: Path, stamps: tuple[str, str]) -> Comparison:
     return compare_traces(as_typed(baseline), as_typed(candidate))
 
 
-@st.cache_resource(show_spinner="Checking every record", max_entries=16)
+@st.cache_resource(show_spinner="Checking every record", max_entries=16, hash_funcs=HASHED)
 def _oracle_report(trace: Path, stamp: str) -> OracleReport:
     return check_trace(as_typed(trace))
 
@@ -147,7 +151,7 @@ def states_of(arguments: Arguments, view: View, reader: TraceReader) -> RunState
         return _states(reader.path, reader.index.stamp, stamp, reader.turns, report, comparison, side, partner.turns)
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
 def _states(
     trace: Path,
     stamp: str,

@@ -135,10 +135,10 @@ def show_moves(view: View, num_steps: int, states: RunStates) -> None:
     start, end = Spot(view.turn, 0), Spot(view.turn, last)
     moves = [
         _Move("First", "first", "Home", start if here != start else None, "The turn's first step"),
-        _Move("Previous", "previous", "Left", Spot(view.turn, view.step - 1) if view.step else None, "One step back"),
+        _Move("Prev", "previous", "Left", Spot(view.turn, view.step - 1) if view.step else None, "One step back"),
         _Move("Next", "next", "Right", Spot(view.turn, view.step + 1) if view.step < last else None, "One step on"),
         _Move("Last", "last", "End", end if here != end else None, "The turn's last step"),
-        _Move("≠ Previous", "previous-divergence", "P", states.before(here), "The divergence or violation before"),
+        _Move("≠ Prev", "previous-divergence", "P", states.before(here), "The divergence or violation before"),
         _Move("≠ Next", "next-divergence", "N", states.after(here), "The next divergence or violation"),
     ]
     for move in moves:

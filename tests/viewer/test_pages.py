@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -190,6 +191,13 @@ def test_a_file_that_vanished_is_an_error_in_words(make_trace: TraceMaker, open_
     path = make_trace()
     path.unlink()
     assert "no such file" in html_of(open_app(path))
+
+
+def test_a_file_name_that_is_no_text(make_trace: TraceMaker, open_app: Opener) -> None:
+    path = make_trace()
+    odd = path.rename(path.with_name(os.fsdecode(b"half-\xff.jsonl")))
+    for page in ("step", "health"):
+        assert "invariants" in html_of(open_app(odd, page=page)).lower()
 
 
 def test_pages_are_chosen_above(pair_of_traces: tuple[Path, Path], open_app: Opener) -> None:

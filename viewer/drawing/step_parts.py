@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from specscope.schemas import Step
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.oracle import SKIPPED, judge_step
+from specscope.tracer.text import shorten
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
 from specscope.viewer.drawing.marks import NodeMarks
@@ -18,6 +19,7 @@ from specscope.viewer.drawing.ribbon_svg import draw_ribbon
 from specscope.viewer.drawing.tree_picture import FOLD_ABOVE, picture_of
 from specscope.viewer.drawing.tree_svg import draw_tree
 
+MAX_VALUE = 600  # characters of a fact
 PHASES = ("draft", "tensorize", "check", "verify", "accept", "commit")
 
 
@@ -32,11 +34,11 @@ def step_facts(step: Step, texts: TokenTexts) -> str:
         length = step.accept.accepted_length
         found.append(Fact("accepted", str(length), "nodes"))
         found.append(Fact("tokens per step", str(length + 1), "accepted + bonus"))
-        found.append(Fact("bonus", texts.shown(step.accept.bonus_token), f"slot {step.accept.bonus_slot}", True))
+        found.append(Fact("bonus", shorten(texts.shown(step.accept.bonus_token), MAX_VALUE), f"slot {step.accept.bonus_slot}", True))
     if step.stop is not None:
         kept = step.stop.emitted[: step.stop.kept]
         cut = f"stopped: {step.stop.reason}" if step.stop.reason else ""
-        found.append(Fact("emitted", texts.joined(kept), cut, True))
+        found.append(Fact("emitted", shorten(texts.joined(kept), MAX_VALUE), cut, True))
     return facts(found)
 
 

@@ -13,6 +13,7 @@ from specscope.viewer.drawing.node_words import describe_node, draft_probability
 from specscope.viewer.drawing.tree_layout import connected_path, fold
 
 LABEL_LIMIT = 14
+MAX_TITLE = 200  # characters of a line in a tooltip: a token may be as long as it likes
 #: Above this many nodes the unlikely ones are folded, unless the user wants them all.
 FOLD_ABOVE = 64
 
@@ -115,5 +116,6 @@ def _choice(draw: BonusDraw | None) -> str:
 
 def _tooltip(step: Step, slot: int, texts: TokenTexts, folded: int) -> tuple[str, ...]:
     words = describe_node(step, slot, texts)
-    lines = [f"{words.title}: {words.aside}", *(f"{name}: {value}" for name, value in words.rows)]
+    lines = [f"{shorten(words.title, MAX_TITLE)}: {words.aside}"]
+    lines += [f"{name}: {shorten(value, MAX_TITLE)}" for name, value in words.rows]
     return (*lines, f"{folded} unlikely nodes below are folded") if folded else tuple(lines)

@@ -1,0 +1,223 @@
+"""The Runs page: what is listed, and what picking one or two of it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
+from support.pages import Opener, boards_of, checked, html_of, query_of
+from support.traces import EAGER, FUSED, SAMPLES
+
+from specscope.viewer import inspector, runs_page
+from specscope.viewer.catalogue import Run
+from specscope.viewer.drawing.run_table import RunList, run_board
+from specscope.viewer.run_summary import RunSummary, glance, summarise
+from specscope.viewer.runs_page import answer, in_order
+from specscope.viewer.view import View
+
+TraceMaker = Callable[..., Path]
+Click = Callable[[AppTest, str], AppTest]
+
+
+@pytest.fixture
+def click(monkeypatch: pytest.MonkeyPatch) -> Click:
+    """Asks the page's board for something, as a click there does."""
+    heard: dict[str, Callable[[str], None]] = {}
+    show = inspector.show_board
+
+    def show_board(board: Any, *, on_request: Callable[[str], None], **others: Any) -> None:
+        heard["request"] = on_request
+        show(board, on_request=on_request, **others)
+
+    monkeypatch.setattr(runs_page, "show_board", show_board)
+
+    def ask(app: AppTest, request: str) -> AppTest:
+        heard["request"](request)
+        return checked(app.run())
+
+    return ask
+
+
+def listed(app: AppTest) -> list[str]:
+    """The names in the table, from above."""
+    board = ElementTree.fromstring(boards_of(app)[0]["html"])
+    return [element.text or "" for element in board.iter() if element.get("class") == "ss-name-of-run"]
+
+
+def summaries(*paths: Path) -> list[RunSummary]:
+    """Of files that are traces."""
+    found = [summarise(Run(path.name, path)) for path in paths]
+    assert all(isinstance(one, RunSummary) for one in found)
+    return [one for one in found if isinstance(one, RunSummary)]
+
+
+def test_a_folder_lists_its_traces_and_names_what_is_none(open_app: Opener) -> None:
+    app = open_app(SAMPLES)
+    assert query_of(app) == {"page": "runs"}
+    assert listed(app) == ["fused-F16.jsonl", "fused.jsonl", "eager.jsonl"], "the newest first"
+    html = html_of(app)
+    assert "Pick one run to step through it, or a baseline and a candidate to compare them." in html
+    assert "Compare eager.jsonl with fused.jsonl" in html
+    assert "1 file here is no readable trace" in html
+    assert "<dt>prompts.jsonl</dt><dd>line 1, field kind: got no manifest" in html
+    for words in ("2.297", "3.297", "1.340", "dynamic, depth 5, top-k 4, budget 16", "fault F16 injected", "228 kB"):
+        assert words in html
+
+
+def test_picking_one_run_opens_its_steps(open_app: Opener, click: Click) -> None:
+    app = click(open_app(SAMPLES), "run:1")
+    assert query_of(app) == {"page": "step", "run": "fused.jsonl", "turn": "0", "step": "0"}
+
+
+def test_picking_two_runs_opens_their_comparison(open_app: Opener, click: Click) -> None:
+    app = click(open_app(SAMPLES), "baseline:2")
+    assert query_of(app) == {"page": "runs", "baseline": "eager.jsonl"}
+    assert "Baseline eager.jsonl: now pick the candidate to compare it with." in html_of(app)
+    assert 'data-do="baseline:2" aria-pressed="true"' in html_of(app)
+    app = click(app, "candidate:0")
+    found = query_of(app)
+    assert (found["page"], found["baseline"], found["candidate"]) == ("diff", "eager.jsonl", "fused-F16.jsonl")
+    checked(app.button_group(key="page").set_value("runs").run())
+    assert "Baseline eager.jsonl, candidate fused-F16.jsonl." in html_of(app)
+    assert query_of(click(app, "pair:chosen"))["page"] == "diff"
+
+
+def test_the_pair_that_belongs_together_is_one_click(open_app: Opener, click: Click) -> None:
+    found = query_of(click(open_app(SAMPLES), "pair:suggested"))
+    assert (found["page"], found["baseline"], found["candidate"]) == ("diff", "eager.jsonl", "fused.jsonl")
+
+
+def test_a_choice_can_be_taken_back_and_changed() -> None:
+    def asked(view: View, *requests: str) -> tuple[str, str | None, str | None]:
+        for request in requests:
+            answer(view, shown, set(), request)
+        return view.page, view.baseline, view.candidate
+
+    shown = RunList(summaries(EAGER, FUSED), [("", [0, 1])])
+    assert asked(View(), "baseline:0") == ("runs", "eager.jsonl", None)
+    assert asked(View(), "baseline:0", "baseline:0") == ("runs", None, None), "taken back"
+    moved = asked(View(), "baseline:0", "candidate:0")
+    assert moved == ("runs", None, "eager.jsonl"), "no run is its own baseline"
+    assert asked(View(), "candidate:0", "baseline:1") == ("diff", "fused.jsonl", "eager.jsonl")
+    chosen = View(baseline="fused.jsonl", candidate="eager.jsonl")
+    assert asked(chosen, "baseline:1") == ("runs", None, "eager.jsonl")
+    other = View(baseline="other.jsonl", candidate="eager.jsonl")
+    assert asked(other, "baseline:1") == ("runs", "fused.jsonl", "eager.jsonl"), "the candidate may follow"
+
+
+ONE = summaries(EAGER)
+
+
+@given(st.from_regex(r"(run|baseline|candidate|pair|x)(:[\w.-]{0,20})?", fullmatch=True))
+def test_a_browser_may_ask_for_anything(request: str) -> None:
+    view = View()
+    answer(view, RunList(ONE, [("", [0])]), set(), request)
+    what, _, where = request.partition(":")
+    is_listed = where.isascii() and where.isdecimal() and int(where) == 0
+    assert (view != View()) == (is_listed and what in ("run", "baseline", "candidate"))
+
+
+def test_an_empty_folder_says_how_to_record(tmp_path: Path, open_app: Opener) -> None:
+    html = html_of(open_app(tmp_path))
+    assert "There are no runs here yet" in html
+    assert "--trace runs/eager.jsonl" in html
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.jsonl").write_text("{}\n")
+    html = html_of(open_app(other))
+    assert "There are no runs here yet" in html
+    assert "notes.jsonl" in html
+
+
+def test_a_file_that_vanished_is_said_to_have(make_trace: TraceMaker, open_app: Opener) -> None:
+    there, gone = make_trace("there.jsonl"), make_trace("gone.jsonl")
+    gone.unlink()
+    app = open_app(there, gone, page="runs")
+    assert listed(app) == ["there.jsonl"]
+    assert "no such file" in html_of(app)
+
+
+def test_many_runs_are_filtered_and_ordered(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
+    for at in range(9):
+        make_trace(f"run-{at}.jsonl", mode="eager" if at == 4 else "fused", turns=[[at % 4] * (1 + at)])
+    app = open_app(tmp_path)
+    assert len(listed(app)) == 9
+    checked(app.text_input(key="runs-filter").set_value("EAGER complete").run())
+    assert listed(app) == ["run-4.jsonl"]
+    assert "1 of 9 runs are listed." in html_of(app)
+    checked(app.text_input(key="runs-filter").set_value("nonsense").run())
+    assert "No run fits the filter" in html_of(app)
+    checked(app.text_input(key="runs-filter").set_value("").run())
+    checked(app.selectbox(key="runs-order").set_value("steps").run())
+    assert listed(app)[0] == "run-8.jsonl"
+    checked(app.selectbox(key="runs-order").set_value("accepted length").run())
+    assert listed(app)[:2] == ["run-3.jsonl", "run-7.jsonl"]
+
+
+def test_runs_are_grouped_by_folder(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    make_trace("sub/b.jsonl")
+    assert "ss-folder" not in html_of(open_app(tmp_path))
+    make_trace("a.jsonl")
+    html = html_of(open_app(tmp_path, tmp_path / "a.jsonl", page="runs"))
+    assert html.count('<tr class="ss-folder">') == 2
+
+
+def test_a_large_file_without_index_is_read_only_when_asked(
+    make_trace: TraceMaker, open_app: Opener, click: Click, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = make_trace("large.jsonl")
+    monkeypatch.setattr(runs_page, "LARGE_BYTES", 100)
+    app = open_app(tmp_path)
+    assert "1 trace is not indexed yet" in html_of(app)
+    assert "3.000" not in html_of(app)
+    assert not path.with_name("large.jsonl.idx").exists()
+    app = click(app, "index:all")
+    assert "not indexed yet" not in html_of(app)
+    assert ">1.667<" in html_of(app)
+    assert path.with_name("large.jsonl.idx").exists()
+
+
+def test_a_trace_that_grows_is_listed_anew(make_trace: TraceMaker, open_app: Opener) -> None:
+    path = make_trace(run_end=False)
+    app = open_app(path, page="runs")
+    assert "truncated, or still going on" in html_of(app)
+    make_trace(run_end=True)
+    assert "truncated" not in html_of(checked(app.run()))
+    path.write_bytes(path.read_bytes().replace(b'"mode":"fused"', b'"mode":"eager"'))
+    os.utime(path, (0, 0))
+    assert "eager, float32" in html_of(checked(app.run())), "as long as before, and yet another file"
+
+
+def test_names_on_disk_are_hostile_too(hostile_folder: Path, open_app: Opener, tmp_path: Path) -> None:
+    html = html_of(open_app(hostile_folder))
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+    assert "<img" not in html
+    assert "\u202e" not in html
+    odd = tmp_path / os.fsdecode(b"half-\xff.jsonl")
+    odd.write_bytes(FUSED.read_bytes())
+    assert len(listed(open_app(tmp_path))) == 1
+
+
+def test_the_table_is_well_formed_whatever_is_said_of_a_run() -> None:
+    whole = summaries(EAGER)[0]
+    part = glance(Run("<b>&\x00", FUSED))
+    assert isinstance(part, RunSummary)
+    shown = RunList([whole, part], [("a", [0]), ("b&<", [1])], baseline="<b>&\x00", seconds_to_index=3.0)
+    board = ElementTree.fromstring(run_board(shown).html)
+    asked = {element.get("data-do") for element in board.iter()} - {None}
+    assert asked == {"run:0", "run:1", "baseline:0", "baseline:1", "candidate:0", "candidate:1", "index:all"}
+
+
+def test_what_is_not_known_comes_last() -> None:
+    part = glance(Run("a.jsonl", FUSED))
+    assert isinstance(part, RunSummary)
+    for ordered in (in_order([part, *ONE], "steps"), in_order([part, *ONE], "accepted length")):
+        assert [one.run.name for one in ordered] == ["eager.jsonl", "a.jsonl"]

@@ -1,0 +1,222 @@
+"""A trace as a whole, as a board: its end, what failed, what the oracle found, what is missing. Pure.
+
+Its clicks ask for ``go:TURN.STEP``.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from specscope.schemas import SCHEMA_VERSION, Failure, Manifest, SchemaVersion
+from specscope.tracer.compare.coverage import COMPARED, DECISIVE, is_decisive
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.oracle import OracleReport
+from specscope.tracer.rules import is_lossy, rule_text
+from specscope.tracer.text import html_text, shorten
+from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
+from specscope.viewer.drawing.fragments import Fact, Tone, commands, facts, note, quiet, rows
+from specscope.viewer.drawing.invariant_table import go_button, invariants_card
+from specscope.viewer.drawing.manifest_words import manifest_rows, size_text
+
+#: Sections that a writer may supply, with what they hold.
+SECTIONS = {
+    "draft": "what the drafter was fed, and how it came to its tree",
+    "tree": "the draft trees",
+    "tensors": "mask, positions and token ids as they were really used",
+    "verify": "what the teacher said",
+    "accept": "which nodes were accepted, and the bonus token",
+    "commit": "what was kept in the caches",
+    "stop": "what was emitted, and what ended the turn",
+    "invariants": "what the engine itself checked",
+    "timing": "how long each phase took",
+}
+MOST_FAILURES = 5
+LONGEST_RAW = 200_000  # characters of a raw text that are shown
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is known of one trace."""
+
+    path: Path  # as a person would type it
+    num_bytes: int
+    num_records: int
+    torn_bytes: int
+    end_reason: str | None  # None where the run's end is missing
+    original_version: SchemaVersion
+    manifest: Manifest
+    turns: Sequence[TurnEntry]
+    failures: Sequence[Failure]
+    report: OracleReport | None  # None where the oracle was not asked
+    seconds_to_read: float | None = None  # what asking it takes, where it was not
+
+
+def health_board(found: Health) -> Board:
+    """The whole board."""
+    file = card("file", "The file", "", _file_facts(found), rows([("file", str(found.path))]))
+    coverage = card("coverage", "Coverage", "what this writer says that it records", _coverage(found))
+    manifest = card("manifest", "Manifest", "line 1 of the trace", rows(manifest_rows(found.manifest)))
+    following = card("next", "On the command line", "", commands(_commands(found)))
+    raw = f'<section class="ss-box">{raw_record("manifest", "Raw manifest")}</section>'
+    notes = "".join(_notes(found))
+    return Board(
+        board_of(
+            f"<div>{notes}</div>",
+            columns(
+                [invariants_card(found.report, found.seconds_to_read), coverage],
+                [file, manifest, following],
+                kind="wide-narrow",
+            ),
+            raw,
+        ),
+        raw={"manifest": _raw(found.manifest)},
+    )
+
+
+def _file_facts(found: Health) -> str:
+    num_steps = sum(len(turn.steps) for turn in found.turns)
+    return facts(
+        [
+            Fact("turns", f"{len(found.turns):,}"),
+            Fact("steps", f"{num_steps:,}"),
+            Fact("records", f"{found.num_records:,}"),
+            Fact("size", size_text(found.num_bytes)),
+            Fact("end", found.end_reason or "missing"),
+        ]
+    )
+
+
+def _notes(found: Health) -> list[str]:
+    """The worst first."""
+    parts = [_failure(failure) for failure in found.failures[:MOST_FAILURES]]
+    if len(found.failures) > MOST_FAILURES:
+        parts.append(note("bad", f"and {len(found.failures) - MOST_FAILURES:,} more failure records"))
+    parts += [*_own_violations(found), *_end(found), *_special(found)]
+    report = found.report
+    if not parts and report is not None and not report.num_violations:
+        parts.append(note("good", "This trace is whole, and nothing in it is violated"))
+    return parts
+
+
+def _failure(failure: Failure) -> str:
+    where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
+    lines = [where, shorten(failure.message, 400)]
+    button = go_button(failure.turn, failure.step) if failure.turn is not None and failure.step is not None else ""
+    return note("bad", f"The engine failed: {shorten(failure.error, 100)}", lines) + button
+
+
+def _own_violations(found: Health) -> list[str]:
+    """What the engine itself recorded, which is known without reading the steps."""
+    places = [
+        (turn.turn, step)
+        for turn in found.turns
+        for step, num_failed in enumerate(turn.failed_invariants)
+        if num_failed
+    ]
+    if not places:
+        return []
+    turn, step = places[0]
+    steps = "1 step" if len(places) == 1 else f"{len(places):,} steps"
+    line = f"First at turn {turn}, step {step}."
+    return [note("bad", f"The engine itself recorded violated invariants in {steps}", [line]) + go_button(turn, step)]
+
+
+def _end(found: Health) -> list[str]:
+    if found.end_reason is None:
+        lines = ["The run was cut off, or is still going on; what is shown here is whole."]
+        if found.torn_bytes:
+            lines.append(f"Its last {found.torn_bytes:,} bytes are a torn record and are left out.")
+        return [note("warn", "This trace is truncated: it has no end record", lines)]
+    parts = []
+    if found.torn_bytes:
+        line = f"{found.torn_bytes:,} bytes behind the last whole record are left out."
+        parts.append(note("warn", "This trace ends in a torn record", [line]))
+    if found.end_reason != "complete":
+        tone: Tone = "bad" if found.end_reason == "failed" else "warn"
+        line = "Its end is recorded, but the prompts may not have been decoded to theirs."
+        parts.append(note(tone, f"The run was {found.end_reason}", [line]))
+    return parts
+
+
+def _special(found: Health) -> list[str]:
+    """What sets the run apart from an honest one, recorded as it ran and read as it was written."""
+    manifest = found.manifest
+    parts = []
+    if manifest.fault is not None:
+        line = "It is wrong on purpose: what is violated here says nothing of an honest run."
+        parts.append(note("warn", f"Fault {shorten(manifest.fault, 60)} was injected into this run", [line]))
+    if is_lossy(manifest.sampling):
+        line = "The output is not distributed as the teacher's own."
+        parts.append(note("warn", rule_text(manifest.sampling), [line]))
+    if manifest.replay_of is not None:
+        lines = [f"Of the run {shorten(manifest.replay_of, 60)}.", "Each step was run again from its recorded state."]
+        parts.append(note("info", "This is a replay", lines))
+    if manifest.redaction is not None:
+        line = "Its token ids are those of a keyed permutation, and have no text."
+        parts.append(note("info", "This trace is redacted", [line]))
+    if manifest.original_schema is not None:
+        was = shorten(manifest.original_schema, 60)
+        parts.append(note("info", "This trace is of an older format", [f"Upgraded as it is read; written as {was}."]))
+    elif found.original_version > SCHEMA_VERSION:
+        lines = [f"Written as {found.original_version}; this version knows {SCHEMA_VERSION} and ignores what is new."]
+        parts.append(note("info", "This trace is of a newer format", lines))
+    return parts
+
+
+def _coverage(found: Health) -> str:
+    """What the manifest promises, section by section, and what of it is missing in the steps."""
+    promised: dict[str, list[str]] = {}
+    for capability in found.manifest.capabilities:
+        section, _, field = capability.partition(".")
+        promised.setdefault(section, []).extend([field] if field else [])
+    lines = "".join(_coverage_line(name, promised.get(name)) for name in SECTIONS)
+    head = "<tr><th>Section</th><th>Recorded</th><th>What it holds</th></tr>"
+    table = f'<div class="ss-table ss-plain"><table><thead>{head}</thead><tbody>{lines}</tbody></table></div>'
+    others = [name for name in promised if name not in SECTIONS]
+    unknown = quiet(f"Not known to this version: {shorten(', '.join(others), 200)}.") if others else ""
+    return "".join([*_coverage_notes(found), table, unknown])
+
+
+def _coverage_line(name: str, fields: list[str] | None) -> str:
+    sign, words = '<b class="ss-has">✓</b> yes', SECTIONS[name]
+    if fields is None:
+        sign = '<b class="ss-none">–</b> no'
+        words += "; without it no decision can be compared" if name in DECISIVE else ""
+    elif fields:
+        words += f"; {shorten(', '.join(fields), 200)}"
+    return f'<tr><td>{name}</td><td>{sign}</td><td class="ss-wide">{html_text(words)}</td></tr>'
+
+
+def _coverage_notes(found: Health) -> list[str]:
+    parts = []
+    if not is_decisive(found.manifest):
+        line = "A comparison needs trees, acceptance and what was emitted."
+        parts.append(note("warn", "No decision of this run can be compared", [line]))
+    else:
+        supplied = {capability.partition(".")[0] for capability in found.manifest.capabilities}
+        missing = [name for name in COMPARED if name not in supplied]
+        if missing:
+            parts.append(note("info", f"A comparison cannot judge {', '.join(missing)}"))
+    kept = found.report.invariants.get("run.capabilities") if found.report is not None else None
+    if kept is not None and kept.failed:
+        witness = kept.first.witness if kept.first is not None else ""
+        lack = "1 step lacks" if kept.failed == 1 else f"{kept.failed:,} steps lack"
+        parts.append(note("bad", f"{lack} what the manifest promises", [witness]))
+    return parts
+
+
+def _commands(found: Health) -> list[str]:
+    file = shlex.quote(str(found.path))
+    lines = [f"specscope check {file}"]
+    if any(failure.state is not None for failure in found.failures):
+        lines.append(f"specscope repro {file}")
+    return lines
+
+
+def _raw(manifest: Manifest) -> str:
+    record = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return shorten(json.dumps(record, indent=1, ensure_ascii=True), LONGEST_RAW)

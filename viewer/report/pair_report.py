@@ -1,0 +1,248 @@
+"""The report of two runs: the verdict, what was compared, and both trees where they part. Reads steps one by one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from specscope.schemas.verdict import Root, Side, Verdict
+from specscope.tracer.compare.diff import Comparison, DiffOptions, PairMark, TurnMarks, compare_traces
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle import check_trace
+from specscope.tracer.reader import TraceReader
+from specscope.tracer.report.card import (
+    SIDES,
+    Card,
+    blame_text,
+    card_of,
+    field_text,
+    first_blames,
+    headline,
+    leading_root,
+    margin_text,
+    one_line,
+    root_line,
+    where_text,
+)
+from specscope.tracer.report.report import Report
+from specscope.tracer.text import html_text
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.drawing.board import card, columns
+from specscope.viewer.drawing.fragments import commands, note, quiet, rows
+from specscope.viewer.drawing.pair_board import PairLook
+from specscope.viewer.drawing.step_parts import judge
+from specscope.viewer.drawing.strip_svg import draw_strip
+from specscope.viewer.drawing.verdict_card import proof
+from specscope.viewer.pair_looks import PairRun, look_at
+from specscope.viewer.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
+from specscope.viewer.report.choice import AROUND
+from specscope.viewer.report.page import Group, Part, Written, box, link, report_page, table
+from specscope.viewer.report.pair_part import plain_pair, whole_pair
+from specscope.viewer.report.run_words import both_runs
+from specscope.viewer.report.step_part import step_id, violations
+from specscope.viewer.states import RunStates, Spot
+
+LISTED_ROOTS = 50
+#: Of what surrounds the card's verdict, what is no part of the proof that the two may be compared.
+ALSO = ("also violated", "tie")
+MAX_HEADLINE = 400  # characters
+MAX_NAME = 100  # characters of a file's name
+
+
+class PairTexts(NamedTuple):
+    """Token texts for each run, and for what is about both: texts of one trace must not name the other's tokens."""
+
+    a: TokenTexts
+    b: TokenTexts
+    both: TokenTexts
+
+
+def pair_report(baseline: Path, candidate: Path, options: DiffOptions, most_roots: int, texts: PairTexts) -> Written:
+    """The report of the traces at ``baseline`` (a) and ``candidate`` (b).
+
+    Raises:
+        TraceError: where one of them cannot be read.
+        UsageError: where the run to measure noise on cannot tell the noise of this pair.
+    """
+    begun = time.monotonic()
+    comparison = compare_traces(baseline, candidate, options)
+    with TraceReader(baseline) as a, TraceReader(candidate) as b:
+        drawn = _Drawing(a, b, comparison, texts)
+        parts = drawn.parts(most_roots)
+        found = card_of(Report(comparison.verdict, texts.both, time.monotonic() - begun))
+        head = _head(a, b, comparison.verdict, found, drawn.ids)
+    title = f"SpecScope report: {baseline.name} and {candidate.name}"
+    return Written(report_page(title, head, [Group("", "", "", parts)]), _headline(comparison.verdict, texts.both))
+
+
+def _headline(verdict: Verdict, texts: TokenTexts) -> str:
+    root = leading_root(verdict)
+    where = f": {field_text(root, texts)} at {where_text(root.place)}" if root is not None else ""
+    return one_line(headline(verdict) + where, MAX_HEADLINE)
+
+
+def _head(a: TraceReader, b: TraceReader, verdict: Verdict, found: Card, ids: dict[int, str]) -> str:
+    calm = " ss-calm" if found.tone == "good" else ""
+    told = [row for row in found.rows if row.value not in verdict.next]  # the commands have a card of their own
+    lines = rows([*told, *(row for row in found.notes if row.name in ALSO)])
+    parts = [
+        box(f'<div class="ss-card{calm}"><h2>{html_text(found.title)}</h2>{lines}</div>'),
+        card("next", "Next", "commands to run", commands(verdict.next)) if verdict.next else "",
+        _roots(verdict, ids),
+        columns(
+            [card("compared", "What was compared", "", proof(verdict, a.manifest))],
+            [card("runs", "The runs", "≠ differs", both_runs(a, b))],
+            kind="halves",
+        ),
+    ]
+    if verdict.incomparable:
+        words = ["Record both runs alike, or allow a field: specscope report A B --allow FIELD"]
+        parts.append(note("warn", "Nothing was compared, so no trees are drawn", words))
+    return "".join(parts)
+
+
+def _roots(verdict: Verdict, ids: dict[int, str]) -> str:
+    """All roots, those that are drawn as links."""
+    if len(verdict.roots) < 2:
+        return ""
+    lines = []
+    for number, root in enumerate(verdict.roots[:LISTED_ROOTS]):
+        line = root_line(number + 1, root)
+        first = link(ids[number], str(line.number)) if number in ids else str(line.number)
+        lines.append([first, *(html_text(str(cell)) for cell in line[1:])])
+    more = len(verdict.roots) - len(lines)
+    rest = quiet(f"and {more} more; specscope diff --format json lists them") if more else ""
+    aside = f"{len(verdict.roots)} roots, {verdict.num_inherited} inherited"
+    names = ("root", "prompt", "step", "phase", "field", "kind", "inherited")
+    return card("roots", "Roots", aside, table(names, lines, num=frozenset(("step", "inherited"))), rest)
+
+
+@dataclass
+class _Drawing:
+    """The parts of a page, and what is on it already: a pair is drawn once."""
+
+    a: TraceReader
+    b: TraceReader
+    comparison: Comparison
+    texts: PairTexts
+    ids: dict[int, str] = field(default_factory=dict)  # by index of the root
+
+    def __post_init__(self) -> None:
+        self._shown: set[Spot] = set()
+        self._states = RunStates(self.a.turns, None, self.comparison, "a", self.b.turns)
+        self._runs: dict[Side, PairRun] = {
+            "a": PairRun(self.a, self.texts.a, one_line(self.a.path.name, MAX_NAME)),
+            "b": PairRun(self.b, self.texts.b, one_line(self.b.path.name, MAX_NAME)),
+        }
+
+    def parts(self, most_roots: int) -> list[Part]:
+        """A part for each of the first roots; where none leads, one for what a person should look at first."""
+        roots = self.comparison.verdict.roots[:most_roots]
+        self._shown = {Spot(root.place.turn, root.place.step_a) for root in roots if not of_prompt(root)}
+        parts = [] if leading_root(self.comparison.verdict) is not None else self._first()
+        return parts + [self._root(number, root) for number, root in enumerate(roots)]
+
+    def _root(self, number: int, root: Root) -> Part:
+        place, found = root.place, root.difference
+        spot = Spot(place.turn, place.step_a)
+        used = of_prompt(root) or step_id(*spot) in self.ids.values()
+        self.ids[number] = f"root{number + 1}" if used else step_id(*spot)
+        turn = marks_of(self.comparison, place.turn)
+        mark = None if turn is None else pair_at(turn, place.step_a)
+        body = ""
+        if of_prompt(root):
+            body = note("info", "It begins in the prompt's own forward, before the first step of the turn")
+        elif turn is not None and mark is not None:
+            body = self._strip(spot) + self._whole(turn, mark) + self._around(turn, mark)
+        body = box(_root_words(root, self.texts.both)) + body  # last, when the texts of its tokens are known
+        title = f"Root {number + 1}: {found.phase}: {one_line(found.field, 100)}"
+        return Part(self.ids[number], title, one_line(where_text(place)), body, "≠" if found.kind == "real" else "")
+
+    def _first(self) -> list[Part]:
+        """The first violated pair, else the first pair of all; nothing where none is aligned."""
+        found = self._first_violated() or first_pair(self.comparison)
+        if found is None:
+            return []
+        turn, mark = found
+        spot = Spot(turn.turn_a, mark.step_a)
+        if spot in self._shown:
+            return []
+        self._shown.add(spot)
+        broken = self._violated("a", turn, mark) + self._violated("b", turn, mark)
+        body = self._strip(spot) + broken + self._whole(turn, mark) + self._around(turn, mark)
+        title = f"Turn {turn.turn_a}, step {mark.step_a}: where to look first"
+        return [Part(step_id(*spot), title, f"position {mark.position}", body)]
+
+    def _first_violated(self) -> tuple[TurnMarks, PairMark] | None:
+        sides = sorted({blame.side for blame in self.comparison.verdict.violations})
+        for side in sides:
+            reader = self.a if side == "a" else self.b
+            for place in check_trace(reader.path).by_step:
+                found = self._pair_of(side, Spot(*place))
+                if found is not None:
+                    return found
+        return None
+
+    def _pair_of(self, side: Side, spot: Spot) -> tuple[TurnMarks, PairMark] | None:
+        for turn in self.comparison.turns:
+            if spot.turn == (turn.turn_a if side == "a" else turn.turn_b):
+                steps = ((pair.step_a if side == "a" else pair.step_b, pair) for pair in turn.pairs)
+                return next(((turn, pair) for step, pair in steps if step == spot.step), None)
+        return None
+
+    def _strip(self, spot: Spot) -> str:
+        aside = "accepted length of each step of the baseline; the line is the candidate's"
+        drawn = draw_strip(self._states.of_turn(spot.turn), current=spot.step)
+        return card("strip", f"Turn {spot.turn}", aside, drawn)
+
+    def _whole(self, turn: TurnMarks, mark: PairMark) -> str:
+        return whole_pair(self._look(turn, mark))
+
+    def _violated(self, side: Side, turn: TurnMarks, mark: PairMark) -> str:
+        """The invariants that the step of one side violates."""
+        number, at = (turn.turn_a, mark.step_a) if side == "a" else (turn.turn_b, mark.step_b)
+        run = self._runs[side]
+        entry = turn_named(run.reader, number)
+        if entry is None or at >= len(entry.steps):
+            return ""
+        step, before = run.reader.step(entry, at), run.reader.step(entry, at - 1) if at else None
+        broken = violations(judge(Context(run.reader.manifest, run.reader.turn_start(entry), before, step)))
+        return card("violated", f"At this step {SIDES[side]} breaks", run.name, broken) if broken else ""
+
+    def _around(self, turn: TurnMarks, mark: PairMark) -> str:
+        at = turn.pairs.index(mark)
+        near = [*turn.pairs[max(0, at - AROUND) : at], *turn.pairs[at + 1 : at + 1 + AROUND]]
+        parts = [self._near(turn, other, is_open=number == 0) for number, other in enumerate(near)]
+        return quiet("The pairs of steps before and after it:") + "".join(parts) if parts else ""
+
+    def _near(self, turn: TurnMarks, mark: PairMark, *, is_open: bool) -> str:
+        spot = Spot(turn.turn_a, mark.step_a)
+        if spot in self._shown:
+            return box(quiet(f"Step {mark.step_a} is drawn elsewhere on this page."))
+        self._shown.add(spot)
+        return plain_pair(self._look(turn, mark), is_open=is_open)
+
+    def _look(self, turn: TurnMarks, mark: PairMark) -> PairLook:
+        entry = turn_named(self.a, turn.turn_a)
+        assert entry is not None, "a turn that was compared is there"
+        look = look_at(self._runs["a"], self._runs["b"], self.comparison, entry, mark.step_a).look
+        for side in (look.b, look.a):  # where both have a text for a token, the baseline's stands
+            if side is not None:
+                self.texts.both.learn(side.step)
+        return look
+
+
+def _root_words(root: Root, texts: TokenTexts) -> str:
+    """One root in words."""
+    found = root.difference
+    lines = [("phase", field_text(root, texts)), ("baseline", found.a), ("candidate", found.b)]
+    lines.append(("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}"))
+    margin = margin_text(root)
+    lines += [("margin", margin)] if margin is not None else []
+    lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
+    blames = [blame_text(blame) for blame in first_blames(root)]
+    lines += [("wrong", words) for words in blames or ["neither side violates an invariant at this step"]]
+    follows = f"{root.also} further differences in this step, {root.inherited} later steps follow from it"
+    return rows((name, one_line(value)) for name, value in [*lines, ("this root", follows)])

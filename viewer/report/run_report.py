@@ -1,0 +1,124 @@
+"""The report of one run: what it was, its health, and the trees of the steps chosen. Reads them one by one."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from specscope.schemas import Step
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle import OracleReport, check_trace
+from specscope.tracer.reader import TraceReader
+from specscope.tracer.report.card import MAX_PROMPT, one_line
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.drawing.board import card, columns
+from specscope.viewer.drawing.fragments import commands, legend, note, quiet
+from specscope.viewer.drawing.strip_svg import draw_strip
+from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_by_number
+from specscope.viewer.report.health import health, health_headline
+from specscope.viewer.report.page import Group, Part, Written, box, report_page
+from specscope.viewer.report.run_words import run_facts, run_words
+from specscope.viewer.report.step_part import step_id, step_part
+from specscope.viewer.states import RunStates, Spot
+
+#: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: some 1 kB a node, else 0.4 kB.
+MOST_NODES = 1200
+
+
+def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
+    """The report of the trace at ``path``.
+
+    Raises:
+        TraceError: where it cannot be read.
+        UsageError: where the turn or the step asked for is not there.
+    """
+    with TraceReader(path) as reader:
+        found = check_trace(path)
+        states = RunStates(reader.turns, found)
+        choice = choose_steps(reader.turns, states.stops, wanted)
+        drawn = {Spot(turn, step): step_id(turn, step) for turn, steps in choice.steps.items() for step in steps}
+        plainly = _num_nodes(reader, choice) > MOST_NODES
+        groups = [_turn(reader, turn, choice, states, texts, plainly=plainly) for turn in _drawn_turns(reader, choice)]
+        head = _head(reader, found, drawn, choice, plainly=plainly)
+    return Written(report_page(f"SpecScope report: {path.name}", head, groups), health_headline(found))
+
+
+def _head(reader: TraceReader, found: OracleReport, drawn: dict[Spot, str], choice: Choice, *, plainly: bool) -> str:
+    parts = [
+        box(run_facts(reader)),
+        card("health", "Health", health_headline(found), health(found, drawn)),
+        columns(
+            [card("run", "The run", "", run_words(reader))],
+            [
+                card("next", "Next", "commands to run", commands(_next(reader.path, choice))),
+                _steps_words(reader, choice, plainly=plainly),
+            ],
+            kind="halves",
+        ),
+    ]
+    return "".join(parts)
+
+
+def _steps_words(reader: TraceReader, choice: Choice, *, plainly: bool) -> str:
+    if not reader.turns:
+        return note(
+            "info", "This trace holds no turns", ["Decode a prompt with tracing on: specscope run --trace FILE"]
+        )
+    if not choice.steps:
+        return note("info", "There is no step to draw", ["The turn ended with the prompt's own next token."])
+    plain = " So many are drawn plainly: --step N shows one with its mask and its commit." if plainly else ""
+    return box(quiet(choice.words + plain), legend())
+
+
+def _next(path: Path, choice: Choice) -> list[str]:
+    """What to type for more."""
+    name = shlex.quote(str(path))
+    spot = min(choice.focus, default=None) or next((Spot(t, s[0]) for t, s in choice.steps.items()), None)
+    show = [] if spot is None else [f"specscope show {name} --turn {spot.turn} --step {spot.step}"]
+    return [f"specscope check {name}", *show, f"specscope view {name}"]
+
+
+def _drawn_turns(reader: TraceReader, choice: Choice) -> list[TurnEntry]:
+    known = turns_by_number(reader.turns)
+    return [known[turn] for turn in choice.steps]
+
+
+def _num_nodes(reader: TraceReader, choice: Choice) -> int:
+    known = turns_by_number(reader.turns)
+    steps = (reader.step(known[turn], step) for turn, steps in choice.steps.items() for step in steps)
+    return sum(len(step.tree.tokens) for step in steps if step.tree is not None)
+
+
+def _turn(
+    reader: TraceReader, turn: TurnEntry, choice: Choice, states: RunStates, texts: TokenTexts, *, plainly: bool
+) -> Group:
+    focus = {spot.step for spot in choice.focus if spot.turn == turn.turn}
+    current = min(focus) if len(focus) == 1 else None
+    strip = card(
+        "strip",
+        "Steps",
+        "accepted length of each; ! violates an invariant",
+        draw_strip(states.of_turn(turn.turn), current=current),
+    )
+    parts: list[Part] = []
+    for number, context in _contexts(reader, turn, choice.steps[turn.turn]):
+        texts.learn(context.step)
+        parts.append(step_part(context, Spot(turn.turn, number), texts, plainly=plainly and number not in focus))
+    name = one_line(turn.prompt_id, MAX_PROMPT)
+    return Group(f"Turn {turn.turn}", f"{name} turn {turn.prompt_turn + 1}, {len(turn.steps)} steps", strip, parts)
+
+
+def _contexts(reader: TraceReader, turn: TurnEntry, numbers: list[int]) -> Iterator[tuple[int, Context]]:
+    """Each step with the one before it, read once."""
+    start = reader.turn_start(turn)
+    last: tuple[int, Step] | None = None
+    for number in numbers:
+        step = reader.step(turn, number)
+        if last is None or last[0] != number - 1:
+            before = reader.step(turn, number - 1) if number else None
+        else:
+            before = last[1]
+        yield number, Context(reader.manifest, start, before, step)
+        last = (number, step)

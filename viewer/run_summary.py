@@ -1,0 +1,211 @@
+"""What the list of runs says of one file: from its manifest, its index and the record that ends it, not from its steps.
+
+Pure but for reading the file. Knows no pages; the oracle is not asked here, for it reads every record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+import xxhash
+
+from specscope.schemas import Manifest
+from specscope.tracer.compare.manifests import AXIS, OWN
+from specscope.tracer.errors import SpecScopeError
+from specscope.tracer.index import INDEX_FORMAT, TraceIndex, file_stamp, sidecar_path
+from specscope.tracer.reader import TraceReader
+from specscope.tracer.rules import rule_text
+from specscope.tracer.text import shorten
+from specscope.viewer.catalogue import Run
+from specscope.viewer.drawing.fragments import Tone
+from specscope.viewer.drawing.manifest_words import created_text, device_text, drafter_text, tree_text
+
+
+class Mark(NamedTuple):
+    """One thing to be said of a run's health."""
+
+    tone: Tone
+    words: str
+
+
+class Outcome(NamedTuple):
+    """What a run came to, as its index tells."""
+
+    num_turns: int
+    num_steps: int
+    accepted_length: float | None  # mean over all steps; None where there is none, or it was not recorded
+    marks: tuple[Mark, ...]
+    kin: str  # equal in two runs that agree in all but what a comparison is made across, prompts included
+
+
+class RunSummary(NamedTuple):
+    """One trace, for a list of them. All texts are raw."""
+
+    run: Run
+    num_bytes: int
+    created: str  # as it stands in the manifest; UTC, ISO 8601, so that it sorts
+    mode: str
+    attention: str
+    dtype: str
+    device: str
+    teacher: str
+    drafter: str
+    tree: str
+    rule: str
+    is_plain: bool  # neither broken on purpose, nor a replay, nor redacted
+    marks: tuple[Mark, ...]  # what the manifest alone says
+    outcome: Outcome | None  # None where the file has no index yet
+
+    @property
+    def health(self) -> tuple[Mark, ...]:
+        """All marks, the worst first."""
+        found = self.marks + (self.outcome.marks if self.outcome else (Mark("info", "not indexed yet"),))
+        return tuple(sorted(found, key=lambda mark: ("bad", "warn", "good", "info").index(mark.tone)))
+
+    @property
+    def words(self) -> str:
+        """All that a person may look for, in lower case."""
+        texts = (self.run.name, self.mode, self.attention, self.dtype, self.device, self.teacher, self.drafter)
+        marks = [mark.words for mark in self.health]
+        return " ".join([*texts, self.tree, self.rule, created_text(self.created), *marks]).lower()
+
+
+class NoTrace(NamedTuple):
+    """A file that is no trace, or cannot be read as one."""
+
+    run: Run
+    reason: str
+
+
+def summarise(run: Run) -> RunSummary | NoTrace:
+    """All that there is to say. Builds the index where there is none, which reads the whole file."""
+    return _read(run, with_index=True)
+
+
+def glance(run: Run) -> RunSummary | NoTrace:
+    """What the manifest alone says, however large the file is."""
+    return _read(run, with_index=False)
+
+
+def has_index(path: Path) -> bool:
+    """Whether the index of the trace at ``path`` lies beside it and fits it, as far as its first bytes tell."""
+    sidecar = sidecar_path(path)
+    try:
+        if not (path.is_file() and sidecar.is_file()):
+            return False
+        with path.open("rb") as file, sidecar.open("rb") as kept:
+            wanted = orjson.dumps({"format": INDEX_FORMAT, "stamp": file_stamp(file)})[:-1]
+            return kept.read(len(wanted)) == wanted
+    except OSError:
+        return False
+
+
+def suggest_pair(summaries: Sequence[RunSummary]) -> tuple[RunSummary, RunSummary] | None:
+    """The newest eager and fused run that agree in everything else, where no third run makes it a matter of choice."""
+    kin: dict[str, list[RunSummary]] = {}
+    for found in summaries:
+        if found.outcome is not None and found.is_plain:
+            kin.setdefault(found.outcome.kin, []).append(found)
+    for group in sorted(kin.values(), key=lambda group: max(one.created for one in group), reverse=True):
+        if sorted(one.mode for one in group) == ["eager", "fused"]:
+            eager, fused = sorted(group, key=lambda one: one.mode)
+            return eager, fused
+    return None
+
+
+def _read(run: Run, *, with_index: bool) -> RunSummary | NoTrace:
+    try:
+        with TraceReader(run.path) as reader:
+            outcome = _outcome(reader) if with_index else None
+            return _summary(run, run.path.stat().st_size, reader, outcome)
+    except SpecScopeError as error:
+        return NoTrace(run, shorten(str(error).removeprefix(str(run.path)).lstrip(",: "), 300))
+    except OSError as error:
+        return NoTrace(run, f"cannot be read: {error.strerror}")
+
+
+def _summary(run: Run, num_bytes: int, reader: TraceReader, outcome: Outcome | None) -> RunSummary:
+    manifest = reader.manifest
+    return RunSummary(
+        run=run,
+        num_bytes=num_bytes,
+        created=shorten(manifest.created, 40),
+        mode=manifest.mode,
+        attention=shorten(manifest.attention, 40),
+        dtype=shorten(manifest.dtype, 20),
+        device=device_text(manifest),
+        teacher=shorten(manifest.teacher.name, 80),
+        drafter=drafter_text(manifest),
+        tree=tree_text(manifest.tree_policy),
+        rule=rule_text(manifest.sampling),
+        is_plain=manifest.fault is None and manifest.replay_of is None and manifest.redaction is None,
+        marks=tuple(_said(manifest)),
+        outcome=outcome,
+    )
+
+
+def _said(manifest: Manifest) -> list[Mark]:
+    marks = []
+    if manifest.fault is not None:
+        marks.append(Mark("warn", f"fault {shorten(manifest.fault, 40)} injected"))
+    if manifest.replay_of is not None:
+        marks.append(Mark("info", f"replay of {shorten(manifest.replay_of, 12)}"))
+    if manifest.redaction is not None:
+        marks.append(Mark("info", "redacted"))
+    if manifest.original_schema is not None:
+        marks.append(Mark("info", "upgraded from an older format"))
+    return marks
+
+
+def _outcome(reader: TraceReader) -> Outcome:
+    index = reader.index
+    lengths = [length for turn in index.turns for length in turn.accepted_lengths]
+    recorded = "accept" in {name.partition(".")[0] for name in reader.manifest.capabilities}
+    return Outcome(
+        num_turns=len(index.turns),
+        num_steps=len(lengths),
+        accepted_length=_mean(lengths) if recorded else None,
+        marks=tuple(_found(reader)),
+        kin=_kin(reader.manifest, index),
+    )
+
+
+def _found(reader: TraceReader) -> list[Mark]:
+    index = reader.index
+    marks = []
+    if index.failures:
+        marks.append(Mark("bad", _counted(len(index.failures), "failure record")))
+    num_violated = sum(failed > 0 for turn in index.turns for failed in turn.failed_invariants)
+    if num_violated:
+        marks.append(Mark("bad", f"the engine saw violations in {_counted(num_violated, 'step')}"))
+    end = reader.run_end()
+    if end is None:
+        marks.append(Mark("warn", "truncated, or still going on"))
+    elif end.reason != "complete":
+        marks.append(Mark("bad" if end.reason == "failed" else "warn", end.reason))
+    else:
+        marks.append(Mark("info" if marks else "good", "complete"))
+    return marks
+
+
+def _kin(manifest: Manifest, index: TraceIndex) -> str:
+    said = manifest.model_dump(mode="json", by_alias=False, exclude={*AXIS, *(name for name in OWN if "." not in name)})
+    for name in ("teacher", "drafter"):
+        said[name].pop("source")
+    prompts = [(turn.prompt_id, turn.prompt_turn) for turn in index.turns]
+    return xxhash.xxh3_128_hexdigest(repr((sorted(said.items()), prompts)).encode("utf-8", "surrogatepass"))
+
+
+def _mean(lengths: list[int]) -> float | None:
+    """None where a file holds a length beyond floats, too."""
+    try:
+        return sum(lengths) / len(lengths) if lengths else None
+    except OverflowError:
+        return None
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
