@@ -71,6 +71,19 @@ def file_stamp(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def has_index(path: Path) -> bool:
+    """Whether the index of the trace at ``path`` lies beside it and fits it, as far as its first bytes tell."""
+    sidecar = sidecar_path(path)
+    try:
+        if not (path.is_file() and sidecar.is_file()):
+            return False
+        with path.open("rb") as file, sidecar.open("rb") as kept:
+            wanted = orjson.dumps({"format": INDEX_FORMAT, "stamp": file_stamp(file)})[:-1]
+            return kept.read(len(wanted)) == wanted
+    except OSError:
+        return False
+
+
 #: From a record as it lies in the file to this major version's; None where it is of this one.
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]] | None
 

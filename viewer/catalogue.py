@@ -1,16 +1,27 @@
 """The traces that a viewer may show: those in the files and folders of its command line, and no others.
 
-A browser names a run; only a name that stands in the catalogue leads to a file.
+A browser names a run; only a name that stands in the catalogue leads to a file. No name is ever made into a path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
 #: In one folder; the newest are kept.
 MOST_RUNS = 1000
+#: Files and folders that are looked at below one folder, the nearest first: the viewer may be started anywhere.
+MOST_ENTRIES = 50_000
+#: A folder's list is good for this long, and for as many times the time that it took to make.
+FRESH_SECONDS, FRESH_TIMES = 1.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -21,48 +32,164 @@ class Run:
     path: Path
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What was found below one folder."""
+
+    paths: tuple[Path, ...] = ()  # the newest first
+    is_whole: bool = True  # off where there is more than is looked at
+
+
+@dataclass
+class _Kept:
+    """A listing, until it is stale."""
+
+    listing: Listing
+    good_until: float  # of the monotonic clock, in seconds
+
+
+@dataclass
+class _Shelf:
+    """The listings of this process: every key press asks for them, and each visitor has a catalogue of their own."""
+
+    kept: dict[Path, _Kept] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def listing(self, folder: Path) -> Listing:
+        """What is below ``folder``, as it is now or was a moment ago."""
+        with self.lock:
+            began = time.monotonic()
+            found = self.kept.get(folder)
+            if found is None or found.good_until < began:
+                listing = list_folder(folder)
+                now = time.monotonic()
+                found = _Kept(listing, now + max(FRESH_SECONDS, FRESH_TIMES * (now - began)))
+                self.kept[folder] = found
+            return found.listing
+
+
+_SHELF = _Shelf()
+
+
 class Catalogue:
-    """The runs below some files and folders. Folders are read anew at every call: a run may still be writing there.
+    """The runs below some files and folders. Folders are read anew, at most once a second: a run may still be writing.
 
     Args:
-        given: files, which keep their order, and folders, whose ``*.jsonl`` follow, the newest first.
+        given: files and folders; what is given twice counts once.
     """
 
     def __init__(self, given: Sequence[Path]) -> None:
-        self.given = tuple(path.resolve() for path in given)
+        places: dict[Path, Path] = {}
+        for place in given:
+            places.setdefault(_followed(place), _absolute(place))
+        self.given = tuple(places.values())
 
     @property
     def folders(self) -> list[Path]:
         """The folders among what was given."""
         return [path for path in self.given if path.is_dir()]
 
+    @property
+    def files(self) -> list[Path]:
+        """The others."""
+        return [path for path in self.given if not path.is_dir()]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every trace below the folders is among the runs: there may be too many to look at."""
+        return all(_SHELF.listing(folder).is_whole for folder in self.folders)
+
     def runs(self) -> list[Run]:
-        """All runs. A name is the file's own, with as many of the folders above it as it takes to tell it from others."""
-        paths: dict[Path, None] = {}
-        for place in self.given:
-            paths.update(dict.fromkeys(_traces_in(place) if place.is_dir() else [place]))
-        return _named(list(paths))
+        """All runs: the files in the order given, then those of each folder, the newest first.
+
+        A name is the file's own, with as many of the folders above it as it takes to tell it from others.
+        """
+        return list(self._runs.values())
 
     def find(self, name: str) -> Run | None:
         """The run of that name; None where there is none."""
-        return next((run for run in self.runs() if run.name == name), None)
+        return self._runs.get(name)
+
+    @property
+    def _runs(self) -> dict[str, Run]:
+        files = self.files
+        known = {*files, *(_followed(path) for path in files)}
+        below = [path for folder in self.folders for path in _SHELF.listing(folder).paths if path not in known]
+        return named((*files, *dict.fromkeys(below)))
 
 
-def _traces_in(folder: Path) -> list[Path]:
-    """Every ``*.jsonl`` in and below ``folder``, the newest first; what a link leads to outside is left out."""
-    found = []
-    for path in folder.rglob("*.jsonl"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and path.resolve().is_relative_to(folder):
-            found.append(path)
-    return sorted(found, key=lambda path: (-path.stat().st_mtime, path))[:MOST_RUNS]
+def _absolute(place: Path) -> Path:
+    """With every link but the last followed: a file keeps the name by which it was given."""
+    return _followed(place) if place.is_dir() else _followed(place.parent) / place.name
 
 
-def _named(paths: Sequence[Path]) -> list[Run]:
-    runs = []
-    for path in paths:
-        parts = 1
-        while any(other != path and other.parts[-parts:] == path.parts[-parts:] for other in paths):
-            parts += 1
-        runs.append(Run("/".join(path.parts[-parts:]), path))
-    return runs
+def _followed(place: Path) -> Path:
+    """With every link followed, as far as there is an end to it."""
+    return Path(os.path.realpath(place))
+
+
+class _Found(NamedTuple):
+    """A file, by age."""
+
+    written: float  # in seconds
+    path: Path
+
+
+def list_folder(folder: Path) -> Listing:
+    """Every ``*.jsonl`` in and below ``folder`` but hidden ones; what a link leads to outside is left out."""
+    found: list[_Found] = []
+    num_seen = 0
+    for entry in _entries_below(folder):
+        num_seen += 1
+        if num_seen > MOST_ENTRIES:
+            break
+        if not entry.name.endswith(".jsonl"):
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or a link in a circle
+            path = Path(entry.path)
+            if entry.is_file() and (not entry.is_symlink() or path.resolve().is_relative_to(folder)):
+                found.append(_Found(entry.stat().st_mtime, path))
+    found.sort(key=lambda one: (-one.written, one.path))
+    is_whole = num_seen <= MOST_ENTRIES and len(found) <= MOST_RUNS
+    return Listing(tuple(one.path for one in found[:MOST_RUNS]), is_whole)
+
+
+def _entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All but what is hidden, the nearest first. No link to a folder is followed."""
+    waiting = deque([str(folder)])
+    while waiting:
+        try:
+            with os.scandir(waiting.popleft()) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError:  # gone meanwhile, or not ours to read
+            continue
+        for entry in visible:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            yield entry
+
+
+@lru_cache(maxsize=16)
+def named(paths: tuple[Path, ...]) -> dict[str, Run]:
+    """Runs by name, for different paths: each name as short as tells it from all others."""
+    names: dict[Path, str] = {}
+    unnamed, num_parts = paths, 1
+    while unnamed:
+        alike: dict[str, list[Path]] = {}
+        for path in unnamed:
+            alike.setdefault(_tail(path, num_parts), []).append(path)
+        longer: list[Path] = []
+        for name, group in alike.items():
+            if len(group) == 1:
+                names[group[0]] = name
+            elif num_parts < max(len(path.parts) for path in group):
+                longer += group
+            else:  # names that are no text, and look alike as text
+                names |= {path: f"{name} ({number})" for number, path in enumerate(group, 1)}
+        unnamed, num_parts = tuple(longer), num_parts + 1
+    return {names[path]: Run(names[path], path) for path in paths}
+
+
+def _tail(path: Path, num_parts: int) -> str:
+    """The last parts, as text that any link can hold: a name on disk may be bytes that are no text."""
+    return str(Path(*path.parts[-num_parts:])).encode("utf-8", "backslashreplace").decode("utf-8")

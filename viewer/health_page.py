@@ -7,6 +7,7 @@ import re
 import streamlit as st
 
 from specscope.tracer.reader import TraceReader
+from specscope.viewer.controls import choose_run
 from specscope.viewer.drawing.health_board import Health, health_board
 from specscope.viewer.inspector import show_board
 from specscope.viewer.session import (
@@ -17,7 +18,6 @@ from specscope.viewer.session import (
     run_named,
     seconds_to_read,
 )
-from specscope.viewer.step_page import choose_run
 from specscope.viewer.view import View
 
 _PLACE = re.compile(r"go:(\d{1,9})\.(\d{1,9})", re.ASCII)

@@ -10,6 +10,7 @@ import streamlit as st
 
 from specscope.tracer.reader import TraceReader
 from specscope.viewer import charts
+from specscope.viewer.controls import choose_run
 from specscope.viewer.drawing.fragments import facts, heading, note, quiet
 from specscope.viewer.drawing.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.plain_table import plain_table
@@ -24,7 +25,6 @@ from specscope.viewer.metrics_words import (
     times_remarks,
 )
 from specscope.viewer.session import Arguments, run_named
-from specscope.viewer.step_page import choose_run
 from specscope.viewer.view import View
 
 Draw = Callable[[Sequence[RunMetrics], Palette], go.Figure]

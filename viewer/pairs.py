@@ -6,16 +6,20 @@ found there once.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from specscope.schemas import Step
-from specscope.schemas.verdict import Difference, NoiseFloor
+from specscope.schemas.verdict import TIES, Difference, NoiseFloor, Root
 from specscope.tracer.compare.diff import Comparison, PairMark, TurnMarks
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.roots import with_violation
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
@@ -41,6 +45,7 @@ class PairDifferences:
     """What differs between two aligned steps."""
 
     differences: list[Difference]
+    origin: Difference | None  # where the divergence begins; None where it began at a step before
     marks_a: NodeMarks  # for the drawings of the baseline's step
     marks_b: NodeMarks
     comparable: bool  # off where the tokens before them differ, or their lists do not fit: then nothing is marked
@@ -57,11 +62,41 @@ def marks_of(comparison: Comparison, turn_a: int) -> TurnMarks | None:
 
 
 def first_pair(comparison: Comparison) -> tuple[TurnMarks, PairMark] | None:
-    """Where to look first: the first root, else the first pair of steps; None where no steps are aligned."""
+    """Where to look first: the first root, else the first tie, else the first pair of steps; None where no steps are
+    aligned."""
     pairs = [(turn, pair) for turn in comparison.turns for pair in turn.pairs]
     roots = [found for found in pairs if found[1].state == "root"]
     ties = [found for found in pairs if found[1].state == "tie"]
     return next(iter([*roots, *ties, *pairs]), None)
+
+
+def pair_at(turn: TurnMarks, step_a: int) -> PairMark | None:
+    """The pair that the baseline's step ``step_a`` stands in; None where it has no partner."""
+    at = bisect_left(turn.pairs, step_a, key=lambda pair: pair.step_a)
+    return turn.pairs[at] if at < len(turn.pairs) and turn.pairs[at].step_a == step_a else None
+
+
+def pair_before(turn: TurnMarks, step_b: int) -> PairMark | None:
+    """The last pair at or before the candidate's step ``step_b``; None where all are behind it."""
+    at = bisect_right(turn.pairs, step_b, key=lambda pair: pair.step_b)
+    return turn.pairs[at - 1] if at else None
+
+
+def of_prompt(root: Root) -> bool:
+    """Whether a root lies in a prompt's own forward, before the first step of its turn."""
+    return root.difference.field.startswith("prefill.")
+
+
+def covering_step(turn: TurnMarks, turn_a: TurnEntry, turn_b: TurnEntry, step_a: int) -> int | None:
+    """For a step of the baseline without a partner, the candidate's step that covers its position, counted from the
+    pair before it by accepted lengths; None where the candidate has none there."""
+    at = bisect_left(turn.pairs, step_a, key=lambda pair: pair.step_a)
+    before = turn.pairs[at - 1] if at else None
+    from_a, from_b = (before.step_a, before.step_b) if before is not None else (0, 0)
+    wanted = sum(length + 1 for length in turn_a.accepted_lengths[from_a:step_a])
+    ends = list(accumulate(length + 1 for length in turn_b.accepted_lengths[from_b:]))
+    found = bisect_right(ends, wanted)
+    return from_b + found if found < len(ends) else None
 
 
 def steps_at(a: TraceReader, b: TraceReader, turn: TurnMarks, pair: PairMark) -> AlignedSteps | None:
@@ -84,16 +119,34 @@ def steps_at(a: TraceReader, b: TraceReader, turn: TurnMarks, pair: PairMark) ->
 
 
 def _is_regrouped(turn: TurnMarks, pair: PairMark) -> bool:
-    at = turn.pairs.index(pair)
-    before = (turn.pairs[at - 1].step_a, turn.pairs[at - 1].step_b) if at else None
-    wanted = (pair.step_a - 1, pair.step_b - 1) if pair.step_a or pair.step_b else None
-    return before != wanted
+    """Whether steps were passed over since the pair before, as ``align_steps`` counts them."""
+    at = bisect_left(turn.pairs, pair.step_a, key=lambda other: other.step_a)
+    before = turn.pairs[at - 1] if at else None
+    if before is None:
+        return bool(pair.step_a or pair.step_b)
+    return (before.step_a, before.step_b) != (pair.step_a - 1, pair.step_b - 1)
 
 
-def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: list[NoiseFloor]) -> PairDifferences:
+def compare_pair(
+    a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: Sequence[NoiseFloor], root: Root | None = None
+) -> PairDifferences:
     """Every difference of the two steps, and the marks of their nodes. Both trees' marks give one name to a node that
-    stands in both."""
+    stands in both.
+
+    Args:
+        a: the baseline.
+        b: the candidate.
+        steps: two steps of theirs.
+        floors: of the comparison.
+        root: the root that stands at this pair, where one does.
+    """
+    if not (_fits(steps.a) and _fits(steps.b)):
+        return PairDifferences([], None, *names_of(steps.a, steps.b), comparable=False)
     nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
+    names = _Names(nodes_a, nodes_b)
+    if steps.mark.state == "unjudged" or not steps.mark.same_context or not floors:
+        marks = NodeMarks(names=names.of_a), NodeMarks(names=names.of_b)
+        return PairDifferences([], None, *marks, comparable=False)
     pair = StepPair(
         nodes_a,
         nodes_b,
@@ -104,22 +157,40 @@ def compare_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: li
         a.manifest.tree_policy == b.manifest.tree_policy,
         steps.regrouped,
     )
-    names = _Names(nodes_a, nodes_b)
-    if steps.mark.state == "unjudged" or not steps.mark.same_context:
-        return PairDifferences([], NodeMarks(names=names.of_a), NodeMarks(names=names.of_b), comparable=False)
-    differences = compare_steps(pair)
+    differences = with_violation(compare_steps(pair), root.blame if root is not None else [])
+    begins = steps.mark.state in ("root", "tie")
+    origin = root.difference if root is not None else _first(differences) if begins else None
     keys = {key for key in pair.common if _node_values(nodes_a, key) != _node_values(nodes_b, key)}
     if pair.trees_compared:
         keys |= set(nodes_a.keys) ^ set(nodes_b.keys)
-    keys |= {key for key in {*nodes_a.keys, *nodes_b.keys} if _is_named(key, differences)}
-    first = next((d for d in differences if d.inputs_equal), None)
-    origin = first.node if first is not None else None
+    named = {tuple(found.node) for found in differences if found.node is not None}
+    keys |= {key for key in {*nodes_a.keys, *nodes_b.keys} if tuple(key_tokens(key)) in named}
+    node = origin.node if origin is not None else None
     return PairDifferences(
         differences,
-        NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, origin), names.of_a),
-        NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, origin), names.of_b),
+        origin,
+        NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, node), names.of_a),
+        NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, node), names.of_b),
         comparable=True,
     )
+
+
+def names_of(a: Step, b: Step) -> tuple[NodeMarks, NodeMarks]:
+    """Marks of two steps that mark nothing, each node by its own name: nothing in one is the other's."""
+    sizes = (len(step.tree.tokens) if step.tree is not None else 0 for step in (a, b))
+    own = (NodeMarks(names=tuple(f"{side}{n}" for n in range(size))) for side, size in zip("ab", sizes, strict=True))
+    return next(own), next(own)
+
+
+def _fits(step: Step) -> bool:
+    """Whether every node of the tree says its parent, without which it has no path key."""
+    return step.tree is None or len(step.tree.parents) >= len(step.tree.tokens)
+
+
+def _first(found: list[Difference]) -> Difference | None:
+    """The difference that the step's others follow from; None where all inputs differ already."""
+    origins = [difference for difference in found if difference.inputs_equal]
+    return next((one for one in origins if one.kind not in TIES), next(iter(origins), None))
 
 
 class _Names:
@@ -129,11 +200,6 @@ class _Names:
     def __init__(self, a: StepNodes, b: StepNodes) -> None:
         self.of_a = tuple(f"a{slot}" for slot in range(len(a.keys)))
         self.of_b = tuple(f"a{a.slots[key]}" if key in a.slots else f"b{slot}" for slot, key in enumerate(b.keys))
-
-
-def _is_named(key: PathKey, differences: list[Difference]) -> bool:
-    tokens = key_tokens(key)
-    return any(found.node == tokens for found in differences)
 
 
 def _slot_of(nodes: StepNodes, tokens: list[int] | None) -> int | None:

@@ -6,16 +6,14 @@ Pure but for reading the file. Knows no pages; the oracle is not asked here, for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import orjson
 import xxhash
 
 from specscope.schemas import Manifest
 from specscope.tracer.compare.manifests import AXIS, OWN
 from specscope.tracer.errors import SpecScopeError
-from specscope.tracer.index import INDEX_FORMAT, TraceIndex, file_stamp, sidecar_path
+from specscope.tracer.index import TraceIndex
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import shorten
@@ -88,19 +86,6 @@ def summarise(run: Run) -> RunSummary | NoTrace:
 def glance(run: Run) -> RunSummary | NoTrace:
     """What the manifest alone says, however large the file is."""
     return _read(run, with_index=False)
-
-
-def has_index(path: Path) -> bool:
-    """Whether the index of the trace at ``path`` lies beside it and fits it, as far as its first bytes tell."""
-    sidecar = sidecar_path(path)
-    try:
-        if not (path.is_file() and sidecar.is_file()):
-            return False
-        with path.open("rb") as file, sidecar.open("rb") as kept:
-            wanted = orjson.dumps({"format": INDEX_FORMAT, "stamp": file_stamp(file)})[:-1]
-            return kept.read(len(wanted)) == wanted
-    except OSError:
-        return False
 
 
 def suggest_pair(summaries: Sequence[RunSummary]) -> tuple[RunSummary, RunSummary] | None:

@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 
 import streamlit as st
 
+from specscope.tracer.index import has_index
 from specscope.viewer.catalogue import Run
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.run_table import RunList, empty_board, run_board
 from specscope.viewer.inspector import show_board
-from specscope.viewer.run_summary import NoTrace, RunSummary, glance, has_index, suggest_pair, summarise
+from specscope.viewer.run_summary import NoTrace, RunSummary, glance, suggest_pair, summarise
 from specscope.viewer.session import LARGE_BYTES, Arguments, as_typed
 from specscope.viewer.view import View
 

@@ -1,4 +1,4 @@
-"""The child process of ``specscope view``: Streamlit, until the parent is gone. Knows nothing of traces.
+"""The child process of ``specscope view``: Streamlit, until the parent is gone. Reads no trace.
 
 Its standard input is a pipe that the parent holds and never writes to. It closes when the parent ends, even by kill -9,
 so that no server is left behind.
@@ -6,11 +6,17 @@ so that no server is left behind.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
 
-from streamlit.web.cli import main as streamlit
+import streamlit.config
+from streamlit.web.cli import main as streamlit_main
+
+#: None of these imports Streamlit, nor a module that does: two threads that load modules which import each other would
+#: find them half done.
+AHEAD = ("pandas", "plotly.graph_objects", "specscope.viewer.drawing.step_board", "specscope.viewer.pair_looks")
 
 
 def end_with_parent() -> None:
@@ -20,6 +26,19 @@ def end_with_parent() -> None:
     os._exit(0)
 
 
+def ignore_configuration_files() -> None:
+    """A folder with traces may come from anyone; a .streamlit/config.toml in it is not to open the server up."""
+    streamlit.config.get_config_files = lambda file_name: []
+
+
+def load_ahead() -> None:
+    """Loads what the first page needs while the browser still loads the viewer's own code."""
+    for name in AHEAD:
+        importlib.import_module(name)
+
+
 if __name__ == "__main__":
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    streamlit(sys.argv[1:], prog_name="streamlit")
+    for work in (end_with_parent, load_ahead):
+        threading.Thread(target=work, daemon=True).start()
+    ignore_configuration_files()
+    streamlit_main(sys.argv[1:], prog_name="streamlit")

@@ -6,11 +6,12 @@ Everything that is kept is kept by the file's stamp, so that a trace that has gr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -138,17 +139,45 @@ def _may_read(*readers: TraceReader) -> bool:
     return sum(sizes) <= LARGE_BYTES
 
 
+class OpenPair(NamedTuple):
+    """Two runs that were compared, one of which is looked at."""
+
+    baseline: TraceReader
+    candidate: TraceReader
+    comparison: Comparison
+    side: Side  # the one that is looked at
+
+    @property
+    def partner(self) -> TraceReader:
+        """The other one."""
+        return self.candidate if self.side == "a" else self.baseline
+
+
+@contextlib.contextmanager
+def pair_of(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[OpenPair | None]:
+    """The pair that the run of ``view``, which ``reader`` reads, belongs to; None where it belongs to none, or where
+    the two are large and nobody has asked to compare them."""
+    side: Side = "a" if view.run == view.baseline else "b"
+    other = view.candidate if side == "a" else view.baseline
+    if other is None or view.run not in (view.baseline, view.candidate):
+        yield None
+        return
+    with TraceReader(run_named(arguments, other).path) as partner:
+        baseline, candidate = (reader, partner) if side == "a" else (partner, reader)
+        comparison = comparison_of(baseline, candidate)
+        yield None if comparison is None else OpenPair(baseline, candidate, comparison, side)
+
+
 def states_of(arguments: Arguments, view: View, reader: TraceReader) -> RunStates:
     """The states of all steps of the run that ``view`` looks at; of a pair, with what became of them there."""
-    report = oracle_report_of(reader)
-    other = view.candidate if view.run == view.baseline else view.baseline
-    if not view.has_pair or view.run not in (view.baseline, view.candidate) or other is None:
-        return _states(reader.path, reader.index.stamp, None, reader.turns, report, None, "a", None)
-    side: Side = "a" if view.run == view.baseline else "b"
-    with TraceReader(run_named(arguments, other).path) as partner:
-        comparison = comparison_of(reader, partner) if side == "a" else comparison_of(partner, reader)
-        stamp = partner.index.stamp if comparison is not None else None
-        return _states(reader.path, reader.index.stamp, stamp, reader.turns, report, comparison, side, partner.turns)
+    report, stamp = oracle_report_of(reader), reader.index.stamp
+    with pair_of(arguments, view, reader) as pair:
+        if pair is None:
+            return _states(reader.path, stamp, None, reader.turns, report, None, "a", None)
+        partner = pair.partner
+        return _states(
+            reader.path, stamp, partner.index.stamp, reader.turns, report, pair.comparison, pair.side, partner.turns
+        )
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)

@@ -1,7 +1,7 @@
 """What is wrong with each step of a run, for the overview strip and for the way from one divergence to the next.
 
-From three sources, as far as each is there: what the engine itself found (in the index), what the oracle found, and what
-became of the step in a comparison with another run. Pure.
+From three sources, as far as each is there: what the engine itself found (in the index), what the oracle found, and
+what became of the step in a comparison with another run. Pure.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
+from support.pages import APP, Opener, checked
 
 from specscope.schemas import (
     SCHEMA_VERSION,
@@ -235,6 +238,19 @@ def make_trace(tmp_path: Path) -> TraceMaker:
 
 
 @pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch) -> Opener:
+    """Opens the viewer on files and folders, with a link's parameters."""
+
+    def open_places(*places: Path, **query: str) -> AppTest:
+        monkeypatch.setattr(sys, "argv", ["app.py", *map(str, places)])
+        app = AppTest.from_file(str(APP), default_timeout=30)
+        app.query_params.update(query)
+        return checked(app.run())
+
+    return open_places
+
+
+@pytest.fixture
 def sound_step() -> Step:
     """One step that accepts slots 1 and 3."""
     return make_step(seq=2, turn=0, number=0, committed=3, pending=7, accepted=2)
@@ -261,3 +277,19 @@ def pair_of_traces(make_trace: TraceMaker) -> tuple[Path, Path]:
         make_trace("sound.jsonl", mode="eager", texts=HOSTILE),
         make_trace("wrong.jsonl", texts=HOSTILE, change=wrong_positions),
     )
+
+
+@pytest.fixture(scope="session")
+def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Traces whose texts, prompts and names would do harm: ``sound.jsonl``, ``wrong.jsonl`` (positions in step 1), one
+    with markup in its name, and one with a text that is half a character."""
+    folder = tmp_path_factory.mktemp("hostile")
+    texts = {**HOSTILE, "7": "\x00\x1b[31m\x07\u2028", "51": "<iframe src='javascript:alert(1)'></iframe>"}
+    prompts = ["<b onclick=alert(1)>$x$\u202e\n</b>", "</option><script>document.title='pwned'</script>"]
+    recipe = Recipe(turns=[[2, 0, 3], [1, 2]], mode="eager", texts=texts, prompt_ids=prompts)
+    write_trace(folder / "sound.jsonl", recipe)
+    write_trace(folder / "wrong.jsonl", replace(recipe, mode="fused", change=wrong_positions))
+    write_trace(folder / "<img src=x onerror=alert(1)> \u202e.jsonl", recipe)
+    whole = (folder / "sound.jsonl").read_bytes()
+    (folder / "half.jsonl").write_bytes(whole.replace("日本語".encode(), b"\\ud800"))
+    return folder

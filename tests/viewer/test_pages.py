@@ -61,6 +61,13 @@ def test_a_link_past_the_end_opens_the_last_step(make_trace: TraceMaker, open_ap
     assert query_of(app) == {"page": "step", "run": "a.jsonl", "turn": "0", "step": "2"}
 
 
+def test_nodes_that_differ_are_marked_beside_the_baseline(pair_of_traces: tuple[Path, Path], open_app: Opener) -> None:
+    html = html_of(open_app(*pair_of_traces, page="step", run="wrong.jsonl", step="1"))
+    assert html.count("≠<tspan> first<") == 1
+    assert html.count('class="sign"') >= 5
+    assert "differs" not in html_of(open_app(pair_of_traces[1], step="1"))
+
+
 def test_another_run_can_be_chosen(make_trace: TraceMaker, open_app: Opener) -> None:
     app = open_app(make_trace("a.jsonl"), make_trace("b.jsonl", turns=[[1]]), page="step")
     checked(app.selectbox(key="run").set_value("b.jsonl").run())

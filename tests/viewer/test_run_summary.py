@@ -12,11 +12,11 @@ import pytest
 from support.traces import EAGER, FAULTY, FUSED, SAMPLES, load, store
 
 from specscope.schemas import Step
-from specscope.tracer.index import sidecar_path
+from specscope.tracer.index import has_index, sidecar_path
 from specscope.tracer.reader import TraceReader
 from specscope.viewer.catalogue import Run
 from specscope.viewer.drawing.manifest_words import created_text, size_text
-from specscope.viewer.run_summary import NoTrace, RunSummary, glance, has_index, suggest_pair, summarise
+from specscope.viewer.run_summary import NoTrace, RunSummary, glance, suggest_pair, summarise
 
 TraceMaker = Callable[..., Path]
 

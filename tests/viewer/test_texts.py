@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from xml.etree import ElementTree
 
-from support.verdicts import near_tie, verdict_of
+import pytest
+from support.verdicts import KINDS, hostile_verdict, near_tie, root_at, verdict_of
 
-from specscope.schemas.verdict import Blame
+from specscope.schemas import Manifest
+from specscope.schemas.verdict import Blame, Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
-from specscope.viewer.drawing.verdict_card import next_commands, surroundings, value_text, verdict_card
-from specscope.viewer.step_pairs import compare_pair, first_common_step, steps_at
+from specscope.viewer.drawing.verdict_card import (
+    SHOWN_ROOTS,
+    SIGNS,
+    command_card,
+    command_names,
+    next_commands,
+    proof,
+    surroundings,
+    value_text,
+    verdict_card,
+)
 
 BAD = "<script>alert(1)</script>\u202e\"'&$x$"
 
@@ -34,51 +47,132 @@ def test_every_fragment_escapes() -> None:
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;\\u202e&quot;&#x27;&amp;$x$") == 13
 
 
+@pytest.fixture
+def manifest(pair_of_traces: tuple[Path, Path]) -> Manifest:
+    with TraceReader(pair_of_traces[0]) as reader:
+        return reader.manifest
+
+
+def card_of(verdict: Verdict) -> str:
+    """The card of the verdict's first root, which must be well-formed."""
+    html = verdict_card(verdict, next(iter(verdict.roots), None), TokenTexts(None))
+    ElementTree.fromstring(html)
+    return html
+
+
 def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
     verdict = diff_traces(*pair_of_traces)
-    root = verdict.roots[0]
-    texts = TokenTexts(None)
-    with TraceReader(pair_of_traces[0]) as a, TraceReader(pair_of_traces[1]) as b:
-        steps = steps_at(a, b, root.place)
-        assert steps is not None
-        texts.learn(steps.b)
-        found = compare_pair(a, b, steps, verdict.floors)
+    root, texts = verdict.roots[0], TokenTexts(None)
+    with TraceReader(pair_of_traces[1]) as b:
+        texts.learn(b.step(b.turns[0], root.place.step_b))
     html = verdict_card(verdict, root, texts)
+    ElementTree.fromstring(html)
     assert "DIFFERENT in phase tensors: positions" in html
     assert "prompt-0 turn 1, step 1, position 6" in html
     assert "&lt;/svg&gt;&lt;img src=x onerror=" in html
     assert "<img" not in html
     assert "the candidate violates tensors.position-is-length-plus-depth: slot 2" in html
-    assert "compared across</dt><dd>mode: eager -&gt; fused" in surroundings(verdict)
-    assert "--turn 0 --step 1" in next_commands(verdict, root)
-    # By slot, slots 2..6 stand too far out; slot 2 is where it begins.
-    assert found.slots_a == found.slots_b == frozenset({2, 3, 4, 5, 6})
-    assert (found.origin_a, found.origin_b) == (2, 2)
+    assert "<summary>1 root, 0 inherited</summary>" in html
+    assert "compared across</dt><dd>attention: eager -&gt; fused; mode: eager -&gt; fused" in surroundings(verdict)
+    assert any("--turn 0 --step 1" in line for line in next_commands(verdict, root))
 
 
-def test_equal_runs_have_a_first_common_step(pair_of_traces: tuple[Path, Path]) -> None:
-    verdict = diff_traces(pair_of_traces[0], pair_of_traces[0])
-    assert "EQUAL: no decision differs" in verdict_card(verdict, None, TokenTexts(None))
-    with TraceReader(pair_of_traces[0]) as a, TraceReader(pair_of_traces[0]) as b:
-        steps = first_common_step(a, b)
-        assert steps is not None
-        assert (steps.a.step, steps.b.step) == (0, 0)
-        found = compare_pair(a, b, steps, verdict.floors)
-    assert not found.differences
-    assert not found.slots_a | found.slots_b
-    assert found.origin_a is None
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_verdict_has_its_sign(name: str, manifest: Manifest) -> None:
+    verdict = KINDS[name]
+    html = card_of(verdict)
+    assert f">{SIGNS[verdict.verdict]}</span>" in html
+    assert ("ss-calm" in html) == (verdict.exit_code == 0)
+    ElementTree.fromstring(f"<div>{proof(verdict, manifest)}{command_card(next_commands(verdict, None))}</div>")
+
+
+def test_equal_runs_say_so() -> None:
+    assert "EQUAL: no decision differs" in card_of(verdict_of("equal", 0))
+
+
+def test_a_hostile_verdict_is_text_and_of_bounded_size(manifest: Manifest) -> None:
+    verdict = hostile_verdict()
+    commands = next_commands(verdict, verdict.roots[0])
+    markup = card_of(verdict) + proof(verdict, manifest) + command_card(commands[:1])
+    ElementTree.fromstring(f"<div>{markup}</div>")
+    assert "<script" not in markup
+    assert "<img" not in markup
+    assert "\u202e" not in markup
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in markup
+    assert len(card_of(verdict) + proof(verdict, manifest)) < 200_000
+
+
+def test_the_cascade_is_folded_and_leads_to_each_root() -> None:
+    roots = [root_at(step=step) for step in range(SHOWN_ROOTS + 5)]
+    card = ElementTree.fromstring(card_of(verdict_of(roots=roots, num_inherited=512)))
+    folded = next(card.iter("details"))
+    assert next(folded.iter("summary")).text == f"{len(roots)} roots, 512 inherited"
+    asked = [button.get("data-do") for button in folded.iter("button")]
+    assert asked == [f"root:{number}" for number in range(SHOWN_ROOTS)]
+    lines = ["".join(line.itertext()) for line in folded.iter("li")]
+    assert "steps 3 and 4" in lines[3]
+    assert "4 follow" in lines[3]
+    assert "and 5 more" in "".join(folded.itertext())
+    assert [line.get("class") for line in folded.iter("li")][:2] == ["here", None]
+
+
+def test_one_cause_is_named_once_a_side() -> None:
+    blame = [
+        Blame(side="b", invariant="tensors.position-is-length-plus-depth", witness="slot 2"),
+        Blame(side="b", invariant="run.engine-checks", witness="the same"),
+        Blame(side="a", invariant="commit.length", witness="7, wanted 8"),
+    ]
+    html = card_of(verdict_of(roots=[root_at().model_copy(update={"blame": blame})]))
+    assert html.count("<dt>who is wrong</dt>") == 2
+    assert "run.engine-checks" not in html
+
+
+def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> None:
+    allowed = verdict_of(axis=["mode: eager -> fused", "dtype: float32 -> bfloat16"])
+    shown = proof(allowed, manifest)
+    assert "✓ 8 of 9 that must agree do" in shown
+    assert "✓ dtype" not in shown
+    assert "✓ tree policy</dt><dd>dynamic, depth 3, top 2, budget 6" in shown
+    assert "logits 4e-05 (1258 values); measured on values of this pair" in shown
+    refused = verdict_of("incomparable", 3, incomparable=["seed: 0 -> 5", "prompt code: 3 and 4 token ids"])
+    assert "✓ seed" not in proof(refused, manifest)
+    assert "✓ prompts" not in proof(refused, manifest)
+    assert "not comparable</dt><dd>seed: 0 -&gt; 5" in card_of(refused)
+    assert "--allow FIELD" in card_of(refused)
+
+
+def test_commands_can_be_copied_as_they_are() -> None:
+    lines = ["specscope show 'a b.jsonl' --turn 0", "specscope check <x>"]
+    html = ElementTree.fromstring(command_card(lines))
+    names = [button.get("data-copy") for button in html.iter("button")]
+    assert [command_names(lines)[name or ""] for name in names] == lines
+
+
+def test_another_root_has_its_own_commands() -> None:
+    roots = [root_at(step=1), root_at(step=7)]
+    verdict = verdict_of(roots=roots, candidate="it's.jsonl")
+    assert next_commands(verdict, roots[0]) == verdict.next
+    lines = next_commands(verdict, roots[1])
+    assert shlex.split(lines[0])[2:] == ["it's.jsonl", "--turn", "0", "--step", "8"]
+    assert shlex.split(lines[1])[-2:] == ["--at", "0/7"]
 
 
 def test_token_ids_in_a_verdict_get_their_text() -> None:
     assert value_text("argmax", "7", TokenTexts(None)) == "#7  (id 7)"
     assert value_text("positions", "7", TokenTexts(None)) == "7"
     assert value_text("argmax", "absent", TokenTexts(None)) == "absent"
+    assert value_text("path", "[7, 8]", TokenTexts(None)) == "#7 #8  (ids 7, 8)"
+    assert value_text("path", "[7, 'root']", TokenTexts(None)) == "[7, 'root']"
+    assert value_text("levels[2].tokens", "[[7, 8], []]", TokenTexts(None)) == "#7 › #8, root"
+    assert value_text("source_slots", "[[], 40]", TokenTexts(None)) == "root, slot 40"
+    assert value_text("nodes", "[[7, 8], [9…", TokenTexts(None)) == "[[7, 8], [9…"
+    assert value_text("mask", "also sees [[7, 8], 9]", TokenTexts(None)) == "also sees #7 › #8, padding 9"
 
 
 def test_a_violation_beside_ties_stands_before_them() -> None:
     tie = near_tie()
     broken = Blame(side="b", invariant="commit.prefix-unchanged", witness="it changed")
-    html = verdict_card(verdict_of(roots=[tie], violations=[broken]), tie, TokenTexts(None))
+    html = card_of(verdict_of(roots=[tie], violations=[broken]))
     assert "VIOLATED" in html
     assert "in phase" not in html.split("</h2>")[0]
     assert html.index("commit.prefix-unchanged") < html.index("near-tie")

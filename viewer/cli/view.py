@@ -3,54 +3,141 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import webbrowser
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlencode
 
 import click
 
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import UsageError
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.catalogue import Catalogue, Run
+from specscope.viewer.listener import LOOPBACK, Listener
+from specscope.viewer.server import serve
+from specscope.viewer.view import View
+
+if TYPE_CHECKING:  # to load them takes as long as the server does to start, which is the time to do it in
+    from specscope.tracer.index import TurnEntry
+    from specscope.tracer.reader import TraceReader
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(1, 65535), help="On 127.0.0.1.  [default: 8501, or a free one]")
+@click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
+@click.option("--at", metavar="TURN/STEP", help="Open at this step of FILE; of two files, of the first in their diff.")
+@click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Listen here.")
+@click.option(
+    "--expose",
+    "exposed_as",
+    multiple=True,
+    metavar="NAME",
+    help="Let other machines read the traces, under this name of this machine; needed where --host is not loopback.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: 8501, or a free one]")
 @click.option("--no-browser", is_flag=True, help="Print the address alone.")
 @tokenizer_option
-def view(files: tuple[Path, ...], port: int | None, no_browser: bool, tokenizer: Path | None) -> None:
+def view(
+    places: tuple[Path, ...],
+    at: str | None,
+    host: str,
+    exposed_as: tuple[str, ...],
+    port: int | None,
+    no_browser: bool,
+    tokenizer: Path | None,
+) -> None:
     """Step through the trees of a trace, or look at where two traces part: the first is the baseline.
 
-    Without FILES it opens the *.jsonl of the current folder, the newest first. Ends on Ctrl-C.
+    The traces in and below a FOLDER are listed, and new ones as they come; without FILE and FOLDER those of the current
+    folder. Ends on Ctrl-C.
     """
-    import streamlit  # noqa: F401  (so that its absence is reported in words, before anything starts)
-
-    from specscope.viewer.server import choose_port, serve
-
-    chosen = files or newest_traces(Path.cwd())
-    for path in (place for place in chosen if not place.is_dir()):
-        with TraceReader(path) as reader:
-            assert reader.index  # reads the file once; a line that is no record is reported here
-    TokenTexts.load(tokenizer)
-    arguments = [*(["--tokenizer", str(tokenizer.resolve())] if tokenizer else []), *(str(f.resolve()) for f in chosen)]
+    if find_spec("streamlit") is None:
+        raise ModuleNotFoundError("No module named 'streamlit'", name="streamlit")
+    catalogue = Catalogue(places or [Path.cwd()])
+    files = catalogue.runs()[: len(catalogue.files)]
+    place = None if at is None else parse_place(at, len(files))
+    listener = Listener.of(host, exposed_as, port)
+    arguments = ["--tokenizer", str(tokenizer.resolve())] if tokenizer else []
+    arguments += [str(path) for path in catalogue.given]
 
     def ready(address: str) -> None:
-        click.echo(f"SpecScope is at {address}  (Ctrl-C ends it)")
+        link = address if place is None else f"{address}/?{urlencode(view_at(place, files).to_query())}"
+        click.echo(f"SpecScope is at {link}  (Ctrl-C ends it)")
+        if exposed_as:
+            click.echo(f"warning: whoever can reach {host} can read these traces", err=True)
         if not no_browser:
             with contextlib.suppress(webbrowser.Error):
-                webbrowser.open(address)
+                webbrowser.open(link)
 
-    serve(arguments, choose_port(port), ready)
+    serve(arguments, listener, ready, meanwhile=lambda: read_once(files, place, tokenizer))
 
 
-def newest_traces(folder: Path) -> list[Path]:
-    """Every ``*.jsonl`` of ``folder``, the newest first.
+def read_once(files: Sequence[Run], place: Place | None, tokenizer: Path | None) -> None:
+    """Reads all that the command names, so that what is wrong with it is said here, and indexes lie ready.
 
     Raises:
-        UsageError: where there is none.
+        UsageError: where there is no such tokenizer or place, or a file is no trace.
     """
-    found = sorted(folder.glob("*.jsonl"), key=lambda path: (-path.stat().st_mtime, path.name))
-    if not found:
-        raise UsageError(f"no *.jsonl in {folder}: name a trace, or record one with specscope run")
+    from specscope.tracer.reader import TraceReader
+    from specscope.tracer.tokens import TokenTexts
+
+    TokenTexts.load(tokenizer)
+    for run in files:
+        with TraceReader(run.path):
+            pass  # before any file is read as a whole: one whose first line is no manifest is said at once
+    for run in files:
+        with TraceReader(run.path) as reader:
+            assert reader.index  # a line that is no record is named here
+            if place is not None and run is files[0]:
+                check_place(place, reader)
+
+
+class Place(NamedTuple):
+    """A step; both count from 0."""
+
+    turn: int
+    step: int
+
+
+def parse_place(text: str, num_files: int) -> Place:
+    """The step that ``--at`` names.
+
+    Raises:
+        UsageError: where it names none, or there are not one or two files that it can be a step of.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if found is None:
+        raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
+    if num_files not in (1, 2):
+        raise UsageError(f"got --at and {num_files} files, wanted one, or the two of a diff")
+    return Place(int(found[1]), int(found[2]))
+
+
+def check_place(place: Place, reader: TraceReader) -> None:
+    """That the trace has this step.
+
+    Raises:
+        UsageError: saying what there is instead.
+    """
+    asked = f"got --at {place.turn}/{place.step}, but {reader.path.name}"
+    turn = next((turn for turn in reader.turns if turn.turn == place.turn), None)
+    if turn is None:
+        raise UsageError(f"{asked} has {_turns(reader.turns)}")
+    if place.step >= len(turn.steps):
+        has = f"has steps 0 to {len(turn.steps) - 1}" if turn.steps else "has no steps"
+        raise UsageError(f"{asked}'s turn {place.turn} {has}")
+
+
+def _turns(turns: Sequence[TurnEntry]) -> str:
+    numbers = sorted(turn.turn for turn in turns)
+    return f"turns {numbers[0]} to {numbers[-1]}" if numbers else "no turns"
+
+
+def view_at(place: Place, files: Sequence[Run]) -> View:
+    """The first look: at a step of one file, or of the first of two in their diff."""
+    found = View(page="step", run=files[0].name, turn=place.turn, step=place.step)
+    if len(files) > 1:
+        found.page, found.baseline, found.candidate = "diff", files[0].name, files[1].name
     return found

@@ -1,7 +1,7 @@
 """What the inspector shows: markup, and what it says of each node. Pure.
 
-All markup is XHTML, one element at the top: the browser reads it as XML, so that a text that was not escaped is an error
-to be seen, never markup that runs.
+All markup is XHTML, one element at the top: the browser reads it as XML, so that a text that was not escaped is an
+error to be seen, never markup that runs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from specscope.viewer.drawing.fragments import XHTML, heading
 class Board:
     """One view of a step, or of two side by side.
 
-    In ``html``, elements with ``data-node`` answer to the pointer: all of one name light up together, and the element of
-    class ``ss-panel`` shows the name's note. A click on ``data-do`` asks the page for what it says. An element of class
-    ``ss-raw`` with ``data-raw`` shows that raw text once it is opened, with a button that copies it.
+    In ``html``, elements with ``data-node`` answer to the pointer: all of one name light up together, and the element
+    of class ``ss-panel`` shows the name's note. A click on ``data-do`` asks the page for what it says, one on
+    ``data-copy`` copies the raw text of that name. An element of class ``ss-raw`` with ``data-raw`` shows that text
+    once it is opened.
     """
 
     html: str  # XHTML; one element

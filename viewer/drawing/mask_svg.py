@@ -7,6 +7,7 @@ attributes ``data-cells``, ``data-labels`` and ``data-names``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from specscope.schemas import Step
@@ -93,8 +94,8 @@ def quiet_cell() -> str:
     return '<div class="ss-quiet ss-cell">&#160;</div>'
 
 
-def draw_mask(step: Step, cells: list[str], texts: TokenTexts, marks: NodeMarks) -> str:
-    """The drawing, the root at the top left."""
+def draw_mask(step: Step, cells: list[str], texts: TokenTexts, marks: NodeMarks, *, apart: Sequence[Cell] = ()) -> str:
+    """The drawing, the root at the top left; ``apart`` are cells in which another mask differs from this one."""
     size = len(cells)
     pixels = min(MAX_PIXELS, size * CELL_PIXELS)
     unit = size / pixels  # of a pixel, in cells
@@ -115,7 +116,8 @@ def draw_mask(step: Step, cells: list[str], texts: TokenTexts, marks: NodeMarks)
     parts += [_lines(size)] if size <= LINED_SLOTS else []
     parts += [f'<rect class="row" x="0" y="0" width="{size}" height="1" visibility="hidden"/>']
     parts += [f'<rect class="column" x="0" y="0" width="1" height="{size}" visibility="hidden"/>']
-    parts += [_outline(cell) for cell in wrong_cells(cells)[:MOST_OUTLINES]]
+    parts += [_outline(cell, "outline") for cell in wrong_cells(cells)[:MOST_OUTLINES]]
+    parts += [_outline(cell, "apart") for cell in apart[:MOST_OUTLINES]]
     parts += _ticks(size, unit)
     return (
         f'<svg class="ss-mask" xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="tree mask of '
@@ -138,8 +140,8 @@ def _lines(size: int) -> str:
     return f'<path class="lines" d="{"".join(both)}"/>'
 
 
-def _outline(cell: Cell) -> str:
-    return f'<rect class="outline" x="{cell.column - 0.1}" y="{cell.row - 0.1}" width="1.2" height="1.2"/>'
+def _outline(cell: Cell, kind: str) -> str:
+    return f'<rect class="{kind}" x="{cell.column - 0.1}" y="{cell.row - 0.1}" width="1.2" height="1.2"/>'
 
 
 def _ticks(size: int, unit: float) -> list[str]:

@@ -1,7 +1,8 @@
 """The colours and fonts of everything that is drawn, in light and in dark. Knows nothing of traces.
 
-Blue and vermillion come from the Okabe-Ito palette, which colour-blind readers can tell apart; the dark ones are lighter
-kin of them. A colour never stands alone: what is accepted is also filled, what differs is also dashed and carries a sign.
+Blue and vermillion come from the Okabe-Ito palette, which colour-blind readers can tell apart; the dark ones are
+lighter kin of them. A colour never stands alone: what is accepted is also filled, what differs is also dashed and
+carries a sign.
 
 Drawings name colours as CSS variables (``var(--ss-accepted)``), so that one drawing serves both.
 """

@@ -55,7 +55,8 @@ def draw_ribbon(step: Step, commit: CommitSection, texts: TokenTexts, marks: Nod
     whole = max(WIDTH, end + 4)
     return (
         f'<svg class="ss-ribbon" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:.0f} {HEIGHT}" role="img" '
-        f'aria-label="cache rows before and after the commit" style="max-width:{whole * 1.15:.0f}px">{"".join(parts)}</svg>'
+        f'aria-label="cache rows before and after the commit" style="max-width:{whole * 1.15:.0f}px">'
+        f"{''.join(parts)}</svg>"
     )
 
 
@@ -126,7 +127,8 @@ def _cell(one: _Kept) -> str:
 def _pending(label: str, x: float, width: float) -> str:
     middle = x + width / 2
     return (
-        f'<g class="pending"><rect x="{x:.1f}" y="{KEPT_TOP + 1}" width="{width:.1f}" height="{KEPT_HEIGHT - 2}" rx="4"/>'
+        f'<g class="pending"><rect x="{x:.1f}" y="{KEPT_TOP + 1}" width="{width:.1f}" height="{KEPT_HEIGHT - 2}" '
+        'rx="4"/>'
         f"{_centred('', middle, KEPT_TOP + 20, label)}{_centred('note', middle, KEPT_TOP - 7, 'pending')}</g>"
     )
 

@@ -34,7 +34,14 @@ def step_facts(step: Step, texts: TokenTexts) -> str:
         length = step.accept.accepted_length
         found.append(Fact("accepted", str(length), "nodes"))
         found.append(Fact("tokens per step", str(length + 1), "accepted + bonus"))
-        found.append(Fact("bonus", shorten(texts.shown(step.accept.bonus_token), MAX_VALUE), f"slot {step.accept.bonus_slot}", True))
+        found.append(
+            Fact(
+                "bonus",
+                shorten(texts.shown(step.accept.bonus_token), MAX_VALUE),
+                f"slot {step.accept.bonus_slot}",
+                True,
+            )
+        )
     if step.stop is not None:
         kept = step.stop.emitted[: step.stop.kept]
         cut = f"stopped: {step.stop.reason}" if step.stop.reason else ""

@@ -1,33 +1,51 @@
-"""The verdict of a comparison as HTML: the card that a person can act on, and what surrounds it. Pure."""
+"""The verdict of a comparison as markup: the card that a person can act on, the proof that the two runs belong
+together, and the commands to run next. Knows verdicts, no steps. Pure."""
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from collections.abc import Sequence
+from typing import Any
 
-from specscope.schemas.verdict import Difference, Root, Verdict
+from specscope.schemas import Manifest
+from specscope.schemas.verdict import Difference, NoiseFloor, Root, Verdict, VerdictKind
 from specscope.tracer.report.card import (
     SIDES,
+    SOURCES,
     blame_text,
-    floor_text,
+    first_blames,
     headline,
     impact_text,
     leading_root,
     margin_text,
+    one_line,
     roots_text,
     where_text,
 )
 from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.drawing.fragments import commands, rows
+from specscope.viewer.drawing.board import card
+from specscope.viewer.drawing.fragments import quiet, rows
 
 #: Fields whose value is one token id.
 TOKEN_FIELDS = ("argmax", "bonus_token", "prefill.pending_token", "token_ids")
+#: Fields whose value is a list of them.
+TOKENS_FIELDS = ("path", "emitted", "inputs.tokens", "tokens[0]")
+#: Fields whose value is a list of path keys, and of slots where there is no such node.
+_PATHS = re.compile(r"levels\[\d+\]\.(tokens|frontier)|nodes|source_slots|inputs\.source_rows")
+ALSO_SEES = "also sees "  # so begins the value of a mask's row
+SIGNS: dict[VerdictKind, str] = {"equal": "✓", "ties": "≈", "different": "≠", "incomparable": "!", "uncovered": "?"}
+#: Of a list; the command line's JSON has the rest.
+SHOWN_LINES = 12
+SHOWN_ROOTS = 40
 
 
 def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
-    """The first card: the verdict, and the given root where there is one."""
-    calm = " ss-calm" if verdict.verdict in ("equal", "ties") else ""
+    """The card: the verdict, and the given root where there is one."""
+    calm = " ss-calm" if verdict.verdict in ("equal", "ties") and not verdict.exit_code else ""
     title = headline(verdict)
     leads = leading_root(verdict) is not None
     if root is not None and leads and verdict.verdict == "different":
@@ -35,31 +53,36 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
     body = _root_body(verdict, root, texts) if root is not None else ""
     if root is None or not leads:  # what fails the comparison stands before the ties
         body = _plain_body(verdict) + body
-    return f'<div class="ss-card{calm}"><h2>{html_text(title)}</h2>{body}</div>'
+    if verdict.roots:
+        body += root_list(verdict, root)
+    sign = f'<span class="ss-sign" aria-hidden="true">{SIGNS[verdict.verdict]}</span>'
+    return f'<section class="ss-box ss-card{calm}"><h2>{sign}{html_text(one_line(title, 200))}</h2>{body}</section>'
 
 
 def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
     found = root.difference
-    where = [("rule", verdict.rule)] if LOSSY in verdict.rule else []
-    where += [("where", where_text(root.place))]
+    before = [("rule", verdict.rule)] if LOSSY in verdict.rule else []
+    where = where_text(root.place)
     if found.node is not None:
-        where.append(("node", node_text(found.node, texts)))
-    after = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
+        where += f", node {node_text(found.node, texts)}"
+    after = [("who is wrong", blame_text(blame)) for blame in first_blames(root)]
+    if not root.blame:
+        after.append(("who is wrong", "neither side violates an invariant at this step"))
+    after.append(("does it matter", impact_text(verdict.impact)))
+    after.append(("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}"))
     margin = margin_text(root)
     after += [("margin", margin)] if margin is not None else []
     after += [("tie break", found.tie_break)] if found.tie_break is not None else []
-    after += [("who is wrong", blame_text(blame)) for blame in root.blame[:3]]
-    if not root.blame:
-        after.append(("who is wrong", "neither side violates an invariant at this step"))
-    after += [("impact", impact_text(verdict.impact)), ("roots", roots_text(verdict))]
-    here = f"{root.also} further differences in this step, {root.inherited} later steps follow from it"
-    after.append(("this root", here))
-    return rows(where) + _values(found, texts) + rows(after)
+    after += [("recurs", f"at {root.recurs} later steps, each from equal state")] if root.recurs else []
+    here = f"{root.also} further differences in this step; {root.inherited} later steps follow from it"
+    after.append(("what follows", here))
+    place = f'<p class="ss-where">{html_text(one_line(where))}</p>'
+    return (_rows(before) if before else "") + place + _values(found, texts) + _rows(after)
 
 
 def _values(found: Difference, texts: TokenTexts) -> str:
     cells = (
-        f"<div><p>{name}</p><code>{html_text(value_text(found.field, value, texts))}</code></div>"
+        f"<div><p>{name}</p><code>{html_text(one_line(value_text(found.field, value, texts)))}</code></div>"
         for name, value in (("baseline", found.a), ("candidate", found.b))
     )
     return f'<div class="ss-values">{"".join(cells)}</div>'
@@ -68,33 +91,125 @@ def _values(found: Difference, texts: TokenTexts) -> str:
 def _plain_body(verdict: Verdict) -> str:
     lines = [("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps")]
     lines += [("rule", verdict.rule)] if LOSSY in verdict.rule else []
-    lines += [("not comparable", line) for line in verdict.incomparable]
-    lines += [("not judged", line) for line in verdict.uncovered]
-    lines += [("violated", f"{SIDES[v.side]}: {v.invariant}: {v.witness}") for v in verdict.violations[:6]]
+    lines += _first("not comparable", verdict.incomparable)
+    lines += _first("not judged", verdict.uncovered)
+    lines += _first("violated", [f"{SIDES[v.side]}: {v.invariant}: {v.witness}" for v in verdict.violations])
     if verdict.incomparable:
-        lines.append(("next", "record both runs alike, or allow a field: specscope diff --allow FIELD"))
-    return rows(lines)
+        lines.append(("what to do", "record both runs alike, or let a field differ: specscope diff --allow FIELD"))
+    elif verdict.num_turns:
+        lines.append(("does it matter", impact_text(verdict.impact)))
+    return _rows(lines)
 
 
-def next_commands(verdict: Verdict, root: Root | None) -> str:
-    """What to type next."""
-    if root is None or root == verdict.roots[0]:
-        return commands(verdict.next or [f"specscope check {shlex.quote(verdict.candidate)}"])
-    where = f"--turn {root.place.turn_b} --step {root.place.step_b}"
-    lines = [f"specscope show {shlex.quote(verdict.candidate)} {where}"]
-    return commands(lines)
+def root_list(verdict: Verdict, shown: Root | None) -> str:
+    """Every root with what follows from it, folded; a click on one asks for ``root:N``, N counted from 0."""
+    lines = []
+    for number, root in enumerate(verdict.roots[:SHOWN_ROOTS]):
+        found, follow = root.difference, f"{root.inherited} follow" if root.inherited else "nothing follows"
+        here = ' class="here"' if root is shown else ""
+        lines.append(
+            f'<li{here}><button type="button" data-do="root:{number}">Root {number + 1}</button> '
+            f"<span>{html_text(one_line(f'{where_text(root.place)}: {found.phase} {found.field}, {found.kind}', 300))}"
+            f"</span> <em>{follow}</em></li>"
+        )
+    more = len(verdict.roots) - SHOWN_ROOTS
+    rest = quiet(f"and {more} more: ≠ Next goes from one to the next") if more > 0 else ""
+    summary = f"<summary>{html_text(roots_text(verdict))}</summary>"
+    return f'<details class="ss-more ss-roots">{summary}<ol>{"".join(lines)}</ol>{rest}</details>'
+
+
+#: Fields of the manifest that two runs must share: the name for people, and the field.
+SHARED = (
+    ("teacher", "teacher"),
+    ("drafter", "drafter"),
+    ("dtype", "dtype"),
+    ("tree policy", "tree_policy"),
+    ("sampling", "sampling"),
+    ("seed", "seed"),
+    ("stop rules", "stop_rules"),
+    ("tokenizer", "tokenizer"),
+    ("prompts", "prompt"),
+)
+
+
+def proof(verdict: Verdict, manifest: Manifest) -> str:
+    """Why the two may be compared: what agrees, across what they were compared, and how far.
+
+    Args:
+        verdict: of the comparison.
+        manifest: the baseline's, which says what agrees.
+    """
+    fields = {_field_of(line) for line in [*verdict.axis, *verdict.incomparable]}
+    agree = [(name, field) for name, field in SHARED if field not in fields]
+    told = {"teacher": _teacher(manifest), "drafter": manifest.drafter.name or manifest.drafter.kind}
+    told |= {"dtype": manifest.dtype, "tree_policy": _policy(manifest), "sampling": verdict.rule}
+    told |= {"seed": "" if manifest.seed is None else str(manifest.seed), "prompt": f"{verdict.num_turns} turns"}
+    values = [(f"✓ {name}", told.get(field) or "the same") for name, field in agree]
+    drift = [f"{one.field}: {one.count} values, at most {one.largest:.3g}" for one in verdict.drift]
+    values += _first("drift within the floor", drift) or [("drift", "no float differs")]
+    summary = f"<summary>✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(n for n, _ in agree)}</summary>"
+    return f'{surroundings(verdict)}<details class="ss-more ss-proof">{summary}{_rows(values)}</details>'
 
 
 def surroundings(verdict: Verdict) -> str:
-    """The axis of comparison, noise floors, impact and coverage."""
-    lines = [("compared across", line) for line in verdict.axis] or [("compared across", "nothing was meant to differ")]
-    lines.append(("acceptance rule", verdict.rule))
-    lines += [("noise floor", floor_text(floor)) for floor in verdict.floors]
-    lines.append(("impact", impact_text(verdict.impact)))
+    """The axis of comparison, the noise floors with their sources, and coverage."""
+    lines = [("compared across", "; ".join(verdict.axis) or "nothing was meant to differ")]
+    lines += [("noise floor", line) for line in _floor_lines(verdict.floors)]
     lines.append(("steps", f"{verdict.num_steps} pairs, {verdict.num_regrouped} steps without a partner"))
-    lines += [("not judged", line) for line in verdict.uncovered]
-    lines += [("not recorded", line) for line in verdict.unjudged]
-    return rows(lines)
+    if leading_root(verdict) is not None:  # else the card says it
+        lines += _first("not judged", verdict.uncovered)
+    lines += _first("not recorded", verdict.unjudged)
+    return _rows(lines)
+
+
+def _floor_lines(floors: Sequence[NoiseFloor]) -> list[str]:
+    """A line a source: most comparisons have all three floors from one."""
+    by_source: dict[str, list[str]] = {}
+    for floor in floors:
+        sample = f" ({floor.sample_size} values)" if floor.sample_size else ""
+        by_source.setdefault(SOURCES[floor.source], []).append(f"{floor.quantity} {floor.floor:.3g}{sample}")
+    return [f"{', '.join(shown)}; {source}" for source, shown in by_source.items()]
+
+
+def _field_of(line: str) -> str:
+    """The manifest's field that a line of the proof is about; ``prompt`` for what turns were given."""
+    return line.partition(":")[0].partition(".")[0].partition(" ")[0]
+
+
+def _teacher(manifest: Manifest) -> str:
+    teacher = manifest.teacher
+    layers = "" if teacher.num_layers is None else f", {teacher.num_layers} layers"
+    return f"{teacher.name} ({teacher.architecture}{layers})"
+
+
+def _policy(manifest: Manifest) -> str:
+    policy = manifest.tree_policy
+    return f"{policy.name or policy.kind}, depth {policy.depth}, top {policy.top_k}, budget {policy.budget}"
+
+
+def next_commands(verdict: Verdict, root: Root | None) -> list[str]:
+    """What to type next; for another root than the first, what shows that one."""
+    if root is None or not verdict.roots or root == verdict.roots[0]:
+        return list(verdict.next or [f"specscope check {shlex.quote(verdict.candidate)}"])
+    candidate, place = shlex.quote(verdict.candidate), root.place
+    return [
+        f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
+        f"specscope view {shlex.quote(verdict.baseline)} {candidate} --at {place.turn}/{place.step_a}",
+    ]
+
+
+def command_names(lines: Sequence[str]) -> dict[str, str]:
+    """The commands by the names that their copy buttons call them."""
+    return {f"command-{number}": line for number, line in enumerate(lines)}
+
+
+def command_card(lines: Sequence[str]) -> str:
+    """The commands, each with a button that copies it; the board's raw texts must hold ``command_names``."""
+    entries = "".join(
+        f'<div><code>{html_text(line)}</code><button type="button" data-copy="{name}">Copy</button></div>'
+        for name, line in command_names(lines).items()
+    )
+    return card("next", "Next", "in a terminal", f'<div class="ss-commands ss-copied">{entries}</div>')
 
 
 def node_text(node: list[int], texts: TokenTexts) -> str:
@@ -103,7 +218,47 @@ def node_text(node: list[int], texts: TokenTexts) -> str:
 
 
 def value_text(field: str, value: str, texts: TokenTexts) -> str:
-    """A value, with the token's text where the value is a token id."""
+    """A value, with the texts of the tokens where the value is a token id or a list of them."""
     if field in TOKEN_FIELDS and value.isascii() and value.isdecimal() and len(value) <= 9:
         return f"{texts.shown(int(value))}  (id {value})"
+    if field in TOKENS_FIELDS and (tokens := _ids(_parsed(value))):
+        return f"{' '.join(texts.shown(token) for token in tokens)}  (ids {', '.join(map(str, tokens))})"
+    if _PATHS.fullmatch(field):
+        return _paths_text(_parsed(value), value, texts, "slot")
+    if field == "mask" and value.startswith(ALSO_SEES):
+        seen = value.removeprefix(ALSO_SEES)
+        return ALSO_SEES + _paths_text(_parsed(seen), seen, texts, "padding")
     return value
+
+
+def _paths_text(nodes: Any, value: str, texts: TokenTexts, number: str) -> str:
+    """A list of nodes by path; an entry that is none is a ``number``. What is no list stays as ``value`` has it."""
+    if not isinstance(nodes, list):
+        return value
+    words = [node_text(_ids(one), texts) if isinstance(one, list) else f"{number} {one}" for one in nodes]
+    return ", ".join(words) or "nothing"
+
+
+def _parsed(value: str) -> Any:
+    """A list as it is written in a difference; None where it is another value, or was cut off."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _ids(value: Any) -> list[int]:
+    """Token ids; none where ``value`` is no list of them."""
+    return value if isinstance(value, list) and all(type(token) is int for token in value) else []
+
+
+def _first(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    """The first lines, and how many more there are."""
+    found = [(name, line) for line in lines[:SHOWN_LINES]]
+    more = len(lines) - SHOWN_LINES
+    return [*found, (name, f"and {more} more: specscope diff --format json lists them")] if more > 0 else found
+
+
+def _rows(lines: Sequence[tuple[str, str]]) -> str:
+    """Rows whose values are on one line each, and bounded, whatever the traces hold."""
+    return rows((name, one_line(value)) for name, value in lines)

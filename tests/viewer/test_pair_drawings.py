@@ -1,0 +1,208 @@
+"""What is drawn of two steps that belong together: matched by path, marked where they differ, hostile text as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from support.pairs import SVG, XHTML, board_at, opened, parsed, sides_of, with_section, words_of
+from support.traces import EAGER
+
+from specscope.schemas import Step
+from specscope.schemas.verdict import Difference
+from specscope.tracer.compare.judge import FloatJudge
+from specscope.viewer.drawing.difference_table import difference_table, pair_note
+from specscope.viewer.drawing.margin_svg import MOST_ROWS, draw_margins, margin_picture, margins_of
+from specscope.viewer.drawing.mask_svg import Cell
+from specscope.viewer.drawing.pair_board import About, Front, PairLook, pair_board, pair_masks, pair_trees
+
+TraceMaker = Callable[..., Path]
+
+
+def test_the_board_of_a_root(pair_of_traces: tuple[Path, Path]) -> None:
+    with opened(*pair_of_traces) as pair:
+        board = board_at(pair, 0, 1)
+    root = parsed(board)
+    text = words_of(root)
+    for words in (
+        "The divergence begins here: the only root",
+        "Baseline, step 1 sound.jsonl: 5 nodes differ, marked ≠",
+        "Candidate, step 1 wrong.jsonl: 5 nodes differ, marked ≠",
+        "1 difference, in the order of the phases",
+        "8 ≠ 10",  # slot 3 of five whose positions differ
+        "✓ equal, slots matched by path",
+    ):
+        assert words in text
+    asked = [element.get("data-do") for element in root.iter() if element.get("data-do")]
+    assert {"open:a", "open:b"} <= set(asked)
+    assert json.loads(board.raw["a"])["step"] == json.loads(board.raw["b"])["step"] == 1
+    assert "≠ stands at" in words_of(ElementTree.fromstring(board.notes["a3"]))
+
+
+def test_hostile_text_stands_literally(pair_of_traces: tuple[Path, Path]) -> None:
+    with opened(*pair_of_traces) as pair:
+        board = board_at(pair, 0, 1)
+    parsed(board)
+    everything = "".join([board.html, *board.notes.values()])
+    assert "&lt;script&gt;document.title" in everything
+    assert "&lt;/svg&gt;&lt;img src=x onerror=" in everything
+    assert "\u202e" not in everything
+
+
+def test_bits_that_differ_between_two_masks_are_outlined_in_both(sound_step: Step) -> None:
+    assert sound_step.tensors is not None
+    rows = list(sound_step.tensors.mask_rows)
+    rows[2] = "07"  # slot 2 sees slot 1 too
+    other = with_section(sound_step, "tensors", mask_rows=rows)
+    sides = sides_of(sound_step, other)
+    assert sides.mask_differences == ([Cell(2, 1)], [Cell(2, 1)])
+    drawn = ElementTree.fromstring(pair_masks(sides).replace("&#160;", ""))
+    places = [(e.get("x"), e.get("y")) for e in drawn.iter() if e.get("class") == "apart"]
+    assert places == [("0.9", "1.9")] * 2
+    assert words_of(drawn).count("1 bit differs from the other's") == 2
+    assert "<details" not in pair_masks(sides)
+    assert pair_masks(sides_of(sound_step, sound_step)).startswith("<details")
+    assert "not compared: a mask was not recorded" in pair_masks(
+        sides_of(sound_step, sound_step.model_copy(update={"tensors": None}))
+    )
+
+
+def test_a_mask_row_that_sees_others_differs_though_it_sees_as_many(sound_step: Step) -> None:
+    assert sound_step.tensors is not None
+    rows = list(sound_step.tensors.mask_rows)
+    rows[2] = "06"  # slots 1 and 2 instead of 0 and 2
+    sides = sides_of(sound_step, with_section(sound_step, "tensors", mask_rows=rows))
+    assert sides.seen(sides.nodes[2]).differs
+    assert not sides.seen(sides.nodes[1]).differs
+
+
+def test_a_commit_that_differs_is_shown(make_trace: TraceMaker) -> None:
+    def short(step: Step) -> Step:
+        if step.step != 2 or step.commit is None:
+            return step
+        kept = len(step.commit.source_slots) - 1
+        rows, slots = step.commit.destination_rows[:kept], step.commit.source_slots[:kept]
+        after = step.commit.committed_after - 1
+        return with_section(step, "commit", source_slots=slots, destination_rows=rows, committed_after=after)
+
+    with opened(make_trace("a.jsonl"), make_trace("b.jsonl", mode="eager", change=short)) as pair:
+        text = words_of(parsed(board_at(pair, 0, 2)))
+        assert "Baseline's commit committed_after: 11 ≠ 10" in text
+        assert "Cache commits ✓ no difference" in words_of(parsed(board_at(pair, 0, 1)))
+
+
+def margin_steps(step: Step, gaps: list[tuple[float, float]]) -> tuple[Step, Step]:
+    """Two steps whose two best logits lie ``gaps`` apart, from slot 0 on; beyond them as they were."""
+    sides = []
+    for side in (0, 1):
+        logits = [[4.0 + two[side], 4.0] for two in gaps] + [[9.5, 7.25]] * (7 - len(gaps))
+        sides.append(with_section(step, "verify", top_logits=logits))
+    return sides[0], sides[1]
+
+
+def test_what_lies_in_the_band_is_what_the_judge_calls_a_tie(sound_step: Step) -> None:
+    floor = 1e-3
+    gaps = [(1.9e-3, 2.1e-3), (0.0, 1e-5), (0.5, 0.1), (2.0e-3, 3.0)]
+    sides = sides_of(*margin_steps(sound_step, gaps))
+    root = ElementTree.fromstring(draw_margins(margins_of(sides), floor))
+    edge = float(next(e for e in root.iter() if e.get("class") == "floor").get("d", "M0").split("V")[0][1:].split()[0])
+    judge = FloatJudge({"logits": floor, "draft-scores": floor, "hidden-norms": floor})
+    drawn = 0
+    for row in (e for e in root.iter(f"{SVG}g") if e.get("data-node")):
+        slot = int(row.get("data-node", "")[1:])
+        x = {e.get("class"): e.get("cx") or e.get("d", "M ")[1:].partition(" ")[0] for e in row}
+        for side, mark in ((sides.a, "baseline"), (sides.b, "candidate")):
+            assert side.step.verify is not None
+            two = side.step.verify.best_logits(slot)
+            assert (float(x[mark] or 0) <= edge + 0.1) == judge.tied("logits", two[0], two[1])
+            drawn += 1
+    assert drawn == 14
+
+
+def test_margins_scale_with_magnitude_as_the_floor_does(sound_step: Step) -> None:
+    large = with_section(sound_step, "verify", top_logits=[[164.0, 160.0]] * 7)
+    margin = margins_of(sides_of(large, large))[0]
+    assert margin.gap_a == pytest.approx(4.0 / (164.0 / 16.0))
+
+
+def test_the_node_where_it_begins_stands_first_and_other_choices_are_signed(sound_step: Step) -> None:
+    a, b = margin_steps(sound_step, [(0.5, 0.5)] * 4 + [(1e-4, 1e-4), (0.1, 0.1)])
+    assert b.verify is not None
+    argmax = [*b.verify.argmax[:5], 99, *b.verify.argmax[6:]]
+    sides = sides_of(a, with_section(b, "verify", argmax=argmax), marked=frozenset({2, 5}), origin=2)
+    assert [margin.name for margin in margins_of(sides)][:3] == ["a2", "a5", "a4"]
+    text = words_of(ElementTree.fromstring(f"<div>{margin_picture(sides, 1e-3)}</div>"))
+    assert "#50 ≠ #99" in text
+    assert "the divergence begins here" in text
+
+
+def test_margins_that_cannot_be_drawn_are_told_in_words(sound_step: Step) -> None:
+    bare = with_section(sound_step, "verify", top_logits=None, top_tokens=None)
+    assert "were not recorded on both sides" in margin_picture(sides_of(sound_step, bare), 1e-3)
+    without_floor = margin_picture(sides_of(sound_step, sound_step), None)
+    assert "No noise floor" in without_floor
+    assert 'class="band"' not in without_floor
+    assert 'class="band"' in margin_picture(sides_of(sound_step, sound_step), 1e-3)
+
+
+def test_of_many_margins_the_narrowest_are_drawn() -> None:
+    with opened(EAGER, EAGER) as pair:
+        sides = pair.at(0, 0).look.sides
+    assert sides is not None
+    margins = margins_of(sides)
+    assert len(margins) > MOST_ROWS
+    picture = margin_picture(sides, 1e-3)
+    assert picture.count("<circle") == MOST_ROWS
+    assert f"{len(margins) - MOST_ROWS} more nodes, none with a gap below {margins[MOST_ROWS].narrowest:.2g}" in picture
+
+
+def test_differences_name_their_node_and_where_it_begins(sound_step: Step) -> None:
+    def found(field: str, node: list[int] | None, a: str, b: str) -> Difference:
+        return Difference(phase="verify", field=field, node=node, a=a, b=b, kind="real", inputs_equal=node is not None)
+
+    rows = [
+        found("argmax", [1, 3], "5", "6"),
+        found("path", None, "[1, 3]", "[1]"),
+        found("mask", [2], "also sees [[1]]", "also sees []"),
+        found("path", None, "[1, 3, cut …", "[]"),
+    ]
+    table = ElementTree.fromstring(difference_table(sides_of(sound_step, sound_step), rows, rows[0]))
+    lines = [[words_of(cell) for cell in line] for line in table.iter("tr")][1:]
+    assert [line.get("data-node") for line in table.iter("tr")][1:] == ["a3", None, "a2", None]
+    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5 (id 5)", "#6 (id 6)", "real", "equal"]
+    assert lines[1][4:6] == ["#1 #3 (ids 1, 3)", "#1 (ids 1)"]
+    assert lines[2][4:6] == ["also sees #1", "also sees nothing"]
+    assert lines[3][4:6] == ["[1, 3, cut …", "[]"]
+    assert [line[0] for line in lines[1:]] == [""] * 3
+
+
+def test_the_panel_signs_what_differs_and_nothing_else(sound_step: Step) -> None:
+    assert sound_step.tensors is not None
+    positions = [*sound_step.tensors.positions[:6], 99]
+    sides = sides_of(sound_step, with_section(sound_step, "tensors", positions=positions))
+    assert "≠" not in pair_note(sides, sides.nodes[5])
+    changed = ElementTree.fromstring(pair_note(sides, sides.nodes[6]))
+    signed = [words_of(row) for row in changed.iter(f"{XHTML}tr") if row.get("class") == "differs"]
+    assert signed == ["≠ stands at parent slot 3, depth 3, position 6 parent slot 3, depth 3, position 99"]
+
+
+def test_deep_trees_stand_one_above_the_other(sound_step: Step) -> None:
+    def look(step: Step) -> PairLook:
+        sides = sides_of(step, step)
+        return PairLook(sides.a, sides.b, About("good", "equal"))
+
+    assert "ss-halves" in pair_trees(look(sound_step))
+    assert "ss-halves" not in pair_trees(look(with_section(sound_step, "tree", depths=[0, 1, 1, 2, 2, 2, 7])))
+
+
+def test_sections_that_were_not_recorded_are_told_in_words(sound_step: Step) -> None:
+    bare = sound_step.model_copy(
+        update=dict.fromkeys(("tree", "tensors", "verify", "accept", "commit", "stop", "timing"))
+    )
+    sides = sides_of(bare, bare)
+    board = pair_board(Front(), PairLook(sides.a, sides.b, About("good", "equal"), floor=1e-3), strip="")
+    text = words_of(parsed(board))
+    assert text.count("records no tree") == text.count("records no mask") == text.count("records no commit") == 2

@@ -1,0 +1,92 @@
+"""The controls that pages share: run, turn, the moves from step to step, and what is wrong with a file as a whole."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import streamlit as st
+
+from specscope.tracer.index import TurnEntry
+from specscope.tracer.reader import TraceReader
+from specscope.tracer.text import shorten, visible
+from specscope.viewer.drawing.fragments import note
+from specscope.viewer.session import Arguments
+from specscope.viewer.states import RunStates, Spot
+from specscope.viewer.view import View
+
+#: In the session's state: whether large trees are drawn whole.
+SHOW_ALL = "show_every_node"
+
+
+def show_warnings(reader: TraceReader) -> None:
+    """What is wrong with the file as a whole, in words."""
+    if reader.truncated:
+        lines = ["The run was cut off, or is still going on; what is shown here is whole."]
+        if reader.index.torn_bytes:
+            lines.append(f"Its last {reader.index.torn_bytes} bytes are a torn record and are left out.")
+        st.html(note("warn", "This trace is truncated: it has no end record", lines))
+    for failure in reader.failures()[:3]:
+        where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
+        st.html(note("bad", f"The engine failed: {failure.error}", [where, shorten(failure.message, 400)]))
+
+
+def choose_run(arguments: Arguments, view: View) -> None:
+    """The run of a page that is about one."""
+
+    def chosen() -> None:
+        view.run, view.node = st.session_state["run"], None
+
+    names = [run.name for run in arguments.catalogue.runs()]
+    st.session_state["run"] = view.run
+    st.selectbox("Run", names, format_func=visible, key="run", on_change=chosen, width=230)
+
+
+def choose_turn(view: View, turns: list[TurnEntry], *, width: int = 250) -> None:
+    """The turn of the page; ``width`` in pixels."""
+
+    def chosen() -> None:
+        go(view, Spot(int(st.session_state["turn"]), 0))
+
+    names = {t.turn: f"{t.turn} · {shorten(visible(t.prompt_id), 40)} · {len(t.steps)} steps" for t in turns}
+    st.session_state["turn"] = view.turn
+    st.selectbox("Turn", list(names), format_func=names.__getitem__, key="turn", on_change=chosen, width=width)
+
+
+class _Move(NamedTuple):
+    """A button."""
+
+    label: str
+    key: str
+    shortcut: str
+    to: Spot | None  # None where there is nowhere to go
+    help: str
+
+
+def show_moves(view: View, num_steps: int, states: RunStates) -> None:
+    """The buttons that lead from step to step, each with its key."""
+    here, last = Spot(view.turn, view.step), max(0, num_steps - 1)
+    start, end = Spot(view.turn, 0), Spot(view.turn, last)
+    moves = [
+        _Move("First", "first", "Home", start if here != start else None, "The turn's first step"),
+        _Move("Prev", "previous", "Left", Spot(view.turn, view.step - 1) if view.step else None, "One step back"),
+        _Move("Next", "next", "Right", Spot(view.turn, view.step + 1) if view.step < last else None, "One step on"),
+        _Move("Last", "last", "End", end if here != end else None, "The turn's last step"),
+        _Move("≠ Prev", "previous-divergence", "P", states.before(here), "The divergence or violation before"),
+        _Move("≠ Next", "next-divergence", "N", states.after(here), "The next divergence or violation"),
+    ]
+    for move in moves:
+        st.button(
+            move.label,
+            key=move.key,
+            shortcut=move.shortcut,
+            help=move.help,
+            on_click=go,
+            args=(view, move.to),
+            disabled=move.to is None,
+        )
+
+
+def go(view: View, to: Spot | None) -> None:
+    """Looks at another step, where there is one; the node that was selected is none of its."""
+    if to is not None:
+        view.turn, view.step, view.node = to.turn, to.step, None
