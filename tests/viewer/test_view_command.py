@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +23,13 @@ import pytest
 
 import specscope.viewer
 from specscope.tracer.errors import UsageError
-from specscope.viewer.cli.view import newest_traces
-from specscope.viewer.server import choose_port
+from specscope.tracer.reader import TraceReader
+from specscope.viewer.catalogue import Run
+from specscope.viewer.cli.view import Place, check_place, parse_place, view_at
+from specscope.viewer.listener import Listener
+from specscope.viewer.server import serve
+from specscope.viewer.server_child import AHEAD
+from specscope.viewer.view import View
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "specscope"
 LINUX = sys.platform.startswith("linux")
@@ -32,25 +39,27 @@ class Running(NamedTuple):
     """A viewer that answers."""
 
     process: subprocess.Popen[str]
-    address: str
+    address: str  # without what follows the port
+    line: str  # that the command printed
 
 
 @contextmanager
-def viewer(*arguments: str, folder: Path | None = None) -> Iterator[Running]:
-    """Starts ``specscope view``, and ends it whatever happens."""
+def viewer(*arguments: str, folder: Path | None = None, group: bool = False) -> Iterator[Running]:
+    """Starts ``specscope view``, and ends it whatever happens; ``group`` makes it one of its own, as a shell does."""
     process = subprocess.Popen(
         [str(COMMAND), "view", "--no-browser", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
+        start_new_session=group,
     )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        found = re.search(r"http://[^/ ]+:\d+", line)
         assert found, line + (process.communicate()[1] if process.poll() is not None else "")
-        yield Running(process, found[0])
+        yield Running(process, found[0], line)
     finally:
         if process.poll() is None:
             process.kill()
@@ -73,29 +82,71 @@ def refused(*arguments: str, folder: Path | None = None) -> str:
     return done.stderr
 
 
+def visit(address: str, host: str) -> socket.socket:
+    """Opens a page's connection, as a browser does that calls the server by the name ``host``; it stays open."""
+    port = int(address.rpartition(":")[2])
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    lines = ["GET /_stcore/stream HTTP/1.1", f"Host: {host}:{port}", f"Origin: http://{host}:{port}"]
+    lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    lines += ["Sec-WebSocket-Key: c3BlY3Njb3BlIHZpZXdlcg==", "", ""]
+    connection.sendall("\r\n".join(lines).encode("ascii"))
+    return connection
+
+
+def answer_to(address: str, host: str) -> int:
+    """The status of the answer to a page's connection."""
+    with visit(address, host) as connection:
+        return int(connection.recv(4096).split()[1])
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, or does so within some seconds."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/cwd").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not Path(f"/proc/{pid}/cwd").exists()
+
+
 @pytest.mark.skipif(not LINUX, reason="looks for children in /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_it_answers_and_ends_with_its_child(make_trace: Callable[..., Path], number: int, code: int) -> None:
-    with viewer(str(make_trace())) as (process, address):
+    with viewer(str(make_trace()), group=True) as (process, address, line):
+        assert line == f"SpecScope is at {address}  (Ctrl-C ends it)\n"
         with urllib.request.urlopen(f"{address}/_stcore/health", timeout=10) as reply:
             assert reply.status == 200
         children = children_of(process.pid)
         assert len(children) == 1
-        process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        with visit(address, "127.0.0.1"):  # a page that is open does not keep it alive
+            os.killpg(process.pid, number)  # as a terminal does: to the command and to its child
+            out, err = process.communicate(timeout=20)
         assert process.returncode == code
-        assert "Traceback" not in out + err
-        assert "Fatal" not in err
+        assert (out + err).strip() == ""  # a line feed behind the ^C
         assert not Path(f"/proc/{children[0]}").exists()
         port = int(address.rpartition(":")[2])
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.skipif(not LINUX, reason="looks for children in /proc")
+def test_a_signal_to_the_command_alone_ends_its_child_too(make_trace: Callable[..., Path]) -> None:
+    with viewer(str(make_trace())) as (process, _, _):
+        (child,) = children_of(process.pid)
+        process.terminate()
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 143
+        assert not Path(f"/proc/{child}").exists()
+
+
 @pytest.mark.skipif(not LINUX, reason="looks at addresses in /proc")
 def test_it_listens_on_the_loopback_address_alone(make_trace: Callable[..., Path]) -> None:
     trace = make_trace()
-    with viewer(folder=trace.parent) as (_, address):  # no FILE: the folder's own
+    hostile = trace.parent / ".streamlit" / "config.toml"
+    hostile.parent.mkdir()
+    hostile.write_text('[server]\naddress = "0.0.0.0"\nbaseUrlPath = "x"\nallowedHosts = ["*"]\n', encoding="utf-8")
+    with viewer(folder=trace.parent) as (_, address, _):  # no FILE: the folder's own
+        assert answer_to(address, "127.0.0.1") == 101
+        assert answer_to(address, "localhost") == 101
+        assert answer_to(address, "evil.example") == 403, "a name that is bound to this machine by another site's page"
         port = int(address.rpartition(":")[2])
         suffix = f":{port:04X}"
         tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
@@ -105,11 +156,11 @@ def test_it_listens_on_the_loopback_address_alone(make_trace: Callable[..., Path
 
 @pytest.mark.skipif(not LINUX, reason="looks for children in /proc")
 def test_the_child_ends_even_when_the_command_is_killed(make_trace: Callable[..., Path]) -> None:
-    with viewer(str(make_trace())) as (process, _):
+    with viewer(str(make_trace())) as (process, _, _):
         (child,) = children_of(process.pid)
         process.kill()
-        process.communicate(timeout=20)  # the child holds the pipes open until it ends
-        assert not Path(f"/proc/{child}/cwd").exists()
+        process.communicate(timeout=20)
+        assert is_gone(child)
 
 
 def test_files_that_are_no_traces(tmp_path: Path, make_trace: Callable[..., Path]) -> None:
@@ -125,8 +176,35 @@ def test_a_line_that_is_no_record_is_named(make_trace: Callable[..., Path]) -> N
     assert "line 7: not JSON" in refused(str(path))
 
 
-def test_a_folder_without_traces(tmp_path: Path) -> None:
-    assert "no *.jsonl in" in refused(folder=tmp_path)
+def test_a_step_that_is_not_there(make_trace: Callable[..., Path]) -> None:
+    said = refused(str(make_trace()), "--at", "0/3")
+    assert said == "error: got --at 0/3, but a.jsonl's turn 0 has steps 0 to 2\n"
+
+
+def test_places(make_trace: Callable[..., Path]) -> None:
+    assert parse_place("1/20", 1) == Place(1, 20)
+    for text in ("", "1", "1/", "-1/0", "1/2/3", "1/2\n", "٣/0", "1/2000000000"):
+        with pytest.raises(UsageError, match="wanted TURN/STEP"):
+            parse_place(text, 1)
+    for num_files in (0, 3):
+        with pytest.raises(UsageError, match="wanted one, or the two of a diff"):
+            parse_place("0/0", num_files)
+    with TraceReader(make_trace(turns=[[1, 2], []])) as reader:
+        check_place(Place(0, 1), reader)
+        for place, words in ((Place(2, 0), "turns 0 to 1"), (Place(0, 2), "steps 0 to 1"), (Place(1, 0), "no steps")):
+            with pytest.raises(UsageError, match=words):
+                check_place(place, reader)
+
+
+def test_the_link_to_a_place(make_trace: Callable[..., Path]) -> None:
+    runs = [Run("a.jsonl", Path("/x/a.jsonl")), Run("b & <c>.jsonl", Path("/x/b & <c>.jsonl"))]
+    names = [run.name for run in runs]
+    for files, page in ((runs[:1], "step"), (runs, "diff")):
+        wanted = view_at(Place(1, 2), files)
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlencode(wanted.to_query())))
+        found = View.from_query(query, names, len(files))
+        assert (found.page, found.turn, found.step) == (page, 1, 2)
+        assert [found.baseline, found.candidate] == (names if page == "diff" else [None, None])
 
 
 def test_a_missing_tokenizer(make_trace: Callable[..., Path]) -> None:
@@ -139,17 +217,34 @@ def test_a_port_that_is_taken(make_trace: Callable[..., Path]) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert f"port {port} is taken" in refused(str(make_trace()), "--port", str(port))
-        with pytest.raises(UsageError):
-            choose_port(port)
-    assert choose_port(port) == port
+    assert Listener.of("127.0.0.1", (), port).free_port() == port
 
 
-def test_traces_of_a_folder_are_listed_newest_first(tmp_path: Path) -> None:
-    for age, name in enumerate(("new.jsonl", "old.jsonl", "older.jsonl")):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    (tmp_path / "notes.txt").touch()
-    assert [path.name for path in newest_traces(tmp_path)] == ["new.jsonl", "old.jsonl", "older.jsonl"]
+def test_a_default_port_that_is_taken_at_the_last_moment(
+    make_trace: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another server answers there, and is not mistaken for ours."""
+    addresses: list[str] = []
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        raise KeyboardInterrupt
+
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(Listener, "free_port", lambda self: port)
+        with pytest.raises(KeyboardInterrupt):
+            serve([str(make_trace())], Listener.of("127.0.0.1", (), None), ready)
+    (address,) = addresses
+    assert address != f"http://127.0.0.1:{port}"
+    assert capfd.readouterr().err == ""
+
+
+def test_the_command_refuses_to_expose_and_to_listen_elsewhere(make_trace: Callable[..., Path]) -> None:
+    assert "--expose NAME" in refused(str(make_trace()), "--host", "0.0.0.0")
 
 
 def test_no_file_shadows_a_module() -> None:
@@ -170,6 +265,11 @@ def test_the_viewer_never_imports_torch_or_the_engine() -> None:
     modules = [f"specscope.viewer.{path.stem}" for path in folder.glob("*.py") if path.stem not in ("__init__", "app")]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'specscope.engine' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def test_what_the_server_loads_ahead_does_not_load_streamlit() -> None:
+    code = f"import sys, {', '.join(AHEAD)}; sys.exit('streamlit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def test_the_entry_point_is_installed() -> None:

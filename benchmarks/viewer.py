@@ -1,0 +1,263 @@
+"""How fast the viewer is, as its user sees it: in Chromium, from the key press to the picture.
+
+    python -m benchmarks.viewer [--nodes N]... [--steps N] [--size MEGABYTES] [--json]
+
+A step change is timed in the page: from the key's event to the first frame behind the one in which the new tree stands
+in the document, and to the moment when Streamlit is at rest and the address bar names the step. Opening is timed from
+outside, with a browser that runs already: from the start of ``specscope view``, and from following its link, to the
+tree. The traces are real steps of the demo models; the large one is such steps repeated. Needs chromium; Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
+
+from benchmarks.reading import COMMAND, PARTNER, PLAIN, repeat, without_index
+from specscope.tracer.reader import TraceReader
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+WAIT = 120_000  # milliseconds
+#: Wide enough for any of the trees asked for.
+SEED_RUN = ("run", "--prompt", "def parse(line):", "--top-k", "8", "--depth", "6")
+MEGABYTE = 1_000_000
+
+#: In the page: finds a step's tree in whatever shadow tree it stands, and notes when keys were pressed.
+SCRIPT = """
+window.treeOf = (step) => {
+  for (const host of document.querySelectorAll("*")) {
+    const found = host.shadowRoot?.querySelector(`svg.ss-tree[aria-label*="draft tree of step ${step},"]`);
+    if (found) {
+      return found;
+    }
+  }
+  return null;
+};
+window.atRest = (step) =>
+  new URL(location).searchParams.get("step") === String(step) &&
+  document.querySelector("[data-testid=stApp][data-test-script-state=notRunning]") !== null;
+window.addEventListener("keydown", () => (window.pressed = performance.now()), { capture: true });
+window.arrival = (step) => new Promise((done) => {
+  window.pressed = null;
+  let painted = null;
+  const look = () => {
+    if (painted === null && window.pressed !== null && window.treeOf(step)) {
+      painted = 0;
+      requestAnimationFrame(() => setTimeout(() => (painted = performance.now() - window.pressed), 0));
+    }
+    if (painted && window.atRest(step)) {
+      done([painted, performance.now() - window.pressed]);
+    } else {
+      setTimeout(look, 4);
+    }
+  };
+  look();
+});
+"""
+
+
+class Arrival(NamedTuple):
+    """How long one step change took, in milliseconds from the key's event."""
+
+    painted: float  # the new tree stands, and a frame was painted
+    at_rest: float  # all else, too
+
+
+@dataclass
+class Traffic:
+    """What the server sent over the page's connection, in bytes."""
+
+    frames: list[int] = field(default_factory=list)
+
+    def listen(self, page: Page) -> None:
+        """Counts from now on."""
+        page.on("websocket", self._opened)
+
+    def _opened(self, socket: WebSocket) -> None:
+        socket.on("framereceived", lambda frame: self.frames.append(len(frame)))
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A viewer that runs."""
+
+    process: subprocess.Popen[str]
+    started: float  # of the performance counter, in seconds
+    address: str
+
+    def peaks(self) -> list[float]:
+        """Largest resident sizes so far, in megabytes: of the command, and of its server."""
+        pid = self.process.pid
+        child = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0]
+        return [_peak(str(pid)), _peak(child)]
+
+
+def _peak(pid: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / MEGABYTE
+
+
+@contextmanager
+def viewing(*traces: Path) -> Iterator[Viewer]:
+    """Runs ``specscope view``."""
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [str(COMMAND), "view", "--no-browser", *map(str, traces)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            if found is None:
+                raise click.ClickException("the viewer printed no address")
+            yield Viewer(process, started, found[0])
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def fresh_page(browser: Browser) -> Iterator[Page]:
+    """A page of a visitor who was never here."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.add_init_script(SCRIPT)
+        yield page
+
+
+def record(folder: Path, nodes: int, tokens: int) -> Path:
+    """A trace of one long turn whose trees have ``nodes`` drafted nodes."""
+    path = folder / f"seed-{nodes}.jsonl"
+    command = [str(COMMAND), *SEED_RUN, "--budget", str(nodes), "--max-new-tokens", str(tokens), "--trace", str(path)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return path
+
+
+def time_steps(browser: Browser, viewer: Viewer, name: str, steps: int) -> dict[str, float]:
+    """Step changes of one page: milliseconds, and bytes sent."""
+    traffic, arrivals, sent = Traffic(), [], []
+    with fresh_page(browser) as page:
+        traffic.listen(page)
+        page.goto(f"{viewer.address}/?page={name}&turn=0&step=0")
+        page.wait_for_function("window.treeOf(0) && window.atRest(0)", timeout=WAIT)
+        page.wait_for_timeout(1500)  # Streamlit loads the code of its buttons late
+        opening = sum(traffic.frames)
+        for step in range(1, steps + 1):
+            before = sum(traffic.frames)
+            page.evaluate(f"() => {{ window.found = window.arrival({step}) }}")
+            page.keyboard.press("ArrowRight")
+            arrivals.append(Arrival(*page.evaluate("window.found")))
+            page.wait_for_timeout(100)  # a reader looks at what came, at least for a moment
+            sent.append(sum(traffic.frames) - before)
+    found = {f"{what} ms": [getattr(one, what) for one in arrivals] for what in Arrival._fields}
+    table: dict[str, float] = {}
+    for what, values in found.items():
+        table[f"{what}, median"] = statistics.median(values)
+        table[f"{what}, p90"] = sorted(values)[int(0.9 * len(values))]
+    table["sent a step kB, median"] = statistics.median(sent) / 1000
+    table["sent at opening kB"] = opening / 1000
+    table["largest message kB"] = max(traffic.frames) / 1000
+    return table
+
+
+def time_changes(browser: Browser, folder: Path, nodes: int, steps: int) -> dict[str, float]:
+    """Step changes on both pages, for trees of about ``nodes`` nodes."""
+    seed = record(folder, nodes, tokens=8 * steps)
+    a, b = folder / f"{nodes}-a.jsonl", folder / f"{nodes}-b.jsonl"
+    for path, variation in ((a, PLAIN), (b, PARTNER)):
+        repeat(seed, 1, path, variation)
+    with TraceReader(a) as reader:
+        there = len(reader.turns[0].steps) - 1
+        tree = reader.step(reader.turns[0], 1).tree
+    if there < steps:
+        click.echo(f"only {there} steps of {nodes} nodes", err=True)
+    table = {"drafted nodes": 0.0 if tree is None else len(tree.tokens) - 1.0}
+    with viewing(a, b) as viewer:
+        for name in ("step", "diff"):
+            found = time_steps(browser, viewer, name, min(steps, there))
+            table |= {f"{name}: {what}": value for what, value in found.items()}
+    return table
+
+
+def time_opening(browser: Browser, trace: Path) -> dict[str, float]:
+    """Opening one trace, in seconds, and the memory that it took."""
+    traffic = Traffic()
+    with viewing(trace) as viewer:
+        addressed = time.perf_counter()
+        with fresh_page(browser) as page:
+            traffic.listen(page)
+            page.goto(f"{viewer.address}/?page=step", wait_until="commit")
+            page.wait_for_function("window.treeOf(0)", timeout=WAIT, polling=10)
+            seen = time.perf_counter()
+            page.keyboard.press("End")
+            page.wait_for_timeout(1000)
+            command, server = viewer.peaks()
+    return {
+        "command to address s": addressed - viewer.started,
+        "command to tree s": seen - viewer.started,
+        "link to tree s": seen - addressed,
+        "largest message kB": max(traffic.frames) / 1000,
+        "command's peak MB": command,
+        "server's peak MB": server,
+    }
+
+
+def time_large(browser: Browser, folder: Path, megabytes: int) -> dict[str, float]:
+    """Opening a trace of ``megabytes``, without an index and with one."""
+    seed, large = record(folder, 63, tokens=120), folder / "large.jsonl"
+    with TraceReader(seed) as reader:
+        num_steps = sum(len(turn.steps) for turn in reader.turns)
+    steps = max(1, round(num_steps * megabytes * MEGABYTE / seed.stat().st_size))
+    table = {"steps": float(repeat(seed, steps, large, PLAIN)), "MB": large.stat().st_size / MEGABYTE}
+    without_index(large)
+    for name in ("no index", "index"):
+        table |= {f"{name}: {what}": value for what, value in time_opening(browser, large).items()}
+    large.unlink()
+    return table
+
+
+@click.command()
+@click.option("--nodes", multiple=True, default=(64, 256), show_default=True, type=click.IntRange(1), help="Of a tree.")
+@click.option(
+    "--steps", default=30, show_default=True, type=click.IntRange(2), help="Step changes to time on each page."
+)
+@click.option(
+    "--size", default=1000, show_default=True, type=click.IntRange(0), help="Of the large trace, in MB; 0: none."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(nodes: tuple[int, ...], steps: int, size: int, as_json: bool) -> None:
+    """Measure the viewer in Chromium: step changes, what is sent, and opening a large trace."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise click.ClickException("chromium is not installed")
+    table: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        for number in nodes:
+            table[f"{number} nodes"] = time_changes(browser, Path(name), number, steps)
+        if size:
+            table[f"{size} MB"] = time_large(browser, Path(name), size)
+        browser.close()
+    if as_json:
+        click.echo(json.dumps(table))
+        return
+    for part, rows in table.items():
+        click.echo(part)
+        for what, value in rows.items():
+            click.echo(f"  {what:34s}{value:12,.1f}")
+
+
+if __name__ == "__main__":
+    main()
