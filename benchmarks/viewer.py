@@ -14,8 +14,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -214,6 +216,37 @@ def time_opening(browser: Browser, trace: Path) -> dict[str, float]:
     }
 
 
+def time_streamlit(browser: Browser, folder: Path) -> dict[str, float]:
+    """Opening a page of Streamlit's that holds one word, in seconds: what no viewer on it can be faster than."""
+    script = folder / "word.py"
+    script.write_text('import streamlit\n\nstreamlit.text("here")\n', encoding="utf-8")
+    options = ["--server.headless=true", "--server.fileWatcherType=none", "--browser.gatherUsageStats=false"]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), *options, "--server.address=127.0.0.1"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [*command, f"--server.port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            while not _answers(port):
+                time.sleep(0.01)
+            addressed = time.perf_counter()
+            with fresh_page(browser) as page:
+                page.goto(f"http://127.0.0.1:{port}", wait_until="commit")
+                page.get_by_text("here", exact=True).wait_for(timeout=WAIT)
+                seen = time.perf_counter()
+        finally:
+            process.terminate()
+    return {"command to word s": seen - started, "link to word s": seen - addressed}
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def time_large(browser: Browser, folder: Path, megabytes: int) -> dict[str, float]:
     """Opening a trace of ``megabytes``, without an index and with one."""
     seed, large = record(folder, 63, tokens=120), folder / "large.jsonl"
@@ -247,6 +280,7 @@ def main(nodes: tuple[int, ...], steps: int, size: int, as_json: bool) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         for number in nodes:
             table[f"{number} nodes"] = time_changes(browser, Path(name), number, steps)
+        table["one word by Streamlit alone"] = time_streamlit(browser, Path(name))
         if size:
             table[f"{size} MB"] = time_large(browser, Path(name), size)
         browser.close()

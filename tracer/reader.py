@@ -25,7 +25,7 @@ from specscope.schemas import (
     parse_line,
 )
 from specscope.tracer.errors import TraceError, UsageError
-from specscope.tracer.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, load_or_build, not_json
+from specscope.tracer.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -100,6 +100,11 @@ class TraceReader:
         if self._index is None:
             self._index = load_or_build(self.path, self._file, self._upgrade if self._is_older else None)
         return self._index
+
+    def adopt_index(self, index: TraceIndex) -> None:
+        """Uses an index that was built before, where the file has not changed since."""
+        if file_stamp(self._file) == index.stamp:
+            self._index = index
 
     @property
     def turns(self) -> list[TurnEntry]:

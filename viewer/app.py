@@ -16,6 +16,7 @@ from specscope.viewer.drawing.fragments import note
 from specscope.viewer.session import Arguments, current_view, parse_arguments, remember_view
 from specscope.viewer.view import PageName, View
 
+HERE = Path(__file__).parent
 TITLES: dict[PageName, str] = {
     "runs": "Runs",
     "step": "Step",
@@ -27,8 +28,10 @@ TITLES: dict[PageName, str] = {
 
 def main() -> None:
     """One run of the script."""
-    st.set_page_config(page_title="SpecScope", page_icon="🔬", layout="wide", initial_sidebar_state="collapsed")
-    chrome = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    st.set_page_config(
+        page_title="SpecScope", page_icon=HERE / "icon.svg", layout="wide", initial_sidebar_state="collapsed"
+    )
+    chrome = (HERE / "style.css").read_text(encoding="utf-8")
     st.html(f"<style>{whole_style_sheet()}{chrome}</style>")
     arguments = parse_arguments(sys.argv[1:])
     names = [run.name for run in arguments.catalogue.runs()]

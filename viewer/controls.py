@@ -16,6 +16,7 @@ from specscope.viewer.view import View
 
 #: In the session's state: whether large trees are drawn whole.
 SHOW_ALL = "show_every_node"
+MOST_TURNS_LISTED = 300
 
 
 def show_warnings(reader: TraceReader) -> None:
@@ -47,6 +48,12 @@ def choose_turn(view: View, turns: list[TurnEntry], *, width: int = 250) -> None
     def chosen() -> None:
         go(view, Spot(int(st.session_state["turn"]), 0))
 
+    if len(turns) > MOST_TURNS_LISTED:  # a browser chokes on a list of thousands
+        numbers = [turn.turn for turn in turns]
+        st.session_state["turn"] = view.turn
+        label = f"Turn, of {len(turns):,}"
+        st.number_input(label, min(numbers), max(numbers), step=1, key="turn", on_change=chosen, width=width)
+        return
     names = {t.turn: f"{t.turn} · {shorten(visible(t.prompt_id), 40)} · {len(t.steps)} steps" for t in turns}
     st.session_state["turn"] = view.turn
     st.selectbox("Turn", list(names), format_func=names.__getitem__, key="turn", on_change=chosen, width=width)

@@ -26,9 +26,9 @@ from specscope.viewer.session import (
     Arguments,
     allow_reading,
     comparison_of,
+    open_run,
     oracle_report_of,
     remember_view,
-    run_named,
     seconds_to_read,
     states_of,
     token_texts,
@@ -46,12 +46,11 @@ def show_diff_page(arguments: Arguments, view: View) -> None:
     """The whole page. A fragment: from pair to pair, nothing else of the app runs again."""
     if view.page != "diff":  # a step was opened
         st.rerun(scope="app")
-    first, second = run_named(arguments, view.baseline), run_named(arguments, view.candidate)
     controls = st.container(key="controls", horizontal=True, vertical_alignment="bottom", gap="xsmall")
     with controls:
         _choose_runs(arguments, view)
     try:
-        with TraceReader(first.path) as a, TraceReader(second.path) as b:
+        with open_run(arguments, view.baseline) as a, open_run(arguments, view.candidate) as b:
             _show(arguments, view, a, b, controls)
     except SpecScopeError as error:
         st.html(note("bad", "This cannot be shown", [str(error)]))

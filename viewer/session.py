@@ -17,7 +17,8 @@ import streamlit as st
 
 from specscope.schemas.verdict import Side
 from specscope.tracer.compare.diff import Comparison, compare_traces
-from specscope.tracer.index import TurnEntry
+from specscope.tracer.errors import UsageError
+from specscope.tracer.index import TraceIndex, TurnEntry, has_index
 from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.tokens import TokenTexts
@@ -30,6 +31,7 @@ VIEW_KEY = "specscope_view"
 LARGE_BYTES = 16 << 20
 #: About how much a check or a comparison reads in a second, to tell the user how long it will take.
 BYTES_PER_SECOND = 10 << 20
+MOST_INDEXES = 8
 #: Streamlit would hash a path as text, which a name on disk need not be.
 HASHED: dict[str | type[Any], Callable[[Any], Any]] = {type(Path()): os.fsencode}
 
@@ -77,9 +79,14 @@ def remember_view(view: View) -> None:
 
 
 def run_named(arguments: Arguments, name: str | None) -> Run:
-    """The run of that name, which must be in the catalogue."""
+    """The run of that name.
+
+    Raises:
+        UsageError: where it is not, or no longer, in the catalogue.
+    """
     found = arguments.catalogue.find(name) if name is not None else None
-    assert found is not None, "the view names runs of the catalogue alone"
+    if found is None:
+        raise UsageError(f"the run {name} is no longer there: choose another on the Runs page")
     return found
 
 
@@ -139,6 +146,34 @@ def _may_read(*readers: TraceReader) -> bool:
     return sum(sizes) <= LARGE_BYTES
 
 
+@contextlib.contextmanager
+def open_run(arguments: Arguments, name: str | None) -> Iterator[TraceReader]:
+    """Reads the run of that name, with the index that was used before where its file has not changed: it is not read
+    from disk, nor built where the folder takes none, at every rerun.
+
+    Raises:
+        UsageError: where it has vanished.
+        TraceError: where it cannot be read.
+    """
+    path = run_named(arguments, name).path
+    with TraceReader(path) as reader:
+        kept = _indexes()
+        if path in kept:
+            reader.adopt_index(kept[path])
+        is_new = path.stat().st_size > LARGE_BYTES and path not in kept and not has_index(path)
+        with st.spinner("Reading the trace for the first time") if is_new else contextlib.nullcontext():
+            kept[path] = reader.index
+        while len(kept) > MOST_INDEXES:
+            del kept[next(iter(kept))]
+        yield reader
+
+
+@st.cache_resource(show_spinner=False)
+def _indexes() -> dict[Path, TraceIndex]:
+    """The indexes that were used last, by file."""
+    return {}
+
+
 class OpenPair(NamedTuple):
     """Two runs that were compared, one of which is looked at."""
 
@@ -162,7 +197,7 @@ def pair_of(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[O
     if other is None or view.run not in (view.baseline, view.candidate):
         yield None
         return
-    with TraceReader(run_named(arguments, other).path) as partner:
+    with open_run(arguments, other) as partner:
         baseline, candidate = (reader, partner) if side == "a" else (partner, reader)
         comparison = comparison_of(baseline, candidate)
         yield None if comparison is None else OpenPair(baseline, candidate, comparison, side)

@@ -45,23 +45,28 @@ class RunStates:
         side: Side = "a",
         others: list[TurnEntry] | None = None,
     ) -> None:
-        self._turns = {turn.turn: _plain(turn) for turn in turns}
+        self._turns = {turn.turn: turn for turn in turns}
+        self._states: dict[int, dict[int, StepState]] = {}  # by turn and step, where it is not plain
+        self._others: dict[int, dict[int, int]] = {}  # the partners' accepted lengths
         for turn in turns:
-            for step, failed in enumerate(turn.failed_invariants):
-                if failed:
-                    self._worsen(turn.turn, step, "violated")
+            if any(turn.failed_invariants):
+                for step, failed in enumerate(turn.failed_invariants):
+                    if failed:
+                        self._worsen(turn.turn, step, "violated")
         for place in report.by_step if report is not None else ():
             self._worsen(*place, "violated")
         if comparison is not None:
             self._compare(comparison, side, {turn.turn: turn.accepted_lengths for turn in others or []})
-        self.stops = [
-            Spot(turn, at) for turn, row in self._turns.items() for at, step in enumerate(row) if step.state in STOPS
-        ]
-        self.stops.sort()
+        self.stops = sorted(
+            Spot(turn, step) for turn, row in self._states.items() for step, state in row.items() if state in STOPS
+        )
 
     def of_turn(self, turn: int) -> list[StripStep]:
         """The steps of the turn of that number, in order."""
-        return self._turns.get(turn, [])
+        entry = self._turns.get(turn)
+        states, others = self._states.get(turn, {}), self._others.get(turn, {})
+        lengths = entry.accepted_lengths if entry is not None else []
+        return [StripStep(length, states.get(at, "plain"), others.get(at)) for at, length in enumerate(lengths)]
 
     def after(self, here: Spot) -> Spot | None:
         """The next step that is violated, or where a divergence begins."""
@@ -76,24 +81,20 @@ class RunStates:
     def _compare(self, comparison: Comparison, side: Side, others: dict[int, list[int]]) -> None:
         for marks in comparison.turns:
             turn, other = (marks.turn_a, marks.turn_b) if side == "a" else (marks.turn_b, marks.turn_a)
-            row, lengths = self._turns.get(turn, []), others.get(other, [])
-            paired = set()
+            lengths, paired = others.get(other, []), self._others.setdefault(turn, {})
             for pair in marks.pairs:
                 here, there = (pair.step_a, pair.step_b) if side == "a" else (pair.step_b, pair.step_a)
-                paired.add(here)
-                if here < len(row) and there < len(lengths):
-                    row[here] = StripStep(row[here].accepted, row[here].state, lengths[there])
+                if there < len(lengths):
+                    paired[here] = lengths[there]
                 if pair.state in STATES:
                     self._worsen(turn, here, pair.state)
-            for step in range(len(row)):
+            size = len(self._turns[turn].steps) if turn in self._turns else 0
+            for step in range(size):
                 if step not in paired:
                     self._worsen(turn, step, "unpaired" if marks.same_prompt else "inherited")
 
     def _worsen(self, turn: int, step: int, state: StepState) -> None:
-        row = self._turns.get(turn, [])
-        if step < len(row) and STATES.index(state) > STATES.index(row[step].state):
-            row[step] = StripStep(row[step].accepted, state, row[step].other)
-
-
-def _plain(turn: TurnEntry) -> list[StripStep]:
-    return [StripStep(length) for length in turn.accepted_lengths]
+        entry, row = self._turns.get(turn), self._states.setdefault(turn, {})
+        known = entry is not None and step < len(entry.steps)
+        if known and STATES.index(state) > STATES.index(row.get(step, "plain")):
+            row[step] = state

@@ -17,7 +17,7 @@ from specscope.viewer.drawing.strip_svg import draw_strip
 from specscope.viewer.inspector import show_board
 from specscope.viewer.pair_looks import marks_beside
 from specscope.viewer.pairs import turn_named
-from specscope.viewer.session import Arguments, pair_of, remember_view, run_named, states_of, token_texts
+from specscope.viewer.session import Arguments, open_run, pair_of, remember_view, states_of, token_texts
 from specscope.viewer.states import RunStates, Spot
 from specscope.viewer.view import View, clamp
 
@@ -25,9 +25,8 @@ from specscope.viewer.view import View, clamp
 @st.fragment
 def show_step_page(arguments: Arguments, view: View) -> None:
     """The whole page. A fragment: from step to step, nothing else of the app runs again."""
-    run = run_named(arguments, view.run)
     try:
-        with TraceReader(run.path) as reader:
+        with open_run(arguments, view.run) as reader:
             _show(arguments, view, reader)
     except SpecScopeError as error:
         st.html(note("bad", "This cannot be shown", [str(error)]))
