@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# Imported here, before anything is drawn, although only Streamlit uses it: it would import it in the middle of a page,
-# and plotly, drawing for the rerun that a key has started meanwhile, would find it half imported.
-import pandas  # noqa: F401
 import streamlit as st
 
 from specscope.tracer.errors import SpecScopeError

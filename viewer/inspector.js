@@ -189,5 +189,5 @@ export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const host = parentElement.querySelector(".inspector");
   host.update ??= inspector(host);
-  host.update(data, setTriggerValue);
+  host.update(JSON.parse(new TextDecoder().decode(data)), setTriggerValue);
 }

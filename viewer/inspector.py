@@ -6,6 +6,7 @@ faster than a widget for each part.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,4 +68,5 @@ def show_board(
         "now": now,
         "picked": picked,
     }
-    _show(data=data, key=key, on_picked_change=was_picked, on_done_change=was_asked)
+    # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to know one.
+    _show(data=json.dumps(data).encode(), key=key, on_picked_change=was_picked, on_done_change=was_asked)

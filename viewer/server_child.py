@@ -16,7 +16,7 @@ from streamlit.web.cli import main as streamlit_main
 
 #: None of these imports Streamlit, nor a module that does: two threads that load modules which import each other would
 #: find them half done.
-AHEAD = ("pandas", "plotly.graph_objects", "specscope.viewer.drawing.step_board", "specscope.viewer.pair_looks")
+AHEAD = ("specscope.viewer.drawing.step_board", "specscope.viewer.pair_looks")
 
 
 def end_with_parent() -> None:

@@ -24,7 +24,7 @@ def checked(app: AppTest) -> AppTest:
 
 def boards_of(app: AppTest) -> list[dict[str, Any]]:
     """What every inspector on the page was given."""
-    return [json.loads(element.proto.json) for element in app.get("bidi_component")]
+    return [json.loads(element.proto.bytes) for element in app.get("bidi_component")]
 
 
 def html_of(app: AppTest) -> str:
