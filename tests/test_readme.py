@@ -42,7 +42,7 @@ def test_its_specscope_commands_run_in_order(tmp_path: Path) -> None:
         parted = "scaled.jsonl" in command and arguments[0] in ("diff", "bisect")
         assert done.code == int(broken or parted), (command, done)
         ran.append(arguments[0])
-    assert {"run", "check", "diff", "show", "bisect", "replay", "repro"} <= set(ran)
+    assert {"run", "check", "diff", "show", "report", "bisect", "replay", "repro"} <= set(ran)
 
 
 def test_its_make_targets_exist() -> None:
