@@ -16,6 +16,7 @@ from specscope.tracer.text import visible
 from specscope.viewer.controls import SHOW_ALL, choose_turn, go, show_moves, show_warnings
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.number_words import about_seconds
 from specscope.viewer.drawing.pair_board import Front, pair_board
 from specscope.viewer.drawing.strip_svg import draw_strip
 from specscope.viewer.drawing.verdict_card import command_card, command_names, next_commands, proof, verdict_card
@@ -170,8 +171,7 @@ def _leave_place(view: View) -> None:
 
 
 def _ask_to_read(a: TraceReader, b: TraceReader) -> None:
-    seconds = seconds_to_read(a, b) or 0.0
-    lines = [f"To compare them, both are read as a whole; that takes about {max(1, round(seconds))} s."]
+    lines = [f"To compare them, both are read as a whole; that takes {about_seconds(seconds_to_read(a, b))}."]
     st.html(note("info", "These traces are large", lines))
     if "turn" not in st.query_params:
         st.session_state[FIRST_LOOK] = True

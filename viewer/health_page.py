@@ -8,7 +8,8 @@ import streamlit as st
 
 from specscope.tracer.reader import TraceReader
 from specscope.viewer.controls import choose_run
-from specscope.viewer.drawing.health_board import Health, health_board
+from specscope.viewer.drawing.health_board import health_board, health_of
+from specscope.viewer.drawing.number_words import about_seconds
 from specscope.viewer.inspector import show_board
 from specscope.viewer.session import (
     Arguments,
@@ -33,20 +34,7 @@ def show_health_page(arguments: Arguments, view: View) -> None:
         if report is None:
             with controls:
                 _offer_to_read(reader)
-        end = reader.run_end()
-        found = Health(
-            path=as_typed(reader.path),
-            num_bytes=reader.path.stat().st_size,
-            num_records=reader.index.num_lines,
-            torn_bytes=reader.index.torn_bytes,
-            end_reason=None if end is None else end.reason,
-            original_version=reader.original_version,
-            manifest=reader.manifest,
-            turns=reader.turns,
-            failures=reader.failures(),
-            report=report,
-            seconds_to_read=seconds_to_read(reader),
-        )
+        found = health_of(reader, as_typed(reader.path), report, seconds_to_read(reader))
 
     def asked(request: str) -> None:
         place = _PLACE.fullmatch(request)
@@ -58,7 +46,6 @@ def show_health_page(arguments: Arguments, view: View) -> None:
 
 
 def _offer_to_read(reader: TraceReader) -> None:
-    seconds = max(1, round(seconds_to_read(reader) or 0))
-    if st.button(f"Check every record, about {seconds} s", key="read-whole"):
+    if st.button(f"Check every record, {about_seconds(seconds_to_read(reader))}", key="read-whole"):
         allow_reading(reader)
         st.rerun()

@@ -12,6 +12,7 @@ from specscope.tracer.reader import TraceReader
 from specscope.viewer import charts
 from specscope.viewer.controls import choose_run
 from specscope.viewer.drawing.fragments import facts, heading, note, quiet
+from specscope.viewer.drawing.frames import box
 from specscope.viewer.drawing.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.plain_table import plain_table
 from specscope.viewer.metrics import RunMetrics, read_metrics
@@ -81,16 +82,12 @@ def _show(runs: Sequence[RunMetrics]) -> None:
 def _show_numbers(runs: Sequence[RunMetrics]) -> None:
     """The facts of one run with its phases; of two a table of both, with ratios."""
     if len(runs) == 1:
-        st.html(_box(facts(fact_entries(runs[0]))))
+        st.html(box(facts(fact_entries(runs[0]))))
         return
     head = ["", *(f"{side} {run.name}" for side, run in zip(SIDES, runs, strict=True)), "candidate / baseline"]
     st.html(
-        _box(heading("Both runs", "ratios above 1 mean more in the candidate"), plain_table(head, table_lines(runs)))
+        box(heading("Both runs", "ratios above 1 mean more in the candidate"), plain_table(head, table_lines(runs)))
     )
-
-
-def _box(*parts: str) -> str:
-    return f'<section class="ss-box">{"".join(parts)}</section>'
 
 
 def _card(name: str, title: str, aside: str, draw: Draw, runs: Sequence[RunMetrics], remarks: Remarks) -> None:

@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from specscope.viewer.drawing.fragments import Fact
+from specscope.viewer.drawing.number_words import NOT_RECORDED, decimals, length_facts, tokens_per_step
 from specscope.viewer.metrics import MOST_DEPTHS, PHASES, RunMetrics, StageTimes
 
-NOT_RECORDED = "not recorded"
 Measure = Callable[[RunMetrics], float | None]
 
 
 def fact_entries(run: RunMetrics) -> list[Fact]:
     """The run in one line."""
-    length, speed = run.accepted_length, run.speed.overall
+    speed = run.speed.overall
+    said = "tokens per second, prefill included" if speed is not None else ""
     return [
-        Fact("turns", f"{run.num_turns:,}"),
-        Fact("steps", f"{run.num_steps:,}"),
-        Fact("accepted length", _number(length, 3), "drafted nodes a step; root and bonus not counted"),
-        Fact("tokens per step", _number(_plus_one(length), 3), "accepted length + 1"),
-        Fact("speed", _number(speed, 1), "tokens per second, prefill included" if speed is not None else ""),
+        *length_facts(run.num_turns, run.num_steps, run.accepted_length),
+        Fact("speed", decimals(speed, 1), said),
     ]
 
 
 def table_lines(runs: Sequence[RunMetrics]) -> list[list[str]]:
     """A row a measure: its name, its value in every run, and of two runs the second's value over the first's."""
     lines = []
-    for name, decimals, measure in _measures():
+    for name, num_digits, measure in _measures():
         values = [measure(run) for run in runs]
         ratio = [_ratio(*values)] if len(values) == 2 else []
-        lines.append([name, *(_number(value, decimals) for value in values), *ratio])
+        lines.append([name, *(decimals(value, num_digits) for value in values), *ratio])
     return lines
 
 
@@ -40,7 +38,7 @@ def _measures() -> list[tuple[str, int, Measure]]:
     return [
         ("steps", 0, lambda run: float(run.num_steps)),
         ("accepted length, mean", 3, lambda run: run.accepted_length),
-        ("tokens per step, mean", 3, lambda run: _plus_one(run.accepted_length)),
+        ("tokens per step, mean", 3, lambda run: tokens_per_step(run.accepted_length)),
         ("tokens per second", 1, lambda run: run.speed.overall),
         ("a step, median ms", 2, lambda run: run.times.step_ns / 1e6 if run.times else None),
         *((f"{name}, median ms", 3, phase(at)) for at, name in enumerate(PHASES)),
@@ -105,14 +103,6 @@ def depth_remarks(run: RunMetrics) -> list[str]:
         return ["The run has no tree: no node was drafted."]
     deepest = f" Deeper than {MOST_DEPTHS} is not shown." if len(run.depths.reached) >= MOST_DEPTHS else ""
     return [f"Over all {run.num_steps:,} steps; depth 1 is the root's children.{deepest}"]
-
-
-def _plus_one(length: float | None) -> float | None:
-    return None if length is None else length + 1
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return NOT_RECORDED if value is None else f"{value:,.{decimals}f}"
 
 
 def _ratio(first: float | None, second: float | None) -> str:

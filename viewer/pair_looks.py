@@ -81,7 +81,7 @@ def look_at(a: PairRun, b: PairRun, comparison: Comparison, entry: TurnEntry, st
     number = pair.root
     if number is None and pair.step_a == 0:
         number = _root_in_prompt(roots, marks.turn_a)
-    here = roots[number] if number is not None and pair.state in ("root", "tie") else None
+    here = _root_here(roots, pair, number)
     found = compare_pair(a.reader, b.reader, steps, comparison.verdict.floors, here)
     look = PairLook(
         a.side(steps.a, found.marks_a),
@@ -184,6 +184,16 @@ def beside_candidate(comparison: Comparison, at: Spot) -> Spot | None:
     return Spot(turn.turn_a, pair.step_a if pair is not None else 0)
 
 
+def pair_of(comparison: Comparison, side: Side, at: Spot) -> tuple[TurnMarks, PairMark] | None:
+    """The pair that one run's step ``at`` stands in; None where it has no partner."""
+    for turn in comparison.turns:
+        if (turn.turn_a if side == "a" else turn.turn_b) == at.turn:
+            pair = pair_at(turn, at.step) if side == "a" else pair_before(turn, at.step)
+            found = pair is not None and (pair.step_a if side == "a" else pair.step_b) == at.step
+            return (turn, pair) if pair is not None and found else None
+    return None
+
+
 def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, side: Side, at: Spot) -> NodeMarks:
     """Marks for one run's step alone: the nodes that differ from its partner in the other run.
 
@@ -194,18 +204,19 @@ def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, side: S
         side: the run whose step it is.
         at: that step.
     """
-    for turn in comparison.turns:
-        if (turn.turn_a if side == "a" else turn.turn_b) == at.turn:
-            pair = pair_at(turn, at.step) if side == "a" else pair_before(turn, at.step)
-            own = None if pair is None else pair.step_a if side == "a" else pair.step_b
-            steps = steps_at(a, b, turn, pair) if pair is not None and own == at.step else None
-            if steps is not None and steps.mark.state != "equal":
-                here = comparison.verdict.roots[steps.mark.root] if steps.mark.root is not None else None
-                root = here if steps.mark.state in ("root", "tie") else None
-                found = compare_pair(a, b, steps, comparison.verdict.floors, root)
-                marks = found.marks_a if side == "a" else found.marks_b
-                return NodeMarks(marks.divergent, marks.origin)
-    return NodeMarks()
+    pair = pair_of(comparison, side, at)
+    steps = steps_at(a, b, *pair) if pair is not None else None
+    if steps is None or steps.mark.state == "equal":
+        return NodeMarks()
+    root = _root_here(comparison.verdict.roots, steps.mark, steps.mark.root)
+    found = compare_pair(a, b, steps, comparison.verdict.floors, root)
+    marks = found.marks_a if side == "a" else found.marks_b
+    return NodeMarks(marks.divergent, marks.origin)
+
+
+def _root_here(roots: Sequence[Root], pair: PairMark, number: int | None) -> Root | None:
+    """The root of that number where it stands at this pair, which else follows from it."""
+    return roots[number] if number is not None and pair.state in ("root", "tie") else None
 
 
 def _root_in_prompt(roots: Sequence[Root], turn_a: int) -> int | None:

@@ -143,10 +143,9 @@ def compare_pair(
     if not (_fits(steps.a) and _fits(steps.b)):
         return PairDifferences([], None, *names_of(steps.a, steps.b), comparable=False)
     nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
-    names = _Names(nodes_a, nodes_b)
+    names_a, names_b = _shared_names(nodes_a, nodes_b)
     if steps.mark.state == "unjudged" or not steps.mark.same_context or not floors:
-        marks = NodeMarks(names=names.of_a), NodeMarks(names=names.of_b)
-        return PairDifferences([], None, *marks, comparable=False)
+        return PairDifferences([], None, NodeMarks(names=names_a), NodeMarks(names=names_b), comparable=False)
     pair = StepPair(
         nodes_a,
         nodes_b,
@@ -160,19 +159,25 @@ def compare_pair(
     differences = with_violation(compare_steps(pair), root.blame if root is not None else [])
     begins = steps.mark.state in ("root", "tie")
     origin = root.difference if root is not None else _first(differences) if begins else None
-    keys = {key for key in pair.common if _node_values(nodes_a, key) != _node_values(nodes_b, key)}
-    if pair.trees_compared:
-        keys |= set(nodes_a.keys) ^ set(nodes_b.keys)
-    named = {tuple(found.node) for found in differences if found.node is not None}
-    keys |= {key for key in {*nodes_a.keys, *nodes_b.keys} if tuple(key_tokens(key)) in named}
+    keys = _differing(pair, differences)
     node = origin.node if origin is not None else None
     return PairDifferences(
         differences,
         origin,
-        NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, node), names.of_a),
-        NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, node), names.of_b),
+        NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, node), names_a),
+        NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, node), names_b),
         comparable=True,
     )
+
+
+def _differing(pair: StepPair, differences: list[Difference]) -> set[PathKey]:
+    """The nodes to mark: those with other values, those that ``differences`` name, and those of one tree alone."""
+    a, b = pair.a, pair.b
+    keys = {key for key in pair.common if _node_values(a, key) != _node_values(b, key)}
+    if pair.trees_compared:
+        keys |= set(a.keys) ^ set(b.keys)
+    named = {tuple(found.node) for found in differences if found.node is not None}
+    return keys | {key for key in {*a.keys, *b.keys} if tuple(key_tokens(key)) in named}
 
 
 def names_of(a: Step, b: Step) -> tuple[NodeMarks, NodeMarks]:
@@ -193,13 +198,11 @@ def _first(found: list[Difference]) -> Difference | None:
     return next((one for one in origins if one.kind not in TIES), next(iter(origins), None))
 
 
-class _Names:
+def _shared_names(a: StepNodes, b: StepNodes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the nodes of two trees: ``a5`` for slot 5 of the baseline, and for its partner too; ``b7`` for a node
     that the candidate alone has."""
-
-    def __init__(self, a: StepNodes, b: StepNodes) -> None:
-        self.of_a = tuple(f"a{slot}" for slot in range(len(a.keys)))
-        self.of_b = tuple(f"a{a.slots[key]}" if key in a.slots else f"b{slot}" for slot, key in enumerate(b.keys))
+    names_a = tuple(f"a{slot}" for slot in range(len(a.keys)))
+    return names_a, tuple(f"a{a.slots[key]}" if key in a.slots else f"b{slot}" for slot, key in enumerate(b.keys))
 
 
 def _slot_of(nodes: StepNodes, tokens: list[int] | None) -> int | None:

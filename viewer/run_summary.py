@@ -19,7 +19,14 @@ from specscope.tracer.rules import rule_text
 from specscope.tracer.text import shorten
 from specscope.viewer.catalogue import Run
 from specscope.viewer.drawing.fragments import Tone
-from specscope.viewer.drawing.manifest_words import created_text, device_text, drafter_text, tree_text
+from specscope.viewer.drawing.manifest_words import (
+    created_text,
+    device_text,
+    drafter_text,
+    peculiarities,
+    tree_text,
+)
+from specscope.viewer.drawing.number_words import counted
 
 
 class Mark(NamedTuple):
@@ -88,6 +95,17 @@ def glance(run: Run) -> RunSummary | NoTrace:
     return _read(run, with_index=False)
 
 
+def mean_accepted_length(reader: TraceReader) -> float | None:
+    """Over all steps; None where there is none, their writer supplies none, or a length is beyond floats."""
+    lengths = [length for turn in reader.turns for length in turn.accepted_lengths]
+    if not lengths or "accept" not in {name.partition(".")[0] for name in reader.manifest.capabilities}:
+        return None
+    try:
+        return sum(lengths) / len(lengths)
+    except OverflowError:
+        return None
+
+
 def suggest_pair(summaries: Sequence[RunSummary]) -> tuple[RunSummary, RunSummary] | None:
     """The newest eager and fused run that agree in everything else, where no third run makes it a matter of choice."""
     kin: dict[str, list[RunSummary]] = {}
@@ -127,32 +145,17 @@ def _summary(run: Run, num_bytes: int, reader: TraceReader, outcome: Outcome | N
         tree=tree_text(manifest.tree_policy),
         rule=rule_text(manifest.sampling),
         is_plain=manifest.fault is None and manifest.replay_of is None and manifest.redaction is None,
-        marks=tuple(_said(manifest)),
+        marks=tuple(Mark(one.tone, one.mark) for one in peculiarities(manifest)),
         outcome=outcome,
     )
 
 
-def _said(manifest: Manifest) -> list[Mark]:
-    marks = []
-    if manifest.fault is not None:
-        marks.append(Mark("warn", f"fault {shorten(manifest.fault, 40)} injected"))
-    if manifest.replay_of is not None:
-        marks.append(Mark("info", f"replay of {shorten(manifest.replay_of, 12)}"))
-    if manifest.redaction is not None:
-        marks.append(Mark("info", "redacted"))
-    if manifest.original_schema is not None:
-        marks.append(Mark("info", "upgraded from an older format"))
-    return marks
-
-
 def _outcome(reader: TraceReader) -> Outcome:
     index = reader.index
-    lengths = [length for turn in index.turns for length in turn.accepted_lengths]
-    recorded = "accept" in {name.partition(".")[0] for name in reader.manifest.capabilities}
     return Outcome(
         num_turns=len(index.turns),
-        num_steps=len(lengths),
-        accepted_length=_mean(lengths) if recorded else None,
+        num_steps=sum(len(turn.steps) for turn in index.turns),
+        accepted_length=mean_accepted_length(reader),
         marks=tuple(_found(reader)),
         kin=_kin(reader.manifest, index),
     )
@@ -162,10 +165,10 @@ def _found(reader: TraceReader) -> list[Mark]:
     index = reader.index
     marks = []
     if index.failures:
-        marks.append(Mark("bad", _counted(len(index.failures), "failure record")))
+        marks.append(Mark("bad", counted(len(index.failures), "failure record")))
     num_violated = sum(failed > 0 for turn in index.turns for failed in turn.failed_invariants)
     if num_violated:
-        marks.append(Mark("bad", f"the engine saw violations in {_counted(num_violated, 'step')}"))
+        marks.append(Mark("bad", f"the engine saw violations in {counted(num_violated, 'step')}"))
     end = reader.run_end()
     if end is None:
         marks.append(Mark("warn", "truncated, or still going on"))
@@ -182,15 +185,3 @@ def _kin(manifest: Manifest, index: TraceIndex) -> str:
         said[name].pop("source")
     prompts = [(turn.prompt_id, turn.prompt_turn) for turn in index.turns]
     return xxhash.xxh3_128_hexdigest(repr((sorted(said.items()), prompts)).encode("utf-8", "surrogatepass"))
-
-
-def _mean(lengths: list[int]) -> float | None:
-    """None where a file holds a length beyond floats, too."""
-    try:
-        return sum(lengths) / len(lengths) if lengths else None
-    except OverflowError:
-        return None
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"

@@ -130,6 +130,17 @@ def test_violated_steps_come_with_two_around_each(tmp_path: Path) -> None:
     assert [link.get("href") for link in table.iter(f"{XHTML}a")] == ["#t1s5"]
 
 
+def test_the_report_of_one_run_says_what_the_health_page_says(tmp_path: Path) -> None:
+    health = next(box for box in of_run(FAULTY).iter(f"{XHTML}section") if "ss-card-health" in box.get("class", ""))
+    assert "Fault F16 was injected into this run" in words_of(health)
+    assert "The engine itself recorded violated invariants in 53 steps" in words_of(health)
+    assert {link.get("href") for link in health.iter(f"{XHTML}a")} == {"#t0s0"}
+    far = of_run(with_wrong_positions(FUSED, {(1, 5)}, tmp_path / "wrong.jsonl"), turn=0)
+    table = next(far.iter(f"{XHTML}table"))
+    assert "turn 1, step 5" in words_of(table), "a step that is not drawn is named, with no dead link"
+    assert not list(table.iter(f"{XHTML}a"))
+
+
 def test_steps_can_be_chosen(make_trace: Maker) -> None:
     trace = make_trace(turns=[[1] * 4, [2] * 8])
     assert parts_of(of_run(trace, turn=1, step=4)) == [f"t1s{step}" for step in range(2, 7)]

@@ -15,7 +15,8 @@ from specscope.schemas import Step
 from specscope.tracer.index import has_index, sidecar_path
 from specscope.tracer.reader import TraceReader
 from specscope.viewer.catalogue import Run
-from specscope.viewer.drawing.manifest_words import created_text, size_text
+from specscope.viewer.drawing.manifest_words import created_text
+from specscope.viewer.drawing.number_words import about_seconds, counted, size_text
 from specscope.viewer.run_summary import NoTrace, RunSummary, glance, suggest_pair, summarise
 
 TraceMaker = Callable[..., Path]
@@ -182,6 +183,8 @@ def test_sizes_and_times_for_people() -> None:
         "36 MB",
         "1.2 GB",
     ]
+    assert [counted(n, "step") for n in (0, 1, 2_000)] == ["0 steps", "1 step", "2,000 steps"]
+    assert [about_seconds(n) for n in (None, 0.2, 3.4)] == ["about 1 s", "about 1 s", "about 3 s"]
     assert created_text("2026-11-21T13:08:46+00:00") == "2026-11-21 13:08 UTC"
     assert created_text("2026-11-21T13:08:46+02:00") == "2026-11-21 11:08 UTC"
     assert created_text("yesterday " * 9).startswith("yesterday")

@@ -132,7 +132,7 @@ def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> Non
     shown = proof(allowed, manifest)
     assert "✓ 8 of 9 that must agree do" in shown
     assert "✓ dtype" not in shown
-    assert "✓ tree policy</dt><dd>dynamic, depth 3, top 2, budget 6" in shown
+    assert "✓ tree policy</dt><dd>dynamic, depth 3, top-k 2, budget 6" in shown
     assert "logits 4e-05 (1258 values); measured on values of this pair" in shown
     refused = verdict_of("incomparable", 3, incomparable=["seed: 0 -> 5", "prompt code: 3 and 4 token ids"])
     assert "✓ seed" not in proof(refused, manifest)

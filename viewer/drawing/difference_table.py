@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from specscope.schemas import TensorsSection
 from specscope.schemas.verdict import Difference
 from specscope.tracer.text import html_text
 from specscope.viewer.drawing.fragments import XHTML, note, quiet
+from specscope.viewer.drawing.frames import DIFFERS, row, table
 from specscope.viewer.drawing.node_words import describe_node
 from specscope.viewer.drawing.pair_sides import NodeField, NodePair, PairSide, PairSides
 from specscope.viewer.drawing.verdict_card import node_text, value_text
@@ -18,6 +20,7 @@ from specscope.viewer.drawing.verdict_card import node_text, value_text
 #: Rows of one table; the raw records have the rest.
 MOST_ROWS = 400
 HEAD = ("", "phase", "field", "node", "baseline", "candidate", "kind", "inputs")
+CLASSES = ("ss-first", *["ss-whole-word"] * 2, *["ss-mono"] * 3, *["ss-whole-word"] * 2)
 ABSENT = "–"
 LOGITS = ("top_logits[0]", "top_logits[1]")
 PLACE = "slot and id"  # slots may differ without harm
@@ -29,7 +32,7 @@ def difference_table(sides: PairSides, differences: Sequence[Difference], origin
         return note("good", "Nothing differs between these two steps", ["Floats may, within the noise floor."])
     begins = next((at for at, found in enumerate(differences) if found == origin), None)
     lines = [_difference(sides, found, at == begins) for at, found in enumerate(differences[:MOST_ROWS])]
-    return _table(HEAD, lines) + _left_out(len(differences))
+    return table(HEAD, lines) + _left_out(len(differences))
 
 
 def node_table(sides: PairSides, differences: Sequence[Difference]) -> str:
@@ -40,7 +43,7 @@ def node_table(sides: PairSides, differences: Sequence[Difference]) -> str:
     named = ((sides.name_of_path(found.node or []), found) for found in differences if found.field in LOGITS)
     logits = {name: NodeField(found.a, found.b) for name, found in named}
     lines = [_node(sides, node, logits) for node in sides.marked[:MOST_ROWS]]
-    return _table(("node", "slot", "sees", *FIELDS, "logit"), lines) + _left_out(len(sides.marked))
+    return table(("node", "slot", "sees", *FIELDS, "logit"), lines) + _left_out(len(sides.marked))
 
 
 def pair_note(sides: PairSides, node: NodePair) -> str:
@@ -66,7 +69,7 @@ def _described(side: PairSide, slot: int | None) -> list[tuple[str, str]]:
 
 def _told(name: str, field: NodeField, *, judged: bool) -> str:
     differs = judged and field.differs and name != PLACE
-    sign = '<b class="ss-differs">≠</b> ' if differs else ""
+    sign = f"{DIFFERS} " if differs else ""
     cells = "".join(f"<td>{html_text(value) if value else ABSENT}</td>" for value in field)
     return f"<tr{_row_kind(differs)}><th>{sign}{html_text(name)}</th>{cells}</tr>"
 
@@ -80,6 +83,7 @@ def _difference(sides: PairSides, found: Difference, begins: bool) -> str:
     name = sides.name_of_path(found.node) if found.node is not None else None
     link = "" if name is None else f' data-node="{html_text(name)}"'
     values = [
+        "≠ first" if begins else "",
         found.phase,
         found.field,
         "" if found.node is None else node_text(found.node, texts),
@@ -88,11 +92,7 @@ def _difference(sides: PairSides, found: Difference, begins: bool) -> str:
         found.kind,
         "equal" if found.inputs_equal else "differ",
     ]
-    first = '<td class="ss-first">≠ first</td>' if begins else "<td></td>"
-    whole, mono = ' class="ss-whole-word"', ' class="ss-mono"'
-    kinds = (whole, whole, mono, mono, mono, whole, whole)
-    cells = "".join(f"<td{kind}>{html_text(value)}</td>" for kind, value in zip(kinds, values, strict=True))
-    return f"<tr{link}{_row_kind(begins)}>{first}{cells}</tr>"
+    return row([html_text(value) for value in values], CLASSES, f"{link}{_row_kind(begins)}")
 
 
 def _node(sides: PairSides, node: NodePair, logits: Mapping[str | None, NodeField]) -> str:
@@ -108,26 +108,18 @@ def _node(sides: PairSides, node: NodePair, logits: Mapping[str | None, NodeFiel
 
 def _field(field: NodeField) -> str:
     if field.differs:
-        return (
-            f'<td class="ss-unequal">{html_text(field.a or "")} <b class="ss-differs">≠</b> '
-            f"{html_text(field.b or '')}</td>"
-        )
+        return f'<td class="ss-unequal">{html_text(field.a or "")} {DIFFERS} {html_text(field.b or "")}</td>'
     return f"<td>{html_text(field.a or field.b or ABSENT)}</td>"
 
 
-def _position(side: PairSide, slot: int) -> str | None:
-    tensors = side.step.tensors
-    return _at(tensors.positions if tensors is not None else [], slot)
+def _fed(of: Callable[[TensorsSection], Sequence[int]]) -> Callable[[PairSide, int], str | None]:
+    """One of the lists by which nodes were fed."""
 
+    def value(side: PairSide, slot: int) -> str | None:
+        values = of(side.step.tensors) if side.step.tensors is not None else ()
+        return str(values[slot]) if slot < len(values) else None
 
-def _token_fed(side: PairSide, slot: int) -> str | None:
-    tensors = side.step.tensors
-    return _at(tensors.token_ids if tensors is not None else [], slot)
-
-
-def _prefix(side: PairSide, slot: int) -> str | None:
-    tensors = side.step.tensors
-    return _at(tensors.prefix_visible if tensors is not None else [], slot)
+    return value
 
 
 def _wants(side: PairSide, slot: int) -> str | None:
@@ -151,23 +143,14 @@ def _walk(side: PairSide, slot: int) -> str | None:
     return "root" if slot == 0 else "accepted" if slot in accept.path else "rejected"
 
 
-def _at(values: Sequence[int], slot: int) -> str | None:
-    return str(values[slot]) if slot < len(values) else None
-
-
 #: What is told of a node, in the order of the phases.
 FIELDS: dict[str, Callable[[PairSide, int], str | None]] = {
-    "position": _position,
-    "id fed": _token_fed,
-    "and committed rows": _prefix,
+    "position": _fed(lambda tensors: tensors.positions),
+    "id fed": _fed(lambda tensors: tensors.token_ids),
+    "and committed rows": _fed(lambda tensors: tensors.prefix_visible),
     "teacher wants next": _wants,
     "walk": _walk,
 }
-
-
-def _table(names: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f'<div class="ss-table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _left_out(count: int) -> str:

@@ -15,12 +15,15 @@ from specscope.schemas import SCHEMA_VERSION, Failure, Manifest, SchemaVersion
 from specscope.tracer.compare.coverage import COMPARED, DECISIVE, is_decisive
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.oracle import OracleReport
+from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import is_lossy, rule_text
 from specscope.tracer.text import html_text, shorten
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
 from specscope.viewer.drawing.fragments import Fact, Tone, commands, facts, note, quiet, rows
-from specscope.viewer.drawing.invariant_table import go_button, invariants_card
-from specscope.viewer.drawing.manifest_words import manifest_rows, size_text
+from specscope.viewer.drawing.frames import box, row, table
+from specscope.viewer.drawing.invariant_table import Lead, go_button, invariant_table
+from specscope.viewer.drawing.manifest_words import manifest_rows, peculiarities
+from specscope.viewer.drawing.number_words import about_seconds, counted, size_text
 
 #: Sections that a writer may supply, with what they hold.
 SECTIONS = {
@@ -55,26 +58,50 @@ class Health:
     seconds_to_read: float | None = None  # what asking it takes, where it was not
 
 
+def health_of(
+    reader: TraceReader, path: Path, report: OracleReport | None, seconds_to_read: float | None = None
+) -> Health:
+    """What is known of the trace that ``reader`` reads; the arguments are named as the fields are."""
+    end = reader.run_end()
+    return Health(
+        path=path,
+        num_bytes=reader.path.stat().st_size,
+        num_records=reader.index.num_lines,
+        torn_bytes=reader.index.torn_bytes,
+        end_reason=None if end is None else end.reason,
+        original_version=reader.original_version,
+        manifest=reader.manifest,
+        turns=reader.turns,
+        failures=reader.failures(),
+        report=report,
+        seconds_to_read=seconds_to_read,
+    )
+
+
 def health_board(found: Health) -> Board:
     """The whole board."""
     file = card("file", "The file", "", _file_facts(found), rows([("file", str(found.path))]))
     coverage = card("coverage", "Coverage", "what this writer says that it records", _coverage(found))
     manifest = card("manifest", "Manifest", "line 1 of the trace", rows(manifest_rows(found.manifest)))
     following = card("next", "On the command line", "", commands(_commands(found)))
-    raw = f'<section class="ss-box">{raw_record("manifest", "Raw manifest")}</section>'
-    notes = "".join(_notes(found))
     return Board(
         board_of(
-            f"<div>{notes}</div>",
-            columns(
-                [invariants_card(found.report, found.seconds_to_read), coverage],
-                [file, manifest, following],
-                kind="wide-narrow",
-            ),
-            raw,
+            f"<div>{health_notes(found, go_button)}</div>",
+            columns([_invariants(found), coverage], [file, manifest, following], kind="wide-narrow"),
+            box(raw_record("manifest", "Raw manifest")),
         ),
         raw={"manifest": _raw(found.manifest)},
     )
+
+
+def _invariants(found: Health) -> str:
+    """The card; where the oracle was not asked, why."""
+    if found.report is None:
+        takes = about_seconds(found.seconds_to_read)
+        line = f"The file is large: to judge its invariants, every record must be read, which takes {takes}."
+        return card("invariants", "Invariants", "", note("info", "Not checked yet", [line]))
+    aside = "recomputed from the records, without a model"
+    return card("invariants", "Invariants", aside, invariant_table(found.report, go_button))
 
 
 def _file_facts(found: Health) -> str:
@@ -90,26 +117,26 @@ def _file_facts(found: Health) -> str:
     )
 
 
-def _notes(found: Health) -> list[str]:
-    """The worst first."""
-    parts = [_failure(failure) for failure in found.failures[:MOST_FAILURES]]
+def health_notes(found: Health, lead: Lead) -> str:
+    """What is to be known before a step of the trace is trusted, the worst first; ``lead`` leads to its steps."""
+    parts = [_failure(failure, lead) for failure in found.failures[:MOST_FAILURES]]
     if len(found.failures) > MOST_FAILURES:
         parts.append(note("bad", f"and {len(found.failures) - MOST_FAILURES:,} more failure records"))
-    parts += [*_own_violations(found), *_end(found), *_special(found)]
+    parts += [*_own_violations(found, lead), *_end(found), *_special(found)]
     report = found.report
     if not parts and report is not None and not report.num_violations:
         parts.append(note("good", "This trace is whole, and nothing in it is violated"))
-    return parts
+    return "".join(parts)
 
 
-def _failure(failure: Failure) -> str:
+def _failure(failure: Failure, lead: Lead) -> str:
     where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
     lines = [where, shorten(failure.message, 400)]
-    button = go_button(failure.turn, failure.step) if failure.turn is not None and failure.step is not None else ""
-    return note("bad", f"The engine failed: {shorten(failure.error, 100)}", lines) + button
+    there = lead(failure.turn, failure.step) if failure.turn is not None and failure.step is not None else ""
+    return note("bad", f"The engine failed: {shorten(failure.error, 100)}", lines) + there
 
 
-def _own_violations(found: Health) -> list[str]:
+def _own_violations(found: Health, lead: Lead) -> list[str]:
     """What the engine itself recorded, which is known without reading the steps."""
     places = [
         (turn.turn, step)
@@ -120,9 +147,8 @@ def _own_violations(found: Health) -> list[str]:
     if not places:
         return []
     turn, step = places[0]
-    steps = "1 step" if len(places) == 1 else f"{len(places):,} steps"
-    line = f"First at turn {turn}, step {step}."
-    return [note("bad", f"The engine itself recorded violated invariants in {steps}", [line]) + go_button(turn, step)]
+    title = f"The engine itself recorded violated invariants in {counted(len(places), 'step')}"
+    return [note("bad", title, [f"First at turn {turn}, step {step}."]) + lead(turn, step)]
 
 
 def _end(found: Health) -> list[str]:
@@ -143,25 +169,12 @@ def _end(found: Health) -> list[str]:
 
 
 def _special(found: Health) -> list[str]:
-    """What sets the run apart from an honest one, recorded as it ran and read as it was written."""
-    manifest = found.manifest
-    parts = []
-    if manifest.fault is not None:
-        line = "It is wrong on purpose: what is violated here says nothing of an honest run."
-        parts.append(note("warn", f"Fault {shorten(manifest.fault, 60)} was injected into this run", [line]))
-    if is_lossy(manifest.sampling):
-        line = "The output is not distributed as the teacher's own."
-        parts.append(note("warn", rule_text(manifest.sampling), [line]))
-    if manifest.replay_of is not None:
-        lines = [f"Of the run {shorten(manifest.replay_of, 60)}.", "Each step was run again from its recorded state."]
-        parts.append(note("info", "This is a replay", lines))
-    if manifest.redaction is not None:
-        line = "Its token ids are those of a keyed permutation, and have no text."
-        parts.append(note("info", "This trace is redacted", [line]))
-    if manifest.original_schema is not None:
-        was = shorten(manifest.original_schema, 60)
-        parts.append(note("info", "This trace is of an older format", [f"Upgraded as it is read; written as {was}."]))
-    elif found.original_version > SCHEMA_VERSION:
+    """What sets the run and its file apart."""
+    sampling = found.manifest.sampling
+    parts = [note(one.tone, one.title, one.lines) for one in peculiarities(found.manifest)]
+    if is_lossy(sampling):
+        parts.append(note("warn", rule_text(sampling), ["The output is not distributed as the teacher's own."]))
+    if found.manifest.original_schema is None and found.original_version > SCHEMA_VERSION:
         lines = [f"Written as {found.original_version}; this version knows {SCHEMA_VERSION} and ignores what is new."]
         parts.append(note("info", "This trace is of a newer format", lines))
     return parts
@@ -173,12 +186,11 @@ def _coverage(found: Health) -> str:
     for capability in found.manifest.capabilities:
         section, _, field = capability.partition(".")
         promised.setdefault(section, []).extend([field] if field else [])
-    lines = "".join(_coverage_line(name, promised.get(name)) for name in SECTIONS)
-    head = "<tr><th>Section</th><th>Recorded</th><th>What it holds</th></tr>"
-    table = f'<div class="ss-table ss-plain"><table><thead>{head}</thead><tbody>{lines}</tbody></table></div>'
+    lines = (_coverage_line(name, promised.get(name)) for name in SECTIONS)
+    shown = table(("Section", "Recorded", "What it holds"), lines, kind="ss-plain")
     others = [name for name in promised if name not in SECTIONS]
     unknown = quiet(f"Not known to this version: {shorten(', '.join(others), 200)}.") if others else ""
-    return "".join([*_coverage_notes(found), table, unknown])
+    return "".join([*_coverage_notes(found), shown, unknown])
 
 
 def _coverage_line(name: str, fields: list[str] | None) -> str:
@@ -188,7 +200,7 @@ def _coverage_line(name: str, fields: list[str] | None) -> str:
         words += "; without it no decision can be compared" if name in DECISIVE else ""
     elif fields:
         words += f"; {shorten(', '.join(fields), 200)}"
-    return f'<tr><td>{name}</td><td>{sign}</td><td class="ss-wide">{html_text(words)}</td></tr>'
+    return row([name, sign, html_text(words)], ("", "", "ss-wide"))
 
 
 def _coverage_notes(found: Health) -> list[str]:

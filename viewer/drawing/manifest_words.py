@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from specscope.schemas import Manifest, TreePolicy
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import shorten
+from specscope.viewer.drawing.fragments import Tone
 
 #: Characters of one value; a manifest may hold a text of any length.
 LONGEST = 200
 
 
-def size_text(num_bytes: int) -> str:
-    """A size for people, in powers of 1,000: ``228 kB``, ``1.2 GB``."""
-    amount, unit = float(num_bytes), "bytes"
-    for bigger in ("kB", "MB", "GB", "TB"):
-        if amount < 999.5:
-            break
-        amount, unit = amount / 1000, bigger
-    return f"{num_bytes:,} bytes" if unit == "bytes" else f"{amount:.{1 if amount < 9.95 else 0}f} {unit}"
+class Peculiarity(NamedTuple):
+    """One thing that sets a run apart from an honest one, recorded as it ran and read as it was written."""
+
+    tone: Tone
+    mark: str  # in few words
+    title: str
+    lines: tuple[str, ...]
+
+
+def peculiarities(manifest: Manifest) -> list[Peculiarity]:
+    """All that sets the run apart."""
+    found = []
+    if manifest.fault is not None:
+        title = f"Fault {shorten(manifest.fault, 60)} was injected into this run"
+        line = "It is wrong on purpose: what is violated here says nothing of an honest run."
+        found.append(Peculiarity("warn", f"fault {shorten(manifest.fault, 40)} injected", title, (line,)))
+    if manifest.replay_of is not None:
+        of = f"Of the run {shorten(manifest.replay_of, 60)}."
+        lines = (of, "Each step was run again from its recorded state.")
+        found.append(Peculiarity("info", f"replay of {shorten(manifest.replay_of, 12)}", "This is a replay", lines))
+    if manifest.redaction is not None:
+        line = "Its token ids are those of a keyed permutation, and have no text."
+        found.append(Peculiarity("info", "redacted", "This trace is redacted", (line,)))
+    if manifest.original_schema is not None:
+        line = f"Upgraded as it is read; written as {shorten(manifest.original_schema, 60)}."
+        title = "This trace is of an older format"
+        found.append(Peculiarity("info", "upgraded from an older format", title, (line,)))
+    return found
 
 
 def created_text(created: str) -> str:
@@ -38,6 +60,14 @@ def tree_text(policy: TreePolicy) -> str:
         return "no tree: the root alone"
     shape = f" {shorten(policy.name, 40)}" if policy.name else ""
     return f"{policy.kind}{shape}, depth {policy.depth}, top-k {policy.top_k}, budget {policy.budget}"
+
+
+def teacher_text(manifest: Manifest) -> str:
+    """Its name and shape: ``demo, LlamaForCausalLM, 10 layers of 256``."""
+    teacher = manifest.teacher
+    layers = f", {teacher.num_layers} layers" if teacher.num_layers is not None else ""
+    width = f" of {teacher.hidden_size}" if layers and teacher.hidden_size is not None else ""
+    return shorten(f"{teacher.name}, {teacher.architecture}{layers}{width}", 160)
 
 
 def drafter_text(manifest: Manifest) -> str:
@@ -67,6 +97,7 @@ def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("batch", f"{manifest.batch_size or 1} at most, side by side"),
         ("seed", _or_unsaid(manifest.seed)),
         ("trace level", manifest.level),
+        ("set apart by", "; ".join(one.mark for one in peculiarities(manifest)) or "nothing"),
         ("how it counts", "accepted length excludes root and bonus; tokens per step = accepted length + 1"),
     ]
     return [(name, shorten(value, LONGEST)) for name, value in entries]
@@ -85,15 +116,13 @@ def _origin_rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _model_rows(manifest: Manifest) -> list[tuple[str, str]]:
     teacher, drafter, tokenizer = manifest.teacher, manifest.drafter, manifest.tokenizer
-    layers = f", {teacher.num_layers} layers" if teacher.num_layers is not None else ""
-    width = f" of {teacher.hidden_size}" if layers and teacher.hidden_size is not None else ""
     digests = (
         ("teacher's digest", teacher.weights_digest),
         ("drafter's digest", drafter.weights_digest),
         ("tokenizer's digest", tokenizer.digest if tokenizer else None),
     )
     return [
-        ("teacher", f"{teacher.name}, {teacher.architecture}{layers}{width}, {teacher.vocab_size} token ids"),
+        ("teacher", f"{teacher_text(manifest)}, {teacher.vocab_size} token ids"),
         ("drafter", drafter_text(manifest)),
         *((name, _or_unsaid(digest)) for name, digest in digests),
     ]

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from specscope.schemas.verdict import Difference
-from specscope.tracer.text import html_text
 from specscope.viewer.drawing import step_parts
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
 from specscope.viewer.drawing.difference_table import difference_table, node_table, pair_note
 from specscope.viewer.drawing.fragments import Tone, note, quiet
+from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.margin_svg import margin_picture
 from specscope.viewer.drawing.mask_svg import Cell, draw_mask, mask_cells, quiet_cell, step_mask
 from specscope.viewer.drawing.node_words import node_notes
+from specscope.viewer.drawing.number_words import counted
 from specscope.viewer.drawing.pair_sides import PairSide, PairSides
 
 #: Deeper trees are drawn one above the other, so that they can be read.
@@ -85,7 +86,7 @@ def pair_board(front: Front, look: PairLook | None, *, strip: str, show_all: boo
         records.append(raw_record("b", "Raw record of the candidate"))
     else:
         parts.append(_only_node())
-    parts.append(columns(*([f'<section class="ss-box">{record}</section>'] for record in records), kind="halves"))
+    parts.append(columns(*([box(record)] for record in records), kind="halves"))
     return Board(board_of(*parts), notes=_notes(look), raw=raw, strip=strip)
 
 
@@ -129,8 +130,7 @@ def _tree(name: str, title: str, side: PairSide, compared: bool, width: float, *
 
 
 def _compared(look: PairLook, sides: PairSides) -> str:
-    count = len(look.differences)
-    how_many = "1 difference" if count == 1 else f"{count} differences"
+    how_many = counted(len(look.differences), "difference")
     floor = "" if look.floor is None else "the teacher's choices against the noise floor"
     table = difference_table(sides, look.differences, look.origin)
     parts = [
@@ -213,5 +213,4 @@ def pair_commits(sides: PairSides, differences: Sequence[Difference]) -> str:
 
 
 def _folded(name: str, title: str, said: str, markup: str) -> str:
-    summary = f"<summary>{html_text(title)} <span>{html_text(said)}</span></summary>"
-    return f'<details class="ss-more ss-box ss-folded ss-folded-{name}">{summary}{markup}</details>'
+    return folded(title, markup, aside=said, kind=f"ss-box ss-folded ss-folded-{name}")

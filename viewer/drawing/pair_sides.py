@@ -15,6 +15,7 @@ from specscope.tracer.invariants.structure import columns
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.mask_svg import Cell
+from specscope.viewer.drawing.number_words import counted
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class PairSides:
     def seen(self, node: NodePair) -> NodeField:
         """How many slots the node sees on each side, in words that differ where the slots do."""
         a, b = ((rows or {}).get(node.name) for rows in (self.a.seen, self.b.seen))
-        words = [None if row is None else f"{len(row)} slot{'s' if len(row) != 1 else ''}" for row in (a, b)]
+        words = [None if row is None else counted(len(row), "slot") for row in (a, b)]
         same_number = a is not None and b is not None and a != b and len(a) == len(b)
         return NodeField(words[0], f"{words[1]}, others" if same_number else words[1])
 

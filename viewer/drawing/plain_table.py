@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specscope.tracer.text import html_text
+from specscope.viewer.drawing.frames import row, table
 
 
 def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -14,12 +15,6 @@ def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         head: names of the columns.
         lines: of each row the cells, as many as there are names.
     """
-    names = _cells("th", head)
-    body = "".join(f"<tr>{_cells('td', line)}</tr>" for line in lines)
-    return f'<div class="ss-table ss-plain"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cells(tag: str, texts: Sequence[str]) -> str:
-    first, *others = texts
-    numbers = "".join(f'<{tag} class="num">{html_text(text)}</{tag}>' for text in others)
-    return f"<{tag}>{html_text(first)}</{tag}>{numbers}"
+    classes = ["", *["num"] * (len(head) - 1)]
+    rows = (row([html_text(text) for text in line], classes) for line in lines)
+    return table(head, rows, numbers=head[1:], kind="ss-plain")

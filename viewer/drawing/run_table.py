@@ -13,11 +13,14 @@ from pathlib import Path
 from specscope.tracer.text import html_text
 from specscope.viewer.drawing.board import Board, board_of
 from specscope.viewer.drawing.fragments import SIGNS, commands, note, quiet, rows
-from specscope.viewer.drawing.manifest_words import created_text, size_text
+from specscope.viewer.drawing.frames import box, classes_of, folded, row, table
+from specscope.viewer.drawing.manifest_words import created_text
+from specscope.viewer.drawing.number_words import about_seconds, size_text
 from specscope.viewer.run_summary import Mark, NoTrace, RunSummary
 
 HEAD = ("Run", "Health", "Mode", "Models and tree", "Turns", "Steps", "Accepted length", "Tokens per step", "Compare")
 NUMBERS = ("Turns", "Steps", "Accepted length", "Tokens per step")
+CLASSES = [*classes_of(HEAD[:-1], NUMBERS), "ss-choose"]
 HOW_COUNTED = "Accepted length: drafted nodes a step, without root and bonus. Tokens per step: accepted length + 1."
 RECORD = ('specscope run --prompt "def parse(line):" --mode eager --trace runs/eager.jsonl', "specscope view runs")
 
@@ -41,43 +44,37 @@ def run_board(found: RunList) -> Board:
     if not found.runs:
         return Board(board_of(_nothing(found), _no_traces(found.no_traces)))
     left_out = quiet(found.left_out) if found.left_out else ""
-    box = f'<section class="ss-box ss-card-runs">{_guide(found)}{_unread(found)}{_table(found)}{left_out}</section>'
-    return Board(board_of(box, _no_traces(found.no_traces)))
+    listed = box(_guide(found), _unread(found), _table(found), left_out, kind="ss-card-runs")
+    return Board(board_of(listed, _no_traces(found.no_traces)))
 
 
 def empty_board(folders: Sequence[Path]) -> Board:
     """What to do where there is no file at all."""
     where = f"No *.jsonl lies in {', '.join(map(str, folders[:3]))}." if folders else "No file or folder was given."
     told = [where, "Record a trace, then open its folder:"]
-    return Board(board_of(_box(note("info", "There are no runs here yet", told), commands(RECORD))))
+    return Board(board_of(box(note("info", "There are no runs here yet", told), commands(RECORD))))
 
 
 def _nothing(found: RunList) -> str:
     if found.left_out:
-        return _box(note("info", "No run fits the filter", [found.left_out]))
+        return box(note("info", "No run fits the filter", [found.left_out]))
     lines = ["None of the files here is a trace: see below why.", "Record one, then reload this page:"]
-    return _box(note("info", "There are no runs here yet", lines), commands(RECORD))
-
-
-def _box(*parts: str) -> str:
-    return f'<section class="ss-box">{"".join(parts)}</section>'
+    return box(note("info", "There are no runs here yet", lines), commands(RECORD))
 
 
 def _guide(found: RunList) -> str:
-    say = "Pick one run to step through it, or a baseline and a candidate to compare them."
+    say, button = "Pick one run to step through it, or a baseline and a candidate to compare them.", ""
     if found.baseline is not None and found.candidate is not None:
         say = f"Baseline {found.baseline}, candidate {found.candidate}."
-        say_more = _button("pair:chosen", "Compare them")
+        button = _button("pair:chosen", "Compare them")
     elif found.baseline is not None:
-        say, say_more = f"Baseline {found.baseline}: now pick the candidate to compare it with.", ""
+        say = f"Baseline {found.baseline}: now pick the candidate to compare it with."
     elif found.candidate is not None:
-        say, say_more = f"Candidate {found.candidate}: now pick the baseline to compare it with.", ""
+        say = f"Candidate {found.candidate}: now pick the baseline to compare it with."
     elif found.suggested is not None:
         eager, fused = found.suggested
-        say_more = _button("pair:suggested", f"Compare {eager} with {fused}", "the same run, eager and fused")
-    else:
-        say_more = ""
-    return f'<div class="ss-guide"><p>{html_text(say)}</p>{say_more}</div>'
+        button = _button("pair:suggested", f"Compare {eager} with {fused}", "the same run, eager and fused")
+    return f'<div class="ss-guide"><p>{html_text(say)}</p>{button}</div>'
 
 
 def _button(request: str, label: str, remark: str = "") -> str:
@@ -86,32 +83,27 @@ def _button(request: str, label: str, remark: str = "") -> str:
 
 
 def _table(found: RunList) -> str:
-    head = "".join(f"<th{_number(name)}>{name}</th>" for name in HEAD)
     lines = []
     for folder, places in found.folders:
         if len(found.folders) > 1:
             lines.append(f'<tr class="ss-folder"><td colspan="{len(HEAD)}">{html_text(folder)}</td></tr>')
         lines += [_row(found, place) for place in places]
-    body = "".join(lines)
-    return (
-        f'<div class="ss-table ss-runs"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f"{quiet(HOW_COUNTED)}"
-    )
+    return table(HEAD, lines, numbers=NUMBERS, kind="ss-runs") + quiet(HOW_COUNTED)
 
 
 def _row(found: RunList, place: int) -> str:
     run = found.runs[place]
     chosen = ' class="picked"' if run.run.name in (found.baseline, found.candidate) else ""
     cells = [
-        f'<td><button type="button" class="ss-name-of-run" data-do="run:{place}">{html_text(run.run.name)}</button>'
-        f"{quiet(created_text(run.created))}{quiet(size_text(run.num_bytes))}</td>",
-        f"<td>{marks(run.health)}</td>",
-        f"<td>{html_text(f'{run.mode}, {run.dtype}')}{quiet(f'{run.attention}; {run.device}')}</td>",
-        f"<td>{html_text(f'{run.teacher} · {run.drafter}')}{quiet(f'{run.tree}; {run.rule}')}</td>",
-        *(f'<td class="num">{text}</td>' for text in _numbers(run)),
-        f'<td class="ss-choose">{_choose(found, place, "baseline")}{_choose(found, place, "candidate")}</td>',
+        f'<button type="button" class="ss-name-of-run" data-do="run:{place}">{html_text(run.run.name)}</button>'
+        f"{quiet(created_text(run.created))}{quiet(size_text(run.num_bytes))}",
+        marks(run.health),
+        html_text(f"{run.mode}, {run.dtype}") + quiet(f"{run.attention}; {run.device}"),
+        html_text(f"{run.teacher} · {run.drafter}") + quiet(f"{run.tree}; {run.rule}"),
+        *_numbers(run),
+        _choose(found, place, "baseline") + _choose(found, place, "candidate"),
     ]
-    return f'<tr data-do="run:{place}"{chosen}>{"".join(cells)}</tr>'
+    return row(cells, CLASSES, f' data-do="run:{place}"{chosen}')
 
 
 def marks(found: Sequence[Mark]) -> str:
@@ -135,17 +127,13 @@ def _choose(found: RunList, place: int, side: str) -> str:
     return f'<button type="button" data-do="{side}:{place}" aria-pressed="{said}">{sign}{side}</button>'
 
 
-def _number(name: str) -> str:
-    return ' class="num"' if name in NUMBERS else ""
-
-
 def _unread(found: RunList) -> str:
     if found.seconds_to_index is None:
         return ""
     num_left = sum(run.outcome is None for run in found.runs)
     title = f"{num_left:,} {'trace is' if num_left == 1 else 'traces are'} not indexed yet"
     lines = ["Turns, steps and lengths are known once the file was read. Picking a run reads it, too."]
-    button = _button("index:all", f"Read now, about {max(1, round(found.seconds_to_index))} s")
+    button = _button("index:all", f"Read now, {about_seconds(found.seconds_to_index)}")
     return f'<div class="ss-unread">{note("info", title, lines)}{button}</div>'
 
 
@@ -154,4 +142,4 @@ def _no_traces(found: Sequence[NoTrace]) -> str:
         return ""
     title = f"{len(found):,} {'file here is' if len(found) == 1 else 'files here are'} no readable trace"
     listed = rows((one.run.name, one.reason) for one in found)
-    return _box(f'<details class="ss-more ss-no-traces"><summary>{title}</summary>{listed}</details>')
+    return box(folded(title, listed, kind="ss-no-traces"))

@@ -9,6 +9,7 @@ from specscope.schemas import Step
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.frames import row, table
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.node_words import draft_probability
 
@@ -23,6 +24,7 @@ NUMBERS = {
     "logit": ".3f",
     "its logit": ".3f",
 }
+TEXTS = ("token", "teacher wants", "second")
 
 
 def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
@@ -56,23 +58,12 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     found = slot_columns(step, texts)
     if not found:
         return note("info", "This step records no slots")
-    head = "".join(f"<th{_kind(name)}>{name}</th>" for name in found)
-    lines = []
+    lines, classes = [], ["num" if name in NUMBERS else "ss-mono" if name in TEXTS else "" for name in found]
     for slot in found["slot"]:
         differs = ' class="differs"' if slot in marks.divergent else ""
-        cells = "".join(f"<td{_kind(name)}>{_cell(name, column[slot])}</td>" for name, column in found.items())
-        lines.append(f'<tr data-node="{html_text(marks.name(slot))}"{differs}>{cells}</tr>')
-    return f'<div class="ss-table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _kind(name: str) -> str:
-    return (
-        ' class="num"'
-        if name in NUMBERS
-        else ' class="ss-mono"'
-        if name in ("token", "teacher wants", "second")
-        else ""
-    )
+        cells = [_cell(name, column[slot]) for name, column in found.items()]
+        lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{differs}'))
+    return table(list(found), lines, numbers=NUMBERS)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -14,6 +14,7 @@ from specscope.tracer.oracle import SKIPPED, judge_step
 from specscope.tracer.text import shorten
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
+from specscope.viewer.drawing.frames import folded
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.ribbon_svg import draw_ribbon
 from specscope.viewer.drawing.tree_picture import FOLD_ABOVE, picture_of
@@ -58,8 +59,8 @@ def step_tree(step: Step, texts: TokenTexts, marks: NodeMarks, *, target_width: 
     parts = [draw_tree(picture, title=title, target_width=target_width)]
     parts.append(legend(divergent=bool(marks.divergent), origin=marks.origin is not None))
     if picture.num_folded:
-        folded = f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."
-        parts.append(quiet(folded) + '<button type="button" data-do="unfold">Show every node</button>')
+        folds = f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."
+        parts.append(quiet(folds) + '<button type="button" data-do="unfold">Show every node</button>')
     elif show_all and len(picture.nodes) - 1 > FOLD_ABOVE:
         parts.append('<button type="button" data-do="fold">Fold the unlikely nodes</button>')
     return "".join(parts)
@@ -121,13 +122,11 @@ def invariant_list(found: Judgement) -> str:
     if not found.violated:
         parts.append(note("good", f"{len(found.passed)} invariants hold at this step"))
     if found.skipped:
-        parts.append(_more(f"{len(found.skipped)} skipped: too little was recorded to judge them", found.skipped))
-    parts.append(_more(f"{len(found.passed)} passed", found.passed))
+        parts.append(
+            folded(f"{len(found.skipped)} skipped: too little was recorded to judge them", rows(found.skipped))
+        )
+    parts.append(folded(f"{len(found.passed)} passed", rows(found.passed)))
     return "".join(parts)
-
-
-def _more(title: str, entries: list[tuple[str, str]]) -> str:
-    return f'<details class="ss-more"><summary>{title}</summary>{rows(entries)}</details>'
 
 
 def timing_bars(step: Step) -> str:

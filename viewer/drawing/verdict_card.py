@@ -29,6 +29,8 @@ from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
+from specscope.viewer.drawing.frames import folded
+from specscope.viewer.drawing.manifest_words import drafter_text, teacher_text, tree_text
 
 #: Fields whose value is one token id.
 TOKEN_FIELDS = ("argmax", "bonus_token", "prefill.pending_token", "token_ids")
@@ -61,23 +63,33 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
 
 def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
     found = root.difference
-    before = [("rule", verdict.rule)] if LOSSY in verdict.rule else []
     where = where_text(root.place)
     if found.node is not None:
         where += f", node {node_text(found.node, texts)}"
-    after = [("who is wrong", blame_text(blame)) for blame in first_blames(root)]
-    if not root.blame:
-        after.append(("who is wrong", "neither side violates an invariant at this step"))
-    after.append(("does it matter", impact_text(verdict.impact)))
-    after.append(("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}"))
-    margin = margin_text(root)
-    after += [("margin", margin)] if margin is not None else []
-    after += [("tie break", found.tie_break)] if found.tie_break is not None else []
-    after += [("recurs", f"at {root.recurs} later steps, each from equal state")] if root.recurs else []
-    here = f"{root.also} further differences in this step; {root.inherited} later steps follow from it"
-    after.append(("what follows", here))
+    rule = _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else ""
     place = f'<p class="ss-where">{html_text(one_line(where))}</p>'
-    return (_rows(before) if before else "") + place + _values(found, texts) + _rows(after)
+    matters = ("does it matter", impact_text(verdict.impact))
+    return rule + place + _values(found, texts) + _rows([*_blame_rows(root), matters, *_further_rows(root)])
+
+
+def root_rows(root: Root) -> list[tuple[str, str]]:
+    """What is known of one root: who is wrong, what kind it is of, and what follows."""
+    return [*_blame_rows(root), *_further_rows(root)]
+
+
+def _blame_rows(root: Root) -> list[tuple[str, str]]:
+    blames = [blame_text(blame) for blame in first_blames(root)]
+    return [("who is wrong", words) for words in blames or ["neither side violates an invariant at this step"]]
+
+
+def _further_rows(root: Root) -> list[tuple[str, str]]:
+    found, margin = root.difference, margin_text(root)
+    lines = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
+    lines += [("margin", margin)] if margin is not None else []
+    lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
+    lines += [("recurs", f"at {root.recurs} later steps, each from equal state")] if root.recurs else []
+    here = f"{root.also} further differences in this step; {root.inherited} later steps follow from it"
+    return [*lines, ("what follows", here)]
 
 
 def _values(found: Difference, texts: TokenTexts) -> str:
@@ -114,8 +126,7 @@ def root_list(verdict: Verdict, shown: Root | None) -> str:
         )
     more = len(verdict.roots) - SHOWN_ROOTS
     rest = quiet(f"and {more} more: ≠ Next goes from one to the next") if more > 0 else ""
-    summary = f"<summary>{html_text(roots_text(verdict))}</summary>"
-    return f'<details class="ss-more ss-roots">{summary}<ol>{"".join(lines)}</ol>{rest}</details>'
+    return folded(roots_text(verdict), f"<ol>{''.join(lines)}</ol>", rest, kind="ss-roots")
 
 
 #: Fields of the manifest that two runs must share: the name for people, and the field.
@@ -141,14 +152,14 @@ def proof(verdict: Verdict, manifest: Manifest) -> str:
     """
     fields = {_field_of(line) for line in [*verdict.axis, *verdict.incomparable]}
     agree = [(name, field) for name, field in SHARED if field not in fields]
-    told = {"teacher": _teacher(manifest), "drafter": manifest.drafter.name or manifest.drafter.kind}
-    told |= {"dtype": manifest.dtype, "tree_policy": _policy(manifest), "sampling": verdict.rule}
+    told = {"teacher": teacher_text(manifest), "drafter": drafter_text(manifest)}
+    told |= {"dtype": manifest.dtype, "tree_policy": tree_text(manifest.tree_policy), "sampling": verdict.rule}
     told |= {"seed": "" if manifest.seed is None else str(manifest.seed), "prompt": f"{verdict.num_turns} turns"}
     values = [(f"✓ {name}", told.get(field) or "the same") for name, field in agree]
     drift = [f"{one.field}: {one.count} values, at most {one.largest:.3g}" for one in verdict.drift]
     values += _first("drift within the floor", drift) or [("drift", "no float differs")]
-    summary = f"<summary>✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(n for n, _ in agree)}</summary>"
-    return f'{surroundings(verdict)}<details class="ss-more ss-proof">{summary}{_rows(values)}</details>'
+    summary = f"✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(name for name, _ in agree)}"
+    return surroundings(verdict) + folded(summary, _rows(values), kind="ss-proof")
 
 
 def surroundings(verdict: Verdict) -> str:
@@ -174,17 +185,6 @@ def _floor_lines(floors: Sequence[NoiseFloor]) -> list[str]:
 def _field_of(line: str) -> str:
     """The manifest's field that a line of the proof is about; ``prompt`` for what turns were given."""
     return line.partition(":")[0].partition(".")[0].partition(" ")[0]
-
-
-def _teacher(manifest: Manifest) -> str:
-    teacher = manifest.teacher
-    layers = "" if teacher.num_layers is None else f", {teacher.num_layers} layers"
-    return f"{teacher.name} ({teacher.architecture}{layers})"
-
-
-def _policy(manifest: Manifest) -> str:
-    policy = manifest.tree_policy
-    return f"{policy.name or policy.kind}, depth {policy.depth}, top {policy.top_k}, budget {policy.budget}"
 
 
 def next_commands(verdict: Verdict, root: Root | None) -> list[str]:

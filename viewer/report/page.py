@@ -77,28 +77,6 @@ def link(target: str, text: str) -> str:
     return f'<a href="#{target}">{html_text(text)}</a>'
 
 
-def box(*parts: str) -> str:
-    """Markup on paper."""
-    return f'<section class="ss-box">{"".join(parts)}</section>'
-
-
-def folded(title: str, body: str, *, is_open: bool = False) -> str:
-    """Markup behind a summary; ``title`` is raw."""
-    state = ' open="open"' if is_open else ""
-    return f'<details class="ss-more"{state}><summary>{html_text(title)}</summary>{body}</details>\n'
-
-
-def table(names: Sequence[str], lines: Sequence[Sequence[str]], *, num: frozenset[str] = frozenset()) -> str:
-    """A table of markup cells; the columns named in ``num`` hold numbers."""
-    kinds = [' class="num"' if name in num else "" for name in names]
-    head = "".join(f"<th{kind}>{html_text(name)}</th>" for name, kind in zip(names, kinds, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(line, kinds, strict=True)) + "</tr>"
-        for line in lines
-    )
-    return f'<div class="ss-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
 def _contents(groups: Sequence[Group]) -> str:
     """Links to all parts; nothing where there is one alone."""
     if sum(len(group.parts) for group in groups) < 2:
@@ -123,4 +101,4 @@ def _part(part: Part) -> str:
 
 
 def _sign(part: Part) -> str:
-    return f'<b class="ss-at-fault">{html_text(part.sign)}</b> ' if part.sign else ""
+    return f'<b class="ss-differs">{html_text(part.sign)}</b> ' if part.sign else ""

@@ -15,15 +15,13 @@ from specscope.tracer.reader import TraceReader
 from specscope.tracer.report.card import (
     SIDES,
     Card,
-    blame_text,
     card_of,
     field_text,
-    first_blames,
     headline,
     leading_root,
-    margin_text,
     one_line,
     root_line,
+    roots_text,
     where_text,
 )
 from specscope.tracer.report.report import Report
@@ -31,20 +29,23 @@ from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, note, quiet, rows
+from specscope.viewer.drawing.frames import box, classes_of, row, table
 from specscope.viewer.drawing.pair_board import PairLook
 from specscope.viewer.drawing.step_parts import judge
 from specscope.viewer.drawing.strip_svg import draw_strip
-from specscope.viewer.drawing.verdict_card import proof
-from specscope.viewer.pair_looks import PairRun, look_at
+from specscope.viewer.drawing.verdict_card import proof, root_rows
+from specscope.viewer.pair_looks import PairRun, look_at, pair_of
 from specscope.viewer.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
 from specscope.viewer.report.choice import AROUND
-from specscope.viewer.report.page import Group, Part, Written, box, link, report_page, table
+from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.pair_part import plain_pair, whole_pair
 from specscope.viewer.report.run_words import both_runs
 from specscope.viewer.report.step_part import step_id, violations
 from specscope.viewer.states import RunStates, Spot
 
 LISTED_ROOTS = 50
+ROOT_COLUMNS = ("root", "prompt", "step", "phase", "field", "kind", "inherited")
+ROOT_NUMBERS = ("step", "inherited")
 #: Of what surrounds the card's verdict, what is no part of the proof that the two may be compared.
 ALSO = ("also violated", "tie")
 MAX_HEADLINE = 400  # characters
@@ -111,12 +112,11 @@ def _roots(verdict: Verdict, ids: dict[int, str]) -> str:
     for number, root in enumerate(verdict.roots[:LISTED_ROOTS]):
         line = root_line(number + 1, root)
         first = link(ids[number], str(line.number)) if number in ids else str(line.number)
-        lines.append([first, *(html_text(str(cell)) for cell in line[1:])])
+        cells = [first, *(html_text(str(cell)) for cell in line[1:])]
+        lines.append(row(cells, classes_of(ROOT_COLUMNS, ROOT_NUMBERS)))
     more = len(verdict.roots) - len(lines)
     rest = quiet(f"and {more} more; specscope diff --format json lists them") if more else ""
-    aside = f"{len(verdict.roots)} roots, {verdict.num_inherited} inherited"
-    names = ("root", "prompt", "step", "phase", "field", "kind", "inherited")
-    return card("roots", "Roots", aside, table(names, lines, num=frozenset(("step", "inherited"))), rest)
+    return card("roots", "Roots", roots_text(verdict), table(ROOT_COLUMNS, lines, numbers=ROOT_NUMBERS), rest)
 
 
 @dataclass
@@ -180,16 +180,9 @@ class _Drawing:
         for side in sides:
             reader = self.a if side == "a" else self.b
             for place in check_trace(reader.path).by_step:
-                found = self._pair_of(side, Spot(*place))
+                found = pair_of(self.comparison, side, Spot(*place))
                 if found is not None:
                     return found
-        return None
-
-    def _pair_of(self, side: Side, spot: Spot) -> tuple[TurnMarks, PairMark] | None:
-        for turn in self.comparison.turns:
-            if spot.turn == (turn.turn_a if side == "a" else turn.turn_b):
-                steps = ((pair.step_a if side == "a" else pair.step_b, pair) for pair in turn.pairs)
-                return next(((turn, pair) for step, pair in steps if step == spot.step), None)
         return None
 
     def _strip(self, spot: Spot) -> str:
@@ -237,12 +230,5 @@ class _Drawing:
 def _root_words(root: Root, texts: TokenTexts) -> str:
     """One root in words."""
     found = root.difference
-    lines = [("phase", field_text(root, texts)), ("baseline", found.a), ("candidate", found.b)]
-    lines.append(("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}"))
-    margin = margin_text(root)
-    lines += [("margin", margin)] if margin is not None else []
-    lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
-    blames = [blame_text(blame) for blame in first_blames(root)]
-    lines += [("wrong", words) for words in blames or ["neither side violates an invariant at this step"]]
-    follows = f"{root.also} further differences in this step, {root.inherited} later steps follow from it"
-    return rows((name, one_line(value)) for name, value in [*lines, ("this root", follows)])
+    values = [("phase", field_text(root, texts)), ("baseline", found.a), ("candidate", found.b)]
+    return rows((name, one_line(value)) for name, value in [*values, *root_rows(root)])

@@ -14,13 +14,17 @@ from specscope.tracer.reader import TraceReader
 from specscope.tracer.report.card import MAX_PROMPT, one_line
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
-from specscope.viewer.drawing.fragments import commands, legend, note, quiet
+from specscope.viewer.drawing.fragments import commands, facts, legend, note, quiet
+from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.health_board import health_notes, health_of
+from specscope.viewer.drawing.invariant_table import Lead, invariant_table
+from specscope.viewer.drawing.number_words import counted, length_facts
 from specscope.viewer.drawing.strip_svg import draw_strip
 from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_by_number
-from specscope.viewer.report.health import health, health_headline
-from specscope.viewer.report.page import Group, Part, Written, box, report_page
-from specscope.viewer.report.run_words import run_facts, run_words
+from specscope.viewer.report.page import Group, Part, Written, link, report_page
+from specscope.viewer.report.run_words import run_words
 from specscope.viewer.report.step_part import step_id, step_part
+from specscope.viewer.run_summary import mean_accepted_length
 from specscope.viewer.states import RunStates, Spot
 
 #: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: some 1 kB a node, else 0.4 kB.
@@ -38,17 +42,45 @@ def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
         found = check_trace(path)
         states = RunStates(reader.turns, found)
         choice = choose_steps(reader.turns, states.stops, wanted)
-        drawn = {Spot(turn, step): step_id(turn, step) for turn, steps in choice.steps.items() for step in steps}
         plainly = _num_nodes(reader, choice) > MOST_NODES
         groups = [_turn(reader, turn, choice, states, texts, plainly=plainly) for turn in _drawn_turns(reader, choice)]
-        head = _head(reader, found, drawn, choice, plainly=plainly)
-    return Written(report_page(f"SpecScope report: {path.name}", head, groups), health_headline(found))
+        head = _head(reader, found, choice, plainly=plainly)
+    return Written(report_page(f"SpecScope report: {path.name}", head, groups), run_headline(found))
 
 
-def _head(reader: TraceReader, found: OracleReport, drawn: dict[Spot, str], choice: Choice, *, plainly: bool) -> str:
+def run_headline(report: OracleReport) -> str:
+    """The oracle's verdict in one line."""
+    words = []
+    if report.num_violations:
+        broken = sum(tally.failed > 0 for tally in report.invariants.values())
+        words.append(f"VIOLATED: {counted(broken, 'invariant')}, {counted(report.num_violations, 'time')}")
+    if report.failures or report.end_reason == "failed":
+        words.append("FAILED RUN")
+    if report.truncated or report.torn_bytes:
+        words.append("TRUNCATED")
+    if not words:
+        passed = sum(tally.passed for tally in report.invariants.values())
+        words.append(f"ok: {passed} checks hold" if passed else "nothing was recorded that could be checked")
+    return f"{', '.join(words)}; {counted(report.num_turns, 'turn')}, {counted(report.num_steps, 'step')}"
+
+
+def _lead(choice: Choice) -> Lead:
+    """Links to the steps that the page draws."""
+
+    def lead(turn: int, step: int) -> str:
+        is_drawn = step in choice.steps.get(turn, ())
+        return f"<div>{link(step_id(turn, step), f'Go to turn {turn}, step {step}')}</div>" if is_drawn else ""
+
+    return lead
+
+
+def _head(reader: TraceReader, found: OracleReport, choice: Choice, *, plainly: bool) -> str:
+    lead = _lead(choice)
+    health = health_notes(health_of(reader, reader.path, found), lead) + invariant_table(found, lead)
+    steps = sum(len(turn.steps) for turn in reader.turns)
     parts = [
-        box(run_facts(reader)),
-        card("health", "Health", health_headline(found), health(found, drawn)),
+        box(facts(length_facts(len(reader.turns), steps, mean_accepted_length(reader)))),
+        card("health", "Health", run_headline(found), health),
         columns(
             [card("run", "The run", "", run_words(reader))],
             [
@@ -107,7 +139,8 @@ def _turn(
         texts.learn(context.step)
         parts.append(step_part(context, Spot(turn.turn, number), texts, plainly=plainly and number not in focus))
     name = one_line(turn.prompt_id, MAX_PROMPT)
-    return Group(f"Turn {turn.turn}", f"{name} turn {turn.prompt_turn + 1}, {len(turn.steps)} steps", strip, parts)
+    aside = f"{name} turn {turn.prompt_turn + 1}, {counted(len(turn.steps), 'step')}"
+    return Group(f"Turn {turn.turn}", aside, strip, parts)
 
 
 def _contexts(reader: TraceReader, turn: TurnEntry, numbers: list[int]) -> Iterator[tuple[int, Context]]:

@@ -12,12 +12,13 @@ from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing import step_parts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.mask_svg import step_mask
 from specscope.viewer.drawing.slot_table import slot_table
 from specscope.viewer.drawing.tree_picture import TreePicture, picture_of
 from specscope.viewer.drawing.tree_svg import draw_tree
-from specscope.viewer.report.page import Part, box, folded
+from specscope.viewer.report.page import Part
 from specscope.viewer.states import Spot
 
 TREE_WIDTH = 860.0

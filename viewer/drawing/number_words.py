@@ -1,0 +1,47 @@
+"""Numbers in words: counts with their noun, sizes, decimals, and what accepted lengths come to. Pure."""
+
+from __future__ import annotations
+
+from specscope.viewer.drawing.fragments import Fact
+
+NOT_RECORDED = "not recorded"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 step``, ``2,000 steps``."""
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
+
+
+def decimals(value: float | None, num_digits: int) -> str:
+    """A number with so many digits behind its point; None was not recorded."""
+    return NOT_RECORDED if value is None else f"{value:,.{num_digits}f}"
+
+
+def size_text(num_bytes: int) -> str:
+    """A size for people, in powers of 1,000: ``228 kB``, ``1.2 GB``."""
+    amount, unit = float(num_bytes), "bytes"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, bigger
+    return f"{num_bytes:,} bytes" if unit == "bytes" else f"{amount:.{1 if amount < 9.95 else 0}f} {unit}"
+
+
+def about_seconds(seconds: float | None) -> str:
+    """How long something may take, as people are told: ``about 3 s``."""
+    return f"about {max(1, round(seconds or 0))} s"
+
+
+def tokens_per_step(accepted_length: float | None) -> float | None:
+    """What a mean accepted length comes to with the bonus token; None where it was not recorded."""
+    return None if accepted_length is None else accepted_length + 1
+
+
+def length_facts(num_turns: int, num_steps: int, accepted_length: float | None) -> list[Fact]:
+    """How much was decoded, and how well it was drafted; ``accepted_length`` is the mean over all steps."""
+    return [
+        Fact("turns", f"{num_turns:,}"),
+        Fact("steps", f"{num_steps:,}"),
+        Fact("mean accepted length", decimals(accepted_length, 3), "nodes; root and bonus not counted"),
+        Fact("tokens per step", decimals(tokens_per_step(accepted_length), 3), "accepted length + 1"),
+    ]
