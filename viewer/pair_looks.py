@@ -132,7 +132,7 @@ def _about(pair: PairMark, root: int | None, roots: Sequence[Root]) -> About:
     where = f"{steps}, position {pair.position}"
     name = "" if root is None else f"root {root + 1} of {len(roots)}" if len(roots) > 1 else "the only root"
     if pair.state == "root":
-        return About("bad", f"The divergence begins here: {name or 'a root'}", [where])
+        return About("parted", f"The divergence begins here: {name or 'a root'}", [where])
     if pair.state == "tie":
         return About("warn", f"A tie within the noise floor: {name or 'a root'}", [where])
     if pair.state == "inherited":

@@ -164,7 +164,7 @@ def test_the_strip_has_a_bar_a_step_and_says_what_is_wrong() -> None:
         "step 2: 3 accepted; divergence begins here",
         "step 3: 1 accepted; violates an invariant",
     ]
-    assert [[t.text for t in bar.iter(f"{SVG}text")] for bar in bars] == [[], [], ["≠"], ["!"]]
+    assert [[t.text for t in bar.iter(f"{SVG}text")] for bar in bars] == [[], [], ["≠"], ["✗"]]
     heights = [float(next(bar.iter(f"{SVG}rect")).get("height", 0)) for bar in bars]
     assert heights[0] == pytest.approx(2 * heights[3], abs=0.1)
     assert heights[1] == 2
@@ -289,7 +289,7 @@ def test_rows_gathered_from_or_to_the_wrong_place_are_marked(
     root = ribbon_of(sound_step.model_copy(update={"commit": commit}))
     marked = [e for e in root.iter(f"{SVG}g") if e.get("class") == "kept wrong"]
     assert [e.get("data-node") for e in marked] == wrong
-    assert sum("≠" in text for text in texts_of(root)) == len(wrong)
+    assert sum("✗" in text for text in texts_of(root)) == len(wrong)
 
 
 def test_the_slot_table_shows_what_was_recorded(hostile_step: Step) -> None:

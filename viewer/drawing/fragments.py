@@ -12,8 +12,9 @@ from specscope.tracer.text import html_text
 
 XHTML = "http://www.w3.org/1999/xhtml"
 
-Tone = Literal["good", "bad", "warn", "info"]
-SIGNS: dict[Tone, str] = {"good": "✓", "bad": "≠", "warn": "!", "info": "i"}
+Tone = Literal["good", "bad", "parted", "warn", "info"]
+#: ✗ is wrong by itself, ≠ differs from the other run.
+SIGNS: dict[Tone, str] = {"good": "✓", "bad": "✗", "parted": "≠", "warn": "!", "info": "i"}
 
 
 class Fact(NamedTuple):

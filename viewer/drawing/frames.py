@@ -11,6 +11,7 @@ from specscope.tracer.text import html_text
 
 #: Before what differs, or is violated.
 DIFFERS = '<b class="ss-differs">≠</b>'
+VIOLATED = '<b class="ss-differs">✗</b>'
 
 
 def box(*parts: str, kind: str = "") -> str:

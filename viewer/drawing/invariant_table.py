@@ -7,7 +7,7 @@ from collections.abc import Callable
 from specscope.tracer.oracle import OracleReport, Tally, Violation
 from specscope.tracer.text import html_text, shorten
 from specscope.viewer.drawing.fragments import note, quiet, rows
-from specscope.viewer.drawing.frames import DIFFERS, folded, row, table
+from specscope.viewer.drawing.frames import VIOLATED, folded, row, table
 from specscope.viewer.drawing.number_words import counted
 
 LONGEST_WITNESS = 400  # characters
@@ -78,7 +78,7 @@ def _violated(name: str, tally: Tally, lead: Lead) -> str:
     if first is not None:
         witness = html_text(shorten(first.witness, LONGEST_WITNESS)) + f"<div>{_place(first, lead)}</div>"
         request = _request(first.turn, first.step) if first.turn is not None and first.step is not None else ""
-    return row(_cells(f"{DIFFERS} ", name, tally, witness), CLASSES, f' class="violated"{request}')
+    return row(_cells(f"{VIOLATED} ", name, tally, witness), CLASSES, f' class="violated"{request}')
 
 
 def _skipped(name: str, tally: Tally) -> str:

@@ -114,7 +114,7 @@ def _gather(one: _Kept, cell: float) -> str:
 
 def _cell(one: _Kept) -> str:
     middle = one.x + one.width / 2
-    kind, sign = ("kept", "") if one.is_right else ("kept wrong", "≠ ")
+    kind, sign = ("kept", "") if one.is_right else ("kept wrong", "✗ ")
     node = f' data-node="{html_text(one.name)}"' if one.name else ""
     return (
         f'<g class="{kind}"{node}><rect x="{one.x + 1:.1f}" y="{KEPT_TOP}" width="{one.width - 2:.1f}" '

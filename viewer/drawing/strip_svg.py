@@ -19,7 +19,7 @@ MOST_BARS = 400
 StepState = Literal["plain", "unpaired", "inherited", "tie", "root", "violated"]
 #: From harmless to grave: a bar of several steps shows the gravest.
 STATES: tuple[StepState, ...] = ("plain", "unpaired", "inherited", "tie", "root", "violated")
-SIGNS: dict[StepState, str] = {"root": "≠", "violated": "!", "tie": "≈"}
+SIGNS: dict[StepState, str] = {"root": "≠", "violated": "✗", "tie": "≈"}
 MEANINGS: dict[StepState, str] = {
     "plain": "",
     "unpaired": "the other run grouped these tokens into other steps",

@@ -57,8 +57,13 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
         body = _plain_body(verdict) + body
     if verdict.roots:
         body += root_list(verdict, root)
-    sign = f'<span class="ss-sign" aria-hidden="true">{SIGNS[verdict.verdict]}</span>'
+    sign = f'<span class="ss-sign" aria-hidden="true">{_sign(verdict)}</span>'
     return f'<section class="ss-box ss-card{calm}"><h2>{sign}{html_text(one_line(title, 200))}</h2>{body}</section>'
+
+
+def _sign(verdict: Verdict) -> str:
+    """Runs that agree, or differ in ties alone, and fail by a violated invariant, differ in nothing."""
+    return "✗" if verdict.verdict == "different" and leading_root(verdict) is None else SIGNS[verdict.verdict]
 
 
 def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
