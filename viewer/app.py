@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from specscope.tracer.errors import SpecScopeError
+from specscope.tracer.text import shorten
 from specscope.viewer.drawing.board import whole_style_sheet
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.session import Arguments, current_view, parse_arguments, remember_view
@@ -34,6 +35,9 @@ def main() -> None:
     names = [run.name for run in arguments.catalogue.runs()]
     view = current_view(arguments, names)
     _header(view, names)
+    if view.missing is not None:
+        lines = ["The link names it; it is in none of the files and folders that this viewer was started with."]
+        st.html(note("warn", f"There is no run {shorten(view.missing, 200)} here", lines))
     try:
         _show_page(arguments, view)
     except SpecScopeError as error:
@@ -58,7 +62,7 @@ def _show_page(arguments: Arguments, view: View) -> None:
 
 def _header(view: View, names: list[str]) -> None:
     def chosen() -> None:
-        view.page = st.session_state["page"] or view.page
+        view.page, view.missing = st.session_state["page"] or view.page, None
         view.settle()
 
     with st.container(horizontal=True, vertical_alignment="center", key="header"):

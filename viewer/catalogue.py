@@ -102,20 +102,27 @@ class Catalogue:
     def runs(self) -> list[Run]:
         """All runs: the files in the order given, then those of each folder, the newest first.
 
-        A name is the file's own, with as many of the folders above it as it takes to tell it from others.
+        A name is the file's own; below a folder that was given, its path from there, so that no file that is added
+        there changes it. Where two would be alike, as many of the folders above precede it as tell them apart.
         """
         return list(self._runs.values())
 
     def find(self, name: str) -> Run | None:
-        """The run of that name; None where there is none."""
-        return self._runs.get(name)
+        """The run of that name, or the only one whose path ends in it: a link outlives a name that has become longer.
+        None where there is none, or more than one."""
+        runs = self._runs
+        if name in runs:
+            return runs[name]
+        ending = os.sep + name
+        alike = [run for run in runs.values() if _tail(run.path, len(run.path.parts)).endswith(ending)]
+        return alike[0] if name and len(alike) == 1 else None
 
     @property
     def _runs(self) -> dict[str, Run]:
         files = self.files
         known = {*files, *(_followed(path) for path in files)}
         below = [path for folder in self.folders for path in _SHELF.listing(folder).paths if path not in known]
-        return named((*files, *dict.fromkeys(below)))
+        return named((*files, *dict.fromkeys(below)), tuple(self.folders))
 
 
 def _absolute(place: Path) -> Path:
@@ -170,24 +177,28 @@ def _entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 @lru_cache(maxsize=16)
-def named(paths: tuple[Path, ...]) -> dict[str, Run]:
-    """Runs by name, for different paths: each name as short as tells it from all others."""
+def named(paths: tuple[Path, ...], folders: tuple[Path, ...] = ()) -> dict[str, Run]:
+    """Runs by name, for different paths: each from the nearest of ``folders`` on, or longer to tell it from others."""
     names: dict[Path, str] = {}
-    unnamed, num_parts = paths, 1
+    unnamed, num_parts = {path: _shortest(path, folders) for path in paths}, 1
     while unnamed:
         alike: dict[str, list[Path]] = {}
-        for path in unnamed:
-            alike.setdefault(_tail(path, num_parts), []).append(path)
-        longer: list[Path] = []
+        for path, shortest in unnamed.items():
+            if shortest <= num_parts:
+                alike.setdefault(_tail(path, num_parts), []).append(path)
         for name, group in alike.items():
             if len(group) == 1:
                 names[group[0]] = name
-            elif num_parts < max(len(path.parts) for path in group):
-                longer += group
-            else:  # names that are no text, and look alike as text
+            elif num_parts >= max(len(path.parts) for path in group):  # names that are no text, and look alike as text
                 names |= {path: f"{name} ({number})" for number, path in enumerate(group, 1)}
-        unnamed, num_parts = tuple(longer), num_parts + 1
+        unnamed, num_parts = {path: parts for path, parts in unnamed.items() if path not in names}, num_parts + 1
     return {names[path]: Run(names[path], path) for path in paths}
+
+
+def _shortest(path: Path, folders: tuple[Path, ...]) -> int:
+    """How many of its last parts name a file, if no other is named alike."""
+    depths = [len(folder.parts) for folder in folders if path.is_relative_to(folder)]
+    return len(path.parts) - max(depths) if depths else 1
 
 
 def _tail(path: Path, num_parts: int) -> str:

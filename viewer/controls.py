@@ -10,6 +10,7 @@ from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.text import shorten, visible
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.health_board import failure_note
 from specscope.viewer.session import Arguments
 from specscope.viewer.states import RunStates, Spot
 from specscope.viewer.view import View
@@ -17,25 +18,27 @@ from specscope.viewer.view import View
 #: In the session's state: whether large trees are drawn whole.
 SHOW_ALL = "show_every_node"
 MOST_TURNS_LISTED = 300
+#: The largest number that a browser's number field can hold.
+LARGEST_INPUT = (1 << 53) - 1
 
 
 def show_warnings(reader: TraceReader) -> None:
     """What is wrong with the file as a whole, in words."""
     if reader.truncated:
         lines = ["The run was cut off, or is still going on; what is shown here is whole."]
+        lines.append("What is written meanwhile is seen with the next move, or after a reload of the page.")
         if reader.index.torn_bytes:
             lines.append(f"Its last {reader.index.torn_bytes} bytes are a torn record and are left out.")
         st.html(note("warn", "This trace is truncated: it has no end record", lines))
     for failure in reader.failures()[:3]:
-        where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
-        st.html(note("bad", f"The engine failed: {failure.error}", [where, shorten(failure.message, 400)]))
+        st.html(failure_note(failure))
 
 
 def choose_run(arguments: Arguments, view: View) -> None:
     """The run of a page that is about one."""
 
     def chosen() -> None:
-        view.run, view.node = st.session_state["run"], None
+        view.run = st.session_state["run"]
 
     names = [run.name for run in arguments.catalogue.runs()]
     st.session_state["run"] = view.run
@@ -46,17 +49,26 @@ def choose_turn(view: View, turns: list[TurnEntry], *, width: int = 250) -> None
     """The turn of the page; ``width`` in pixels."""
 
     def chosen() -> None:
-        go(view, Spot(int(st.session_state["turn"]), 0))
+        go(view, Spot(nearest_turn(turns, int(st.session_state["turn"])), 0))
 
     if len(turns) > MOST_TURNS_LISTED:  # a browser chokes on a list of thousands
-        numbers = [turn.turn for turn in turns]
-        st.session_state["turn"] = view.turn
+        numbers = [_inputtable(turn.turn) for turn in turns]
+        st.session_state["turn"] = _inputtable(view.turn)
         label = f"Turn, of {len(turns):,}"
         st.number_input(label, min(numbers), max(numbers), step=1, key="turn", on_change=chosen, width=width)
         return
     names = {t.turn: f"{t.turn} · {shorten(visible(t.prompt_id), 40)} · {len(t.steps)} steps" for t in turns}
     st.session_state["turn"] = view.turn
     st.selectbox("Turn", list(names), format_func=names.__getitem__, key="turn", on_change=chosen, width=width)
+
+
+def nearest_turn(turns: list[TurnEntry], number: int) -> int:
+    """The number of the turn, of one or more, that is nearest to the ``number`` of an input: there may be gaps."""
+    return min((turn.turn for turn in turns), key=lambda found: abs(_inputtable(found) - number))
+
+
+def _inputtable(number: int) -> int:
+    return max(-LARGEST_INPUT, min(number, LARGEST_INPUT))
 
 
 class _Move(NamedTuple):
@@ -96,4 +108,4 @@ def show_moves(view: View, num_steps: int, states: RunStates) -> None:
 def go(view: View, to: Spot | None) -> None:
     """Looks at another step, where there is one; the node that was selected is none of its."""
     if to is not None:
-        view.turn, view.step, view.node = to.turn, to.step, None
+        view.look_at(view.placed_in, *to)

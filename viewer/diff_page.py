@@ -38,8 +38,6 @@ from specscope.viewer.states import RunStates, Spot
 from specscope.viewer.view import View, clamp
 
 BOARD = "pair"
-#: Set where nobody has said yet where to look: the first look is at the first root.
-FIRST_LOOK = "first_look"
 
 
 @st.fragment
@@ -70,7 +68,7 @@ def _show(arguments: Arguments, view: View, a: TraceReader, b: TraceReader, cont
     for reader in (a, b):
         show_warnings(reader)
     runs = [
-        PairRun(reader, token_texts(arguments.tokenizer, reader.path), visible(name or ""))
+        PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or ""))
         for reader, name in ((a, view.baseline), (b, view.candidate))
     ]
     found = look_at(runs[0], runs[1], comparison, entry, view.step) if entry is not None else None
@@ -123,14 +121,16 @@ def _front(comparison: Comparison, found: Found | None, runs: list[PairRun]) -> 
 
 def _arrive(view: View, comparison: Comparison, a: TraceReader, b: TraceReader) -> None:
     """Where to look on coming here: from a step of either run at its pair, else where the two part."""
-    query, node = st.query_params, view.node
-    is_from_step = query.get("page") == "step"
-    first_look = st.session_state.pop(FIRST_LOOK, False) or ("turn" not in query and not is_from_step)
-    if first_look or (is_from_step and view.run not in (view.baseline, view.candidate)):
-        go(view, first_spot(comparison, [oracle_report_of(a), oracle_report_of(b)]) or Spot(0, 0))
-        view.node = node if query.get("page") in (None, "diff") else None
-    elif is_from_step and view.run == view.candidate:
-        go(view, beside_candidate(comparison, Spot(view.turn, view.step)) or Spot(0, 0))
+    if view.placed_in == view.baseline:
+        return
+    spot = None
+    if view.placed_in == view.candidate:
+        spot = beside_candidate(comparison, Spot(view.turn, view.step))
+    else:
+        spot = first_spot(comparison, [oracle_report_of(a), oracle_report_of(b)])
+    node = view.node if view.placed_in is None else None
+    view.look_at(view.baseline, *(spot or Spot(0, 0)))
+    view.node = node
 
 
 def _choose(view: View, a: TraceReader, states: RunStates, comparison: Comparison) -> TurnEntry | None:
@@ -150,31 +150,23 @@ def _choose_runs(arguments: Arguments, view: View) -> None:
     def chooser(label: str, field: Literal["baseline", "candidate"]) -> None:
         def chosen() -> None:
             setattr(view, field, st.session_state[field])
-            _leave_place(view)
+            view.look_anew()
 
         st.session_state[field] = getattr(view, field)
         st.selectbox(label, names, format_func=visible, key=field, on_change=chosen, width=180)
 
     def swap() -> None:
         view.baseline, view.candidate = view.candidate, view.baseline
-        _leave_place(view)
+        view.look_anew()
 
     chooser("Baseline", "baseline")
     st.button("⇄", key="swap", help="Baseline and candidate change places", on_click=swap)
     chooser("Candidate", "candidate")
 
 
-def _leave_place(view: View) -> None:
-    """Another pair has its own places: the next look is at the first root."""
-    view.turn, view.step, view.node = 0, 0, None
-    st.session_state[FIRST_LOOK] = True
-
-
 def _ask_to_read(a: TraceReader, b: TraceReader) -> None:
     lines = [f"To compare them, both are read as a whole; that takes {about_seconds(seconds_to_read(a, b))}."]
     st.html(note("info", "These traces are large", lines))
-    if "turn" not in st.query_params:
-        st.session_state[FIRST_LOOK] = True
     if st.button("Compare them", key="compare", type="primary"):
         allow_reading(a, b)
         st.rerun()
@@ -182,4 +174,4 @@ def _ask_to_read(a: TraceReader, b: TraceReader) -> None:
 
 def _open(view: View, which: Literal["baseline", "candidate"], at: Spot) -> None:
     view.page, view.run = "step", getattr(view, which)
-    go(view, at)
+    view.look_at(view.run, *at)

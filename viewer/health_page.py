@@ -7,10 +7,12 @@ import re
 import streamlit as st
 
 from specscope.tracer.reader import TraceReader
+from specscope.viewer.checks import CHECKS, stamp_of
 from specscope.viewer.controls import choose_run
 from specscope.viewer.drawing.health_board import health_board, health_of
 from specscope.viewer.drawing.number_words import about_seconds
 from specscope.viewer.inspector import show_board
+from specscope.viewer.run_summary import checked
 from specscope.viewer.session import (
     Arguments,
     allow_reading,
@@ -29,8 +31,12 @@ def show_health_page(arguments: Arguments, view: View) -> None:
     controls = st.container(key="controls", horizontal=True, vertical_alignment="bottom")
     with controls:
         choose_run(arguments, view)
-    with TraceReader(run_named(arguments, view.run).path) as reader:
+    path = run_named(arguments, view.run).path
+    stamp = stamp_of(path)
+    with TraceReader(path) as reader:
         report = oracle_report_of(reader)
+        if report is not None and stamp is not None:
+            CHECKS.keep(stamp, checked(report))  # so that the list of runs tells it, too
         if report is None:
             with controls:
                 _offer_to_read(reader)
@@ -39,7 +45,8 @@ def show_health_page(arguments: Arguments, view: View) -> None:
     def asked(request: str) -> None:
         place = _PLACE.fullmatch(request)
         if place is not None:
-            view.page, view.turn, view.step, view.node = "step", int(place[1]), int(place[2]), None
+            view.page = "step"
+            view.look_at(view.run, int(place[1]), int(place[2]))
 
     board = health_board(found)
     show_board(board, key="health", now=None, picked=None, on_pick=lambda _: None, on_request=asked)

@@ -22,6 +22,7 @@ function inspector(host) {
   let picked = null;
   let hovered = null;
   let byName = new Map();
+  let masks = new Map();
   let send = () => {};
 
   const named = (name) => byName.get(name) ?? [];
@@ -66,10 +67,25 @@ function inspector(host) {
     crosshair();
   }
 
+  // What the attributes of the board's masks hold, taken apart once: they may be megabytes.
+  function readMasks() {
+    masks = new Map();
+    for (const mask of body.querySelectorAll(".ss-mask")) {
+      const { size, names, labels, meanings, cells } = mask.dataset;
+      masks.set(mask, {
+        size: Number(size),
+        names: names.split(" "),
+        labels: labels.split("\n"),
+        meanings: meanings.split("\n"),
+        cells: cells === undefined ? null : cells.split(" "),
+      });
+    }
+  }
+
   // The row and the column of the node at hand, in every mask.
   function crosshair() {
-    for (const mask of body.querySelectorAll(".ss-mask")) {
-      const at = mask.dataset.names.split(" ").indexOf(hovered ?? picked ?? "");
+    for (const [mask, { names }] of masks) {
+      const at = names.indexOf(hovered ?? picked);
       for (const [selector, axis] of [[".row", "y"], [".column", "x"]]) {
         const band = mask.querySelector(selector);
         band.setAttribute(axis, String(at));
@@ -81,7 +97,7 @@ function inspector(host) {
   // A mask is one path, not a cell an element: which cell is pointed at is a matter of arithmetic.
   function cellAt(mask, event) {
     const cells = mask.querySelector(".cells").getBoundingClientRect();
-    const size = Number(mask.dataset.size);
+    const { size } = masks.get(mask);
     const column = Math.floor(((event.clientX - cells.left) / cells.width) * size);
     const row = Math.floor(((event.clientY - cells.top) / cells.height) * size);
     return row >= 0 && row < size && column >= 0 && column < size ? { row, column } : null;
@@ -97,18 +113,23 @@ function inspector(host) {
       line.textContent = line.dataset.empty;
       return;
     }
-    const labels = mask.dataset.labels.split("\n");
-    const kind = Number(mask.dataset.cells.split(" ")[cell.row][cell.column]);
-    line.textContent = `${labels[cell.row]} ${mask.dataset.meanings.split("\n")[kind]} ${labels[cell.column]}`;
+    const { labels, meanings, cells } = masks.get(mask);
+    const meaning = cells === null ? "as row, as column" : meanings[Number(cells[cell.row][cell.column])];
+    line.textContent = `${labels[cell.row]} ${meaning} ${labels[cell.column]}`;
   }
 
   function nodeAt(event) {
     const target = event.target instanceof Element ? event.target : null;
     const mask = target?.closest(".ss-mask");
+    for (const other of masks.keys()) {
+      if (other !== mask) {
+        describeCell(other, null);
+      }
+    }
     if (mask) {
       const cell = cellAt(mask, event);
       describeCell(mask, cell);
-      return cell === null ? null : (mask.dataset.names.split(" ")[cell.row] || null);
+      return cell === null ? null : (masks.get(mask).names[cell.row] || null);
     }
     return target?.closest("[data-node]")?.getAttribute("data-node") ?? null;
   }
@@ -125,7 +146,12 @@ function inspector(host) {
   }
 
   host.addEventListener("pointermove", (event) => hover(nodeAt(event)));
-  host.addEventListener("pointerleave", () => hover(null));
+  host.addEventListener("pointerleave", () => {
+    for (const mask of masks.keys()) {
+      describeCell(mask, null);
+    }
+    hover(null);
+  });
   host.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target : null;
     const button = target?.closest("[data-copy]");
@@ -149,6 +175,7 @@ function inspector(host) {
   function replaceBody() {
     const open = new Set([...body.querySelectorAll("details[open]")].map((one) => one.dataset.raw ?? one.className));
     body.replaceChildren(parsed(shown.html, "application/xhtml+xml"));
+    readMasks();
     byName = new Map();
     for (const element of body.querySelectorAll("[data-node]")) {
       const name = element.getAttribute("data-node");
@@ -182,6 +209,11 @@ function inspector(host) {
       replaceBody();
     }
     pick(data.picked);
+    // Who has just chosen from a list means the next key for the page.
+    const focused = document.activeElement;
+    if (focused?.getAttribute("role") === "combobox" && focused.getAttribute("aria-expanded") !== "true") {
+      focused.blur();
+    }
   };
 }
 

@@ -20,7 +20,8 @@ from specscope.tracer.reader import TraceReader
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-PHASES = ("draft", "tensorize", "check", "verify", "accept", "commit")
+#: In the order of a step; a branch only where the strategy copies the cache.
+PHASES = ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")
 #: Steps that are read for their timings, and turns for their ends, at most.
 MOST_STEPS, MOST_TURNS = 2_000, 2_000
 MOST_POINTS, MOST_BINS, MOST_DEPTHS = 1_000, 60, 64
@@ -241,14 +242,19 @@ def _times(reader: TraceReader) -> StageTimes | None:
 
 
 def stage_times(timings: Sequence[TimingSection], *, num_read: int, num_steps: int) -> StageTimes:
-    """The phases over ``timings``, at least one, of ``num_read`` steps of a run of ``num_steps``."""
+    """The phases over ``timings``, at least one, of ``num_read`` steps of a run of ``num_steps``.
+
+    A phase that none of them records is left out; one that some record took the others no time.
+    """
+    recorded = [name for name in PHASES if any(getattr(timing, f"{name}_ns") is not None for timing in timings)]
     table = np.array(
-        [[min(getattr(t, f"{name}_ns"), LONGEST_NS) for name in PHASES] for t in timings], dtype=np.float64
+        [[min(getattr(timing, f"{name}_ns") or 0, LONGEST_NS) for name in recorded] for timing in timings],
+        dtype=np.float64,
     )  # (N, phases)
     total = float(table.sum()) or 1.0
     phases = [
         PhaseTime(name, float(np.median(column)), float(np.percentile(column, 90)), float(column.sum()) / total)
-        for name, column in zip(PHASES, table.T, strict=True)
+        for name, column in zip(recorded, table.T, strict=True)
     ]
     num_synchronised = sum(timing.synchronised for timing in timings)
     return StageTimes(

@@ -24,25 +24,33 @@ def fact_entries(run: RunMetrics) -> list[Fact]:
 def table_lines(runs: Sequence[RunMetrics]) -> list[list[str]]:
     """A row a measure: its name, its value in every run, and of two runs the second's value over the first's."""
     lines = []
-    for name, num_digits, measure in _measures():
+    for name, num_digits, measure in _measures(runs):
         values = [measure(run) for run in runs]
         ratio = [_ratio(*values)] if len(values) == 2 else []
         lines.append([name, *(decimals(value, num_digits) for value in values), *ratio])
     return lines
 
 
-def _measures() -> list[tuple[str, int, Measure]]:
-    def phase(at: int) -> Measure:
-        return lambda run: run.times.phases[at].median_ns / 1e6 if run.times else None
+def _measures(runs: Sequence[RunMetrics]) -> list[tuple[str, int, Measure]]:
+    def phase(name: str) -> Measure:
+        return lambda run: _median_ms(run.times, name)
 
+    recorded = {phase.name for run in runs if run.times is not None for phase in run.times.phases}
+    names = [name for name in PHASES if name in recorded] if recorded else PHASES
     return [
         ("steps", 0, lambda run: float(run.num_steps)),
         ("accepted length, mean", 3, lambda run: run.accepted_length),
         ("tokens per step, mean", 3, lambda run: tokens_per_step(run.accepted_length)),
         ("tokens per second", 1, lambda run: run.speed.overall),
         ("a step, median ms", 2, lambda run: run.times.step_ns / 1e6 if run.times else None),
-        *((f"{name}, median ms", 3, phase(at)) for at, name in enumerate(PHASES)),
+        *((f"{name}, median ms", 3, phase(name)) for name in names),
     ]
+
+
+def _median_ms(times: StageTimes | None, name: str) -> float | None:
+    """None where no step records the phase."""
+    phases = times.phases if times is not None else []
+    return next((phase.median_ns / 1e6 for phase in phases if phase.name == name), None)
 
 
 def phase_lines(times: StageTimes) -> list[list[str]]:

@@ -86,7 +86,7 @@ def look_at(a: PairRun, b: PairRun, comparison: Comparison, entry: TurnEntry, st
     look = PairLook(
         a.side(steps.a, found.marks_a),
         b.side(steps.b, found.marks_b),
-        _about(pair, number, roots),
+        _about(pair, number, roots, comparable=found.comparable),
         found.differences,
         found.origin,
         found.comparable,
@@ -126,8 +126,8 @@ def _about_unpaired(marks: TurnMarks | None, step_a: int, covering: int | None) 
     return About("info", title, [words])
 
 
-def _about(pair: PairMark, root: int | None, roots: Sequence[Root]) -> About:
-    """What became of the pair, in words."""
+def _about(pair: PairMark, root: int | None, roots: Sequence[Root], *, comparable: bool) -> About:
+    """What became of the pair, in words; not ``comparable`` where its nodes could not be matched."""
     steps = f"step {pair.step_a}" if pair.step_a == pair.step_b else f"steps {pair.step_a} and {pair.step_b}"
     where = f"{steps}, position {pair.position}"
     name = "" if root is None else f"root {root + 1} of {len(roots)}" if len(roots) > 1 else "the only root"
@@ -139,10 +139,11 @@ def _about(pair: PairMark, root: int | None, roots: Sequence[Root]) -> About:
         return _about_inherited(pair, root, roots, where)
     if pair.state == "unjudged":
         return About("warn", "Not judged: the lists of one of these steps do not fit together", [where])
-    title = "These two steps are equal"
     before = root is not None and of_prompt(roots[root])
     words = [where, "The prompt's own forward, before this step, differs."] if before else [where]
-    return About("good", title, words)
+    if not comparable:  # equal byte by byte
+        return About("warn", "These two steps are equal, and their lists do not fit together", words)
+    return About("good", "These two steps are equal", words)
 
 
 def _about_inherited(pair: PairMark, root: int | None, roots: Sequence[Root], where: str) -> About:
@@ -158,8 +159,8 @@ def _about_inherited(pair: PairMark, root: int | None, roots: Sequence[Root], wh
 
 
 def first_spot(comparison: Comparison, reports: Sequence[OracleReport | None]) -> Spot | None:
-    """Where in the baseline to look first: where the two part; where they do not, or in ties alone, at the first step
-    that violates an invariant.
+    """Where in the baseline to look first: where the two part, which is a turn's first step where its prompt's own
+    forward differs; where they do not part, or in ties alone, at the first step that violates an invariant.
 
     Args:
         comparison: of the two.
@@ -171,6 +172,9 @@ def first_spot(comparison: Comparison, reports: Sequence[OracleReport | None]) -
                 spot = Spot(turn, step) if side == 0 else beside_candidate(comparison, Spot(turn, step))
                 if spot is not None:
                     return spot
+    first_root = next(iter(comparison.verdict.roots), None)
+    if first_root is not None and of_prompt(first_root):
+        return Spot(first_root.place.turn, 0)
     first = first_pair(comparison)
     return Spot(first[0].turn_a, first[1].step_a) if first is not None else None
 
@@ -217,6 +221,15 @@ def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, side: S
 def _root_here(roots: Sequence[Root], pair: PairMark, number: int | None) -> Root | None:
     """The root of that number where it stands at this pair, which else follows from it."""
     return roots[number] if number is not None and pair.state in ("root", "tie") else None
+
+
+def beside_baseline(comparison: Comparison, at: Spot) -> Spot | None:
+    """The candidate's step of the last pair up to the baseline's step ``at``; None where its turn has no partner."""
+    turn = marks_of(comparison, at.turn)
+    if turn is None:
+        return None
+    before = [pair for pair in turn.pairs if pair.step_a <= at.step]
+    return Spot(turn.turn_b, before[-1].step_b if before else 0)
 
 
 def _root_in_prompt(roots: Sequence[Root], turn_a: int) -> int | None:

@@ -22,6 +22,8 @@ from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.roots import with_violation
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.index import TurnEntry
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle import MISSHAPEN, step_violations
 from specscope.tracer.reader import TraceReader
 from specscope.viewer.drawing.marks import NodeMarks
 
@@ -140,11 +142,12 @@ def compare_pair(
         floors: of the comparison.
         root: the root that stands at this pair, where one does.
     """
-    if not (_fits(steps.a) and _fits(steps.b)):
+    if not (_has_paths(steps.a) and _has_paths(steps.b)):
         return PairDifferences([], None, *names_of(steps.a, steps.b), comparable=False)
     nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
     names_a, names_b = _shared_names(nodes_a, nodes_b)
-    if steps.mark.state == "unjudged" or not steps.mark.same_context or not floors:
+    unjudged = steps.mark.state == "unjudged" or not steps.mark.same_context or not floors
+    if unjudged or _is_misshapen(a, b, steps):
         return PairDifferences([], None, NodeMarks(names=names_a), NodeMarks(names=names_b), comparable=False)
     pair = StepPair(
         nodes_a,
@@ -187,9 +190,18 @@ def names_of(a: Step, b: Step) -> tuple[NodeMarks, NodeMarks]:
     return next(own), next(own)
 
 
-def _fits(step: Step) -> bool:
+def _has_paths(step: Step) -> bool:
     """Whether every node of the tree says its parent, without which it has no path key."""
     return step.tree is None or len(step.tree.parents) >= len(step.tree.tokens)
+
+
+def _is_misshapen(a: TraceReader, b: TraceReader, steps: AlignedSteps) -> bool:
+    """Whether the lists of one of the two do not fit together, which two equal records may have in common."""
+    contexts = (
+        Context(a.manifest, a.turn_start(steps.turn_a), steps.previous_a, steps.a),
+        Context(b.manifest, b.turn_start(steps.turn_b), steps.previous_b, steps.b),
+    )
+    return any(found.invariant in MISSHAPEN for context in contexts for found in step_violations(context))
 
 
 def _first(found: list[Difference]) -> Difference | None:

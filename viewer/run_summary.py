@@ -1,6 +1,7 @@
 """What the list of runs says of one file: from its manifest, its index and the record that ends it, not from its steps.
 
-Pure but for reading the file. Knows no pages; the oracle is not asked here, for it reads every record.
+Pure but for reading the file. Knows no pages; the oracle, which reads every record, is not asked here: what it found
+is told by ``Checked`` where somebody asked it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import NamedTuple
 
 import xxhash
 
-from specscope.schemas import Manifest
+from specscope.schemas import Manifest, RunEnd
 from specscope.tracer.compare.manifests import AXIS, OWN
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.index import TraceIndex
+from specscope.tracer.oracle import OracleReport
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import shorten
@@ -36,13 +38,27 @@ class Mark(NamedTuple):
     words: str
 
 
+class Checked(NamedTuple):
+    """What the oracle found in a whole trace."""
+
+    num_holding: int  # checks that hold, over all invariants and steps
+    num_violated: int  # invariants that are violated somewhere
+
+
+def checked(report: OracleReport) -> Checked:
+    """The report in two numbers."""
+    tallies = report.invariants.values()
+    return Checked(sum(tally.passed for tally in tallies), sum(tally.failed > 0 for tally in tallies))
+
+
 class Outcome(NamedTuple):
     """What a run came to, as its index tells."""
 
     num_turns: int
     num_steps: int
     accepted_length: float | None  # mean over all steps; None where there is none, or it was not recorded
-    marks: tuple[Mark, ...]
+    marks: tuple[Mark, ...]  # how it ended is among them, unless it is complete
+    is_complete: bool
     kin: str  # equal in two runs that agree in all but what a comparison is made across, prompts included
 
 
@@ -63,11 +79,17 @@ class RunSummary(NamedTuple):
     is_plain: bool  # neither broken on purpose, nor a replay, nor redacted
     marks: tuple[Mark, ...]  # what the manifest alone says
     outcome: Outcome | None  # None where the file has no index yet
+    checked: Checked | None = None  # None where the oracle was not asked
 
     @property
     def health(self) -> tuple[Mark, ...]:
-        """All marks, the worst first."""
-        found = self.marks + (self.outcome.marks if self.outcome else (Mark("info", "not indexed yet"),))
+        """All marks, the worst first. Only what the oracle has seen is ever called good."""
+        found = [*self.marks, *(self.outcome.marks if self.outcome else (Mark("info", "not indexed yet"),))]
+        end = "complete, " if self.outcome is not None and self.outcome.is_complete else ""
+        if self.checked is not None:
+            found.append(_judged(self.checked, end, is_plain=not found))
+        elif end:
+            found.append(Mark("info", "complete, not checked"))
         return tuple(sorted(found, key=lambda mark: ("bad", "warn", "good", "info").index(mark.tone)))
 
     @property
@@ -76,6 +98,15 @@ class RunSummary(NamedTuple):
         texts = (self.run.name, self.mode, self.attention, self.dtype, self.device, self.teacher, self.drafter)
         marks = [mark.words for mark in self.health]
         return " ".join([*texts, self.tree, self.rule, created_text(self.created), *marks]).lower()
+
+
+def _judged(found: Checked, end: str, *, is_plain: bool) -> Mark:
+    """``end`` comes first; good is only what has no other mark."""
+    if found.num_violated:
+        violated = counted(found.num_violated, "invariant")
+        return Mark("bad", f"{end}{violated} violated")
+    hold = f"{found.num_holding:,} {'check holds' if found.num_holding == 1 else 'checks hold'}"
+    return Mark("good" if is_plain else "info", f"{end}{hold}")
 
 
 class NoTrace(NamedTuple):
@@ -151,17 +182,18 @@ def _summary(run: Run, num_bytes: int, reader: TraceReader, outcome: Outcome | N
 
 
 def _outcome(reader: TraceReader) -> Outcome:
-    index = reader.index
+    index, end = reader.index, reader.run_end()
     return Outcome(
         num_turns=len(index.turns),
         num_steps=sum(len(turn.steps) for turn in index.turns),
         accepted_length=mean_accepted_length(reader),
-        marks=tuple(_found(reader)),
+        marks=tuple(_found(reader, end)),
+        is_complete=end is not None and end.reason == "complete",
         kin=_kin(reader.manifest, index),
     )
 
 
-def _found(reader: TraceReader) -> list[Mark]:
+def _found(reader: TraceReader, end: RunEnd | None) -> list[Mark]:
     index = reader.index
     marks = []
     if index.failures:
@@ -169,13 +201,10 @@ def _found(reader: TraceReader) -> list[Mark]:
     num_violated = sum(failed > 0 for turn in index.turns for failed in turn.failed_invariants)
     if num_violated:
         marks.append(Mark("bad", f"the engine saw violations in {counted(num_violated, 'step')}"))
-    end = reader.run_end()
     if end is None:
         marks.append(Mark("warn", "truncated, or still going on"))
     elif end.reason != "complete":
         marks.append(Mark("bad" if end.reason == "failed" else "warn", end.reason))
-    else:
-        marks.append(Mark("info" if marks else "good", "complete"))
     return marks
 
 

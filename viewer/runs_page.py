@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import streamlit as st
 
 from specscope.tracer.index import has_index
 from specscope.viewer.catalogue import Run
+from specscope.viewer.checks import CHECKS, Stamp, stamp_of
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.run_table import RunList, empty_board, run_board
 from specscope.viewer.inspector import show_board
@@ -26,15 +26,6 @@ MAY_INDEX = "may_index"
 
 Order = Literal["newest", "name", "accepted length", "steps", "size"]
 ORDERS: tuple[Order, ...] = ("newest", "name", "accepted length", "steps", "size")
-
-
-class Stamp(NamedTuple):
-    """What a file looked like."""
-
-    path: Path
-    num_bytes: int
-    modified_ns: int
-    changed_ns: int
 
 
 def show_runs_page(arguments: Arguments, view: View) -> None:
@@ -77,7 +68,7 @@ def answer(view: View, shown: RunList, allowed: set[Stamp], request: str) -> Non
     """
     what, _, where = request.partition(":")
     if request == "index:all":
-        stamps = (_stamp(one.run.path) for one in shown.runs if one.outcome is None)
+        stamps = (stamp_of(one.run.path) for one in shown.runs if one.outcome is None)
         allowed.update(stamp for stamp in stamps if stamp is not None)
     elif request == "pair:chosen" and view.has_pair:
         _compare(view)
@@ -87,7 +78,8 @@ def answer(view: View, shown: RunList, allowed: set[Stamp], request: str) -> Non
     elif where.isascii() and where.isdecimal() and int(where) < len(shown.runs):
         name = shown.runs[int(where)].run.name
         if what == "run":
-            view.run, view.page, view.turn, view.step, view.node = name, "step", 0, 0, None
+            view.run, view.page = name, "step"
+            view.look_anew()
         elif what == "baseline":
             choose_side(view, "baseline", name)
         elif what == "candidate":
@@ -109,7 +101,8 @@ def choose_side(view: View, side: Literal["baseline", "candidate"], name: str) -
 
 
 def _compare(view: View) -> None:
-    view.page, view.run, view.turn, view.step, view.node = "diff", view.candidate, 0, 0, None
+    view.page, view.run = "diff", view.candidate
+    view.look_anew()
 
 
 def _left_out(num_listed: int, num_traces: int, is_whole: bool) -> str:
@@ -125,7 +118,7 @@ def _summaries(runs: Sequence[Run], allowed: set[Stamp]) -> list[RunSummary | No
     found: list[RunSummary | NoTrace] = []
     with st.spinner("Reading what is not indexed yet", show_time=True):
         for run in runs:
-            stamp = _stamp(run.path)
+            stamp = stamp_of(run.path)
             if stamp is None:
                 found.append(NoTrace(run, "no such file: it has vanished, or was never there"))
                 continue
@@ -133,7 +126,18 @@ def _summaries(runs: Sequence[Run], allowed: set[Stamp]) -> list[RunSummary | No
             is_quick = stamp.num_bytes <= min(left, LARGE_BYTES)
             left -= stamp.num_bytes if is_quick and not is_known else 0
             found.append(_kept_summary(run, stamp) if is_known or is_quick else glance(run))
-    return found
+        return _with_checks(found)
+
+
+def _with_checks(found: Sequence[RunSummary | NoTrace]) -> list[RunSummary | NoTrace]:
+    """The same, with what the oracle found: it is asked about small files, as long as nobody has to wait for it."""
+    stamps = {one.run: stamp_of(one.run.path) for one in found if isinstance(one, RunSummary) and one.outcome}
+    CHECKS.check(stamp for stamp in stamps.values() if stamp is not None)
+    told: list[RunSummary | NoTrace] = []
+    for one in found:
+        stamp = stamps.get(one.run)
+        told.append(one if isinstance(one, NoTrace) or stamp is None else one._replace(checked=CHECKS.known(stamp)))
+    return told
 
 
 def _kept_summary(run: Run, stamp: Stamp) -> RunSummary | NoTrace:
@@ -144,14 +148,6 @@ def _kept_summary(run: Run, stamp: Stamp) -> RunSummary | NoTrace:
 def _summary(name: str, num_bytes: int, times: tuple[int, int], _run: Run) -> RunSummary | NoTrace:
     """Kept by what stands before the run: its path may hold bytes that are no text, which no key can."""
     return summarise(_run)
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return Stamp(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _chosen(traces: Sequence[RunSummary]) -> list[RunSummary]:

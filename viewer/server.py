@@ -52,6 +52,7 @@ OPTIONS = (
     "--logger.level=error",
     "--client.toolbarMode=minimal",
     "--client.showErrorDetails=full",
+    "--client.showErrorLinks=false",
     "--theme.baseRadius=8px",
     *_theme("light", palette.LIGHT),
     *_theme("dark", palette.DARK),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from specscope.viewer.catalogue import Catalogue, Run
 from specscope.viewer.states import RunStates
 from specscope.viewer.view import View
 
-VIEW_KEY = "specscope_view"
+VIEW_KEY, WRITTEN_KEY = "specscope_view", "specscope_link"
 #: Larger files are read as a whole only when the user asks for it: a check or a comparison takes a while.
 LARGE_BYTES = 16 << 20
 #: About how much a check or a comparison reads in a second, to tell the user how long it will take.
@@ -59,9 +60,15 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
 
 def current_view(arguments: Arguments, names: Sequence[str]) -> View:
-    """The view of this session; at its beginning, what the link says. A run that has vanished is forgotten."""
-    if VIEW_KEY not in st.session_state:
-        st.session_state[VIEW_KEY] = View.from_query(st.query_params, names, arguments.num_files)
+    """The view of this session; at its beginning, and where the browser has gone back or forward, what the link says.
+    A run that has vanished is forgotten."""
+    if VIEW_KEY not in st.session_state or _has_gone_elsewhere(st.session_state[VIEW_KEY]):
+        query = st.query_params.to_dict()
+        for field in ("run", "baseline", "candidate"):
+            found = arguments.catalogue.find(query[field]) if field in query else None
+            if found is not None:  # a link may be older than a file whose name made this one longer
+                query[field] = found.name
+        st.session_state[VIEW_KEY] = View.from_query(query, names, arguments.num_files)
     view = st.session_state[VIEW_KEY]
     assert isinstance(view, View)
     for field in ("run", "baseline", "candidate"):
@@ -71,9 +78,15 @@ def current_view(arguments: Arguments, names: Sequence[str]) -> View:
     return view
 
 
+def _has_gone_elsewhere(view: View) -> bool:
+    """Whether the address bar names another place although nothing on the page has changed the view."""
+    written = st.session_state.get(WRITTEN_KEY)
+    return view.to_query() == written and st.query_params.to_dict() != written
+
+
 def remember_view(view: View) -> None:
     """Puts the view into the address bar."""
-    wanted = view.to_query()
+    wanted = st.session_state[WRITTEN_KEY] = view.to_query()
     if st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)
 
@@ -91,11 +104,15 @@ def run_named(arguments: Arguments, name: str | None) -> Run:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
-def token_texts(tokenizer: Path | None, trace: Path) -> TokenTexts:
-    """Token texts for one trace. One object a trace: texts that one trace carries must not name another's ids; a
-    redacted trace's are no ids of the tokenizer."""
-    with TraceReader(trace) as reader:
-        return TokenTexts.load(tokenizer if reader.manifest.redaction is None else None)
+def _token_texts(tokenizer: Path | None, trace: Path, run_id: str, is_redacted: bool) -> TokenTexts:
+    return TokenTexts.load(None if is_redacted else tokenizer)
+
+
+def token_texts(tokenizer: Path | None, reader: TraceReader) -> TokenTexts:
+    """Token texts for one run. One object a run: texts that one trace carries must not name another's ids, nor those of
+    a run that was written in its place; a redacted trace's are no ids of the tokenizer."""
+    manifest = reader.manifest
+    return _token_texts(tokenizer, reader.path, manifest.run_id, manifest.redaction is not None)
 
 
 def as_typed(path: Path) -> Path:
@@ -157,21 +174,40 @@ def open_run(arguments: Arguments, name: str | None) -> Iterator[TraceReader]:
     """
     path = run_named(arguments, name).path
     with TraceReader(path) as reader:
-        kept = _indexes()
-        if path in kept:
-            reader.adopt_index(kept[path])
-        is_new = path.stat().st_size > LARGE_BYTES and path not in kept and not has_index(path)
+        indexes = _indexes()
+        kept = indexes.get(path)
+        if kept is not None:
+            reader.adopt_index(kept)
+        is_new = kept is None and path.stat().st_size > LARGE_BYTES and not has_index(path)
         with st.spinner("Reading the trace for the first time") if is_new else contextlib.nullcontext():
-            kept[path] = reader.index
-        while len(kept) > MOST_INDEXES:
-            del kept[next(iter(kept))]
+            indexes.keep(path, reader.index)
         yield reader
 
 
+class _Indexes:
+    """The indexes that were used last, by file; all sessions share them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, TraceIndex] = {}  # the last used one last
+        self._lock = threading.Lock()
+
+    def get(self, path: Path) -> TraceIndex | None:
+        """The index that was last used for ``path``."""
+        with self._lock:
+            return self._kept.get(path)
+
+    def keep(self, path: Path, index: TraceIndex) -> None:
+        """Keeps an index that is used now."""
+        with self._lock:
+            self._kept.pop(path, None)
+            self._kept[path] = index
+            while len(self._kept) > MOST_INDEXES:
+                del self._kept[next(iter(self._kept))]
+
+
 @st.cache_resource(show_spinner=False)
-def _indexes() -> dict[Path, TraceIndex]:
-    """The indexes that were used last, by file."""
-    return {}
+def _indexes() -> _Indexes:
+    return _Indexes()
 
 
 class OpenPair(NamedTuple):
@@ -208,22 +244,28 @@ def states_of(arguments: Arguments, view: View, reader: TraceReader) -> RunState
     report, stamp = oracle_report_of(reader), reader.index.stamp
     with pair_of(arguments, view, reader) as pair:
         if pair is None:
-            return _states(reader.path, stamp, None, reader.turns, report, None, "a", None)
+            return _states(reader.path, (stamp, None), (report is not None, False), "a", _Found(reader.turns, report))
         partner = pair.partner
-        return _states(
-            reader.path, stamp, partner.index.stamp, reader.turns, report, pair.comparison, pair.side, partner.turns
-        )
+        other_report = oracle_report_of(partner)
+        found = _Found(reader.turns, report, pair.comparison, partner.turns, other_report)
+        checked = (report is not None, other_report is not None)
+        return _states(reader.path, (stamp, partner.index.stamp), checked, pair.side, found)
+
+
+class _Found(NamedTuple):
+    """What is known of a run, and of the one that it was compared with."""
+
+    turns: list[TurnEntry]
+    report: OracleReport | None
+    comparison: Comparison | None = None
+    others: list[TurnEntry] | None = None
+    other_report: OracleReport | None = None
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
 def _states(
-    trace: Path,
-    stamp: str,
-    other_stamp: str | None,
-    _turns: list[TurnEntry],
-    _report: OracleReport | None,
-    _comparison: Comparison | None,
-    side: Side,
-    _others: list[TurnEntry] | None,
+    trace: Path, stamps: tuple[str, str | None], are_checked: tuple[bool, bool], side: Side, _found: _Found
 ) -> RunStates:
-    return RunStates(_turns, _report, _comparison, side, _others)
+    """Kept by all that ``_found`` was made from: both files, and whether each was given to the oracle."""
+    found = _found
+    return RunStates(found.turns, found.report, found.comparison, side, found.others, found.other_report)

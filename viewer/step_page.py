@@ -10,12 +10,12 @@ from specscope.tracer.invariants.base import Context
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import is_lossy, rule_text
 from specscope.viewer.controls import SHOW_ALL, choose_run, choose_turn, go, show_moves, show_warnings
-from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step_board import step_board
 from specscope.viewer.drawing.strip_svg import draw_strip
 from specscope.viewer.inspector import show_board
-from specscope.viewer.pair_looks import marks_beside
+from specscope.viewer.pair_looks import beside_baseline, beside_candidate, marks_beside
 from specscope.viewer.pairs import turn_named
 from specscope.viewer.session import Arguments, open_run, pair_of, remember_view, states_of, token_texts
 from specscope.viewer.states import RunStates, Spot
@@ -34,12 +34,13 @@ def show_step_page(arguments: Arguments, view: View) -> None:
 
 
 def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
+    _arrive(arguments, view, reader)
     states = states_of(arguments, view, reader)
     entry = _choose(arguments, view, reader, states)
     show_warnings(reader)
     if entry is None:
         return
-    texts = token_texts(arguments.tokenizer, reader.path)
+    texts = token_texts(arguments.tokenizer, reader)
     step = reader.step(entry, view.step)
     texts.learn(step)
     previous = reader.step(entry, view.step - 1) if view.step > 0 else None
@@ -48,6 +49,10 @@ def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
     if is_lossy(reader.manifest.sampling):
         st.html(
             note("warn", rule_text(reader.manifest.sampling), ["The output is not distributed as the teacher's own."])
+        )
+    elif reader.manifest.sampling.rule != "greedy":
+        st.html(
+            quiet(f"{rule_text(reader.manifest.sampling)}: tokens are drawn, so the teacher's best need not be emitted")
         )
     show_all = bool(st.session_state.get(SHOW_ALL))
     board = step_board(context, texts, _marks(arguments, view, reader), strip=strip, show_all=show_all)
@@ -63,6 +68,19 @@ def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
             st.session_state[SHOW_ALL] = what == "unfold"
 
     show_board(board, key="inspector", now=view.step, picked=view.node, on_pick=picked, on_request=asked)
+
+
+def _arrive(arguments: Arguments, view: View, reader: TraceReader) -> None:
+    """Where to look on coming here from another run: beside the step of its partner, else at the beginning."""
+    if view.placed_in in (view.run, None):
+        view.placed_in = view.run
+        return
+    with pair_of(arguments, view, reader) as pair:
+        spot = None
+        if pair is not None and view.placed_in in (view.baseline, view.candidate):
+            beside = beside_baseline if pair.side == "b" else beside_candidate
+            spot = beside(pair.comparison, Spot(view.turn, view.step))
+    view.look_at(view.run, *(spot or Spot(0, 0)))
 
 
 def _marks(arguments: Arguments, view: View, reader: TraceReader) -> NodeMarks:

@@ -28,6 +28,8 @@ class View:
     turn: int = 0  # its number in the trace
     step: int = 0
     node: str | None = None
+    placed_in: str | None = None  # the run in which turn and step count; None: nobody has said yet where to look
+    missing: str | None = None  # what the link called a run, and is none
 
     @property
     def has_pair(self) -> bool:
@@ -52,12 +54,26 @@ class View:
         for field in ("run", "baseline", "candidate"):
             if query.get(field) in names:
                 setattr(view, field, query[field])
+            elif field in query:
+                view.missing = query[field]
         view.page = next((page for page in PAGES if page == query.get("page")), view.page)
         view.turn, view.step = _number(query.get("turn", "")), _number(query.get("step", ""))
         if _NODE.fullmatch(query.get("node", "")):
             view.node = query["node"]
+        if view.missing is not None:  # another run at that place would be taken for the one that was meant
+            view.page = "runs"
         view.settle()
+        if "turn" in query:
+            view.placed_in = view.baseline if view.page == "diff" else view.run
         return view
+
+    def look_anew(self) -> None:
+        """Forgets the place: another run, or another pair, has its own."""
+        self.turn, self.step, self.node, self.placed_in = 0, 0, None, None
+
+    def look_at(self, run: str | None, turn: int, step: int) -> None:
+        """Looks at a step of ``run``. A node that was selected is none of it."""
+        self.turn, self.step, self.node, self.placed_in = turn, step, None, run
 
     def settle(self) -> None:
         """Leaves a page that lacks the runs that it is about."""
@@ -70,7 +86,7 @@ class View:
 
     def to_query(self) -> dict[str, str]:
         """The link's parameters."""
-        place = self.page in ("step", "diff")
+        place = self.page in ("step", "diff") and self.placed_in is not None
         found = {
             "page": self.page,
             "run": None if self.page in ("diff", "runs") else self.run,

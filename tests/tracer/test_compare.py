@@ -439,6 +439,17 @@ def test_the_step_after_one_whose_lists_do_not_fit_is_compared_all_the_same(tmp_
     assert "tensors.sizes" in {violated.invariant for violated in verdict.violations}
 
 
+def test_a_run_without_a_drafter_may_record_no_trees(tmp_path: Path) -> None:
+    lines = load(EAGER)
+    lines[0]["drafter"]["kind"] = "none"
+    for line in lines:
+        if line["kind"] == "step":
+            del line["tree"]
+    alone = store(lines, tmp_path / "alone.jsonl")
+    for pair in ((alone, FUSED), (FUSED, alone), (alone, alone)):
+        assert diff_traces(*pair).exit_code == 1, "sections that the manifest promises are missing"
+
+
 def test_every_step_without_a_partner_is_counted(tmp_path: Path) -> None:
     lines, other = load(FUSED), load(FUSED)
     last = max(line["step"] for line in other if line["kind"] == "step" and line["turn"] == 0)

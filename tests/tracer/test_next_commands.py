@@ -54,6 +54,16 @@ def test_a_field_that_differs_is_named_to_be_allowed(tmp_path: Path) -> None:
     assert diff_traces(EAGER, path).next == [f"specscope diff {EAGER} {path} --allow seed"]
 
 
+def test_all_fields_that_differ_are_named_at_once(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines[0].update(seed=7, dtype="bfloat16")
+    path = store(lines, tmp_path / "b.jsonl")
+    verdict = diff_traces(EAGER, path)
+    assert verdict.next == [f"specscope diff {EAGER} {path} --allow dtype --allow seed"]
+    allowed = DiffOptions(allowed=frozenset({"dtype", "seed"}))
+    assert diff_traces(EAGER, path, allowed).verdict != "incomparable"
+
+
 def test_blame_that_was_cut_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [line for line in diff_traces(EAGER, FAULTY).uncovered if "nobody is blamed" in line]
     monkeypatch.setattr(oracle, "MOST_KEPT", 3)

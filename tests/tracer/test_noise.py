@@ -43,6 +43,27 @@ def test_the_floor_of_an_honest_pair_lies_above_all_that_was_seen_and_far_below_
         assert max(gaps[floor.quantity]) < floor.floor < floor.most / 10
 
 
+def test_steps_that_record_no_tree_are_held_slot_by_slot(tmp_path: Path) -> None:
+    """Without trees no node is matched; where their tensors differ, what follows is no noise all the same."""
+    bare, moved = load(EAGER), load(FUSED)
+    for step in (line for line in [*bare, *moved] if line["kind"] == "step"):
+        del step["tree"]
+    a, same = store(bare, tmp_path / "a.jsonl"), store(moved, tmp_path / "same.jsonl")
+    for step in (line for line in moved if line["kind"] == "step" and line["step"] == 1):
+        step["tensors"]["positions"][1] += 1
+    other = store(moved, tmp_path / "other.jsonl")
+    counts = []
+    for path in (same, other):
+        with TraceReader(a) as first, TraceReader(path) as second:
+            counts.append(len(measure_gaps(first, second)["hidden-norms"]))
+    assert counts[0] > counts[1] > 0
+    with TraceReader(EAGER) as first, TraceReader(same) as second:
+        assert not measure_gaps(first, second)["logits"], "a tree on one side alone is another structure"
+    verdict = diff_traces(a, same)
+    assert "run.capabilities" in {blame.invariant for blame in verdict.violations}
+    assert not verdict.roots
+
+
 def test_a_faulty_minority_does_not_move_the_floor(tmp_path: Path) -> None:
     """A fifth of the logits is off by ten times the honest noise's floor: it is found, and not measured as noise."""
     honest = floors_of(diff_traces(EAGER, FUSED))["logits"].floor

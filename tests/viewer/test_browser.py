@@ -161,6 +161,34 @@ def test_keys_move_and_the_address_follows(address: str, page: Page) -> None:
     at(page, 1)
 
 
+def test_back_and_forward_lead_through_what_was_seen(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="wrong.jsonl")
+    at(page, 0)
+    for step in (1, 2):
+        page.keyboard.press("ArrowRight")
+        at(page, step)
+        settle(page)
+    page.go_back()
+    at(page, 1)
+    settle(page)
+    page.go_forward()
+    at(page, 2)
+    settle(page)
+    page.keyboard.press("ArrowLeft")
+    at(page, 1)
+
+
+def test_keys_are_heard_after_choosing_from_a_list(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="wrong.jsonl")
+    at(page, 0)
+    page.get_by_role("combobox").nth(1).click()
+    page.get_by_role("option").nth(1).click()
+    expect(page).to_have_url(re.compile("turn=1"), timeout=WAIT)
+    settle(page)
+    page.keyboard.press("ArrowRight")
+    at(page, 1)
+
+
 def test_a_step_asked_for_while_the_first_is_still_drawn(address: str, page: Page) -> None:
     page.goto(f"{address}/?page=step&run=wrong.jsonl")
     page.get_by_role("button", name="Next", exact=False).first.click(timeout=WAIT)

@@ -48,7 +48,32 @@ def test_what_is_given_twice_counts_once(tmp_path: Path) -> None:
 
 def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     touch(*(tmp_path / place for place in ("x/one/a.jsonl", "y/one/a.jsonl", "y/two/a.jsonl", "y/two/b.jsonl")))
-    assert sorted(names_in(tmp_path)) == ["b.jsonl", "two/a.jsonl", "x/one/a.jsonl", "y/one/a.jsonl"]
+    places = [tmp_path / place for place in ("x/one", "y/one", "y/two")]
+    assert sorted(names_in(*places)) == ["b.jsonl", "two/a.jsonl", "x/one/a.jsonl", "y/one/a.jsonl"]
+    assert sorted(names_in(tmp_path)) == ["x/one/a.jsonl", "y/one/a.jsonl", "y/two/a.jsonl", "y/two/b.jsonl"]
+    assert sorted(names_in(tmp_path, tmp_path / "y"))[:2] == ["one/a.jsonl", "two/a.jsonl"], (
+        "from the nearest folder on"
+    )
+
+
+def test_another_file_changes_no_name_and_breaks_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(module, "FRESH_TIMES", 0.0)
+    touch(tmp_path / "1" / "t.jsonl")
+    found = Catalogue([tmp_path])
+    before = found.find("1/t.jsonl")
+    assert before is not None
+    assert found.find("t.jsonl") == before, "the only file of that name"
+    assert found.find(f"{tmp_path.name}/1/t.jsonl") == before
+    for nonsense in ("", "/", "/t.jsonl", ".jsonl", "/1/t.jsonl", "./1/t.jsonl", str(tmp_path / "1" / "t.jsonl")):
+        assert found.find(nonsense) is None
+    touch(tmp_path / "2" / "t.jsonl")
+    assert found.find("1/t.jsonl") == before
+    assert found.find("t.jsonl") is None, "either may be meant"
+    touch(tmp_path / "t.jsonl")
+    third = found.find("t.jsonl")
+    assert third is not None
+    assert third.path == tmp_path / "t.jsonl"
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "b", "c.jsonl"]), min_size=1, max_size=4), unique_by=tuple))

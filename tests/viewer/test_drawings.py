@@ -76,7 +76,10 @@ def test_a_node_says_why_it_was_accepted(toy: Toy) -> None:
     path = {str(slot) for slot in line["accept"]["path"]}
     for slot, trial in tried.items():
         word = "accepted" if slot in path else "rejected"
-        assert f"{word}: {'coin' if 'coin' in trial else 'teacher probability'} " in titles[slot]
+        passed = "coin" not in trial and trial["target_prob"] > trial["threshold"] and slot not in path
+        reason = "coin" if "coin" in trial else "it passed, teacher probability" if passed else "teacher probability"
+        assert f"{word}: {reason} " in titles[slot]
+        assert passed == ("but a likelier sibling was followed" in titles[slot])
         assert f"threshold {trial['threshold']:.3g}" in titles[slot]
     assert all("not tried" in title for slot, title in titles.items() if slot not in {"0", *tried})
     bonus = next(e for e in root.iter(f"{SVG}g") if e.get("class") == "bonus")
@@ -162,7 +165,7 @@ def test_the_strip_has_a_bar_a_step_and_says_what_is_wrong() -> None:
         "step 0: 2 accepted",
         "step 1: 0 accepted, 2 in the other run; differs because of a step before it",
         "step 2: 3 accepted; divergence begins here",
-        "step 3: 1 accepted; violates an invariant",
+        "step 3: 1 accepted; an invariant is violated",
     ]
     assert [[t.text for t in bar.iter(f"{SVG}text")] for bar in bars] == [[], [], ["≠"], ["✗"]]
     heights = [float(next(bar.iter(f"{SVG}rect")).get("height", 0)) for bar in bars]

@@ -210,7 +210,7 @@ def test_committed_lengths_follow_the_commit_equation(values: list[int], num_pro
 
 
 def test_a_part_of_the_steps_is_named_as_such() -> None:
-    timing = dict.fromkeys((f"{name}_ns" for name in PHASES), 1_000_000)
+    timing = dict.fromkeys((f"{name}_ns" for name in PHASES if name != "branch"), 1_000_000)
     found = stage_times([TimingSection(**timing, synchronised=at > 0) for at in range(4)], num_read=5, num_steps=100)
     assert found.synchronised == "some"
     assert found.step_ns == 6_000_000
@@ -219,6 +219,21 @@ def test_a_part_of_the_steps_is_named_as_such() -> None:
     assert "From 5 of 100 steps, spread evenly over the run." in said
     assert "1 of them record no timings" in said
     assert "only sometimes synchronised" in said
+
+
+def test_the_copy_of_a_branch_is_a_phase_where_some_step_records_it() -> None:
+    timing = dict.fromkeys((f"{name}_ns" for name in PHASES), 1_000_000)
+    copied = TimingSection(**timing, synchronised=True)
+    plain = copied.model_copy(update={"branch_ns": None})
+    found = stage_times([copied, copied, plain], num_read=3, num_steps=3)
+    assert [phase.name for phase in found.phases] == list(PHASES)
+    assert found.step_ns == 7_000_000
+    assert found.phases[0].share == pytest.approx(2 / 20)
+    fused = metrics_of(FUSED)
+    both = [replace(fused, times=stage_times([plain], num_read=1, num_steps=1)), replace(fused, times=found)]
+    lines = {line[0]: line[1:] for line in table_lines(both)}
+    assert lines["branch, median ms"] == ["not recorded", "1.000", "–"]
+    assert "branch, median ms" not in {line[0] for line in table_lines(both[:1])}
 
 
 def test_two_runs_stand_beside_each_other_with_their_ratio() -> None:

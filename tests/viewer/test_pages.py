@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from streamlit.testing.v1 import AppTest
 from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.toy_run import Toy, toy_lines
-from support.traces import store
+from support.traces import EAGER, FAULTY, store
+
+from specscope.viewer.catalogue import Catalogue
+from specscope.viewer.session import MOST_INDEXES, Arguments, open_run
 
 TraceMaker = Callable[..., Path]
 
@@ -57,7 +63,7 @@ def test_a_link_opens_turn_step_and_node(make_trace: TraceMaker, open_app: Opene
 
 
 def test_a_link_past_the_end_opens_the_last_step(make_trace: TraceMaker, open_app: Opener) -> None:
-    app = open_app(make_trace(), turn="99", step="99", run="../../etc/passwd")
+    app = open_app(make_trace(), turn="99", step="99")
     assert query_of(app) == {"page": "step", "run": "a.jsonl", "turn": "0", "step": "2"}
 
 
@@ -66,6 +72,82 @@ def test_nodes_that_differ_are_marked_beside_the_baseline(pair_of_traces: tuple[
     assert html.count("≠<tspan> first<") == 1
     assert html.count('class="sign"') >= 5
     assert "differs" not in html_of(open_app(pair_of_traces[1], step="1"))
+
+
+def test_a_link_to_a_run_that_is_not_here_shows_no_other_in_its_place(make_trace: TraceMaker, open_app: Opener) -> None:
+    for name in ("../../etc/passwd", "gone.jsonl", "<b>x</b>"):
+        app = open_app(make_trace("a.jsonl"), page="step", run=name, turn="0", step="1")
+        assert query_of(app)["page"] == "runs"
+        assert f"There is no run {escape(name)} here" in html_of(app)
+        assert "root:" not in html_of(app)
+        checked(app.button_group(key="page").set_value("step").run())
+        assert "There is no run" not in html_of(app)
+
+
+def places_of(app: AppTest) -> tuple[str, str]:
+    return query_of(app)["turn"], query_of(app)["step"]
+
+
+def test_step_and_diff_keep_their_place_whichever_run_is_shown(open_app: Opener) -> None:
+    pair = {"baseline": EAGER.name, "candidate": FAULTY.name, "turn": "1", "step": "8"}
+    for run in ("baseline", "candidate"):
+        app = open_app(EAGER, FAULTY, page="diff", **pair)
+        assert places_of(app) == ("1", "8")
+        for _ in range(2):
+            checked(app.button_group(key="page").set_value("step").run())
+            checked(app.selectbox(key="run").set_value(pair[run]).run())
+            beside = places_of(app)
+            checked(app.button_group(key="page").set_value("metrics").run())
+            checked(app.button_group(key="page").set_value("diff").run())
+            assert places_of(app) == ("1", "8")
+        assert beside == (("1", "8") if run == "baseline" else ("1", "10"))
+
+
+def test_going_back_shows_what_the_address_says(make_trace: TraceMaker, open_app: Opener) -> None:
+    app = open_app(make_trace(), page="step")
+    before = query_of(app)
+    checked(app.button(key="next").click().run())
+    app.query_params.update(before)
+    checked(app.run())
+    assert query_of(app) == before
+    assert boards_of(app)[0]["now"] == 0
+    checked(app.button(key="next").click().run())
+    assert boards_of(app)[0]["now"] == 1
+
+
+def test_the_strip_tells_what_the_oracle_found_once_it_was_asked(
+    pair_of_traces: tuple[Path, Path], open_app: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specscope.viewer.session.LARGE_BYTES", 1000)
+    app = open_app(pair_of_traces[1], page="step")
+    assert app.button(key="next-divergence").disabled
+    checked(app.button_group(key="page").set_value("health").run())
+    checked(next(button for button in app.button if "every record" in button.label).click().run())
+    checked(app.button_group(key="page").set_value("step").run())
+    assert not app.button(key="next-divergence").disabled
+
+
+def test_texts_do_not_outlive_the_run(make_trace: TraceMaker, open_app: Opener) -> None:
+    path = make_trace(texts={"1": "secret"})
+    assert "secret" in html_of(open_app(path))
+    lines = make_trace().read_text(encoding="utf-8").replace('"run_id":"run"', '"run_id":"another"')
+    path.write_text(lines, encoding="utf-8")
+    assert "secret" not in html_of(open_app(path))
+
+
+def test_indexes_are_shared_by_threads(make_trace: TraceMaker) -> None:
+    paths = [make_trace(f"{number}.jsonl", turns=[[1]]) for number in range(2 * MOST_INDEXES)]
+    arguments = Arguments(Catalogue(paths), None)
+
+    def read(seed: int) -> int:
+        count = 0
+        for number in range(60):
+            with open_run(arguments, f"{(seed * number) % len(paths)}.jsonl") as reader:
+                count += len(reader.turns)
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, (1, 3, 5, 7))) == [60] * 4
 
 
 def test_another_run_can_be_chosen(make_trace: TraceMaker, open_app: Opener) -> None:

@@ -13,6 +13,7 @@ from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import compare_traces
 from specscope.tracer.reader import TraceReader
 from specscope.viewer.drawing.pair_board import Front, pair_board
+from specscope.viewer.pair_looks import first_spot
 from specscope.viewer.pairs import covering_step, first_pair, marks_of, pair_at, steps_at, turn_named
 
 TraceMaker = Callable[..., Path]
@@ -46,6 +47,39 @@ def test_lists_that_do_not_fit_are_not_matched(sound_step: Step, make_trace: Tra
         found = pair.at(0, 1)
         parsed(pair_board(Front(), found.look, strip=""))
     assert not found.look.compared
+
+
+def test_equal_steps_whose_lists_do_not_fit_say_so(make_trace: TraceMaker) -> None:
+    def short(step: Step) -> Step:
+        return with_section(step, "verify", argmax=[50, 51]) if step.step == 1 else step
+
+    def wrong(step: Step) -> Step:
+        return with_section(short(step), "tensors", positions=[9] * 7) if step.step == 2 else short(step)
+
+    shallow = [make_trace(name, change=lambda step: with_section(step, "tree", depths=[0])) for name in ("c", "d")]
+    with opened(make_trace("a.jsonl", change=short), make_trace("b.jsonl", change=wrong)) as pair:
+        looks = [pair.at(0, step).look for step in range(3)]
+    with opened(*shallow) as pair:
+        looks.append(pair.at(0, 0).look)
+    for look in looks:
+        parsed(pair_board(Front(), look, strip=""))
+    assert [look.compared for look in looks] == [True, False, True, False]
+    assert looks[0].about.title == "These two steps are equal"
+    told = "These two steps are equal, and their lists do not fit together"
+    assert looks[1].about.title == looks[3].about.title == told
+    assert looks[1].about.tone == "warn"
+    assert not looks[1].differences
+
+
+def test_steps_that_record_no_tree_are_looked_at(make_trace: TraceMaker) -> None:
+    def treeless(step: Step) -> Step:
+        return step.model_copy(update={"tree": None}) if step.step == 1 else step
+
+    bare = [make_trace(name, change=treeless) for name in ("a.jsonl", "b.jsonl")]
+    for a, b in (bare, (bare[0], make_trace("c.jsonl"))):
+        with opened(a, b) as pair:
+            for found in pair.all():
+                parsed(pair_board(Front(), found.look, strip=""))
 
 
 def test_every_pair_knows_whether_steps_were_passed_over_before_it() -> None:
@@ -137,6 +171,20 @@ def test_a_root_in_the_prompt_stands_at_the_first_step(make_trace: TraceMaker) -
         assert found.root == 0
         assert "The prompt's own forward, before this step, differs." in found.look.about.lines
         assert pair.at(0, 1).root is None
+
+
+def test_the_first_look_is_at_the_first_root_though_it_lies_in_a_prompt(make_trace: TraceMaker) -> None:
+    def wrong(step: Step) -> Step:
+        return with_section(step, "tensors", positions=[9] * 7) if (step.turn, step.step) == (2, 1) else step
+
+    turns = [[1], [2, 0], [1, 2]]
+    a, b = make_trace("a.jsonl", turns=turns), make_trace("b.jsonl", turns=turns, change=wrong)
+    lines = load(b)
+    next(line for line in lines if line["kind"] == "turn_start" and line["turn"] == 1)["prefill"]["top_logits"] = [2, 1]
+    both, later = compare_traces(a, store(lines, b.with_name("both.jsonl"))), compare_traces(a, b)
+    assert [root.difference.field for root in both.verdict.roots] == ["prefill.top_logits", "positions"]
+    assert first_spot(both, []) == (1, 0)
+    assert first_spot(later, []) == (2, 1)
 
 
 def test_a_node_of_one_tree_alone_says_so(make_trace: TraceMaker) -> None:

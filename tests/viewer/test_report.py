@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from support.pairs import with_section
 from support.traces import EAGER, FAULTY, FUSED, load, store
 
 from specscope.schemas import Step
@@ -164,6 +165,26 @@ def test_neighbours_of_two_violations_are_drawn_once() -> None:
     assert choice.focus == {Spot(4, 1), Spot(4, 3)}
 
 
+def test_a_folded_tree_has_nothing_to_press(make_trace: Maker) -> None:
+    def large(step: Step) -> Step:
+        """100 drafted nodes in a star, of which most are folded."""
+        assert step.tree is not None
+        size = 101
+        tree = {
+            "tokens": [step.tree.tokens[0], *range(1, size)],
+            "parents": [0] * size,
+            "depths": [0] + [1] * (size - 1),
+            "logprobs": [0.0, *(-0.1 * slot for slot in range(1, size))],
+            "scores": [0.0, *(-0.1 * slot for slot in range(1, size))],
+        }
+        return with_section(step, "tree", **tree).model_copy(update={"tensors": None, "verify": None, "accept": None})
+
+    a, b = make_trace("a.jsonl", turns=[[0]], change=large), make_trace("b.jsonl", turns=[[0]], change=large)
+    for root in (of_run(a), of_pair(a, b)):
+        assert "unlikely nodes are folded" in words_of(root)
+        assert "Show every node" not in words_of(root)
+
+
 def test_many_nodes_are_drawn_plainly_and_the_page_stays_small(make_trace: Maker) -> None:
     def large(step: Step) -> Step:
         """64 drafted nodes, each with a text of 12 characters."""
@@ -235,12 +256,47 @@ def test_runs_that_cannot_be_compared_still_give_a_report(tmp_path: Path) -> Non
     assert not parts_of(root)
 
 
-def test_a_root_in_the_prompt_is_told_in_words(tmp_path: Path) -> None:
+def test_a_root_in_the_prompt_shows_the_first_steps_of_its_turn(tmp_path: Path) -> None:
     lines = load(FUSED)
     start = next(line for line in lines if line["kind"] == "turn_start")
     start["prefill"]["top_logits"] = [logit + 1 for logit in start["prefill"]["top_logits"]]
-    root = of_pair(EAGER, store(lines, tmp_path / "shifted.jsonl"))
-    assert "It begins in the prompt's own forward" in words_of(part(root, "root1"))
+    found = part(of_pair(EAGER, store(lines, tmp_path / "shifted.jsonl")), "root1")
+    words = words_of(found)
+    assert "It begins in the prompt's own forward" in words
+    assert "The prompt's own forward, before this step, differs." in words
+    assert len(drawn(found, "tree")) == 2 + 2 * 2  # of step 0, and of the two after it
+    assert "≠" in words_of(drawn(found, "strip")[0])
+
+
+def test_two_roots_at_the_first_step_draw_it_once(make_trace: Maker) -> None:
+    def wrong(step: Step) -> Step:
+        return with_section(step, "tensors", positions=[9] * 7) if step.step == 0 else step
+
+    a, b = make_trace("a.jsonl"), make_trace("b.jsonl", change=wrong)
+    lines = load(b)
+    lines[1]["prefill"] |= {"top_logits": [2.0, 1.0]}
+    root = of_pair(a, store(lines, b))
+    assert parts_of(root) == ["root1", "t0s0"]
+    assert "Step 0 is drawn elsewhere on this page." in words_of(part(root, "root1"))
+    assert [len(drawn(part(root, name), "tree")) for name in parts_of(root)] == [0, 2 + 2 * 2]
+
+
+def test_what_the_candidate_alone_violates_is_marked_on_the_strip(make_trace: Maker) -> None:
+    def broken(step: Step) -> Step:
+        return with_section(step, "tensors", padded_slots=99) if step.step == 1 else step
+
+    root = of_pair(make_trace("a.jsonl", mode="eager"), make_trace("b.jsonl", change=broken))
+    assert parts_of(root) == ["t0s1"]
+    assert "the candidate breaks" in words_of(part(root, "t0s1"))
+    assert "✗" in words_of(drawn(part(root, "t0s1"), "strip")[0])
+
+
+def test_equal_steps_whose_lists_do_not_fit_are_drawn_as_they_are(make_trace: Maker) -> None:
+    def short(step: Step) -> Step:
+        return with_section(step, "verify", argmax=[50, 51])
+
+    root = of_pair(make_trace("a.jsonl", change=short), make_trace("b.jsonl", change=short))
+    assert "These two steps are equal, and their lists do not fit together" in words_of(root)
 
 
 def test_hostile_texts_stand_literally(make_trace: Maker, pair_of_traces: tuple[Path, Path]) -> None:
@@ -274,6 +330,8 @@ def test_traces_with_little_in_them(make_trace: Maker) -> None:
     words = words_of(of_run(bare))
     assert "This step records no tree" in words
     assert "This step records no mask" in words
+    treeless = make_trace("e.jsonl", change=lambda step: step.model_copy(update={"tree": None}))
+    assert "This step records no tree" in words_of(of_pair(treeless, treeless))
     of_pair(bare, nothing)
     of_pair(bare, bare)
 

@@ -13,11 +13,12 @@ from support.traces import EAGER, FAULTY, FUSED, SAMPLES, load, store
 
 from specscope.schemas import Step
 from specscope.tracer.index import has_index, sidecar_path
+from specscope.tracer.oracle import check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.viewer.catalogue import Run
 from specscope.viewer.drawing.manifest_words import created_text
 from specscope.viewer.drawing.number_words import about_seconds, counted, size_text
-from specscope.viewer.run_summary import NoTrace, RunSummary, glance, suggest_pair, summarise
+from specscope.viewer.run_summary import Checked, NoTrace, RunSummary, checked, glance, suggest_pair, summarise
 
 TraceMaker = Callable[..., Path]
 
@@ -44,12 +45,36 @@ def test_counts_agree_with_the_records(path: Path) -> None:
 
 
 def test_an_honest_run_is_complete_and_a_broken_one_says_why() -> None:
-    assert health_of(FUSED) == [("good", "complete")]
+    assert health_of(FUSED) == [("info", "complete, not checked")]
     assert health_of(FAULTY) == [
         ("bad", "the engine saw violations in 53 steps"),
         ("warn", "fault F16 injected"),
-        ("info", "complete"),
+        ("info", "complete, not checked"),
     ]
+
+
+def test_only_what_the_oracle_has_seen_is_called_good(make_trace: TraceMaker) -> None:
+    def judged(path: Path, found: Checked) -> list[tuple[str, str]]:
+        return [(mark.tone, mark.words) for mark in summary_of(path)._replace(checked=found).health]
+
+    assert judged(FUSED, Checked(2413, 0)) == [("good", "complete, 2,413 checks hold")]
+    assert judged(FUSED, Checked(1, 0)) == [("good", "complete, 1 check holds")]
+    assert judged(FUSED, Checked(9, 1)) == [("bad", "complete, 1 invariant violated")]
+    assert judged(FUSED, Checked(9, 3)) == [("bad", "complete, 3 invariants violated")]
+    assert judged(FAULTY, Checked(9, 0))[-1] == ("info", "complete, 9 checks hold"), "it was broken on purpose"
+    cut = make_trace("cut.jsonl", run_end=False)
+    assert judged(cut, Checked(9, 2)) == [
+        ("bad", "2 invariants violated"),
+        ("warn", "truncated, or still going on"),
+    ]
+
+
+def test_the_oracles_report_in_two_numbers(make_trace: TraceMaker) -> None:
+    report = check_trace(make_trace())
+    assert checked(report) == Checked(sum(tally.passed for tally in report.invariants.values()), 0)
+    found = checked(check_trace(FAULTY))
+    assert found.num_violated >= 1
+    assert found.num_holding > 0
 
 
 def test_ends_that_are_missing_or_early(make_trace: TraceMaker, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from streamlit.testing.v1 import AppTest
 from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.traces import EAGER, FUSED, SAMPLES
 
-from specscope.viewer import inspector, runs_page
+from specscope.schemas import Step
+from specscope.viewer import checks, health_page, inspector, runs_page
 from specscope.viewer.catalogue import Run
+from specscope.viewer.checks import Checks
 from specscope.viewer.drawing.run_table import RunList, run_board
 from specscope.viewer.run_summary import RunSummary, glance, summarise
 from specscope.viewer.runs_page import answer, in_order
@@ -194,6 +197,42 @@ def test_a_trace_that_grows_is_listed_anew(make_trace: TraceMaker, open_app: Ope
     path.write_bytes(path.read_bytes().replace(b'"mode":"fused"', b'"mode":"eager"'))
     os.utime(path, (0, 0))
     assert "eager, float32" in html_of(checked(app.run())), "as long as before, and yet another file"
+
+
+def test_the_list_tells_what_the_oracle_finds_in_small_files(
+    make_trace: TraceMaker, open_app: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def negative(step: Step) -> Step:
+        assert step.tensors is not None
+        return step.model_copy(update={"tensors": step.tensors.model_copy(update={"positions": [9] * 7})})
+
+    monkeypatch.setattr(runs_page, "CHECKS", Checks())
+    make_trace("sound.jsonl")
+    make_trace("wrong.jsonl", change=negative)
+    html = html_of(open_app(tmp_path))
+    assert re.search(r"ss-is-good[^/]*</b>complete, [0-9]+ checks hold", html)
+    assert re.search(r"ss-is-bad[^/]*</b>complete, [0-9]+ invariants? violated", html)
+    assert html.count("ss-is-good") == 1
+
+
+def test_the_list_waits_for_no_oracle(
+    make_trace: TraceMaker, open_app: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = Checks()
+    monkeypatch.setattr(runs_page, "CHECKS", known)
+    monkeypatch.setattr(health_page, "CHECKS", known)
+    monkeypatch.setattr(checks, "CHECK_SECONDS", 0.0)
+    make_trace("sound.jsonl")
+    app = open_app(tmp_path)
+    assert "complete, not checked" in html_of(app)
+    assert "ss-is-good" not in html_of(app)
+    monkeypatch.setattr(checks, "CHECK_SECONDS", 9.0)
+    monkeypatch.setattr(checks, "CHECK_BYTES", 100)
+    assert "complete, not checked" in html_of(checked(app.run()))
+    open_app(tmp_path, page="health", run="sound.jsonl")
+    assert "checks hold" in html_of(checked(app.run())), "somebody has asked meanwhile"
+    make_trace("sound.jsonl", turns=[[1, 1]])
+    assert "complete, not checked" in html_of(checked(app.run())), "another file"
 
 
 def test_names_on_disk_are_hostile_too(hostile_folder: Path, open_app: Opener, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.traces import EAGER, FAULTY, FUSED
+from support.pairs import with_section
+from support.traces import EAGER, FAULTY, FUSED, load, store
 
+from specscope.schemas import Step
 from specscope.tracer.compare.diff import Comparison, compare_traces
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.oracle import check_trace
@@ -63,6 +67,54 @@ def test_both_sides_of_a_comparison_are_marked_alike() -> None:
         wanted = "unpaired" if marks.same_prompt else "inherited"
         assert {a.of_turn(marks.turn_a)[step].state for step in unpaired} <= {wanted}
     assert a.stops == [Spot(root.place.turn, root.place.step_a) for root in comparison.verdict.roots]
+
+
+@pytest.mark.parametrize(("logits", "state"), [([3.0, 1.0], "root"), ([3.0, 3.0], "tie")])
+def test_what_parts_in_a_prompt_is_marked_at_its_turns_first_step(
+    make_trace: Callable[..., Path], logits: list[float], state: StepState
+) -> None:
+    trace = make_trace(turns=[[2, 1], [1, 0, 2]])
+    pair = []
+    for name, best in (("one.jsonl", [7, 8]), ("two.jsonl", [8, 7])):
+        lines = load(trace)
+        start = next(line for line in lines if line["kind"] == "turn_start" and line["turn"] == 1)
+        start["prefill"] |= {"pending_token": best[0], "top_tokens": best, "top_logits": logits}
+        pair.append(store(lines, trace.with_name(name)))
+    comparison, *both = compared(pair[0], pair[1])
+    assert comparison.verdict.roots[0].difference.field == "prefill.pending_token"
+    for found in both:
+        assert states_in(found, 0) == ["plain", "plain"]
+        assert states_in(found, 1)[0] == state
+        assert found.stops[0] == Spot(1, 0)
+
+
+def test_what_the_other_run_violates_is_found_from_here(make_trace: Callable[..., Path]) -> None:
+    def broken(step: Step) -> Step:
+        return with_section(step, "tensors", padded_slots=99) if step.step == 1 else step
+
+    sound, wrong = make_trace("sound.jsonl", mode="eager"), make_trace("wrong.jsonl", change=broken)
+    comparison = compare_traces(sound, wrong)
+    assert comparison.verdict.verdict == "different"
+    assert not comparison.verdict.roots
+    with TraceReader(sound) as a, TraceReader(wrong) as b:
+        blind = RunStates(a.turns, None, comparison, "a", b.turns)
+        found = RunStates(a.turns, None, comparison, "a", b.turns, check_trace(wrong))
+        turned = RunStates(a.turns, None, compare_traces(wrong, sound), "b", b.turns, check_trace(wrong))
+    assert not blind.stops
+    assert states_in(found, 0) == states_in(turned, 0) == ["plain", "violated", "plain"]
+    others = [turn(0, [2, 0, 3], [0, 0, 2])]
+    assert RunStates([turn(0, [2, 0, 3])], None, comparison, "a", others).stops == [Spot(0, 2)]
+
+
+def test_a_divergence_keeps_its_mark_though_its_partner_violates() -> None:
+    comparison, a, b = compared(EAGER, FAULTY)
+    report = check_trace(FAULTY)
+    with TraceReader(EAGER) as first, TraceReader(FAULTY) as second:
+        found = RunStates(first.turns, None, comparison, "a", second.turns, report)
+    assert report.by_step.keys() <= set(b.stops)
+    assert found.stops == a.stops
+    assert all(states_in(found, entry.turn) == states_in(a, entry.turn) for entry in first.turns)
+    assert {"root", "inherited"} <= {state for entry in first.turns for state in states_in(found, entry.turn)}
 
 
 def test_equal_runs_have_nothing_to_stop_at() -> None:

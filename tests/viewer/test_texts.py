@@ -81,7 +81,8 @@ def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
 def test_every_kind_of_verdict_has_its_sign(name: str, manifest: Manifest) -> None:
     verdict = KINDS[name]
     html = card_of(verdict)
-    assert f">{SIGNS[verdict.verdict]}</span>" in html
+    sign = "✗" if name == "violated" else SIGNS[verdict.verdict]
+    assert f">{sign}</span>" in html
     assert ("ss-calm" in html) == (verdict.exit_code == 0)
     ElementTree.fromstring(f"<div>{proof(verdict, manifest)}{command_card(next_commands(verdict, None))}</div>")
 

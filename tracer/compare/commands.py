@@ -17,8 +17,10 @@ def next_commands(
     """What to run next, as lines for a shell: nothing that this pair would be refused for."""
     baseline, candidate = shlex.quote(str(a.path)), shlex.quote(str(b.path))
     if incomparable:
-        field = incomparable[0].partition(":")[0]
-        return [f"specscope diff {baseline} {candidate} --allow {shlex.quote(field)}"] if " " not in field else []
+        fields = [line.partition(":")[0] for line in incomparable]
+        if any(" " in field for field in fields):  # what no option allows, such as other prompts
+            return []
+        return [" ".join([f"specscope diff {baseline} {candidate}", *(f"--allow {shlex.quote(f)}" for f in fields)])]
     first = roots[0] if roots else None
     if first is None or (first.difference.kind in TIES and violations):
         sides = {found.side for found in violations}

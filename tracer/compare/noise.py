@@ -121,7 +121,8 @@ def measure_gaps(
 
 
 def same_structure(a: StepNodes, b: StepNodes) -> bool:
-    """Whether both steps have the same nodes, at the same positions, seeing the same."""
+    """Whether both steps have the same nodes, at the same positions, seeing the same. Where neither records a tree,
+    slots stand for nodes."""
     if set(a.keys) != set(b.keys) or a.visible != b.visible:
         return False
     fed_a, fed_b = a.step.tensors, b.step.tensors
@@ -129,15 +130,16 @@ def same_structure(a: StepNodes, b: StepNodes) -> bool:
         return fed_a is fed_b
     if fed_a.committed_length != fed_b.committed_length:
         return False
-    places = [(a.slots[key], b.slots[key]) for key in a.keys]
-    return all(
-        len(left) > max(a.slots.values()) < len(right) and all(left[i] == right[j] for i, j in places)
-        for left, right in (
-            (fed_a.positions, fed_b.positions),
-            (fed_a.token_ids, fed_b.token_ids),
-            (fed_a.prefix_visible, fed_b.prefix_visible),
-        )
+    lists = (
+        (fed_a.positions, fed_b.positions),
+        (fed_a.token_ids, fed_b.token_ids),
+        (fed_a.prefix_visible, fed_b.prefix_visible),
     )
+    if not a.keys:
+        return fed_a.mask_rows == fed_b.mask_rows and all(left == right for left, right in lists)
+    places = [(a.slots[key], b.slots[key]) for key in a.keys]
+    size = len(a.keys)
+    return all(len(left) >= size <= len(right) and all(left[i] == right[j] for i, j in places) for left, right in lists)
 
 
 def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, regrouped: bool) -> Iterator[EqualInputs]:

@@ -12,7 +12,7 @@ from typing import Any
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
-from specscope.tracer.compare.nodes import ROOT, PathKey, key_tokens
+from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.steps import StepPair, choice, difference, path_tokens, slot_keys
 
 
@@ -90,7 +90,7 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
     a, b = pair.a.step.verify, pair.b.step.verify
     if a is None or b is None:
         return
-    for key in pair.common if pair.trees_compared else [ROOT]:
+    for key in pair.common if pair.trees_compared else pair.common[:1]:
         sa, sb = pair.a.slots[key], pair.b.slots[key]
         if sa >= len(a.argmax) or sb >= len(b.argmax):
             continue

@@ -137,7 +137,8 @@ def _turns(turns: Sequence[TurnEntry]) -> str:
 
 def view_at(place: Place, files: Sequence[Run]) -> View:
     """The first look: at a step of one file, or of the first of two in their diff."""
-    found = View(page="step", run=files[0].name, turn=place.turn, step=place.step)
+    found = View(page="step", run=files[0].name)
+    found.look_at(found.run, *place)
     if len(files) > 1:
         found.page, found.baseline, found.candidate = "diff", files[0].name, files[1].name
     return found

@@ -129,11 +129,16 @@ def health_notes(found: Health, lead: Lead) -> str:
     return "".join(parts)
 
 
+def failure_note(failure: Failure) -> str:
+    """What failed, and where, as far as that was recorded: a prefill has no step."""
+    places = (("turn", failure.turn), ("step", failure.step), ("phase", failure.phase))
+    where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
+    return note("bad", f"The engine failed: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
+
+
 def _failure(failure: Failure, lead: Lead) -> str:
-    where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
-    lines = [where, shorten(failure.message, 400)]
     there = lead(failure.turn, failure.step) if failure.turn is not None and failure.step is not None else ""
-    return note("bad", f"The engine failed: {shorten(failure.error, 100)}", lines) + there
+    return failure_note(failure) + there
 
 
 def _own_violations(found: Health, lead: Lead) -> list[str]:

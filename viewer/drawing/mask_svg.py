@@ -1,16 +1,18 @@
 """Draws the attention mask that a step used, and outlines the bits that are not the tree's. Knows records, no pages.
 
 One path holds all cells of a kind, so that 256 x 256 cells weigh some 20 kB. What is pointed at is worked out from the
-attributes ``data-cells``, ``data-labels`` and ``data-names``.
+attributes ``data-cells``, ``data-labels`` and ``data-names``. Of a very large mask only the wrong cells are drawn, as
+far as a browser can bear them, and ``data-cells`` is left out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-from specscope.schemas import Step
+from specscope.schemas import Step, TensorsSection
 from specscope.tracer.invariants.structure import expected_rows
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
@@ -24,8 +26,12 @@ MEANINGS = ("does not see", "sees", "sees, though it is no ancestor,", "does not
 LINED_SLOTS = 48
 #: Wrong bits beyond this many are coloured, and not outlined.
 MOST_OUTLINES = 400
+#: Of masks with more slots, or more stretches of equal cells, the sound cells are not drawn; and so many stretches of
+#: wrong ones are.
+MOST_DRAWN_SLOTS, MOST_STRETCHES = 1024, 30_000
 _WRONG = re.compile(f"[{EXTRA}{MISSING}]")
 _RUNS = re.compile(f"{VISIBLE}+|{EXTRA}+|{MISSING}+")
+_WRONG_RUNS = re.compile(f"{EXTRA}+|{MISSING}+")
 MAX_PIXELS, CELL_PIXELS = 420, 26  # of the whole drawing, and of one cell at most
 
 
@@ -62,9 +68,17 @@ def _kind(seen: str, wanted: str) -> str:
     return seen if seen == wanted else str(EXTRA if seen == "1" else MISSING)
 
 
-def wrong_cells(cells: list[str]) -> list[Cell]:
+def wrong_cells(cells: list[str]) -> Iterator[Cell]:
     """The bits that are not the tree's, row by row."""
-    return [Cell(row, found.start()) for row, line in enumerate(cells) for found in _WRONG.finditer(line)]
+    return (Cell(row, found.start()) for row, line in enumerate(cells) for found in _WRONG.finditer(line))
+
+
+def is_drawn_whole(cells: list[str]) -> bool:
+    """Whether a browser can bear the sound cells, too."""
+    if len(cells) > MOST_DRAWN_SLOTS:
+        return False
+    stretches = (found for line in cells for found in _RUNS.finditer(line))
+    return next(islice(stretches, MOST_STRETCHES, None), None) is None
 
 
 def step_mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
@@ -73,20 +87,34 @@ def step_mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     if cells is None or step.tensors is None:
         return note("info", "This step records no mask")
     parts = [f"<div>{draw_mask(step, cells, texts, marks)}{quiet_cell()}</div>"]
-    wrong = wrong_cells(cells)
-    if wrong:
-        extra = sum(cells[row][column] == str(EXTRA) for row, column in wrong)
-        words = [f"{extra} cells see a slot that is no ancestor", f"{len(wrong) - extra} miss one"]
+    extra, missing = (sum(line.count(str(kind)) for line in cells) for kind in (EXTRA, MISSING))
+    if extra or missing:
+        words = [f"{extra} cells see a slot that is no ancestor", f"{missing} miss one"]
         parts.append(note("bad", "The mask is not the tree's: see the outlined bits", words))
-    seen, wanted = step.tensors.prefix_visible, step.tensors.committed_length
+    return "".join([*parts, left_out_note(cells), _prefix(step.tensors, len(cells))])
+
+
+def left_out_note(cells: list[str]) -> str:
+    """What of the mask is not drawn; nothing where all of it is."""
+    if is_drawn_whole(cells):
+        return ""
+    title = f"A mask of {len(cells):,} slots is too large to be drawn whole"
+    return note("info", title, ["Only wrong cells are drawn, if there are any: an empty drawing is a sound mask."])
+
+
+def _prefix(tensors: TensorsSection, size: int) -> str:
+    """Whether the rows of the mask, ``size`` of them, see what was committed before the step."""
+    seen, wanted = tensors.prefix_visible[:size], tensors.committed_length
     partial = [row for row, count in enumerate(seen) if count != wanted]
     if partial:
-        parts.append(note("bad", f"Rows {partial[:6]} do not see all {wanted} committed rows"))
-    else:
-        parts.append(
-            quiet(f"Row = slot that looks, column = slot seen. Every row also sees all {wanted} committed rows.")
-        )
-    return "".join(parts)
+        return note("bad", f"Rows {partial[:6]} do not see all {wanted} committed rows")
+    said = "Row = slot that looks, column = slot seen."
+    if not seen:
+        return quiet(f"{said} Whether the rows see the {wanted} committed rows was not recorded.")
+    if len(seen) < size:
+        left = f"of the other {size - len(seen)} rows it was not recorded"
+        return quiet(f"{said} The first {len(seen)} rows also see all {wanted} committed rows; {left}.")
+    return quiet(f"{said} Every row also sees all {wanted} committed rows.")
 
 
 def quiet_cell() -> str:
@@ -107,16 +135,21 @@ def draw_mask(step: Step, cells: list[str], texts: TokenTexts, marks: NodeMarks,
         "data-names": " ".join(html_text(marks.name(slot)) for slot in range(real)),
         "data-labels": "&#10;".join(html_text(label) for label in labels),
         "data-meanings": "&#10;".join(html_text(meaning) for meaning in MEANINGS),
-        "data-cells": " ".join(cells),
     }
+    is_whole = is_drawn_whole(cells)
+    if is_whole:
+        attributes["data-cells"] = " ".join(cells)
     shown = " ".join(f'{name}="{value}"' for name, value in attributes.items())
     edge = 20 * unit
     box = f"{-1.3 * edge:.3f} {-edge:.3f} {size + 1.4 * edge:.3f} {size + 1.1 * edge:.3f}"
-    parts = [f'<rect class="cells" x="0" y="0" width="{size}" height="{size}"/>', *_kinds(cells)]
+    parts = [
+        f'<rect class="cells" x="0" y="0" width="{size}" height="{size}"/>',
+        *_kinds(cells, _RUNS if is_whole else _WRONG_RUNS),
+    ]
     parts += [_lines(size)] if size <= LINED_SLOTS else []
     parts += [f'<rect class="row" x="0" y="0" width="{size}" height="1" visibility="hidden"/>']
     parts += [f'<rect class="column" x="0" y="0" width="1" height="{size}" visibility="hidden"/>']
-    parts += [_outline(cell, "outline") for cell in wrong_cells(cells)[:MOST_OUTLINES]]
+    parts += [_outline(cell, "outline") for cell in islice(wrong_cells(cells), MOST_OUTLINES)]
     parts += [_outline(cell, "apart") for cell in apart[:MOST_OUTLINES]]
     parts += _ticks(size, unit)
     return (
@@ -125,13 +158,12 @@ def draw_mask(step: Step, cells: list[str], texts: TokenTexts, marks: NodeMarks,
     )
 
 
-def _kinds(cells: list[str]) -> list[str]:
-    """A path a kind: cells side by side are one rectangle."""
+def _kinds(cells: list[str], stretches: re.Pattern[str]) -> list[str]:
+    """A path a kind: cells side by side, a match of ``stretches``, are one rectangle."""
     drawn: dict[int, list[str]] = {kind: [] for kind in CLASSES}
-    for row, line in enumerate(cells):
-        for found in _RUNS.finditer(line):
-            first, end = found.span()
-            drawn[int(line[first])].append(f"M{first} {row}h{end - first}v1H{first}z")
+    found = ((row, line, one.span()) for row, line in enumerate(cells) for one in stretches.finditer(line))
+    for row, line, (first, end) in islice(found, MOST_STRETCHES):
+        drawn[int(line[first])].append(f"M{first} {row}h{end - first}v1H{first}z")
     return [f'<path class="{CLASSES[kind]}" d="{"".join(parts)}"/>' for kind, parts in drawn.items() if parts]
 
 

@@ -37,8 +37,9 @@ def describe_node(step: Step, slot: int, texts: TokenTexts) -> NodeWords:
         score = tree.scores[slot] if tree.scores is not None and slot < len(tree.scores) else None
         whole = "" if score is None or math.isnan(score) else f", of its whole path {math.exp(min(0.0, score)):.3g}"
         found.append(("draft probability", f"{probability:.3g}{whole}"))
-    if step.verify is not None and slot < len(step.verify.argmax):
-        found.append(("teacher wants next", _best(step, slot, texts)))
+    wanted = teacher_wants(step, slot)
+    if wanted:
+        found.append(("teacher wants next", _best(wanted, texts)))
     return NodeWords(texts.shown(tree.tokens[slot]), f"{place}, id {tree.tokens[slot]}", found)
 
 
@@ -62,6 +63,33 @@ def draft_probability(step: Step, slot: int) -> float | None:
     return math.exp(min(0.0, logprobs[slot]))
 
 
+class Wanted(NamedTuple):
+    """A token that the teacher may want next."""
+
+    token: int
+    logit: float | None  # None where it was not recorded
+
+
+def teacher_wants(step: Step, slot: int) -> list[Wanted]:
+    """What the teacher wants after ``slot``: its choice, then the best of the others; as far as they were recorded.
+
+    The choice is ``argmax``, whatever stands first among the top tokens: of equal logits another may.
+    """
+    verify = step.verify
+    if verify is None or slot < 0:
+        return []
+    tokens, logits = verify.top_tokens or [], verify.top_logits or []
+    ranked: list[Wanted] = []
+    if slot < len(tokens):
+        found = logits[slot] if slot < len(logits) else []
+        ranked = [Wanted(token, found[rank] if rank < len(found) else None) for rank, token in enumerate(tokens[slot])]
+    if slot >= len(verify.argmax):
+        return ranked[:2]
+    chosen = verify.argmax[slot]
+    first = next((wanted for wanted in ranked if wanted.token == chosen), Wanted(chosen, None))
+    return [first, *(wanted for wanted in ranked if wanted.token != chosen)][:2]
+
+
 def trial_of(accept: AcceptSection, slot: int) -> Trial | None:
     """The trial of ``slot``; None where it was not tried."""
     trials = (trial for visit in accept.visited or [] for trial in visit.trials or [])
@@ -78,15 +106,10 @@ def _place(step: Step, slot: int) -> str:
     return ", ".join(words) or "not recorded"
 
 
-def _best(step: Step, slot: int, texts: TokenTexts) -> str:
-    verify = step.verify
-    assert verify is not None
-    tokens, logits = verify.top_tokens or [], verify.top_logits or []
-    if slot >= min(len(tokens), len(logits)):
-        return texts.shown(verify.argmax[slot])
-    two = list(zip(tokens[slot], logits[slot], strict=False))[:2]
-    shown = ", then ".join(f"{texts.shown(token)} ({logit:.3f})" for token, logit in two)
-    return shown + (f"; gap {two[0][1] - two[1][1]:.3g}" if len(two) == 2 else "")
+def _best(wanted: list[Wanted], texts: TokenTexts) -> str:
+    shown = (texts.shown(one.token) + ("" if one.logit is None else f" ({one.logit:.3f})") for one in wanted)
+    logits = [one.logit for one in wanted if one.logit is not None]
+    return ", then ".join(shown) + (f"; gap {logits[0] - logits[1]:.3g}" if len(logits) == 2 else "")
 
 
 def _outcome(step: Step, accept: AcceptSection, slot: int, texts: TokenTexts) -> str:
@@ -98,7 +121,11 @@ def _outcome(step: Step, accept: AcceptSection, slot: int, texts: TokenTexts) ->
     if trial is not None:
         weighed, value = ("coin", trial.coin) if trial.coin is not None else ("teacher probability", trial.target_prob)
         sign = "<" if value < trial.threshold else ">" if value > trial.threshold else "="
-        return f"{word}: {weighed} {value:.3g} {sign} threshold {trial.threshold:.3g}"
+        reason = f"{weighed} {value:.3g} {sign} threshold {trial.threshold:.3g}"
+        passed = trial.coin is None and sign == ">"
+        if passed and word == "rejected":
+            return f"{word}: it passed, {reason}, but a likelier sibling was followed"
+        return f"{word}: {reason}"
     if accept.rule != "greedy":
         return f"{word}: not tried"
     return f"{word}{_greedy_reason(step, accept, slot, texts)}"

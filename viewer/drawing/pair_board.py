@@ -15,7 +15,7 @@ from specscope.viewer.drawing.difference_table import difference_table, node_tab
 from specscope.viewer.drawing.fragments import Tone, note, quiet
 from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.margin_svg import margin_picture
-from specscope.viewer.drawing.mask_svg import Cell, draw_mask, mask_cells, quiet_cell, step_mask
+from specscope.viewer.drawing.mask_svg import Cell, draw_mask, left_out_note, mask_cells, quiet_cell, step_mask
 from specscope.viewer.drawing.node_words import node_notes
 from specscope.viewer.drawing.number_words import counted
 from specscope.viewer.drawing.pair_sides import PairSide, PairSides
@@ -119,12 +119,13 @@ def _tree(name: str, title: str, side: PairSide, compared: bool, width: float, *
     count = len(side.marks.divergent)
     differ = "1 node differs, marked ≠" if count == 1 else f"{count} nodes differ, marked ≠"
     said = "not compared" if not compared else differ if count else "no node differs"
+    folding = step_parts.LIVE_FOLDING if button else step_parts.NO_FOLDING
     opens = f'<button type="button" data-do="open:{name}">Open step {side.step.step}</button>' if button else ""
     return card(
         f"tree-{name}",
         f"{title}, step {side.step.step}",
         f"{side.run}: {said}" if side.run else said,
-        step_parts.step_tree(side.step, side.texts, side.marks, target_width=width, show_all=show_all),
+        step_parts.step_tree(side.step, side.texts, side.marks, target_width=width, folding=folding, show_all=show_all),
         f'<div class="ss-under">{step_parts.step_facts(side.step, side.texts)}{opens}</div>',
     )
 
@@ -195,7 +196,7 @@ def _mask(side: PairSide, differing: Sequence[Cell]) -> str:
     assert cells is not None
     drawn = draw_mask(side.step, cells, side.texts, side.marks, apart=differing)
     words = quiet("Dashed: what the other mask does not have alike. Full outline: what is not this tree's own mask.")
-    return f"<div>{drawn}{quiet_cell()}</div>{words}"
+    return f"<div>{drawn}{quiet_cell()}</div>{left_out_note(cells)}{words}"
 
 
 def pair_commits(sides: PairSides, differences: Sequence[Difference]) -> str:

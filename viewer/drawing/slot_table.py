@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from specscope.schemas import Step
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import row, table
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.node_words import draft_probability
+from specscope.viewer.drawing.node_words import Wanted, draft_probability, teacher_wants
 
 #: Columns whose values are numbers, and how each is written.
 NUMBERS = {
@@ -24,19 +25,19 @@ NUMBERS = {
     "logit": ".3f",
     "its logit": ".3f",
 }
+MOST_LISTED = 1024
 TEXTS = ("token", "teacher wants", "second")
 
 
 def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
     """One entry a real slot in every column; None where something was not recorded."""
-    tree, tensors, verify = step.tree, step.tensors, step.verify
+    tree, tensors = step.tree, step.tensors
     if tree is None:
         return {}
     slots = range(len(tree.tokens))
     path = set(step.accept.path) if step.accept is not None else set()
-    tokens, logits = (verify.top_tokens or [], verify.top_logits or []) if verify else ([], [])
-    best = [_ranked(tokens, slot, 0) for slot in slots]
-    second = [_ranked(tokens, slot, 1) for slot in slots]
+    wanted = [teacher_wants(step, slot) for slot in slots]
+    best, second = [_at(found, 0) for found in wanted], [_at(found, 1) for found in wanted]
     return {
         "slot": list(slots),
         "token": [texts.shown(token) for token in tree.tokens],
@@ -46,10 +47,10 @@ def slot_columns(step: Step, texts: TokenTexts) -> dict[str, list[Any]]:
         "position": [_at(tensors.positions if tensors else [], slot) for slot in slots],
         "draft p": [draft_probability(step, slot) for slot in slots],
         "accepted": [_accepted(step, slot, path) for slot in slots],
-        "teacher wants": [_shown(texts, token) for token in best],
-        "logit": [_ranked(logits, slot, 0) for slot in slots],
-        "second": [_shown(texts, token) for token in second],
-        "its logit": [_ranked(logits, slot, 1) for slot in slots],
+        "teacher wants": [_shown(texts, found) for found in best],
+        "logit": [_logit(found) for found in best],
+        "second": [_shown(texts, found) for found in second],
+        "its logit": [_logit(found) for found in second],
     }
 
 
@@ -59,11 +60,21 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     if not found:
         return note("info", "This step records no slots")
     lines, classes = [], ["num" if name in NUMBERS else "ss-mono" if name in TEXTS else "" for name in found]
-    for slot in found["slot"]:
+    size = len(found["slot"])
+    listed = _listed(step, size, marks)
+    for slot in listed:
         differs = ' class="differs"' if slot in marks.divergent else ""
         cells = [_cell(name, column[slot]) for name, column in found.items()]
         lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{differs}'))
-    return table(list(found), lines, numbers=NUMBERS)
+    words = f"Listed are the first {MOST_LISTED:,} of {size:,} slots, and those that are accepted or differ."
+    return table(list(found), lines, numbers=NUMBERS) + (quiet(words) if len(listed) < size else "")
+
+
+def _listed(step: Step, size: int, marks: NodeMarks) -> list[int]:
+    """The slots that are listed: all, where a browser can bear them."""
+    path = step.accept.path if step.accept is not None else []
+    told = (slot for slot in [*path, *sorted(marks.divergent)] if 0 <= slot < size)
+    return sorted({*range(min(size, MOST_LISTED)), *islice(told, MOST_LISTED)})
 
 
 def _cell(name: str, value: Any) -> str:
@@ -82,9 +93,9 @@ def _at(values: Sequence[Any], slot: int) -> Any:
     return values[slot] if slot < len(values) else None
 
 
-def _ranked(rows: Sequence[Sequence[Any]], slot: int, rank: int) -> Any:
-    return rows[slot][rank] if slot < len(rows) and rank < len(rows[slot]) else None
+def _logit(found: Wanted | None) -> float | None:
+    return None if found is None else found.logit
 
 
-def _shown(texts: TokenTexts, token: int | None) -> str | None:
-    return None if token is None else texts.shown(token)
+def _shown(texts: TokenTexts, found: Wanted | None) -> str | None:
+    return None if found is None else texts.shown(found.token)

@@ -31,7 +31,9 @@ def step_board(context: Context, texts: TokenTexts, marks: NodeMarks, *, strip: 
         "tree",
         "Draft tree",
         "left to right; point at a node, click to keep it",
-        step_parts.step_tree(step, texts, marks, target_width=TREE_WIDTH, show_all=show_all),
+        step_parts.step_tree(
+            step, texts, marks, target_width=TREE_WIDTH, folding=step_parts.LIVE_FOLDING, show_all=show_all
+        ),
     )
     commit = card(
         "commit",

@@ -21,7 +21,13 @@ from specscope.viewer.drawing.tree_picture import FOLD_ABOVE, picture_of
 from specscope.viewer.drawing.tree_svg import draw_tree
 
 MAX_VALUE = 600  # characters of a fact
-PHASES = ("draft", "tensorize", "check", "verify", "accept", "commit")
+#: In the order of a step; a branch only where the strategy copies the cache.
+PHASES = ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")
+#: More than a hundred years: a hostile record's time may be a number of any size.
+LONGEST_NS = 1 << 62
+#: So many nodes are drawn where all are asked for.
+MOST_UNFOLDED = 1024
+LONGEST_FIELD = 100_000  # characters of a field of a raw record that are shown
 
 
 def step_facts(step: Step, texts: TokenTexts) -> str:
@@ -50,9 +56,36 @@ def step_facts(step: Step, texts: TokenTexts) -> str:
     return facts(found)
 
 
-def step_tree(step: Step, texts: TokenTexts, marks: NodeMarks, *, target_width: float, show_all: bool = False) -> str:
-    """The draft tree with its legend; large ones folded unless asked otherwise."""
-    picture = picture_of(step, texts, marks, fold_above=None if show_all else FOLD_ABOVE)
+class FoldButtons(NamedTuple):
+    """What offers to unfold a large tree, and to fold it again, as markup."""
+
+    unfold: str
+    fold: str
+
+
+#: Of a page, which hears of clicks on ``data-do``.
+LIVE_FOLDING = FoldButtons(
+    unfold='<button type="button" data-do="unfold">Show every node</button>',
+    fold='<button type="button" data-do="fold">Fold the unlikely nodes</button>',
+)
+#: Of a report, where nobody hears a click.
+NO_FOLDING = FoldButtons(unfold="", fold="")
+
+
+def step_tree(
+    step: Step,
+    texts: TokenTexts,
+    marks: NodeMarks,
+    *,
+    target_width: float,
+    folding: FoldButtons,
+    show_all: bool = False,
+) -> str:
+    """The draft tree with its legend; large ones folded unless asked otherwise, which ``folding`` offers to change.
+
+    Of a tree that a browser could not bear, the unlikely nodes stay folded even then.
+    """
+    picture = picture_of(step, texts, marks, fold_above=MOST_UNFOLDED if show_all else FOLD_ABOVE)
     if picture is None:
         return note("info", "This step records no tree", ["Its writer does not supply the tree section."])
     title = f"draft tree of step {step.step}, {len(picture.nodes) - 1} drafted nodes"
@@ -60,9 +93,11 @@ def step_tree(step: Step, texts: TokenTexts, marks: NodeMarks, *, target_width: 
     parts.append(legend(divergent=bool(marks.divergent), origin=marks.origin is not None))
     if picture.num_folded:
         folds = f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."
-        parts.append(quiet(folds) + '<button type="button" data-do="unfold">Show every node</button>')
-    elif show_all and len(picture.nodes) - 1 > FOLD_ABOVE:
-        parts.append('<button type="button" data-do="fold">Fold the unlikely nodes</button>')
+        parts.append(quiet(folds))
+    if show_all and step.tree is not None and len(step.tree.tokens) - 1 > FOLD_ABOVE:
+        parts.append(folding.fold)
+    elif picture.num_folded:
+        parts.append(folding.unfold)
     return "".join(parts)
 
 
@@ -133,16 +168,24 @@ def timing_bars(step: Step) -> str:
     """Time by phase."""
     if step.timing is None:
         return note("info", "This step records no timings")
-    amounts = [(name, getattr(step.timing, f"{name}_ns")) for name in PHASES]
+    recorded = ((name, getattr(step.timing, f"{name}_ns")) for name in PHASES)
+    amounts = [(name, ns) for name, ns in recorded if ns is not None]
     total = sum(ns for _, ns in amounts)
-    shares = bars([Share(name, ns, f"{ns / 1e6:.2f} ms") for name, ns in amounts])
+    shares = bars([Share(name, ns, _milliseconds(ns)) for name, ns in amounts])
     unsure = quiet("The device was not synchronised: times are those of the calls, not of the work.")
     aside = "" if step.timing.synchronised else unsure
-    return heading("Time by phase", f"{total / 1e6:.2f} ms in all") + shares + aside
+    return heading("Time by phase", f"{_milliseconds(total)} in all") + shares + aside
+
+
+def _milliseconds(ns: int) -> str:
+    return f"{ns / 1e6:.2f} ms" if ns < LONGEST_NS else "more than a hundred years"
 
 
 def raw_text(step: Step) -> str:
-    """The record as it stands in the file, one field a line, every hidden character escaped."""
+    """The record as it stands in the file, one field a line, every hidden character escaped.
+
+    A field that would choke a browser is cut, and says so.
+    """
     record = step.model_dump(mode="json", by_alias=True, exclude_none=True)
     return _object({name: _inner(value) for name, value in record.items()}, "")
 
@@ -152,7 +195,10 @@ def _inner(value: Any) -> str:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True)
+    text = json.dumps(value, ensure_ascii=True)
+    if len(text) <= LONGEST_FIELD:
+        return text
+    return f"{text[:LONGEST_FIELD]} ... cut here: the file holds {len(text):,} characters of it"
 
 
 def _object(fields: dict[str, str], indent: str) -> str:

@@ -26,7 +26,7 @@ MEANINGS: dict[StepState, str] = {
     "inherited": "differs because of a step before it",
     "tie": "differs by a tie within the noise floor",
     "root": "divergence begins here",
-    "violated": "violates an invariant",
+    "violated": "an invariant is violated",
 }
 
 

@@ -22,6 +22,7 @@ HEADER = 26
 MIN_GAP, MAX_GAP = 20.0, 104.0
 #: Characters of a label, tried one after another until a deep tree fits its width; tooltips have the whole text.
 LABEL_LIMITS = (10, 8, 7, 6, 5, 4)
+HEAD_WIDTH = 52.0  # of the words above a column
 NARROW = 64.0  # columns closer than this are headed by their number alone
 SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 46
 
@@ -99,7 +100,7 @@ def _grid(picture: TreePicture, layout: TreeLayout, target: float) -> _Grid:
         x += width + gap
     row_height = 33.0 if layout.num_rows <= 14 else 28.0
     height = HEADER + 2 * MARGIN + LABEL_HEIGHT + max(0, layout.num_rows - 1) * row_height
-    return _Grid(lefts, widths, row_height, max(x - gap + MARGIN, 320.0), height)
+    return _Grid(lefts, widths, row_height, max(x - gap + MARGIN, lefts[-1] + HEAD_WIDTH, 320.0), height)
 
 
 def _node_width(node: PictureNode) -> float:

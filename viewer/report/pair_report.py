@@ -10,7 +10,7 @@ from typing import NamedTuple
 from specscope.schemas.verdict import Root, Side, Verdict
 from specscope.tracer.compare.diff import Comparison, DiffOptions, PairMark, TurnMarks, compare_traces
 from specscope.tracer.invariants.base import Context
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.report.card import (
     SIDES,
@@ -131,7 +131,14 @@ class _Drawing:
 
     def __post_init__(self) -> None:
         self._shown: set[Spot] = set()
-        self._states = RunStates(self.a.turns, None, self.comparison, "a", self.b.turns)
+        self._at_steps: set[Spot] = set()  # where a root stands that lies in no prompt
+        sides = {blame.side for blame in self.comparison.verdict.violations}
+        self._broken: dict[Side, OracleReport] = {
+            side: check_trace(reader.path) for side, reader in (("a", self.a), ("b", self.b)) if side in sides
+        }
+        self._states = RunStates(
+            self.a.turns, self._broken.get("a"), self.comparison, "a", self.b.turns, self._broken.get("b")
+        )
         self._runs: dict[Side, PairRun] = {
             "a": PairRun(self.a, self.texts.a, one_line(self.a.path.name, MAX_NAME)),
             "b": PairRun(self.b, self.texts.b, one_line(self.b.path.name, MAX_NAME)),
@@ -140,13 +147,13 @@ class _Drawing:
     def parts(self, most_roots: int) -> list[Part]:
         """A part for each of the first roots; where none leads, one for what a person should look at first."""
         roots = self.comparison.verdict.roots[:most_roots]
-        self._shown = {Spot(root.place.turn, root.place.step_a) for root in roots if not of_prompt(root)}
+        self._shown = {_spot(root) for root in roots}
+        self._at_steps = {_spot(root) for root in roots if not of_prompt(root)}
         parts = [] if leading_root(self.comparison.verdict) is not None else self._first()
         return parts + [self._root(number, root) for number, root in enumerate(roots)]
 
     def _root(self, number: int, root: Root) -> Part:
-        place, found = root.place, root.difference
-        spot = Spot(place.turn, place.step_a)
+        place, found, spot = root.place, root.difference, _spot(root)
         used = of_prompt(root) or step_id(*spot) in self.ids.values()
         self.ids[number] = f"root{number + 1}" if used else step_id(*spot)
         turn = marks_of(self.comparison, place.turn)
@@ -154,8 +161,10 @@ class _Drawing:
         body = ""
         if of_prompt(root):
             body = note("info", "It begins in the prompt's own forward, before the first step of the turn")
+        if of_prompt(root) and spot in self._at_steps:  # another root stands at that step
+            body += box(quiet(f"Step {place.step_a} is drawn elsewhere on this page."))
         elif turn is not None and mark is not None:
-            body = self._strip(spot) + self._whole(turn, mark) + self._around(turn, mark)
+            body += self._strip(spot) + self._whole(turn, mark) + self._around(turn, mark)
         body = box(_root_words(root, self.texts.both)) + body  # last, when the texts of its tokens are known
         title = f"Root {number + 1}: {found.phase}: {one_line(found.field, 100)}"
         return Part(self.ids[number], title, one_line(where_text(place)), body, "≠" if found.kind == "real" else "")
@@ -176,10 +185,8 @@ class _Drawing:
         return [Part(step_id(*spot), title, f"position {mark.position}", body)]
 
     def _first_violated(self) -> tuple[TurnMarks, PairMark] | None:
-        sides = sorted({blame.side for blame in self.comparison.verdict.violations})
-        for side in sides:
-            reader = self.a if side == "a" else self.b
-            for place in check_trace(reader.path).by_step:
+        for side, report in self._broken.items():
+            for place in report.by_step:
                 found = pair_of(self.comparison, side, Spot(*place))
                 if found is not None:
                     return found
@@ -225,6 +232,11 @@ class _Drawing:
             if side is not None:
                 self.texts.both.learn(side.step)
         return look
+
+
+def _spot(root: Root) -> Spot:
+    """The baseline's step that a root stands at; of one in a prompt, the first of its turn."""
+    return Spot(root.place.turn, root.place.step_a)
 
 
 def _root_words(root: Root, texts: TokenTexts) -> str:

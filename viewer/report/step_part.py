@@ -80,9 +80,8 @@ def _mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
 
 def _whole(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> list[str]:
     marks = NodeMarks()
-    tree = card(
-        "tree", "Draft tree", "left to right", step_parts.step_tree(step, texts, marks, target_width=TREE_WIDTH)
-    )
+    drawn = step_parts.step_tree(step, texts, marks, target_width=TREE_WIDTH, folding=step_parts.NO_FOLDING)
+    tree = card("tree", "Draft tree", "left to right", drawn)
     aside = "the root and the path are kept, the rest is dropped"
     commit = card("commit", "Cache commit", aside, step_parts.step_commit(step, texts, marks))
     mask = card("mask", "Tree mask", "as it was used", _mask(step, texts, marks))

@@ -1,0 +1,209 @@
+"""The parts of a step say what was recorded, no more, and stay small enough for a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from support.pages import Opener, boards_of, checked
+
+from specscope.schemas import Step, TurnStart
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.invariants.structure import expected_rows
+from specscope.tracer.reader import TraceReader
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer import inspector, step_page
+from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.mask_svg import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
+from specscope.viewer.drawing.node_words import describe_node, teacher_wants
+from specscope.viewer.drawing.slot_table import MOST_LISTED, slot_columns, slot_table
+from specscope.viewer.drawing.step_board import step_board
+from specscope.viewer.drawing.step_parts import (
+    LIVE_FOLDING,
+    LONGEST_FIELD,
+    NO_FOLDING,
+    raw_text,
+    step_tree,
+    timing_bars,
+)
+from specscope.viewer.report.choice import Wanted
+from specscope.viewer.report.run_report import run_report
+
+TraceMaker = Callable[..., Path]
+
+
+def changed(step: Step, section: str, **changes: Any) -> Step:
+    """The step with other fields in one of its sections."""
+    return step.model_copy(update={section: getattr(step, section).model_copy(update=changes)})
+
+
+def grown(step: Step, num_nodes: int) -> Step:
+    """The step with a sound tree of so many drafted nodes, four below each."""
+    size, parents, depths = num_nodes + 1, [0], [0]
+    for slot in range(1, size):
+        parents.append((slot - 1) // 4)
+        depths.append(depths[parents[slot]] + 1)
+    assert step.tree is not None
+    tokens = [step.tree.tokens[0], *range(1000, 1000 + num_nodes)]
+    scores = [-float(depth) for depth in depths]
+    step = changed(step, "tree", tokens=tokens, parents=parents, depths=depths, logprobs=scores, scores=scores)
+    rows = [row.to_bytes((size + 7) // 8, "little").hex() for row in expected_rows(parents, size, size)]
+    sizes = {"num_slots": size, "padded_slots": size, "prefix_visible": [3] * size, "token_ids": tokens}
+    step = changed(step, "tensors", mask_rows=rows, positions=[3 + depth for depth in depths], **sizes)
+    tops = {"top_tokens": [[50, 99]] * size, "top_logits": [[9.5, 7.25]] * size}
+    return changed(step, "verify", argmax=[50] * size, **tops)
+
+
+def test_the_teachers_choice_is_told_without_top_tokens(sound_step: Step) -> None:
+    step = changed(sound_step, "verify", top_tokens=None, top_logits=None)
+    columns = slot_columns(step, TokenTexts(None))
+    assert columns["teacher wants"] == ["#1", "#3", "#50", "#50", "#50", "#50", "#50"]
+    assert columns["logit"] == columns["second"] == columns["its logit"] == [None] * 7
+    assert dict(describe_node(step, 1, TokenTexts(None)).rows)["teacher wants next"] == "#3"
+
+
+def test_of_equal_logits_the_choice_is_what_argmax_says(sound_step: Step) -> None:
+    tops = {"top_tokens": [[40, 1]] * 7, "top_logits": [[2.0, 2.0]] * 7}
+    step = changed(sound_step, "verify", **tops)
+    words = dict(describe_node(step, 0, TokenTexts(None)).rows)
+    assert words["teacher wants next"] == "#1 (2.000), then #40 (2.000); gap 0"
+    columns = slot_columns(step, TokenTexts(None))
+    assert (columns["teacher wants"][0], columns["second"][0]) == ("#1", "#40")
+    assert [wanted.token for wanted in teacher_wants(step, 3)] == [50, 40], "it is none of the top tokens"
+    assert dict(describe_node(step, 3, TokenTexts(None)).rows)["teacher wants next"] == "#50, then #40 (2.000)"
+
+
+def test_what_rows_see_of_the_prefix_is_told_only_where_it_was_recorded(sound_step: Step) -> None:
+    def said(**changes: Any) -> str:
+        return step_mask(changed(sound_step, "tensors", **changes), TokenTexts(None), NodeMarks())
+
+    every = "Every row also sees all 3 committed rows."
+    assert every in said()
+    assert every not in said(prefix_visible=[])
+    assert "Whether the rows see the 3 committed rows was not recorded." in said(prefix_visible=[])
+    assert every not in said(prefix_visible=[3] * 5)
+    assert "of the other 2 rows it was not recorded" in said(prefix_visible=[3] * 5)
+    assert "Rows [1] do not see all 3 committed rows" in said(prefix_visible=[3, 2])
+
+
+def test_the_copy_of_a_branch_counts(sound_step: Step) -> None:
+    assert "branch" not in timing_bars(sound_step)
+    assert "10.13 ms in all" in timing_bars(sound_step)
+    shown = timing_bars(changed(sound_step, "timing", branch_ns=100_000_000))
+    assert "<span>branch</span>" in shown
+    assert "110.13 ms in all" in shown
+
+
+@pytest.mark.parametrize("ns", [10**400, 1 << 62])
+def test_times_beyond_reason_are_words(sound_step: Step, ns: int) -> None:
+    shown = timing_bars(changed(sound_step, "timing", draft_ns=ns, verify_ns=ns))
+    assert shown.count("more than a hundred years") == 3
+    assert "0.07 ms" in shown
+
+
+def test_a_huge_mask_draws_its_wrong_cells_alone(sound_step: Step) -> None:
+    step = grown(sound_step, MOST_DRAWN_SLOTS)
+    assert step.tensors is not None
+    rows = list(step.tensors.mask_rows)
+    rows[7] = "ff" + rows[7][2:]
+    for one, wrong in ((step, 0), (changed(step, "tensors", mask_rows=rows), 1)):
+        cells = mask_cells(one)
+        assert cells is not None
+        drawn = draw_mask(one, cells, TokenTexts(None), NodeMarks())
+        assert 'class="visible"' not in drawn
+        assert "data-cells" not in drawn
+        assert drawn.count('class="extra"') == wrong
+        shown = step_mask(one, TokenTexts(None), NodeMarks())
+        assert "A mask of 1,025 slots is too large to be drawn whole" in shown
+        assert ("is not the tree" in shown) == bool(wrong)
+    smaller = step_mask(grown(sound_step, MOST_DRAWN_SLOTS - 1), TokenTexts(None), NodeMarks())
+    assert "data-cells" in smaller
+    assert "too large" not in smaller
+
+
+def test_a_chequered_mask_is_not_drawn_whole_either() -> None:
+    assert not is_drawn_whole(["10" * 256] * 512)
+    assert is_drawn_whole(["1" * 512] * 512)
+
+
+def test_a_board_of_thousands_of_slots_stays_small(make_trace: TraceMaker, sound_step: Step) -> None:
+    step = grown(sound_step, 5000)
+    assert step.tensors is not None
+    step = changed(step, "tensors", mask_rows=["55" * 626] * 5001)
+    with TraceReader(make_trace()) as reader:
+        start: TurnStart = reader.turn_start(reader.turns[0])
+        context = Context(reader.manifest, start, None, step)
+    board = step_board(context, TokenTexts(None), NodeMarks(), strip="", show_all=True)
+    said = json.dumps({"html": board.html, "notes": dict(board.notes), "raw": dict(board.raw)})
+    assert len(said) < 5_000_000
+
+
+def test_a_long_slot_table_keeps_what_matters(sound_step: Step) -> None:
+    step = changed(grown(sound_step, 3000), "accept", path=[1, 2500])
+    shown = slot_table(step, TokenTexts(None), NodeMarks(frozenset({2999})))
+    listed = [int(slot) for slot in re.findall(r'data-node="(\d+)"', shown)]
+    assert listed == [*range(MOST_LISTED), 2500, 2999]
+    assert "Listed are the first 1,024 of 3,001 slots, and those that are accepted or differ." in shown
+    assert "Listed" not in slot_table(sound_step, TokenTexts(None), NodeMarks())
+
+
+def test_a_raw_field_that_is_cut_says_so(sound_step: Step) -> None:
+    assert json.loads(raw_text(sound_step))["tree"]["tokens"] == [7, 1, 2, 3, 4, 5, 6]
+    long = raw_text(sound_step.model_copy(update={"texts": {"1": "x" * (LONGEST_FIELD + 1)}}))
+    assert len(long) < LONGEST_FIELD + 5_000
+    assert "cut here: the file holds 100,0" in long
+
+
+def test_a_folded_tree_offers_what_its_place_can_do(sound_step: Step, make_trace: TraceMaker) -> None:
+    def large(step: Step) -> Step:
+        return grown(step, 99) if step.step == 1 else step
+
+    for show_all in (False, True):
+        drawn = step_tree(
+            grown(sound_step, 99),
+            TokenTexts(None),
+            NodeMarks(),
+            target_width=800,
+            folding=NO_FOLDING,
+            show_all=show_all,
+        )
+        assert "button" not in drawn
+    live = step_tree(grown(sound_step, 99), TokenTexts(None), NodeMarks(), target_width=800, folding=LIVE_FOLDING)
+    assert 'data-do="unfold"' in live
+    page = run_report(make_trace(change=large), Wanted(step=1), TokenTexts(None)).page
+    assert "35 unlikely nodes are folded" in page
+    assert "<button" not in page
+
+
+def test_clicks_unfold_a_tree_and_fold_it_again(
+    make_trace: TraceMaker, open_app: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[str] = []  # clicks; heard in a run of the script, for the session's state is there alone
+    show = inspector.show_board
+
+    def show_board(board: Any, *, on_request: Callable[[str], None], **others: Any) -> None:
+        while waiting:
+            on_request(waiting.pop())
+        show(board, on_request=on_request, **others)
+
+    def clicked(app: AppTest, request: str) -> AppTest:
+        waiting.append(request)
+        app.run()
+        return checked(app.run())
+
+    def nodes_of(app: AppTest) -> int:
+        return len(re.findall(r'<g class="node[^>]*data-node', boards_of(app)[0]["html"]))
+
+    monkeypatch.setattr(step_page, "show_board", show_board)
+    app = open_app(make_trace(change=lambda step: grown(step, 99)), page="step")
+    folded = nodes_of(app)
+    assert 0 < folded < 100
+    assert nodes_of(clicked(app, "unfold")) == 100
+    assert 'data-do="fold"' in boards_of(app)[0]["html"]
+    assert nodes_of(checked(app.button(key="next").click().run())) == 100, "it stays so from step to step"
+    assert nodes_of(clicked(app, "fold")) == folded
