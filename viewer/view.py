@@ -18,7 +18,8 @@ class View:
     """Page, runs, turn, step and node. Numbers may be too large: whoever uses one clamps it.
 
     Runs go by their names in the catalogue. ``run`` is what the pages about one run show; a pair is chosen where
-    ``baseline`` and ``candidate`` are both set. Turn and step count in ``run``, and on the Diff page in the baseline.
+    ``baseline`` and ``candidate`` are both set. In a link, turn and step count in ``run``, and on the Diff page in the
+    baseline.
     """
 
     page: PageName = "runs"
