@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 import sys
@@ -77,8 +76,6 @@ def bisect(
     if at is not None:
         place = parse_place(at)
     else:
-        if tolerance is not None and not math.isfinite(tolerance):
-            raise UsageError(f"got tolerance {tolerance}, wanted a number")
         options = DiffOptions(tolerance=tolerance, allowed=frozenset(allow), noise=noise)
         verdict = diff_traces(baseline, candidate, options)
         found_root = first_root(verdict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from pathlib import Path
@@ -11,9 +10,9 @@ import click
 
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.cli.console import console
-from specscope.tracer.cli.options import allow_option, noise_option, tokenizer_option, tolerance_option
+from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.errors import SpecScopeError, UsageError
+from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.report.card import SHOWN_ROOTS
 from specscope.tracer.report.formats import FORMATS, Target, check_targets, parse_target, write_whole
@@ -36,7 +35,7 @@ from specscope.tracer.tokens import TokenTexts
 @noise_option
 @tolerance_option
 @allow_option
-@click.option("--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True)
+@fail_on_option
 @tokenizer_option
 def diff(
     baseline: Path,
@@ -55,8 +54,6 @@ def diff(
     not comparable, 4 when too little was recorded to judge. Where there is no verdict at all, the reports of --out say
     why.
     """
-    if tolerance is not None and not math.isfinite(tolerance):
-        raise UsageError(f"got tolerance {tolerance}, wanted a number")
     options = DiffOptions(
         tolerance=tolerance, allowed=frozenset(allow), fail_on_ties=fail_on == "near-tie", noise=noise
     )

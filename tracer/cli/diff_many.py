@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from contextlib import closing
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.pairs.judge import Task
 from specscope.tracer.pairs.results import PairResult, Results, open_results
@@ -30,8 +30,8 @@ from specscope.tracer.text import printable
 )
 @click.option("--jobs", type=click.IntRange(1, 512), help="Worker processes.  [default: one a processor]")
 @click.option("--shard", default="1/1", metavar="i/N", help="Compare the i-th of N parts of the table.")
-@click.option("--tolerance", type=click.FloatRange(min=0), help="As in diff.")
-@click.option("--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True)
+@tolerance_option
+@fail_on_option
 def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: float | None, fail_on: str) -> None:
     """Compare every pair of the table PAIRS, a CSV file with the header baseline,candidate[,name][,allow][,noise].
 
@@ -41,8 +41,6 @@ def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: f
 
     Exits with the worst code of all pairs: 1, then 2 (no verdict), 4, 3.
     """
-    if tolerance is not None and not math.isfinite(tolerance):
-        raise UsageError(f"got tolerance {tolerance}, wanted a number")
     part = parse_shard(shard)
     listed = read_pairs(pairs)
     if os.path.realpath(out) == os.path.realpath(pairs):  # resolve() raises at a loop of links

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
+
+from specscope.tracer.errors import UsageError
 
 tokenizer_option = click.option(
     "--tokenizer",
@@ -18,8 +21,23 @@ noise_option = click.option(
     metavar="FILE",
     help="A run known to be good, which differs from BASELINE by noise alone: measures the noise floor.",
 )
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Refuses infinity and NaN, which ``click`` takes for numbers above 0."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"got tolerance {value}, wanted a number")
+    return value
+
+
 tolerance_option = click.option(
-    "--tolerance", type=click.FloatRange(min=0), help="On logits and log-probabilities.  [default: the noise floor]"
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    callback=_finite,
+    help="On logits and log-probabilities.  [default: the noise floor]",
+)
+fail_on_option = click.option(
+    "--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True, help="near-tie: ties, too."
 )
 allow_option = click.option(
     "--allow", multiple=True, metavar="FIELD", help="Let this manifest field differ, e.g. teacher.weights_digest."

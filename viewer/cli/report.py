@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import click
 
-from specscope.tracer.cli.options import allow_option, noise_option, tokenizer_option, tolerance_option
+from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import UsageError
 from specscope.tracer.report.formats import Target, check_targets, write_whole
@@ -44,7 +43,7 @@ from specscope.viewer.report.run_report import run_report
 @noise_option
 @tolerance_option
 @allow_option
-@click.option("--fail-on", type=click.Choice(["real", "near-tie"]), default="real", show_default=True)
+@fail_on_option
 @tokenizer_option
 def report(
     trace: Path,
@@ -84,8 +83,6 @@ def report(
 
 def _check_options(wanted: Wanted, options: DiffOptions, *, is_pair: bool) -> None:
     """Refuses what has no meaning here, rather than to leave it out without a word."""
-    if options.tolerance is not None and not math.isfinite(options.tolerance):
-        raise UsageError(f"got tolerance {options.tolerance}, wanted a number")
     if wanted.step is not None and wanted.every_step:
         raise UsageError("got --step and --all-steps: wanted one of them")
     if is_pair and (wanted.turn is not None or wanted.step is not None or wanted.every_step):
