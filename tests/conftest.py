@@ -8,4 +8,10 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # children inherit it
+
+# How long an example takes says what else runs on the machine. Speed is measured by the programs in benchmarks/.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
