@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import streamlit as st
@@ -25,6 +24,7 @@ from specscope.viewer.pair_looks import Found, PairRun, beside_candidate, first_
 from specscope.viewer.pairs import turn_named
 from specscope.viewer.session import (
     Arguments,
+    OpenPair,
     allow_reading,
     comparison_of,
     open_run,
@@ -62,7 +62,7 @@ def _show(arguments: Arguments, view: View, a: TraceReader, b: TraceReader, cont
         _ask_to_read(a, b)
         return
     _arrive(view, comparison, a, b)
-    states = states_of(arguments, replace(view, run=view.baseline), a)
+    states = states_of(a, OpenPair(a, b, comparison, "a"))
     with controls:
         entry = _choose(view, a, states, comparison)
     for reader in (a, b):

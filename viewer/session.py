@@ -225,7 +225,7 @@ class OpenPair(NamedTuple):
 
 
 @contextlib.contextmanager
-def pair_of(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[OpenPair | None]:
+def open_pair(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[OpenPair | None]:
     """The pair that the run of ``view``, which ``reader`` reads, belongs to; None where it belongs to none, or where
     the two are large and nobody has asked to compare them."""
     side: Side = "a" if view.run == view.baseline else "b"
@@ -239,17 +239,15 @@ def pair_of(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[O
         yield None if comparison is None else OpenPair(baseline, candidate, comparison, side)
 
 
-def states_of(arguments: Arguments, view: View, reader: TraceReader) -> RunStates:
-    """The states of all steps of the run that ``view`` looks at; of a pair, with what became of them there."""
+def states_of(reader: TraceReader, pair: OpenPair | None) -> RunStates:
+    """The states of all steps of the run that ``reader`` reads; of a pair, with what became of them there."""
     report, stamp = oracle_report_of(reader), reader.index.stamp
-    with pair_of(arguments, view, reader) as pair:
-        if pair is None:
-            return _states(reader.path, (stamp, None), (report is not None, False), "a", _Found(reader.turns, report))
-        partner = pair.partner
-        other_report = oracle_report_of(partner)
-        found = _Found(reader.turns, report, pair.comparison, partner.turns, other_report)
-        checked = (report is not None, other_report is not None)
-        return _states(reader.path, (stamp, partner.index.stamp), checked, pair.side, found)
+    if pair is None:
+        return _states(reader.path, (stamp, None), (report is not None, False), "a", _Found(reader.turns, report))
+    other_report = oracle_report_of(pair.partner)
+    found = _Found(reader.turns, report, pair.comparison, pair.partner.turns, other_report)
+    checked = (report is not None, other_report is not None)
+    return _states(reader.path, (stamp, pair.partner.index.stamp), checked, pair.side, found)
 
 
 class _Found(NamedTuple):

@@ -17,7 +17,7 @@ from specscope.viewer.drawing.strip_svg import draw_strip
 from specscope.viewer.inspector import show_board
 from specscope.viewer.pair_looks import beside_baseline, beside_candidate, marks_beside
 from specscope.viewer.pairs import turn_named
-from specscope.viewer.session import Arguments, open_run, pair_of, remember_view, states_of, token_texts
+from specscope.viewer.session import Arguments, OpenPair, open_pair, open_run, remember_view, states_of, token_texts
 from specscope.viewer.states import RunStates, Spot
 from specscope.viewer.view import View, clamp
 
@@ -26,16 +26,16 @@ from specscope.viewer.view import View, clamp
 def show_step_page(arguments: Arguments, view: View) -> None:
     """The whole page. A fragment: from step to step, nothing else of the app runs again."""
     try:
-        with open_run(arguments, view.run) as reader:
-            _show(arguments, view, reader)
+        with open_run(arguments, view.run) as reader, open_pair(arguments, view, reader) as pair:
+            _show(arguments, view, reader, pair)
     except SpecScopeError as error:
         st.html(note("bad", "This cannot be shown", [str(error)]))
     remember_view(view)
 
 
-def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
-    _arrive(arguments, view, reader)
-    states = states_of(arguments, view, reader)
+def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair | None) -> None:
+    _arrive(view, pair)
+    states = states_of(reader, pair)
     entry = _choose(arguments, view, reader, states)
     show_warnings(reader)
     if entry is None:
@@ -55,7 +55,7 @@ def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
             quiet(f"{rule_text(reader.manifest.sampling)}: tokens are drawn, so the teacher's best need not be emitted")
         )
     show_all = bool(st.session_state.get(SHOW_ALL))
-    board = step_board(context, texts, _marks(arguments, view, reader), strip=strip, show_all=show_all)
+    board = step_board(context, texts, _marks(view, pair), strip=strip, show_all=show_all)
 
     def picked(name: str | None) -> None:
         view.node = name
@@ -70,26 +70,23 @@ def _show(arguments: Arguments, view: View, reader: TraceReader) -> None:
     show_board(board, key="inspector", now=view.step, picked=view.node, on_pick=picked, on_request=asked)
 
 
-def _arrive(arguments: Arguments, view: View, reader: TraceReader) -> None:
+def _arrive(view: View, pair: OpenPair | None) -> None:
     """Where to look on coming here from another run: beside the step of its partner, else at the beginning."""
     if view.placed_in in (view.run, None):
         view.placed_in = view.run
         return
-    with pair_of(arguments, view, reader) as pair:
-        spot = None
-        if pair is not None and view.placed_in in (view.baseline, view.candidate):
-            beside = beside_baseline if pair.side == "b" else beside_candidate
-            spot = beside(pair.comparison, Spot(view.turn, view.step))
+    spot = None
+    if pair is not None and view.placed_in in (view.baseline, view.candidate):
+        beside = beside_baseline if pair.side == "b" else beside_candidate
+        spot = beside(pair.comparison, Spot(view.turn, view.step))
     view.look_at(view.run, *(spot or Spot(0, 0)))
 
 
-def _marks(arguments: Arguments, view: View, reader: TraceReader) -> NodeMarks:
+def _marks(view: View, pair: OpenPair | None) -> NodeMarks:
     """Of a pair, the nodes that differ from the other run."""
-    with pair_of(arguments, view, reader) as pair:
-        if pair is None:
-            return NodeMarks()
-        at = Spot(view.turn, view.step)
-        return marks_beside(pair.baseline, pair.candidate, pair.comparison, pair.side, at)
+    if pair is None:
+        return NodeMarks()
+    return marks_beside(pair.baseline, pair.candidate, pair.comparison, pair.side, Spot(view.turn, view.step))
 
 
 def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunStates) -> TurnEntry | None:

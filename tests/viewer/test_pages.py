@@ -229,8 +229,23 @@ def test_rows_side_by_side_are_turns_like_any_other(tmp_path: Path, open_app: Op
     assert app.selectbox(key="turn").value == 1
     html = html_of(app)
     assert "lossy" not in html
+    assert "tokens are drawn" in html
     assert "violated" not in html
     assert "draft tree of step 3" in html
+
+
+def test_a_trace_that_grows_is_followed(make_trace: TraceMaker, open_app: Opener) -> None:
+    path = make_trace()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]))  # its first two steps
+    app = open_app(path)
+    checked(app.button(key="next").click().run())
+    assert app.button(key="next").disabled
+    path.write_bytes(b"".join(lines))
+    checked(app.run())
+    checked(app.button(key="next").click().run())
+    assert query_of(app)["step"] == "2"
+    assert "truncated" not in html_of(app)
 
 
 def test_a_truncated_trace_warns(make_trace: TraceMaker, open_app: Opener) -> None:

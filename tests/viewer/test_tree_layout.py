@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specscope.viewer.drawing.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
+from specscope.viewer.drawing.tree_picture import Bonus, PictureNode, TreePicture
+from specscope.viewer.drawing.tree_svg import draw_tree
 
 
 @st.composite
@@ -110,3 +113,21 @@ def test_a_long_chain_needs_no_recursion() -> None:
     layout = layout_tree([0, *range(size - 1)], list(range(1, size)))
     assert layout.num_columns == size + 1
     assert layout.num_rows == 1
+
+
+def test_ten_levels_of_long_labels_fit_the_width() -> None:
+    def drawn(target_width: float) -> ElementTree.Element:
+        label = "interesting…"
+        nodes = [PictureNode(n, str(n), label, (label,), 0.5, n % 3 == 0, False, False) for n in range(11)]
+        whole = TreePicture([0, *range(10)], nodes, [], Bonus(label, (label,)), 0)
+        return ElementTree.fromstring(draw_tree(whole, title="deep", target_width=target_width))
+
+    def width(tree: ElementTree.Element) -> float:
+        return float(tree.get("viewBox", "").split()[2])
+
+    fitted, roomy = drawn(860), drawn(5000)
+    assert width(fitted) <= 860 * 1.02 < 1400 < width(roomy)
+    svg = "{http://www.w3.org/2000/svg}"
+    texts = [text.text or "" for text in fitted.iter(f"{svg}text")]
+    assert sum(text.endswith("…") for text in texts) == 12
+    assert {title.text for title in fitted.iter(f"{svg}title")} == {"interesting…"}, "tooltips have the whole text"
