@@ -198,6 +198,11 @@ class TreeCache(Cache):
         """The first ``length`` positions of one layer and row, as a view (2, G, length, W)."""
         return self.buffer[layer, :, row, :, :length]
 
+    def committed(self, row: int) -> torch.Tensor | None:
+        """All committed positions of one row, as a view (L, 2, G, length, W); None where there are none."""
+        length = self.committed_lengths[row]
+        return self.buffer[:, :, row, :, :length] if length else None
+
     def branch(self) -> TreeCache:
         """The cache that a step's forwards write to, as the strategy wants it; pass it back to the commit."""
         return self.strategy.branch(self)

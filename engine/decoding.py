@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList
 from specscope.engine.acceptance import Acceptance, RuleName, accept_greedy
 from specscope.engine.cache import TreeCache
 from specscope.engine.checks import CheckReport
-from specscope.engine.commit import Commit, commit_step
+from specscope.engine.commit import CheckedLayer, Commit, commit_step
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.logits import Processors, process_tree
 from specscope.engine.sampling import Coins, SamplingRule, accept_sampling, accept_typical, target_probs
@@ -116,7 +116,7 @@ class Phases:
     inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
     processors: ProcessTree = process_tree
     accept: Callable[[AcceptInputs], Acceptance] = accept
-    commit: Callable[[TreeCache, TreeCache, list[list[int]], list[int | None]], list[Commit]] = commit_step
+    commit: Callable[[TreeCache, TreeCache, list[list[int]], list[CheckedLayer | None]], list[Commit]] = commit_step
     stop: Callable[[StopWatch, list[int]], StopDecision] = StopWatch.take
     pairs: Callable[[HandOver], DraftPairs] = hand_over
     tally: Callable[[RowAcceptance], int] = accepted_length
@@ -153,6 +153,13 @@ class RowAcceptance(NamedTuple):
         return len(self.path)
 
 
+class Custody(NamedTuple):
+    """Digests of what the drafter keeps, a row each; None where it keeps nothing."""
+
+    before: list[str | None]  # the draft
+    after: list[str | None]
+
+
 class StepTensors(NamedTuple):
     """What one step of all rows computed."""
 
@@ -161,6 +168,7 @@ class StepTensors(NamedTuple):
     verification: Verification
     acceptance: Acceptance
     coins: list[Coins] | None
+    custody: Custody | None = None  # without an observer nobody looks
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,7 @@ class TurnStarted:
     last_logits: torch.Tensor  # (V,)
     pending_token: int
     draw: PendingDraw | None
+    prefix_digests: list[str]  # a layer each, of the prompt's keys and values
     duration_ns: int
 
 

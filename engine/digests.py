@@ -33,6 +33,12 @@ def digest_rows(tensor: torch.Tensor) -> list[str]:
     return [xxhash.xxh3_64_hexdigest(row) for row in flat]
 
 
+def digest_parameters(module: torch.nn.Module) -> dict[str, str]:
+    """Of each parameter and buffer of ``module`` by its name; one that has two names stands under its first."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: digest_tensors(tensor) for name, tensor in named}
+
+
 def digest_tensors(*tensors: torch.Tensor) -> str:
     """xxh3_64 over the bytes of ``tensors``, in order; shape and dtype are not part of it."""
     digest = xxhash.xxh3_64()

@@ -25,8 +25,10 @@ from specscope.engine.attention import dispatch_log
 from specscope.engine.cache import TreeCache
 from specscope.engine.cache_strategies import commit_strategy
 from specscope.engine.checks import CheckReport, check_row, input_digests, sound_rows
+from specscope.engine.commit import digest_layers
 from specscope.engine.decoding import (
     AcceptInputs,
+    Custody,
     Decoding,
     EndReason,
     ForwardInputs,
@@ -40,6 +42,7 @@ from specscope.engine.decoding import (
     TurnStarted,
     Verification,
 )
+from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
 from specscope.engine.logits import process_last
 from specscope.engine.sampling import Coins, draw_bonus, draw_coins, target_probs
@@ -139,8 +142,10 @@ class Session:
             branch = cache.branch()
         # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
         drawn = self.decoding.rule.draft == "sampled"
+        kept_before = self._kept_digests() if observed else None
         with clock.phase("draft"):
             draft = known["draft"] = self.drafter.propose(pairs, branch, generators if drawn else None)
+        custody = None if kept_before is None else Custody(kept_before, self._kept_digests())
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
         with clock.phase("tensorize"):
             tensors = known["tensors"] = phases.tensorize(draft, committed, self.drafter.policy.depth)
@@ -160,10 +165,10 @@ class Session:
             accepted = known["acceptance"] = self._read(acceptance, tensors, deferred=reports is None)
         # Commit: the root's and the path's positions become part of the committed prefix.
         with clock.phase("commit"):
-            layers = [t.step % self.teacher.num_layers if t.observer is not None else None for t in turns]
+            layers = [turn.checked_layer(self.teacher.num_layers) for turn in turns]
             commits = known["commit"] = phases.commit(cache, branch, [[0, *a.path] for a in accepted], layers)
         clock.current = "stop"
-        shared = StepTensors(draft, tensors, verification, acceptance, coins)
+        shared = StepTensors(draft, tensors, verification, acceptance, coins, custody)
         results = []
         for row, (turn, own, commit, digest) in enumerate(zip(turns, accepted, commits, digests, strict=True)):
             self.rows[row].committed_ids += [turn.watch.output_ids[-1], *own.tokens]
@@ -217,6 +222,11 @@ class Session:
                 row.turn.observer.failed(self._clock.current, state.step, inputs, error)
         self.abandon("failed")
 
+    def _kept_digests(self) -> list[str | None]:
+        """A row each, of what the drafter keeps of it."""
+        kept = [self.drafter.kept(row) for row in range(len(self.rows))]
+        return [None if own is None else digest_tensors(own) for own in kept]
+
     def _end(self, row: int, reason: EndReason) -> None:
         turn = self.rows[row].turn
         assert turn is not None
@@ -238,6 +248,7 @@ class Session:
         turn.pairs = phases.pairs(HandOver("step", features, rows, result.stop.emitted, self.teacher.device))
         if turn.observer is not None:
             turn.observer.step_done(result)
+        turn.committed_after[turn.step] = result.commit.committed_after
         turn.step += 1
 
     def _check(self, tensors: TreeTensors, observed: bool) -> list[CheckReport] | None:
@@ -338,6 +349,7 @@ class Session:
                     logits,
                     pending,
                     draw,
+                    digest_layers(self.cache, number),
                     time.perf_counter_ns() - turn.begun_ns,
                 )
             )

@@ -6,27 +6,34 @@ An observer: it reads what a step produced and changes nothing. What is large is
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
 import torch
 
 from specscope.engine.checks import index_tensors, pack_rows
-from specscope.engine.decoding import ForwardInputs, PhaseName, StepResult, TurnResult, TurnStarted, Verification
+from specscope.engine.decoding import (
+    Custody,
+    ForwardInputs,
+    PhaseName,
+    StepResult,
+    TurnResult,
+    TurnStarted,
+    Verification,
+)
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
-from specscope.engine.recording_accept import accept_section
+from specscope.engine.recording_accept import accept_section, pending_draw
 from specscope.engine.run_manifest import TraceLevel
 from specscope.engine.side_files import SideFiles
-from specscope.engine.tree import DraftTree
+from specscope.engine.tree import DraftTree, Level
 from specscope.engine.tree_tensors import TreeTensors
 from specscope.engine.turns import TurnState
 from specscope.schemas import (
-    BonusDraw,
     CommitSection,
     DraftInputs,
     DraftLevel,
@@ -49,6 +56,10 @@ from specscope.schemas import (
 from specscope.tracer.writer import RecordSink
 
 SCORES_TOP_K = 8
+MOST_BEST = 16  # tokens of a slot that may be best
+#: How far behind the best logit a token may lie and still be recorded, in roundings of the best one's size. Honest
+#: kernels were seen to move a logit by 25 in float32, by 4 in the half formats; a tie needs two that moved.
+TIE_ROUNDINGS = 32
 
 
 class TurnLabel(NamedTuple):
@@ -74,9 +85,31 @@ def floats(values: torch.Tensor) -> list[float]:
     return shortest
 
 
-def two_by_two(values: list[float]) -> list[list[float]]:
-    """``values`` in pairs."""
-    return [values[i : i + 2] for i in range(0, len(values), 2)]
+class BestTokens(NamedTuple):
+    """The best tokens of each row of logits, best first, with their logits."""
+
+    tokens: list[list[int]]
+    logits: list[list[float]]
+
+
+def best_tokens(logits: torch.Tensor) -> BestTokens:
+    """Of ``logits`` (R, V): at least two, and all that lie so near the best that rounding may have put them first.
+    Equal ones stand in the order of their ids."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    top = wide.topk(min(MOST_BEST, wide.shape[1]), dim=-1)  # (R, K), equal ones in any order
+    by_id = top.indices.sort(dim=-1)
+    ranked = top.values.gather(1, by_id.indices).sort(dim=-1, descending=True, stable=True)
+    best = ranked.values[:, :1]
+    # A binade's numbers lie eps apart, times its lower end.
+    rounding = torch.finfo(logits.dtype).eps * torch.exp2(torch.floor(torch.log2(best.abs().clamp(min=1e-30))))
+    near = (ranked.values >= best - TIE_ROUNDINGS * rounding).sum(dim=1).clamp(min=min(2, wide.shape[1]))
+    kept: list[int] = near.tolist()
+    values = iter(floats(torch.cat([row[:count] for row, count in zip(ranked.values, kept, strict=True)])))
+    tokens = by_id.values.gather(1, ranked.indices).tolist()
+    return BestTokens(
+        tokens=[row[:count] for row, count in zip(tokens, kept, strict=True)],
+        logits=[list(islice(values, count)) for count in kept],
+    )
 
 
 class Recorder:
@@ -98,7 +131,7 @@ class Recorder:
     ) -> None:
         self.writer = writer
         self.level = manifest.level
-        self.rule = manifest.sampling.rule
+        self.sampling = manifest.sampling
         self.token_text = cache(token_text) if token_text is not None else None
         self.side_files = side_files
         writer.write(manifest)
@@ -118,7 +151,7 @@ class TurnRecorder:
 
     def turn_started(self, turn: TurnStarted) -> None:
         """Writes ``turn_start``."""
-        label, top = self._label, turn.last_logits.topk(2)
+        label, best = self._label, best_tokens(turn.last_logits[None])
         self._writer.write(
             TurnStart(
                 seq=self._writer.next_seq,
@@ -136,9 +169,10 @@ class TurnRecorder:
                     last_hidden_digest=digest_features(turn.features[-1:]),
                     features_digest=digest_features(turn.features),
                     pending_token=turn.pending_token,
-                    top_tokens=top.indices.tolist(),
-                    top_logits=floats(top.values),
-                    draw=BonusDraw(**turn.draw._asdict()) if turn.draw is not None else None,
+                    top_tokens=best.tokens[0],
+                    top_logits=best.logits[0],
+                    draw=pending_draw(turn, self._recorder.sampling),
+                    prefix_digests=turn.prefix_digests,
                     duration_ns=turn.duration_ns,
                 ),
             )
@@ -154,11 +188,11 @@ class TurnRecorder:
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
                 step=result.step,
-                draft=draft_section(shared.draft, row),
+                draft=draft_section(shared.draft, row, shared.custody),
                 tree=tree_section(shared.draft.tree, row),
                 tensors=tensors_section(shared.tensors, row, shared.verification.inputs, result.tensorized_digest),
                 verify=verify,
-                accept=accept_section(result),
+                accept=accept_section(result, self._recorder.sampling),
                 commit=commit_section(result),
                 stop=StopSection(emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason),
                 invariants=InvariantsSection(passed=report.passed, failed=report.failed, skipped=[])
@@ -249,10 +283,12 @@ def failure_state(state: TurnState) -> FailureState:
     )
 
 
-def draft_section(draft: Draft, row: int) -> DraftSection:
+def draft_section(draft: Draft, row: int, custody: Custody | None = None) -> DraftSection:
     """What the drafter was fed for one row and what it proposed, level by level."""
     pairs, levels = draft.pairs[row], draft.levels
     logprobs = iter(floats(torch.cat([level.logprobs[row].flatten() for level in levels])) if levels else ())
+    totals = _all_rows(levels, row, "logsumexp")
+    perturbed = _all_rows(levels, row, "perturbed")
     after = draft.kv_after[row]
     return DraftSection(
         inputs=DraftInputs(
@@ -262,7 +298,7 @@ def draft_section(draft: Draft, row: int) -> DraftSection:
             if draft.positions is None
             else draft.positions[row].tolist(),
             hidden_digest=digest_features(pairs.features),
-            hidden_norms=floats(torch.linalg.vector_norm(pairs.features, dim=-1)) if pairs.features.numel() else None,
+            hidden_norms=_norms(pairs.features) if pairs.features.numel() else None,
         ),
         kv_before=draft.kv_before[row],
         kv_after=after,
@@ -275,11 +311,31 @@ def draft_section(draft: Draft, row: int) -> DraftSection:
                 tokens=level.tokens[row].flatten().tolist(),
                 logprobs=list(islice(logprobs, level.logprobs[row].numel())),
                 finite=bool(level.all_finite[row]),
+                logsumexp=_next_of(totals, level.logsumexp, row),
+                perturbed=_next_of(perturbed, level.perturbed, row),
             )
             for level in levels
         ],
         num_candidates=draft.num_candidates[row],
+        kv_digest_before=custody.before[row] if custody is not None else None,
+        kv_digest_after=custody.after[row] if custody is not None else None,
     )
+
+
+def _norms(features: torch.Tensor) -> list[float]:
+    """Of each of (R, F). A half format would round the sum of its own numbers, and hide how far they are off."""
+    return floats(torch.linalg.vector_norm(features, dim=-1, dtype=torch.promote_types(features.dtype, torch.float32)))
+
+
+def _all_rows(levels: list[Level] | None, row: int, name: Literal["logsumexp", "perturbed"]) -> Iterator[float]:
+    """One row's values of all levels that have them, in order: formatted in one go, because that is what costs."""
+    found = [value[row].flatten() for level in levels or () if (value := getattr(level, name)) is not None]
+    return iter(floats(torch.cat(found)) if found else ())
+
+
+def _next_of(values: Iterator[float], like: torch.Tensor | None, row: int) -> list[float] | None:
+    """As many of ``values`` as ``like`` has for ``row``; None where it is None."""
+    return None if like is None else list(islice(values, like[row].numel()))
 
 
 def tree_section(tree: DraftTree, row: int) -> TreeSection:
@@ -334,20 +390,21 @@ def verify_section(tensors: TreeTensors, verification: Verification, row: int, l
     count, committed = tensors.num_slots[row], tensors.committed_lengths[row]
     logits = verification.logits[row, :count]
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    top, probs = wide.topk(2, dim=-1), wide.softmax(dim=-1)
+    top, probs = wide.topk(1, dim=-1), wide.softmax(dim=-1)
     nonfinite = _nonfinite_rows(verification.raw_logits[row, :count])  # a processor may well forbid a token by -inf
-    logsumexp = top.values[:, 0] - probs.gather(-1, top.indices[:, :1])[:, 0].log()
+    logsumexp = top.values[:, 0] - probs.gather(-1, top.indices)[:, 0].log()
     # H = lse - sum p x, in one pass; where a logit is infinite, 0 x inf must count as 0.
     plain = not nonfinite and verification.logits is verification.raw_logits
     entropy = logsumexp - torch.linalg.vecdot(probs, wide) if plain else torch.special.entr(probs).sum(dim=-1)
+    nearly_best = best_tokens(logits)
     best = (wide - logsumexp[:, None]).topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
     given = verification.inputs
     used = visible_in(given.mask[row, 0, :, committed : committed + tensors.padded_slots])
     return VerifySection(
         dispatch=dict(verification.dispatch),
         argmax=verification.argmax[row, :count].tolist(),
-        top_tokens=top.indices.tolist(),
-        top_logits=two_by_two(floats(top.values.flatten())),
+        top_tokens=nearly_best.tokens,
+        top_logits=nearly_best.logits,
         logsumexp=floats(logsumexp),
         entropy=floats(entropy),
         nonfinite_slots=nonfinite,
@@ -383,6 +440,8 @@ def commit_section(result: StepResult) -> CommitSection:
         prefix_layer=content.prefix_layer if content else None,
         prefix_before=content.prefix_before if content else None,
         prefix_after=content.prefix_after if content else None,
+        prefix_committed=content.prefix_committed if content else None,
+        prefix_since=content.prefix_since if content else None,
         features_digest=digest_features(features),
         drafter_before=result.shared.draft.kv_before[result.row],
         drafter_after=result.drafter_pairs,

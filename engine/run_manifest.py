@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from specscope.engine.assemble import ModelChoice
+from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.logits import Processors
 from specscope.engine.stopping import StopRules
@@ -67,10 +69,17 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
         attention=choice.attention,
         dtype=choice.dtype,
         device=Device(
-            backend=device.type, name=name, num_threads=torch.get_num_threads() if device.type == "cpu" else None
+            backend=device.type,
+            name=name,
+            num_threads=torch.get_num_threads() if device.type == "cpu" else None,
+            instructions=cpu_instructions() if device.type == "cpu" else None,
         ),
-        teacher=teacher.manifest().model_copy(update={"source": choice.teacher or None}),
-        drafter=drafter.manifest().model_copy(update={"source": choice.drafter_source or None}),
+        teacher=teacher.manifest().model_copy(
+            update={"source": choice.teacher or None, "parameters": digest_parameters(teacher.model)}
+        ),
+        drafter=drafter.manifest().model_copy(
+            update={"source": choice.drafter_source or None, "parameters": _own_parameters(drafter)}
+        ),
         tokenizer=teacher.tokenizer_manifest(),
         tree_policy=TreePolicy(
             kind=policy.kind,
@@ -93,6 +102,19 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
         capabilities=CAPABILITIES,
         fault=settings.fault,
     )
+
+
+def cpu_instructions() -> dict[str, str]:
+    """The instruction sets that torch's own kernels and oneDNN may use: other ones round otherwise."""
+    found = {"torch": torch.backends.cpu.get_cpu_capability()}
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return found | ({"onednn": most} if most else {})
+
+
+def _own_parameters(drafter: Drafter) -> dict[str, str] | None:
+    """Of the drafter's own module; None where it has none."""
+    module = drafter.module
+    return None if module is None else digest_parameters(module)
 
 
 def _sampling(settings: RunSettings) -> Sampling:

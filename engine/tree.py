@@ -31,7 +31,9 @@ class Level:
     logprobs: torch.Tensor  # (B, R, k) given the row's candidate
     scores: torch.Tensor  # (B, R, k) sum of log-probabilities from the root
     all_finite: torch.Tensor  # (B,) whether every score of the forward was finite
+    logsumexp: torch.Tensor | None = None  # (B, R) of the logits that the log-probabilities are of
     probs: torch.Tensor | None = None  # (B, R, V) what the proposals were drawn from; None where they are the best
+    perturbed: torch.Tensor | None = None  # (B, R, k) what ranked proposals that were drawn
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,23 @@ def propose(
     ranked = logprobs if draw is None else logprobs + draw.noise(*logits.shape[1:]).to(logprobs)
     best = stable_topk(torch.nan_to_num(ranked, nan=-float("inf")), width)  # (B, R, k)
     # Rounding can lift a sure token a hair above 0, and a child above its parent.
-    chosen = torch.nan_to_num(logprobs.gather(-1, best).clamp(max=0.0), nan=-float("inf"), neginf=-float("inf"))
+    plain = logprobs.gather(-1, best)
+    chosen = torch.nan_to_num(plain.clamp(max=0.0), nan=-float("inf"), neginf=-float("inf"))
     parents = frontier + 1 if frontier.shape[1] else frontier.new_zeros(len(frontier), 1)
     sums = scores[:, :, None] + chosen
-    return Level(frontier, positions, parents, best, chosen, sums, all_finite, None if draw is None else logprobs.exp())
+    drawn = draw is not None
+    return Level(
+        frontier,
+        positions,
+        parents,
+        tokens=best,
+        logprobs=chosen,
+        scores=sums,
+        all_finite=all_finite,
+        logsumexp=(logits.gather(-1, best[..., :1]) - plain[..., :1])[..., 0],
+        probs=logprobs.exp() if drawn else None,
+        perturbed=ranked.gather(-1, best) if drawn else None,
+    )
 
 
 def grow(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from transformers import LogitsProcessorList
 
+from specscope.engine.commit import CheckedLayer
 from specscope.engine.decoding import Observer, PhaseName, TurnResult
 from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.stopping import StopRules, StopWatch
@@ -47,6 +48,15 @@ class Turn:
     result: TurnResult = field(default_factory=TurnResult)
     pairs: DraftPairs | None = None  # what the drafter is fed next
     step: int = 0
+    committed_after: dict[int, int] = field(default_factory=dict)  # by step, how long the row was behind it
+
+    def checked_layer(self, num_layers: int) -> CheckedLayer | None:
+        """The layer whose turn it is to be looked at, where somebody observes."""
+        if self.observer is None:
+            return None
+        last = self.step - num_layers
+        since = self.prompt_length if last < 0 else self.committed_after.get(last)
+        return CheckedLayer(self.step % num_layers, since)
 
 
 @dataclass

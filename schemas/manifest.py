@@ -15,6 +15,9 @@ class Device(Section):
     backend: str = Field(description="cpu, cuda or npu.")
     name: str = Field(description="What the device calls itself.")
     num_threads: int | None = Field(None, description="Threads of the CPU backend.")
+    instructions: dict[str, str] | None = Field(
+        None, description="Instruction sets that the CPU's libraries were let use, by library."
+    )
 
 
 class Teacher(Section):
@@ -32,6 +35,9 @@ class Teacher(Section):
     vocab_size: int = Field(description="Width of its logits; every token id lies in 0..vocab_size - 1.")
     max_positions: int | None = Field(None, description="Positions that it was made for.")
     rope_theta: Float | None = Field(None, description="Base of its rotary embedding.")
+    parameters: dict[str, Digest] | None = Field(
+        None, description="Of each parameter and buffer as it was loaded, by its name in the model."
+    )
 
 
 class Drafter(Section):
@@ -51,6 +57,9 @@ class Drafter(Section):
     vocab_mapping: Literal["identity", "offset"] | None = Field(None, description="How draft ids map to teacher ids.")
     max_positions: int | None = Field(None, description="Positions that the drafter was made for.")
     settings: dict[str, int] | None = Field(None, description="What else decides its drafts, by name.")
+    parameters: dict[str, Digest] | None = Field(
+        None, description="Of each of its own parameters and buffers as it was loaded, by its name in the model."
+    )
 
 
 class Tokenizer(Section):

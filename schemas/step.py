@@ -33,6 +33,16 @@ class DraftLevel(Section):
     tokens: list[TokenId] = Field(description="top-k proposals of each row, rows in order, best first.")
     logprobs: list[Float] = Field(description="Their log-probabilities given the parent.")
     finite: bool = Field(description="Whether every score was finite, before any clean-up.")
+    logsumexp: list[Float] | None = Field(
+        None,
+        description="Per row that proposed, the log of the sum of exp(logit), at the drafting temperature where tokens"
+        " are drawn: a log-probability and this one add up to the logit, whose size says how it was rounded.",
+    )
+    perturbed: list[Float] | None = Field(
+        None,
+        description="Where tokens are drawn: the log-probabilities with the noise that ranked them, in the order of"
+        " tokens.",
+    )
 
 
 class DraftSection(Section):
@@ -45,6 +55,12 @@ class DraftSection(Section):
         None, description="Absent where the drafter has none: a lookup proposes whole paths at once."
     )
     num_candidates: int = Field(description="Proposals over all levels, of which the tree was chosen.")
+    kv_digest_before: Digest | None = Field(
+        None, description="Of the keys and values of the pairs in the drafter's cache, before this step's were fed."
+    )
+    kv_digest_after: Digest | None = Field(
+        None, description="The same with this step's pairs, behind the draft: what the next step must find."
+    )
 
 
 class TreeSection(Section):
@@ -79,7 +95,9 @@ class VerifySection(Section):
     dispatch: dict[str, int] | None = Field(None, description="Attention implementation that ran -> calls.")
     argmax: list[TokenId] = Field(description="Per real slot, the teacher's best token.")
     top_tokens: list[list[TokenId]] | None = Field(
-        None, description="Per real slot, the two best tokens, best first; stands together with top_logits."
+        None,
+        description="Per real slot, the best tokens, best first: at least two, and all that rounding may have put"
+        " first, 16 at most. Stands together with top_logits.",
     )
     top_logits: list[list[Float]] | None = Field(None, description="Their logits.")
     logsumexp: list[Float] | None = Field(None, description="Per real slot: log of the sum of exp(logit).")
@@ -98,12 +116,22 @@ class VerifySection(Section):
     target_tokens: list[list[TokenId]] | None = Field(None, description="Level scores: per slot, the best tokens.")
 
     def best_tokens(self, slot: int) -> list[int]:
-        """The two best tokens at ``slot``; empty where they were not recorded."""
+        """The best tokens at ``slot``, two at least; empty where they were not recorded."""
         return self.top_tokens[slot] if self.top_tokens is not None else []
 
     def best_logits(self, slot: int) -> list[float]:
         """Their logits; empty where they were not recorded."""
         return self.top_logits[slot] if self.top_logits is not None else []
+
+
+class DistributionCut(Section):
+    """From a slot's logits to the probabilities that a rule draws from: exp(logit / temperature - log_normaliser) for
+    the tokens that are kept, 0 for all others."""
+
+    log_normaliser: Float = Field(description="Log of the sum of exp(logit / temperature) over the tokens kept.")
+    least_logit: Float | None = Field(
+        None, description="The lowest logit that top_k and top_p keep; absent where nothing is cut off."
+    )
 
 
 class Trial(Section):
@@ -122,6 +150,7 @@ class Trial(Section):
     )
     coin: Float | None = Field(None, description="Uniform in [0, 1); absent where the rule draws none.")
     accepted: bool = Field(description="What threshold and coin, or threshold and target_prob, decide for it alone.")
+    logit: Float | None = Field(None, description="The teacher's, of the child's token at the parent; not yet divided.")
 
 
 class Visit(Section):
@@ -131,6 +160,9 @@ class Visit(Section):
     wanted: TokenId | None = Field(None, description="Greedy: the teacher's token there. Absent where the rule draws.")
     child: int | None = Field(None, description="Slot of the child it went to; absent where the walk ended.")
     trials: list[Trial] | None = Field(None, description="The children tried, in slot order; absent where greedy.")
+    cut: DistributionCut | None = Field(
+        None, description="What makes probabilities of the logits at this node; absent where greedy."
+    )
 
 
 class BonusDraw(Section):
@@ -140,6 +172,10 @@ class BonusDraw(Section):
     low: Float = Field(description="Cumulative probability of all tokens before it.")
     high: Float = Field(description="The same, with it.")
     residual_digest: Digest | None = Field(None, description="Of the distribution that it was drawn from.")
+    logit: Float | None = Field(None, description="The teacher's, of the token drawn; not yet divided.")
+    cut: DistributionCut | None = Field(
+        None, description="Behind a prompt: what makes a probability of it. In a step the visit of its slot says so."
+    )
 
 
 class AcceptSection(Section):
@@ -174,6 +210,14 @@ class CommitSection(Section):
     prefix_layer: int | None = Field(None, description="The layer whose committed prefix was checksummed in this step.")
     prefix_before: Digest | None = Field(None, description="Of that layer's committed prefix, before the commit.")
     prefix_after: Digest | None = Field(None, description="Of the same rows, after the commit.")
+    prefix_committed: Digest | None = Field(
+        None, description="Of that layer's whole committed prefix after the commit, the rows written included."
+    )
+    prefix_since: Digest | None = Field(
+        None,
+        description="Of the rows that this layer had when its turn came last, before this commit: what that step gives"
+        " as prefix_committed, or where its turn comes first, what the prefill gives.",
+    )
     features_digest: Digest | None = Field(
         None, description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them."
     )

@@ -23,10 +23,13 @@ class Prefill(Section):
     )
     pending_token: TokenId = Field(description="The first emitted token: the first step's root.")
     top_tokens: list[TokenId] | None = Field(
-        None, description="The two best tokens at the last prompt position, best first."
+        None, description="The best tokens at the last prompt position, best first; as many as in verify.top_tokens."
     )
     top_logits: list[Float] | None = Field(None, description="Their logits.")
     draw: BonusDraw | None = Field(None, description="How the first token was drawn; absent where greedy.")
+    prefix_digests: list[Digest] | None = Field(
+        None, description="Per layer, of the keys and values of the whole prompt, reused tokens included."
+    )
     duration_ns: int | None = Field(None, description="Wall time of the prefill, in nanoseconds.")
 
 

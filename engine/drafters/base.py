@@ -59,6 +59,13 @@ class Drafter(Protocol):
     def num_pairs(self) -> list[int]:
         """Pairs in each row's cache."""
 
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """What was loaded for it; None where it has no weights of its own."""
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """The keys and values of the pairs in the cache of ``row``; None where it keeps none, or none yet."""
+
     def begin_session(self, cache: TreeCache) -> None:
         """Forgets everything and makes room for the rows of ``cache``, the teacher's."""
 
@@ -85,6 +92,8 @@ class Drafter(Protocol):
 class PairCounter:
     """The rows' pair counts of a drafter that keeps no cache over them."""
 
+    module: torch.nn.Module | None = None
+
     def __init__(self) -> None:
         self._num_pairs: list[int] = []
 
@@ -92,6 +101,10 @@ class PairCounter:
     def num_pairs(self) -> list[int]:
         """Pairs taken in by each row; nothing is kept of them."""
         return list(self._num_pairs)
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """None: there is no cache."""
+        return None
 
     def begin_session(self, cache: TreeCache) -> None:
         """Every row starts at none."""

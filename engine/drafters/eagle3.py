@@ -87,6 +87,15 @@ class Eagle3Drafter:
         """Pairs in each row's cache."""
         return list(self._cache.committed_lengths)
 
+    @property
+    def module(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """(1, 2, G, R, W) keys and values of the pairs of ``row``."""
+        return self._cache.committed(row)
+
     def begin_session(self, cache: TreeCache) -> None:
         """An empty cache of as many rows."""
         self._cache = TreeCache(1, 512, cache.num_rows)

@@ -98,6 +98,7 @@ class EarlyExitDrafter(PairCounter):
         self._files = files
         self._head = files.head.to(device=teacher.device, dtype=teacher.dtype)
         self._drawing = drawing
+        self.module = self._head
 
     def manifest(self) -> DrafterManifest:
         """Kind early-exit, with the head's digests and where it leaves the teacher."""

@@ -64,6 +64,15 @@ class ModelDrafter:
         """Pairs in each row's cache: its tokens but the first."""
         return [max(0, length - 1) for length in self._cache.committed_lengths]
 
+    @property
+    def module(self) -> nn.Module:
+        """The small model."""
+        return self._model.model
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """(L, 2, G, R + 1, W) keys and values of the tokens of ``row``."""
+        return self._cache.committed(row)
+
     def begin_session(self, cache: TreeCache) -> None:
         """An empty cache of as many rows."""
         self._cache = self._model.new_cache(cache.num_rows)

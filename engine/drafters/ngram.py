@@ -203,6 +203,7 @@ class NgramDrafter:
     """
 
     feature_layers: tuple[int, ...] = ()
+    module = None  # it has no weights
 
     def __init__(self, policy: TreePolicy, settings: NgramSettings) -> None:
         self.policy = policy
@@ -213,6 +214,10 @@ class NgramDrafter:
     def num_pairs(self) -> list[int]:
         """Pairs taken in by each row: its tokens but the first."""
         return [max(0, len(row.tokens) - 1) for row in self._rows]
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """None: there is no cache."""
+        return None
 
     def begin_session(self, cache: TreeCache) -> None:
         """Every row starts without a token."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from specscope.engine.cache import InPlace, TreeCache, gather_places
-from specscope.engine.commit import Commit
+from specscope.engine.commit import CheckedLayer, Commit
 from specscope.engine.faults.base import Expectation, Fault, FaultTarget
 
 ROOM = 12  # rows that are left in the buffer of F33 when the first step begins
@@ -21,7 +21,7 @@ def _changing_slots(change: Callable[[list[int], int], list[int]]) -> Callable[[
         honest = target.phases.commit
 
         def commit(
-            cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[int | None]
+            cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
         ) -> list[Commit]:
             return honest(cache, branch, [change(path, branch.tail_length) for path in slots], layers)
 
@@ -45,7 +45,9 @@ def _next_row(path: list[int], num_slots: int) -> list[int]:
 def _not_trimmed(target: FaultTarget) -> FaultTarget:
     honest = target.phases.commit
 
-    def commit(cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[int | None]) -> list[Commit]:
+    def commit(
+        cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+    ) -> list[Commit]:
         num_slots = branch.tail_length
         commits = []
         for row, own in enumerate(honest(cache, branch, slots, layers)):
@@ -87,7 +89,9 @@ class Wrapping(InPlace):
 def _overlapping(target: FaultTarget) -> FaultTarget:
     honest = target.phases.commit
 
-    def commit(cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[int | None]) -> list[Commit]:
+    def commit(
+        cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+    ) -> list[Commit]:
         own, cache.strategy = cache.strategy, LastFirst()
         commits = honest(cache, branch, slots, layers)
         cache.strategy = own
@@ -100,7 +104,9 @@ def _wrapping(target: FaultTarget) -> FaultTarget:
     honest = target.phases.commit
     made: list[Wrapping] = []
 
-    def commit(cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[int | None]) -> list[Commit]:
+    def commit(
+        cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+    ) -> list[Commit]:
         if not made:
             made.append(Wrapping(min(cache.committed_lengths) + ROOM))
         own, cache.strategy = cache.strategy, made[0]

@@ -64,6 +64,8 @@ class PerfectDrafter:
         self.begin_session = self._inner.begin_session
         self.begin_turn = self._inner.begin_turn
         self.drop_row = self._inner.drop_row
+        self.kept = self._inner.kept
+        self.module = self._inner.module
         self._emitted = 0
 
     @property

@@ -238,7 +238,7 @@ def _ratio_problem(c: Context, visit: Visit, tokens: list[int]) -> str | None:
     """Two tokens' probabilities stand to each other as their logits tell at the temperature, whatever was cut off."""
     verify, temperature = present(c.step.verify), c.manifest.sampling.temperature or 1.0
     probs = {tokens[trial.slot]: trial.target_prob for trial in visit.trials or []}
-    logits, (best, second) = present(verify.top_logits)[visit.slot], present(verify.top_tokens)[visit.slot]
+    logits, (best, second) = present(verify.top_logits)[visit.slot], present(verify.top_tokens)[visit.slot][:2]
     if best not in probs or not probs.get(second):  # not drafted both, or the second was cut off
         return None
     wanted = probs[best] * math.exp(-min(700.0, (logits[0] - logits[1]) / temperature))
