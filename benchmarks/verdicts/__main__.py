@@ -1,0 +1,44 @@
+"""The commands of ``python -m benchmarks.verdicts``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from benchmarks.verdicts.record import record_all, record_faults, record_setting
+from benchmarks.verdicts.settings import SETTINGS
+
+FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+
+
+@click.group()
+def main() -> None:
+    """Honest pairs and small numeric faults: record them, then judge them."""
+
+
+@main.command()
+@FOLDER
+@click.option("--only", help="One setting, by name, or 'faults'.")
+def record(folder: Path, only: str | None) -> None:
+    """Decode what is missing below FOLDER. A run that is there is not run again."""
+    record_all(folder, only)
+
+
+@main.command("record-setting", hidden=True)
+@FOLDER
+@click.argument("name", type=click.Choice([setting.name for setting in SETTINGS]))
+def record_one(folder: Path, name: str) -> None:
+    """One setting, in this process."""
+    record_setting(folder, next(setting for setting in SETTINGS if setting.name == name))
+
+
+@main.command("record-faults", hidden=True)
+@FOLDER
+def record_faulty(folder: Path) -> None:
+    """The faults, in this process."""
+    record_faults(folder)
+
+
+if __name__ == "__main__":
+    main()
