@@ -8,7 +8,7 @@ from pydantic import Field
 
 from specscope.schemas.base import Float, Section
 
-VERDICT_SCHEMA = "specscope.verdict/2.0"
+VERDICT_SCHEMA = "specscope.verdict/2.1"
 
 DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
 #: The kinds that are no failure unless the user says so.
@@ -16,7 +16,7 @@ TIES: tuple[DifferenceKind, ...] = ("exact-tie", "near-tie")
 Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
 Side = Literal["a", "b"]
 VerdictKind = Literal["equal", "ties", "different", "incomparable", "uncovered"]
-Quantity = Literal["logits", "draft-scores", "hidden-norms"]
+Quantity = Literal["logits", "logsumexp", "entropy", "draft-scores", "hidden-norms"]
 Wrong = Literal["baseline", "candidate", "both", "neither"]
 FloorSource = Literal["given", "noise-file", "this-pair", "dtype"]
 
@@ -57,6 +57,22 @@ class Blame(Section):
     witness: str
 
 
+class DriftFinding(Section):
+    """Values that drift further on the whole than noise does; the root's place is where they begin to."""
+
+    quantity: Quantity
+    num_values: int
+    typical: Float = Field(description="Their mean drift without the largest twentieth, in roundings.")
+    allowed: Float = Field(
+        description="What noise comes to at most, likewise; 0 where it would leave every value equal."
+    )
+    share: Float = Field(description="Of the values, that drift further than that.")
+    against: Literal["dtype", "noise-file", "same-kernels"] = Field(
+        description="What tells what noise comes to: the dtype; the run of --noise; the same, where it says that the very"
+        " kernels of the candidate made it, on a device that repeats itself."
+    )
+
+
 class Root(Section):
     """A difference with equal inputs and unequal outputs, and what followed from it.
 
@@ -73,12 +89,16 @@ class Root(Section):
     )
     blame: list[Blame] = Field(description="Invariants violated at that step; empty where neither side violates one.")
     wrong: Wrong = Field(description="The side that violates an invariant at that step.")
+    drift: DriftFinding | None = Field(
+        None, description="Where no single value is out of bounds, but all of them drift further than noise does."
+    )
 
 
 class NoiseFloor(Section):
     """How far two floats of one quantity may lie apart and still be the same computation.
 
-    It holds at magnitude 16, and grows in proportion above it.
+    A floor is a number of roundings: it holds at magnitude 16, and at any other in proportion to the spacing of floats
+    there. One that was given is absolute up to magnitude 16, and grows in proportion above it.
     """
 
     quantity: Quantity
@@ -89,6 +109,14 @@ class NoiseFloor(Section):
     )
     sample_size: int = Field(description="Pairs of values that it was measured on; 0 where it was not measured.")
     median: Float | None = Field(None, description="Of their absolute differences, scaled as the floor is.")
+    rounding: Float | None = Field(None, description="One rounding of the dtype at magnitude 16; absent where given.")
+    typical: Float | None = Field(
+        None,
+        description="Mean drift of this pair without the largest twentieth, in roundings; absent where not measured.",
+    )
+    allowed: Float | None = Field(
+        None, description="What that may come to: more is no noise, however small each value's own drift."
+    )
     least: Float = Field(
         description="What another order of summation may do in this dtype; no measured floor is lower."
     )

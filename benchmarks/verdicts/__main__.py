@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.verdicts.judge import judge_all, text_of
 from benchmarks.verdicts.record import record_all, record_faults, record_setting
 from benchmarks.verdicts.settings import SETTINGS
 
@@ -38,6 +39,14 @@ def record_one(folder: Path, name: str) -> None:
 def record_faulty(folder: Path) -> None:
     """The faults, in this process."""
     record_faults(folder)
+
+
+@main.command()
+@FOLDER
+@click.option("--processes", default=1, show_default=True, help="Side by side.")
+def judge(folder: Path, processes: int) -> None:
+    """Judge every pair whose runs are below FOLDER, and print the tables."""
+    click.echo(text_of(judge_all(folder, processes)))
 
 
 if __name__ == "__main__":

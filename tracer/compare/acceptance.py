@@ -7,13 +7,16 @@ Coins are inputs, equal wherever two runs have drawn alike so far; they are neve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from specscope.schemas import AcceptSection, BonusDraw, Trial, Visit
+from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Trial, Visit
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.roundings import STATED_SIZE
+from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, difference, path_tokens
 
 
@@ -61,18 +64,24 @@ def _met_equal(pair: StepPair, a: AcceptSection, b: AcceptSection) -> bool:
 
 def _node_equal(pair: StepPair, key: PathKey | None) -> bool:
     """Whether the teacher said the same at a node, within the noise floor, and it has the same children in order."""
-    a, b = pair.a.step.verify, pair.b.step.verify
-    if key is None or a is None or b is None or key not in pair.a.slots or key not in pair.b.slots:
+    ours, theirs = _said(pair.a, key), _said(pair.b, key)
+    if key is None or ours is None or theirs is None:
         return False
-    sa, sb = pair.a.slots[key], pair.b.slots[key]
-    logits_a, logits_b = a.best_logits(sa), b.best_logits(sb)
-    if not logits_a or not logits_b:
-        return a.argmax[sa] == b.argmax[sb] and _children(pair.a, key) == _children(pair.b, key)
-    if len(logits_a) != len(logits_b) or not all(
-        pair.judge.near("logits", x, y) for x, y in zip(logits_a, logits_b, strict=True)
-    ):
-        return False
-    return _children(pair.a, key) == _children(pair.b, key)
+    if not ours.logits or not theirs.logits:
+        return ours.best == theirs.best and _children(pair.a, key) == _children(pair.b, key)
+    alike = all(pair.judge.near(n.quantity, n.a, n.b, n.size) for n in paired_numbers(ours, theirs))
+    return alike and _children(pair.a, key) == _children(pair.b, key)
+
+
+def _said(nodes: StepNodes, key: PathKey | None) -> Said | None:
+    verify = nodes.step.verify
+    return None if key is None or verify is None or key not in nodes.slots else said_at(verify, nodes.slots[key])
+
+
+def _size_at(pair: StepPair, key: PathKey | None) -> float:
+    """Of the teacher's logits at a node; where it is not known, that at which floors are stated."""
+    sizes = [said.size for said in (_said(pair.a, key), _said(pair.b, key)) if said is not None]
+    return max(sizes, default=0.0) or STATED_SIZE
 
 
 def _children(nodes: StepNodes, key: PathKey) -> list[PathKey]:
@@ -105,7 +114,7 @@ def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Differen
         key_a, key_b = pair.a.key_of(trial_a.slot), pair.b.key_of(trial_b.slot)
         if key_a != key_b:
             return difference("accept", "trials", _last(key_a), _last(key_b), "structural", equal, key)
-        found = _trial(pair, key_a, trial_a, trial_b, equal)
+        found = _trial(pair, key_a, _Tried(a, trial_a, b, trial_b, _size_at(pair, key)), equal)
         if found is not None:
             return found
     if len(trials_a) != len(trials_b):
@@ -119,22 +128,56 @@ def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Differen
     return difference("accept", "child", _last(children[0]), _last(children[1]), kind, equal, key)
 
 
+class _Tried(NamedTuple):
+    """One child, tried on both sides at the same node."""
+
+    visit_a: Visit
+    a: Trial
+    visit_b: Visit
+    b: Trial
+    size: float  # of the teacher's logits there
+
+    def follows(self, judge: FloatJudge) -> bool:
+        """Whether what was recorded of logits and of how they were cut lies within the noise floor, so that the
+        probabilities made of them are no differences of their own."""
+        cut_a, cut_b = self.visit_a.cut, self.visit_b.cut
+        if cut_a is None or cut_b is None or self.a.logit is None or self.b.logit is None:
+            return False
+        if not judge.near("logits", self.a.logit, self.b.logit, self.size):
+            return False
+        totals = [cut.log_normaliser * judge.temperature for cut in (cut_a, cut_b)]
+        return judge.near("logits", *totals, self.size) or _cut_elsewhere(cut_a, cut_b, judge.temperature)
+
+
+def _cut_elsewhere(a: DistributionCut, b: DistributionCut, temperature: float) -> bool:
+    """Whether the sums over the tokens kept differ by no more than the last of them weighs: noise moved one across the
+    edge of top_k or top_p."""
+    if a.least_logit is None or b.least_logit is None or a.least_logit == b.least_logit:
+        return False
+    most = max(a.log_normaliser, b.log_normaliser)
+    last = math.exp(min(0.0, min(a.least_logit, b.least_logit) / temperature - most))
+    return 1 - math.exp(min(a.log_normaliser, b.log_normaliser) - most) <= 2 * last
+
+
 def _last(key: PathKey | None) -> str:
     return "no child" if not key else f"token {key_tokens(key)[-1]}"
 
 
-def _trial(pair: StepPair, key: PathKey | None, a: Trial, b: Trial, equal: bool) -> Difference | None:
+def _trial(pair: StepPair, key: PathKey | None, tried: _Tried, equal: bool) -> Difference | None:
     """The first difference of two trials of one child: its coin, what was weighed, the decision."""
+    a, b, judge = tried.a, tried.b, pair.judge
     if a.coin != b.coin:
         return difference("accept", "coins", a.coin, b.coin, "structural", _coins_comparable(pair), key)
+    follows = tried.follows(judge)
     for field in ("target_prob", "draft_prob", "threshold"):
         value_a, value_b = getattr(a, field), getattr(b, field)
-        if not pair.judge.same_probability(f"accept.{field}", value_a, value_b):
+        near = judge.same_probability(f"accept.{field}", value_a, value_b, tried.size)
+        if not near and not (follows and field != "draft_prob"):
             return difference("accept", f"trials.{field}", value_a, value_b, "real", equal, key)
     if a.accepted == b.accepted:
         return None
     margins = [_gap(trial) for trial in (a, b)]
-    close = all(pair.judge.near_probability(_weighed(trial), trial.threshold) for trial in (a, b))
+    close = follows or all(judge.near_probability(_weighed(t), t.threshold, tried.size) for t in (a, b))
     word_a, word_b = ("accepted" if trial.accepted else "rejected" for trial in (a, b))
     found = difference("accept", "trials.accepted", word_a, word_b, "near-tie" if close else "real", equal, key)
     return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})

@@ -6,19 +6,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from specscope.schemas import Step
-from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, NoiseFloor, Place, Side, Verdict, VerdictKind
+from specscope.schemas import Manifest, Step
+from specscope.schemas.verdict import (
+    TIES,
+    VERDICT_SCHEMA,
+    Blame,
+    Drift,
+    NoiseFloor,
+    Place,
+    Root,
+    Side,
+    Verdict,
+    VerdictKind,
+)
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
+from specscope.tracer.compare.drift import measure_drift
+from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
 from specscope.tracer.compare.nodes import StepNodes
-from specscope.tracer.compare.noise import coarser, given_floors, measure_gaps, measured_floors
+from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
 from specscope.tracer.compare.roots import Filed, Findings, PairState
+from specscope.tracer.compare.roundings import coarser
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
 from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
@@ -48,6 +62,10 @@ class _Sides(NamedTuple):
     def is_misshapen(self, step_a: Step, step_b: Step) -> bool:
         """Whether the lists of one of two aligned steps do not fit together."""
         return any(violated.invariant in MISSHAPEN for violated in self.blame(step_a, step_b))
+
+    def is_broken(self, step_a: Step, step_b: Step) -> bool:
+        """Whether one of two aligned steps violates an invariant."""
+        return bool(self.blame(step_a, step_b))
 
     def forgotten(self) -> list[str]:
         """Whose violations were so many that the later ones were only counted."""
@@ -99,6 +117,7 @@ class _Walk:
 
     judge: FloatJudge
     findings: Findings
+    drift: UniformDrift | None = None
     marks: list[TurnMarks] | None = None  # kept where they are asked for: they grow with the trace
     num_steps: int = 0
     num_regrouped: int = 0
@@ -133,9 +152,10 @@ def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list
         turns = align_turns(a, b)
         incomparable = proof.incomparable + _start_differences(a, b, turns.pairs)
         sides = _Sides(a, b, check_trace(baseline), check_trace(candidate))
-        floors = [] if incomparable else _floors(sides, options)
+        noise = _Noise([], None) if incomparable else _noise(sides, options)
+        floors = noise.floors
         alone = bool(a.manifest.replay_of or b.manifest.replay_of)
-        walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone), marks)
+        walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone), noise.drift, marks)
         walk.uncovered += coverage_problems(a, "baseline") + coverage_problems(b, "candidate")
         walk.uncovered += sides.forgotten()
         if not alone:  # a replay may be of some turns alone
@@ -151,21 +171,34 @@ def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list
         return _verdict(sides, proof, incomparable, floors, walk, options, turns.pairs)
 
 
-def _floors(sides: _Sides, options: DiffOptions) -> list[NoiseFloor]:
-    """Given, or measured on the run of ``--noise``, or on the pair itself. Of two dtypes the coarser one tells."""
+class _Noise(NamedTuple):
+    """What is noise in this pair, and what of the pair is none on the whole."""
+
+    floors: list[NoiseFloor]
+    drift: UniformDrift | None
+
+
+def _noise(sides: _Sides, options: DiffOptions) -> _Noise:
+    """Given, or measured on the run of ``--noise``, or on the pair itself."""
     a, b = sides.a, sides.b
-    dtype = coarser(a.manifest.dtype, b.manifest.dtype)
     if options.tolerance is not None:
-        return given_floors(dtype, options.tolerance)
+        return _Noise(given_floors(coarser(a.manifest.dtype, b.manifest.dtype), options.tolerance), None)
+    pair, num_layers = measure_drift(a, b, sides.is_broken), a.manifest.teacher.num_layers
     if options.noise is None:
-        return measured_floors(dtype, measure_gaps(a, b, sides.is_misshapen), "this-pair")
+        floors = measured_floors(pair, num_layers)
+        return _Noise(floors, uniform_drift(pair, floors, "dtype"))
     with TraceReader(options.noise) as other:
         problem = _not_noise(a, b, other, options)
         if problem is not None:
             raise UsageError(
                 f"{options.noise} cannot tell the noise of {a.path}: {problem}; record an honest run once more"
             )
-        return measured_floors(dtype, measure_gaps(a, other), "noise-file")
+        same_mode = other.manifest.attention == b.manifest.attention
+        floors = noise_floors(pair, measure_drift(a, other), num_layers, same_mode=same_mode)
+        found = uniform_drift(pair, floors, "noise-file")
+        if found is None:
+            found = movement(other.manifest, b.manifest, measure_drift(other, b))
+        return _Noise(floors, found)
 
 
 def _not_noise(a: TraceReader, b: TraceReader, other: TraceReader, options: DiffOptions) -> str | None:
@@ -208,9 +241,12 @@ def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
         return
     if turns.a.prompt_turn > 0 and not findings.real_is_open:
         findings.close()
+    place = _place(turns, len(start_a.prompt_ids), 0, 0)
+    if walk.drift is not None and walk.drift.begins_at(turns.a.turn, None):
+        _begin_drift(walk, walk.drift, place)
     found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
     if found is not None:
-        findings.file(_place(turns, len(start_a.prompt_ids), 0, 0), [found], [])
+        findings.file(place, [found], [])
     marks = TurnMarks(turns.a.turn, turns.b.turn, [])
     if walk.marks is not None:
         walk.marks.append(marks)
@@ -229,6 +265,8 @@ def _compare_pair(sides: _Sides, turns: TurnPair, pair: Aligned, walk: _Walk) ->
     findings = walk.findings
     if not pair.same_context:
         return findings.inherit()
+    if walk.drift is not None and walk.drift.begins_at(turns.a.turn, pair.step_a):
+        _begin_drift(walk, walk.drift, _place(turns, pair.position, pair.a.step, pair.b.step))
     if pair.equal:
         findings.close()
         return Filed("equal")
@@ -238,6 +276,20 @@ def _compare_pair(sides: _Sides, turns: TurnPair, pair: Aligned, walk: _Walk) ->
     place = _place(turns, pair.position, pair.a.step, pair.b.step)
     blame = sides.blame(pair.a, pair.b)
     return findings.file(place, compare_steps(_step_pair(pair, sides.a, sides.b, walk.judge)), blame)
+
+
+def _begin_drift(walk: _Walk, drift: UniformDrift, place: Place) -> None:
+    """Files the drift of all numbers as a root."""
+    root = Root(
+        place=place,
+        difference=drift.difference,
+        also=drift.also,
+        inherited=0,
+        blame=[],
+        wrong="neither",
+        drift=drift.finding,
+    )
+    walk.findings.begin_drift(root, drift.explains)
 
 
 def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
@@ -264,10 +316,16 @@ def _step_pair(pair: Aligned, a: TraceReader, b: TraceReader, judge: FloatJudge)
         nodes(pair.previous_a),
         nodes(pair.previous_b),
         judge,
-        both_draft(a.manifest, b.manifest),
-        a.manifest.tree_policy == b.manifest.tree_policy,
-        pair.regrouped > 0,
+        trees_compared=both_draft(a.manifest, b.manifest),
+        same_policy=a.manifest.tree_policy == b.manifest.tree_policy,
+        fixed_shape=_has_fixed_shape(a.manifest),
+        order_matters=_has_fixed_shape(a.manifest) or a.manifest.sampling.rule != "greedy",
+        regrouped=pair.regrouped > 0,
     )
+
+
+def _has_fixed_shape(manifest: Manifest) -> bool:
+    return manifest.tree_policy.kind in ("static", "chain")
 
 
 def _note_unaligned(walk: _Walk, turns: TurnPair, sides: _Sides) -> None:

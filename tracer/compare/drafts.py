@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase
-from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
+from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
 
@@ -60,11 +61,11 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
             yield difference("draft", f"{place}.finite", la.finite, lb.finite, "structural", inputs_equal)
             inputs_equal = False
         fa, fb = pair.a.frontiers[number - 1], pair.b.frontiers[number - 1]
-        if set(fa) != set(fb) and pair.same_policy:
-            tie = _boundary_tie(pair, set(fa), set(fb))
-            kind: DifferenceKind = "near-tie" if tie else "structural"
-            yield _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind, inputs_equal)
-            inputs_equal = False
+        if pair.same_policy:
+            found = _frontier(pair, fa, fb, place, inputs_equal)
+            if found is not None:
+                yield found
+                inputs_equal = False
         for row in (key for key in fa if key in set(fb)):
             found = _row(pair, row, place, inputs_equal)
             if found is not None:
@@ -74,35 +75,101 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
         yield difference("draft", "levels", len(a.levels), len(b.levels), "structural", inputs_equal)
 
 
-def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Difference | None:
-    """The proposals of one row: the same tokens with the same scores."""
-    children_a, children_b = _children(pair.a, row), _children(pair.b, row)
-    if children_a.keys() != children_b.keys() and pair.same_policy:
-        tie = _boundary_tie(pair, set(children_a), set(children_b))
-        kind: DifferenceKind = "near-tie" if tie else "real"
-        return _only_in("draft", f"{place}.tokens", set(children_a), set(children_b), kind, inputs_equal)
-    for key, score in ((key, score) for key, score in children_a.items() if key in children_b):
-        if not pair.judge.same("draft-scores", "draft.scores", score, children_b[key], num_terms=len(key)):
-            floor = pair.floor("draft-scores")
-            return difference("draft", f"{place}.logprobs", score, children_b[key], "real", inputs_equal, key, floor)
+def _frontier(
+    pair: StepPair, fa: list[PathKey], fb: list[PathKey], place: str, inputs_equal: bool
+) -> Difference | None:
+    """The candidates that were fed: which, and where it matters in what order."""
+    if set(fa) != set(fb):
+        tie = _boundary_tie(pair, set(fa), set(fb))
+        kind: DifferenceKind = "near-tie" if tie else "structural"
+        return _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind, inputs_equal)
+    if fa != fb and pair.order_matters:
+        kind = "near-tie" if _order_tie(pair, fa, fb) else "structural"
+        return _in_order("draft", f"{place}.frontier", fa, fb, kind, inputs_equal)
     return None
 
 
-def _children(nodes: StepNodes, row: PathKey) -> dict[PathKey, float]:
-    return {key: score for key, score in nodes.candidates.items() if key[:-1] == row}
+def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Difference | None:
+    """The proposals of one row: the same tokens, where it matters in the same order, with the same scores."""
+    ours, theirs = _children(pair.a, row), _children(pair.b, row)
+    if ours.keys() != theirs.keys() and pair.same_policy:
+        tie = _boundary_tie(pair, set(ours), set(theirs))
+        kind: DifferenceKind = "near-tie" if tie else "real"
+        return _only_in("draft", f"{place}.tokens", set(ours), set(theirs), kind, inputs_equal)
+    for key, own in ours.items():
+        other = theirs.get(key)
+        if other is None:
+            continue
+        size = max(own.size, other.size)
+        if not pair.judge.same("draft-scores", "draft.scores", own.logprob, other.logprob, size):
+            floor = pair.floor("draft-scores")
+            return difference(
+                "draft", f"{place}.logprobs", own.logprob, other.logprob, "real", inputs_equal, key, floor
+            )
+    if list(ours) != list(theirs) and pair.order_matters and pair.same_policy:
+        kind = "near-tie" if _order_tie(pair, list(ours), list(theirs)) else "real"
+        return _in_order("draft", f"{place}.tokens", list(ours), list(theirs), kind, inputs_equal)
+    return None
+
+
+def _children(nodes: StepNodes, row: PathKey) -> dict[PathKey, Proposal]:
+    return {key: proposal for key, proposal in nodes.proposals.items() if key[:-1] == row}
 
 
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
-    """Whether the sides swapped candidates one for one, each tied with the other side's last."""
-    if len(a - b) != len(b - a):
+    """Whether the sides swapped candidates one for one, each tied with what the other side took in its place.
+
+    What follows from a swap further up is none of its own. A candidate that one side never proposed stands there as
+    the other side has it: where tokens are drawn, both drew with the same noise.
+    """
+    only_a, only_b = _topmost(a - b), _topmost(b - a)
+    if len(only_a) != len(only_b):
         return False
-    for ours, theirs, nodes, others in ((a, b, pair.a, pair.b), (b, a, pair.b, pair.a)):
-        last = min((others.candidates.get(key, float("-inf")) for key in theirs), default=float("-inf"))
-        for key in ours - theirs:
-            score = others.candidates.get(key, nodes.candidates.get(key))
-            if score is None or not pair.judge.tied("draft-scores", score, last, len(key)):
-                return False
-    return True
+    for key in only_a:
+        if not any(_tied(pair, key, other) for other in only_b):
+            return False
+    return all(any(_tied(pair, key, other) for other in only_a) for key in only_b)
+
+
+def _topmost(keys: set[PathKey]) -> set[PathKey]:
+    """Those that lie below none of the others."""
+    return {key for key in keys if not any(key[:depth] in keys for depth in range(1, len(key)))}
+
+
+class _Gap(NamedTuple):
+    value: float
+    grain: float  # spacing of the numbers that it was made of
+
+
+def _tied(pair: StepPair, first: PathKey, second: PathKey) -> bool:
+    """Whether noise may have ranked either of two candidates first, on each side that knows of one of them."""
+    gaps: list[_Gap] = []
+    for nodes, others in ((pair.a, pair.b), (pair.b, pair.a)):
+        known = [nodes.proposals.get(key) or others.proposals.get(key) for key in (first, second)]
+        if known[0] is None or known[1] is None:
+            return False
+        siblings = first[:-1] == second[:-1]  # those are ranked by themselves, as drawn; others by their sums
+        one, other = known
+        if siblings:
+            gaps.append(_Gap(one.ranked - other.ranked, spacing(max(one.size, other.size))))
+        else:
+            gaps.append(_Gap(one.score - other.score, max(one.grain, other.grain)))
+    return all(pair.judge.tied("draft-scores", gap.value, gap.grain) for gap in gaps)
+
+
+def _order_tie(pair: StepPair, ours: list[PathKey], theirs: list[PathKey]) -> bool:
+    """Whether every two that stand in other order on the two sides are tied."""
+    place = {key: at for at, key in enumerate(theirs)}
+    swapped = ((a, b) for at, a in enumerate(ours) for b in ours[at + 1 :] if place[a] > place[b])
+    return all(_tied(pair, a, b) for a, b in swapped)
+
+
+def _in_order(
+    phase: Phase, field: str, a: list[PathKey], b: list[PathKey], kind: DifferenceKind, inputs_equal: bool
+) -> Difference:
+    at = next(n for n, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+    shown = ([key_tokens(key) for key in side[at : at + 4]] for side in (a, b))
+    return difference(phase, f"{field} in order", *shown, kind, inputs_equal, a[at])
 
 
 def _only_in(
@@ -125,7 +192,7 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
         yield difference("tree", "tokens[0]", root_a, root_b, "structural", True, ROOT)
     if keys_a != keys_b and pair.same_policy:
         # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
-        known = bool(pair.a.candidates and pair.b.candidates)
+        known = bool(pair.a.candidates and pair.b.candidates) and not pair.fixed_shape
         sound = len(keys_a) == len(keys_b) and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
         kind: DifferenceKind = "near-tie" if known and sound else "structural"
         yield _only_in("tree", "nodes", keys_a, keys_b, kind, drafts_equal or (known and not sound))
@@ -140,12 +207,16 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
 
 def _selection_sound(nodes: StepNodes, pair: StepPair) -> bool:
     """Whether every node is a candidate, and no candidate left out is clearly better than the worst one kept."""
-    kept = set(nodes.keys) - {ROOT}
-    if not kept <= nodes.candidates.keys():
+    proposals, kept = nodes.proposals, set(nodes.keys) - {ROOT}
+    if not kept <= proposals.keys():
         return False
-    worst = min((nodes.candidates[key] for key in kept), default=float("-inf"))
-    left_out = [(score, len(key)) for key, score in nodes.candidates.items() if key not in kept]
-    return all(score <= worst or pair.judge.tied("draft-scores", score, worst, depth) for score, depth in left_out)
+    worst = min((proposals[key].score for key in kept), default=float("-inf"))
+    coarsest = max((proposals[key].grain for key in kept if proposals[key].score == worst), default=0.0)
+    left_out = (proposal for key, proposal in proposals.items() if key not in kept)
+    return all(
+        other.score <= worst or pair.judge.tied("draft-scores", other.score - worst, max(other.grain, coarsest))
+        for other in left_out
+    )
 
 
 def _shape(nodes: StepNodes, field: str, key: PathKey) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
-from specscope.schemas import Step
+from specscope.schemas import DraftLevel, Step
+from specscope.tracer.compare.roundings import LEAST_SIZE, STATED_SIZE, spacing
 from specscope.tracer.invariants.structure import columns
 
 #: Tokens from below the root to the node, each with its rank among equal siblings (0 in an honest tree).
@@ -15,6 +17,21 @@ ROOT: PathKey = ()
 def key_tokens(key: PathKey) -> list[int]:
     """The tokens of a path key."""
     return [token for token, _ in key]
+
+
+class Proposal(NamedTuple):
+    """A candidate of the drafter."""
+
+    score: float  # sum of log-probabilities from the root
+    logprob: float  # given its parent
+    size: float  # of the logits that the log-probability was made of
+    grain: float  # spacing of those logits, summed from the root
+    ranked: (
+        float  # what its siblings were ranked by: the score, or where they were drawn, the perturbed log-probability
+    )
+
+
+_NOTHING = Proposal(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class StepNodes:
@@ -61,24 +78,46 @@ class StepNodes:
         return rows
 
     @cached_property
-    def candidates(self) -> dict[PathKey, float]:
-        """Every candidate that the drafter proposed, with its cumulative score; none where it has no levels."""
+    def proposals(self) -> dict[PathKey, Proposal]:
+        """Every candidate that the drafter proposed, in order; none where it has no levels. Of equal siblings the last
+        counts."""
         draft = self.step.draft
         if draft is None:
             return {}
         numbered: list[PathKey] = []
-        scores: dict[PathKey, float] = {}
+        found: dict[PathKey, Proposal] = {}
         for level in draft.levels or []:
             rows = [numbered[n] if 0 <= n < len(numbered) else ROOT for n in level.frontier] or [ROOT]
             width = max(1, len(level.tokens) // len(rows))
             proposed = []
             for at, (token, logprob) in enumerate(zip(level.tokens, level.logprobs, strict=False)):
-                above = rows[min(at // width, len(rows) - 1)]
-                key = (*above, (token, 0))
+                row = min(at // width, len(rows) - 1)
+                key = (*rows[row], (token, 0))
                 proposed.append(key)
-                scores[key] = scores.get(above, 0.0) + logprob
+                found[key] = self._proposal(level, at, row, logprob, found.get(rows[row], _NOTHING))
             numbered += proposed
-        return scores
+        return found
+
+    def _proposal(self, level: DraftLevel, at: int, row: int, logprob: float, above: Proposal) -> Proposal:
+        totals, perturbed = level.logsumexp, level.perturbed
+        known = totals is not None and row < len(totals)
+        total = totals[row] if known and totals is not None else self._usual_logit
+        size = max(abs(total), abs(total + logprob)) if known else abs(total)
+        ranked = perturbed[at] if perturbed is not None and at < len(perturbed) else None
+        score = above.score + logprob
+        return Proposal(score, logprob, size, above.grain + spacing(size), score if ranked is None else ranked)
+
+    @cached_property
+    def _usual_logit(self) -> float:
+        """The size of the teacher's logits at the root: it stands in for the drafter's where those are not known."""
+        verify = self.step.verify
+        best = verify.best_logits(0)[:1] if verify is not None and verify.top_logits else []
+        return max(abs(best[0]), LEAST_SIZE) if best else STATED_SIZE
+
+    @cached_property
+    def candidates(self) -> dict[PathKey, float]:
+        """Every candidate that the drafter proposed, with its cumulative score; none where it has no levels."""
+        return {key: proposal.score for key, proposal in self.proposals.items()}
 
     @cached_property
     def frontiers(self) -> list[list[PathKey]]:

@@ -1,163 +1,199 @@
-"""The noise floor, measured: how far floats lie apart that were computed from equal inputs.
+"""What honest noise looks like: how far one value may drift, and how far values drift on the whole.
 
-From two runs that are known to differ by noise alone, or else from the pair itself: from the steps of each turn up to
-the first one whose tree or tensors differ, because what follows a structural difference is no noise. A quarter of the
-values may still be faulty: the floor is made of the upper quartile. A fault that moves every value alike cannot be told
-from noise within one pair, so that floor has a ceiling, which the dtype gives.
+Two questions, with one answer each for every quantity:
+
+- **May this one value be noise?** ``limit``: extreme values grow with how many there are, so that the limit is set for all
+  values of a comparison together, at a stated rate of false alarms. It follows the tail of the values themselves, between
+  their upper quartile and the 95th percentile, so that a fault in less than a twentieth of them does not move it.
+- **May all of this be noise?** ``typical``: the mean drift of all but the largest twentieth. One fault that moves every
+  value a little moves that, long before any single value is out of bounds; it is held against what the dtype does, or what
+  a run did that is known to be good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from statistics import median, quantiles
+import math
+from statistics import fmean, quantiles
 from typing import NamedTuple
 
-from specscope.schemas import Step
 from specscope.schemas.verdict import FloorSource, NoiseFloor, Quantity
-from specscope.tracer.compare.align import align_steps, align_turns
-from specscope.tracer.compare.judge import MAGNITUDE, scaled_gap
-from specscope.tracer.compare.manifests import both_draft
-from specscope.tracer.compare.nodes import ROOT, StepNodes
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.compare.drift import QUANTITIES, Drift, Sample
+from specscope.tracer.compare.roundings import STATED_SIZE, epsilon_of, is_half, spacing
 
-MOST_VALUES = 20_000  # logits; more tell nothing new
 FEWEST_VALUES = 64  # fewer are no measurement
-#: Quartile to floor. Honest pairs of eager and fused runs reached 22 upper quartiles, in draft scores of float32.
-SPREAD = 32
-#: Absolute, at magnitude 16: what honest kernels of a dtype may come to at worst.
-MOST = {"float64": 1e-9, "float32": 1e-3, "float16": 3e-2, "bfloat16": 2.5e-1}
-#: What another order of summation alone may do, in roundings at magnitude 16: no measured floor is lower, unless MOST
-#: is. Values that are equal to the last bit in most places, as behind another batch size, tell nothing of the others.
-ROUNDINGS = 16
-#: Distance of 1 to the next number.
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-QUANTITIES: tuple[Quantity, ...] = ("logits", "draft-scores", "hidden-norms")
+#: How often an honest comparison may have a value beyond its limit, however many values it has.
+FALSE_ALARMS = 1e-3
+#: Tails were seen that fall half as fast as an exponential through the two percentiles does.
+TAIL = 2.0
+#: Share of the largest values that neither limit nor typical drift is read from.
+TRIMMED = 0.05
+#: Layers of the models that the numbers below were measured on, at most; noise adds up like the square root of layers.
+MEASURED_LAYERS = 12
 
 
-class EqualInputs(NamedTuple):
-    """Two values of one quantity whose inputs are equal on both sides."""
+class Bounds(NamedTuple):
+    """In roundings, what is known of honest kernels of a dtype."""
 
-    quantity: Quantity
-    a: float
-    b: float
-    num_terms: int  # summed
+    least: float  # no limit is lower: what another order of summation alone may do to one value
+    most: float  # no limit measured within a pair is higher
+    typical: dict[Quantity, float]  # what values drift on the whole, at most
 
 
-def measured_floors(dtype: str, gaps: dict[Quantity, list[float]], source: FloorSource) -> list[NoiseFloor]:
-    """The floors that scaled ``gaps`` give: 32 upper quartiles, between 16 roundings and the dtype's most.
+#: Measured by ``python -m benchmarks.verdicts``; docs/verdict.md has the table.
+_FINE = Bounds(16.0, 512.0, {"logits": 16.0, "logsumexp": 12.0, "entropy": 12.0, "draft-scores": 16.0,
+                             "hidden-norms": 24.0})  # fmt: skip
+_HALF = Bounds(12.0, 48.0, {"logits": 3.0, "logsumexp": 1.5, "entropy": 1.5, "draft-scores": 3.0,
+                            "hidden-norms": 5.0})  # fmt: skip
+#: By how much a pair may drift more than the run of ``--noise`` does.
+MOST_RATIO = 2.0
 
-    Between two runs that are known to be honest there is no ceiling, and no gap that was seen is above the floor.
-    """
-    least, most = _bounds(dtype)
+
+def bounds_of(dtype: str, num_layers: int | None) -> Bounds:
+    """What honest kernels may do in ``dtype``, for a teacher of so many layers where that is known."""
+    bounds = _HALF if is_half(dtype) else _FINE
+    deeper = max(1.0, math.sqrt((num_layers or 1) / MEASURED_LAYERS))
+    return Bounds(bounds.least, bounds.most * deeper, {name: most * deeper for name, most in bounds.typical.items()})
+
+
+class Measured(NamedTuple):
+    """What a sample says of its quantity, in roundings."""
+
+    limit: float  # of one value
+    typical: float  # of all of them
+
+
+def measure(sample: Sample) -> Measured | None:
+    """None where there are too few values."""
+    if len(sample) < FEWEST_VALUES:
+        return None
+    ordered = sorted(sample.roundings)
+    cuts = quantiles(ordered, n=20)
+    upper, high = cuts[14], cuts[18]  # the 75th and the 95th percentile
+    fall = TAIL * (high - upper) / math.log(5)  # from a quarter beyond to a twentieth
+    limit = high + fall * math.log(TRIMMED * len(ordered) / FALSE_ALARMS)
+    return Measured(limit, fmean(ordered[: math.ceil(len(ordered) * (1 - TRIMMED))]))
+
+
+def measured_floors(drift: Drift, num_layers: int | None) -> list[NoiseFloor]:
+    """The floors that the pair itself gives."""
+    bounds = bounds_of(drift.dtype, num_layers)
     floors = []
     for quantity in QUANTITIES:
-        sample = gaps.get(quantity, [])
-        if len(sample) < FEWEST_VALUES:
-            floors.append(_floor(quantity, most, "dtype", sample, least, most))
-            continue
-        wanted = max(SPREAD * quantiles(sample, n=4)[2], least)
-        wanted = max(wanted, 2 * max(sample)) if source == "noise-file" else min(wanted, most)
-        floors.append(_floor(quantity, wanted, source, sample, least, most))
+        found = measure(drift.samples[quantity])
+        limit = bounds.most if found is None else min(max(found.limit, bounds.least), bounds.most)
+        source: FloorSource = "dtype" if found is None else "this-pair"
+        floors.append(_floor(quantity, drift, found, source, limit, bounds, bounds.typical[quantity]))
+    return floors
+
+
+def noise_floors(pair: Drift, noise: Drift, num_layers: int | None, *, same_mode: bool) -> list[NoiseFloor]:
+    """The floors that another honest run gives. Only one in the candidate's own mode (``same_mode``) tells how far the
+    candidate may drift on the whole: the baseline run once more may not drift at all."""
+    bounds = bounds_of(pair.dtype, num_layers)
+    floors = []
+    for quantity in QUANTITIES:
+        sample = noise.samples[quantity]
+        known, found = measure(sample), measure(pair.samples[quantity])
+        if known is None:
+            limit, source, allowed = bounds.most, "dtype", bounds.typical[quantity]
+        else:
+            limit, source = max(known.limit, 2 * max(sample.roundings), bounds.least), "noise-file"
+            allowed = MOST_RATIO * known.typical if same_mode else bounds.typical[quantity]
+        floors.append(_floor(quantity, pair, found, source, limit, bounds, allowed))
     return floors
 
 
 def given_floors(dtype: str, tolerance: float) -> list[NoiseFloor]:
     """The same floor for everything, as the user gave it."""
-    least, most = _bounds(dtype)
-    return [_floor(quantity, tolerance, "given", [], least, most) for quantity in QUANTITIES]
+    bounds, unit = bounds_of(dtype, None), _stated(dtype)
+    return [
+        NoiseFloor(
+            quantity=quantity,
+            floor=tolerance,
+            source="given",
+            sample_size=0,
+            least=bounds.least * unit,
+            most=bounds.most * unit,
+        )
+        for quantity in QUANTITIES
+    ]
 
 
-class _Bounds(NamedTuple):
-    least: float
-    most: float
-
-
-def _bounds(dtype: str) -> _Bounds:
-    most = MOST.get(dtype, MOST["float32"])
-    return _Bounds(min(ROUNDINGS * EPSILON.get(dtype, EPSILON["float32"]) * MAGNITUDE, most), most)
+def _stated(dtype: str) -> float:
+    """One rounding of ``dtype`` at the size at which floors are stated."""
+    return epsilon_of(dtype) * spacing(STATED_SIZE)
 
 
 def _floor(
-    quantity: Quantity, floor: float, source: FloorSource, sample: list[float], least: float, most: float
+    quantity: Quantity,
+    drift: Drift,
+    found: Measured | None,
+    source: FloorSource,
+    limit: float,
+    bounds: Bounds,
+    allowed: float,
 ) -> NoiseFloor:
-    middle = median(sample) if sample else None
+    sample, unit = drift.samples[quantity], _stated(drift.dtype)
+    middle = sorted(sample.roundings)[len(sample) // 2] * unit if len(sample) else None
     return NoiseFloor(
-        quantity=quantity, floor=floor, source=source, sample_size=len(sample), median=middle, least=least, most=most
+        quantity=quantity,
+        floor=limit * unit,
+        source=source,
+        sample_size=len(sample),
+        median=middle,
+        least=bounds.least * unit,
+        most=bounds.most * unit,
+        rounding=unit,
+        typical=None if found is None else found.typical,
+        allowed=allowed,
     )
 
 
-def coarser(dtype: str, other: str) -> str:
-    """Of two dtypes the one that rounds more."""
-    return max(dtype, other, key=lambda name: _bounds(name).most)
+class Excess(NamedTuple):
+    """A quantity whose values drift further on the whole than noise does."""
+
+    quantity: Quantity
+    number: int  # of the place where they begin to
+    share: float  # of the values, that drift further than is allowed on the whole
+    typical: float
+    allowed: float
+    num_values: int
 
 
-def _never(_a: Step, _b: Step) -> bool:
-    return False
+def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
+    """Every quantity of which the drift as a whole is no noise; the first place first."""
+    found = []
+    for floor in floors:
+        if floor.typical is None or floor.allowed is None or floor.typical <= floor.allowed:
+            continue
+        sample = drift.samples[floor.quantity]
+        beyond = sum(value > floor.allowed for value in sample.roundings) / len(sample)
+        number = _begins(sample, floor.allowed)
+        found.append(Excess(floor.quantity, number, beyond, floor.typical, floor.allowed, len(sample)))
+    return sorted(found, key=lambda excess: excess.number)
 
 
-def measure_gaps(
-    a: TraceReader, b: TraceReader, is_misshapen: Callable[[Step, Step], bool] = _never
-) -> dict[Quantity, list[float]]:
-    """Scaled distances of floats with equal inputs, per quantity, of the first steps that the two runs share; a turn is
-    left at a step of which ``is_misshapen`` holds."""
-    gaps: dict[Quantity, list[float]] = {quantity: [] for quantity in QUANTITIES}
-    trees = both_draft(a.manifest, b.manifest)
-    for pair in align_turns(a, b).pairs:
-        for steps in align_steps(a, b, pair):
-            if not steps.same_context:
-                break
-            if len(gaps["logits"]) >= MOST_VALUES:
-                return gaps
-            if is_misshapen(steps.a, steps.b):
-                break
-            nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
-            if trees and not same_structure(nodes_a, nodes_b):
-                break
-            for value in equal_input_values(nodes_a, nodes_b, trees=trees, regrouped=steps.regrouped > 0):
-                gap = scaled_gap(value.a, value.b, value.num_terms)
-                if gap < float("inf"):
-                    gaps[value.quantity].append(gap)
-    return gaps
+#: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself.
+SAME_KERNELS = 0.05
 
 
-def same_structure(a: StepNodes, b: StepNodes) -> bool:
-    """Whether both steps have the same nodes, at the same positions, seeing the same. Where neither records a tree,
-    slots stand for nodes."""
-    if set(a.keys) != set(b.keys) or a.visible != b.visible:
-        return False
-    fed_a, fed_b = a.step.tensors, b.step.tensors
-    if fed_a is None or fed_b is None:
-        return fed_a is fed_b
-    if fed_a.committed_length != fed_b.committed_length:
-        return False
-    lists = (
-        (fed_a.positions, fed_b.positions),
-        (fed_a.token_ids, fed_b.token_ids),
-        (fed_a.prefix_visible, fed_b.prefix_visible),
-    )
-    if not a.keys:
-        return fed_a.mask_rows == fed_b.mask_rows and all(left == right for left, right in lists)
-    places = [(a.slots[key], b.slots[key]) for key in a.keys]
-    size = len(a.keys)
-    return all(len(left) >= size <= len(right) and all(left[i] == right[j] for i, j in places) for left, right in lists)
+def find_movement(drift: Drift) -> list[Excess]:
+    """Every quantity that differs between two runs of which the same kernels should have left every bit."""
+    found = []
+    for quantity, sample in drift.samples.items():
+        moved = sum(value > 0 for value in sample.roundings)
+        if len(sample) >= FEWEST_VALUES and moved > SAME_KERNELS * len(sample):
+            first = next(place for value, place in zip(sample.roundings, sample.places, strict=True) if value > 0)
+            found.append(Excess(quantity, first, moved / len(sample), fmean(sample.roundings), 0.0, len(sample)))
+    return sorted(found, key=lambda excess: excess.number)
 
 
-def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, regrouped: bool) -> Iterator[EqualInputs]:
-    """The floats of two steps of the same structure; at the root alone where only one run drafts (``trees`` off)."""
-    verify_a, verify_b = a.step.verify, b.step.verify
-    if verify_a is not None and verify_b is not None:
-        for key in a.keys if trees else [ROOT]:
-            slot_a, slot_b = a.slots.get(key), b.slots.get(key)
-            if slot_a is None or slot_b is None:
-                continue
-            if slot_a < len(verify_a.top_logits or []) and slot_b < len(verify_b.top_logits or []):
-                pairs = zip(verify_a.best_logits(slot_a), verify_b.best_logits(slot_b), strict=False)
-                yield from (EqualInputs("logits", x, y, 1) for x, y in pairs)
-    draft_a, draft_b = a.step.draft, b.step.draft
-    if not trees or regrouped or draft_a is None or draft_b is None:
-        return
-    norms = zip(draft_a.inputs.hidden_norms or [], draft_b.inputs.hidden_norms or [], strict=False)
-    yield from (EqualInputs("hidden-norms", x, y, 1) for x, y in norms)
-    for key, score in a.candidates.items():
-        if key in b.candidates:
-            yield EqualInputs("draft-scores", score, b.candidates[key], len(key))
+def _begins(sample: Sample, allowed: float) -> int:
+    """The first place whose own values drift further than is allowed; the place of the largest where none does."""
+    by_place: dict[int, list[float]] = {}
+    for value, place in zip(sample.roundings, sample.places, strict=True):
+        by_place.setdefault(place, []).append(value)
+    for place, values in by_place.items():
+        if fmean(values) > allowed:
+            return place
+    return sample.places[max(range(len(sample)), key=sample.roundings.__getitem__)]

@@ -13,6 +13,7 @@ from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
+from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, choice, difference, path_tokens, slot_keys
 
 
@@ -86,35 +87,35 @@ def _fed_equal(pair: StepPair, key: PathKey) -> bool:
 
 
 def _verify(pair: StepPair) -> Iterator[Difference]:
-    """The teacher's choice and its two best logits at every common node."""
+    """The teacher's choice and its numbers at every common node."""
     a, b = pair.a.step.verify, pair.b.step.verify
     if a is None or b is None:
         return
     for key in pair.common if pair.trees_compared else pair.common[:1]:
         sa, sb = pair.a.slots[key], pair.b.slots[key]
-        if sa >= len(a.argmax) or sb >= len(b.argmax):
+        ours, theirs = said_at(a, sa), said_at(b, sb)
+        if ours is None or theirs is None:
             continue
         equal = not pair.trees_compared or _fed_equal(pair, key)
         finite = [None if v.nonfinite_slots is None else s not in v.nonfinite_slots for v, s in ((a, sa), (b, sb))]
         if None not in finite and finite[0] != finite[1]:
             yield difference("verify", "finite", finite[0], finite[1], "real", equal, key)
-        elif a.argmax[sa] != b.argmax[sb]:
-            yield _choice(pair, key, sa, sb, equal)
+        elif ours.best != theirs.best:
+            yield choice(pair.judge, "argmax", ours, theirs, equal, key)
         else:
-            for rank, (la, lb) in enumerate(zip(a.best_logits(sa), b.best_logits(sb), strict=False)):
-                if not pair.judge.same("logits", "verify.top_logits", la, lb):
-                    yield difference("verify", f"top_logits[{rank}]", la, lb, "real", equal, key, pair.floor("logits"))
-                    break
+            yield from _numbers(pair, key, ours, theirs, equal)
 
 
-def _choice(pair: StepPair, key: PathKey, sa: int, sb: int, inputs_equal: bool) -> Difference:
-    """Two different choices: a tie where each is the other's second best within the floor, else real."""
-    a, b = pair.a.step.verify, pair.b.step.verify
-    assert a is not None
-    assert b is not None
-    mutual = a.argmax[sa] in b.best_tokens(sb) and b.argmax[sb] in a.best_tokens(sa)
-    best = (a.argmax[sa], b.argmax[sb])
-    return choice(pair.judge, "argmax", best, (a.best_logits(sa), b.best_logits(sb)), mutual, inputs_equal, key)
+def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, inputs_equal: bool) -> Iterator[Difference]:
+    """The first number of a node that is out of bounds by itself."""
+    found = None
+    for number in paired_numbers(ours, theirs):
+        name = "verify." + number.field.partition("[")[0]
+        same = pair.judge.same(number.quantity, name, number.a, number.b, number.size)
+        found = number if found is None and not same else found
+    if found is not None:
+        floor = pair.floor(found.quantity)
+        yield difference("verify", found.field, found.a, found.b, "real", inputs_equal, key, floor)
 
 
 def _commit(pair: StepPair) -> Iterator[Difference]:

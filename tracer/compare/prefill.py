@@ -6,6 +6,7 @@ from specscope.schemas import Prefill
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_draws
 from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.said import paired_numbers, said_behind
 from specscope.tracer.compare.steps import choice, difference
 
 
@@ -14,16 +15,14 @@ def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | 
     drawn = a.draw is not None and b.draw is not None
     if drawn or a.pending_token == b.pending_token:
         return _logits(judge, a, b) or _draws(judge, a, b)
-    best = (a.pending_token, b.pending_token)
-    mutual = set(best) <= set(a.top_tokens or ()) & set(b.top_tokens or ())
-    logits = (a.top_logits or [], b.top_logits or [])
-    return choice(judge, "prefill.pending_token", best, logits, mutual, inputs_equal=True)
+    return choice(judge, "prefill.pending_token", said_behind(a), said_behind(b), inputs_equal=True)
 
 
 def _logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
-    for x, y in zip(a.top_logits or [], b.top_logits or [], strict=False):
-        if not judge.same("logits", "prefill.top_logits", x, y):
-            return difference("verify", "prefill.top_logits", x, y, "real", True, floor=judge.floors["logits"])
+    for number in paired_numbers(said_behind(a), said_behind(b)):
+        if not judge.same("logits", "prefill.top_logits", number.a, number.b, number.size):
+            floor = judge.floors["logits"]
+            return difference("verify", "prefill.top_logits", number.a, number.b, "real", True, floor=floor)
     return None
 
 

@@ -8,6 +8,7 @@ at another place: those invariants look at one step alone, so that nothing befor
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -42,6 +43,7 @@ class Findings:
     roots: list[Root] = field(default_factory=list)
     num_inherited: int = 0
     _open: _Open | None = None
+    _drift: _Drifting | None = None
 
     @property
     def real_is_open(self) -> bool:
@@ -57,18 +59,30 @@ class Findings:
         """The two runs are at one again, or stand before something new."""
         self._open = None
 
+    def begin_drift(self, root: Root, explains: Callable[[Difference], bool]) -> None:
+        """From here on every number drifts further than noise; ``explains`` tells which differences follow from it."""
+        self.roots.append(root)
+        self._drift = _Drifting(len(self.roots) - 1, explains)
+
     def inherit(self) -> Filed:
-        """One more step that follows from what is open."""
+        """One more step that follows from what is open, or else from the drift of all numbers."""
         self.num_inherited += 1
-        if self._open is None:
+        cause = self._open or self._drift
+        if cause is None:
             return Filed("inherited")
-        root = self.roots[self._open.number]
-        self.roots[self._open.number] = root.model_copy(update={"inherited": root.inherited + 1})
-        return Filed("inherited", self._open.number)
+        root = self.roots[cause.number]
+        self.roots[cause.number] = root.model_copy(update={"inherited": root.inherited + 1})
+        return Filed("inherited", cause.number)
 
     def file(self, place: Place, found: list[Difference], blame: list[Blame]) -> Filed:
         """Files one step's differences, in the order of the phases, and who violates what there."""
+        num_found = len(found)
+        if self._drift is not None:
+            found = [difference for difference in found if not self._drift.explains(difference)]
+        follows = len(found) < num_found
         found = with_violation(found, blame)
+        if follows and not any(difference.inputs_equal for difference in found):
+            return self.inherit()
         if not found:
             self.close()
             return Filed("equal")
@@ -91,6 +105,13 @@ class Findings:
                 return number
         self.roots.append(root)
         return len(self.roots) - 1
+
+
+class _Drifting(NamedTuple):
+    """A root that no single value is: what follows from it may show at any later step."""
+
+    number: int  # of the root
+    explains: Callable[[Difference], bool]
 
 
 @dataclass

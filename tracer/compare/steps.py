@@ -8,6 +8,8 @@ from typing import Any
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase, Quantity
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.roundings import spacing
+from specscope.tracer.compare.said import Said
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class StepPair:
     judge: FloatJudge
     trees_compared: bool  # off where one run drafts nothing
     same_policy: bool = True  # off where trees were meant to differ: then common nodes alone are compared
+    fixed_shape: bool = False  # the policy names child ranks, and takes no candidate for its score
+    order_matters: bool = False  # of siblings: where they are tried one after another, or the tree's shape names ranks
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
 
     @property
@@ -51,31 +55,34 @@ def difference(
 
 
 def choice(
-    judge: FloatJudge,
-    field: str,
-    best: tuple[int, int],
-    logits: tuple[list[float], list[float]],
-    mutual: bool,
-    inputs_equal: bool,
-    node: PathKey | None = None,
+    judge: FloatJudge, field: str, ours: Said, theirs: Said, inputs_equal: bool, node: PathKey | None = None
 ) -> Difference:
-    """Two choices of the teacher that differ: ``best`` with the two best ``logits`` there, a side each.
+    """Two choices of the teacher that differ.
 
-    A tie is exact where neither side can tell its two best apart, near where noise on both sides may have put either
-    first. Neither is a tie unless each side's choice is among the other's two best (``mutual``), with known logits.
+    A tie is exact where neither side can tell the two apart, near where noise on both may have put either first. A
+    token that one side did not record there lies behind all that it did: where noise may have moved even the last of
+    those to the front, it may have moved that token too.
     """
-    margins = [max(two) - min(two) if len(two) > 1 else None for two in logits]
+    best, size = (ours.best, theirs.best), max(ours.size, theirs.size)
+    margins = [_margin(said, other.best) for said, other in ((ours, theirs), (theirs, ours))]
     kind: DifferenceKind = "real"
-    if mutual and margins == [0, 0]:
-        kind = "exact-tie"
-    elif mutual and all(len(two) > 1 and judge.tied("logits", max(two), min(two)) for two in logits):
-        kind = "near-tie"
-    found = difference("verify", field, *best, kind, inputs_equal, node, judge.floors["logits"])
+    if all(margin is not None and judge.tied("logits", margin, spacing(size)) for margin in margins):
+        known = ours.logit_of(theirs.best) is not None and theirs.logit_of(ours.best) is not None
+        kind = "exact-tie" if known and margins == [0, 0] else "near-tie"
+    found = difference("verify", field, *best, kind, inputs_equal, node, judge.allowance("logits", spacing(size)))
     broken = None
     if kind == "exact-tie":
         lower = "baseline" if best[0] < best[1] else "candidate"
         broken = f"both logits are equal on both sides; the {lower} took the lower id"
     return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "tie_break": broken})
+
+
+def _margin(said: Said, other: int) -> float | None:
+    """From the best logit to that of the token that the other side chose, or to the last one recorded."""
+    if len(said.logits) < 2:
+        return None
+    logit = said.logit_of(other)
+    return max(said.logits) - (min(said.logits) if logit is None else logit)
 
 
 def _text(value: Any) -> str:

@@ -217,7 +217,8 @@ def teacher_bounds(c: Context, slot: int, token: int) -> Bounds:
     temperature = c.manifest.sampling.temperature or 1.0
     if token == ranked[0]:  # cooling and cutting off only make it likelier
         return Bounds(math.exp(min(0.0, logits[0] - total)) if temperature <= 1 else 0.0, 1.0)
-    return Bounds(0.0, 1 / (1 + math.exp(min(700.0, (logits[0] - logits[-1]) / temperature))))
+    logit = logits[ranked.index(token)] if token in ranked else logits[-1]
+    return Bounds(0.0, 1 / (1 + math.exp(min(700.0, (logits[0] - logit) / temperature))))
 
 
 def _target_probs(c: Context) -> str | None:

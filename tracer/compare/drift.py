@@ -1,0 +1,166 @@
+"""Drift: how far floats of two runs lie apart that were computed from equal inputs, in roundings.
+
+Gathered from the steps of each turn up to the first one whose tensors, or what its drafter was fed, differ, or that
+breaks an invariant: what follows a structural difference is no noise. Trees that differ in some nodes, as ties make
+them, still share the others.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from specscope.schemas import Step
+from specscope.schemas.verdict import Quantity
+from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
+from specscope.tracer.compare.manifests import both_draft
+from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes
+from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing
+from specscope.tracer.compare.said import EqualInputs, paired_numbers, said_at, said_behind
+from specscope.tracer.reader import TraceReader
+
+MOST_VALUES = 20_000  # of each quantity; more tell nothing new
+QUANTITIES: tuple[Quantity, ...] = ("logits", "logsumexp", "entropy", "draft-scores", "hidden-norms")
+
+
+class DriftPlace(NamedTuple):
+    """A pair of steps; ``step`` None is the prefill."""
+
+    turns: TurnPair
+    position: int
+    step_a: int | None  # their places in the two turns
+    step_b: int | None
+
+
+@dataclass
+class Sample:
+    """The drift of one quantity, value by value in order."""
+
+    roundings: array[float] = field(default_factory=lambda: array("d"))
+    places: array[int] = field(default_factory=lambda: array("L"))  # of each value, an index into the places
+
+    def __len__(self) -> int:
+        return len(self.roundings)
+
+
+@dataclass
+class Drift:
+    """What was gathered of two runs."""
+
+    dtype: str  # the coarser of the two
+    samples: dict[Quantity, Sample] = field(default_factory=lambda: {quantity: Sample() for quantity in QUANTITIES})
+    places: list[DriftPlace] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more would tell nothing new."""
+        return len(self.samples["logits"]) >= MOST_VALUES
+
+    def add(self, place: DriftPlace, values: Iterator[EqualInputs]) -> None:
+        """Takes in the values of one place; those that are not finite are no drift."""
+        self.places.append(place)
+        epsilon, number = epsilon_of(self.dtype), len(self.places) - 1
+        for value in values:
+            gap = abs(value.a - value.b)
+            roundings = gap / (epsilon * spacing(max(abs(value.a), abs(value.b), value.size))) if gap else 0.0
+            if roundings < float("inf"):
+                sample = self.samples[value.quantity]
+                sample.roundings.append(roundings)
+                sample.places.append(number)
+
+
+def _never(_a: Step, _b: Step) -> bool:
+    return False
+
+
+def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Step], bool] = _never) -> Drift:
+    """The drift between two runs; a turn is left at a step of which ``is_broken`` holds."""
+    drift = Drift(coarser(a.manifest.dtype, b.manifest.dtype))
+    trees = both_draft(a.manifest, b.manifest)
+    for pair in align_turns(a, b).pairs:
+        start_a, start_b = a.turn_start(pair.a), b.turn_start(pair.b)
+        if start_a.prompt_ids != start_b.prompt_ids:
+            continue
+        prefill = DriftPlace(pair, len(start_a.prompt_ids), None, None)
+        drift.add(prefill, paired_numbers(said_behind(start_a.prefill), said_behind(start_b.prefill)))
+        for steps in align_steps(a, b, pair):
+            if not steps.same_context or drift.is_full or is_broken(steps.a, steps.b):
+                break
+            nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
+            if trees and not same_structure(nodes_a, nodes_b):
+                break
+            place = DriftPlace(pair, steps.position, steps.step_a, steps.step_b)
+            drift.add(place, equal_input_values(nodes_a, nodes_b, trees=trees, same_pairs=_same_pairs(steps)))
+    return drift
+
+
+def _same_pairs(steps: Aligned) -> bool:
+    """Whether the drafters were fed the same: after unlike blocks they were not."""
+    draft_a, draft_b = steps.a.draft, steps.b.draft
+    if steps.regrouped or draft_a is None or draft_b is None:
+        return False
+    return draft_a.inputs.tokens == draft_b.inputs.tokens and draft_a.inputs.positions == draft_b.inputs.positions
+
+
+def same_structure(a: StepNodes, b: StepNodes) -> bool:
+    """Whether the nodes that both steps have stand at the same positions and see the same of each other. Where neither
+    records a tree, slots stand for nodes."""
+    fed_a, fed_b = a.step.tensors, b.step.tensors
+    if fed_a is None or fed_b is None:
+        return fed_a is fed_b
+    if fed_a.committed_length != fed_b.committed_length:
+        return False
+    lists = (
+        (fed_a.positions, fed_b.positions),
+        (fed_a.token_ids, fed_b.token_ids),
+        (fed_a.prefix_visible, fed_b.prefix_visible),
+    )
+    if not a.keys or not b.keys:
+        alike = fed_a.mask_rows == fed_b.mask_rows and all(left == right for left, right in lists)
+        return alike and not a.keys and not b.keys
+    common = frozenset(key for key in a.keys if key in b.slots)
+    places = [(a.slots[key], b.slots[key]) for key in common]
+    fits = all(
+        max(i for i, _ in places) < len(left) and max(j for _, j in places) < len(right) for left, right in lists
+    )
+    return (
+        fits
+        and all(left[i] == right[j] for left, right in lists for i, j in places)
+        and all(_seen(a, key, common) == _seen(b, key, common) for key in common)
+    )
+
+
+def _seen(nodes: StepNodes, key: PathKey, common: frozenset[PathKey]) -> frozenset[PathKey | int]:
+    """What a node sees, less nodes that the other tree does not have."""
+    seen = nodes.visible.get(key, frozenset())
+    return frozenset(one for one in seen if not isinstance(one, tuple) or one in common)
+
+
+def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, same_pairs: bool) -> Iterator[EqualInputs]:
+    """The floats of two steps of the same structure; at the root alone where only one run drafts (``trees`` off), and
+    without the drafter's where it was fed other pairs."""
+    yield from _teacher_values(a, b, [key for key in a.keys if key in b.slots] if trees else [ROOT])
+    draft_a, draft_b = a.step.draft, b.step.draft
+    if not trees or not same_pairs or draft_a is None or draft_b is None:
+        return
+    norms = zip(draft_a.inputs.hidden_norms or [], draft_b.inputs.hidden_norms or [], strict=False)
+    yield from (EqualInputs("hidden-norms", f"inputs.hidden_norms[{n}]", x, y, 0.0) for n, (x, y) in enumerate(norms))
+    theirs = b.proposals
+    for key, own in a.proposals.items():
+        other = theirs.get(key)
+        if other is not None:
+            yield EqualInputs(
+                "draft-scores", f"levels[{len(key)}]", own.logprob, other.logprob, max(own.size, other.size)
+            )
+
+
+def _teacher_values(a: StepNodes, b: StepNodes, keys: list[PathKey]) -> Iterator[EqualInputs]:
+    verify_a, verify_b = a.step.verify, b.step.verify
+    if verify_a is None or verify_b is None:
+        return
+    for key in keys:
+        ours, theirs = (said_at(v, n.slots.get(key, 0)) for v, n in ((verify_a, a), (verify_b, b)))
+        if ours is not None and theirs is not None:
+            yield from paired_numbers(ours, theirs)

@@ -1,0 +1,116 @@
+"""One finding for what moves every value a little: a root of its own, and what follows from it.
+
+Single values may each be within bounds, and all of them together be no noise. Then there is one root, at the first
+place where it shows, and numbers and choices that differ behind it are its consequences, and no roots of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from specscope.schemas import Manifest
+from specscope.schemas.verdict import TIES, Difference, DriftFinding, NoiseFloor, Phase, Quantity
+from specscope.tracer.compare.drift import Drift, DriftPlace
+from specscope.tracer.compare.manifests import compare_manifests
+from specscope.tracer.compare.noise import Excess, find_excess, find_movement
+from specscope.tracer.compare.steps import difference
+
+#: Where a quantity shows, in the order in which a step computes them.
+SHOWN: dict[Quantity, tuple[Phase, str]] = {
+    "hidden-norms": ("draft", "inputs.hidden_norms"),
+    "draft-scores": ("draft", "levels"),
+    "logits": ("verify", "top_logits"),
+    "logsumexp": ("verify", "logsumexp"),
+    "entropy": ("verify", "entropy"),
+}
+ORDER = list(SHOWN)
+#: What may differ between two runs of the same kernels.
+NO_KERNEL = ("level", "fault", "cache_strategy")
+
+
+class UniformDrift(NamedTuple):
+    """What drifts on the whole, and the first place where it shows."""
+
+    place: DriftPlace
+    difference: Difference
+    finding: DriftFinding
+    also: int  # further quantities
+    quantities: frozenset[Quantity]  # in which differences follow from it
+
+    def explains(self, found: Difference) -> bool:
+        """Whether a difference behind the first place is one of its consequences: a number, or a choice by numbers."""
+        follows = quantity_of(found)
+        by_numbers = found.kind == "real" or (follows == "draft-scores" and found.kind == "structural")
+        return by_numbers and follows in self.quantities
+
+    def begins_at(self, turn: int, step: int | None) -> bool:
+        """Whether it shows first at that step of the baseline, or in that turn's prefill (None)."""
+        return self.place.turns.a.turn == turn and self.place.step_a == step
+
+
+def uniform_drift(
+    drift: Drift, floors: list[NoiseFloor], against: Literal["dtype", "noise-file"]
+) -> UniformDrift | None:
+    """What of the pair drifts further on the whole than its floors allow."""
+    return _first(drift, find_excess(drift, floors), against)
+
+
+def movement(noise: Manifest, candidate: Manifest, drift: Drift) -> UniformDrift | None:
+    """Where the run of --noise and the candidate say that the same kernels made them, on a device that repeats itself:
+    what differs between them all the same. ``drift`` is that from the one to the other."""
+    return _first(drift, find_movement(drift), "same-kernels") if same_kernels(noise, candidate) else None
+
+
+def same_kernels(a: Manifest, b: Manifest) -> bool:
+    """Whether two runs say that the same kernels made them on a CPU, which then leave the same bits."""
+    if a.device.backend != "cpu" or a.device.instructions is None:
+        return False
+    found = compare_manifests(a, b, frozenset())
+    differing = {line.partition(":")[0].partition(".")[0] for line in (*found.axis, *found.incomparable)}
+    return not differing - set(NO_KERNEL)
+
+
+def _first(
+    drift: Drift, excesses: list[Excess], against: Literal["dtype", "noise-file", "same-kernels"]
+) -> UniformDrift | None:
+    if not excesses:
+        return None
+    first = min(excesses, key=lambda excess: (excess.number, ORDER.index(excess.quantity)))
+    place = drift.places[first.number]
+    phase, field = SHOWN[first.quantity]
+    if place.step_a is None:
+        field = f"prefill.{field}"
+    finding = DriftFinding(
+        quantity=first.quantity,
+        num_values=first.num_values,
+        typical=first.typical,
+        allowed=first.allowed,
+        share=first.share,
+        against=against,
+    )
+    wanted = f"{first.allowed:.3g} roundings at most" if first.allowed else "the same bits"
+    got = f"{first.typical:.3g} roundings on the whole, {first.num_values} values"
+    found = difference(phase, field, wanted, got, "real", inputs_equal=True)
+    return UniformDrift(place, found, finding, len(excesses) - 1, _downstream(first.quantity))
+
+
+def _downstream(quantity: Quantity) -> frozenset[Quantity]:
+    """What is computed from it, itself included: of the teacher's numbers everything."""
+    if quantity in ("draft-scores", "hidden-norms"):
+        return frozenset(ORDER[ORDER.index(quantity) : 2])
+    return frozenset(ORDER)
+
+
+def quantity_of(found: Difference) -> Quantity | None:
+    """The quantity that a difference is one of, or was decided by; None where that is no float."""
+    if found.kind in TIES or found.phase not in ("draft", "verify", "accept"):
+        return None
+    if found.phase == "verify":
+        named = (quantity for quantity, (phase, field) in SHOWN.items() if phase == "verify" and field in found.field)
+        return next(named, "logits")
+    if found.phase == "draft":
+        if found.field.startswith("inputs.hidden_norms"):
+            return "hidden-norms"
+        numeric = ("frontier", "tokens", "logprobs")
+        return "draft-scores" if found.field.startswith("levels[") and any(n in found.field for n in numeric) else None
+    return "draft-scores" if found.field.endswith("draft_prob") else "logits"

@@ -1,0 +1,42 @@
+"""The unit of drift: roundings, the distance of neighbouring numbers of a dtype at a given size.
+
+An honest kernel sums in another order, and every sum rounds. How far that moves a value depends on how large the numbers
+are that it is made of, and on the dtype; counted in roundings it is much the same for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: Distance of 1 to the next number.
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+#: Of a dtype that is not known.
+USUAL_DTYPE = "float32"
+#: Values near 0 are differences of larger ones: below this size they round no finer.
+LEAST_SIZE = 1.0
+#: The size at which floors are stated in a verdict.
+STATED_SIZE = 16.0
+
+
+def epsilon_of(dtype: str) -> float:
+    """Distance of 1 to the next number of ``dtype``."""
+    return EPSILON.get(dtype, EPSILON[USUAL_DTYPE])
+
+
+def coarser(dtype: str, other: str) -> str:
+    """Of two dtypes the one that rounds more."""
+    return max(dtype, other, key=epsilon_of)
+
+
+def is_half(dtype: str) -> bool:
+    """Whether the dtype has so few digits that most honest values are equal, or neighbours."""
+    return epsilon_of(dtype) > 1e-4
+
+
+def spacing(size: float) -> float:
+    """Distance of neighbouring numbers at ``size``, as a multiple of the dtype's epsilon: a power of two.
+
+    Not finite where ``size`` is not.
+    """
+    size = max(abs(size), LEAST_SIZE)
+    return 2.0 ** math.floor(math.log2(size)) if math.isfinite(size) else math.inf

@@ -1,0 +1,84 @@
+"""What the teacher said at one node, or behind a prompt, and which of two sides' numbers belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from specscope.schemas import Prefill, VerifySection
+from specscope.schemas.verdict import Quantity
+
+
+class EqualInputs(NamedTuple):
+    """Two values of one quantity whose inputs are equal on both sides."""
+
+    quantity: Quantity
+    field: str  # where they stand, from the section on
+    a: float
+    b: float
+    size: float  # of the numbers they were made of, where that is larger than they are
+
+
+@dataclass(frozen=True)
+class Said:
+    """The teacher's choice at one place, with what is known of its logits."""
+
+    best: int
+    tokens: list[int]  # the best, best first; empty where they were not recorded
+    logits: list[float]
+    logsumexp: float | None = None
+    entropy: float | None = None
+
+    def logit_of(self, token: int) -> float | None:
+        """Of ``token``; None where it is not among the best."""
+        return self.logits[self.tokens.index(token)] if token in self.tokens[: len(self.logits)] else None
+
+    @property
+    def size(self) -> float:
+        """Of its logits, as far as it is known; 0 where it is not."""
+        return max((abs(value) for value in (*self.logits[:1], self.logsumexp) if value is not None), default=0.0)
+
+
+def said_at(verify: VerifySection, slot: int) -> Said | None:
+    """What was said at ``slot``; None where that was not recorded."""
+    if slot >= len(verify.argmax):
+        return None
+    known = verify.top_logits is not None and verify.top_tokens is not None
+    known = known and slot < min(len(verify.top_logits or ()), len(verify.top_tokens or ()))
+    return Said(
+        verify.argmax[slot],
+        verify.best_tokens(slot) if known else [],
+        verify.best_logits(slot) if known else [],
+        _at(verify.logsumexp, slot),
+        _at(verify.entropy, slot),
+    )
+
+
+def said_behind(prefill: Prefill) -> Said:
+    """What was said behind a prompt."""
+    best = prefill.top_tokens[0] if prefill.top_tokens and prefill.draw is not None else prefill.pending_token
+    return Said(best, prefill.top_tokens or [], prefill.top_logits or [])
+
+
+def paired_numbers(a: Said, b: Said) -> Iterator[EqualInputs]:
+    """The numbers that both sides recorded: logits of the same tokens, best first, then what is summed over all.
+
+    Where their second best are other tokens, those two lie no further apart than one logit moved.
+    """
+    size, shared = max(a.size, b.size), 0
+    for rank, (token, logit) in enumerate(zip(a.tokens, a.logits, strict=False)):
+        other = b.logit_of(token)
+        if other is not None:
+            shared += 1
+            yield EqualInputs("logits", f"top_logits[{rank}]", logit, other, size)
+    if shared < 2 and len(a.logits) > 1 and len(b.logits) > 1:
+        yield EqualInputs("logits", "top_logits[1]", a.logits[1], b.logits[1], size)
+    if a.logsumexp is not None and b.logsumexp is not None:
+        yield EqualInputs("logsumexp", "logsumexp", a.logsumexp, b.logsumexp, size)
+    if a.entropy is not None and b.entropy is not None:
+        yield EqualInputs("entropy", "entropy", a.entropy, b.entropy, size)
+
+
+def _at(values: list[float] | None, slot: int) -> float | None:
+    return values[slot] if values is not None and slot < len(values) else None
