@@ -134,3 +134,27 @@ def assert_violated(path: Path, words: str) -> None:
     assert done.code == 1
     assert "run.tensor-files" in done.out
     assert words in " ".join(done.out.split())
+
+
+def closed_pipe(*arguments: str) -> int:
+    """The exit code of a run whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(Path(sys.executable).with_name("specscope")), *arguments]
+    child = subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert child.communicate(timeout=300)[1] == ""
+    return child.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_run_whose_reader_left_ends_its_trace_whole(tmp_path: Path, form: list[str]) -> None:
+    path = tmp_path / "run.jsonl"
+    assert closed_pipe(*RUN[:-1], *form, "--trace", str(path)) == 0
+    assert specscope("check", path).code == 0
+
+
+@pytest.mark.slow
+def test_a_run_without_reader_or_trace_stops_as_a_shell_expects(tmp_path: Path) -> None:
+    assert closed_pipe(*RUN[:3], "--max-new-tokens", "1000") == 141
