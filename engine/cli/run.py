@@ -76,7 +76,11 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
 def run(as_json: bool, **options: Any) -> None:
-    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone."""
+    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone.
+
+    Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
+    written to its end although every prompt was decoded.
+    """
     request = _with_damage(build_request(**options))
     from specscope.engine.assemble import load_models
     from specscope.engine.runner import TurnEvents, open_trace, run_turns
@@ -100,6 +104,8 @@ def run(as_json: bool, **options: Any) -> None:
         _print_summary(reports, request)
         if writer is not None and not writer.broken:
             click.echo(f"trace: {writer.path}  (specscope check, show, view)")
+    if writer is not None:
+        writer.check_whole()
 
 
 def _with_damage(request: RunRequest) -> RunRequest:
