@@ -198,6 +198,7 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
     from specscope.engine.bisect.report import BISECTION_SCHEMA, Bisection
 
     nothing = _nothing(verdict, baseline, candidate)
+    nothing.notes.extend(verdict.remarks)
     if form != "json":
         _line(None, nothing.headline)
         for note in nothing.notes:

@@ -11,6 +11,7 @@ from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, NoiseF
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
+from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
@@ -367,6 +368,7 @@ def _verdict(
         roots=roots,
         violations=violations,
         next=next_commands(a, b, roots, violations, incomparable),
+        remarks=one_run_remarks(a, b),
     )
 
 
