@@ -8,8 +8,8 @@ token. Stop strings are given as ``stopping_criteria=[StopStringCriteria(tokeniz
 ``custom_generate``, ``generate`` (5.17 to 5.23) drops its ``tokenizer`` argument and refuses its ``stop_strings``.
 
 What differs from plain ``generate``: a custom processor or criterion sees one row at a time, and a processor branches
-of it that may be rejected, so it must not remember its calls; a row that ended is padded though no end-of-text token is
-set; no cache is given back.
+of it that may be rejected, so it must not remember its calls, and is refused where it is caught at that; a row that
+ended is padded though no end-of-text token is set; no cache is given back.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from specscope.engine.assemble import Attention, ModelChoice, Models, load_draft
 from specscope.engine.decoding import GREEDY, Decoding
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.generate import Session
+from specscope.engine.hf_memory import refuse_memory
 from specscope.engine.hf_rules import (
     RowCriterion,
     RowProcessors,
@@ -214,6 +215,8 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
     if options.seed is None and rule.rule != "greedy":
         seed = int(torch.randint(2**63 - 1, ()))
     requests = [asked.turn(row, seed) for row in range(len(asked.input_ids))]
+    if requests[0].processors is not None:
+        refuse_memory(requests[0].processors, asked.input_ids[0], models.teacher.vocab_size)
     for request in requests:
         _check_fits(models.teacher, request)
     deferred = options.attention == "fused"
