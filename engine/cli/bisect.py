@@ -157,7 +157,7 @@ def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
             [],
         )
     says = "equal: the diff of the two traces has no root. Name a step with --at TURN/STEP to look at it all the same"
-    return _Nothing("equal", EXIT_EQUAL, says, [], [])
+    return _Nothing("equal", EXIT_EQUAL, says, list(verdict.remarks), [])
 
 
 def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Nothing:
@@ -198,7 +198,6 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
     from specscope.engine.bisect.report import BISECTION_SCHEMA, Bisection
 
     nothing = _nothing(verdict, baseline, candidate)
-    nothing.notes.extend(verdict.remarks)
     if form != "json":
         _line(None, nothing.headline)
         for note in nothing.notes:
