@@ -48,6 +48,7 @@ class ModelChoice:
     baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
     allow_remote_code: bool = False
     allow_download: bool = False
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
 
     @property
     def drafter_source(self) -> str:
@@ -99,7 +100,9 @@ def load_models(choice: ModelChoice) -> Models:
         UsageError: where something is missing, or the drafter does not fit the teacher.
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
-    options = TeacherOptions(dtype, device, choice.attention, choice.allow_remote_code, choice.allow_download)
+    options = TeacherOptions(
+        dtype, device, choice.attention, choice.allow_remote_code, choice.allow_download, choice.allow_nonfinite
+    )
     name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
     teacher = Teacher.load(name, options)
     return Models(teacher, load_drafter(choice, teacher, options))
@@ -151,7 +154,8 @@ class _Parts(NamedTuple):
 
 def _eagle3(parts: _Parts) -> Drafter:
     choice, teacher = parts.choice, parts.teacher
-    files = load_head(parts.folder("drafter", "EAGLE-3 head"), teacher.hidden_size, teacher.vocab_size)
+    folder = parts.folder("drafter", "EAGLE-3 head")
+    files = load_head(folder, teacher.hidden_size, teacher.vocab_size, allow_nonfinite=choice.allow_nonfinite)
     return Eagle3Drafter(
         files,
         files.embedding(teacher.embedding),
@@ -165,7 +169,8 @@ def _eagle3(parts: _Parts) -> Drafter:
 
 
 def _early_exit(parts: _Parts) -> Drafter:
-    files = load_exit_head(parts.folder("exit_head", "exit head"))
+    folder = parts.folder("exit_head", "exit head")
+    files = load_exit_head(folder, allow_nonfinite=parts.choice.allow_nonfinite)
     return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.drawing)
 
 

@@ -186,6 +186,8 @@ def _decode(
     begun = time.perf_counter_ns()
     reports = list(run_turns(request, models, writer, TurnEvents(lambda *_: None, lambda *_: None)))
     result.durations_ns.append(time.perf_counter_ns() - begun)
+    if writer is not None:
+        writer.check_whole()  # what was not written took no time
     result.num_tokens.append(sum(len(report.result.output_ids) for report in reports))
     for report in reports:
         result.accepted_lengths += report.result.accepted_lengths

@@ -8,8 +8,8 @@ token. Stop strings are given as ``stopping_criteria=[StopStringCriteria(tokeniz
 ``custom_generate``, ``generate`` (5.17 to 5.23) drops its ``tokenizer`` argument and refuses its ``stop_strings``.
 
 What differs from plain ``generate``: a custom processor or criterion sees one row at a time, and a processor branches
-of it that may be rejected, so it must not remember its calls; a row that ended is padded though no end-of-text token is
-set; no cache is given back.
+of it that may be rejected, so it must not remember its calls, and is refused where it is caught at that; a row that
+ended is padded though no end-of-text token is set; no cache is given back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 from transformers import (
@@ -33,7 +34,9 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from specscope.engine.assemble import Attention, ModelChoice, Models, load_drafter
 from specscope.engine.decoding import GREEDY, Decoding
 from specscope.engine.drafters.base import Drafter
+from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.generate import Session
+from specscope.engine.hf_memory import refuse_memory
 from specscope.engine.hf_rules import (
     RowCriterion,
     RowProcessors,
@@ -70,6 +73,9 @@ KNOWN_ARGUMENTS = frozenset(
     }
 )
 
+#: Models whose weights were read once and found to be finite: that is not done again at every call.
+_finite: WeakSet[PreTrainedModel] = WeakSet()
+
 
 @dataclass(frozen=True)
 class TreeGenerate:
@@ -89,6 +95,7 @@ class TreeGenerate:
     trace_level: TraceLevel = "decisions"
     redact: str | None = None  # the key by which the trace's token ids are replaced
     overwrite: bool = False  # of an existing trace
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
     drafter_name: str = ""  # of a drafter that is given, for the trace
 
     def __post_init__(self) -> None:
@@ -108,11 +115,18 @@ class TreeGenerate:
             return replace(self, drafter=self.models(model).drafter, drafter_name=name)
 
     def models(self, model: PreTrainedModel) -> Models:
-        """``model`` as a teacher, and the drafter."""
+        """``model`` as a teacher, and the drafter.
+
+        Raises:
+            UsageError: where the drafter cannot be loaded or does not fit, or weights are no finite numbers.
+        """
         teacher = GivenTeacher(model)
+        if not self.allow_nonfinite and model not in _finite:
+            refuse_nonfinite(model, teacher.folder)
+            _finite.add(model)
         if not isinstance(self.drafter, str):
             return Models(teacher, self.drafter)
-        options = TeacherOptions(teacher.dtype, teacher.device, self.attention)
+        options = TeacherOptions(teacher.dtype, teacher.device, self.attention, allow_nonfinite=self.allow_nonfinite)
         return Models(teacher, load_drafter(self.choice(teacher, GREEDY), teacher, options))
 
     def choice(self, teacher: GivenTeacher, rule: SamplingRule) -> ModelChoice:
@@ -126,6 +140,7 @@ class TreeGenerate:
             teacher.device.type,
             parse_policy(policy, DEPTH, TOP_K, BUDGET) if isinstance(policy, str) else policy,
             rule,
+            allow_nonfinite=self.allow_nonfinite,
         )
 
 
@@ -214,6 +229,8 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
     if options.seed is None and rule.rule != "greedy":
         seed = int(torch.randint(2**63 - 1, ()))
     requests = [asked.turn(row, seed) for row in range(len(asked.input_ids))]
+    if requests[0].processors is not None:
+        refuse_memory(requests[0].processors, asked.input_ids[0], models.teacher.vocab_size)
     for request in requests:
         _check_fits(models.teacher, request)
     deferred = options.attention == "fused"

@@ -31,6 +31,7 @@ from transformers import (
 from transformers.generation import logits_process
 
 from specscope.engine.decoding import GREEDY
+from specscope.engine.hf_memory import refuse_known_memory
 from specscope.engine.sampling import SamplingRule
 from specscope.engine.stopping import StopRules
 from specscope.tracer.errors import UsageError
@@ -60,11 +61,6 @@ TOGETHER = frozenset(
         "SuppressTokensAtBeginLogitsProcessor",
         "SuppressTokensLogitsProcessor",
     )
-)
-#: Processors that remember the tokens they were called with: a tree's branches would pollute that memory.
-WITH_MEMORY = frozenset(
-    {"UnbatchedClassifierFreeGuidanceLogitsProcessor", "SynthIDTextWatermarkLogitsProcessor"}
-    | {"ClassifierFreeGuidanceLogitsProcessor"}  # no memory, but a batch of its own making
 )
 #: Processors that hold a copy of the whole batch's prompts.
 OF_THE_BATCH = frozenset({"EncoderRepetitionPenaltyLogitsProcessor", "EncoderNoRepeatNGramLogitsProcessor"})
@@ -103,12 +99,7 @@ def split_warpers(processors: Iterable[Any], *, do_sample: bool) -> Warped:
         UsageError: for a processor that a tree cannot be decoded with, or a temperature out of range.
     """
     rest = list(processors)
-    for processor in rest:
-        if type(processor).__name__ in WITH_MEMORY:
-            raise UsageError(
-                f"got the processor {type(processor).__name__}, which follows one text token by token: it cannot judge "
-                "the branches of a tree; drop it, or generate without custom_generate"
-            )
+    refuse_known_memory(rest)
     if not do_sample:
         return Warped(rest, GREEDY)
     if rest and type(rest[-1]) is LogitNormalization:

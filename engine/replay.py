@@ -34,7 +34,7 @@ from specscope.engine.run_manifest import RunSettings, build_manifest
 from specscope.engine.side_files import SideFiles, check_side_folder
 from specscope.engine.tracing import RUN_ERRORS, ending
 from specscope.schemas import Manifest, TurnEnd, TurnStart
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import EngineError, TraceLostError, UsageError
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.writer import TraceWriter, check_writable
@@ -62,6 +62,7 @@ class ReplayReport:
     num_trees: int = 0  # recorded trees that were put in
     first_other: StepPlace | None = None
     notes: list[str] = field(default_factory=list)
+    lost: TraceLostError | None = None  # where the new trace could not be written to its end
 
 
 Advance = Callable[[str], None]
@@ -128,6 +129,10 @@ class Replay:
                     self._replay_turn(reader, entry, recorder if is_written else None, advance)
         except RUN_ERRORS as error:
             raise EngineError(f"the replay failed: {type(error).__name__}: {error}") from error
+        try:
+            writer.check_whole()
+        except TraceLostError as error:
+            self.report.lost = error
         return self.report
 
     def abandon(self, reason: EndReason) -> None:

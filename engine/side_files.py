@@ -11,6 +11,7 @@ from safetensors.torch import save
 from specscope.engine.decoding import StepResult
 from specscope.schemas import TensorFiles
 from specscope.tracer.errors import UsageError
+from specscope.tracer.locks import refuse_if_locked
 from specscope.tracer.writer import TraceWriter
 
 
@@ -23,10 +24,11 @@ def check_side_folder(trace: Path, *, overwrite: bool) -> None:
     """Refuses a folder that is there already, before anything is written.
 
     Raises:
-        UsageError: where it exists and ``overwrite`` is off.
+        UsageError: where it exists and ``overwrite`` is off, or another run writes into it.
     """
     if side_folder(trace).exists() and not overwrite:
         raise UsageError(f"{side_folder(trace)} exists already: choose another name, or pass --overwrite")
+    refuse_if_locked(side_folder(trace))
 
 
 class SideFiles:
@@ -38,7 +40,7 @@ class SideFiles:
         overwrite: whether the folder may be there already.
 
     Raises:
-        UsageError: where the folder exists and ``overwrite`` is off, or cannot be made.
+        UsageError: where the folder exists and ``overwrite`` is off, cannot be made, or another run writes into it.
     """
 
     def __init__(self, trace: Path, writer: TraceWriter, *, overwrite: bool) -> None:
@@ -49,6 +51,7 @@ class SideFiles:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make the folder {self._folder}: {error.strerror}") from None
+        writer.hold(self._folder)
 
     def write(self, turn: int, result: StepResult) -> TensorFiles | None:
         """Stores the step's logits, features and mask; None where the trace was, or now is, given up."""

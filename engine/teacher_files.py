@@ -33,6 +33,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from specscope.engine.attention import registered_name
+from specscope.engine.finite import refuse_nonfinite
 from specscope.tracer.errors import UsageError
 
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -67,6 +68,7 @@ class TeacherOptions:
     attention: str  # eager or fused
     allow_remote_code: bool = False
     allow_download: bool = False
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
 
 
 class LoadedTeacher(NamedTuple):
@@ -81,12 +83,15 @@ def load_teacher(name: str, options: TeacherOptions) -> LoadedTeacher:
     """Loads a Hugging Face folder, or an id from the local cache.
 
     Raises:
-        UsageError: where there is none, or of a kind that cannot verify trees, or its weights do not fit it.
+        UsageError: where there is none, or of a kind that cannot verify trees, or its weights do not fit it or are no
+            finite numbers.
     """
     folder = _resolve_folder(name, options)
     config = _load_config(folder, options)
     refuse_unsupported(config, name)
     model = _load_model(folder, config, options)
+    if not options.allow_nonfinite:
+        refuse_nonfinite(model, folder)
     nn.Module.to(model, options.device)
     return LoadedTeacher(model.eval(), _load_tokenizer(folder, options), folder)
 

@@ -166,3 +166,7 @@ class Verdict(Section):
     roots: list[Root] = Field(description="In order; the first one is the card.")
     violations: list[Blame] = Field(description="The first violation of each invariant on each side, wherever it is.")
     next: list[str] = Field(description="The commands to run next, in a shell's words.")
+    remarks: list[str] = Field(
+        default_factory=list,
+        description="What makes the verdict worth less than it reads: both traces are one file, or of one run.",
+    )

@@ -3,6 +3,7 @@
     SpecScopeError
     ├── UsageError            2   the command or its input is wrong
     │   └── TraceError        2   a file cannot be read as a trace
+    ├── TraceLostError        2   the run is over, its trace is not whole
     ├── EngineError           2   decoding failed
     │   └── ViolationError 1   a check failed before a kernel ran
     ├── IncomparableError     3   the two runs were not meant to be equal
@@ -55,6 +56,10 @@ class TraceError(UsageError):
         place = f"{path}" + (f", line {line}" if line is not None else "") + (f", field {field}" if field else "")
         super().__init__(f"{place}: {problem}")
         self.path, self.line, self.field = path, line, field
+
+
+class TraceLostError(SpecScopeError):
+    """The run itself came to its end; its trace could not be written to its own."""
 
 
 class EngineError(SpecScopeError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,9 +131,15 @@ def _fits(index: TraceIndex, size: int) -> bool:
 
 
 def _save(index: TraceIndex, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(orjson.dumps({"format": INDEX_FORMAT, **asdict(index)}))
-    partial.replace(path)
+    """Writes the index whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    try:
+        partial.write_bytes(orjson.dumps({"format": INDEX_FORMAT, **asdict(index)}))
+        partial.replace(path)
+    except BaseException:  # a full disk, or Ctrl-C: half an index is of use to nobody
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def not_json(path: Path, problem: object, line: int | None) -> TraceError:

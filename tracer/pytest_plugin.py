@@ -20,6 +20,8 @@ _SETTLED = ("", "0", "false")  # values of CI that mean no CI
 
 #: The baselines that the running test got under --specscope-update, to be written instead of compared.
 _to_write: set[Path] = set()
+#: What the comparisons that passed are worth less for, with the test that made them.
+_remarks: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which comparisons compared a run with itself."""
+    if _remarks:
+        terminalreporter.section("specscope remarks")
+        for remark in _remarks:
+            terminalreporter.line(remark)
+        _remarks.clear()
+
+
 def assert_traces_match(
     baseline: str | os.PathLike[str],
     candidate: str | os.PathLike[str],
@@ -58,6 +69,8 @@ def assert_traces_match(
         allow: manifest fields that may differ.
         noise: a run known to be good, which differs from the baseline by noise alone: measures the noise floor.
         fail_on: "near-tie" lets ties fail, too.
+
+    Where both are one file, or of one run, it passes, and the end of the test run says so.
 
     Raises:
         AssertionError: with the verdict's card, wherever diff would exit 1, 3 or 4: the traces differ, an invariant is
@@ -83,6 +96,8 @@ def assert_traces_match(
     report = make_report(baseline, candidate, options, TokenTexts(None))
     if report.verdict.exit_code:
         raise AssertionError(f"the traces do not match\n{text.render(report)}")
+    for remark in report.verdict.remarks:
+        _remarks.append(f"{os.environ.get('PYTEST_CURRENT_TEST', 'a test')}: {remark}")
 
 
 def _replace(baseline: Path, candidate: Path) -> None:

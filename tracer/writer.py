@@ -1,7 +1,7 @@
 """Appends records to a trace: one line, one write; what is on disk is whole but for the line being written.
 
 Knows records, not what they mean. Never raises into the run it observes once it is open: a full disk stops the trace,
-not the decoding.
+not the decoding. Whoever runs it asks at the end, with ``check_whole``. While it is open, nobody else writes the file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Literal, Protocol
 import xxhash
 
 from specscope.schemas import AnyRecord, RunEnd, encode_record
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import TraceLostError, UsageError
+from specscope.tracer.locks import in_use, refuse_if_locked, try_lock
 
 
 class RecordSink(Protocol):
@@ -40,7 +42,7 @@ class TraceWriter:
         warn: told once, in words, if the trace must be given up.
 
     Raises:
-        UsageError: where the file exists and ``overwrite`` is off, or cannot be written.
+        UsageError: where the file exists and ``overwrite`` is off, cannot be written, or another writer has it open.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, warn: Callable[[str], None]) -> None:
@@ -48,19 +50,47 @@ class TraceWriter:
         self._warn = warn
         self._digest = xxhash.xxh3_128()
         self._counts: Counter[str] = Counter()
-        self._given_up = False
-        self._file: int | None = _open(path, overwrite)
+        self._problem: str | None = None  # why the trace was given up
+        self._folders: list[int] = []  # that are held beside the file
+        self._file: int | None = None
+        self._file = _open(path, overwrite)
         self.num_bytes = 0
 
     @property
     def broken(self) -> bool:
         """Whether the trace had to be given up."""
-        return self._given_up
+        return self._problem is not None
 
     @property
     def next_seq(self) -> int:
         """The number that the next record must carry."""
         return self._counts.total()
+
+    def hold(self, folder: Path) -> None:
+        """Keeps other writers out of ``folder`` until this one has ended.
+
+        Raises:
+            UsageError: where another one is in it, or it cannot be opened.
+        """
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise UsageError(f"cannot open the folder {folder}: {error.strerror}") from None
+        self._folders.append(descriptor)
+        if not try_lock(descriptor):
+            raise in_use(folder)
+
+    def check_whole(self) -> None:
+        """Says once more, when all is over, that the trace is not whole.
+
+        Raises:
+            TraceLostError: where it had to be given up.
+        """
+        if self._problem is not None:
+            raise TraceLostError(
+                f"the trace {self.path} is incomplete: {self._problem}; what was decoded is whole; "
+                "make room or choose another place, and record it again"
+            )
 
     def write(self, record: AnyRecord) -> None:
         """Appends one record."""
@@ -87,21 +117,32 @@ class TraceWriter:
             self.give_up(FileNotFoundError(errno.ENOENT, "the file was removed while it was written"))
             return
         try:
-            os.close(self._file)
+            self._close()
         except OSError as error:  # some file systems tell of a full disk only now
             self.give_up(error)
-        self._file = None
 
     def give_up(self, error: OSError) -> None:
         """Writes nothing more, run_end neither: the trace is a truncated one. Warns, the first time."""
-        if self._given_up:
+        if self._problem is not None:
             return
-        self._given_up = True
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._file)
-            self._file = None
-        self._warn(f"the trace {self.path} ends here: {error.strerror or error}; decoding goes on without it")
+        self._problem = error.strerror or str(error)
+        with contextlib.suppress(OSError):
+            self._close()
+        self._warn(f"the trace {self.path} ends here: {self._problem}; decoding goes on without it")
+
+    def _close(self) -> None:
+        """Closes what is open, and so lets others write it."""
+        for folder in self._folders:
+            os.close(folder)
+        self._folders = []
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def __del__(self) -> None:
+        """A writer that is dropped before its end keeps nobody out."""
+        with contextlib.suppress(OSError):
+            self._close()
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
@@ -118,16 +159,34 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"cannot write {path}: permission denied")
+    refuse_if_locked(path)
 
 
 def _open(path: Path, overwrite: bool) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if overwrite else os.O_EXCL)
+    """The file, empty, and nobody else's to write."""
     try:
-        return os.open(path, flags, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if overwrite else os.O_EXCL), 0o644)
     except FileExistsError:
         raise UsageError(f"{path} exists already: choose another name, or pass --overwrite") from None
     except FileNotFoundError:
         raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        if stat.S_ISREG(os.fstat(file).st_mode):  # a device or a pipe is nobody's alone
+            _claim(file, path)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _claim(file: int, path: Path) -> None:
+    """Empties the file once it is ours: until then it may be another run's."""
+    if not try_lock(file):
+        raise in_use(path)
+    try:
+        os.ftruncate(file, 0)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 

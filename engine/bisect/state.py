@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class StateKeeper:
             beside.replace(self._path)
         except OSError as error:
             raise UsageError(f"cannot write the state file {self._path}: {error.strerror}") from None
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
 
 
 def _read(path: Path, fresh: State) -> State:

@@ -157,7 +157,7 @@ def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
             [],
         )
     says = "equal: the diff of the two traces has no root. Name a step with --at TURN/STEP to look at it all the same"
-    return _Nothing("equal", EXIT_EQUAL, says, [], [])
+    return _Nothing("equal", EXIT_EQUAL, says, list(verdict.remarks), [])
 
 
 def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Nothing:

@@ -72,6 +72,7 @@ model_options = _all(
     device_option,
     click.option("--allow-download", is_flag=True, help="Let transformers fetch a model id that is not cached."),
     click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along."),
+    click.option("--allow-nonfinite", is_flag=True, help="Run weights that hold NaN or infinity all the same."),
 )
 
 tree_options = _all(
@@ -126,6 +127,7 @@ def build_choice(
     typical: bool,
     allow_download: bool,
     allow_remote_code: bool,
+    allow_nonfinite: bool,
     **_: Any,
 ) -> ModelChoice:
     """The options as one choice.
@@ -157,5 +159,15 @@ def build_choice(
     policy = parse_policy(tree, depth, top_k, budget)
     choice: Any = mode
     return ModelChoice(
-        teacher, drafter, choice, dtype, device, policy, rule, attention or "fused", allow_remote_code, allow_download
+        teacher,
+        drafter,
+        choice,
+        dtype,
+        device,
+        policy,
+        rule,
+        attention or "fused",
+        allow_remote_code,
+        allow_download,
+        allow_nonfinite,
     )

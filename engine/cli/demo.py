@@ -90,7 +90,10 @@ def _decode(
     models: Models = load_models(choice)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     events = TurnEvents(lambda *_: None, lambda *_: None)
-    return list(run_turns(request, models, writer, events))
+    reports = list(run_turns(request, models, writer, events))
+    if writer is not None:
+        writer.check_whole()
+    return reports
 
 
 def _print_runs(reports: dict[str, list[TurnReport]]) -> None:

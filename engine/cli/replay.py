@@ -45,7 +45,8 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
     into the next step's tokens; the new trace says what each step itself found and decided. A fault of the run is left
     out unless --with-fault. ``specscope diff TRACE NEW`` then compares step by step.
 
-    Exits 0 when every step ran, 2 where the trace cannot be replayed, 3 where the models are not those of the run.
+    Exits 0 when every step ran, 2 where the trace cannot be replayed or the new one not be written to its end, 3 where
+    the models are not those of the run.
     """
     from specscope.engine.recorded_run import Overrides
     from specscope.engine.replay import Replay, ReplayRequest
@@ -57,6 +58,9 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
     with progress("replaying", run.num_steps, "steps", shown=True) as advance:
         report = run.run(advance)
     _print(report, run.manifest, request)
+    if report.lost is not None:
+        raise report.lost
+    click.echo(printable(f"trace: {request.out}  (next: {next_command(request)})"))
 
 
 def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> None:
@@ -75,7 +79,6 @@ def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> 
         click.echo(printable(f"  note:     {note}"))
     if request.turn is not None:
         click.echo(f"  note:     turn {request.turn} alone: the other turns of the run are not in the replay")
-    click.echo(printable(f"trace: {request.out}  (next: {next_command(request)})"))
 
 
 def next_command(request: ReplayRequest) -> str:

@@ -13,6 +13,7 @@ import orjson
 
 from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
 from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.text import printable
 from specscope.tracer.writer import check_writable
@@ -75,7 +76,11 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
 def run(as_json: bool, **options: Any) -> None:
-    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone."""
+    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone.
+
+    Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
+    written to its end although every prompt was decoded.
+    """
     request = _with_damage(build_request(**options))
     from specscope.engine.assemble import load_models
     from specscope.engine.runner import TurnEvents, open_trace, run_turns
@@ -84,7 +89,7 @@ def run(as_json: bool, **options: Any) -> None:
         check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
     models = load_models(request.choice)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    stream = _Stream(models, quiet=as_json or request.batch_size > 1)
+    stream = _Stream(models, quiet=as_json or request.batch_size > 1, traced=writer is not None)
     reports = []
     with progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
         for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
@@ -99,6 +104,8 @@ def run(as_json: bool, **options: Any) -> None:
         _print_summary(reports, request)
         if writer is not None and not writer.broken:
             click.echo(f"trace: {writer.path}  (specscope check, show, view)")
+    if writer is not None:
+        writer.check_whole()
 
 
 def _with_damage(request: RunRequest) -> RunRequest:
@@ -162,9 +169,10 @@ def build_request(
 class _Stream:
     """Prints a turn's text as it grows; quiet where the caller wants JSON."""
 
-    def __init__(self, models: Models, quiet: bool) -> None:
+    def __init__(self, models: Models, quiet: bool, traced: bool) -> None:
         self._models = models
         self.quiet = quiet
+        self._traced = traced
         self._printed = ""
         self._heading = ""
 
@@ -174,7 +182,10 @@ class _Stream:
         self._heading = f"[{printable(prompt.id)} turn {turn + 1}]"
 
     def tokens(self, prompt: Prompt, output_ids: list[int]) -> None:
-        """Prints what is new; half a letter waits for its other half."""
+        """Prints what is new; half a letter waits for its other half. Where nobody reads it and no trace is written,
+        there is nothing left to decode for."""
+        if not self._traced and not output_is_read():
+            sys.exit(EXIT_BROKEN_PIPE)
         if self.quiet:
             return
         from specscope.engine.runner import decode_text

@@ -18,6 +18,7 @@ from torch import nn
 from specscope.engine.draft_vocab import DraftVocab
 from specscope.engine.drafters.eagle3_config import LAYER_IDS, read_statement
 from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadConfig
+from specscope.engine.finite import refuse_nonfinite
 from specscope.tracer.errors import UsageError
 
 Tensors = dict[str, torch.Tensor]
@@ -87,11 +88,12 @@ def default_hidden_state_indices(num_layers: int) -> tuple[int, int, int]:
     return (2, num_layers // 2, num_layers - 3)
 
 
-def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFiles:
+def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_nonfinite: bool = False) -> HeadFiles:
     """The head in ``folder``, in float32, checked against the teacher's hidden size and vocabulary.
 
     Raises:
-        UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes).
+        UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes), or where weights
+            are no finite numbers and ``allow_nonfinite`` is off.
     """
     config, tensors = _read_config(folder), _read_tensors(folder)
     statement = read_statement(config, set(tensors), f"{folder / CONFIG_NAME}")
@@ -102,6 +104,8 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int) -> HeadFile
     with torch.device("meta"):  # every value comes from the files: what did not would fail at its first use
         head = Eagle3Head(shape)
     _fit(head, tensors, vocab, folder)
+    if not allow_nonfinite:
+        refuse_nonfinite(head, folder)
     return HeadFiles(
         head.eval(),
         folder,

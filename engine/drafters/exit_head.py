@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from specscope.engine.drafters.eagle3_head import RMSNorm
+from specscope.engine.finite import refuse_nonfinite
 from specscope.tracer.errors import UsageError
 
 KIND = "specscope-exit-head"
@@ -64,11 +65,12 @@ class ExitHeadFiles(NamedTuple):
     folder: Path
 
 
-def load_exit_head(folder: Path) -> ExitHeadFiles:
+def load_exit_head(folder: Path, *, allow_nonfinite: bool = False) -> ExitHeadFiles:
     """The exit head in ``folder``, in float32.
 
     Raises:
-        UsageError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen.
+        UsageError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen, or where weights
+            are no finite numbers and ``allow_nonfinite`` is off.
     """
     head = ExitHead(_read_config(folder / CONFIG_NAME))
     path = folder / WEIGHTS_NAME
@@ -89,6 +91,8 @@ def load_exit_head(folder: Path) -> ExitHeadFiles:
     if problems:
         raise UsageError(f"{path} does not fit {CONFIG_NAME}: {'; '.join(problems)}")
     head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    if not allow_nonfinite:
+        refuse_nonfinite(head, folder)
     return ExitHeadFiles(head.eval(), folder)
 
 

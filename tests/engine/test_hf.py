@@ -29,6 +29,7 @@ from transformers.generation.streamers import BaseStreamer
 from specscope.engine.assemble import DEMO_MODELS
 from specscope.engine.cache import TreeCache
 from specscope.engine.hf import TreeGenerate, tree_generate
+from specscope.engine.hf_memory import refuse_memory
 from specscope.engine.hf_rules import RowProcessors, split_warpers
 from specscope.engine.recorded_run import Overrides
 from specscope.engine.repro import reproduce
@@ -163,6 +164,119 @@ def test_custom_processors_see_one_row_at_a_time(model: Any, eagle: TreeGenerate
     wanted = plain(model, prompts, logits_processor=LogitsProcessorList([Ban(len(prompts))]))
     for options in (eagle, known(model, prompts, logits_processor=LogitsProcessorList([Ban(len(prompts))]))):
         assert torch.equal(by_trees(model, options, prompts, logits_processor=LogitsProcessorList([Ban(1)])), wanted)
+
+
+class Matcher(LogitsProcessor):
+    """As grammar matchers are: advanced by one token a call, and what it lets through hangs on all of them."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.tokens.append(int(input_ids[0, -1]))
+        return scores.index_fill(1, torch.tensor([len(self.tokens) % VOCAB]), -float("inf"))
+
+
+class Hidden(LogitsProcessor):
+    """A matcher whose state cannot be seen, nor be copied."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = iter(range(10**9))
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot pickle a matcher")
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.index_fill(1, torch.tensor([next(self.calls) % VOCAB]), -float("inf"))
+
+
+class Budget(LogitsProcessor):
+    """Ends a text at its hundredth call: no answer that comes sooner tells."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        return (
+            scores if self.steps < 100 else torch.full_like(scores, -float("inf")).index_fill(1, torch.tensor([3]), 0)
+        )
+
+
+class Terminated(LogitsProcessor):
+    """Raises when it is asked again, as a matcher does that has accepted its last token."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self.done:
+            raise RuntimeError("terminated")
+        self.done = input_ids.shape[1] > len(PROMPTS[0])
+        return scores
+
+
+def remembering() -> Callable[[int, torch.Tensor], list[int]]:
+    """A prefix function with a memory in its closure."""
+    asked: list[int] = []
+
+    def allowed(row: int, ids: torch.Tensor) -> list[int]:
+        asked.append(int(ids[-1]))
+        return list(range(VOCAB))
+
+    return allowed
+
+
+@pytest.mark.parametrize("kind", [Matcher, Hidden, Budget, Terminated])
+def test_a_processor_with_memory_is_refused(model: Any, eagle: TreeGenerate, kind: Any, tmp_path: Path) -> None:
+    traced = replace(eagle, trace=tmp_path / "t.jsonl")
+    with pytest.raises(UsageError, match=rf"{kind.__name__}, which follows one text .*without custom_generate"):
+        by_trees(model, traced, PROMPTS[:1], logits_processor=LogitsProcessorList([kind()]))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_prefix_function_with_memory_is_refused(model: Any, eagle: TreeGenerate) -> None:
+    with pytest.raises(UsageError, match=r"PrefixConstrained\w*, which follows one text"):
+        by_trees(model, eagle, PROMPTS[:1], prefix_allowed_tokens_fn=remembering())
+
+
+def test_matchers_of_known_packages_are_refused_by_name(model: Any, eagle: TreeGenerate) -> None:
+    known_kind = type("LogitsProcessor", (LogitsProcessor,), {"__module__": "xgrammar.contrib.hf"})
+    own = type("Mine", (known_kind,), {"__module__": __name__, "__call__": lambda self, ids, scores: scores})
+    with pytest.raises(UsageError, match=r"Mine, which follows one text .*it is known to"):
+        by_trees(model, eagle, PROMPTS[:1], logits_processor=LogitsProcessorList([own()]))
+
+
+class Caching(LogitsProcessor):
+    """Remembers nothing that an answer hangs on: a cache by text, how often it was asked, and the last text."""
+
+    def __init__(self) -> None:
+        self.calls, self.cache = 0, dict[tuple[int, ...], int]()
+        self.last: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.last = input_ids
+        text = tuple(input_ids[0].tolist())
+        banned = self.cache.setdefault(text, (sum(text) + 1) % VOCAB)
+        return scores.index_fill(1, torch.tensor([banned]), -float("inf"))
+
+
+def test_caches_and_counters_are_no_memory(model: Any, eagle: TreeGenerate) -> None:
+    def asked() -> dict[str, Any]:
+        return {"logits_processor": LogitsProcessorList([Caching()])}
+
+    wanted = plain(model, PROMPTS[:1], **asked())
+    for options in (eagle, known(model, PROMPTS[:1], **asked())):
+        assert torch.equal(by_trees(model, options, PROMPTS[:1], **asked()), wanted)
+
+
+def test_trying_a_processor_leaves_it_as_it_was() -> None:
+    tried = Caching()
+    refuse_memory([tried], torch.tensor(PROMPTS[0]), VOCAB)
+    assert (tried.calls, tried.cache, tried.last) == (0, {}, None)
 
 
 def test_custom_criteria_are_asked_once_a_token(model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from support.traces import FUSED
 
 from specscope.schemas import AnyRecord, decode_record
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import TraceLostError, UsageError
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.writer import TraceWriter, check_writable
 
@@ -138,6 +139,97 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         writer.write(record)
     writer.finish("complete")
     assert path.read_bytes() == FUSED.read_bytes()
+
+
+def test_what_one_writer_holds_another_leaves_untouched(tmp_path: Path) -> None:
+    path, link = tmp_path / "held.jsonl", tmp_path / "link.jsonl"
+    first = TraceWriter(path, overwrite=False, warn=warn_never)
+    link.symlink_to(path)
+    first.write(records()[0])
+    before = path.read_bytes()
+    for name in (path, link):
+        with pytest.raises(UsageError, match=r"another run is writing .*wait for it to end"):
+            TraceWriter(name, overwrite=True, warn=warn_never)
+        with pytest.raises(UsageError, match="another run is writing"):
+            check_writable(name, overwrite=True)
+    assert path.read_bytes() == before
+    for record in records()[1:-1]:
+        first.write(record)
+    first.finish("complete")
+    assert path.read_bytes() == FUSED.read_bytes()
+    check_writable(path, overwrite=True)
+    TraceWriter(path, overwrite=True, warn=warn_never).finish("complete")
+    assert path.read_bytes() != FUSED.read_bytes()
+
+
+def test_a_writer_that_is_dropped_or_gives_up_keeps_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "dropped.jsonl"
+    writer = TraceWriter(path, overwrite=False, warn=print)
+    writer.hold(tmp_path)
+    del writer
+    second = TraceWriter(path, overwrite=True, warn=print)
+    second.hold(tmp_path)
+    second.give_up(OSError(28, "No space left on device"))
+    third = TraceWriter(path, overwrite=True, warn=warn_never)
+    third.hold(tmp_path)
+    with pytest.raises(UsageError, match="another run is writing"):
+        TraceWriter(tmp_path / "other.jsonl", overwrite=False, warn=warn_never).hold(tmp_path)
+    third.finish("complete")
+
+
+def test_where_there_are_no_locks_a_trace_is_written_none_the_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(file: int, how: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    path = tmp_path / "plain.jsonl"
+    TraceWriter(path, overwrite=False, warn=warn_never).finish("complete")
+    assert path.stat().st_size
+    monkeypatch.setattr("specscope.tracer.locks.fcntl", None)
+    TraceWriter(path, overwrite=True, warn=warn_never).finish("complete")
+
+
+def test_a_killed_writer_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "killed.jsonl"
+    child = subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(FUSED), str(path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    with pytest.raises(UsageError, match="another run is writing"):
+        TraceWriter(path, overwrite=True, warn=warn_never)
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    TraceWriter(path, overwrite=True, warn=warn_never).finish("complete")
+
+
+def test_a_device_is_nobodys_alone() -> None:
+    first, second = (TraceWriter(Path(os.devnull), overwrite=True, warn=warn_never) for _ in range(2))
+    first.finish("complete")
+    second.finish("complete")
+
+
+def test_a_lost_trace_is_said_again_at_the_end(tmp_path: Path) -> None:
+    writer = TraceWriter(tmp_path / "lost.jsonl", overwrite=False, warn=print)
+    writer.check_whole()
+    writer.give_up(OSError(28, "No space left on device"))
+    with pytest.raises(TraceLostError, match=r"lost\.jsonl is incomplete: No space left on device") as raised:
+        writer.check_whole()
+    assert raised.value.exit_code == 2
+
+
+def test_an_index_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(FUSED.read_bytes())
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    command = [str(Path(sys.executable).with_name("specscope")), "check", str(path)]
+    done = subprocess.run(command, capture_output=True, preexec_fn=limit, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["run.jsonl"]
 
 
 WRITE_FOREVER = """

@@ -6,15 +6,16 @@ import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
 
 import click
 
+from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, drop_output, outlive_readers
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
 from specscope.tracer.text import printable, shorten, visible
 
 GROUP = "specscope.commands"
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 TRACEBACK_VARIABLE = "SPECSCOPE_TRACEBACK"
 MAX_MESSAGE = 1000  # characters of an unexpected error's message
 
@@ -37,6 +38,14 @@ class LazyGroup(click.Group):
         command: click.Command = entry.load()
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the subcommand. A pipe other than standard output that broke is reported as a shell reports it: click
+        itself would exit 1, which says that two traces differ."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.exit(EXIT_BROKEN_PIPE)
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(version("specscope"), prog_name="specscope")
@@ -52,8 +61,9 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line and turns every error into one line and its exit code."""
+    outlive_readers()
     try:
-        cli.main(standalone_mode=False)
+        _run()
     except click.exceptions.Abort:
         sys.exit(EXIT_INTERRUPTED)
     except KeyboardInterrupt:
@@ -64,17 +74,21 @@ def main() -> None:
     except SpecScopeError as error:
         click.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output is gone; say nothing more, not even at interpreter shutdown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_BROKEN_PIPE)
     except (OSError, UnicodeEncodeError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         click.echo(f"error: cannot write the output: {error}", err=True)
         sys.exit(EXIT_USAGE)
     except Exception as error:  # left to Python it would exit 1, which says that two traces differ
         click.echo(f"error: {_missing_extra(error) or _defect(error)}", err=True)
         sys.exit(EXIT_USAGE)
+
+
+def _run() -> None:
+    """The command, and all of its output: what is still held back may not fit on the disk."""
+    try:
+        cli.main(standalone_mode=False)
+    finally:
+        sys.stdout.flush()
 
 
 def _defect(error: Exception) -> str:

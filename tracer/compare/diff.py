@@ -22,6 +22,7 @@ from specscope.schemas.verdict import (
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
+from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
@@ -425,6 +426,7 @@ def _verdict(
         roots=roots,
         violations=violations,
         next=next_commands(a, b, roots, violations, incomparable),
+        remarks=one_run_remarks(a, b),
     )
 
 

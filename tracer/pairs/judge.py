@@ -84,4 +84,5 @@ def _result(task: Task, stamp: str, verdict: Verdict, seconds: float) -> PairRes
         num_inherited=verdict.num_inherited,
         first_violation=verdict.violations[0] if verdict.violations else None,
         impact=verdict.impact,
+        remarks=verdict.remarks,
     )

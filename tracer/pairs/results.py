@@ -46,6 +46,7 @@ class PairResult(Section):
     first_violation: Blame | None = Field(None, description="Of the first invariant that one of the runs breaks.")
     impact: Impact | None = None
     error: str | None = Field(None, description="Why there is no verdict.")
+    remarks: list[str] = Field(default_factory=list, description="Those of the verdict.")
 
 
 def first_root(verdict: Verdict) -> FirstRoot | None:

@@ -37,6 +37,8 @@ class Summary(Section):
     seconds: Float
     num_failing: int  # pairs whose exit code is not 0
     failing: list[PairLine]  # the worst of them
+    num_remarked: int  # pairs whose verdict has a remark, as that both are one file
+    remarked: list[PairLine]  # the first of them
 
 
 def summarise(results: Iterable[PairResult]) -> Summary:
@@ -45,6 +47,7 @@ def summarise(results: Iterable[PairResult]) -> Summary:
     verdicts = Counter(pair.verdict for pair in pairs)
     places = Counter(_place(pair) for pair in pairs if pair.verdict in ("different", "ties"))
     failing = [pair for pair in pairs if pair.exit_code]
+    remarked = [pair for pair in pairs if pair.remarks]
     failing.sort(key=lambda pair: (-SEVERITY.index(pair.exit_code), pair.name))
     return Summary(
         num_pairs=len(pairs),
@@ -57,6 +60,8 @@ def summarise(results: Iterable[PairResult]) -> Summary:
         seconds=sum(pair.seconds for pair in pairs),
         num_failing=len(failing),
         failing=[_line(pair) for pair in failing[:SHOWN_PAIRS]],
+        num_remarked=len(remarked),
+        remarked=[_remark(pair) for pair in remarked[:SHOWN_PAIRS]],
     )
 
 
@@ -82,6 +87,11 @@ def _line(pair: PairResult) -> PairLine:
     return PairLine(name=one_line(pair.name, MAX_TEXT), verdict=pair.verdict, what=one_line(what, MAX_TEXT))
 
 
+def _remark(pair: PairResult) -> PairLine:
+    what = one_line("; ".join(pair.remarks), MAX_TEXT)
+    return PairLine(name=one_line(pair.name, MAX_TEXT), verdict=pair.verdict, what=what)
+
+
 def text_of(summary: Summary) -> str:
     """The summary for people."""
     counts = ", ".join(f"{count} {name}" for name, count in summary.by_verdict.items() if count)
@@ -93,7 +103,10 @@ def text_of(summary: Summary) -> str:
     lines += [f"  first root {name}: {count}" for name, count in summary.by_first_root.items()]
     lines += [f"  {line.verdict:<12} {line.name}" + f"  {line.what}" * bool(line.what) for line in summary.failing]
     more = summary.num_failing - len(summary.failing)
-    return "\n".join(lines + [f"  and {more} more"] * (more > 0)) + "\n"
+    lines += [f"  and {more} more"] * (more > 0)
+    lines += [f"  {'remark':<12} {line.name}  {line.what}" for line in summary.remarked]
+    more = summary.num_remarked - len(summary.remarked)
+    return "\n".join(lines + [f"  and {more} more with a remark"] * (more > 0)) + "\n"
 
 
 def json_of(summary: Summary) -> str:
@@ -116,6 +129,10 @@ def markdown_of(summary: Summary) -> str:
         lines += ["", "| pair | verdict | where |", "| --- | --- | --- |"]
         lines += [f"| {code(line.name)} | {escape(line.verdict)} | {code(line.what)} |" for line in summary.failing]
     more = summary.num_failing - len(summary.failing)
-    page = "\n".join([*lines, *(["", f"and {more} more"] if more > 0 else [])]) + "\n"
-    assert len(page.encode()) < MAX_BYTES  # twice SHOWN_PAIRS rows of at most MAX_TEXT characters a cell
+    lines += ["", f"and {more} more"] if more > 0 else []
+    if summary.remarked:
+        lines += ["", "| pair | verdict | remark |", "| --- | --- | --- |"]
+        lines += [f"| {code(line.name)} | {escape(line.verdict)} | {code(line.what)} |" for line in summary.remarked]
+    page = "\n".join(lines) + "\n"
+    assert len(page.encode()) < MAX_BYTES  # three times SHOWN_PAIRS rows of at most MAX_TEXT characters a cell
     return page

@@ -99,12 +99,14 @@ def headline(verdict: Verdict) -> str:
         return f"VIOLATED: the runs {how}, and break an invariant"
     if verdict.verdict == "ties" and verdict.exit_code:
         return HEADLINES["ties"] + ", and ties were asked to fail"
+    if verdict.verdict == "equal" and verdict.remarks:
+        return HEADLINES["equal"] + "; see the remark"
     return HEADLINES[verdict.verdict]
 
 
 def tone(verdict: Verdict) -> Tone:
     """Whether the verdict is good news."""
-    if verdict.verdict in ("incomparable", "uncovered"):
+    if verdict.verdict in ("incomparable", "uncovered") or (verdict.remarks and not verdict.exit_code):
         return "unsure"
     return "bad" if verdict.exit_code else "good"
 
@@ -184,7 +186,8 @@ def _safe(rows: list[Row]) -> list[Row]:
 
 
 def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row]:
-    rows = [Row("rule", verdict.rule)] if LOSSY in verdict.rule else []
+    rows = _rest("remark", verdict.remarks)
+    rows += [Row("rule", verdict.rule)] if LOSSY in verdict.rule else []
     if leading is not None:
         rows += _root_rows(leading, texts)
     else:

@@ -15,11 +15,12 @@ LEVELS = {"good": "notice", "bad": "error", "unsure": "error"}
 
 
 def render(report: Report) -> str:
-    """One line: an error where the verdict fails, a notice for ties, plain words where nothing differs."""
-    card = card_of(report)
-    if report.verdict.verdict == "equal":
+    """One line: an error where the verdict fails, a warning where it passes with a remark, a notice for ties, plain
+    words where nothing differs."""
+    card, verdict = card_of(report), report.verdict
+    if verdict.verdict == "equal" and not verdict.remarks:
         return f"specscope: {card.title}\n"
-    level = LEVELS[card.tone]
+    level = "warning" if verdict.remarks and not verdict.exit_code else LEVELS[card.tone]
     return _annotation(level, f"specscope diff: {card.title}", _message(card))
 
 

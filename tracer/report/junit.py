@@ -74,7 +74,7 @@ def safe_name(name: str) -> str:
 
 def _comparable(verdict: Verdict) -> _Case:
     if not verdict.incomparable:
-        return _Case("comparable", body=verdict.axis)
+        return _Case("comparable", body=[*(f"remark: {line}" for line in verdict.remarks), *verdict.axis])
     return _Case("comparable", "failure", "the runs were not meant to be equal", verdict.incomparable)
 
 

@@ -55,6 +55,8 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
     body = _root_body(verdict, root, texts) if root is not None else ""
     if root is None or not leads:  # what fails the comparison stands before the ties
         body = _plain_body(verdict) + body
+    if verdict.remarks:
+        body = _rows(_first("remark", verdict.remarks)) + body
     if verdict.roots:
         body += root_list(verdict, root)
     sign = f'<span class="ss-sign" aria-hidden="true">{_sign(verdict)}</span>'

@@ -1,0 +1,68 @@
+"""Standard output and error whose reader may leave at any moment, as ``| head`` and ``| grep -q`` do.
+
+What a command prints behind that moment is dropped, and the command goes on to its end: its exit code is its verdict,
+and a closed pipe is none. Left to click and rich, it would be 1, which says that two traces differ.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
+
+
+class DeafFile(io.FileIO):
+    """A file descriptor for writing that takes everything and drops it once nobody reads."""
+
+    reader_is_gone = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Writes ``data``, as far as somebody reads it; how many bytes were taken."""
+        if not self.reader_is_gone:
+            try:
+                return super().write(data)
+            except BrokenPipeError:
+                self.reader_is_gone = True
+        return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """Puts standard output and error on such files. One that was closed from the start is dropped as a whole."""
+    sys.stdout = _deaf(sys.stdout)
+    sys.stderr = _deaf(sys.stderr)
+
+
+def output_is_read() -> bool:
+    """Whether somebody may still read standard output, as far as the last write to it told."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return not (isinstance(raw, DeafFile) and raw.reader_is_gone)
+
+
+def drop_output() -> None:
+    """Drops what standard output still holds and will be given: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _deaf(stream: TextIO | None) -> TextIO:
+    """``stream`` with its encoding and buffering on a ``DeafFile``."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")  # for as long as the process lives
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # it stands for no file: a test's, or a notebook's
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(DeafFile(descriptor, "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=getattr(stream, "line_buffering", False),
+        write_through=getattr(stream, "write_through", False),
+    )
