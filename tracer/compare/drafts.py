@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase
-from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
+from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
@@ -91,7 +91,7 @@ def _frontier(
 
 def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Difference | None:
     """The proposals of one row: the same tokens, where it matters in the same order, with the same scores."""
-    ours, theirs = _children(pair.a, row), _children(pair.b, row)
+    ours, theirs = pair.a.proposed_below.get(row, {}), pair.b.proposed_below.get(row, {})
     if ours.keys() != theirs.keys() and pair.same_policy:
         tie = _boundary_tie(pair, set(ours), set(theirs))
         kind: DifferenceKind = "near-tie" if tie else "real"
@@ -110,10 +110,6 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
         kind = "near-tie" if _order_tie(pair, list(ours), list(theirs)) else "real"
         return _in_order("draft", f"{place}.tokens", list(ours), list(theirs), kind, inputs_equal)
     return None
-
-
-def _children(nodes: StepNodes, row: PathKey) -> dict[PathKey, Proposal]:
-    return {key: proposal for key, proposal in nodes.proposals.items() if key[:-1] == row}
 
 
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:

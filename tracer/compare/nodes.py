@@ -98,6 +98,14 @@ class StepNodes:
             numbered += proposed
         return found
 
+    @cached_property
+    def proposed_below(self) -> dict[PathKey, dict[PathKey, Proposal]]:
+        """The candidates under each row that proposed, in order."""
+        found: dict[PathKey, dict[PathKey, Proposal]] = {}
+        for key, proposal in self.proposals.items():
+            found.setdefault(key[:-1], {})[key] = proposal
+        return found
+
     def _proposal(self, level: DraftLevel, at: int, row: int, logprob: float, above: Proposal) -> Proposal:
         totals, perturbed = level.logsumexp, level.perturbed
         known = totals is not None and row < len(totals)
