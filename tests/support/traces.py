@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from specscope.schemas.verdict import Quantity
+from specscope.tracer.compare.drift import QUANTITIES
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample_traces"
@@ -37,7 +38,7 @@ def store(lines: Lines, path: Path) -> Path:
 
 def flat_floors(floor: float) -> dict[Quantity, float]:
     """The same noise floor for every quantity."""
-    return {"logits": floor, "draft-scores": floor, "hidden-norms": floor}
+    return dict.fromkeys(QUANTITIES, floor)
 
 
 def first_step(lines: Lines, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:

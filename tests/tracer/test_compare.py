@@ -30,6 +30,7 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.steps import StepPair, choice
 
 Step = dict[str, Any]
@@ -183,7 +184,7 @@ def test_drift_is_counted_and_stated_but_is_no_difference(tmp_path: Path) -> Non
     verdict = diff_with(tmp_path, lines, DiffOptions(tolerance=1e-3))
     assert verdict.verdict == "equal"
     assert [(d.field, d.count) for d in verdict.drift] == [("verify.top_logits", 1)]
-    assert [(f.floor, f.source, f.sample_size) for f in verdict.floors] == [(1e-3, "given", 0)] * 3
+    assert [(f.floor, f.source, f.sample_size) for f in verdict.floors] == [(1e-3, "given", 0)] * 5
     # Every other value of this pair is equal to the last bit: against that noise, 1e-4 is no drift.
     assert diff_with(tmp_path, lines).verdict == "different"
 
@@ -407,9 +408,11 @@ def test_a_choice_without_its_logits_is_never_a_tie(tmp_path: Path) -> None:
     assert (verdict.verdict, verdict.exit_code) == ("different", 1)
     assert "verify.sizes" in {violated.invariant for violated in verdict.violations}
     judge = FloatJudge(flat_floors(1e-3))
-    for known in ([], [1.0, 1.0]):
-        assert choice(judge, "argmax", (2, 9), (known, []), mutual=True, inputs_equal=True).kind == "real"
-    assert choice(judge, "argmax", (2, 9), ([1.0, 1.0], [1.0, 1.0]), mutual=True, inputs_equal=True).kind == "exact-tie"
+    silent = Said(9, [], [])
+    for known in (Said(2, [], []), Said(2, [2, 9], [1.0, 1.0])):
+        assert choice(judge, "argmax", known, silent, inputs_equal=True).kind == "real"
+    both = (Said(2, [2, 9], [1.0, 1.0]), Said(9, [9, 2], [1.0, 1.0]))
+    assert choice(judge, "argmax", *both, inputs_equal=True).kind == "exact-tie"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_another_kernels_rounding_is_drift(tmp_path: Path, toy: Toy) -> None:
 
 def near_tie(find: Callable[[Step], float], slot: Callable[[Step], int], toy: Toy) -> tuple[Toy, Toy]:
     """Two honest runs in which a coin of the first step lies between the two sides' boundaries that ``find`` gives."""
-    sides = (toy, replace(toy, jitter=1e-5))
+    sides = (toy, replace(toy, jitter=2e-6))
     steps = [first_step(toy_lines(side)) for side in sides]
     coin = sum(map(find, steps)) / 2
     assert min(map(find, steps)) < coin < max(map(find, steps))
@@ -89,7 +89,7 @@ def test_a_coin_at_the_edge_of_two_shares_is_a_near_tie(tmp_path: Path) -> None:
 
 
 def test_a_first_token_drawn_at_the_edge_of_two_shares_is_a_near_tie(tmp_path: Path) -> None:
-    sides = (SAMPLING, replace(SAMPLING, jitter=1e-5))
+    sides = (SAMPLING, replace(SAMPLING, jitter=2e-6))
     ends = [toy_lines(side)[1]["prefill"]["draw"]["high"] for side in sides]
     coins = {(0, -1, -1): sum(ends) / 2}
     a, b = (toy_lines(replace(side, coins=coins)) for side in sides)

@@ -1,11 +1,13 @@
-"""The noise floor: measured on honest values, not moved by faulty ones, and stated with its sample."""
+"""Noise: one value against the tail of all of them, all of them against what a dtype does, or what another run did."""
 
 from __future__ import annotations
 
 import copy
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,33 +16,213 @@ from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
 
 from specscope.schemas.verdict import NoiseFloor, Quantity, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.compare.drift import QUANTITIES, Drift, DriftPlace, measure_drift
 from specscope.tracer.compare.judge import scaled_gap
-from specscope.tracer.compare.noise import MOST, QUANTITIES, measure_gaps, measured_floors
+from specscope.tracer.compare.noise import (
+    FEWEST_VALUES,
+    Bounds,
+    bounds_of,
+    find_excess,
+    find_movement,
+    measure,
+    measured_floors,
+    noise_floors,
+)
+from specscope.tracer.compare.roundings import EPSILON, spacing
+from specscope.tracer.compare.said import EqualInputs
 from specscope.tracer.errors import UsageError
 from specscope.tracer.reader import TraceReader
+
+FLOAT32 = bounds_of("float32", 10)
 
 
 def floors_of(verdict: Verdict) -> dict[Quantity, NoiseFloor]:
     return {floor.quantity: floor for floor in verdict.floors}
 
 
-def shaken(lines: Lines, size: float, share: float = 1.0, seed: int = 0) -> Lines:
-    """A copy in which a share of all teacher logits moved by up to ``size``, its two best kept in their order."""
+def rounding(value: float) -> float:
+    """One rounding of float32 at ``value``."""
+    return EPSILON["float32"] * spacing(value)
+
+
+def shaken(lines: Lines, roundings: float, share: float = 1.0, seed: int = 0, since: int = 0) -> Lines:
+    """A copy in which a share of all best logits moved by up to so many roundings, each slot's two alike, from a step of
+    every turn on."""
     rng, other = random.Random(seed), copy.deepcopy(lines)
-    for step in (line for line in other if line["kind"] == "step"):
+    for step in (line for line in other if line["kind"] == "step" and line["step"] >= since):
         for two in step["verify"]["top_logits"]:
             if rng.random() < share:
-                moved = size * rng.uniform(0.5, 1)
+                moved = roundings * rng.uniform(0.5, 1) * rounding(two[0])
                 two[0], two[1] = two[0] + moved, two[1] + moved
     return other
 
 
-def test_the_floor_of_an_honest_pair_lies_above_all_that_was_seen_and_far_below_the_dtypes_most() -> None:
+def drift_of(values: list[float], dtype: str = "float32", per_place: int = 10) -> Drift:
+    """Every quantity with the same drift, in roundings at size 1."""
+    drift = Drift(dtype)
+    for at in range(0, len(values), per_place):
+        place: Any = DriftPlace(turns=None, position=at, step_a=at // per_place, step_b=at // per_place)  # type: ignore[arg-type]
+        inputs = [
+            EqualInputs(quantity, "", 0.0, value * EPSILON[dtype], 1.0)
+            for value in values[at : at + per_place]
+            for quantity in QUANTITIES
+        ]
+        drift.add(place, iter(inputs))
+    return drift
+
+
+# One value.
+
+
+def test_the_limit_of_an_honest_pair_lies_above_all_that_was_seen_and_far_below_the_dtypes_most() -> None:
     with TraceReader(EAGER) as a, TraceReader(FUSED) as b:
-        gaps = measure_gaps(a, b)
-    for floor in measured_floors("float32", gaps, "this-pair"):
-        assert floor.sample_size == len(gaps[floor.quantity]) > 64
-        assert max(gaps[floor.quantity]) < floor.floor < floor.most / 10
+        drift = measure_drift(a, b)
+    for floor in measured_floors(drift, 10):
+        sample = drift.samples[floor.quantity]
+        assert floor.sample_size == len(sample) > FEWEST_VALUES
+        assert floor.rounding is not None
+        assert max(sample.roundings) * floor.rounding < floor.floor < floor.most / 4
+
+
+@pytest.mark.parametrize("tail", ["normal", "exponential", "mixed"])
+def test_honest_values_of_any_tail_stay_below_their_limit_however_many_there_are(tail: str) -> None:
+    """In 200 samples of each size none may be red; one in a thousand was allowed."""
+    draw: dict[str, Callable[[random.Random], float]] = {
+        "normal": lambda rng: abs(rng.gauss(0, 3)),
+        "exponential": lambda rng: rng.expovariate(1 / 3),
+        "mixed": lambda rng: abs(rng.gauss(0, rng.choice((1, 1, 1, 4)))),
+    }
+    for size in (100, 1000, 10_000):
+        for seed in range(200 if size < 10_000 else 20):
+            rng = random.Random(seed)
+            values = [draw[tail](rng) for _ in range(size)]
+            found = measure(drift_of(values).samples["logits"])
+            assert found is not None
+            assert max(values) <= max(found.limit, FLOAT32.least)
+
+
+def test_a_few_wild_values_do_not_move_the_limit_and_are_found(tmp_path: Path) -> None:
+    honest = floors_of(diff_traces(EAGER, FUSED))["logits"]
+    assert honest.rounding is not None
+    lines = shaken(load(FUSED), 10 * honest.floor / honest.rounding, share=0.02)
+    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
+    assert floors_of(verdict)["logits"].floor < 3 * honest.floor
+    first = verdict.roots[0]
+    assert (verdict.verdict, first.difference.phase, first.difference.kind) == ("different", "verify", "real")
+    assert (first.difference.floor, first.drift) == (floors_of(verdict)["logits"].floor, None)
+
+
+@given(
+    st.lists(st.floats(0, 50), min_size=64, max_size=200),
+    st.lists(st.floats(0, 1e6), max_size=3),
+    st.sampled_from(sorted(EPSILON)),
+)
+def test_limits_stay_between_the_least_and_the_most(honest: list[float], wild: list[float], dtype: str) -> None:
+    drift = drift_of([*honest, *wild], dtype)
+    for floor in measured_floors(drift, 10):
+        assert floor.least <= floor.floor <= floor.most
+    for floor in noise_floors(drift, drift, 10, same_mode=True):
+        assert floor.rounding is not None
+        assert floor.floor >= 2 * max(drift.samples[floor.quantity].roundings) * floor.rounding
+
+
+def test_a_deeper_teacher_may_drift_further() -> None:
+    shallow, deep = (bounds_of("bfloat16", layers) for layers in (12, 48))
+    assert deep == Bounds(shallow.least, 2 * shallow.most, {name: 2 * most for name, most in shallow.typical.items()})
+
+
+# All of them.
+
+
+def test_what_moves_every_value_a_little_is_one_root_at_the_first_place_where_it_shows(tmp_path: Path) -> None:
+    """No single value is out of bounds, no decision differs: that every one is off is the finding."""
+    lines = shaken(load(FUSED), 120, since=2)
+    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
+    assert (verdict.verdict, verdict.exit_code, len(verdict.roots)) == ("different", 1, 1)
+    root = verdict.roots[0]
+    assert (root.difference.phase, root.difference.field, root.wrong) == ("verify", "top_logits", "neither")
+    assert (root.place.turn, root.place.step_a) == (0, 2)
+    assert root.drift is not None
+    assert 0.5 < root.drift.share <= 1
+    assert root.drift.typical > root.drift.allowed == FLOAT32.typical["logits"]
+    assert root.drift.against == "dtype"
+
+
+def test_a_fault_in_a_fifth_of_the_values_is_found_as_a_whole(tmp_path: Path) -> None:
+    """It moves the limit with it, and so hides each of its values; it cannot hide their mean."""
+    honest = floors_of(diff_traces(EAGER, FUSED))["logits"]
+    assert honest.rounding is not None
+    lines = shaken(load(FUSED), 10 * honest.floor / honest.rounding, share=0.2)
+    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
+    assert (verdict.verdict, verdict.roots[0].difference.phase, verdict.roots[0].difference.kind) == (
+        "different",
+        "verify",
+        "real",
+    )
+
+
+def test_what_moves_every_value_far_is_one_root_too_and_the_choices_behind_it_are_its_consequences(
+    tmp_path: Path,
+) -> None:
+    lines = shaken(load(FUSED), 10 * FLOAT32.most)
+    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
+    assert floors_of(verdict)["logits"].floor == floors_of(verdict)["logits"].most
+    assert [root.difference.kind for root in verdict.roots] == ["real"]
+    assert verdict.roots[0].drift is not None
+    assert verdict.roots[0].inherited > 0
+
+
+def test_a_noise_file_tells_what_the_pair_alone_cannot(tmp_path: Path) -> None:
+    """Every logit of the candidate is off by less than the dtype allows: against a second honest run it is real."""
+    candidate = store(renamed(shaken(load(FUSED), 14), "candidate"), tmp_path / "b.jsonl")
+    assert diff_traces(EAGER, candidate).verdict == "equal"
+    verdict = diff_traces(EAGER, candidate, DiffOptions(noise=FUSED))
+    assert (verdict.verdict, verdict.roots[0].difference.field) == ("different", "top_logits")
+    assert verdict.roots[0].drift is not None
+    assert verdict.roots[0].drift.against == "noise-file"
+    assert {floor.source for floor in verdict.floors} == {"noise-file"}
+    again = store(renamed(load(FUSED), "again"), tmp_path / "again.jsonl")
+    assert diff_traces(EAGER, again, DiffOptions(noise=FUSED)).verdict == "equal"
+
+
+def test_a_noise_file_in_another_mode_says_nothing_of_the_drift_as_a_whole(tmp_path: Path) -> None:
+    """The baseline once more does not drift at all; an honest candidate in another mode does, and may."""
+    again = store(renamed(load(EAGER), "again"), tmp_path / "again.jsonl")
+    assert diff_traces(EAGER, FUSED, DiffOptions(noise=again)).verdict == "equal"
+
+
+def with_instructions(lines: Lines, name: str, torch: str = "AVX512") -> Lines:
+    lines[0]["device"]["instructions"] = {"torch": torch}
+    return renamed(lines, name)
+
+
+def test_two_runs_of_the_same_kernels_leave_the_same_bits(tmp_path: Path) -> None:
+    """A candidate that is off by less than noise is told from the last good build of the very same kernels."""
+    baseline = store(with_instructions(load(EAGER), "a"), tmp_path / "a.jsonl")
+    good = store(with_instructions(load(FUSED), "good"), tmp_path / "good.jsonl")
+    off = store(with_instructions(shaken(load(FUSED), 2), "off"), tmp_path / "off.jsonl")
+    options = DiffOptions(noise=good)
+    verdict = diff_traces(baseline, off, options)
+    assert verdict.exit_code == 1
+    assert verdict.roots[0].drift is not None
+    assert (verdict.roots[0].drift.against, verdict.roots[0].drift.allowed) == ("same-kernels", 0)
+    same = store(with_instructions(load(FUSED), "same"), tmp_path / "same.jsonl")
+    assert diff_traces(baseline, same, options).verdict == "equal"
+    elsewhere = store(with_instructions(shaken(load(FUSED), 2), "off", "AVX2"), tmp_path / "elsewhere.jsonl")
+    assert diff_traces(baseline, elsewhere, options).verdict == "equal", "other kernels round otherwise"
+
+
+def test_excess_and_movement_are_silent_on_honest_values_and_name_their_share() -> None:
+    honest, faulty = drift_of([1.0, 2.0] * 100), drift_of([1.0, 2.0] * 50 + [90.0] * 100)
+    assert not find_excess(honest, measured_floors(honest, 10))
+    found = find_excess(faulty, measured_floors(faulty, 10))
+    assert {excess.quantity for excess in found} == set(QUANTITIES)
+    assert all(excess.share == 0.5 and excess.number == 10 for excess in found)
+    assert not find_movement(drift_of([0.0] * 200 + [1.0] * 5))
+    assert find_movement(drift_of([0.0] * 100 + [1.0] * 100))[0].number == 10
+
+
+# Where it is measured.
 
 
 def test_steps_that_record_no_tree_are_held_slot_by_slot(tmp_path: Path) -> None:
@@ -55,60 +237,19 @@ def test_steps_that_record_no_tree_are_held_slot_by_slot(tmp_path: Path) -> None
     counts = []
     for path in (same, other):
         with TraceReader(a) as first, TraceReader(path) as second:
-            counts.append(len(measure_gaps(first, second)["hidden-norms"]))
+            counts.append(len(measure_drift(first, second).samples["hidden-norms"]))
     assert counts[0] > counts[1] > 0
     with TraceReader(EAGER) as first, TraceReader(same) as second:
-        assert not measure_gaps(first, second)["logits"], "a tree on one side alone is another structure"
+        assert not len(measure_drift(first, second).samples["entropy"]), "a tree on one side alone is another structure"
     verdict = diff_traces(a, same)
     assert "run.capabilities" in {blame.invariant for blame in verdict.violations}
     assert not verdict.roots
 
 
-def test_a_faulty_minority_does_not_move_the_floor(tmp_path: Path) -> None:
-    """A fifth of the logits is off by ten times the honest noise's floor: it is found, and not measured as noise."""
-    honest = floors_of(diff_traces(EAGER, FUSED))["logits"].floor
-    lines = shaken(load(FUSED), 10 * honest, share=0.2)
-    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
-    assert floors_of(verdict)["logits"].floor < 3 * honest
-    assert (verdict.verdict, verdict.roots[0].difference.phase, verdict.roots[0].difference.kind) == (
-        "different",
-        "verify",
-        "real",
-    )
-    assert verdict.roots[0].difference.floor == floors_of(verdict)["logits"].floor
-
-
-def test_what_moves_every_value_is_still_held_against_the_dtypes_most(tmp_path: Path) -> None:
-    lines = shaken(load(FUSED), 10 * MOST["float32"])
-    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
-    assert floors_of(verdict)["logits"].floor == MOST["float32"]
-    assert verdict.roots[0].difference.kind == "real"
-
-
-def test_a_noise_file_tells_what_the_pair_alone_cannot(tmp_path: Path) -> None:
-    """Every logit of the candidate is off by less than the dtype's most: against a second honest run it is real."""
-    lines = renamed(shaken(load(FUSED), 0.5 * MOST["float32"]), "candidate")
-    candidate = store(lines, tmp_path / "b.jsonl")
-    assert diff_traces(EAGER, candidate).verdict == "equal"
-    verdict = diff_traces(EAGER, candidate, DiffOptions(noise=FUSED))
-    assert (verdict.verdict, verdict.roots[0].difference.field) == ("different", "top_logits[0]")
-    assert {floor.source for floor in verdict.floors} == {"noise-file"}
-    again = store(renamed(load(FUSED), "again"), tmp_path / "again.jsonl")
-    assert diff_traces(EAGER, again, DiffOptions(noise=FUSED)).verdict == "equal"
-
-
-def test_a_noise_file_of_another_model_is_refused(tmp_path: Path) -> None:
-    lines = load(FUSED)
-    lines = renamed(lines, "other")
-    lines[0]["teacher"]["weights_digest"] = "0123456789abcdef"
-    other = store(lines, tmp_path / "other.jsonl")
-    with pytest.raises(UsageError, match=r"teacher\.weights_digest"):
-        diff_traces(EAGER, FUSED, DiffOptions(noise=other))
-
-
 def test_where_nothing_can_be_measured_the_dtype_is_the_floor_and_it_is_said() -> None:
     verdict = diff_traces(EAGER, FAULTY)  # positions differ from the first step on
-    assert [(f.source, f.sample_size, f.floor) for f in verdict.floors] == [("dtype", 0, MOST["float32"])] * 3
+    found = {(floor.source, floor.typical, floor.floor == floor.most) for floor in verdict.floors}
+    assert found == {("dtype", None, True)}
 
 
 def test_values_behind_a_structural_difference_are_no_noise(tmp_path: Path) -> None:
@@ -118,21 +259,17 @@ def test_values_behind_a_structural_difference_are_no_noise(tmp_path: Path) -> N
         step["tensors"]["positions"][1] += 1
         step["verify"]["top_logits"] = [[value + 5 for value in two] for two in step["verify"]["top_logits"]]
     with TraceReader(EAGER) as a, TraceReader(store(lines, tmp_path / "b.jsonl")) as b:
-        gaps = measure_gaps(a, b)
-    assert max(gaps["logits"]) < 1e-4
+        drift = measure_drift(a, b)
+    assert max(drift.samples["logits"].roundings) < FLOAT32.most / 4
 
 
-@given(
-    st.lists(st.floats(0, 1e-5), min_size=64, max_size=200),
-    st.lists(st.floats(0, 1e6), max_size=15),
-    st.sampled_from(sorted(MOST)),
-)
-def test_floors_stay_between_rounding_and_the_most(honest: list[float], wild: list[float], dtype: str) -> None:
-    gaps: dict[Quantity, list[float]] = {quantity: [*honest, *wild] for quantity in QUANTITIES}
-    for floor in measured_floors(dtype, gaps, "this-pair"):
-        assert floor.least <= floor.floor <= floor.most
-    for floor in measured_floors(dtype, gaps, "noise-file"):
-        assert floor.floor >= max(gaps[floor.quantity])
+def test_of_two_dtypes_the_coarser_one_gives_the_bounds(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines[0]["dtype"] = "bfloat16"
+    other = store(lines, tmp_path / "b.jsonl")
+    for pair in ((EAGER, other), (other, EAGER)):
+        verdict = diff_traces(*pair, DiffOptions(allowed=frozenset(["dtype"])))
+        assert {floor.rounding for floor in verdict.floors} == {EPSILON["bfloat16"] * spacing(16)}
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e-3, 1e-3), st.integers(1, 8))
@@ -145,6 +282,18 @@ def test_a_verdict_survives_its_own_json() -> None:
     verdict = diff_traces(EAGER, FAULTY)
     again = Verdict.model_validate(json.loads(verdict.model_dump_json(by_alias=True)))
     assert again == verdict
+
+
+# Which runs may tell it.
+
+
+def test_a_noise_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines = renamed(lines, "other")
+    lines[0]["teacher"]["weights_digest"] = "0123456789abcdef"
+    other = store(lines, tmp_path / "other.jsonl")
+    with pytest.raises(UsageError, match=r"teacher\.weights_digest"):
+        diff_traces(EAGER, FUSED, DiffOptions(noise=other))
 
 
 def renamed(lines: Lines, name: str) -> Lines:
@@ -162,12 +311,3 @@ def test_a_noise_file_must_be_an_honest_run_of_its_own(tmp_path: Path) -> None:
     broken = store(lines, tmp_path / "broken.jsonl")
     with pytest.raises(UsageError, match=r"commit\.prefix-unchanged"):
         diff_traces(EAGER, candidate, DiffOptions(noise=broken))
-
-
-def test_of_two_dtypes_the_coarser_one_gives_the_bounds(tmp_path: Path) -> None:
-    lines = load(FUSED)
-    lines[0]["dtype"] = "bfloat16"
-    other = store(lines, tmp_path / "b.jsonl")
-    for pair in ((EAGER, other), (other, EAGER)):
-        verdict = diff_traces(*pair, DiffOptions(allowed=frozenset(["dtype"])))
-        assert {floor.most for floor in verdict.floors} == {MOST["bfloat16"]}

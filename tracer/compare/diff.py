@@ -22,10 +22,10 @@ from specscope.schemas.verdict import (
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
-from specscope.tracer.compare.identity import one_run_remarks
-from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
+from specscope.tracer.compare.identity import one_run_remarks
+from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
 from specscope.tracer.compare.nodes import StepNodes

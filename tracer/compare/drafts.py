@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase
-from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
@@ -113,18 +113,22 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
 
 
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
-    """Whether the sides swapped candidates one for one, each tied with what the other side took in its place.
+    """Whether the sides swapped candidates one for one, each tied with the last one that the other side took.
 
-    What follows from a swap further up is none of its own. A candidate that one side never proposed stands there as
-    the other side has it: where tokens are drawn, both drew with the same noise.
+    What follows from a swap further up is none of its own. A candidate that one side never proposed lies behind its
+    last one there, and stands as the other side has it: where tokens are drawn, both drew with the same noise.
     """
     only_a, only_b = _topmost(a - b), _topmost(b - a)
     if len(only_a) != len(only_b):
         return False
-    for key in only_a:
-        if not any(_tied(pair, key, other) for other in only_b):
-            return False
-    return all(any(_tied(pair, key, other) for other in only_a) for key in only_b)
+    for only, theirs, nodes, others in ((only_a, b, pair.a, pair.b), (only_b, a, pair.b, pair.a)):
+        known = {key: others.proposals[key] for key in theirs if key in others.proposals}
+        last = min(known, key=lambda key: known[key].ranked, default=None)
+        for key in only:
+            own = others.proposals.get(key) or nodes.proposals.get(key)
+            if own is None or last is None or not _tied(pair, _Candidate(key, own), _Candidate(last, known[last])):
+                return False
+    return True
 
 
 def _topmost(keys: set[PathKey]) -> set[PathKey]:
@@ -132,32 +136,29 @@ def _topmost(keys: set[PathKey]) -> set[PathKey]:
     return {key for key in keys if not any(key[:depth] in keys for depth in range(1, len(key)))}
 
 
-class _Gap(NamedTuple):
-    value: float
-    grain: float  # spacing of the numbers that it was made of
+class _Candidate(NamedTuple):
+    key: PathKey
+    proposal: Proposal
 
 
-def _tied(pair: StepPair, first: PathKey, second: PathKey) -> bool:
-    """Whether noise may have ranked either of two candidates first, on each side that knows of one of them."""
-    gaps: list[_Gap] = []
-    for nodes, others in ((pair.a, pair.b), (pair.b, pair.a)):
-        known = [nodes.proposals.get(key) or others.proposals.get(key) for key in (first, second)]
-        if known[0] is None or known[1] is None:
-            return False
-        siblings = first[:-1] == second[:-1]  # those are ranked by themselves, as drawn; others by their sums
-        one, other = known
-        if siblings:
-            gaps.append(_Gap(one.ranked - other.ranked, spacing(max(one.size, other.size))))
-        else:
-            gaps.append(_Gap(one.score - other.score, max(one.grain, other.grain)))
-    return all(pair.judge.tied("draft-scores", gap.value, gap.grain) for gap in gaps)
+def _tied(pair: StepPair, first: _Candidate, second: _Candidate) -> bool:
+    """Whether noise may have ranked either of two candidates of one side first. Siblings are ranked by themselves, as
+    they were drawn; others by their sums."""
+    one, other = first.proposal, second.proposal
+    if first.key[:-1] == second.key[:-1]:
+        return pair.judge.tied("draft-scores", one.ranked - other.ranked, spacing(max(one.size, other.size)))
+    return pair.judge.tied("draft-scores", one.score - other.score, max(one.grain, other.grain))
 
 
 def _order_tie(pair: StepPair, ours: list[PathKey], theirs: list[PathKey]) -> bool:
-    """Whether every two that stand in other order on the two sides are tied."""
+    """Whether every two that stand in other order on the two sides are tied on both."""
     place = {key: at for at, key in enumerate(theirs)}
-    swapped = ((a, b) for at, a in enumerate(ours) for b in ours[at + 1 :] if place[a] > place[b])
-    return all(_tied(pair, a, b) for a, b in swapped)
+    swapped = [(a, b) for at, a in enumerate(ours) for b in ours[at + 1 :] if place[a] > place[b]]
+    return all(
+        _tied(pair, _Candidate(a, nodes.proposals[a]), _Candidate(b, nodes.proposals[b]))
+        for nodes in (pair.a, pair.b)
+        for a, b in swapped
+    )
 
 
 def _in_order(

@@ -90,16 +90,19 @@ def noise_floors(pair: Drift, noise: Drift, num_layers: int | None, *, same_mode
     """The floors that another honest run gives. Only one in the candidate's own mode (``same_mode``) tells how far the
     candidate may drift on the whole: the baseline run once more may not drift at all."""
     bounds = bounds_of(pair.dtype, num_layers)
+    within = {floor.quantity: floor for floor in measured_floors(pair, num_layers)}
     floors = []
     for quantity in QUANTITIES:
-        sample = noise.samples[quantity]
+        sample, own = noise.samples[quantity], within[quantity]
         known, found = measure(sample), measure(pair.samples[quantity])
         if known is None:
-            limit, source, allowed = bounds.most, "dtype", bounds.typical[quantity]
-        else:
-            limit, source = max(known.limit, 2 * max(sample.roundings), bounds.least), "noise-file"
-            allowed = MOST_RATIO * known.typical if same_mode else bounds.typical[quantity]
-        floors.append(_floor(quantity, pair, found, source, limit, bounds, allowed))
+            floors.append(own)
+            continue
+        limit = max(known.limit, 2 * max(sample.roundings), bounds.least)
+        if not same_mode:
+            limit = max(limit, own.floor / _stated(pair.dtype))
+        allowed = MOST_RATIO * known.typical if same_mode else bounds.typical[quantity]
+        floors.append(_floor(quantity, pair, found, "noise-file", limit, bounds, allowed))
     return floors
 
 
