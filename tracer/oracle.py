@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEnd, TurnStart
-from specscope.tracer.invariants.base import Context, Invariant
+from specscope.tracer.invariants.base import Context, Invariant, promises
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
 from specscope.tracer.invariants.registry import (
@@ -209,7 +209,8 @@ class Oracle:
 
     def _tally(self, start: TurnStart) -> TurnTally:
         said = self._manifest
-        return TurnTally(start, said.sampling, self._is_replay, said.stop_rules, said.teacher.max_positions)
+        part = frozenset(section for section in ("commit", "stop") if not promises(said, section))
+        return TurnTally(start, said.sampling, self._is_replay, said.stop_rules, said.teacher.max_positions, part)
 
     def _misplaced(self, record: TurnStart) -> str | None:
         """Why a turn may not start here."""

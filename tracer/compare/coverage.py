@@ -35,5 +35,10 @@ def is_decisive(manifest: Manifest) -> bool:
     return _supplied(manifest) >= set(DECISIVE)
 
 
+def in_part(manifest: Manifest) -> frozenset[str]:
+    """The sections of which the writer lists single fields alone: what is absent there was not recorded."""
+    return frozenset(section for section in _supplied(manifest) if section not in manifest.capabilities)
+
+
 def _supplied(manifest: Manifest) -> set[str]:
     return {capability.split(".")[0] for capability in manifest.capabilities}

@@ -10,10 +10,10 @@ from specscope.schemas import Step
 from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, NoiseFloor, Place, Side, Verdict, VerdictKind
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
-from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
+from specscope.tracer.compare.coverage import coverage_problems, in_part, is_decisive, not_supplied
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.judge import FloatJudge
-from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
+from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests, same_policy
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.noise import coarser, given_floors, measure_gaps, measured_floors
 from specscope.tracer.compare.phases import compare_steps
@@ -265,8 +265,9 @@ def _step_pair(pair: Aligned, a: TraceReader, b: TraceReader, judge: FloatJudge)
         nodes(pair.previous_b),
         judge,
         both_draft(a.manifest, b.manifest),
-        a.manifest.tree_policy == b.manifest.tree_policy,
+        same_policy(a.manifest.tree_policy, b.manifest.tree_policy),
         pair.regrouped > 0,
+        in_part(a.manifest) | in_part(b.manifest),
     )
 
 
@@ -302,7 +303,7 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) ->
             counts = f"{len(start_a.prompt_ids)} and {len(start_b.prompt_ids)} token ids"
             problems.append(f"prompt {pair.a.prompt_id}: {counts} that are not the same")
         seeds = (start_a.generator_seed, start_b.generator_seed)
-        if draws and seeds[0] != seeds[1]:
+        if draws and None not in seeds and seeds[0] != seeds[1]:
             name = f"prompt {pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
             problems.append(f"{name}: generator seed {seeds[0]} -> {seeds[1]}")
     return problems

@@ -22,6 +22,7 @@ class StepPair:
     trees_compared: bool  # off where one run drafts nothing
     same_policy: bool = True  # off where trees were meant to differ: then common nodes alone are compared
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
+    in_part: frozenset[str] = frozenset()  # sections of which a writer lists single fields: absent says nothing there
 
     @property
     def common(self) -> list[PathKey]:

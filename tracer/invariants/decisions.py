@@ -14,6 +14,7 @@ from specscope.tracer.invariants.base import (
     first_mismatch,
     next_root,
     present,
+    promises,
     tree_is_recorded,
 )
 from specscope.tracer.invariants.features import FEATURE_LAYERS, FEATURES_FED
@@ -162,9 +163,10 @@ def _verify_sizes(c: Context) -> str | None:
         values = getattr(verify, name)
         if values is not None and len(values) != slots:
             return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
-    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=True)):
-        if len(tokens) != 2 or len(logits) != 2:
-            return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits, wanted two"
+    for name, best in (("best tokens", verify.top_tokens), ("best logits", verify.top_logits)):
+        odd = next((slot for slot, two in enumerate(best or ()) if len(two) != 2), None)
+        if odd is not None:
+            return f"slot {odd}: got {len((best or ())[odd])} {name}, wanted two"
     return None if verify.dispatch != {} else "no attention call was recorded"
 
 
@@ -241,9 +243,10 @@ def _cut(c: Context) -> str | None:
         return f"kept {stop.kept} of {len(stop.emitted)} tokens"
     eos = set(c.manifest.stop_rules.eos_token_ids if c.manifest.stop_rules is not None else ())
     at = next((i for i, t in enumerate(stop.emitted[: stop.kept]) if t in eos), None)
-    if at is not None and (stop.kept != at + 1 or stop.reason != "eos"):
+    said = stop.reason is not None or promises(c.manifest, "stop")
+    if at is not None and (stop.kept != at + 1 or (said and stop.reason != "eos")):
         return f"token {at} of the block ends the text, but {stop.kept} were kept (reason {stop.reason})"
-    if stop.reason is None and stop.kept != len(stop.emitted):
+    if said and stop.reason is None and stop.kept != len(stop.emitted):
         return f"kept {stop.kept} of {len(stop.emitted)} tokens without a reason"
     return None
 
