@@ -95,7 +95,7 @@ def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
 def absent_promises(manifest: Manifest, step: Step) -> list[str]:
     """The capabilities that the format knows and the step does not have, in order."""
     absent = []
-    for name in sorted({name for name in manifest.capabilities if _is_known(name)}):
+    for name in sorted({name for name in manifest.capabilities if is_known_capability(name)}):
         section, _, field = name.partition(".")
         value = getattr(step, section)
         if value is None or (field and getattr(value, field) is None):
@@ -104,8 +104,8 @@ def absent_promises(manifest: Manifest, step: Step) -> list[str]:
 
 
 @cache
-def _is_known(capability: str) -> bool:
-    """Whether it names a section of a step, or a field of one; others are of a newer version."""
+def is_known_capability(capability: str) -> bool:
+    """Whether it names a section of a step, or a field of one, as this version has them."""
     section, dot, field = capability.partition(".")
     known = Step.model_fields.get(section)
     if known is None or section in Record.model_fields:
