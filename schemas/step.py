@@ -79,7 +79,7 @@ class VerifySection(Section):
     dispatch: dict[str, int] | None = Field(None, description="Attention implementation that ran -> calls.")
     argmax: list[TokenId] = Field(description="Per real slot, the teacher's best token.")
     top_tokens: list[list[TokenId]] | None = Field(
-        None, description="Per real slot, the two best tokens, best first; stands together with top_logits."
+        None, description="Per real slot, the two best tokens, best first; judged where top_logits stands, too."
     )
     top_logits: list[list[Float]] | None = Field(None, description="Their logits.")
     logsumexp: list[Float] | None = Field(None, description="Per real slot: log of the sum of exp(logit).")

@@ -23,8 +23,6 @@ SAID_BY_ABSENCE: dict[str, Any] = {
 }
 #: What writers before that version could not say: there absence says nothing of these either.
 SAID_SINCE = {SchemaVersion(1, 1): ("sampling.temperature", "sampling.top_k", "sampling.top_p")}
-#: Objects whose names are free. Of a drafter's settings one may be left out; a processor that is not named did not run.
-FREE_NAMES = ("sampling.processors", "drafter.settings", "versions")
 #: A baseline decodes without a drafter, so these follow from its mode; only their kind is worth a line.
 FOLLOW_FROM_BASELINE = ("drafter", "tree_policy", "sampling.draft")
 
@@ -34,6 +32,7 @@ class ManifestComparison(NamedTuple):
 
     axis: list[str]
     incomparable: list[str]
+    let: list[str]  # names of the fields that differ, and may since the user lets them
 
 
 def is_teacher_only(manifest: Manifest) -> bool:
@@ -53,7 +52,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
     """
     one_sided = is_teacher_only(a) != is_teacher_only(b)
     for_people = _names_prove_nothing(a, b)
-    axis, incomparable = [], []
+    axis, incomparable, let = [], [], []
     for name, got, wanted in _leaves(a.model_dump(by_alias=False), b.model_dump(by_alias=False), ""):
         parts = name.split(".")
         top = parts[0]
@@ -65,12 +64,14 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
             continue
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
         replayed = name == "dtype" and (a.replay_of is not None or b.replay_of is not None)
+        if is_allowed(name, allowed):
+            let.append(name)
         meant = follows or replayed or top in AXIS or is_allowed(name, allowed)
         if unsaid or meant or name in for_people:
             axis.append(line)
         else:
             incomparable.append(line)
-    return ManifestComparison(axis, incomparable)
+    return ManifestComparison(axis, incomparable, let)
 
 
 def is_allowed(name: str, allowed: frozenset[str]) -> bool:
@@ -92,7 +93,8 @@ def same_policy(a: TreePolicy, b: TreePolicy) -> bool:
 def _names_prove_nothing(a: Manifest, b: Manifest) -> set[str]:
     """The names for people that may differ, since what they name is known to be the same."""
     models = (
-        (name, getattr(a, name).weights_digest, getattr(b, name).weights_digest) for name in ("teacher", "drafter")
+        ("teacher", a.teacher.weights_digest, b.teacher.weights_digest),
+        ("drafter", a.drafter.weights_digest, b.drafter.weights_digest),
     )
     names = {f"{name}.name" for name, of_a, of_b in models if of_a is not None and of_a == of_b}
     if a.tree_policy.choices is not None and same_policy(a.tree_policy, b.tree_policy):

@@ -13,14 +13,15 @@ def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | 
     """The first difference, of phase verify; the prompts are known to be equal."""
     drawn = a.draw is not None and b.draw is not None
     if drawn or a.pending_token == b.pending_token:
-        return _logits(judge, a, b) or _draws(judge, a, b)
+        return compare_prefill_logits(judge, a, b) or _draws(judge, a, b)
     best = (a.pending_token, b.pending_token)
     mutual = set(best) <= set(a.top_tokens or ()) & set(b.top_tokens or ())
     logits = (a.top_logits or [], b.top_logits or [])
     return choice(judge, "prefill.pending_token", best, logits, mutual, inputs_equal=True)
 
 
-def _logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
+def compare_prefill_logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
+    """The first difference of the two best logits, whatever was chosen or drawn of them."""
     for x, y in zip(a.top_logits or [], b.top_logits or [], strict=False):
         if not judge.same("logits", "prefill.top_logits", x, y):
             return difference("verify", "prefill.top_logits", x, y, "real", True, floor=judge.floors["logits"])

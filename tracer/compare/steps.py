@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase, Quantity
+from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 
@@ -22,6 +23,7 @@ class StepPair:
     trees_compared: bool  # off where one run drafts nothing
     same_policy: bool = True  # off where trees were meant to differ: then common nodes alone are compared
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
+    expected: Consequences = NOTHING_FOLLOWS  # what need not be equal, since the user let manifest fields differ
     in_part: frozenset[str] = frozenset()  # sections of which a writer lists single fields: absent says nothing there
 
     @property

@@ -163,10 +163,13 @@ def _verify_sizes(c: Context) -> str | None:
         values = getattr(verify, name)
         if values is not None and len(values) != slots:
             return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
-    for name, best in (("best tokens", verify.top_tokens), ("best logits", verify.top_logits)):
-        odd = next((slot for slot, two in enumerate(best or ()) if len(two) != 2), None)
+    for name, counts in (
+        ("best tokens", [len(two) for two in verify.top_tokens or ()]),
+        ("best logits", [len(two) for two in verify.top_logits or ()]),
+    ):
+        odd = next((slot for slot, count in enumerate(counts) if count != 2), None)
         if odd is not None:
-            return f"slot {odd}: got {len((best or ())[odd])} {name}, wanted two"
+            return f"slot {odd}: got {counts[odd]} {name}, wanted two"
     return None if verify.dispatch != {} else "no attention call was recorded"
 
 
