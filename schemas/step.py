@@ -97,7 +97,7 @@ class VerifySection(Section):
     top_tokens: list[list[TokenId]] | None = Field(
         None,
         description="Per real slot, the best tokens, best first: at least two, and all that rounding may have put"
-        " first, 16 at most. Stands together with top_logits.",
+        " first, 16 at most. Judged where top_logits stands, too.",
     )
     top_logits: list[list[Float]] | None = Field(None, description="Their logits.")
     logsumexp: list[Float] | None = Field(None, description="Per real slot: log of the sum of exp(logit).")

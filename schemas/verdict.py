@@ -68,8 +68,8 @@ class DriftFinding(Section):
     )
     share: Float = Field(description="Of the values, that drift further than that.")
     against: Literal["dtype", "noise-file", "same-kernels"] = Field(
-        description="What tells what noise comes to: the dtype; the run of --noise; the same, where it says that the very"
-        " kernels of the candidate made it, on a device that repeats itself."
+        description="What tells what noise comes to: the dtype; the run of --noise; the same, where it says that the"
+        " candidate's very kernels made it, on a device that repeats itself."
     )
 
 
@@ -133,6 +133,10 @@ class Impact(Section):
     num_steps_b: int
     accepted_length_a: Float | None = Field(None, description="Mean over the steps; excludes root and bonus.")
     accepted_length_b: Float | None = None
+    num_beyond_a: int = Field(
+        0, description="Tokens behind the end of the other run's turn, where that was allowed to come earlier."
+    )
+    num_beyond_b: int = 0
 
 
 class Drift(Section):
@@ -155,11 +159,22 @@ class Verdict(Section):
     axis: list[str] = Field(description="What was meant to differ: field: baseline -> candidate.")
     incomparable: list[str] = Field(description="What was not meant to differ, but does.")
     uncovered: list[str] = Field(description="Why part of the pair could not be judged, although it should have been.")
-    unjudged: list[str] = Field(description="What a writer does not supply, by its own word, and so was not compared.")
+    unjudged: list[str] = Field(
+        description="What was not compared: a writer does not record it, or it follows from what was allowed to differ."
+    )
+    unknown: list[str] = Field(
+        default_factory=list, description="Fields that no version known to this reader has, and what they may mean."
+    )
     floors: list[NoiseFloor]
     num_turns: int
     num_steps: int = Field(description="Aligned pairs of steps that were compared.")
     num_regrouped: int = Field(description="Steps without a partner: the same tokens in other steps.")
+    num_beyond: int = Field(
+        0, description="Steps behind the end of the other run's turn, where that was allowed to come earlier."
+    )
+    compared: dict[Phase, int] = Field(
+        default_factory=dict, description="Of those pairs, in how many each phase was compared: both sides record it."
+    )
     num_inherited: int
     impact: Impact
     drift: list[Drift]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 import xxhash
 
 from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEnd, TurnStart
-from specscope.tracer.invariants.base import Context, Invariant
+from specscope.schemas.unknown import unknown_fields
+from specscope.tracer.invariants.base import Context, Invariant, promises
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
 from specscope.tracer.invariants.registry import (
@@ -34,6 +36,8 @@ MOST_KEPT = 10_000  # violated steps that are remembered one by one; behind that
 MISSHAPEN = ("tensors.sizes", "verify.sizes")
 
 
+MOST_UNKNOWN = 100  # names of unknown fields that are counted one by one
+OTHERS = "others"
 LONGEST_WITNESS = 2000  # characters; a record may be as long as it likes
 
 
@@ -73,12 +77,21 @@ class OracleReport:
     end_reason: str | None = None
     failures: list[Failure] = field(default_factory=list)
     by_step: dict[tuple[int, int], list[Violation]] = field(default_factory=dict)  # by turn and step; see MOST_KEPT
+    by_turn: dict[int, list[Violation]] = field(default_factory=dict)  # of turns as a whole
+    unknown: Counter[tuple[str, str]] = field(default_factory=Counter)  # (record's kind, dotted name) -> records
+    required: tuple[str, ...] = ()  # sections, or section.field, that the caller wants in every step
+    absent: Counter[str] = field(default_factory=Counter)  # of those, how many steps do not have them
     forgetful: bool = False  # whether a violated step is missing there
 
     @property
     def num_violations(self) -> int:
         """Violations over all invariants."""
         return sum(tally.failed for tally in self.invariants.values())
+
+    @property
+    def unmet(self) -> list[str]:
+        """The requirements that a step does not meet; all of them where there is no step."""
+        return [name for name in self.required if self.absent[name] or not self.num_steps]
 
     def count(self, invariant: str, violation: Violation | None) -> None:
         """Adds one pass or failure."""
@@ -88,7 +101,11 @@ class OracleReport:
             return
         tally.failed += 1
         tally.first = tally.first or violation
-        if violation.turn is None or violation.step is None:
+        if violation.turn is None:
+            return
+        if violation.step is None:
+            if len(self.by_turn) < MOST_KEPT:
+                self.by_turn.setdefault(violation.turn, []).append(violation)
             return
         place = (violation.turn, violation.step)
         if place in self.by_step or len(self.by_step) < MOST_KEPT or invariant in MISSHAPEN:
@@ -183,8 +200,9 @@ class _FileTally:
 class Oracle:
     """Feeds on records one by one; memory does not grow with the trace but for the open turns."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.report = OracleReport(path, manifest, {name: Tally(statement) for name, statement in STATEMENTS.items()})
+    def __init__(self, path: Path, manifest: Manifest, required: tuple[str, ...] = ()) -> None:
+        tallies = {name: Tally(statement) for name, statement in STATEMENTS.items()}
+        self.report = OracleReport(path, manifest, tallies, required=required)
         self._manifest = manifest
         self._open: dict[int, _OpenTurn] = {}  # by number, in the order in which they started
         self._seen_turns: set[tuple[str, int]] = set()
@@ -209,7 +227,8 @@ class Oracle:
 
     def _tally(self, start: TurnStart) -> TurnTally:
         said = self._manifest
-        return TurnTally(start, said.sampling, self._is_replay, said.stop_rules, said.teacher.max_positions)
+        part = frozenset(section for section in ("commit", "stop") if not promises(said, section))
+        return TurnTally(start, said.sampling, self._is_replay, said.stop_rules, said.teacher.max_positions, part)
 
     def _misplaced(self, record: TurnStart) -> str | None:
         """Why a turn may not start here."""
@@ -243,6 +262,7 @@ class Oracle:
             else:
                 found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
                 self.report.count(invariant.id, found)
+        self.report.absent.update(name for name in self.report.required if missing_field(record, (name,)))
         self._judge_promises(record, line)
         self._judge_file(record, line)
         turn.tally.add(record)
@@ -324,6 +344,12 @@ class Oracle:
         else:
             self._fail("run.sequence", f"got seq {shown(got)}, wanted {shown(wanted)}", line)
 
+    def note_unknown(self, record: AnyRecord) -> None:
+        """Counts the fields that the format does not have: of a newer version, or misspelt."""
+        for name in dict.fromkeys(unknown_fields(record)):
+            known = (record.kind, name) in self.report.unknown or len(self.report.unknown) < MOST_UNKNOWN
+            self.report.unknown[(record.kind, name) if known else (record.kind, OTHERS)] += 1
+
     def stray(self, record: AnyRecord, counts: dict[str, int], line: int) -> None:
         """Judges whether a record may stand where it does, given those before it."""
         if record.kind == "manifest" and line > 1:
@@ -344,14 +370,15 @@ class Oracle:
                 self._fail(name, f"got {got}, wanted {wanted}", line)
 
 
-def check_trace(path: Path) -> OracleReport:
-    """Judges every record of the trace at ``path``.
+def check_trace(path: Path, required: tuple[str, ...] = ()) -> OracleReport:
+    """Judges every record of the trace at ``path``; ``required`` names sections, or section.field, whose absence from
+    steps is counted.
 
     Raises:
         TraceError: where it cannot be read as a trace.
     """
     with TraceReader(path) as reader:
-        oracle = Oracle(path, reader.manifest)
+        oracle = Oracle(path, reader.manifest, required)
         counts: dict[str, int] = {}
         digest = xxhash.xxh3_128()
         wanted_seq = 0
@@ -359,6 +386,7 @@ def check_trace(path: Path) -> OracleReport:
             oracle.sequence(record.seq, wanted_seq, number)
             wanted_seq = record.seq + 1
             oracle.stray(record, counts, number)
+            oracle.note_unknown(record)
             match record:
                 case TurnStart():
                     oracle.turn_start(record, number)

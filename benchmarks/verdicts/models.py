@@ -7,7 +7,7 @@ layers on (Dettmers et al., "LLM.int8()", 2022; Sun et al., "Massive Activations
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
@@ -45,7 +45,7 @@ def folders(folder: Path, model: ModelName) -> ModelFolders:
     return ModelFolders(str(folder / model / "teacher"), f"eagle3:{folder / model / 'head'}")
 
 
-_SHARED = {
+_SHARED: dict[str, Any] = {
     "vocab_size": VOCAB,
     "num_key_value_heads": 1,
     "max_position_embeddings": 4096,

@@ -110,7 +110,7 @@ def _load(choice: ModelChoice) -> Models:
 
 @contextmanager
 def _fault_in(models: Models, fault: NumericFault | None) -> Iterator[None]:
-    """Inside, the block computes too much; in float32 at least, so that the dtype rounds its result and not the fault."""
+    """Inside, the block computes too much; in float32 at least, for the dtype shall round the result, not the fault."""
     if fault is None:
         yield
         return

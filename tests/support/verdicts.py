@@ -67,6 +67,7 @@ def verdict_of(kind: str = "different", exit_code: int = 1, **changes: Any) -> V
         num_turns=3,
         num_steps=37,
         num_regrouped=0,
+        compared=dict.fromkeys(("draft", "tree", "tensors", "verify", "accept", "commit", "stop"), 37),
         num_inherited=4,
         impact=impact,
         drift=[Drift(field="verify.top_logits", count=9, largest=5e-6)],

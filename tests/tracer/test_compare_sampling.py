@@ -251,7 +251,12 @@ def test_what_an_older_writer_could_not_say_is_no_difference(tmp_path: Path) -> 
     assert verdict.verdict == "equal"
     assert "sampling.lossless: absent -> True" in verdict.axis
     old[0]["schema"] = "specscope.trace/1.1"
-    assert diff(tmp_path, old, new).exit_code == 3
+    assert diff(tmp_path, old, new).exit_code == 0, "nor is what another writer leaves out"
+    new[0]["sampling"]["top_k"] = 8
+    verdict = diff(tmp_path, old, new)
+    assert (verdict.exit_code, verdict.incomparable) == (3, ["sampling.top_k: absent -> 8"]), "absent says: all"
+    old[0]["schema"] = "specscope.trace/1.0"
+    assert diff(tmp_path, old, new).exit_code == 0
 
 
 def test_a_run_without_drafts_is_another_sample(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def rounding(value: float) -> float:
 
 
 def shaken(lines: Lines, roundings: float, share: float = 1.0, seed: int = 0, since: int = 0) -> Lines:
-    """A copy in which a share of all best logits moved by up to so many roundings, each slot's two alike, from a step of
-    every turn on."""
+    """A copy in which a share of all best logits moved by up to so many roundings, each slot's two alike, from that
+    step of every turn on."""
     rng, other = random.Random(seed), copy.deepcopy(lines)
     for step in (line for line in other if line["kind"] == "step" and line["step"] >= since):
         for two in step["verify"]["top_logits"]:

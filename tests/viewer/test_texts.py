@@ -15,6 +15,7 @@ from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
+from specscope.viewer.drawing.manifest_words import manifest_rows
 from specscope.viewer.drawing.verdict_card import (
     SHOWN_ROOTS,
     SIGNS,
@@ -131,7 +132,9 @@ def test_one_cause_is_named_once_a_side() -> None:
 def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> None:
     allowed = verdict_of(axis=["mode: eager -> fused", "dtype: float32 -> bfloat16"])
     shown = proof(allowed, manifest)
-    assert "✓ 8 of 9 that must agree do" in shown
+    assert "✓ 7 of 9 that must agree do" in shown
+    assert "; 1 that neither run says" in shown
+    assert "<dt>neither says</dt><dd>tokenizer</dd>" in shown
     assert "✓ dtype" not in shown
     assert "✓ tree policy</dt><dd>dynamic, depth 3, top-k 2, budget 6" in shown
     assert "logits 4e-05 (1258 values); measured on values of this pair" in shown
@@ -140,6 +143,18 @@ def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> Non
     assert "✓ prompts" not in proof(refused, manifest)
     assert "not comparable</dt><dd>seed: 0 -&gt; 5" in card_of(refused)
     assert "--allow FIELD" in card_of(refused)
+
+
+def test_the_proof_claims_no_agreement_that_nobody_stated(manifest: Manifest) -> None:
+    bare = manifest.model_copy(update={"seed": None, "stop_rules": None, "tokenizer": None})
+    shown = proof(verdict_of(num_turns=0, num_steps=0, compared={}, drift=[]), bare)
+    for name in ("seed", "stop rules", "tokenizer", "prompts"):
+        assert f"✓ {name}" not in shown
+    assert "neither says</dt><dd>seed, stop rules, tokenizer, prompts" in shown
+    assert "its weights are not said" in shown
+    assert "no float was compared" in shown
+    rows = dict(manifest_rows(bare))
+    assert [rows[name] for name in ("seed", "stop rules", "processors", "tokenizer's digest")] == ["not said"] * 4
 
 
 def test_commands_can_be_copied_as_they_are() -> None:

@@ -11,27 +11,61 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from specscope.schemas.unknown import named
 from specscope.tracer.cli.console import console
-from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, SpecScopeError, worst_code
+from specscope.tracer.compare.coverage import COMPARED
+from specscope.tracer.errors import (
+    EXIT_COVERAGE,
+    EXIT_DIFFERENT,
+    EXIT_EQUAL,
+    SpecScopeError,
+    UsageError,
+    worst_code,
+)
+from specscope.tracer.invariants.registry import is_known_capability
 from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
+from specscope.tracer.unknown import unknown_lines
+
+
+def _required(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The names of ``--require``, each once.
+
+    Raises:
+        UsageError: where one names no section of a step, and no field of one.
+    """
+    names = [name.strip() for name in (value or "").split(",") if name.strip()]
+    if value is not None and not names:
+        raise UsageError("got no section for --require, wanted some, such as tree,verify,accept")
+    for name in names:
+        if name != "all" and not is_known_capability(name):
+            near = named("step", name).nearest
+            hint = f"; the nearest is {near}" if near else f": all, or of {', '.join(COMPARED)}, or section.field"
+            raise UsageError(f"got --require {name[:80]}, wanted a section of a step{hint}")
+    return tuple(dict.fromkeys(one for name in names for one in (COMPARED if name == "all" else (name,))))
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="List the invariants that passed, too.")
-def check(files: tuple[Path, ...], form: str, verbose: bool) -> None:
+@click.option(
+    "--require",
+    metavar="SECTIONS",
+    callback=_required,
+    help="Sections, or section.field, that every step must have, with commas between them; all: every phase's.",
+)
+def check(files: tuple[Path, ...], form: str, verbose: bool, require: tuple[str, ...]) -> None:
     """Recompute every invariant of each trace from its records alone: no model, no accelerator.
 
-    Exits 1 where one is violated, 2 where a file cannot be read, 4 where a trace is truncated; over several files with
-    the worst of them: 1, then 2, 4.
+    Exits 1 where one is violated, 2 where a file cannot be read, 4 where a trace is truncated or does not record what
+    --require asks for; over several files with the worst of them: 1, then 2, 4.
     """
     code = EXIT_EQUAL
     for path in files:
         try:
-            report = check_trace(path)
+            report = check_trace(path, require)
         except SpecScopeError as error:
             click.echo(f"error: {printable(str(error))}", err=True)
             code = worst_code((code, error.exit_code))
@@ -45,10 +79,10 @@ def check(files: tuple[Path, ...], form: str, verbose: bool) -> None:
 
 
 def exit_code(report: OracleReport) -> int:
-    """1 for a violation or a recorded failure, 4 for a truncated trace, else 0."""
+    """1 for a violation or a recorded failure, 4 for a truncated trace or one that lacks what is required, else 0."""
     if report.num_violations or report.failures or report.end_reason == "failed":
         return EXIT_DIFFERENT
-    return EXIT_COVERAGE if report.truncated or report.torn_bytes else EXIT_EQUAL
+    return EXIT_COVERAGE if report.truncated or report.torn_bytes or report.unmet else EXIT_EQUAL
 
 
 def report_json(report: OracleReport) -> dict[str, Any]:
@@ -62,6 +96,8 @@ def report_json(report: OracleReport) -> dict[str, Any]:
         "truncated": report.truncated,
         "torn_bytes": report.torn_bytes,
         "end_reason": report.end_reason,
+        "unknown_fields": [printable(line) for line in unknown_lines(report)],
+        "required_and_absent": {name: report.absent[name] for name in report.unmet},
         "failures": [failure.model_dump() for failure in report.failures],
         "invariants": {
             name: {
@@ -85,6 +121,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
         mark += " [bold yellow]TRUNCATED[/]"
     if report.failures or report.end_reason == "failed":
         mark += " [bold red]FAILED RUN[/]"
+    if report.unmet:
+        mark += " [bold yellow]NOT RECORDED[/]"
     manifest = report.manifest
     out.print(f"{mark}  {escape(printable(str(report.path)))}", soft_wrap=True)
     out.print(
@@ -103,6 +141,11 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     for failure in report.failures:
         where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
         out.print(f"    failed at {where}: {escape(printable(f'{failure.error}: {failure.message}'))}", soft_wrap=True)
+    for name in report.unmet:
+        missing = f"{name} in {report.absent[name]} of {report.num_steps} steps"
+        out.print(f"    required and not recorded: {missing}", highlight=False, soft_wrap=True)
+    for line in unknown_lines(report):
+        out.print(f"    unknown field: {escape(printable(line))}", highlight=False, soft_wrap=True)
     _print_invariants(report, verbose)
 
 

@@ -108,7 +108,8 @@ def _walks(pair: StepPair, a: AcceptSection, b: AcceptSection) -> Iterator[Diffe
 
 def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Difference | None:
     """The first difference of two visits of one node."""
-    trials_a, trials_b = a.trials or [], b.trials or []
+    both = None not in (a.trials, b.trials)  # absent is not recorded
+    trials_a, trials_b = (a.trials or [], b.trials or []) if both else ([], [])
     equal = _node_equal(pair, key)
     for trial_a, trial_b in zip(trials_a, trials_b, strict=False):
         key_a, key_b = pair.a.key_of(trial_a.slot), pair.b.key_of(trial_b.slot)
@@ -121,7 +122,7 @@ def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Differen
         count_a, count_b = f"{len(trials_a)} children tried", f"{len(trials_b)} children tried"
         return difference("accept", "trials", count_a, count_b, "structural", equal, key)
     children = [None if v.child is None else n.key_of(v.child) for v, n in ((a, pair.a), (b, pair.b))]
-    if children[0] == children[1]:
+    if children[0] == children[1] or (None in children and "accept" in pair.in_part):
         return None
     tie = _equally_likely(pair.judge, a, trials_a, b, trials_b, pair)
     kind: DifferenceKind = "near-tie" if tie else "real"
@@ -145,8 +146,8 @@ class _Tried(NamedTuple):
             return False
         if not judge.near("logits", self.a.logit, self.b.logit, self.size):
             return False
-        totals = [cut.log_normaliser * judge.temperature for cut in (cut_a, cut_b)]
-        return judge.near("logits", *totals, self.size) or _cut_elsewhere(cut_a, cut_b, judge.temperature)
+        ours, theirs = (cut.log_normaliser * judge.temperature for cut in (cut_a, cut_b))
+        return judge.near("logits", ours, theirs, self.size) or _cut_elsewhere(cut_a, cut_b, judge.temperature)
 
 
 def _cut_elsewhere(a: DistributionCut, b: DistributionCut, temperature: float) -> bool:
@@ -166,7 +167,7 @@ def _last(key: PathKey | None) -> str:
 def _trial(pair: StepPair, key: PathKey | None, tried: _Tried, equal: bool) -> Difference | None:
     """The first difference of two trials of one child: its coin, what was weighed, the decision."""
     a, b, judge = tried.a, tried.b, pair.judge
-    if a.coin != b.coin:
+    if a.coin != b.coin and None not in (a.coin, b.coin):
         return difference("accept", "coins", a.coin, b.coin, "structural", _coins_comparable(pair), key)
     follows = tried.follows(judge)
     for field in ("target_prob", "draft_prob", "threshold"):

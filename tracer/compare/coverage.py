@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from specscope.schemas import Manifest
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from specscope.schemas import Manifest, Prefill, Section, Step
+from specscope.schemas.verdict import Phase
 from specscope.tracer.reader import TraceReader
 
 #: The sections that a diff compares, in the order of the phases.
-COMPARED = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
+COMPARED: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
 #: Without these in both runs no decision can be compared.
-DECISIVE = ("tree", "accept", "stop")
+DECISIVE: tuple[Phase, ...] = ("tree", "accept", "stop")
+#: What is compared of those sections where both runs record it.
+OPTIONAL = (
+    *("draft.inputs.hidden_norms", "draft.levels"),
+    *("verify.nonfinite_slots", "verify.top_tokens", "verify.top_logits"),
+    *("accept.visited", "accept.visited.trials", "accept.visited.trials.coin", "accept.bonus_draw"),
+    "commit.drafter_after",
+)
+OPTIONAL_IN_PREFILL = ("top_tokens", "top_logits", "draw")
 
 
 def coverage_problems(reader: TraceReader, name: str) -> list[str]:
@@ -35,5 +49,75 @@ def is_decisive(manifest: Manifest) -> bool:
     return _supplied(manifest) >= set(DECISIVE)
 
 
+def in_part(manifest: Manifest) -> frozenset[str]:
+    """The sections of which the writer lists single fields alone: what is absent there was not recorded."""
+    return frozenset(section for section in _supplied(manifest) if section not in manifest.capabilities)
+
+
 def _supplied(manifest: Manifest) -> set[str]:
     return {capability.split(".")[0] for capability in manifest.capabilities}
+
+
+@dataclass
+class Coverage:
+    """How much of two runs was compared, counted pair by pair."""
+
+    other_trees: int = 0  # pairs of steps whose trees were meant to differ, and do
+    phases: Counter[Phase] = field(default_factory=Counter)  # pairs of steps in which a phase was compared
+    _one_sided: Counter[tuple[str, str]] = field(default_factory=Counter)  # (the side without it, what) -> places
+
+    def add_equal(self, line: bytes) -> None:
+        """Counts a pair of steps whose lines are the same, compact ones: what stands there was compared."""
+        self.phases.update(phase for phase in COMPARED if b',"%s":{' % phase.encode() in line)
+
+    def add(self, a: Step, b: Step, phases: Iterable[Phase]) -> None:
+        """Counts a pair of steps, of which ``phases`` were compared."""
+        self.phases.update(phases)
+        whole = [name for name in COMPARED if (getattr(a, name) is None) != (getattr(b, name) is None)]
+        self._one_sided.update((_side_without(a, name), name) for name in whole)
+        for name in OPTIONAL:
+            section = name.partition(".")[0]
+            if section not in whole and _has(a, name) != _has(b, name):
+                self._one_sided[_side_without(a, name), name] += 1
+
+    def add_prefill(self, a: Prefill, b: Prefill) -> None:
+        """Counts a pair of turns."""
+        for name in OPTIONAL_IN_PREFILL:
+            if _has(a, name) != _has(b, name):
+                self._one_sided[_side_without(a, name), f"prefill.{name}"] += 1
+
+    def lines(self, a: Manifest, b: Manifest) -> list[str]:
+        """What was not compared, in words, beside the sections that one of the two never supplies."""
+        found: dict[tuple[str, int], list[str]] = {}
+        for (side, name), count in self._one_sided.items():
+            supplied = _supplied(a if side == "baseline" else b)
+            within_another = (side, name.rpartition(".")[0]) in self._one_sided
+            if not within_another and (name not in COMPARED or name in supplied):
+                found.setdefault((side, count), []).append(name)
+        lines = [
+            f"the {side} does not record {', '.join(names)} in {count} place{'s' * (count != 1)} where the other does"
+            for (side, count), names in found.items()
+        ]
+        if self.other_trees:
+            pairs = f"{self.other_trees} pair{'s' * (self.other_trees != 1)} of steps"
+            lines.append(f"in {pairs} the trees differ, as they may: what was accepted of them is not compared")
+        return lines
+
+
+def _side_without(a: Section, name: str) -> str:
+    return "candidate" if _has(a, name) else "baseline"
+
+
+def _has(value: Any, name: str) -> bool:
+    """Whether the field ``name``, dotted, is there; below a list, in any of its entries."""
+    return any(found is not None for found in _values(value, name.split(".")))
+
+
+def _values(value: Any, parts: list[str]) -> Iterator[Any]:
+    for at, part in enumerate(parts):
+        value = getattr(value, part, None)
+        if isinstance(value, list) and at + 1 < len(parts):
+            for entry in value:
+                yield from _values(entry, parts[at + 1 :])
+            return
+    yield value

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from specscope.schemas import Manifest, Step
+from specscope.schemas import Manifest, Prefill, Step
 from specscope.schemas.verdict import (
     TIES,
     VERDICT_SCHEMA,
     Blame,
+    Difference,
     Drift,
     NoiseFloor,
     Place,
@@ -20,26 +21,28 @@ from specscope.schemas.verdict import (
     VerdictKind,
 )
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
+from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences, check_allowed, consequences
 from specscope.tracer.compare.commands import next_commands
-from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
+from specscope.tracer.compare.coverage import COMPARED, Coverage, coverage_problems, in_part, is_decisive, not_supplied
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.identity import one_run_remarks
-from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
+from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ, shared_tokens, steps_within
 from specscope.tracer.compare.judge import FloatJudge
-from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
+from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests, same_policy
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
-from specscope.tracer.compare.phases import compare_steps
-from specscope.tracer.compare.prefill import compare_prefills
+from specscope.tracer.compare.phases import compare_steps, compared_phases, trees_may_differ
+from specscope.tracer.compare.prefill import compare_prefill_logits, compare_prefills
 from specscope.tracer.compare.roots import Filed, Findings, PairState
 from specscope.tracer.compare.roundings import coarser
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
 from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
-from specscope.tracer.rules import rule_text
+from specscope.tracer.rules import is_lossy, rule_text
 from specscope.tracer.text import printable
+from specscope.tracer.unknown import unknown_lines
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,19 @@ class _Sides(NamedTuple):
             *_blames("b", self.report_b, step_b),
         ]
 
+    def blame_turn(self, turns: TurnPair, *, prefill: bool) -> list[Blame]:
+        """What the oracle found violated of two turns as a whole: of their prefills, or of all behind them."""
+        sides: tuple[tuple[Side, OracleReport, int], ...] = (
+            ("a", self.report_a, turns.a.turn),
+            ("b", self.report_b, turns.b.turn),
+        )
+        return [
+            Blame(side=side, invariant=found.invariant, witness=found.witness)
+            for side, report, turn in sides
+            for found in report.by_turn.get(turn, [])
+            if (found.invariant == "turn.prefill") is prefill
+        ]
+
 
 class PairMark(NamedTuple):
     """What became of two aligned steps."""
@@ -124,6 +140,11 @@ class _Walk:
     num_regrouped: int = 0
     uncovered: list[str] = field(default_factory=list)
     tokens: Tokens = field(default_factory=Tokens)
+    coverage: Coverage = field(default_factory=Coverage)
+    expected: Consequences = NOTHING_FOLLOWS
+    num_beyond: int = 0
+    unjudged: list[str] = field(default_factory=list)
+    parted: set[str] = field(default_factory=set)  # prompts whose turns came to other tokens, as they may
 
 
 def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = None) -> Verdict:
@@ -148,15 +169,18 @@ def compare_traces(baseline: Path, candidate: Path, options: DiffOptions | None 
 
 
 def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list[TurnMarks] | None) -> Verdict:
+    check_allowed(options.allowed)
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
         turns = align_turns(a, b)
-        incomparable = proof.incomparable + _start_differences(a, b, turns.pairs)
+        expected = consequences(a.manifest, b.manifest, proof.let)
+        incomparable = proof.incomparable + _start_differences(a, b, turns.pairs, options)
         sides = _Sides(a, b, check_trace(baseline), check_trace(candidate))
         noise = _Noise([], None) if incomparable else _noise(sides, options)
         floors = noise.floors
         alone = bool(a.manifest.replay_of or b.manifest.replay_of)
-        walk = _Walk(FloatJudge.of(floors, a.manifest), Findings(steps_stand_alone=alone), noise.drift, marks)
+        judge = FloatJudge.of(floors, a.manifest)
+        walk = _Walk(judge, Findings(steps_stand_alone=alone), noise.drift, marks, expected=expected)
         walk.uncovered += coverage_problems(a, "baseline") + coverage_problems(b, "candidate")
         walk.uncovered += sides.forgotten()
         if not alone:  # a replay may be of some turns alone
@@ -167,7 +191,7 @@ def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list
                 _compare_turn(sides, pair, walk)
             if not turns.pairs:
                 walk.uncovered.append("no turn is in both traces")
-            elif walk.num_steps == 0 and any(t.a.steps or t.b.steps for t in turns.pairs):
+            elif walk.num_steps == walk.num_beyond == 0 and any(t.a.steps or t.b.steps for t in turns.pairs):
                 walk.uncovered.append("no pair of steps could be aligned")
         return _verdict(sides, proof, incomparable, floors, walk, options, turns.pairs)
 
@@ -219,64 +243,112 @@ def _not_noise(a: TraceReader, b: TraceReader, other: TraceReader, options: Diff
 def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
     """Compares a turn, and says where its outputs differ and no root explains it."""
     before = len(walk.findings.roots)
-    _compare_steps_of(sides, turns, walk)
+    last = _compare_steps_of(sides, turns, walk)
     ends = sides.a.turn_end(turns.a), sides.b.turn_end(turns.b)
-    if outputs_differ(*ends) and len(walk.findings.roots) == before and not walk.findings.is_open:
-        name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
+    shared = shared_tokens(*ends, walk.expected.ends)
+    if shared is not None:
+        walk.parted.add(turns.a.prompt_id)
+        beyond = [len(turn.steps) - steps_within(turn.accepted_lengths, shared) for turn in turns]
+        walk.num_beyond += sum(beyond)
+        walk.num_regrouped = max(0, walk.num_regrouped - sum(beyond))
+    explained = len(walk.findings.roots) > before or walk.findings.is_open
+    if outputs_differ(*ends, walk.expected.ends) and not explained:
+        _note_outputs(sides, turns, walk, last)
+    walk.tokens.add(turns.a.turn, *ends, walk.expected.ends)
+
+
+def _note_outputs(sides: _Sides, turns: TurnPair, walk: _Walk, last: Place | None) -> None:
+    """Outputs that no root explains: allowed, or the work of the side whose turn breaks an invariant, or not judged."""
+    name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
+    if walk.expected.outputs_may_differ:
+        walk.parted.add(turns.a.prompt_id)
+        walk.unjudged.append(f"{name}: the outputs differ, which follows from what was allowed to differ")
+        return
+    blame = sides.blame_turn(turns, prefill=False)
+    if last is None or len({found.side for found in blame}) != 1:
         walk.uncovered.append(f"{name}: the outputs differ{_unsaid(sides)}")
-    walk.tokens.add(*ends)
+    else:
+        walk.findings.file(last, [], blame)
 
 
-def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
+def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> Place | None:
+    """Compares the aligned steps of a turn, and gives the place of the last pair."""
     start_a, start_b = sides.a.turn_start(turns.a), sides.b.turn_start(turns.b)
     findings = walk.findings
     if turns.a.prompt_turn == 0:
         findings.close()
     if start_a.prompt_ids != start_b.prompt_ids:
-        if not findings.is_open:
-            walk.uncovered.append(f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}: the contexts differ")
-        for _ in range(max(len(turns.a.steps), len(turns.b.steps))):
-            findings.inherit()
-        if walk.marks is not None:
-            walk.marks.append(TurnMarks(turns.a.turn, turns.b.turn, [], same_prompt=False))
-        return
+        _pass_over(turns, walk)
+        return None
     if turns.a.prompt_turn > 0 and not findings.real_is_open:
         findings.close()
     place = _place(turns, len(start_a.prompt_ids), 0, 0)
     if walk.drift is not None and walk.drift.begins_at(turns.a.turn, None):
         _begin_drift(walk, walk.drift, place)
-    found = compare_prefills(walk.judge, start_a.prefill, start_b.prefill)
+    found = _compare_prefills_of(start_a.prefill, start_b.prefill, walk)
     if found is not None:
-        findings.file(place, [found], [])
+        findings.file(place, [found], sides.blame_turn(turns, prefill=True))
     marks = TurnMarks(turns.a.turn, turns.b.turn, [])
     if walk.marks is not None:
         walk.marks.append(marks)
     num_pairs = 0
     for pair in align_steps(sides.a, sides.b, turns):
         num_pairs += 1
+        place = _place(turns, pair.position, pair.a.step, pair.b.step) if not pair.equal else place
         filed = _compare_pair(sides, turns, pair, walk)
         if walk.marks is not None:
             marks.pairs.append(PairMark(pair.step_a, pair.step_b, pair.position, *filed, pair.same_context))
     walk.num_steps += num_pairs
     walk.num_regrouped += len(turns.a.steps) + len(turns.b.steps) - 2 * num_pairs
     _note_unaligned(walk, turns, sides)
+    return place if num_pairs else None
+
+
+def _compare_prefills_of(a: Prefill, b: Prefill, walk: _Walk) -> Difference | None:
+    walk.coverage.add_prefill(a, b)
+    if "verify" in walk.expected.phases:
+        return None
+    if walk.expected.outputs_may_differ:
+        return compare_prefill_logits(walk.judge, a, b)
+    return compare_prefills(walk.judge, a, b)
+
+
+def _pass_over(turns: TurnPair, walk: _Walk) -> None:
+    """A turn whose contexts differ, of which nothing is compared."""
+    name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
+    if walk.findings.is_open or turns.a.prompt_id not in walk.parted:
+        if not walk.findings.is_open:
+            walk.uncovered.append(f"{name}: the contexts differ")
+        for _ in range(max(len(turns.a.steps), len(turns.b.steps))):
+            walk.findings.inherit()
+    else:
+        walk.unjudged.append(f"{name}: its context holds what was allowed to differ, so it is not compared")
+    if walk.marks is not None:
+        walk.marks.append(TurnMarks(turns.a.turn, turns.b.turn, [], same_prompt=False))
 
 
 def _compare_pair(sides: _Sides, turns: TurnPair, pair: Aligned, walk: _Walk) -> Filed:
     findings = walk.findings
     if not pair.same_context:
-        return findings.inherit()
+        apart = walk.expected.outputs_may_differ and not findings.is_open
+        return Filed("unjudged") if apart else findings.inherit()
     if walk.drift is not None and walk.drift.begins_at(turns.a.turn, pair.step_a):
         _begin_drift(walk, walk.drift, _place(turns, pair.position, pair.a.step, pair.b.step))
     if pair.equal:
+        walk.coverage.add_equal(pair.line_b.line)
         findings.close()
         return Filed("equal")
     if sides.is_misshapen(pair.a, pair.b):
         walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
         return Filed("unjudged")
-    place = _place(turns, pair.position, pair.a.step, pair.b.step)
+    steps = _step_pair(pair, sides.a, sides.b, walk)
+    found = compare_steps(steps)
+    walk.coverage.add(pair.a, pair.b, compared_phases(steps))
+    walk.coverage.other_trees += trees_may_differ(steps)
     blame = sides.blame(pair.a, pair.b)
-    return findings.file(place, compare_steps(_step_pair(pair, sides.a, sides.b, walk.judge)), blame)
+    if found and found[0].phase == "stop":  # how a turn ends is a matter of the whole turn
+        blame += sides.blame_turn(turns, prefill=False)
+    return findings.file(_place(turns, pair.position, pair.a.step, pair.b.step), found, blame)
 
 
 def _begin_drift(walk: _Walk, drift: UniformDrift, place: Place) -> None:
@@ -305,7 +377,7 @@ def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
     )
 
 
-def _step_pair(pair: Aligned, a: TraceReader, b: TraceReader, judge: FloatJudge) -> StepPair:
+def _step_pair(pair: Aligned, a: TraceReader, b: TraceReader, walk: _Walk) -> StepPair:
     """What ``compare_steps`` takes, for two aligned steps of the runs ``a`` and ``b``."""
 
     def nodes(step: Step | None) -> StepNodes | None:
@@ -316,12 +388,14 @@ def _step_pair(pair: Aligned, a: TraceReader, b: TraceReader, judge: FloatJudge)
         StepNodes(pair.b),
         nodes(pair.previous_a),
         nodes(pair.previous_b),
-        judge,
+        walk.judge,
         trees_compared=both_draft(a.manifest, b.manifest),
-        same_policy=a.manifest.tree_policy == b.manifest.tree_policy,
+        same_policy=same_policy(a.manifest.tree_policy, b.manifest.tree_policy) and walk.expected.same_trees,
         fixed_shape=_has_fixed_shape(a.manifest),
         order_matters=_has_fixed_shape(a.manifest) or a.manifest.sampling.rule != "greedy",
         regrouped=pair.regrouped > 0,
+        expected=walk.expected,
+        in_part=in_part(a.manifest) | in_part(b.manifest),
     )
 
 
@@ -350,18 +424,18 @@ def _first_violations(side: Side, report: OracleReport) -> list[Blame]:
     return [Blame(side=side, invariant=v.invariant, witness=v.witness) for v in firsts]
 
 
-def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) -> list[str]:
+def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair], options: DiffOptions) -> list[str]:
     """What turns were given that was not meant to differ: the prompts of first turns (later turns contain the run's own
     output, which may), and where tokens are drawn, the seeds."""
     problems = []
-    draws = a.manifest.sampling.rule != "greedy"
+    draws = a.manifest.sampling.rule != "greedy" and "seed" not in options.allowed
     for pair in pairs:
         start_a, start_b = a.turn_start(pair.a), b.turn_start(pair.b)
         if pair.a.prompt_turn == 0 and start_a.prompt_ids != start_b.prompt_ids:
             counts = f"{len(start_a.prompt_ids)} and {len(start_b.prompt_ids)} token ids"
             problems.append(f"prompt {pair.a.prompt_id}: {counts} that are not the same")
         seeds = (start_a.generator_seed, start_b.generator_seed)
-        if draws and seeds[0] != seeds[1]:
+        if draws and None not in seeds and seeds[0] != seeds[1]:
             name = f"prompt {pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
             problems.append(f"{name}: generator seed {seeds[0]} -> {seeds[1]}")
     return problems
@@ -404,6 +478,7 @@ def _verdict(
     unjudged = not_supplied(a.manifest, "baseline") + not_supplied(b.manifest, "candidate")
     if not (is_decisive(a.manifest) and is_decisive(b.manifest)):
         walk.uncovered += unjudged
+    unjudged += walk.coverage.lines(a.manifest, b.manifest) + walk.unjudged
     kind = _conclude(walk, incomparable, violations)
     return Verdict(
         schema=VERDICT_SCHEMA,
@@ -411,15 +486,21 @@ def _verdict(
         exit_code=_exit_code(kind, options),
         baseline=printable(str(a.path)),
         candidate=printable(str(b.path)),
-        rule=rule_text(a.manifest.sampling),
+        rule=rule_text((b if is_lossy(b.manifest.sampling) else a).manifest.sampling),
         axis=proof.axis,
         incomparable=incomparable,
         uncovered=walk.uncovered,
         unjudged=unjudged,
+        unknown=[
+            *(f"in the baseline: {line}" for line in unknown_lines(sides.report_a)),
+            *(f"in the candidate: {line}" for line in unknown_lines(sides.report_b)),
+        ],
         floors=floors,
         num_turns=len(pairs),
         num_steps=walk.num_steps,
         num_regrouped=walk.num_regrouped,
+        num_beyond=walk.num_beyond,
+        compared={phase: walk.coverage.phases[phase] for phase in COMPARED if walk.coverage.phases[phase]},
         num_inherited=walk.findings.num_inherited,
         impact=impact_of(pairs, walk.tokens),
         drift=[Drift(field=f, count=int(n), largest=x) for f, (n, x) in sorted(walk.judge.drift.items())],

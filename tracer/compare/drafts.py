@@ -19,8 +19,7 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     inputs_equal = True
     discrete = (
         ("inputs.tokens", a.inputs.tokens, b.inputs.tokens),
-        ("inputs.source_rows", _source_keys(pair.previous_a, a.inputs.source_rows),
-         _source_keys(pair.previous_b, b.inputs.source_rows)),
+        ("inputs.source_rows", *_sources(pair, a.inputs.source_rows, b.inputs.source_rows)),
         ("inputs.positions", a.inputs.positions, b.inputs.positions),
         ("kv_before", a.kv_before, b.kv_before),
         ("kv_after", a.kv_after, b.kv_after),
@@ -37,6 +36,14 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
             inputs_equal = False
             break
     yield from _levels(pair, inputs_equal)
+
+
+def _sources(pair: StepPair, rows_a: list[int], rows_b: list[int]) -> tuple[list[Any], list[Any]]:
+    """Both sides' rows as path keys; none where the tree of the step before, whose slots they are, is not recorded."""
+    before = [nodes for nodes in (pair.previous_a, pair.previous_b) if nodes is not None]
+    if any(nodes.step.tree is None for nodes in before):
+        return [], []
+    return _source_keys(pair.previous_a, rows_a), _source_keys(pair.previous_b, rows_b)
 
 
 def _source_keys(previous: StepNodes | None, rows: list[int]) -> list[Any]:
@@ -165,8 +172,8 @@ def _in_order(
     phase: Phase, field: str, a: list[PathKey], b: list[PathKey], kind: DifferenceKind, inputs_equal: bool
 ) -> Difference:
     at = next(n for n, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
-    shown = ([key_tokens(key) for key in side[at : at + 4]] for side in (a, b))
-    return difference(phase, f"{field} in order", *shown, kind, inputs_equal, a[at])
+    ours, theirs = ([key_tokens(key) for key in side[at : at + 4]] for side in (a, b))
+    return difference(phase, f"{field} in order", ours, theirs, kind, inputs_equal, a[at])
 
 
 def _only_in(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from specscope.schemas import TurnEnd
 from specscope.schemas.verdict import Impact
@@ -12,28 +13,52 @@ from specscope.tracer.compare.align import TurnPair
 
 @dataclass
 class Tokens:
-    """Output tokens so far."""
+    """Output tokens so far, over what both runs had to come to."""
 
     num_a: int = 0
     num_b: int = 0
+    beyond_a: int = 0  # behind the other's end, which was allowed to come earlier
+    beyond_b: int = 0
     equal: bool = True
+    shared: dict[int, int] = field(default_factory=dict)  # turn of the baseline -> its shared tokens, where cut off
 
-    def add(self, a: TurnEnd | None, b: TurnEnd | None) -> None:
-        """Counts one turn; an end that is missing has no tokens, and equals nothing but another one."""
-        self.num_a += 0 if a is None else len(a.output_ids)
-        self.num_b += 0 if b is None else len(b.output_ids)
-        self.equal &= not outputs_differ(a, b)
+    def add(self, turn: int, a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str]) -> None:
+        """Counts one turn; an end that is missing has no tokens, and equals nothing but another one. ``ends`` are the
+        reasons by which one side may end a turn before the other."""
+        nums = [0 if end is None else len(end.output_ids) for end in (a, b)]
+        self.equal &= not outputs_differ(a, b, ends)
+        shared = shared_tokens(a, b, ends)
+        if shared is not None:
+            self.shared[turn] = shared
+            self.beyond_a += nums[0] - shared
+            self.beyond_b += nums[1] - shared
+            nums = [shared, shared]
+        self.num_a += nums[0]
+        self.num_b += nums[1]
 
 
-def outputs_differ(a: TurnEnd | None, b: TurnEnd | None) -> bool:
-    """Whether two turns came to other tokens."""
-    return (None if a is None else a.output_ids) != (None if b is None else b.output_ids)
+def shared_tokens(a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str]) -> int | None:
+    """How many tokens two turns share, where one ended before the other by one of the reasons ``ends``; None where none
+    did."""
+    if a is None or b is None or len(a.output_ids) == len(b.output_ids):
+        return None
+    shorter = min(a, b, key=lambda end: len(end.output_ids))
+    return len(shorter.output_ids) if shorter.reason in ends else None
+
+
+def outputs_differ(a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str] = frozenset()) -> bool:
+    """Whether two turns came to other tokens, as far as both had to come."""
+    if a is None or b is None:
+        return a is not b
+    shared = shared_tokens(a, b, ends)
+    return a.output_ids[:shared] != b.output_ids[:shared]
 
 
 def impact_of(pairs: list[TurnPair], tokens: Tokens) -> Impact:
     """What the pairs' turns came to."""
-    lengths_a = [length for pair in pairs for length in pair.a.accepted_lengths]
-    lengths_b = [length for pair in pairs for length in pair.b.accepted_lengths]
+    shared = [tokens.shared.get(pair.a.turn) for pair in pairs]
+    lengths_a = [n for pair, most in zip(pairs, shared, strict=True) for n in _within(pair.a.accepted_lengths, most)]
+    lengths_b = [n for pair, most in zip(pairs, shared, strict=True) for n in _within(pair.b.accepted_lengths, most)]
     return Impact(
         tokens_equal=tokens.equal,
         num_tokens_a=tokens.num_a,
@@ -42,7 +67,24 @@ def impact_of(pairs: list[TurnPair], tokens: Tokens) -> Impact:
         num_steps_b=len(lengths_b),
         accepted_length_a=_mean(lengths_a),
         accepted_length_b=_mean(lengths_b),
+        num_beyond_a=tokens.beyond_a,
+        num_beyond_b=tokens.beyond_b,
     )
+
+
+def _within(lengths: Sequence[int], shared: int | None) -> Sequence[int]:
+    """The accepted lengths of the steps that begin within the shared tokens; None: of all."""
+    return lengths if shared is None else lengths[: steps_within(lengths, shared)]
+
+
+def steps_within(lengths: Sequence[int], shared: int) -> int:
+    """How many steps begin within the first ``shared`` output tokens; the prefill's stands before the first step."""
+    emitted = 1
+    for number, length in enumerate(lengths):
+        if emitted >= shared:
+            return number
+        emitted += length + 1
+    return len(lengths)
 
 
 def _mean(lengths: list[int]) -> float | None:

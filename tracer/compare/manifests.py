@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from specscope.schemas import Manifest, Sampling, SchemaVersion
+from specscope.schemas import Manifest, Sampling, SchemaVersion, TreePolicy
 from specscope.tracer.rules import rule_name
 
 #: Meant to differ; listed, not judged.
@@ -14,26 +14,15 @@ OWN = (
     *("kind", "seq", "schema_", "original_schema", "run_id", "created", "capabilities", "replay_of"),
     *("teacher.source", "drafter.source"),
 )
-#: What writers before that version could not say: where only the newer of two runs says it, it proves nothing. What
-#: they did not do is none of it: a trace that is not redacted is no match for one that is.
-SAID_SINCE = {
-    SchemaVersion(1, 1): (
-        *(f"sampling.{name}" for name in ("lossless", "top_k", "top_p", "draft", "epsilon", "delta", "processors")),
-        *("drafter.max_positions", "drafter.settings", "tree_policy.name", "tree_policy.choices"),
-    )
+#: Absent is not recorded, and proves nothing, but for these: what their absence says.
+SAID_BY_ABSENCE: dict[str, Any] = {
+    "sampling.temperature": 1.0,
+    "sampling.top_k": "all",
+    "sampling.top_p": "all",
+    "redaction": "none",
 }
-#: What another engine's writer need not know of the same models: where only one of the two says it, it proves nothing.
-NEED_NOT_KNOW = (
-    *(f"teacher.{name}" for name in ("num_layers", "hidden_size")),
-    *(
-        f"{model}.{name}"
-        for model in ("teacher", "drafter")
-        for name in ("name", "config_digest", "weights_digest", "max_positions", "rope_theta", "rope_theta_source")
-    ),
-    *(f"drafter.{name}" for name in ("hidden_state_indices", "draft_vocab_size", "vocab_mapping", "settings")),
-    *("tokenizer", "stop_rules", "seed", "cache_strategy", "tree_policy.name", "tree_policy.choices"),
-    *("sampling.lossless",),
-)
+#: What writers before that version could not say: there absence says nothing of these either.
+SAID_SINCE = {SchemaVersion(1, 1): ("sampling.temperature", "sampling.top_k", "sampling.top_p")}
 #: A baseline decodes without a drafter, so these follow from its mode; only their kind is worth a line.
 FOLLOW_FROM_BASELINE = ("drafter", "tree_policy", "sampling.draft")
 
@@ -43,6 +32,7 @@ class ManifestComparison(NamedTuple):
 
     axis: list[str]
     incomparable: list[str]
+    let: list[str]  # names of the fields that differ, and may since the user lets them
 
 
 def is_teacher_only(manifest: Manifest) -> bool:
@@ -61,24 +51,55 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
     ``allowed`` names fields, dotted, that the user lets differ; a name also covers what lies below it.
     """
     one_sided = is_teacher_only(a) != is_teacher_only(b)
-    foreign = _writer(a) != _writer(b)
-    axis, incomparable = [], []
+    for_people = _names_prove_nothing(a, b)
+    axis, incomparable, let = [], [], []
     for name, got, wanted in _leaves(a.model_dump(by_alias=False), b.model_dump(by_alias=False), ""):
         parts = name.split(".")
         top = parts[0]
         follows = one_sided and (top in FOLLOW_FROM_BASELINE or name in FOLLOW_FROM_BASELINE)
         if top in OWN or name in OWN or (follows and parts[-1] != "kind"):
             continue
+        unsaid = _says_nothing(a, name, got) or _says_nothing(b, name, wanted)
+        if not unsaid and _meant(name, got) == _meant(name, wanted):
+            continue
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
-        prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
-        unsaid = _could_not_say(a, name, got) or _could_not_say(b, name, wanted)
-        unsaid = unsaid or (foreign and name in NEED_NOT_KNOW and None in (got, wanted))
         replayed = name == "dtype" and (a.replay_of is not None or b.replay_of is not None)
-        if unsaid or follows or replayed or top in AXIS or prefixes & allowed:
+        if is_allowed(name, allowed):
+            let.append(name)
+        meant = follows or replayed or top in AXIS or is_allowed(name, allowed)
+        if unsaid or meant or name in for_people:
             axis.append(line)
         else:
             incomparable.append(line)
-    return ManifestComparison(axis, incomparable)
+    return ManifestComparison(axis, incomparable, let)
+
+
+def is_allowed(name: str, allowed: frozenset[str]) -> bool:
+    """Whether the field ``name``, or one that it lies below, is among those that may differ."""
+    parts = name.split(".")
+    return any(".".join(parts[: at + 1]) in allowed for at in range(len(parts)))
+
+
+def same_policy(a: TreePolicy, b: TreePolicy) -> bool:
+    """Whether two policies allow the same trees, by all that both say: a name is one for people where the choices
+    themselves are known."""
+    if (a.kind, a.depth, a.top_k, a.budget) != (b.kind, b.depth, b.top_k, b.budget):
+        return False
+    if a.choices is not None and b.choices is not None:
+        return sorted(a.choices) == sorted(b.choices)
+    return a.name is None or b.name is None or a.name == b.name
+
+
+def _names_prove_nothing(a: Manifest, b: Manifest) -> set[str]:
+    """The names for people that may differ, since what they name is known to be the same."""
+    models = (
+        ("teacher", a.teacher.weights_digest, b.teacher.weights_digest),
+        ("drafter", a.drafter.weights_digest, b.drafter.weights_digest),
+    )
+    names = {f"{name}.name" for name, of_a, of_b in models if of_a is not None and of_a == of_b}
+    if a.tree_policy.choices is not None and same_policy(a.tree_policy, b.tree_policy):
+        names.add("tree_policy.name")
+    return names
 
 
 def _leaves(a: Any, b: Any, name: str) -> list[tuple[str, Any, Any]]:
@@ -90,17 +111,19 @@ def _leaves(a: Any, b: Any, name: str) -> list[tuple[str, Any, Any]]:
     return [(name, a, b)] if a != b else []
 
 
-def _writer(manifest: Manifest) -> str:
-    """The engine's name without its version."""
-    return manifest.engine.partition(" ")[0]
-
-
-def _could_not_say(manifest: Manifest, name: str, value: Any) -> bool:
-    """Whether the run's version of the format had no place for what is absent here."""
-    if value is not None:
+def _says_nothing(manifest: Manifest, name: str, value: Any) -> bool:
+    """Whether ``value`` is absent and its absence says nothing of the run."""
+    if value is not None or name.startswith("sampling.processors."):
         return False
+    if name not in SAID_BY_ABSENCE:
+        return True
     found = SchemaVersion.parse(manifest.schema_)
     return any(found < since and name in names for since, names in SAID_SINCE.items())
+
+
+def _meant(name: str, value: Any) -> Any:
+    """The value, or what its absence says."""
+    return SAID_BY_ABSENCE.get(name) if value is None else value
 
 
 def _shown(name: str, value: Any) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from specscope.schemas.verdict import Difference
+from specscope.schemas import StopSection
+from specscope.schemas.verdict import Difference, Phase
 from specscope.tracer.compare.acceptance import compare_accept
+from specscope.tracer.compare.coverage import COMPARED
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
@@ -21,16 +23,39 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     """Every difference of the pair, in the order of the phases."""
     if not pair.trees_compared:
         return list(_verify(pair))
-    found = list(compare_drafts(pair))
+    skipped = pair.expected.phases
+    found = [] if "draft" in skipped else list(compare_drafts(pair))
+    if pair.a.step.tree is None or pair.b.step.tree is None:
+        return [*found, *_stop(pair)]  # slots say nothing without the tree that they number
     found += compare_trees(pair, drafts_equal=not found)
     found += _tensors(pair)
-    found += _verify(pair)
-    if not pair.same_policy and set(pair.a.keys) != set(pair.b.keys):
-        return found  # another tree may well accept another path
+    found += [] if "verify" in skipped else _verify(pair)
+    if "accept" in skipped or trees_may_differ(pair):
+        return found  # another tree, or another rule, may well accept another path
     found += compare_accept(pair)
     found += _commit(pair)
     found += _stop(pair)
     return found
+
+
+def compared_phases(pair: StepPair) -> list[Phase]:
+    """The phases of which ``compare_steps`` compares all that both sides record, or of trees that were meant to differ
+    their common nodes."""
+    a, b = pair.a.step, pair.b.step
+    both = [phase for phase in COMPARED if None not in (getattr(a, phase), getattr(b, phase))]
+    if not pair.trees_compared:
+        return [phase for phase in both if phase == "verify"]
+    if "tree" not in both:
+        return [phase for phase in both if phase in ("draft", "stop")]
+    skipped = set(pair.expected.phases)
+    if trees_may_differ(pair):
+        skipped |= {"tree", "accept", "commit", "stop"}
+    return [phase for phase in both if phase not in skipped]
+
+
+def trees_may_differ(pair: StepPair) -> bool:
+    """Whether two steps have other trees, as what they were grown by allows."""
+    return not pair.same_policy and set(pair.a.keys) != set(pair.b.keys)
 
 
 def _tensors(pair: StepPair) -> Iterator[Difference]:
@@ -132,24 +157,37 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
         ("drafter_after", a.drafter_after, b.drafter_after),
     )
     for field, va, vb in fields:
-        if va != vb:
+        if va != vb and None not in (va, vb):  # absent is not recorded
             yield difference("commit", field, va, vb, "structural", equal)
             return
 
 
 def _stop(pair: StepPair) -> Iterator[Difference]:
+    """The first difference of what was emitted, and of how much of it was kept and why."""
     a, b = pair.a.step.stop, pair.b.step.stop
     if a is None or b is None:
         return
-    equal = a.emitted == b.emitted
-    for field in ("emitted", "kept", "reason"):
-        va, vb = getattr(a, field), getattr(b, field)
-        if va != vb:
-            accepted_equal = field != "emitted" or (
-                pair.a.step.accept is not None
-                and pair.b.step.accept is not None
-                and path_tokens(pair.a) == path_tokens(pair.b)
-                and pair.a.step.accept.bonus_token == pair.b.step.accept.bonus_token
-            )
-            yield difference("stop", field, va, vb, "structural", equal if field != "emitted" else accepted_equal)
-            return
+    if a.emitted != b.emitted:
+        yield difference("stop", "emitted", a.emitted, b.emitted, "structural", _accepted_alike(pair))
+        return
+    if _ends_by(a, b) in pair.expected.ends:
+        return  # what one side had to cut, the other did not
+    if a.kept != b.kept:
+        yield difference("stop", "kept", a.kept, b.kept, "structural", True)
+    elif a.reason != b.reason and not (None in (a.reason, b.reason) and "stop" in pair.in_part):
+        yield difference("stop", "reason", a.reason, b.reason, "structural", True)
+
+
+def _accepted_alike(pair: StepPair) -> bool:
+    a, b = pair.a.step, pair.b.step
+    if a.accept is None or b.accept is None or a.tree is None or b.tree is None:
+        return False
+    return path_tokens(pair.a) == path_tokens(pair.b) and a.accept.bonus_token == b.accept.bonus_token
+
+
+def _ends_by(a: StopSection, b: StopSection) -> str | None:
+    """Why one of two steps that emitted the same ended its turn before the other; None where both go on, or end by the
+    same."""
+    if a.kept != b.kept:
+        return a.reason if a.kept < b.kept else b.reason
+    return None if a.reason == b.reason else a.reason or b.reason

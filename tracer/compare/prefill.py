@@ -14,11 +14,12 @@ def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | 
     """The first difference, of phase verify; the prompts are known to be equal."""
     drawn = a.draw is not None and b.draw is not None
     if drawn or a.pending_token == b.pending_token:
-        return _logits(judge, a, b) or _draws(judge, a, b)
+        return compare_prefill_logits(judge, a, b) or _draws(judge, a, b)
     return choice(judge, "prefill.pending_token", said_behind(a), said_behind(b), inputs_equal=True)
 
 
-def _logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
+def compare_prefill_logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
+    """The first difference of the best logits, whatever was chosen or drawn of them."""
     for number in paired_numbers(said_behind(a), said_behind(b)):
         if not judge.same("logits", "prefill.top_logits", number.a, number.b, number.size):
             floor = judge.floors["logits"]

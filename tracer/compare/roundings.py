@@ -1,7 +1,7 @@
 """The unit of drift: roundings, the distance of neighbouring numbers of a dtype at a given size.
 
-An honest kernel sums in another order, and every sum rounds. How far that moves a value depends on how large the numbers
-are that it is made of, and on the dtype; counted in roundings it is much the same for all of them.
+An honest kernel sums in another order, and every sum rounds. How far that moves a value depends on how large the
+numbers are that it is made of, and on the dtype; counted in roundings it is much the same for all of them.
 """
 
 from __future__ import annotations

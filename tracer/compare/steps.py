@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase, Quantity
+from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
@@ -26,6 +27,8 @@ class StepPair:
     fixed_shape: bool = False  # the policy names child ranks, and takes no candidate for its score
     order_matters: bool = False  # of siblings: where they are tried one after another, or the tree's shape names ranks
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
+    expected: Consequences = NOTHING_FOLLOWS  # what need not be equal, since the user let manifest fields differ
+    in_part: frozenset[str] = frozenset()  # sections of which a writer lists single fields: absent says nothing there
 
     @property
     def common(self) -> list[PathKey]:

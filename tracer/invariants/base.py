@@ -51,6 +51,11 @@ class Context:
         return self.turn.prefill.features_digest if self.step.step == 0 else None
 
 
+def promises(manifest: Manifest, section: str) -> bool:
+    """Whether the writer supplies a whole section. Else what is absent there was not recorded, and says nothing."""
+    return section in manifest.capabilities
+
+
 def committed_path(step: Step) -> list[int] | None:
     """The accepted slots that the step committed, without the root: in a replay those that were forced."""
     if step.forced is not None:

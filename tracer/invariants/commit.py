@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specscope.tracer.invariants.base import Context, Invariant, committed_path, first_mismatch, present
+from specscope.tracer.invariants.base import Context, Invariant, committed_path, first_mismatch, present, promises
 
 
 def _length_equation(c: Context) -> str | None:
@@ -30,7 +30,7 @@ def _continues(c: Context) -> str | None:
 
 def _strategy(c: Context) -> str | None:
     commit, asked = present(c.step.commit), present(c.manifest.cache_strategy)
-    if commit.strategy == asked or commit.fallback:
+    if commit.strategy == asked or commit.fallback or not promises(c.manifest, "commit"):
         return None
     return f"{commit.strategy} was done, asked for was {asked}, and no fallback is named"
 
@@ -68,7 +68,7 @@ def _prefix_unchanged(c: Context) -> str | None:
 def _drafter_length(c: Context) -> str | None:
     commit = present(c.step.commit)
     before = c.step.draft.kv_before if c.step.draft is not None else commit.drafter_before
-    if commit.drafter_before != before:
+    if None not in (commit.drafter_before, before) and commit.drafter_before != before:
         return f"the drafter held {commit.drafter_before} pairs, the draft phase says {before}"
     if commit.drafter_after == commit.committed_before:
         return None

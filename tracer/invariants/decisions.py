@@ -14,6 +14,7 @@ from specscope.tracer.invariants.base import (
     first_mismatch,
     next_root,
     present,
+    promises,
     tree_is_recorded,
 )
 from specscope.tracer.invariants.features import FEATURE_LAYERS, FEATURES_FED
@@ -163,11 +164,16 @@ def _verify_sizes(c: Context) -> str | None:
         if values is not None and len(values) != slots:
             return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
     least = min(2, c.manifest.teacher.vocab_size)
-    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=True)):
-        if len(tokens) != len(logits) or len(tokens) < least:
-            return (
-                f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits, wanted {least} or more of each"
-            )
+    for name, counts in (
+        ("best tokens", [len(best) for best in verify.top_tokens or ()]),
+        ("best logits", [len(best) for best in verify.top_logits or ()]),
+    ):
+        odd = next((slot for slot, count in enumerate(counts) if count < least), None)
+        if odd is not None:
+            return f"slot {odd}: got {counts[odd]} {name}, wanted {least} or more"
+    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=False)):
+        if len(tokens) != len(logits):
+            return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits"
     return None if verify.dispatch != {} else "no attention call was recorded"
 
 
@@ -244,9 +250,10 @@ def _cut(c: Context) -> str | None:
         return f"kept {stop.kept} of {len(stop.emitted)} tokens"
     eos = set(c.manifest.stop_rules.eos_token_ids if c.manifest.stop_rules is not None else ())
     at = next((i for i, t in enumerate(stop.emitted[: stop.kept]) if t in eos), None)
-    if at is not None and (stop.kept != at + 1 or stop.reason != "eos"):
+    said = stop.reason is not None or promises(c.manifest, "stop")
+    if at is not None and (stop.kept != at + 1 or (said and stop.reason != "eos")):
         return f"token {at} of the block ends the text, but {stop.kept} were kept (reason {stop.reason})"
-    if stop.reason is None and stop.kept != len(stop.emitted):
+    if said and stop.reason is None and stop.kept != len(stop.emitted):
         return f"kept {stop.kept} of {len(stop.emitted)} tokens without a reason"
     return None
 

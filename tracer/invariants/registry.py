@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, get_args
 
 from specscope.schemas import Manifest, Record, Section, Step, TreeSection
-from specscope.tracer.invariants.base import Context, Invariant
+from specscope.tracer.invariants.base import Context, Invariant, present, promises
 from specscope.tracer.invariants.commit import COMMIT
 from specscope.tracer.invariants.decisions import DECISIONS
 from specscope.tracer.invariants.structure import STRUCTURE, TreeArrays
@@ -70,9 +70,20 @@ def missing_draw(context: Context, invariant: Invariant[Context]) -> str | None:
     """The first field of a draw that is absent, where the writer never said that it supplies the whole section."""
     if context.rule == "greedy" or invariant.needs_if_drawn is None:
         return None
-    section = invariant.needs_if_drawn.partition(".")[0]
-    promised = section in context.manifest.capabilities
-    return None if promised else missing_need(context, (invariant.needs_if_drawn,))
+    need = invariant.needs_if_drawn
+    if promises(context.manifest, need.partition(".")[0]):
+        return None
+    return missing_need(context, (need,)) or (_missing_trials(context) if need == "accept.visited" else None)
+
+
+def _missing_trials(context: Context) -> str | None:
+    """What is absent of the trials by which a walk that draws went on."""
+    visited = present(present(context.step.accept).visited)
+    if visited and all(visit.trials is None for visit in visited):
+        return "accept.visited.trials"
+    coins = [trial.coin for visit in visited for trial in visit.trials or []]
+    lacks = context.rule == "sampling" and bool(coins) and all(coin is None for coin in coins)
+    return "accept.visited.trials.coin" if lacks else None
 
 
 def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
@@ -84,7 +95,7 @@ def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
 def absent_promises(manifest: Manifest, step: Step) -> list[str]:
     """The capabilities that the format knows and the step does not have, in order."""
     absent = []
-    for name in sorted({name for name in manifest.capabilities if _is_known(name)}):
+    for name in sorted({name for name in manifest.capabilities if is_known_capability(name)}):
         section, _, field = name.partition(".")
         value = getattr(step, section)
         if value is None or (field and getattr(value, field) is None):
@@ -93,8 +104,8 @@ def absent_promises(manifest: Manifest, step: Step) -> list[str]:
 
 
 @cache
-def _is_known(capability: str) -> bool:
-    """Whether it names a section of a step, or a field of one; others are of a newer version."""
+def is_known_capability(capability: str) -> bool:
+    """Whether it names a section of a step, or a field of one, as this version has them."""
     section, dot, field = capability.partition(".")
     known = Step.model_fields.get(section)
     if known is None or section in Record.model_fields:

@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple
 
 from specscope.schemas import BonusDraw, Trial, Visit
-from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present
+from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present, promises
 
 ROUNDING = 1e-9  # coins and thresholds are recorded as they were compared
 TOLERANCE = 1e-4  # on probabilities that were computed in another way than here
@@ -45,7 +45,7 @@ def walk_problem(c: Context) -> str | None:
         if visit.slot != at:
             return f"the walk stands at slot {visit.slot}, wanted {'its end' if at is None else at}"
         at = chosen_child(accept.rule, visit.trials or [])
-        if visit.child != at:
+        if visit.child != at and (visit.child is not None or promises(c.manifest, "accept")):
             return f"slot {visit.slot}: went to {_slot(visit.child)}, its trials give {_slot(at)}"
         path += [] if at is None else [at]
     if at is not None:
@@ -192,7 +192,8 @@ def _typical_threshold(c: Context, slot: int) -> Bounds:
     most = 1.0 if sampling.epsilon is None else sampling.epsilon
     if sampling.delta is None or verify is None or verify.entropy is None or not _is_plain(c):
         return Bounds(0.0, most)
-    return _exactly(min(most, sampling.delta * math.exp(-verify.entropy[slot])))
+    most = min(most, sampling.delta * math.exp(-verify.entropy[slot]))
+    return Bounds(0.0, most) if sampling.epsilon is None else _exactly(most)
 
 
 # The teacher's probabilities, from what verify recorded.
@@ -287,7 +288,8 @@ def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | No
     """The share beside the teacher's probability, less what the rejected children took."""
     accept = present(c.step.accept)
     taken = 0.0
-    if accept.rule == "sampling" and accept.visited is None:
+    untold = not promises(c.manifest, "accept") and all(visit.trials is None for visit in accept.visited or ())
+    if accept.rule == "sampling" and (accept.visited is None or untold):
         return None  # what was taken is not recorded
     if accept.rule == "sampling" and trials:
         if not is_point_mass(c, trials):

@@ -19,11 +19,12 @@ class TurnTally:
     forced: bool = False  # a replay's: its pending token is the recorded one
     stop_rules: StopRules | None = None  # the run's
     max_positions: int | None = None  # the teacher's
+    in_part: frozenset[str] = frozenset()  # sections of which the writer lists single fields: absent says nothing there
     output_ids: list[int] = field(default_factory=list)
     num_steps: int = 0
     num_drafted: int = 0
     num_accepted: int = 0
-    num_fallbacks: int | None = 0  # None: a step did not record its commit
+    num_fallbacks: int | None = 0  # None: a step did not record its commit whole
     accepted_by_depth: list[int] = field(default_factory=list)
     complete: bool = True  # every step had what the sums need
     end: TurnEnd | None = None
@@ -35,7 +36,7 @@ class TurnTally:
     def add(self, step: Step) -> None:
         """Counts one step."""
         self.num_steps += 1
-        if step.commit is None:
+        if step.commit is None or "commit" in self.in_part:
             self.num_fallbacks = None
         elif self.num_fallbacks is not None:
             self.num_fallbacks += step.commit.fallback is not None
@@ -85,15 +86,15 @@ def _metrics(t: TurnTally) -> str | None:
             return f"{name}: got {got}, the steps give {wanted}"
     if t.num_fallbacks is not None and (end.num_fallbacks or 0) != t.num_fallbacks:
         return f"num_fallbacks: got {end.num_fallbacks or 0}, the steps give {t.num_fallbacks}"
-    if t.num_steps and end.reason in ("eos", "length", "stop_string", "criterion") and end.reason != t.last_reason:
+    said = t.last_reason is not None or "stop" not in t.in_part
+    by_a_step = end.reason in ("eos", "length", "stop_string", "criterion")
+    if t.num_steps and said and by_a_step and end.reason != t.last_reason:
         return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
     return None
 
 
 def _prefill(t: TurnTally) -> str | None:
     start, prefill = t.start, t.start.prefill
-    if (prefill.top_tokens is None) != (prefill.top_logits is None):
-        return "of the best tokens and their logits one is recorded without the other"
     if prefill.top_logits is not None and not _finite(prefill.top_logits, t.sampling):
         return f"the logits {prefill.top_logits} are not finite"
     best = prefill.top_tokens

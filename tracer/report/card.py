@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from specscope.schemas.verdict import TIES, Blame, Impact, NoiseFloor, Place, Root, Verdict
+from specscope.tracer.compare.coverage import COMPARED, DECISIVE
 from specscope.tracer.report.report import Report
 from specscope.tracer.rules import LOSSY
 from specscope.tracer.text import shorten, visible
@@ -94,14 +95,55 @@ def leading_root(verdict: Verdict) -> Root | None:
 
 def headline(verdict: Verdict) -> str:
     """The verdict in words of ours alone."""
+    compared = num_decisions(verdict)
+    whole = compared == verdict.num_steps > 0 and not verdict.num_regrouped and not verdict.uncovered
     if verdict.verdict == "different" and leading_root(verdict) is None:
-        how = "differ in ties alone" if verdict.roots else "agree"
-        return f"VIOLATED: the runs {how}, and break an invariant"
+        if verdict.roots:
+            return "VIOLATED: the runs differ in ties alone, and break an invariant"
+        if whole:
+            return "VIOLATED: the runs agree, and break an invariant"
+        return f"VIOLATED: an invariant is broken; {_share_text(verdict)}"
+    if verdict.verdict == "equal" and not whole:
+        found = "OUTPUTS EQUAL" if verdict.impact.tokens_equal else "NO DIFFERENCE FOUND"
+        return f"{found}: {_share_text(verdict)}"
     if verdict.verdict == "ties" and verdict.exit_code:
         return HEADLINES["ties"] + ", and ties were asked to fail"
     if verdict.verdict == "equal" and verdict.remarks:
         return HEADLINES["equal"] + "; see the remark"
-    return HEADLINES[verdict.verdict]
+    within = " over what both runs had to emit" if verdict.verdict == "equal" and verdict.num_beyond else ""
+    return HEADLINES[verdict.verdict] + within
+
+
+def num_decisions(verdict: Verdict) -> int:
+    """In how many pairs of steps the decisions were compared: what was drafted, accepted and kept."""
+    return min(verdict.compared.get(phase, 0) for phase in DECISIVE)
+
+
+def _share_text(verdict: Verdict) -> str:
+    compared = num_decisions(verdict)
+    if not compared:
+        return "no decision was compared"
+    alone = f", {verdict.num_regrouped} steps have no partner" if verdict.num_regrouped else ""
+    return f"decisions were compared in {compared} of {verdict.num_steps} pairs of steps{alone}"
+
+
+def compared_text(verdict: Verdict) -> str:
+    """What was compared, counted: turns, pairs of steps, and the phases in them."""
+    counts = [f"{verdict.num_turns} turns", f"{verdict.num_steps} pairs of steps"]
+    counts += [f"{verdict.num_regrouped} steps without a partner"] if verdict.num_regrouped else []
+    counts += [f"{verdict.num_beyond} steps beyond the other run's end"] if verdict.num_beyond else []
+    return "; ".join([", ".join(counts), *_phase_counts(verdict)])
+
+
+def _phase_counts(verdict: Verdict) -> list[str]:
+    """The phases by the number of pairs in which they were compared, most first."""
+    if not verdict.num_steps:
+        return []
+    by_count: dict[int, list[str]] = {}
+    for phase in COMPARED:
+        by_count.setdefault(verdict.compared.get(phase, 0), []).append(phase)
+    words = {0: "in none", verdict.num_steps: "in all"}
+    return [f"{', '.join(by_count[n])} {words.get(n, f'in {n}')}" for n in sorted(by_count, reverse=True)]
 
 
 def tone(verdict: Verdict) -> Tone:
@@ -157,7 +199,12 @@ def impact_text(impact: Impact) -> str:
     shown = ["-" if length is None else f"{length:.3f}" for length in lengths]
     tokens = "equal" if impact.tokens_equal else f"different ({impact.num_tokens_a} -> {impact.num_tokens_b})"
     steps = f"steps {impact.num_steps_a} -> {impact.num_steps_b}"
-    return f"accepted length {shown[0]} -> {shown[1]}, {steps}, output tokens {tokens}"
+    beyond = [
+        f"{count} tokens of {SIDES[side]} lie beyond the other run's end, and are not counted"
+        for side, count in (("a", impact.num_beyond_a), ("b", impact.num_beyond_b))
+        if count
+    ]
+    return "; ".join([f"accepted length {shown[0]} -> {shown[1]}, {steps}, output tokens {tokens}", *beyond])
 
 
 def floor_text(floor: NoiseFloor) -> str:
@@ -191,7 +238,7 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
     if leading is not None:
         rows += _root_rows(leading, texts)
     else:
-        rows.append(Row("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps"))
+        rows.append(Row("compared", compared_text(verdict)))
         rows += _rest("not comparable", verdict.incomparable) + _rest("not judged", verdict.uncovered)
         for found in verdict.violations[:SHOWN_ROOTS]:
             rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
@@ -222,7 +269,8 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
 
 def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row]:
     rows = [Row("acceptance rule", verdict.rule)]
-    rows += _rest("compared across", verdict.axis)
+    unsaid = _unsaid(verdict)
+    rows += _rest("compared across", [line for line in verdict.axis if _side_silent(line) is None]) + unsaid
     if leading is None:
         rows += _rest("tie", [f"{field_text(r, texts)} at {where_text(r.place)}" for r in verdict.roots])
     else:
@@ -231,10 +279,28 @@ def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Ro
         others = [blame for blame in verdict.violations if (blame.side, blame.invariant) not in shown]
         rows += _rest("also violated", [blame_text(blame) for blame in others])
     rows += _rest("not recorded", verdict.unjudged)
+    rows += _rest("unknown field", verdict.unknown)
     rows += [Row("noise floor", floor_text(floor)) for floor in verdict.floors]
     rows += _rest("drift", [f"{d.field}: {d.count} values, at most {d.largest:.3g}" for d in verdict.drift])
-    steps = f"{verdict.num_steps} pairs of steps, {verdict.num_regrouped} without a partner"
-    return [*rows, Row("compared", f"{verdict.num_turns} turns, {steps}")]
+    return [*rows, Row("compared", compared_text(verdict))] if leading is not None else rows
+
+
+def _unsaid(verdict: Verdict) -> list[Row]:
+    """What only one of the two manifests says, a line a side."""
+    fields: dict[str, list[str]] = {}
+    for line in verdict.axis:
+        side = _side_silent(line)
+        if side is not None:
+            fields.setdefault(side, []).append(line.partition(": ")[0])
+    return [Row("not said", f"{side} does not say {', '.join(names)}") for side, names in fields.items()]
+
+
+def _side_silent(line: str) -> str | None:
+    """Whose manifest says nothing, of a line ``field: baseline -> candidate``; None where both say something."""
+    values = line.partition(": ")[2]
+    if values.startswith("absent -> "):
+        return SIDES["a"]
+    return SIDES["b"] if values.endswith(" -> absent") else None
 
 
 def _rest(name: str, lines: list[str]) -> list[Row]:

@@ -12,6 +12,8 @@ from specscope.viewer.drawing.fragments import Tone
 
 #: Characters of one value; a manifest may hold a text of any length.
 LONGEST = 200
+#: What a manifest leaves open.
+UNSAID = "not said"
 
 
 class Peculiarity(NamedTuple):
@@ -91,7 +93,7 @@ def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         *_model_rows(manifest),
         ("tree", tree_text(manifest.tree_policy)),
         ("acceptance rule", rule_text(manifest.sampling)),
-        ("processors", ", ".join(manifest.sampling.processors or {}) or "none"),
+        ("processors", _processors_text(manifest)),
         ("stop rules", _stop_text(manifest)),
         ("cache strategy", _or_unsaid(manifest.cache_strategy)),
         ("batch", f"{manifest.batch_size or 1} at most, side by side"),
@@ -109,7 +111,7 @@ def _origin_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("run", manifest.run_id),
         ("created", created_text(manifest.created)),
         ("engine", manifest.engine),
-        ("versions", versions or "not said"),
+        ("versions", versions or UNSAID),
         ("format", manifest.schema_),
     ]
 
@@ -131,10 +133,15 @@ def _model_rows(manifest: Manifest) -> list[tuple[str, str]]:
 def _stop_text(manifest: Manifest) -> str:
     rules = manifest.stop_rules
     if rules is None:
-        return "each turn has its own"
+        return UNSAID
     strings = f", {len(rules.stop_strings)} stop strings" if rules.stop_strings else ""
     return f"{rules.max_new_tokens} tokens at most, ends with {rules.eos_token_ids[:8]}{strings}"
 
 
+def _processors_text(manifest: Manifest) -> str:
+    processors = manifest.sampling.processors
+    return UNSAID if processors is None else ", ".join(processors) or "none"
+
+
 def _or_unsaid(value: str | int | None) -> str:
-    return "not said" if value is None else str(value)
+    return UNSAID if value is None else str(value)

@@ -15,6 +15,7 @@ from specscope.tracer.report.card import (
     SIDES,
     SOURCES,
     blame_text,
+    compared_text,
     first_blames,
     headline,
     impact_text,
@@ -108,7 +109,7 @@ def _values(found: Difference, texts: TokenTexts) -> str:
 
 
 def _plain_body(verdict: Verdict) -> str:
-    lines = [("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps")]
+    lines = [("compared", compared_text(verdict))]
     lines += [("rule", verdict.rule)] if LOSSY in verdict.rule else []
     lines += _first("not comparable", verdict.incomparable)
     lines += _first("not judged", verdict.uncovered)
@@ -158,25 +159,48 @@ def proof(verdict: Verdict, manifest: Manifest) -> str:
         manifest: the baseline's, which says what agrees.
     """
     fields = {_field_of(line) for line in [*verdict.axis, *verdict.incomparable]}
-    agree = [(name, field) for name, field in SHARED if field not in fields]
-    told = {"teacher": teacher_text(manifest), "drafter": drafter_text(manifest)}
-    told |= {"dtype": manifest.dtype, "tree_policy": tree_text(manifest.tree_policy), "sampling": verdict.rule}
-    told |= {"seed": "" if manifest.seed is None else str(manifest.seed), "prompt": f"{verdict.num_turns} turns"}
-    values = [(f"✓ {name}", told.get(field) or "the same") for name, field in agree]
+    told = _told(verdict, manifest)
+    agree = [(name, told[field]) for name, field in SHARED if field not in fields and told[field] is not None]
+    unsaid = [name for name, field in SHARED if field not in fields and told[field] is None]
+    values = [(f"✓ {name}", text or "the same") for name, text in agree]
+    values += [("neither says", ", ".join(unsaid))] if unsaid else []
     drift = [f"{one.field}: {one.count} values, at most {one.largest:.3g}" for one in verdict.drift]
-    values += _first("drift within the floor", drift) or [("drift", "no float differs")]
-    summary = f"✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(name for name, _ in agree)}"
+    floats = "no float differs" if verdict.compared.keys() & {"draft", "verify"} else "no float was compared"
+    values += _first("drift within the floor", drift) or [("drift", floats)]
+    rest = f"; {len(unsaid)} that neither run says" if unsaid else ""
+    summary = f"✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(name for name, _ in agree)}{rest}"
     return surroundings(verdict) + folded(summary, _rows(values), kind="ss-proof")
+
+
+def _told(verdict: Verdict, manifest: Manifest) -> dict[str, str | None]:
+    """What two manifests that do not differ say of each shared field; None where they say nothing."""
+    stored = manifest.drafter.kind not in ("none", "ngram")  # these have no weights
+    return {
+        "teacher": teacher_text(manifest) + _weights_text(manifest.teacher.weights_digest),
+        "drafter": drafter_text(manifest) + (_weights_text(manifest.drafter.weights_digest) if stored else ""),
+        "dtype": manifest.dtype,
+        "tree_policy": tree_text(manifest.tree_policy),
+        "sampling": verdict.rule,
+        "seed": None if manifest.seed is None else str(manifest.seed),
+        "stop_rules": None if manifest.stop_rules is None else "",
+        "tokenizer": None if manifest.tokenizer is None else "",
+        "prompt": f"{verdict.num_turns} turns" if verdict.num_turns else None,
+    }
+
+
+def _weights_text(digest: str | None) -> str:
+    return "" if digest is not None else "; its weights are not said"
 
 
 def surroundings(verdict: Verdict) -> str:
     """The axis of comparison, the noise floors with their sources, and coverage."""
     lines = [("compared across", "; ".join(verdict.axis) or "nothing was meant to differ")]
     lines += [("noise floor", line) for line in _floor_lines(verdict.floors)]
-    lines.append(("steps", f"{verdict.num_steps} pairs, {verdict.num_regrouped} steps without a partner"))
+    lines.append(("compared", compared_text(verdict)))
     if leading_root(verdict) is not None:  # else the card says it
         lines += _first("not judged", verdict.uncovered)
     lines += _first("not recorded", verdict.unjudged)
+    lines += _first("unknown field", verdict.unknown)
     return _rows(lines)
 
 

@@ -7,7 +7,7 @@ from specscope.tracer.report.card import Row, one_line
 from specscope.tracer.text import html_text
 from specscope.viewer.drawing.fragments import rows
 from specscope.viewer.drawing.frames import DIFFERS, folded, row, table
-from specscope.viewer.drawing.manifest_words import manifest_rows
+from specscope.viewer.drawing.manifest_words import UNSAID, manifest_rows
 from specscope.viewer.drawing.number_words import decimals
 from specscope.viewer.run_summary import mean_accepted_length
 
@@ -48,7 +48,10 @@ def both_runs(a: TraceReader, b: TraceReader) -> str:
         if of_a != of_b
     ]
     same = [of_a for of_a, of_b in pairs if of_a == of_b]
-    return table(("differs", "baseline", "candidate"), lines) + folded("What they have in common", rows(same))
+    common = [one for one in same if one.value != UNSAID]
+    unsaid = [one.name for one in same if one.value == UNSAID]
+    common += [Row("neither says", ", ".join(unsaid))] if unsaid else []
+    return table(("differs", "baseline", "candidate"), lines) + folded("What they have in common", rows(common))
 
 
 def _end(reader: TraceReader) -> str:
