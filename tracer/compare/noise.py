@@ -4,7 +4,7 @@ Two questions, with one answer each for every quantity:
 
 - **May this one value be noise?** ``limit``: extreme values grow with how many there are, so that the limit is set for
   all values of a comparison together, at a stated rate of false alarms. It follows the tail of the values themselves,
-  between their upper quartile and the 95th percentile, so that a fault in less than a twentieth of them does not move it.
+  between their upper quartile and the 95th percentile: a fault in less than a twentieth of them does not move it.
 - **May all of this be noise?** ``typical``: the mean drift of all but the largest twentieth. One fault that moves every
   value a little moves that, long before any single value is out of bounds; it is held against what the dtype does, or
   what a run did that is known to be good.
