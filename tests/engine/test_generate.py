@@ -64,6 +64,7 @@ class PerfectDrafter:
         self.begin_session = self._inner.begin_session
         self.begin_turn = self._inner.begin_turn
         self.drop_row = self._inner.drop_row
+        self.parts = self._inner.parts
         self._emitted = 0
 
     @property
