@@ -1,0 +1,39 @@
+"""Bisections of tiny recorded runs, and faults of a test's own to put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specscope.engine.bisect.narrow import Bisect, BisectRequest
+from specscope.engine.bisect.report import Bisection
+from specscope.engine.faults import FAULTS, Fault, FaultTarget
+from specscope.engine.faults.base import Expectation
+from specscope.engine.recorded_run import Overrides, StepPlace
+from support.traces import load, store
+
+Inject = Callable[[FaultTarget], FaultTarget]
+QUIET: Callable[[str], None] = lambda _: None  # noqa: E731
+AT = StepPlace(1, 2)
+
+
+def as_if(trace: Path, to: Path, **settings: Any) -> Path:
+    """A copy of the trace whose manifest tells of other settings: of the candidate that is all that is run."""
+    lines = load(trace)
+    lines[0] |= settings
+    return store(lines, to / "candidate.jsonl")
+
+
+def bisected(a: Path, b: Path, place: StepPlace = AT, state: Path | None = None) -> Bisection:
+    """The answer for one step."""
+    with Bisect(BisectRequest(a, b, place, Overrides(), state)) as run:
+        return run.run(QUIET)
+
+
+def put_in(monkeypatch: pytest.MonkeyPatch, inject: Inject, fault_id: str = "T") -> str:
+    """Enters a fault into the catalogue for one test, and says its name."""
+    monkeypatch.setitem(FAULTS, fault_id, Fault(fault_id, "of a test", Expectation(), inject=inject))
+    return fault_id
