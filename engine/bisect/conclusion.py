@@ -140,13 +140,15 @@ def _outcome(compared: Compared, floors: Floors, culprit: OperationError | None,
         return "prefix"
     if compared.difference is not None:
         return "phase"
+    if any(violation.again for violation in compared.recordings.violations):
+        return "violation"
     return "equal" if compared.recordings.as_recorded else "not-reproduced"
 
 
 def _phase(outcome: Outcome, compared: Compared, culprit: OperationError | None) -> Phase | None:
     if outcome == "operation":
         return "draft" if culprit is not None and culprit.level is not None else "verify"
-    if outcome in ("unsteady", "equal", "not-reproduced", "prefix"):
+    if outcome in ("unsteady", "equal", "not-reproduced", "violation", "prefix"):
         return None
     if compared.difference is not None:
         return compared.difference.phase

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from specscope.engine.bisect.report import Circumstances, Recordings
+from specscope.engine.bisect.report import Circumstances, RecordedViolation, Recordings
 from specscope.engine.recorded_run import StepPlace
-from specscope.schemas import Manifest, Step, TreeSection
+from specscope.schemas import Manifest, Step, TreeSection, TurnStart
 from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned, align_steps, align_turns
 from specscope.tracer.compare.drafts import compare_trees
@@ -18,6 +18,8 @@ from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
 from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle import step_violations
 from specscope.tracer.reader import TraceReader
 
 #: What of a step hangs on what was forced to the recording, unless its own inputs are equal.
@@ -51,6 +53,9 @@ def departure_of(pair: StepPair, own_tree: TreeSection) -> Difference | None:
     follows from that: the stop, and acceptance and commit from other inputs."""
     own = None if pair.a.step.tree is None else [pair.a.step.tree, own_tree]
     found = [d for d in _differences(pair, own) if d.phase != "stop" and (d.phase not in FORCED or d.inputs_equal)]
+    accepted, forced = pair.b.step.accept, pair.b.step.forced
+    if accepted is not None and forced is not None and accepted.path != forced.path:
+        found = [d for d in found if d.phase != "commit"]  # that of the recorded path, not of its own
     return next((d for d in found if d.kind not in TIES), None)
 
 
@@ -83,7 +88,11 @@ class Held(NamedTuple):
         before = None if self.before is None else StepNodes(self.before)
         recorded = StepNodes(self.step)
         own = StepPair(recorded, StepNodes(baseline.record), before, before, self.judge, trees)
-        found = Recordings(aligned=self.partner is not None, baseline=departure_of(own, baseline.own_tree))
+        found = Recordings(
+            aligned=self.partner is not None,
+            baseline=departure_of(own, baseline.own_tree),
+            violations=self._violations(baseline.record, candidate.record),
+        )
         if self.partner is None:
             return found
         both = trees and not is_teacher_only(self.b.manifest)
@@ -101,16 +110,37 @@ class Held(NamedTuple):
             }
         )
 
+    def _violations(self, baseline: Step, candidate: Step) -> list[RecordedViolation]:
+        """Of both recorded steps. A re-run is asked about those alone: its other digests are of its own numbers."""
+        found = _violations("baseline", Context(self.a.manifest, self._start_a, self.before, self.step), baseline)
+        if self.partner is not None:
+            b = self.partner.b
+            start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == b.turn)
+            found += _violations("candidate", Context(self.b.manifest, start, self.partner.previous_b, b), candidate)
+        return found
+
+    @property
+    def _start_a(self) -> TurnStart:
+        return next(self.a.turn_start(entry) for entry in self.a.turns if entry.turn == self.step.turn)
+
     def _prefills(self) -> Difference | None:
         """What the first step begins with is part of it: a first token, or logits behind the prompt, that differ."""
         if self.before is not None or self.partner is None:
             return None
-        starts = [
-            next(reader.turn_start(entry) for entry in reader.turns if entry.turn == turn)
-            for reader, turn in ((self.a, self.step.turn), (self.b, self.partner.b.turn))
-        ]
-        found = compare_prefills(self.judge, starts[0].prefill, starts[1].prefill)
+        number = self.partner.b.turn
+        start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == number)
+        found = compare_prefills(self.judge, self._start_a.prefill, start.prefill)
         return found if found is not None and found.kind not in TIES else None
+
+
+def _violations(side: Literal["baseline", "candidate"], recorded: Context, again: Step) -> list[RecordedViolation]:
+    repeated = {found.invariant for found in step_violations(replace(recorded, step=again))}
+    return [
+        RecordedViolation(
+            side=side, invariant=found.invariant, witness=found.witness, again=found.invariant in repeated
+        )
+        for found in step_violations(recorded)
+    ]
 
 
 def lacking(manifest: Manifest, name: str, circumstances: Circumstances, difference: Difference | None) -> list[str]:

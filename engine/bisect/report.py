@@ -13,8 +13,9 @@ from specscope.schemas.verdict import Difference, Phase
 BISECTION_SCHEMA = "specscope.bisection/1.1"
 STATE_SCHEMA = "specscope.bisection-state/2.0"
 
-#: unsteady: a side differs from itself. not-reproduced: nothing was found, and it is not what was recorded. violation:
-#: no step was run, for the diff has no root, and a trace violates an invariant.
+#: unsteady: a side differs from itself. violation: an invariant that a recording violates is all that is wrong, and the
+#: re-run violates it, too; or no step was run, for the diff has no root. not-reproduced: nothing was found, and it is
+#: not what was recorded.
 Outcome = Literal["unsteady", "operation", "prefix", "phase", "not-reproduced", "equal", "violation"]
 
 
@@ -67,6 +68,15 @@ class Circumstances(Section):
     others: list[str] = Field(default_factory=list, description="What is here otherwise, in words.")
 
 
+class RecordedViolation(Section):
+    """An invariant that the recorded step violates."""
+
+    side: Literal["baseline", "candidate"]
+    invariant: str
+    witness: str
+    again: bool = Field(description="Whether the re-run violates it, too.")
+
+
 class Recordings(Section):
     """The step as it was recorded, held against itself and against its re-run."""
 
@@ -74,14 +84,16 @@ class Recordings(Section):
     difference: Difference | None = Field(None, description="The first between the two recordings that is no tie.")
     baseline: Difference | None = Field(None, description="The first between the baseline's recording and its re-run.")
     candidate: Difference | None = Field(None, description="The same of the candidate.")
+    violations: list[RecordedViolation] = Field(default_factory=list)
     lacking: list[str] = Field(
         default_factory=list, description="What the recorded runs had and the re-runs have not, in words."
     )
 
     @property
     def as_recorded(self) -> bool:
-        """Whether all four are the same step."""
-        return self.aligned and self.difference is None and self.baseline is None and self.candidate is None
+        """Whether all four are the same step, and a sound one."""
+        same = self.difference is None and self.baseline is None and self.candidate is None
+        return self.aligned and same and not self.violations
 
 
 class SelfDifference(Section):

@@ -262,6 +262,9 @@ def _print_records(found: Bisection) -> None:
         for name, other in (("baseline", recorded.baseline), ("candidate", recorded.candidate)):
             if other is not None:
                 _line("", f"the {name} is not as recorded: phase {other.phase}, {other.field}: {other.a} | {other.b}")
+        for violation in recorded.violations:
+            again = "and so does its re-run" if violation.again else "its re-run does not"
+            _line("", f"the {violation.side} violates {violation.invariant}, {again}: {violation.witness}")
     for own in found.unsteady:
         _line("unsteady", f"the {own.side} differs from itself: {_part(own)}, error {own.error:.2e} between two runs")
     if found.outcome == "not-reproduced" and recorded is not None:
@@ -299,6 +302,9 @@ def _headline(found: Bisection) -> str:
         return f"different: the committed keys and values, from layer {prefix.first_layer} on"
     if found.outcome == "phase" and found.difference is not None:
         return f"different: phase {found.phase}, {found.difference.field}"
+    if found.outcome == "violation" and recorded is not None:
+        first = next(violation for violation in recorded.violations if violation.again)
+        return f"different: the {first.side} violates {first.invariant}, recorded and run again"
     if found.outcome == "not-reproduced" and recorded is not None:
         return f"not reproduced{_beside(found)}: {_not_reproduced(recorded)}"
     return "equal: every operation is within its noise floor" if found.operations else "equal: no phase differs"
@@ -317,6 +323,9 @@ def _not_reproduced(recorded: Recordings) -> str:
         if first.phase == "stop":
             return f"the recordings differ in stop, {first.field}, which a re-run is forced to and cannot decide"
         return f"the recordings differ in {first.phase}, {first.field}; run again, the two sides agree"
+    if recorded.baseline is None and recorded.candidate is None and recorded.violations:
+        first_violation = recorded.violations[0]
+        return f"the {first_violation.side} violates {first_violation.invariant}; run again, it does not"
     return "run again, the two sides agree, but not with what was recorded"
 
 

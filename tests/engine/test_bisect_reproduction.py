@@ -162,6 +162,23 @@ def test_a_stop_is_nothing_that_a_rerun_decides(runs: TinyRuns, tmp_path: Path) 
     assert said.startswith("not reproduced alone: the recordings differ in stop, reason, which a re-run is forced to")
 
 
+def test_a_violated_invariant_is_not_acquitted(runs: TinyRuns, tmp_path: Path) -> None:
+    trace = runs("plain", mode="eager")
+    dispatched = runs("dispatched", fault="F31.fused-is-eager")
+    again = bisected(trace, dispatched)
+    assert (again.outcome, again.exit_code, again.difference) == ("violation", 1, None)
+    said = card(trace, dispatched, AT)
+    assert said.startswith("different: the candidate violates verify.dispatch, recorded and run again")
+
+    def undo(step: dict[str, Any]) -> None:
+        step["commit"]["written_checksums"][0] = "0" * 32
+
+    edited(trace, tmp_path, undo)
+    once = bisected(trace, tmp_path / "edited.jsonl")
+    assert (once.outcome, once.exit_code) == ("not-reproduced", EXIT_NOT_REPRODUCED)
+    assert "; run again, it does not" in card(trace, tmp_path / "edited.jsonl", AT).splitlines()[0]
+
+
 def test_the_first_step_begins_with_what_the_prompt_gave(runs: TinyRuns, tmp_path: Path) -> None:
     trace = runs("plain", mode="eager")
     lines = load(trace)

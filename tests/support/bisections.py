@@ -21,9 +21,16 @@ AT = StepPlace(1, 2)
 
 
 def as_if(trace: Path, to: Path, **settings: Any) -> Path:
-    """A copy of the trace whose manifest tells of other settings: of the candidate that is all that is run."""
+    """A copy of the trace whose manifest tells of other settings: of the candidate that is all that is run. Its records
+    are still those of a run that keeps its own invariants."""
     lines = load(trace)
     lines[0] |= settings
+    for line in lines:
+        section = line.get("verify") or line.get("prefill") or {}
+        if "attention" in settings and section.get("dispatch"):
+            section["dispatch"] = {settings["attention"]: sum(section["dispatch"].values())}
+        if "cache_strategy" in settings and "commit" in line:
+            line["commit"]["strategy"] = settings["cache_strategy"]
     return store(lines, to / "candidate.jsonl")
 
 
