@@ -146,7 +146,7 @@ def _violations(side: Literal["baseline", "candidate"], recorded: Context, again
 def lacking(manifest: Manifest, name: str, circumstances: Circumstances, difference: Difference | None) -> list[str]:
     """What the recorded run of the side called ``name`` had, and its re-run has not."""
     found = []
-    if (manifest.batch_size or 1) > 1 and circumstances.neighbours == 0:
+    if (manifest.batch_size or 1) > 1 and not circumstances.in_batch:
         found.append(f"the {name} ran in a batch of {manifest.batch_size}, its re-run has no rows beside it")
     if circumstances.lost_hand_over:
         found.append(f"the {name} was handed layers that its drafter had run; here they were run again")

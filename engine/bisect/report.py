@@ -62,6 +62,7 @@ class Circumstances(Section):
     """What one side's re-run had of what a run has, and what not."""
 
     neighbours: int = Field(0, description="Rows that ran beside the step's.")
+    in_batch: bool = Field(False, description="Whether it ran in the rows of the recorded batch, up to the step.")
     lost_hand_over: bool = Field(
         False, description="Whether layers that the drafter had run were run again, for the recorded tree was another."
     )

@@ -175,7 +175,7 @@ def _run_step(lane: ForcedSession, course: Course, watch: InPlace, manifest: Man
         prefix=prefix,
         committed_ids=committed,
         generator_state=state,
-        circumstances=_circumstances(lane, manifest),
+        circumstances=_circumstances(lane, manifest, in_batch=course.plan is not None),
         notes=notes,
     )
 
@@ -190,7 +190,7 @@ def _given_to(inputs: ForwardInputs, row: int, num_slots: int, whole: int) -> Fo
     )
 
 
-def _circumstances(lane: ForcedSession, manifest: Manifest) -> Circumstances:
+def _circumstances(lane: ForcedSession, manifest: Manifest, *, in_batch: bool) -> Circumstances:
     teacher, trees = lane.session.teacher, lane.trees
     hands_over = manifest.drafter.kind == "early-exit"
     device = manifest.device
@@ -198,6 +198,7 @@ def _circumstances(lane: ForcedSession, manifest: Manifest) -> Circumstances:
     then = {"threads": str(device.num_threads or here["threads"]), "device": device.backend}
     return Circumstances(
         neighbours=lane.session.cache.num_rows - 1,
+        in_batch=in_batch,
         lost_hand_over=hands_over and any(trees.replaced),
         others=[f"{name} {here[name]}, was {then[name]}" for name in here if here[name] != then[name]],
     )

@@ -312,7 +312,9 @@ def _headline(found: Bisection) -> str:
 
 def _beside(found: Bisection) -> str:
     """Whether the step ran by itself."""
-    return f" with {found.neighbours} rows beside it" if found.neighbours else " alone"
+    if found.neighbours == 0:
+        return " alone"
+    return f" with {found.neighbours} {'row' if found.neighbours == 1 else 'rows'} beside it"
 
 
 def _not_reproduced(recorded: Recordings) -> str:

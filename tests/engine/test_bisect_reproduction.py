@@ -237,6 +237,23 @@ def test_a_candidate_that_alone_ran_in_a_batch_has_its_rows_beside_it(
     assert (honest.outcome, honest.neighbours) == ("equal", 2)
 
 
+def test_rows_that_cannot_be_told_apart_are_said_to_be_missing(runs: TinyRuns, batch: Path, tmp_path: Path) -> None:
+    lines = load(batch)
+    for line in lines:
+        line.pop("row", None)  # as if every turn had run in row 0
+    unplaced = store(lines, tmp_path / "unplaced.jsonl")
+    edited(unplaced, tmp_path, other_logits, StepPlace(1, 0))
+    found = bisected(unplaced, tmp_path / "edited.jsonl", StepPlace(1, 0))
+    assert (found.outcome, found.exit_code, found.neighbours) == ("not-reproduced", EXIT_NOT_REPRODUCED, 0)
+    assert found.recordings is not None
+    assert "the baseline ran in a batch of 3, its re-run has no rows beside it" in found.recordings.lacking
+    placed = bisected(batch, edited(batch, tmp_path, other_logits, StepPlace(1, 0)), StepPlace(1, 0))
+    assert placed.recordings is not None
+    assert not [text for text in placed.recordings.lacking if "batch" in text]
+    said = card(batch, tmp_path / "edited.jsonl", StepPlace(1, 0))
+    assert said.startswith("not reproduced with 2 rows beside it: the recordings differ in verify, top_logits[0];")
+
+
 def test_what_a_drafters_rows_do_to_each_other(runs: TinyRuns, batch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = put_in(monkeypatch, in_fused(lambda target: target.eagle3.head.midlayer.mlp, rows_mixed))
     faulty = runs("mixed-drafts", prompts=PROMPTS, batch_size=3, fault=fault)
