@@ -1,4 +1,4 @@
-"""A conversation decoded along a recording: teacher forcing with trees.
+"""Conversations decoded along a recording: teacher forcing with trees.
 
 The loop runs as ever, but for its outcome. Each step is given the recorded tree, where the drafter found another, and
 what it commits and emits is the recorded path, bonus token and stop. So every step begins behind the same tokens as
@@ -10,6 +10,7 @@ turn has none.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -31,7 +32,7 @@ from specscope.engine.decoding import (
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.generate import Session
 from specscope.engine.recording import TurnRecorder
-from specscope.engine.stopping import StopDecision, StopRules, StopWatch
+from specscope.engine.stopping import StopDecision, StopReason, StopRules, StopWatch
 from specscope.engine.teacher import Teacher
 from specscope.engine.tree import DraftTree
 from specscope.engine.turns import Turn, TurnRequest
@@ -77,20 +78,22 @@ def recorded_step(step: Step, teacher: Teacher, max_depth: int) -> Recorded:
     return Recorded(tree, path, bonus, step.stop, decided)
 
 
-def tree_of(section: TreeSection, device: torch.device) -> DraftTree:
-    """One recorded tree as a drafter would hand it out."""
-    unsaid = [0.0] * len(section.tokens)
+def trees_of(sections: list[TreeSection], device: torch.device) -> DraftTree:
+    """Recorded trees, a row each, as a drafter would hand them out: padded to the widest, with the root's token."""
+    sizes = [len(section.tokens) for section in sections]
 
-    def row(values: list[Any], dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor([values], dtype=dtype, device=device)
+    def rows(values: list[list[Any]], dtype: torch.dtype, fills: list[Any] | None = None) -> torch.Tensor:
+        padding = fills or [0] * len(values)
+        padded = [own + [fill] * (max(sizes) - len(own)) for own, fill in zip(values, padding, strict=True)]
+        return torch.tensor(padded, dtype=dtype, device=device)
 
     return DraftTree(
-        row(section.tokens, torch.int64),
-        row(section.parents, torch.int64),
-        row(section.depths, torch.int64),
-        row(section.logprobs or unsaid, torch.float32),
-        row(section.scores or unsaid, torch.float32),
-        [len(section.tokens)],
+        rows([s.tokens for s in sections], torch.int64, [s.tokens[0] for s in sections]),
+        rows([s.parents for s in sections], torch.int64),
+        rows([s.depths for s in sections], torch.int64),
+        rows([s.logprobs or [0.0] * len(s.tokens) for s in sections], torch.float32),
+        rows([s.scores or [0.0] * len(s.tokens) for s in sections], torch.float32),
+        sizes,
     )
 
 
@@ -111,65 +114,91 @@ class FedPairs(NamedTuple):
         return FedPairs(features, [*self.tokens, *pairs.token_list])
 
 
-class ForcedTrees:
-    """A drafter that does its work, and is then given the recorded tree where it found another."""
+NOTHING_FED = FedPairs(None, [])
 
-    def __init__(self, drafter: Drafter) -> None:
-        self._drafter = drafter
-        self.wanted: TreeSection | None = None  # of the next step; None leaves the drafter's own
+
+class ForcedTrees:
+    """A drafter that does its work, and is then given the recorded trees where it found others.
+
+    Args:
+        drafter: the one that does the work.
+        keep_fed: whether to keep all that it is fed, a row each.
+    """
+
+    def __init__(self, drafter: Drafter, *, keep_fed: bool = False) -> None:
+        self._drafter, self._keep_fed = drafter, keep_fed
+        self.wanted: list[TreeSection] | None = None  # of the next step, a row each; None leaves the drafter's own
         self.keep_shared = True  # whether a tree that it found itself may keep the layers that it ran for it
-        self.replaced = False  # whether the last tree was another one
+        self.replaced: list[bool] = []  # whether the last tree was another one, a row each
         self.own_tree: DraftTree | None = None  # the last that the drafter found itself
-        self.fed: FedPairs | None = None  # all that the drafter was fed, where somebody wants to know
+        self.fed: list[FedPairs] = []  # all that the drafter was fed, a row each, where it is kept
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._drafter, name)
 
+    def begin_session(self, cache: TreeCache) -> None:
+        """The drafter's own."""
+        self.fed = [NOTHING_FED] * cache.num_rows
+        self._drafter.begin_session(cache)
+
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """The drafter's own."""
-        if self.fed is not None:
-            self.fed = self.fed.first(num_pairs)
+        self.fed[row] = self.fed[row].first(num_pairs)
         self._drafter.begin_turn(row, context_ids, num_pairs)
+
+    def drop_row(self, row: int) -> None:
+        """The drafter's own."""
+        last = self.fed.pop()
+        if row < len(self.fed):
+            self.fed[row] = last
+        self._drafter.drop_row(row)
 
     def propose(
         self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
     ) -> Draft:
-        """The drafter's own draft, with the recorded tree."""
-        if self.fed is not None:
-            self.fed = self.fed.and_then(pairs[0])
+        """The drafter's own draft, with the recorded trees."""
+        if self._keep_fed:
+            self.fed = [held.and_then(own) for held, own in zip(self.fed, pairs, strict=True)]
         draft = self._drafter.propose(pairs, branch, generators)
         self.own_tree = draft.tree
         if self.wanted is None:
             return draft
-        own = (draft.tree.tokens[0].tolist(), draft.tree.parents[0].tolist(), draft.tree.depths[0].tolist())
-        self.replaced = own != (self.wanted.tokens, self.wanted.parents, self.wanted.depths)
-        if not self.replaced and (self.keep_shared or draft.shared is None):
+        self.replaced = [_is_other(draft.tree, row, wanted) for row, wanted in enumerate(self.wanted)]
+        if not any(self.replaced) and (self.keep_shared or draft.shared is None):
             return draft
-        branch.drop_tail()  # what layers were shared, they were run on the drafter's own tree
-        if not self.replaced:
+        branch.drop_tail()  # what layers were shared, they were run on the drafter's own trees
+        if not any(self.replaced):
             return replace(draft, shared=None)
-        tree = tree_of(self.wanted, draft.tree.tokens.device)
+        tree = trees_of(self.wanted, draft.tree.tokens.device)
         return replace(draft, tree=tree, shared=None, child_probs=_moved_probs(draft, tree))
 
 
+def _is_other(tree: DraftTree, row: int, wanted: TreeSection) -> bool:
+    count = tree.num_slots[row]
+    own = [values[row, :count].tolist() for values in (tree.tokens, tree.parents, tree.depths)]
+    return own != [wanted.tokens, wanted.parents, wanted.depths]
+
+
 def _moved_probs(draft: Draft, tree: DraftTree) -> torch.Tensor | None:
-    """(1, N, V) what each slot's children were drawn from, where the drafter's own tree has the same node; zeros, as of
+    """(B, N, V) what each slot's children were drawn from, where the drafter's own tree has the same node; zeros, as of
     children that cannot have been drawn, elsewhere."""
     if draft.child_probs is None:
         return None
-    slots = {path: slot for slot, path in reversed(list(enumerate(_token_paths(draft.tree))))}
-    moved = draft.child_probs.new_zeros(1, tree.tokens.shape[1], draft.child_probs.shape[2])
-    for slot, path in enumerate(_token_paths(tree)):
-        if path in slots:
-            moved[0, slot] = draft.child_probs[0, slots[path]]
+    rows, width = tree.tokens.shape
+    moved = draft.child_probs.new_zeros(rows, width, draft.child_probs.shape[2])
+    for row in range(rows):
+        slots = {path: slot for slot, path in reversed(list(enumerate(_token_paths(draft.tree, row))))}
+        for slot, path in enumerate(_token_paths(tree, row)):
+            if path in slots:
+                moved[row, slot] = draft.child_probs[row, slots[path]]
     return moved
 
 
-def _token_paths(tree: DraftTree) -> list[tuple[int, ...]]:
-    """Per slot, the tokens from below the root to it."""
+def _token_paths(tree: DraftTree, row: int) -> list[tuple[int, ...]]:
+    """Per slot of a row, the tokens from below the root to it."""
     paths: list[tuple[int, ...]] = [()]
-    tokens, parents = tree.tokens[0].tolist(), tree.parents[0].tolist()
-    for slot in range(1, len(tokens)):
+    tokens, parents = tree.tokens[row].tolist(), tree.parents[row].tolist()
+    for slot in range(1, tree.num_slots[row]):
         paths.append((*paths[parents[slot]], tokens[slot]))
     return paths
 
@@ -217,28 +246,44 @@ class _Observer:
         self.recorder.failed(phase, step, inputs, error)
 
 
+class _Stop(NamedTuple):
+    """How the block of a row was cut."""
+
+    kept: int
+    reason: StopReason | None
+
+
 class ForcedSession:
-    """One conversation along its recording, a row alone.
+    """Conversations along their recording: one alone, or the rows of a batch side by side.
 
     Args:
         teacher, drafter: the models; the drafter serves no other session meanwhile.
         decoding: the configuration; its phases may have a fault in.
-        keep_shared: whether a drafter that runs the teacher's first layers may hand them on to the verify forward.
+        num_rows: conversations side by side.
+        keep_fed: whether to keep what the drafter is fed.
     """
 
-    def __init__(self, teacher: Teacher, drafter: Drafter, decoding: Decoding, *, keep_shared: bool = True) -> None:
+    def __init__(
+        self, teacher: Teacher, drafter: Drafter, decoding: Decoding, num_rows: int = 1, *, keep_fed: bool = False
+    ) -> None:
         self._accept = decoding.phases.accept
         self._own: Acceptance | None = None
-        self._recorded: Recorded | None = None
-        self.trees = ForcedTrees(drafter)
-        self.trees.keep_shared = keep_shared
-        self._upcoming = StopSection(emitted=[], kept=1, reason=None)
+        self._recorded: list[Recorded] = []
+        self.trees = ForcedTrees(drafter, keep_fed=keep_fed)
+        self._stops: deque[_Stop] = deque()  # of the rows, in the order in which the loop asks
         phases = replace(
             decoding.phases, accept=self._forced_acceptance, stop=self._forced_stop, stop_on_violation=False
         )
-        self.session = _Session(teacher, cast(Drafter, self.trees), replace(decoding, phases=phases))
+        self.session = _Session(teacher, cast(Drafter, self.trees), replace(decoding, phases=phases), num_rows)
 
-    def begin(self, start: TurnStart, rules: StopRules, recorder: TurnRecorder | None, end: EndReason | None) -> None:
+    def begin(
+        self,
+        start: TurnStart,
+        rules: StopRules,
+        recorder: TurnRecorder | None,
+        end: EndReason | None,
+        row: int = 0,
+    ) -> None:
         """Takes in the recorded prompt; the turn ends there for the reason ``end``, if it did.
 
         Raises:
@@ -248,69 +293,78 @@ class ForcedSession:
         if not 0 <= start.prefill.pending_token < self.session.teacher.vocab_size:
             raise UsageError(f"turn {start.turn}: token {start.prefill.pending_token} is none of this teacher's")
         observer = _Observer(recorder, self) if recorder is not None else None
-        self._upcoming = StopSection(emitted=[], kept=1, reason=None)
-        self.session.begin(0, TurnRequest(start.prompt_ids, rules, observer, start.generator_seed))
-        if end is not None:
+        # A turn that was interrupted or failed met no rule, and the run ended with it.
+        rule = None if end == "interrupted" or end == "failed" else end
+        self._stops = deque([_Stop(1, rule)])
+        self.session.begin(row, TurnRequest(start.prompt_ids, rules, observer, start.generator_seed))
+        if end is not None and rule is None:
             self.end(end)
 
-    def observe(self, recorder: TurnRecorder) -> None:
-        """Has ``recorder`` told of the steps from here on."""
-        turn = self.session.rows[0].turn
+    def observe(self, recorder: TurnRecorder, row: int = 0) -> None:
+        """Has ``recorder`` told of the steps of ``row`` from here on."""
+        turn = self.session.rows[row].turn
         assert turn is not None
         turn.observer = _Observer(recorder, self)
 
     def step(self, step: Step) -> StepOutcome:
-        """Runs one step, and makes of it what was recorded.
+        """Runs one step of the one row, and makes of it what was recorded.
 
         Raises:
             UsageError: where the record cannot be followed.
         """
-        recorded = recorded_step(step, self.session.teacher, self.session.drafter.policy.depth)
-        self._recorded, self._upcoming, self.trees.wanted = recorded, recorded.stop, recorded.tree
-        (result,) = self.session.step()
-        return self.outcome(result)
+        (outcome,) = self.step_together([step])
+        return outcome
+
+    def step_together(self, steps: list[Step]) -> list[StepOutcome]:
+        """Runs one step of all rows, whose records are ``steps``, and makes of it what was recorded.
+
+        Raises:
+            UsageError: where a record cannot be followed.
+        """
+        depth = self.session.drafter.policy.depth
+        self._recorded = [recorded_step(step, self.session.teacher, depth) for step in steps]
+        self._stops = deque(_Stop(r.stop.kept, r.stop.reason) for r in self._recorded)
+        self.trees.wanted = [recorded.tree for recorded in self._recorded]
+        return [self.outcome(result) for result in self.session.step()]
 
     def outcome(self, result: StepResult) -> StepOutcome:
         """The step that the loop reports, told apart into its own decision and what was forced."""
-        own, recorded = self._own, self._recorded
+        own, recorded, row = self._own, self._recorded[result.row], result.row
         assert own is not None
-        assert recorded is not None
-        length = int(own.lengths[0])
-        path = own.paths[0, :length].tolist()
-        tokens = result.shared.tensors.token_ids[0].tolist()
+        path = own.paths[row, : int(own.lengths[row])].tolist()
+        tokens = result.shared.tensors.token_ids[row].tolist()
         acceptance = RowAcceptance(
-            own.rule, path, [tokens[slot] for slot in path], int(own.bonus_tokens[0]), int(own.bonus_slots[0])
+            own.rule, path, [tokens[slot] for slot in path], int(own.bonus_tokens[row]), int(own.bonus_slots[row])
         )
-        forced = ForcedSection(tree=self.trees.replaced, path=recorded.path, bonus_token=recorded.bonus_token)
+        forced = ForcedSection(tree=self.trees.replaced[row], path=recorded.path, bonus_token=recorded.bonus_token)
         as_recorded = (acceptance.path, acceptance.bonus_token) == recorded.decided
         return StepOutcome(replace(result, acceptance=acceptance), forced, as_recorded)
 
     def end(self, reason: EndReason) -> None:
-        """Ends the turn, if it has not ended."""
+        """Ends the turns, where they have not ended."""
         self.session.end_stopped()
         self.session.abandon(reason)
 
     def _forced_stop(self, watch: StopWatch, emitted: list[int]) -> StopDecision:
         """The block is cut where the recording was."""
-        watch.output_ids += emitted[: self._upcoming.kept]
-        watch.reason = self._upcoming.reason
-        return StopDecision(emitted, self._upcoming.kept, watch.reason)
+        kept, reason = self._stops.popleft()
+        watch.output_ids += emitted[:kept]
+        watch.reason = reason
+        return StopDecision(emitted, kept, reason)
 
     def _forced_acceptance(self, inputs: AcceptInputs) -> Acceptance:
         """The loop goes on with the recorded outcome; the step's own is kept aside."""
         own = self._own = self._accept(inputs)
-        recorded = self._recorded
-        assert recorded is not None
+        width = own.paths.shape[1]
 
-        def row(values: list[int]) -> torch.Tensor:
+        def rows(values: list[Any]) -> torch.Tensor:
             return torch.tensor(values, dtype=own.paths.dtype, device=own.paths.device)
 
-        path = recorded.path
-        padding = [0] * (own.paths.shape[1] - len(path))
+        paths = [recorded.path for recorded in self._recorded]
         return replace(
             own,
-            lengths=row([len(path)]),
-            paths=row([*path, *padding])[None],
-            bonus_slots=row([path[-1] if path else 0]),
-            bonus_tokens=row([recorded.bonus_token]),
+            lengths=rows([len(path) for path in paths]),
+            paths=rows([[*path, *[0] * (width - len(path))] for path in paths]),
+            bonus_slots=rows([path[-1] if path else 0 for path in paths]),
+            bonus_tokens=rows([recorded.bonus_token for recorded in self._recorded]),
         )

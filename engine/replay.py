@@ -175,9 +175,10 @@ def begin_recorded(
     end: TurnEnd | None,
     has_steps: bool,
     recorder: TurnRecorder | None,
+    row: int = 0,
 ) -> None:
-    """Takes in the prompt of a recorded turn of the run of ``manifest``."""
-    lane.begin(start, rules_of(manifest), recorder, None if end is None or has_steps else end.reason)
+    """Takes in the prompt of a recorded turn of the run of ``manifest`` in ``row``."""
+    lane.begin(start, rules_of(manifest), recorder, None if end is None or has_steps else end.reason, row)
 
 
 def replay_manifest(

@@ -22,9 +22,10 @@ EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
 EXIT_INCOMPARABLE = 3
 EXIT_COVERAGE = 4
+EXIT_NOT_REPRODUCED = 5  # of bisect alone: what was recorded did not come back
 #: From the code that says least to the one that outranks all: a violation that was found stands whatever failed beside
 #: it, and where nothing was judged is worse than where part of it was not.
-SEVERITY = (EXIT_EQUAL, EXIT_INCOMPARABLE, EXIT_COVERAGE, EXIT_USAGE, EXIT_DIFFERENT)
+SEVERITY = (EXIT_EQUAL, EXIT_NOT_REPRODUCED, EXIT_INCOMPARABLE, EXIT_COVERAGE, EXIT_USAGE, EXIT_DIFFERENT)
 
 
 def worst_code(codes: Iterable[int]) -> int:

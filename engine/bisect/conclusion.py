@@ -11,9 +11,11 @@ from specscope.engine.bisect.operations import BEFORE, BEHIND, IN_LAYER, LAYER_O
 from specscope.engine.bisect.report import BISECTION_SCHEMA, Bisection, Compared, OperationError, Outcome, Prefix, State
 from specscope.schemas import Manifest
 from specscope.schemas.verdict import Phase
-from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL
+from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_NOT_REPRODUCED
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
+
+EXIT_CODES: dict[Outcome, int] = {"equal": EXIT_EQUAL, "not-reproduced": EXIT_NOT_REPRODUCED}
 
 
 class Case(NamedTuple):
@@ -54,12 +56,16 @@ def conclude(case: Case, state: State, recording: TraceReader, entry: TurnEntry)
     """The answer."""
     compared, errors, floors = state.compared, errors_of(state), floors_of(case, state)
     assert compared is not None
-    culprit, prefix = culprit_of(floors), _prefix(compared, floors, recording, entry)
-    outcome = _outcome(compared, culprit, prefix)
+    drafter = state.draft.culprit if state.draft is not None else None
+    first = culprit_of(floors)
+    culprit = drafter or state.departure or (None if first is None else _error(first, errors, floors))
+    prefix = _prefix(compared, floors, recording, entry) if errors or drafter is None else None
+    outcome = _outcome(compared, floors, culprit, prefix)
+    operations = [_error(operation, errors, floors) for operation in errors]
     return Bisection(
         schema=BISECTION_SCHEMA,
         outcome=outcome,
-        exit_code=EXIT_EQUAL if outcome == "equal" else EXIT_DIFFERENT,
+        exit_code=EXIT_CODES.get(outcome, EXIT_DIFFERENT),
         baseline=str(case.baseline),
         candidate=str(case.candidate),
         baseline_settings=settings_text(case.baseline_manifest),
@@ -67,12 +73,15 @@ def conclude(case: Case, state: State, recording: TraceReader, entry: TurnEntry)
         turn=state.turn,
         step=state.step,
         committed=compared.committed,
-        phase=_phase(outcome, compared),
+        phase=_phase(outcome, compared, culprit),
         difference=compared.difference,
+        neighbours=compared.neighbours,
         inputs_equal=compared.inputs_equal,
-        culprit=None if culprit is None else _error(culprit, errors, floors),
-        also=max(0, len(floors.above) - 1),
-        operations=[_error(operation, errors, floors) for operation in errors],
+        recordings=compared.recordings,
+        unsteady=compared.unsteady,
+        culprit=culprit if outcome in ("operation", "unsteady") else None,
+        also=max(0, len(floors.above) - 1) if state.departure is None else 0,
+        operations=[*(state.draft.operations if drafter is not None and state.draft is not None else ()), *operations],
         prefix=prefix,
         grafts=state.grafts or [],
         notes=compared.notes,
@@ -120,32 +129,38 @@ def _prefix(compared: Compared, floors: Floors, recording: TraceReader, entry: T
     )
 
 
-def _outcome(compared: Compared, culprit: Operation | None, prefix: Prefix) -> Outcome:
+def _outcome(compared: Compared, floors: Floors, culprit: OperationError | None, prefix: Prefix | None) -> Outcome:
+    if any(own.error > floors.of_forward for own in compared.unsteady):
+        return "unsteady"
     if culprit is not None:
         return "operation"
     if not compared.inputs_equal:
         return "phase"
-    if prefix.first_layer is not None:
+    if prefix is not None and prefix.first_layer is not None:
         return "prefix"
-    return "equal" if compared.difference is None else "phase"
+    if compared.difference is not None:
+        return "phase"
+    if any(violation.again for violation in compared.recordings.violations):
+        return "violation"
+    return "equal" if compared.recordings.as_recorded else "not-reproduced"
 
 
-def _phase(outcome: Outcome, compared: Compared) -> Phase | None:
+def _phase(outcome: Outcome, compared: Compared, culprit: OperationError | None) -> Phase | None:
     if outcome == "operation":
-        return "verify"
-    if outcome == "equal" or outcome == "prefix":
+        return "draft" if culprit is not None and culprit.level is not None else "verify"
+    if outcome in ("unsteady", "equal", "not-reproduced", "violation", "prefix"):
         return None
     if compared.difference is not None:
         return compared.difference.phase
     return "tensors"
 
 
-def _next(case: Case, state: State, outcome: Outcome, prefix: Prefix) -> list[str]:
+def _next(case: Case, state: State, outcome: Outcome, prefix: Prefix | None) -> list[str]:
     a, b = str(case.baseline), str(case.candidate)
     if outcome == "equal":
         return [shlex.join(["specscope", "diff", a, b])]
-    earlier = prefix.committed_by is not None and prefix.committed_by < state.step
-    if outcome in ("prefix", "phase") and earlier:
-        return [shlex.join(["specscope", "bisect", a, b, "--at", f"{state.turn}/{prefix.committed_by}"])]
+    by = None if prefix is None else prefix.committed_by
+    if outcome in ("prefix", "phase") and by is not None and by < state.step:
+        return [shlex.join(["specscope", "bisect", a, b, "--at", f"{state.turn}/{by}"])]
     place = ["--turn", str(state.turn), "--step", str(state.step)]
     return [shlex.join(["specscope", "show", a, *place]), shlex.join(["specscope", "view", a, b])]

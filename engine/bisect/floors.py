@@ -32,7 +32,7 @@ class Floor(NamedTuple):
     """A noise floor."""
 
     value: float
-    sample_size: int  # layers
+    sample_size: int  # layers, or levels of a drafter
     at_ceiling: bool = False  # they asked for more
 
 
@@ -73,12 +73,17 @@ class Floors:
         self._errors, self._eps = errors, torch.finfo(DTYPES[dtype]).eps
 
     def of(self, operation: Operation) -> Floor:
-        """Eight times the median of the same operation in the other layers, between one rounding and 64."""
-        names = (operation.name,) if operation.layer is not None else ALIKE.get(operation.name, ())
+        """Eight times the median of the same operation in the other layers, or a drafter's other levels, between one
+        rounding and 64."""
+        is_repeated = operation.layer is not None or operation.level is not None
+        names = (operation.name,) if is_repeated else ALIKE.get(operation.name, ())
         sample = [
             error
             for other, error in self._errors.items()
-            if other.layer is not None and other.name in names and other != operation and math.isfinite(error)
+            if (other.layer, other.level) != (None, None)
+            and other.name in names
+            and other != operation
+            and math.isfinite(error)
         ]
         middle = median(sample) if sample else 0.0
         least = LEAST if sample else SPREAD * LEAST

@@ -15,12 +15,11 @@ from specscope.engine.bisect.operations import (
     replaced_outputs,
     run_forward,
 )
-from specscope.engine.bisect.report import Graft
-from specscope.engine.bisect.sides import Side, moved, prefix_cache
+from specscope.engine.bisect.redraft import Drafted
+from specscope.engine.bisect.report import Circumstances, Graft, Measure
+from specscope.engine.bisect.sides import Alone, Side, moved, prefix_cache
 from specscope.engine.decoding import ForwardInputs
-from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.forcing import FedPairs
-from specscope.engine.recording import draft_section, tree_section
 from specscope.schemas import DraftSection, Step, TreeSection
 from specscope.tracer.compare.judge import scaled_gap
 from specscope.tracer.compare.nodes import StepNodes
@@ -32,10 +31,16 @@ class Baseline(NamedTuple):
     record: Step
     own_tree: TreeSection
     fed: FedPairs
+    num_earlier: int  # of these pairs, those that the drafter had before the step
+    drafted: Drafted
     given: ForwardInputs
-    logits: torch.Tensor  # (1, P, V)
+    sees_beyond: bool
+    logits: torch.Tensor  # (1, N, V) in the step
+    drafting: Captures  # in the step
+    in_place: Captures  # in the step; empty where the model's parts are unknown
+    alone: Alone
     prefix: torch.Tensor  # (L, 2, G, T, W)
-    captures: Captures  # empty where the model's parts are unknown
+    circumstances: Circumstances
     notes: list[str]
 
 
@@ -58,55 +63,27 @@ def graft_forward(baseline: Baseline, side: Side, graft: ForwardGraft, floor: fl
     """Runs the candidate's verify forward with the graft in, and compares its logits with the baseline's."""
     given = moved(baseline.given, side.teacher) if graft.inputs else side.given
     cache = prefix_cache(side.teacher, baseline.prefix if graft.prefix else side.prefix)
-    values = {operation: baseline.captures[operation].gave for operation in graft.operations}
+    values = {operation: baseline.alone.captures[operation].gave for operation in graft.operations}
     with replaced_outputs(side.teacher, values):
         logits = run_forward(side.teacher, given, cache)
-    before, after = relative_error(baseline.logits, side.logits), relative_error(baseline.logits, logits)
-    return Graft(
-        what=str(graft), measure="logits", before=before, after=after, floor=floor, heals=after <= floor
-    )  # fmt: skip
+    wanted = baseline.alone.logits
+    before, after = relative_error(wanted, side.alone.logits), relative_error(wanted, logits)
+    return graft_of(str(graft), "logits", before, after, floor)
 
 
-@torch.inference_mode()
-def graft_pairs(baseline: Baseline, side: Side, floor: float) -> Graft:
-    """Has the candidate's drafter draft again from the baseline's pairs: features, tokens and positions; those of the
-    steps before as well, which it has in its cache."""
-    earlier = side.draft.kv_before[0]
-    side.lane.trees.wanted = None
-    side.lane.trees.begin_turn(0, side.committed_ids, 0)
-    if earlier:
-        _draft_from(side, baseline.fed, range(earlier), None)
-        side.lane.trees.begin_turn(0, side.committed_ids, earlier)
-    generators = None
-    if side.generator_state is not None and side.lane.session.decoding.rule.draft == "sampled":
-        generators = [torch.Generator()]
-        generators[0].set_state(side.generator_state)
-    draft = _draft_from(side, baseline.fed, range(earlier, len(baseline.fed.tokens)), generators)
-    before = draft_gap(baseline, side.record.draft, side.own_tree)
-    after = draft_gap(baseline, draft_section(draft, 0), tree_section(draft.tree, 0))
-    return Graft(
-        what="draft pairs", measure="draft scores", before=before, after=after, floor=floor, heals=after <= floor
-    )  # fmt: skip
+def graft_of(what: str, measure: Measure, before: float, after: float, floor: float) -> Graft:
+    """The graft; one behind which nothing was wrong heals nothing."""
+    heals = before > floor >= after
+    return Graft(what=what, measure=measure, before=before, after=after, floor=floor, heals=heals)
 
 
-def _draft_from(side: Side, fed: FedPairs, rows: range, generators: list[torch.Generator] | None) -> Draft:
-    """What the candidate's drafter drafts behind these rows of ``fed``."""
-    like = side.draft.pairs[0]
-    assert fed.features is not None
-    features = fed.features[rows.start : rows.stop].to(device=like.features.device, dtype=like.features.dtype)
-    tokens = fed.tokens[rows.start : rows.stop]
-    pairs = DraftPairs(list(rows), features, torch.tensor(tokens, device=like.tokens.device), tokens)
-    return side.lane.trees.propose([pairs], prefix_cache(side.teacher, side.prefix), generators)
-
-
-def draft_gap(baseline: Baseline, draft: DraftSection | None, tree: TreeSection) -> float:
-    """The largest gap between the scores of the baseline's draft and another; infinite where their candidates differ,
-    or, of drafters without scores, their trees."""
-    ours = StepNodes(baseline.record).candidates
-    theirs = StepNodes(baseline.record.model_copy(update={"draft": draft})).candidates
+def draft_gap(record: Step, own_tree: TreeSection, draft: DraftSection | None, tree: TreeSection) -> float:
+    """The largest gap between the scores of the draft of ``record`` and another; infinite where the candidates of the
+    two differ, or, of drafters without scores, their trees."""
+    ours = StepNodes(record).candidates
+    theirs = StepNodes(record.model_copy(update={"draft": draft})).candidates
     if not ours and not theirs:
-        own = baseline.own_tree
-        return 0.0 if (tree.tokens, tree.parents) == (own.tokens, own.parents) else math.inf
+        return 0.0 if (tree.tokens, tree.parents) == (own_tree.tokens, own_tree.parents) else math.inf
     if ours.keys() != theirs.keys():
         return math.inf
     return max(scaled_gap(score, theirs[key], len(key)) for key, score in ours.items())

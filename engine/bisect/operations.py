@@ -1,44 +1,43 @@
 """The operations of a teacher's forward by name: captured where they run, and run again on another one's inputs.
 
-The one file that knows what transformers calls the parts of a Llama, Qwen or like decoder layer. Parts that a model
-has beside them are not looked at one by one; they show in the layer's output.
+Captured in place, within the verify forward of the very step, they tell what a forward afterwards cannot: what the
+batch, a hand-over or a buffer that was not filled again made of them.
+
+Parts that a model has beside those that have a name are not looked at one by one; they show in the layer's output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from specscope.engine.acceptance import Acceptance
 from specscope.engine.cache import TreeCache
-from specscope.engine.decoding import ForwardInputs
+from specscope.engine.decoding import AcceptInputs, ForwardInputs, Phases
+from specscope.engine.model_parts import BEFORE as BEFORE
+from specscope.engine.model_parts import BEHIND as BEHIND
+from specscope.engine.model_parts import IN_LAYER as IN_LAYER
+from specscope.engine.model_parts import LAYER_OUTPUT as LAYER_OUTPUT
+from specscope.engine.model_parts import model_parts
 from specscope.engine.teacher import Teacher
-from specscope.tracer.errors import UsageError
-
-#: The operations of a layer in the order in which they run, and the modules that they are.
-IN_LAYER = {
-    "input norm": "input_layernorm",
-    "attention": "self_attn",
-    "post-attention norm": "post_attention_layernorm",
-    "MLP": "mlp",
-}
-LAYER_OUTPUT = "layer output"
-#: What runs before and behind the layers, and the modules that they are, from the model down.
-BEFORE = {"embedding": "model.embed_tokens", "rotation": "model.rotary_emb"}
-BEHIND = {"final norm": "model.norm", "output head": "lm_head"}
+from specscope.engine.tree_tensors import TreeTensors
 
 
 class Operation(NamedTuple):
     """One operation of the forward."""
 
-    layer: int | None  # None before and behind the layers
+    layer: int | None  # None before and behind the layers, and in a drafter
     name: str
+    level: int | None = None  # of a drafter: which of its forwards, from 1
 
     def __str__(self) -> str:
+        if self.level is not None:
+            return f"draft level {self.level} {self.name}"
         return self.name if self.layer is None else f"layer {self.layer} {self.name}"
 
 
@@ -48,9 +47,11 @@ class Captured:
 
     fed: torch.Tensor  # (1, P, ...)
     gave: torch.Tensor  # (1, P, ...); cosines and sines together, where it is the rotation
+    is_all: bool = True  # whether what it was fed is all that it was given
 
 
 Captures = dict[Operation, Captured]
+Put = Callable[[Captured], None]
 
 
 class Parts:
@@ -62,19 +63,8 @@ class Parts:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
-        try:
-            layers = list(teacher.model.model.layers)
-            ends = {name: teacher.model.get_submodule(path) for name, path in (BEFORE | BEHIND).items()}
-        except AttributeError as error:
-            kind = type(teacher.model).__name__
-            raise UsageError(f"the parts of {kind} have other names than a Llama's ({error}): not narrowed") from None
-        self.modules: dict[Operation, nn.Module] = {Operation(None, name): ends[name] for name in BEFORE}
-        for number, layer in enumerate(layers):
-            for name, path in IN_LAYER.items():
-                if hasattr(layer, path):
-                    self.modules[Operation(number, name)] = getattr(layer, path)
-            self.modules[Operation(number, LAYER_OUTPUT)] = layer
-        self.modules |= {Operation(None, name): ends[name] for name in BEHIND}
+        named = model_parts(teacher, range(teacher.num_layers))
+        self.modules = {Operation(part.layer, part.name): module for part, module in named.items()}
 
     def in_layer(self, number: int) -> dict[Operation, nn.Module]:
         """The operations of one layer, its output last."""
@@ -94,14 +84,73 @@ def run_forward(teacher: Teacher, given: ForwardInputs, cache: TreeCache) -> tor
     return logits.cpu()
 
 
-def capture(parts: Parts, given: ForwardInputs, cache: TreeCache) -> Captures:
-    """What every operation is fed and gives in one whole forward."""
+class Forward(NamedTuple):
+    """One whole forward, on the host."""
+
+    captures: Captures
+    logits: torch.Tensor  # (1, P, V)
+
+
+def capture(teacher: Teacher, modules: dict[Operation, nn.Module], given: ForwardInputs, cache: TreeCache) -> Forward:
+    """What every operation of ``modules`` is fed and gives in one whole forward behind what ``cache`` holds."""
     found: Captures = {}
     with ExitStack() as stack:
-        for operation, module in parts.modules.items():
-            stack.enter_context(_watched(module, _keeper(found, operation)))
-        run_forward(parts.teacher, given, cache)
-    return found
+        for operation, module in modules.items():
+            stack.enter_context(watched(module, _keeper(found, operation)))
+        logits = run_forward(teacher, given, cache)
+    return Forward(found, logits)
+
+
+class InPlace:
+    """Keeps what a teacher's operations are fed and give within the verify forward of a step, and nowhere else: a
+    drafter may run them, too.
+
+    Args:
+        modules: of the operations.
+    """
+
+    def __init__(self, modules: dict[Operation, nn.Module]) -> None:
+        self._modules, self._found, self.is_open = modules, Captures(), False
+
+    def within(self, phases: Phases) -> Phases:
+        """``phases`` that tell where the forward begins and ends."""
+
+        def inputs(tensors: TreeTensors, dtype: torch.dtype) -> ForwardInputs:
+            given = phases.inputs(tensors, dtype)
+            self._found.clear()
+            self.is_open = True
+            return given
+
+        def accept(asked: AcceptInputs) -> Acceptance:
+            self.is_open = False
+            return phases.accept(asked)
+
+        return replace(phases, inputs=inputs, accept=accept)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, the forwards are watched."""
+        with ExitStack() as stack:
+            for operation, module in self._modules.items():
+                stack.enter_context(watched(module, self._put(operation)))
+            yield
+
+    def of_row(self, row: int, num_slots: int) -> Captures:
+        """What was kept of the real slots of one row of the batch."""
+        return {operation: _row_of(operation, value, row, num_slots) for operation, value in self._found.items()}
+
+    def _put(self, operation: Operation) -> Put:
+        def put(value: Captured) -> None:
+            if self.is_open:
+                self._found[operation] = value
+
+        return put
+
+
+def _row_of(operation: Operation, value: Captured, row: int, num_slots: int) -> Captured:
+    own = slice(row, row + 1)
+    gave = value.gave[:, own, :num_slots] if operation.name == "rotation" else value.gave[own, :num_slots]
+    return replace(value, fed=value.fed[own, :num_slots], gave=gave)
 
 
 @torch.inference_mode()
@@ -119,8 +168,8 @@ def run_layer(parts: Parts, number: int, captures: Captures, given: ForwardInput
             if operation == whole:
                 continue
             stack.enter_context(_fed(module, captures[operation].fed))
-            stack.enter_context(_watched(module, _keeper(found, operation)))
-        stack.enter_context(_watched(own[whole], _keeper(found, whole)))
+            stack.enter_context(watched(module, _keeper(found, operation)))
+        stack.enter_context(watched(own[whole], _keeper(found, whole)))
         teacher = parts.teacher
         hidden = captures[whole].fed.to(device=teacher.device, dtype=teacher.dtype)
         rotation = captures[Operation(None, "rotation")].gave.to(device=teacher.device, dtype=teacher.dtype)
@@ -136,9 +185,9 @@ def run_layer(parts: Parts, number: int, captures: Captures, given: ForwardInput
     return found
 
 
-def _keeper(found: Captures, operation: Operation) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    def put(fed: torch.Tensor, gave: torch.Tensor) -> None:
-        found[operation] = Captured(fed, gave)
+def _keeper(found: Captures, operation: Operation) -> Put:
+    def put(value: Captured) -> None:
+        found[operation] = value
 
     return put
 
@@ -158,6 +207,14 @@ def run_end(parts: Parts, name: str, captures: Captures, given: ForwardInputs) -
     return Captured(captures[operation].fed, _tensor_of(output))
 
 
+@torch.inference_mode()
+def run_by_itself(module: nn.Module, fed: torch.Tensor) -> torch.Tensor:
+    """What a module that takes one tensor gives for ``fed``, on the host."""
+    parameter = next(module.parameters())
+    dtype = parameter.dtype if fed.is_floating_point() else fed.dtype
+    return _tensor_of(module(fed.to(device=parameter.device, dtype=dtype)))
+
+
 @contextmanager
 def replaced_outputs(teacher: Teacher, values: dict[Operation, torch.Tensor]) -> Iterator[None]:
     """Inside, these operations of ``teacher`` give ``values``, whatever they compute."""
@@ -169,15 +226,15 @@ def replaced_outputs(teacher: Teacher, values: dict[Operation, torch.Tensor]) ->
 
 
 @contextmanager
-def _watched(module: nn.Module, put: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
-    """Inside, tells what ``module`` is fed, before other hooks change it, and what it gives, when they have."""
+def watched(module: nn.Module, put: Put) -> Iterator[None]:
+    """Inside, tells ``put`` what ``module`` is fed, before other hooks change it, and what it gives, when they have."""
     fed: list[torch.Tensor] = []
 
     def before(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         fed[:] = [_first(args, named).detach().cpu()]
 
     def after(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        put(fed[0], _tensor_of(output))
+        put(Captured(fed[0], _tensor_of(output), is_all=len(args) == 1 and not named))
 
     handles = [
         module.register_forward_pre_hook(before, with_kwargs=True, prepend=True),

@@ -10,18 +10,27 @@ from specscope.schemas import Section
 from specscope.schemas.base import Digest, Float
 from specscope.schemas.verdict import Difference, Phase
 
-BISECTION_SCHEMA = "specscope.bisection/1.0"
-STATE_SCHEMA = "specscope.bisection-state/1.0"
+BISECTION_SCHEMA = "specscope.bisection/1.1"
+STATE_SCHEMA = "specscope.bisection-state/2.0"
 
-#: violation: no step was run, for the diff has no root, and a trace violates an invariant.
-Outcome = Literal["operation", "prefix", "phase", "equal", "violation"]
+#: unsteady: a side differs from itself. violation: an invariant that a recording violates is all that is wrong, and the
+#: re-run violates it, too; or no step was run, for the diff has no root. not-reproduced: nothing was found, and it is
+#: not what was recorded.
+Outcome = Literal["unsteady", "operation", "prefix", "phase", "not-reproduced", "equal", "violation"]
+
+
+Measure = Literal["logits", "draft scores"]
 
 
 class OperationError(Section):
     """How far one operation of the candidate is off, fed what the baseline's was fed."""
 
-    layer: int | None = Field(None, description="Absent before and behind the layers.")
+    layer: int | None = Field(None, description="Absent before and behind the layers, and in a drafter.")
+    level: int | None = Field(None, description="The drafter's forward that it is of, from 1; absent: the teacher's.")
     operation: str
+    in_place: bool = Field(
+        False, description="Whether it is off within the step's whole forward, although by itself it is right."
+    )
     error: Float = Field(description="L2 norm of the difference, relative to that of the baseline's output.")
     floor: Float
     sample_size: int = Field(description="Layers that the floor was measured on; 0: rounding alone.")
@@ -42,11 +51,66 @@ class Graft(Section):
     """One value of the baseline put into the candidate's step, and whether the rest heals."""
 
     what: str
-    measure: Literal["logits", "draft scores"]
+    measure: Measure
     before: Float = Field(description="Error without it: relative L2 of the logits, or the largest gap of scores.")
     after: Float
     floor: Float
     heals: bool
+
+
+class Circumstances(Section):
+    """What one side's re-run had of what a run has, and what not."""
+
+    neighbours: int = Field(0, description="Rows that ran beside the step's.")
+    in_batch: bool = Field(False, description="Whether it ran in the rows of the recorded batch, up to the step.")
+    lost_hand_over: bool = Field(
+        False, description="Whether layers that the drafter had run were run again, for the recorded tree was another."
+    )
+    others: list[str] = Field(default_factory=list, description="What is here otherwise, in words.")
+
+
+class RecordedViolation(Section):
+    """An invariant that the recorded step violates."""
+
+    side: Literal["baseline", "candidate"]
+    invariant: str
+    witness: str
+    again: bool = Field(description="Whether the re-run violates it, too.")
+
+
+class Recordings(Section):
+    """The step as it was recorded, held against itself and against its re-run."""
+
+    aligned: bool = Field(description="Whether the candidate recorded a step behind the same tokens.")
+    difference: Difference | None = Field(None, description="The first between the two recordings that is no tie.")
+    baseline: Difference | None = Field(None, description="The first between the baseline's recording and its re-run.")
+    candidate: Difference | None = Field(None, description="The same of the candidate.")
+    violations: list[RecordedViolation] = Field(default_factory=list)
+    lacking: list[str] = Field(
+        default_factory=list, description="What the recorded runs had and the re-runs have not, in words."
+    )
+
+    @property
+    def as_recorded(self) -> bool:
+        """Whether all four are the same step, and a sound one."""
+        same = self.difference is None and self.baseline is None and self.candidate is None
+        return self.aligned and same and not self.violations
+
+
+class SelfDifference(Section):
+    """A side whose verify forward gave something else when it was run again on the same inputs."""
+
+    side: Literal["baseline", "candidate"]
+    layer: int | None = Field(None, description="Of the first operation that differs; absent before and behind them.")
+    operation: str | None = Field(None, description="Absent where the model's parts are unknown.")
+    error: Float = Field(description="Relative L2 error of that operation, or else of the logits.")
+
+
+class NarrowedDraft(Section):
+    """The drafter's operations, level by level, from equal pairs."""
+
+    operations: list[OperationError]
+    culprit: OperationError | None = None
 
 
 class Compared(Section):
@@ -54,13 +118,17 @@ class Compared(Section):
 
     difference: Difference | None = Field(None, description="The first in the order of the phases that is no tie.")
     inputs_equal: bool = Field(description="Whether the verify forwards were given the same.")
-    logits_error: Float = Field(description="Relative L2 error of the verify forward's logits.")
+    logits_error: Float = Field(description="Relative L2 error of the verify forward's logits, in the step.")
+    alone_error: Float = Field(description="The same of the forward run once more, by itself.")
     prefix_errors: list[Float]
     position_errors: list[Float] = Field(description="The same per position, the largest of the layers.")
     draft_gap: Float = Field(description="The largest gap of the draft's scores; infinite where candidates differ.")
     draft_floor: Float
     committed: int = Field(description="Tokens that were committed when the step began.")
     lengths_equal: bool = Field(description="Whether both sides held as many.")
+    neighbours: int = Field(description="Rows that ran beside the candidate's step.")
+    recordings: Recordings
+    unsteady: list[SelfDifference] = Field(default_factory=list)
     notes: list[str]
 
 
@@ -74,8 +142,13 @@ class State(Section):
     step: int
     settings: list[str] = Field(description="What was said on the command line that decides the numbers.")
     compared: Compared | None = None
+    draft: NarrowedDraft | None = Field(None, description="Absent where the drafts do not differ from equal pairs.")
+    draft_graft: Graft | None = None
     layers: dict[str, dict[str, Float]] = Field(default_factory=dict)
     ends: dict[str, Float] | None = None
+    departure: OperationError | None = Field(
+        None, description="Where the two whole forwards part although each operation by itself is right."
+    )
     grafts: list[Graft] | None = Field(None, description="The last stage; with it, all is done.")
 
 
@@ -94,7 +167,10 @@ class Bisection(Section):
     committed: int | None = None
     phase: Phase | None = Field(None, description="Where the cause lies.")
     difference: Difference | None = Field(None, description="What of the records differs first.")
+    neighbours: int = Field(0, description="Rows that ran beside the candidate's step.")
     inputs_equal: bool | None = Field(None, description="Whether the verify forwards were given the same.")
+    recordings: Recordings | None = None
+    unsteady: list[SelfDifference] = Field(default_factory=list)
     culprit: OperationError | None = None
     also: int = Field(0, description="Further operations above their floors.")
     operations: list[OperationError] = Field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -22,9 +23,9 @@ from specscope.tracer.text import printable
 from specscope.tracer.writer import check_writable
 
 if TYPE_CHECKING:
-    from specscope.engine.bisect.report import Bisection, OperationError, Outcome
+    from specscope.engine.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
     from specscope.engine.recorded_run import StepPlace
-    from specscope.schemas.verdict import Blame, Verdict
+    from specscope.schemas.verdict import Blame, Difference, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
 
@@ -58,17 +59,19 @@ def bisect(
 ) -> None:
     """Run one step of BASELINE in both traces' configurations from equal state, and name what differs first.
 
-    The step runs behind the recorded tokens, on the recorded tree. Where the verify forwards differ, every operation
-    of every layer is run on the baseline's own inputs and held against a measured noise floor. Then values of the
+    The step runs behind the recorded tokens, on the recorded tree, with the rows beside it that its batch had. Where
+    the drafts or the verify forwards differ, every operation is run on the baseline's own inputs and held against a
+    measured noise floor; where each is right by itself, the whole forwards are held together. Then values of the
     baseline are put into the candidate, to see whether what follows heals. A fault that was injected is injected again.
+    What was run is held against what was recorded: a difference that does not come back is never called equal.
 
     Without --at, the step is that of the first root of their diff that is no tie; --allow, --noise and --tolerance are
     for that diff.
 
     Exits 1 where something was found, or their diff has no root and a trace violates an invariant; 0 where the step is
-    equal in both, or their diff finds nothing but ties; 2 where the step cannot be run; 3 where the models are not
-    those of the runs, or their diff says that the traces are incomparable; 4 where it says that too little was
-    recorded.
+    equal in both recordings and in both runs of it, or their diff finds nothing but ties; 2 where the step cannot be
+    run; 3 where the models are not those of the runs, or their diff says that the traces are incomparable; 4 where it
+    says that too little was recorded; 5 where what was recorded did not come back when the step was run again.
     """
     from specscope.engine.bisect.narrow import Bisect, BisectRequest
     from specscope.engine.recorded_run import Overrides
@@ -230,16 +233,12 @@ def _print(found: Bisection) -> None:
     _line("step", f"turn {found.turn} step {found.step}, {found.committed} tokens committed")
     _line("baseline", f"{found.baseline}: {found.baseline_settings}")
     _line("candidate", f"{found.candidate}: {found.candidate_settings}")
-    first = found.difference
-    if first is None:
-        _line("records", "no difference in any phase")
-    else:
-        _line("records", f"differ first in phase {first.phase}, {first.field}: {first.a} | {first.b}")
-    _line("inputs", f"the verify forwards were given {'the same' if found.inputs_equal else 'different inputs'}")
+    _print_records(found)
     _print_operations(found)
     _print_prefix(found)
     for number, graft in enumerate(found.grafts):
-        what = f"{graft.what}: {graft.measure} error {graft.before:.2e} -> {graft.after:.2e} (floor {graft.floor:.2e})"
+        errors = f"{_amount(graft.before)} -> {_amount(graft.after)} (floor {graft.floor:.2e})"
+        what = f"{graft.what}: {graft.measure} error {errors}"
         _line("grafts" if number == 0 else "", f"{what}, {'heals' if graft.heals else 'does not heal'}")
     for note in found.notes:
         _line("note", note)
@@ -247,22 +246,94 @@ def _print(found: Bisection) -> None:
         _line("next" if number == 0 else "", command)
 
 
+def _amount(error: float) -> str:
+    return "other values altogether" if math.isinf(error) else f"{error:.2e}"
+
+
+def _print_records(found: Bisection) -> None:
+    """What was recorded of the step, what came of it now, and what the re-run lacks."""
+    recorded = found.recordings
+    if recorded is not None and not recorded.aligned:
+        _line("recorded", "the candidate has no step behind the same tokens")
+    elif recorded is not None:
+        _line("recorded", _differing(recorded.difference))
+    _line("run again", _differing(found.difference))
+    if recorded is not None:
+        for name, other in (("baseline", recorded.baseline), ("candidate", recorded.candidate)):
+            if other is not None:
+                _line("", f"the {name} is not as recorded: phase {other.phase}, {other.field}: {other.a} | {other.b}")
+        for violation in recorded.violations:
+            again = "and so does its re-run" if violation.again else "its re-run does not"
+            _line("", f"the {violation.side} violates {violation.invariant}, {again}: {violation.witness}")
+    for own in found.unsteady:
+        _line("unsteady", f"the {own.side} differs from itself: {_part(own)}, error {own.error:.2e} between two runs")
+    if found.outcome == "not-reproduced" and recorded is not None:
+        for number, text in enumerate(recorded.lacking):
+            _line("lacking" if number == 0 else "", text)
+    _line("inputs", f"the verify forwards were given {'the same' if found.inputs_equal else 'different inputs'}")
+
+
+def _differing(first: Difference | None) -> str:
+    if first is None:
+        return "no difference in any phase"
+    return f"differ first in phase {first.phase}, {first.field}: {first.a} | {first.b}"
+
+
+def _part(own: SelfDifference) -> str:
+    if own.operation is None:
+        return "logits"
+    return own.operation if own.layer is None else f"layer {own.layer} {own.operation}"
+
+
 def _line(name: str | None, text: str) -> None:
     click.echo(printable(text if name is None else f"  {name:<10} {text}"))
 
 
 def _headline(found: Bisection) -> str:
-    culprit, prefix = found.culprit, found.prefix
+    culprit, prefix, recorded = found.culprit, found.prefix, found.recordings
+    if found.outcome == "unsteady":
+        worst = max(found.unsteady, key=lambda own: own.error)
+        return f"unsteady: the {worst.side}'s {_part(worst)} does not repeat itself"
+    if culprit is not None and culprit.in_place:
+        return f"different: {_named(culprit)}, seen in the whole forward; by itself every operation is right"
     if culprit is not None:
         return f"different: {_named(culprit)}"
     if found.outcome == "prefix" and prefix is not None:
         return f"different: the committed keys and values, from layer {prefix.first_layer} on"
     if found.outcome == "phase" and found.difference is not None:
         return f"different: phase {found.phase}, {found.difference.field}"
+    if found.outcome == "violation" and recorded is not None:
+        first = next(violation for violation in recorded.violations if violation.again)
+        return f"different: the {first.side} violates {first.invariant}, recorded and run again"
+    if found.outcome == "not-reproduced" and recorded is not None:
+        return f"not reproduced{_beside(found)}: {_not_reproduced(recorded)}"
     return "equal: every operation is within its noise floor" if found.operations else "equal: no phase differs"
 
 
+def _beside(found: Bisection) -> str:
+    """Whether the step ran by itself."""
+    if found.neighbours == 0:
+        return " alone"
+    return f" with {found.neighbours} {'row' if found.neighbours == 1 else 'rows'} beside it"
+
+
+def _not_reproduced(recorded: Recordings) -> str:
+    if not recorded.aligned:
+        return "the candidate recorded no step behind the same tokens, and run again the two sides agree"
+    if recorded.difference is not None:
+        first = recorded.difference
+        if first.phase == "stop":
+            return f"the recordings differ in stop, {first.field}, which a re-run is forced to and cannot decide"
+        return f"the recordings differ in {first.phase}, {first.field}; run again, the two sides agree"
+    if recorded.baseline is None and recorded.candidate is None and recorded.violations:
+        first_violation = recorded.violations[0]
+        return f"the {first_violation.side} violates {first_violation.invariant}; run again, it does not"
+    return "run again, the two sides agree, but not with what was recorded"
+
+
 def _named(operation: OperationError) -> str:
+    if operation.level is not None:
+        return f"draft level {operation.level} {operation.operation}"
     return operation.operation if operation.layer is None else f"layer {operation.layer} {operation.operation}"
 
 
@@ -275,7 +346,8 @@ def _print_operations(found: Bisection) -> None:
         nearest = f"{_named(worst)}: error {worst.error:.2e} of {worst.floor:.2e}"
         _line("operations", f"{len(found.operations)} run on equal inputs, none above its floor; nearest {nearest}")
         return
-    _line("operation", f"{_named(culprit)}: error {culprit.error:.2e}, floor {culprit.floor:.2e} ({_sample(culprit)})")
+    where = "in place" if culprit.in_place else _sample(culprit)
+    _line("operation", f"{_named(culprit)}: error {culprit.error:.2e}, floor {culprit.floor:.2e} ({where})")
     if found.also:
         _line("", f"{found.also} more above their floors")
     _print_layers(found, culprit)
@@ -283,15 +355,18 @@ def _print_operations(found: Bisection) -> None:
 
 def _sample(operation: OperationError) -> str:
     """What the floor was made of."""
+    others = f"{operation.sample_size} other {'layers' if operation.level is None else 'levels'}"
     if operation.at_ceiling:
-        return f"64 roundings, the ceiling: the {operation.sample_size} other layers are off by more"
+        return f"64 roundings, the ceiling: the {others} are off by more"
     if operation.sample_size == 0:
         return "8 roundings"
-    return f"8 medians of {operation.sample_size} other layers, one rounding at least"
+    return f"8 medians of {others}, one rounding at least"
 
 
 def _print_layers(found: Bisection, culprit: OperationError) -> None:
     """The operations around the culprit, a layer a line."""
+    if culprit.level is not None or culprit.in_place:
+        return
     layers = sorted({o.layer for o in found.operations if o.layer is not None})
     if not layers:
         return

@@ -43,7 +43,8 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
 
     Each step is given the recorded tree, and the recorded path is what it commits, so that no difference is carried
     into the next step's tokens; the new trace says what each step itself found and decided. A fault of the run is left
-    out unless --with-fault. ``specscope diff TRACE NEW`` then compares step by step.
+    out unless --with-fault. ``specscope diff TRACE NEW`` then compares step by step. First tokens, coins, stops and
+    what was reused of an earlier turn are taken from TRACE: a replay says nothing of them.
 
     Exits 0 when every step ran, 2 where the trace cannot be replayed or the new one not be written to its end, 3 where
     the models are not those of the run.
@@ -75,6 +76,7 @@ def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> 
         click.echo(f"  decided:  {report.num_others} steps otherwise than recorded, {place} first")
     if report.num_trees:
         click.echo(f"  trees:    {report.num_trees} recorded ones were put in, for the drafter finds others here")
+    click.echo("  taken:    first tokens, coins, stops and reuse are the recording's; nothing is said of them here")
     for note in report.notes:
         click.echo(printable(f"  note:     {note}"))
     if request.turn is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from specscope.engine.cache import TreeCache
 from specscope.engine.tree import DraftTree, Level, root_only
@@ -85,6 +86,10 @@ class Drafter(Protocol):
         proposals are drawn and not the best ones.
         """
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that its forwards run through, by the name of what they do; none where it runs none. The one that
+        gives the scores comes last: a forward ends with it."""
+
     def manifest(self) -> DrafterManifest:
         """What the trace says of it."""
 
@@ -119,6 +124,10 @@ class PairCounter:
         last = self._num_pairs.pop()
         if row < len(self._num_pairs):
             self._num_pairs[row] = last
+
+    def parts(self) -> dict[str, nn.Module]:
+        """It runs no module."""
+        return {}
 
     def count(self, pairs: list[DraftPairs]) -> None:
         """Takes in ``pairs``."""

@@ -108,6 +108,10 @@ class Eagle3Drafter:
         """The last row takes the number of ``row``."""
         self._cache.drop_row(row)
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The head's own, and the embedding."""
+        return {"embedding": self._embedding, **self.head.parts()}
+
     def manifest(self) -> DrafterManifest:
         """Kind eagle3, with digests, feature layers and the draft vocabulary's mapping."""
         files, shape = self._files, self.head.config

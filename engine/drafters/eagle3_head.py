@@ -210,6 +210,27 @@ class Eagle3Head(nn.Module):
         normed = self.norm(hidden)
         return HeadOutput(normed if self.config.norm_output else hidden, self.lm_head(normed))
 
+    def parts(self) -> dict[str, nn.Module]:
+        """Its modules by the name of what they do, but for an embedding of its own."""
+        layer, attention = self.midlayer, self.midlayer.self_attn
+        norms = list(self.fc_norm) if self.fc_norm is not None else []
+        named: dict[str, nn.Module | None] = {
+            "feature norm": self.input_norm,
+            **{f"feature norm {number}": norm for number, norm in enumerate(norms, 1)},
+            "fc": self.fc,
+            "embedding norm": layer.input_layernorm,
+            "hidden norm": layer.hidden_norm,
+            "query projection": attention.q_proj,
+            "key projection": attention.k_proj,
+            "value projection": attention.v_proj,
+            "output projection": attention.o_proj,
+            "post-attention norm": layer.post_attention_layernorm,
+            "MLP": layer.mlp,
+            "final norm": self.norm,
+            "output head": self.lm_head,
+        }
+        return {name: module for name, module in named.items() if module is not None}
+
     def teacher_tokens(self, draft_tokens: torch.Tensor) -> torch.Tensor:
         """Teacher ids of draft ids, any shape."""
         return draft_tokens + self.d2t[draft_tokens]

@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from specscope.engine.cache import TreeCache
 from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, SharedLayers, pending_tokens
 from specscope.engine.drafters.drawing import Drawing
 from specscope.engine.drafters.exit_head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
+from specscope.engine.model_parts import named_parts
 from specscope.engine.teacher import Teacher
 from specscope.engine.tree import DraftTree, Frontier, Level, grow, select_tree, selected_numbers
 from specscope.engine.tree_policy import TreePolicy
@@ -99,6 +101,12 @@ class EarlyExitDrafter(PairCounter):
         self._head = files.head.to(device=teacher.device, dtype=teacher.dtype)
         self._drawing = drawing
         self.module = self._head
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Those of the teacher's first layers, the exit head, and the output head that it borrows."""
+        layers = named_parts(self._teacher, range(self._head.config.exit_layer))
+        scores = layers.pop("output head")
+        return {**layers, "exit head": self._head, "output head": scores}
 
     def manifest(self) -> DrafterManifest:
         """Kind early-exit, with the head's digests and where it leaves the teacher."""

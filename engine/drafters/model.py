@@ -12,6 +12,7 @@ from torch import nn
 from specscope.engine.cache import TreeCache
 from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
 from specscope.engine.drafters.drawing import Drawing
+from specscope.engine.model_parts import named_parts
 from specscope.engine.teacher import PREFILL_ROWS, Teacher
 from specscope.engine.tree import Frontier, grow, select_tree
 from specscope.engine.tree_policy import TreePolicy
@@ -89,6 +90,10 @@ class ModelDrafter:
         last = self._first_tokens.pop()
         if row < len(self._first_tokens):
             self._first_tokens[row] = last
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Those of the small model, layer by layer."""
+        return named_parts(self._model, range(self._model.num_layers))
 
     def manifest(self) -> DrafterManifest:
         """Kind model, with the digests and positions of the small one."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from specscope.engine.cache import TreeCache
 from specscope.engine.drafters.base import Draft, DraftPairs
@@ -234,6 +235,10 @@ class NgramDrafter:
         last = self._rows.pop()
         if row < len(self._rows):
             self._rows[row] = last
+
+    def parts(self) -> dict[str, nn.Module]:
+        """It runs no module."""
+        return {}
 
     def propose(
         self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from support.bisections import AT, QUIET, as_if, bisected, put_in
 from support.commands import specscope
 from support.recorded_runs import IDS, TinyRuns
 from support.tiny_models import build_teacher
@@ -22,13 +23,12 @@ from specscope.engine.bisect import narrow, operations, sides
 from specscope.engine.bisect.floors import Floors, relative_error
 from specscope.engine.bisect.narrow import Bisect, BisectRequest
 from specscope.engine.bisect.operations import IN_LAYER, LAYER_OUTPUT, Operation
-from specscope.engine.bisect.report import Bisection
 from specscope.engine.cli import bisect as command
 from specscope.engine.cli.bisect import bisect, first_root, parse_place
 from specscope.engine.decoding import HandOver, hand_over
 from specscope.engine.drafters.base import Draft, DraftPairs
-from specscope.engine.faults import FAULTS, Fault, FaultTarget
-from specscope.engine.faults.base import Expectation, changing_drafts
+from specscope.engine.faults import FaultTarget
+from specscope.engine.faults.base import changing_drafts
 from specscope.engine.recorded_run import Overrides, StepPlace
 from specscope.schemas.verdict import Root, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
@@ -36,8 +36,6 @@ from specscope.tracer.errors import CoverageError, IncomparableError, UsageError
 from specscope.tracer.reader import TraceReader
 
 LAYERS = 8
-QUIET: Callable[[str], None] = lambda _: None  # noqa: E731
-AT = StepPlace(1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -55,26 +53,9 @@ def fused(runs: TinyRuns) -> Path:
     return runs("fused")
 
 
-def as_if(trace: Path, to: Path, **settings: Any) -> Path:
-    """A copy of the trace whose manifest tells of other settings: of the candidate that is all that is run."""
-    lines = load(trace)
-    lines[0] |= settings
-    return store(lines, to / "candidate.jsonl")
-
-
 def as_tie(root: Root) -> Root:
     """The same root, had it been one."""
     return root.model_copy(update={"difference": root.difference.model_copy(update={"kind": "exact-tie"})})
-
-
-def bisected(a: Path, b: Path, place: StepPlace = AT, state: Path | None = None) -> Bisection:
-    with Bisect(BisectRequest(a, b, place, Overrides(), state)) as run:
-        return run.run(QUIET)
-
-
-def put_in(monkeypatch: pytest.MonkeyPatch, inject: Callable[[FaultTarget], FaultTarget], fault_id: str = "T") -> str:
-    monkeypatch.setitem(FAULTS, fault_id, Fault(fault_id, "of a test", Expectation(), inject=inject))
-    return fault_id
 
 
 def in_layer(number: int, module: str, share: float = 0.01) -> Callable[[FaultTarget], FaultTarget]:
@@ -288,8 +269,10 @@ def test_a_drafters_fault_is_told_from_that_of_what_it_was_fed(
     assert graft.after < graft.floor / 10
     head = put_in(monkeypatch, damaged_head)
     found = bisected(fused, as_if(fused, tmp_path, fault=head), StepPlace(1, 1))
-    assert (found.outcome, found.phase, found.culprit) == ("phase", "draft", None)
-    assert [(graft.what, graft.heals) for graft in found.grafts] == [("draft pairs", False)]
+    assert (found.outcome, found.phase) == ("operation", "draft")
+    assert found.culprit is not None
+    assert (found.culprit.level, found.culprit.operation) == (1, "fc")
+    assert found.grafts == [], "it was fed the same pairs"
 
 
 @pytest.mark.parametrize("drafter", ["eagle3", "ngram"])
@@ -377,8 +360,8 @@ def test_the_state_of_another_bisection_is_refused_and_kept(eager: Path, fused: 
     with pytest.raises(UsageError, match="is no state file"):
         bisected(eager, fused, state=state)
     assert state.read_text() == "{}"
-    state.write_bytes(before.replace(b"bisection-state/1.0", b"bisection-state/9.0"))
-    with pytest.raises(UsageError, match=r"wanted specscope\.bisection-state/1\.0"):
+    state.write_bytes(before.replace(b"bisection-state/2.0", b"bisection-state/9.0"))
+    with pytest.raises(UsageError, match=r"wanted specscope\.bisection-state/2\.0"):
         bisected(eager, fused, state=state)
 
 
@@ -449,7 +432,7 @@ def test_the_card_and_the_report(eager: Path, fused: Path, tmp_path: Path) -> No
     assert "+ layer 3 input norm: logits error" in done.output
     again = on_the_command_line(eager, candidate, "--at", "1/2", "--state", tmp_path / "state.json", "--format", "json")
     report = json.loads(again.output)
-    assert (again.exit_code, report["schema"], report["outcome"]) == (1, "specscope.bisection/1.0", "operation")
+    assert (again.exit_code, report["schema"], report["outcome"]) == (1, "specscope.bisection/1.1", "operation")
     assert (report["culprit"]["layer"], report["culprit"]["operation"]) == (3, "input norm")
     none = on_the_command_line(eager, fused)
     assert (none.exit_code, none.output.split(":")[0]) == (0, "equal")

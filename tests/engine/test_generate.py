@@ -66,6 +66,7 @@ class PerfectDrafter:
         self.drop_row = self._inner.drop_row
         self.kept = self._inner.kept
         self.module = self._inner.module
+        self.parts = self._inner.parts
         self._emitted = 0
 
     @property

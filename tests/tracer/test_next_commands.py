@@ -9,7 +9,9 @@ import pytest
 from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
 
 from specscope.tracer import oracle
+from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.reader import TraceReader
 
 
 def words_of(path: Path, other: Path) -> list[str]:
@@ -38,6 +40,26 @@ def test_what_cannot_be_run_again_is_not_to_be_bisected(tmp_path: Path) -> None:
             lines[0].update({"redaction": "0123456789abcdef"} if name == "redaction" else {})
         found = words_of(store(a, tmp_path / f"{name}-a.jsonl"), store(b, tmp_path / f"{name}-b.jsonl"))
         assert found == ["show", "view"], name
+
+
+def test_what_a_replay_takes_from_the_recording_it_is_not_asked_about(tmp_path: Path) -> None:
+    stopped = load(FUSED)
+    last = next(line for line in reversed(stopped) if line["kind"] == "step" and line["stop"].get("reason"))
+    last["stop"]["reason"] = "stop_string"
+    assert words_of(EAGER, store(stopped, tmp_path / "stopped.jsonl")) == ["show", "view"]
+    root = diff_traces(EAGER, FAULTY).roots[0]
+    with TraceReader(EAGER) as a, TraceReader(FUSED) as b:
+        for phase, field, words in (
+            ("tensors", "positions", ["show", "view", "replay"]),
+            ("accept", "path", ["show", "view", "replay"]),
+            ("accept", "coins", ["show", "view"]),
+            ("stop", "kept", ["show", "view"]),
+            ("verify", "prefill.top_logits", ["show", "view", "bisect"]),
+            ("verify", "prefill.draw.coin", ["show", "view"]),
+        ):
+            found = root.difference.model_copy(update={"phase": phase, "field": field})
+            unblamed = root.model_copy(update={"difference": found, "wrong": "neither"})
+            assert [line.split()[1] for line in next_commands(a, b, [unblamed], [], [])] == words
 
 
 def test_a_broken_rule_without_a_root_is_checked_on_its_side(tmp_path: Path) -> None:

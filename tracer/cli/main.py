@@ -55,7 +55,7 @@ def cli() -> None:
     \b
     Exit codes: 0 equal, or only drift and ties      1 a root difference or a violated invariant
                 2 usage, unreadable file, failure    3 the two runs are not comparable
-                4 too little was recorded to judge
+                4 too little was recorded to judge   5 what was recorded did not come back (bisect)
     """
 
 

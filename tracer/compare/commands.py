@@ -9,6 +9,11 @@ from specscope.tracer.reader import TraceReader
 
 #: Phases whose values come out of a forward that can be run again, layer by layer.
 COMPUTED = ("draft", "verify")
+#: Phases whose values follow from the step's own inputs, so that a replay finds them anew. A stop is forced.
+DERIVED = ("tree", "tensors", "accept", "commit")
+#: What a step that is run again takes from the recording, by the beginning of the field: coins, for they are drawn from
+#: the recorded seed; the first token; and what the turn's caches held.
+TAKEN = ("coins", "prefill.draw", "reused")
 
 
 def next_commands(
@@ -30,10 +35,10 @@ def next_commands(
         f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
         f"specscope view {baseline} {candidate} --at {place.turn}/{place.step_a}",
     ]
-    if found.kind not in TIES and _runs_again(a) and _runs_again(b):
+    if found.kind not in TIES and not found.field.startswith(TAKEN) and _runs_again(a) and _runs_again(b):
         if found.phase in COMPUTED:
             commands.append(f"specscope bisect {baseline} {candidate} --at {place.turn}/{place.step_a}")
-        elif first.wrong == "neither":
+        elif found.phase in DERIVED and first.wrong == "neither":
             commands.append(f"specscope replay {candidate} --mode eager --out replay.jsonl")
     return commands
 
