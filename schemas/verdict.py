@@ -180,6 +180,14 @@ class Verdict(Section):
     drift: list[Drift]
     roots: list[Root] = Field(description="In order; the first one is the card.")
     violations: list[Blame] = Field(description="The first violation of each invariant on each side, wherever it is.")
+    loaded: list[str] = Field(
+        [], description="Parameters that hold other values on the two sides, although their files are the same."
+    )
+    sensitivity: Float | None = Field(
+        None,
+        description="By what share of themselves all logits could be off together and pass as noise; absent where too"
+        " few values were there to tell.",
+    )
     next: list[str] = Field(description="The commands to run next, in a shell's words.")
     remarks: list[str] = Field(
         default_factory=list,

@@ -29,9 +29,15 @@ from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drif
 from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ, shared_tokens, steps_within
 from specscope.tracer.compare.judge import FloatJudge
-from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests, same_policy
+from specscope.tracer.compare.manifests import (
+    ManifestComparison,
+    both_draft,
+    compare_manifests,
+    loaded_otherwise,
+    same_policy,
+)
 from specscope.tracer.compare.nodes import StepNodes
-from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
+from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors, sensitivity
 from specscope.tracer.compare.phases import compare_steps, compared_phases, trees_may_differ
 from specscope.tracer.compare.prefill import compare_prefill_logits, compare_prefills
 from specscope.tracer.compare.roots import Filed, Findings, PairState
@@ -479,7 +485,8 @@ def _verdict(
     if not (is_decisive(a.manifest) and is_decisive(b.manifest)):
         walk.uncovered += unjudged
     unjudged += walk.coverage.lines(a.manifest, b.manifest) + walk.unjudged
-    kind = _conclude(walk, incomparable, violations)
+    loaded = loaded_otherwise(a.manifest, b.manifest)
+    kind = _conclude(walk, incomparable, violations, loaded)
     return Verdict(
         schema=VERDICT_SCHEMA,
         verdict=kind,
@@ -508,14 +515,16 @@ def _verdict(
         violations=violations,
         next=next_commands(a, b, roots, violations, incomparable),
         remarks=one_run_remarks(a, b),
+        loaded=loaded,
+        sensitivity=sensitivity(floors),
     )
 
 
-def _conclude(walk: _Walk, incomparable: list[str], violations: list[Blame]) -> VerdictKind:
+def _conclude(walk: _Walk, incomparable: list[str], violations: list[Blame], loaded: list[str]) -> VerdictKind:
     roots = walk.findings.roots
     if incomparable:
         return "incomparable"
-    if violations or any(root.difference.kind not in TIES for root in roots):
+    if violations or loaded or any(root.difference.kind not in TIES for root in roots):
         return "different"
     if walk.uncovered:
         return "uncovered"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from specscope.schemas import Manifest, Sampling, SchemaVersion, TreePolicy
+from specscope.schemas import Drafter, Manifest, Sampling, SchemaVersion, Teacher, TreePolicy
 from specscope.tracer.rules import rule_name
 
 #: Meant to differ; listed, not judged.
@@ -14,6 +14,8 @@ OWN = (
     *("kind", "seq", "schema_", "original_schema", "run_id", "created", "capabilities", "replay_of"),
     *("teacher.source", "drafter.source"),
 )
+#: Compared by themselves, by ``loaded_otherwise``.
+LOADED = ("teacher.parameters", "drafter.parameters")
 #: Absent is not recorded, and proves nothing, but for these: what their absence says.
 SAID_BY_ABSENCE: dict[str, Any] = {
     "sampling.temperature": 1.0,
@@ -57,7 +59,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         parts = name.split(".")
         top = parts[0]
         follows = one_sided and (top in FOLLOW_FROM_BASELINE or name in FOLLOW_FROM_BASELINE)
-        if top in OWN or name in OWN or (follows and parts[-1] != "kind"):
+        if top in OWN or name in OWN or ".".join(parts[:2]) in LOADED or (follows and parts[-1] != "kind"):
             continue
         unsaid = _says_nothing(a, name, got) or _says_nothing(b, name, wanted)
         if not unsaid and _meant(name, got) == _meant(name, wanted):
@@ -72,6 +74,23 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         else:
             incomparable.append(line)
     return ManifestComparison(axis, incomparable, let)
+
+
+def loaded_otherwise(a: Manifest, b: Manifest) -> list[str]:
+    """Parameters that hold other values on the two sides, although the files that they were loaded from are the same.
+
+    Nothing where a side does not record them, or loaded them in another dtype.
+    """
+    if a.dtype != b.dtype:
+        return []
+    return [*_loaded("teacher", a.teacher, b.teacher), *_loaded("drafter", a.drafter, b.drafter)]
+
+
+def _loaded(name: str, a: Teacher | Drafter, b: Teacher | Drafter) -> list[str]:
+    if a.weights_digest is None or a.weights_digest != b.weights_digest:
+        return []
+    ours, theirs = a.parameters or {}, b.parameters or {}
+    return [f"{name} {own}" for own in sorted(ours.keys() & theirs.keys()) if ours[own] != theirs[own]]
 
 
 def is_allowed(name: str, allowed: frozenset[str]) -> bool:

@@ -152,6 +152,20 @@ def _floor(
     )
 
 
+def sensitivity(floors: list[NoiseFloor]) -> float | None:
+    """By what share of themselves all logits could be off together and not be told from noise; None where nothing was
+    measured that would tell."""
+    known = [
+        floor.allowed * floor.rounding / STATED_SIZE
+        for floor in floors
+        if floor.quantity in ("logits", "logsumexp")
+        and floor.typical is not None
+        and floor.allowed is not None
+        and floor.rounding is not None
+    ]
+    return min(known, default=None)
+
+
 class Excess(NamedTuple):
     """A quantity whose values drift further on the whole than noise does."""
 
