@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from benchmarks.verdicts.judge import judge_all, text_of
+from benchmarks.verdicts.picture import draw
 from benchmarks.verdicts.record import record_all, record_faults, record_setting
 from benchmarks.verdicts.settings import SETTINGS
 
@@ -47,6 +48,14 @@ def record_faulty(folder: Path) -> None:
 def judge(folder: Path, processes: int) -> None:
     """Judge every pair whose runs are below FOLDER, and print the tables."""
     click.echo(text_of(judge_all(folder, processes)))
+
+
+@main.command()
+@FOLDER
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+def picture(folder: Path, target: Path) -> None:
+    """Draw how far the logits of an honest and of a faulty pair drift, as SVG in TARGET."""
+    target.write_text(draw(folder), encoding="utf-8")
 
 
 if __name__ == "__main__":

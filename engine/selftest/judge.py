@@ -9,7 +9,8 @@ from specscope.engine.faults import Fault
 from specscope.engine.selftest.runs import Faulty, Runs
 from specscope.engine.selftest.scenarios import find_scenario
 from specscope.schemas.verdict import TIES, Blame, Root, Verdict
-from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.compare.diff import DiffOptions, diff_traces
+from specscope.tracer.compare.roundings import is_half
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_INCOMPARABLE, EXIT_USAGE, SpecScopeError
 
 
@@ -44,12 +45,14 @@ def judge(runs: Runs, fault: Fault) -> Judgement:
     run = runs.faulty(scenario, fault)
     if fault.expect.outcome == "refused" or not run.trace.exists():
         return _judge_refusal(fault, run)
-    return judge_verdict(fault, _diff(baseline, run.trace), run.error)
+    # What a half format hides within a pair, an honest run in the candidate's own mode shows.
+    noise = runs.honest(scenario, scenario.candidate) if is_half(runs.dtype) else None
+    return judge_verdict(fault, _diff(baseline, run.trace, noise), run.error)
 
 
-def _diff(baseline: Path, candidate: Path) -> Verdict | SpecScopeError:
+def _diff(baseline: Path, candidate: Path, noise: Path | None) -> Verdict | SpecScopeError:
     try:
-        return diff_traces(baseline, candidate)
+        return diff_traces(baseline, candidate, DiffOptions(noise=noise))
     except SpecScopeError as error:
         return error
 

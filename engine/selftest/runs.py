@@ -35,10 +35,12 @@ class Runs:
     Args:
         folder: must exist.
         device: where everything runs, in the command line's words.
+        dtype: in which scenarios run.
     """
 
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path, device: str, dtype: str = "float32") -> None:
         self.folder = folder
+        self.dtype = dtype
         self._device = device
         self._load: Callable[[ModelChoice], Models] = lru_cache(maxsize=2)(load_models)  # a run more seldom than a load
         self._honest: dict[str, Path] = {}
@@ -105,7 +107,7 @@ class Runs:
 
     def _request(self, scenario: Scenario, mode: Mode, trace: Path | None, level: TraceLevel) -> RunRequest:
         return RunRequest(
-            replace(scenario.choice, mode=mode, device=self._device),
+            replace(scenario.choice, mode=mode, device=self._device, dtype=self.dtype),
             list(scenario.prompts),
             scenario.max_new_tokens,
             list(scenario.stop_strings),

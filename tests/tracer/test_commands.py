@@ -108,7 +108,7 @@ def test_diff_prints_the_card_first_and_what_to_run_next() -> None:
 def test_diff_json_is_the_verdict() -> None:
     done = specscope("diff", EAGER, FUSED, "--format", "json")
     verdict = json.loads(done.out)
-    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/2.0")
+    assert (done.code, verdict["verdict"], verdict["schema"]) == (0, "equal", "specscope.verdict/2.1")
 
 
 def test_diff_exit_codes(tmp_path: Path) -> None:

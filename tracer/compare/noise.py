@@ -70,7 +70,7 @@ def measure(sample: Sample) -> Measured | None:
     cuts = quantiles(ordered, n=20)
     upper, high = cuts[14], cuts[18]  # the 75th and the 95th percentile
     fall = TAIL * (high - upper) / math.log(5)  # from a quarter beyond to a twentieth
-    limit = high + fall * math.log(TRIMMED * len(ordered) / FALSE_ALARMS)
+    limit = high + fall * math.log(TRIMMED * len(ordered) * len(QUANTITIES) / FALSE_ALARMS)
     return Measured(limit, fmean(ordered[: math.ceil(len(ordered) * (1 - TRIMMED))]))
 
 
