@@ -101,7 +101,7 @@ def test_keys_lead_from_root_to_root(two_roots: tuple[Path, Path], open_app: Ope
     checked(app.button(key="next-divergence").click().run())
     assert place_of(app) == ("1", "1")
     assert "The divergence begins here: root 2 of 2" in html_of(app)
-    assert "prompt-1 turn 1, step 1" in html_of(app)
+    assert "turn 1 (prompt prompt-1), step 1" in html_of(app)
     assert any("--turn 1 --step 1" in line for line in boards_of(app)[0]["raw"].values())
     assert app.button(key="next-divergence").disabled
     checked(app.button(key="first").click().run())

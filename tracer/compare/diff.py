@@ -11,6 +11,7 @@ from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, NoiseF
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import coverage_problems, is_decisive, not_supplied
+from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import ManifestComparison, both_draft, compare_manifests
@@ -22,6 +23,7 @@ from specscope.tracer.compare.roots import Filed, Findings, PairState
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
 from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
+from specscope.tracer.places import turn_name, turns_name
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import rule_text
 from specscope.tracer.text import printable
@@ -188,8 +190,7 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
     _compare_steps_of(sides, turns, walk)
     ends = sides.a.turn_end(turns.a), sides.b.turn_end(turns.b)
     if outputs_differ(*ends) and len(walk.findings.roots) == before and not walk.findings.is_open:
-        name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
-        walk.uncovered.append(f"{name}: the outputs differ{_unsaid(sides)}")
+        walk.uncovered.append(f"{_name(turns)}: the outputs differ{_unsaid(sides)}")
     walk.tokens.add(*ends)
 
 
@@ -200,7 +201,7 @@ def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
         findings.close()
     if start_a.prompt_ids != start_b.prompt_ids:
         if not findings.is_open:
-            walk.uncovered.append(f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}: the contexts differ")
+            walk.uncovered.append(f"{_name(turns)}: the contexts differ")
         for _ in range(max(len(turns.a.steps), len(turns.b.steps))):
             findings.inherit()
         if walk.marks is not None:
@@ -233,11 +234,16 @@ def _compare_pair(sides: _Sides, turns: TurnPair, pair: Aligned, walk: _Walk) ->
         findings.close()
         return Filed("equal")
     if sides.is_misshapen(pair.a, pair.b):
-        walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
+        name = turn_name(turns.b.turn, turns.b.prompt_id)
+        walk.uncovered.append(f"{name}, step {pair.b.step} of the candidate: its lists do not fit together")
         return Filed("unjudged")
     place = _place(turns, pair.position, pair.a.step, pair.b.step)
     blame = sides.blame(pair.a, pair.b)
     return findings.file(place, compare_steps(_step_pair(pair, sides.a, sides.b, walk.judge)), blame)
+
+
+def _name(turns: TurnPair) -> str:
+    return turns_name(turns.a.turn, turns.b.turn, turns.a.prompt_id)
 
 
 def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
@@ -276,7 +282,8 @@ def _note_unaligned(walk: _Walk, turns: TurnPair, sides: _Sides) -> None:
         if {"stop", "commit", "tensors"} & set(reader.manifest.capabilities):
             for step in reader.steps(turn):
                 if step.stop is None and step.commit is None and step.tensors is None:
-                    walk.uncovered.append(f"{turn.prompt_id} step {step.step} of the {name} records no place")
+                    where = f"{turn_name(turn.turn, turn.prompt_id)}, step {step.step}"
+                    walk.uncovered.append(f"{where} of the {name} records no place")
                     return
 
 
@@ -303,8 +310,7 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair]) ->
             problems.append(f"prompt {pair.a.prompt_id}: {counts} that are not the same")
         seeds = (start_a.generator_seed, start_b.generator_seed)
         if draws and seeds[0] != seeds[1]:
-            name = f"prompt {pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
-            problems.append(f"{name}: generator seed {seeds[0]} -> {seeds[1]}")
+            problems.append(f"{_name(pair)}: generator seed {seeds[0]} -> {seeds[1]}")
     return problems
 
 
@@ -332,7 +338,7 @@ def _verdict(
 ) -> Verdict:
     a, b = sides.a, sides.b
     order = sorted(range(len(walk.findings.roots)), key=lambda at: walk.findings.roots[at].difference.kind in TIES)
-    roots = [walk.findings.roots[at] for at in order]
+    roots = [with_deciding(walk.findings.roots[at], sides.report_a, sides.report_b) for at in order]
     _number_roots(walk.marks or [], {old: new for new, old in enumerate(order)})
     violations = (
         []

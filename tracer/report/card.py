@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from specscope.schemas.verdict import TIES, Blame, Impact, NoiseFloor, Place, Root, Verdict
+from specscope.tracer.places import turns_name
 from specscope.tracer.report.report import Report
+from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
 from specscope.tracer.rules import LOSSY
-from specscope.tracer.text import shorten, visible
+from specscope.tracer.text import counted, shorten, visible
 from specscope.tracer.tokens import TokenTexts
 
 HEADLINES = {
@@ -33,6 +36,7 @@ SHOWN_ROOTS = 5
 SHOWN_LINES = 20  # of each kind of note
 MAX_VALUE = 1000  # characters of a row's value
 MAX_PROMPT = 120  # characters of a prompt's id in a list of roots
+MAX_TITLE = 200  # characters of the headline
 
 Tone = Literal["good", "bad", "unsure"]
 
@@ -48,8 +52,8 @@ class RootLine(NamedTuple):
     """One root in the list of them."""
 
     number: int
+    at: str  # turn and step as ``--at`` takes them; the candidate's behind them, where they are others
     prompt: str
-    step: str
     phase: str
     field: str
     kind: str
@@ -63,9 +67,15 @@ class Card:
     title: str
     tone: Tone
     rows: list[Row]  # what to act on
+    commands: list[str]  # what to run next, a line for a shell each
     notes: list[Row]  # what surrounds it: axis, floors, drift, coverage
     roots: list[RootLine]  # the first of several roots; empty where the rows say it all
     num_roots: int
+
+    @property
+    def command_rows(self) -> list[Row]:
+        """The commands as rows, for a format that lists them among the others."""
+        return [Row("next" if at == 0 else "", command) for at, command in enumerate(self.commands)]
 
 
 def card_of(report: Report) -> Card:
@@ -74,9 +84,10 @@ def card_of(report: Report) -> Card:
     leading = leading_root(verdict)
     listed = verdict.roots[:SHOWN_ROOTS] if leading is not None and len(verdict.roots) > 1 else []
     return Card(
-        title=headline(verdict),
+        title=headline(verdict, same_texts(report.texts)),
         tone=tone(verdict),
         rows=_safe(_rows(verdict, leading, report.texts)),
+        commands=[one_line(command) for command in verdict.next],
         notes=_safe(_notes(verdict, leading, report.texts)),
         roots=[root_line(number, root) for number, root in enumerate(listed, start=1)],
         num_roots=len(verdict.roots),
@@ -92,9 +103,12 @@ def leading_root(verdict: Verdict) -> Root | None:
     return None if all_ties and verdict.violations else verdict.roots[0]
 
 
-def headline(verdict: Verdict) -> str:
-    """The verdict in words of ours alone."""
-    if verdict.verdict == "different" and leading_root(verdict) is None:
+def headline(verdict: Verdict, texts: SideTexts) -> str:
+    """The verdict, and in one sentence the root that leads it."""
+    leading = leading_root(verdict)
+    if verdict.verdict == "different" and leading is not None:
+        return one_line(f"{HEADLINES['different']}: {root_sentence(leading, texts)}", MAX_TITLE)
+    if verdict.verdict == "different":
         how = "differ in ties alone" if verdict.roots else "agree"
         return f"VIOLATED: the runs {how}, and break an invariant"
     if verdict.verdict == "ties" and verdict.exit_code:
@@ -117,7 +131,7 @@ def one_line(text: str, limit: int = MAX_VALUE) -> str:
 def where_text(place: Place) -> str:
     """A place for people."""
     steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
-    return f"{place.prompt_id} turn {place.prompt_turn + 1}, {steps}, position {place.position}"
+    return f"{turns_name(place.turn, place.turn_b, place.prompt_id)}, {steps}, position {place.position}"
 
 
 def field_text(root: Root, texts: TokenTexts) -> str:
@@ -125,7 +139,7 @@ def field_text(root: Root, texts: TokenTexts) -> str:
     found = root.difference
     if found.node is None:
         return f"{found.phase}: {found.field}"
-    return f"{found.phase}: {found.field}  node " + (" > ".join(texts.shown(t) for t in found.node) or "root")
+    return f"{found.phase}: {found.field}  node {node_text(found.node, same_texts(texts))}"
 
 
 def blame_text(blame: Blame) -> str:
@@ -161,22 +175,28 @@ def impact_text(impact: Impact) -> str:
 def floor_text(floor: NoiseFloor) -> str:
     """A noise floor with where it comes from."""
     source = SOURCES[floor.source]
-    sample = f", {floor.sample_size} values" if floor.sample_size else ""
+    sample = f", {counted(floor.sample_size, 'value')}" if floor.sample_size else ""
     median = f", median {floor.median:.3g}" if floor.median is not None else ""
     return f"{floor.quantity}: {floor.floor:.3g} ({source}{sample}{median})"
 
 
+def compared_text(verdict: Verdict) -> str:
+    """How much was compared."""
+    return f"{counted(verdict.num_turns, 'turn')}, {counted(verdict.num_steps, 'pair of steps')}"
+
+
 def roots_text(verdict: Verdict) -> str:
     """How many roots there are, and what follows from them."""
-    many = "s" if len(verdict.roots) != 1 else ""
-    return f"{len(verdict.roots)} root{many}, {verdict.num_inherited} inherited"
+    return f"{counted(len(verdict.roots), 'root')}, {verdict.num_inherited} inherited"
 
 
 def root_line(number: int, root: Root) -> RootLine:
     """One root as a line of a list."""
     place, found = root.place, root.difference
-    prompt = one_line(f"{shorten(place.prompt_id, MAX_PROMPT)} turn {place.prompt_turn + 1}")
-    return RootLine(number, prompt, str(place.step_b), found.phase, one_line(found.field), found.kind, root.inherited)
+    at, at_b = f"{place.turn}/{place.step_a}", f"{place.turn_b}/{place.step_b}"
+    at = at if at == at_b else f"{at} ({at_b})"
+    prompt = one_line(place.prompt_id, MAX_PROMPT)
+    return RootLine(number, at, prompt, found.phase, one_line(found.field), found.kind, root.inherited)
 
 
 def _safe(rows: list[Row]) -> list[Row]:
@@ -188,7 +208,9 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
     if leading is not None:
         rows += _root_rows(leading, texts)
     else:
-        rows.append(Row("compared", f"{verdict.num_turns} turns, {verdict.num_steps} pairs of steps"))
+        rows.append(
+            Row("compared", f"{counted(verdict.num_turns, 'turn')}, {counted(verdict.num_steps, 'pair of steps')}")
+        )
         rows += _rest("not comparable", verdict.incomparable) + _rest("not judged", verdict.uncovered)
         for found in verdict.violations[:SHOWN_ROOTS]:
             rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
@@ -196,7 +218,7 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
         rows.append(Row("impact", impact_text(verdict.impact)))
     if leading is not None:
         rows.append(Row("roots", roots_text(verdict)))
-    return rows + [Row("next" if at == 0 else "", command) for at, command in enumerate(verdict.next)]
+    return rows
 
 
 def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
@@ -205,16 +227,28 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     rows = [
         Row("where", where_text(root.place)),
         Row("phase", field_text(root, texts)),
-        Row("baseline", found.a),
-        Row("candidate", found.b),
+        Row("baseline", value_text(found, "a", same_texts(texts))),
+        Row("candidate", value_text(found, "b", same_texts(texts))),
         Row("kind", f"{found.kind}; inputs {inputs}"),
     ]
     margin = margin_text(root)
     rows += [Row("margin", margin)] if margin is not None else []
     rows += [Row("tie break", found.tie_break)] if found.tie_break is not None else []
-    rows += [Row("recurs", f"at {root.recurs} later steps, each from equal state")] if root.recurs else []
+    rows += [Row("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     rows += [Row("wrong", blame_text(blame)) for blame in first_blames(root)]
-    return rows if root.blame else [*rows, Row("wrong", "neither side violates an invariant at this step")]
+    rows += [] if root.blame else [Row("wrong", "neither side violates an invariant at this step")]
+    rows += [Row("to decide", line) for line in root.deciding]
+    hint = ids_hint(root, texts)
+    return rows if hint is None else [*rows, Row("token ids", hint)]
+
+
+def ids_hint(root: Root, texts: TokenTexts) -> str | None:
+    """How to see texts where a root names tokens by their ids; None where all have one."""
+    if all(texts.has_text(token) for token in ids_of(root.difference)):
+        return None
+    if texts.redacted:
+        return "a trace is redacted: its ids have no text"
+    return "--tokenizer FOLDER shows their texts, as does recording with --trace-text"
 
 
 def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row]:
@@ -229,9 +263,9 @@ def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Ro
         rows += _rest("also violated", [blame_text(blame) for blame in others])
     rows += _rest("not recorded", verdict.unjudged)
     rows += [Row("noise floor", floor_text(floor)) for floor in verdict.floors]
-    rows += _rest("drift", [f"{d.field}: {d.count} values, at most {d.largest:.3g}" for d in verdict.drift])
-    steps = f"{verdict.num_steps} pairs of steps, {verdict.num_regrouped} without a partner"
-    return [*rows, Row("compared", f"{verdict.num_turns} turns, {steps}")]
+    rows += _rest("drift", [f"{d.field}: {counted(d.count, 'value')}, at most {d.largest:.3g}" for d in verdict.drift])
+    steps = f"{counted(verdict.num_regrouped, 'step')} without a partner"
+    return [*rows, Row("compared", f"{compared_text(verdict)}, {steps}")]
 
 
 def _rest(name: str, lines: list[str]) -> list[Row]:
