@@ -254,7 +254,7 @@ def test_a_truncated_trace_warns(make_trace: TraceMaker, open_app: Opener) -> No
         file.write(b'{"kind":"step"')
     html = html_of(open_app(path))
     assert "This trace is truncated" in html
-    assert "Its last 14 bytes are a torn record" in html
+    assert "A torn record of 14 bytes at its end is left out" in html
 
 
 @pytest.mark.parametrize(

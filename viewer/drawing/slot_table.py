@@ -10,7 +10,7 @@ from specscope.schemas import Step
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.frames import row, table
+from specscope.viewer.drawing.frames import VIOLATED, row, table
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.node_words import Wanted, draft_probability, teacher_wants
 
@@ -63,8 +63,9 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     size = len(found["slot"])
     listed = _listed(step, size, marks)
     for slot in listed:
-        differs = ' class="differs"' if slot in marks.divergent else ""
+        differs = ' class="differs"' if slot in marks.divergent | marks.violated else ""
         cells = [_cell(name, column[slot]) for name, column in found.items()]
+        cells[0] = f"{VIOLATED} {cells[0]}" if slot in marks.violated else cells[0]
         lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{differs}'))
     words = f"Listed are the first {MOST_LISTED:,} of {size:,} slots, and those that are accepted or differ."
     return table(list(found), lines, numbers=NUMBERS) + (quiet(words) if len(listed) < size else "")
@@ -73,7 +74,7 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
 def _listed(step: Step, size: int, marks: NodeMarks) -> list[int]:
     """The slots that are listed: all, where a browser can bear them."""
     path = step.accept.path if step.accept is not None else []
-    told = (slot for slot in [*path, *sorted(marks.divergent)] if 0 <= slot < size)
+    told = (slot for slot in [*path, *sorted(marks.divergent | marks.violated)] if 0 <= slot < size)
     return sorted({*range(min(size, MOST_LISTED)), *islice(told, MOST_LISTED)})
 
 
