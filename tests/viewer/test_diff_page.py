@@ -65,7 +65,7 @@ def test_two_traces_open_where_they_part(pair_of_traces: tuple[Path, Path], open
     }
     html = html_of(app)
     for words in (
-        "DIFFERENT in phase tensors: positions",
+        "DIFFERENT: the candidate rotates node ",
         "the candidate violates tensors.position-is-length-plus-depth",
         "The divergence begins here: the only root",
         "What was compared",
@@ -212,7 +212,7 @@ def test_the_card_names_tokens_of_a_step_that_was_not_looked_at(
     pair_of_traces: tuple[Path, Path], open_app: Opener
 ) -> None:
     html = html_of(open_app(*pair_of_traces, page="diff", turn="0", step="0"))
-    assert "position 6, node &lt;/svg&gt;&lt;img src=x" in html
+    assert "position 6; tensors: positions, node &lt;/svg&gt;&lt;img src=x" in html
 
 
 def test_large_traces_are_compared_when_asked(
@@ -223,7 +223,7 @@ def test_large_traces_are_compared_when_asked(
     assert "These traces are large" in html_of(app)
     assert not boards_of(app)
     checked(app.button(key="compare").click().run())
-    assert "DIFFERENT in phase tensors: positions" in html_of(app)
+    assert "DIFFERENT: the candidate rotates node " in html_of(app)
     assert place_of(app) == ("0", "1")
 
 

@@ -154,7 +154,7 @@ def test_another_run_can_be_chosen(make_trace: TraceMaker, open_app: Opener) -> 
     app = open_app(make_trace("a.jsonl"), make_trace("b.jsonl", turns=[[1]]), page="step")
     checked(app.selectbox(key="run").set_value("b.jsonl").run())
     assert query_of(app)["run"] == "b.jsonl"
-    assert app.selectbox(key="turn").options == ["0 · prompt-0 · 1 steps"]
+    assert app.selectbox(key="turn").options == ["0 · prompt-0 · 1 step"]
 
 
 def test_the_step_page_shows_its_parts(make_trace: TraceMaker, open_app: Opener) -> None:

@@ -10,7 +10,7 @@ from specscope.schemas import Step
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.frames import VIOLATED, row, table
+from specscope.viewer.drawing.frames import row, table
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.node_words import Wanted, draft_probability, teacher_wants
 
@@ -26,6 +26,7 @@ NUMBERS = {
     "its logit": ".3f",
 }
 MOST_LISTED = 1024
+BROKEN = '<b class="ss-first">✗</b>'  # beside a slot that a violated invariant names
 TEXTS = ("token", "teacher wants", "second")
 
 
@@ -63,10 +64,11 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     size = len(found["slot"])
     listed = _listed(step, size, marks)
     for slot in listed:
-        differs = ' class="differs"' if slot in marks.divergent | marks.violated else ""
+        kinds = [name for name, slots in (("differs", marks.divergent), ("violated", marks.violated)) if slot in slots]
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
         cells = [_cell(name, column[slot]) for name, column in found.items()]
-        cells[0] = f"{VIOLATED} {cells[0]}" if slot in marks.violated else cells[0]
-        lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{differs}'))
+        cells[0] = f"{BROKEN} {cells[0]}" if slot in marks.violated else cells[0]
+        lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{kind}'))
     words = f"Listed are the first {MOST_LISTED:,} of {size:,} slots, and those that are accepted or differ."
     return table(list(found), lines, numbers=NUMBERS) + (quiet(words) if len(listed) < size else "")
 
