@@ -37,6 +37,7 @@ from specscope.schemas import Manifest, TurnEnd, TurnStart
 from specscope.tracer.errors import EngineError, TraceLostError, UsageError
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.text import counted
 from specscope.tracer.writer import TraceWriter, check_writable
 
 
@@ -229,7 +230,7 @@ def _coverage(reader: TraceReader) -> list[str]:
     if reader.truncated:
         notes.append(f"the trace is truncated: it has no run_end; its {steps} whole steps are replayed")
     if reader.index.torn_bytes:
-        notes.append(f"the trace ends in a torn record of {reader.index.torn_bytes} bytes")
+        notes.append(f"the trace ends in a torn record of {counted(reader.index.torn_bytes, 'byte')}")
     notes += [f"turn {f.turn} failed in phase {f.phase}; what it had done is replayed" for f in reader.failures()]
     return notes
 

@@ -52,8 +52,9 @@ class RunRequest:
 class TurnReport(NamedTuple):
     """One finished turn."""
 
+    turn: int  # its number in the run, from 0
     prompt_id: str
-    prompt_turn: int
+    prompt_turn: int  # its number in its prompt, from 0
     result: TurnResult
     text: str | None  # None where the teacher has no tokenizer
 
@@ -61,7 +62,7 @@ class TurnReport(NamedTuple):
 class TurnEvents(NamedTuple):
     """What the caller wants to hear of while decoding."""
 
-    turn_begins: Callable[[Prompt, int], None]
+    turn_begins: Callable[[Prompt, int], None]  # with the turn's number in the run
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
 
 
@@ -109,6 +110,7 @@ class _Talk:
     prompt: Prompt
     conversation: Conversation
     turn: int = -1  # of the prompt; none has begun
+    number: int = -1  # of that turn in the run
     context: list[int] = field(default_factory=list)
     result: TurnResult = field(default_factory=TurnResult)  # of that turn
 
@@ -161,8 +163,10 @@ class _Run:
                 talk = self._talks[row] = self._next_talk()
                 self.session.clear_row(row)
             talk.turn += 1
+            talk.number = self._num_begun
+            self._num_begun += 1
             talk.context = talk.conversation.context(talk.turn, talk.context, talk.result.output_ids)
-            self._events.turn_begins(talk.prompt, talk.turn)
+            self._events.turn_begins(talk.prompt, talk.number)
             talk.result = self.session.begin(row, self._turn_request(talk))
             self._events.tokens(talk.prompt, talk.result.output_ids)
             if self.session.rows[row].turn is not None:
@@ -174,14 +178,13 @@ class _Run:
         if self._recorder is not None:
             with_text = self._request.trace is not None and self._request.trace.with_text
             text = prompt.turns[talk.turn] if prompt.turns and with_text else None
-            observer = self._recorder.turn(TurnLabel(self._num_begun, prompt.id, talk.turn, text))
-        self._num_begun += 1
+            observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text))
         seed = turn_seed(self._request.seed, prompt.id, talk.turn)
         return TurnRequest(talk.context, self._rules, observer, seed)
 
     def _report(self, talk: _Talk) -> TurnReport:
         text = decode_text(self._models.teacher, talk.result.output_ids)
-        return TurnReport(talk.prompt.id, talk.turn, talk.result, text)
+        return TurnReport(talk.number, talk.prompt.id, talk.turn, talk.result, text)
 
 
 def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:

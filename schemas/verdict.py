@@ -35,6 +35,12 @@ class Difference(Section):
     margin_b: Float | None = None
     floor: Float | None = Field(None, description="The noise floor that a float, or a margin, was held against.")
     tie_break: str | None = Field(None, description="At an exact tie: how each side broke it.")
+    tokens_a: list[int | list[int]] | None = Field(
+        None,
+        description="Where the baseline's value names tokens or nodes: token ids, or path keys as lists of them."
+        " In a list of path keys a number alone is a slot, row or column without a node.",
+    )
+    tokens_b: list[int | list[int]] | None = Field(None, description="As tokens_a, of the candidate's value.")
 
 
 class Place(Section):
@@ -91,6 +97,9 @@ class Root(Section):
     wrong: Wrong = Field(description="The side that violates an invariant at that step.")
     drift: DriftFinding | None = Field(
         None, description="Where no single value is out of bounds, but all of them drift further than noise does."
+    )
+    deciding: list[str] = Field(
+        default_factory=list, description="Where neither is wrong: what would have told, and what to record or run."
     )
 
 

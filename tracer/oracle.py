@@ -242,7 +242,7 @@ class Oracle:
             rows = "" if most == 1 else f", and {most} turns may be open at once"
             return f"turn {late.tally.start.turn} has no turn_end{rows}"
         if (record.prompt_id, record.prompt_turn) in self._seen_turns:
-            return f"prompt {record.prompt_id!r} turn {record.prompt_turn} stands here twice"
+            return f"turn {record.turn} is a turn of prompt {record.prompt_id!r} that the run holds already"
         if before is not None:
             return f"turn {record.turn} continues prompt {record.prompt_id!r}, whose turn {before.turn} is still open"
         return None

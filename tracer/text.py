@@ -42,6 +42,12 @@ def html_text(text: str) -> str:
     return html.escape(visible(text), quote=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 step``, ``2,000 later steps``, ``2 pairs of steps``."""
+    head, of, rest = noun.partition(" of ")
+    return f"{count:,} {head}{'s' if count != 1 else ''}{of}{rest}"
+
+
 def shorten(text: str, limit: int) -> str:
     """At most ``limit`` characters, the cut marked by an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

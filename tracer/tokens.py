@@ -21,6 +21,7 @@ class TokenTexts:
     def __init__(self, tokenizer: _Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._recorded: dict[int, str] = {}
+        self.redacted = False  # whether ids of a redacted trace are shown, which no tokenizer knows
         self._visible: dict[int, str] = {}  # what was shown before; a step shows the same few tokens many times
 
     @classmethod
@@ -64,6 +65,10 @@ class TokenTexts:
             if token.isascii() and token.isdecimal() and len(token) < 12 and self._recorded.get(int(token)) != text:
                 self._recorded[int(token)] = text
                 self._visible.pop(int(token), None)
+
+    def has_text(self, token: int) -> bool:
+        """Whether ``shown`` has more to say of it than its id."""
+        return self.shown(token) != f"#{token}"
 
     def shown(self, token: int) -> str:
         """The visible text of one token."""

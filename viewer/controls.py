@@ -8,7 +8,7 @@ import streamlit as st
 
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
-from specscope.tracer.text import shorten, visible
+from specscope.tracer.text import counted, shorten, visible
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.health_board import failure_note
 from specscope.viewer.session import Arguments
@@ -28,7 +28,7 @@ def show_warnings(reader: TraceReader) -> None:
         lines = ["The run was cut off, or is still going on; what is shown here is whole."]
         lines.append("What is written meanwhile is seen with the next move, or after a reload of the page.")
         if reader.index.torn_bytes:
-            lines.append(f"Its last {reader.index.torn_bytes} bytes are a torn record and are left out.")
+            lines.append(f"A torn record of {counted(reader.index.torn_bytes, 'byte')} at its end is left out.")
         st.html(note("warn", "This trace is truncated: it has no end record", lines))
     for failure in reader.failures()[:3]:
         st.html(failure_note(failure))
@@ -57,7 +57,7 @@ def choose_turn(view: View, turns: list[TurnEntry], *, width: int = 250) -> None
         label = f"Turn, of {len(turns):,}"
         st.number_input(label, min(numbers), max(numbers), step=1, key="turn", on_change=chosen, width=width)
         return
-    names = {t.turn: f"{t.turn} · {shorten(visible(t.prompt_id), 40)} · {len(t.steps)} steps" for t in turns}
+    names = {t.turn: f"{t.turn} · {shorten(visible(t.prompt_id), 40)} · {counted(len(t.steps), 'step')}" for t in turns}
     st.session_state["turn"] = view.turn
     st.selectbox("Turn", list(names), format_func=names.__getitem__, key="turn", on_change=chosen, width=width)
 

@@ -11,6 +11,7 @@ from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.report.values import SideTexts
 from specscope.tracer.text import visible
 from specscope.viewer.controls import SHOW_ALL, choose_turn, go, show_moves, show_warnings
 from specscope.viewer.drawing.board import card
@@ -116,7 +117,7 @@ def _front(comparison: Comparison, found: Found | None, runs: list[PairRun]) -> 
     aside = card("proof", "What was compared", "why these two belong together", shared)
     if commands:
         aside = command_card(commands) + aside
-    return Front(verdict_card(verdict, root, runs[1].texts), aside, command_names(commands))
+    return Front(verdict_card(verdict, root, SideTexts(runs[0].texts, runs[1].texts)), aside, command_names(commands))
 
 
 def _arrive(view: View, comparison: Comparison, a: TraceReader, b: TraceReader) -> None:

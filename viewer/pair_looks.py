@@ -153,7 +153,7 @@ def _about_inherited(pair: PairMark, root: int | None, roots: Sequence[Root], wh
     if root is None:
         return About("info", "Follows from what differed before", lines)
     place, of = roots[root].place, roots[root]
-    begins = f"step {place.step_a} of turn {place.turn}" if not of_prompt(of) else f"the prompt of turn {place.turn}"
+    begins = f"step {place.step_a} of turn {place.turn}" if not of_prompt(of) else f"the prefill of turn {place.turn}"
     here = of_prompt(of) and pair.step_a == 0
     return About("info", f"Follows from root {root + 1}, which lies in {begins}", lines, None if here else root)
 

@@ -18,7 +18,7 @@ from specscope.tracer.index import TraceIndex
 from specscope.tracer.oracle import OracleReport
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import rule_text
-from specscope.tracer.text import shorten
+from specscope.tracer.text import counted, shorten
 from specscope.viewer.catalogue import Run
 from specscope.viewer.drawing.fragments import Tone
 from specscope.viewer.drawing.manifest_words import (
@@ -28,7 +28,6 @@ from specscope.viewer.drawing.manifest_words import (
     peculiarities,
     tree_text,
 )
-from specscope.viewer.drawing.number_words import counted
 
 
 class Mark(NamedTuple):

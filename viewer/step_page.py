@@ -11,6 +11,7 @@ from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import is_lossy, rule_text
 from specscope.viewer.controls import SHOW_ALL, choose_run, choose_turn, go, show_moves, show_warnings
 from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.health_board import no_steps_note
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step_board import step_board
 from specscope.viewer.drawing.strip_svg import draw_strip
@@ -101,5 +102,5 @@ def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunSt
     if entry is None:
         st.html(note("info", "This trace holds no turns yet", ["Decode a prompt with tracing on, then reload."]))
     elif not entry.steps:
-        st.html(note("info", "This turn has no steps", ["It ended with the prompt's own next token."]))
+        st.html(no_steps_note(reader, entry))
     return entry if entry is not None and entry.steps else None

@@ -10,7 +10,7 @@ import click
 
 from specscope.engine.cli.choices import SYNONYMS
 from specscope.tracer.cli.console import progress
-from specscope.tracer.text import printable
+from specscope.tracer.text import counted, printable
 
 if TYPE_CHECKING:
     from specscope.engine.replay import ReplayReport, ReplayRequest
@@ -68,12 +68,13 @@ def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> 
     fault = f", fault {manifest.fault} in" if manifest.fault else ""
     strategy = f", {manifest.cache_strategy}" if manifest.cache_strategy else ""
     where = f"{manifest.attention} attention, {manifest.dtype}, {manifest.device.backend}{strategy}{fault}"
-    click.echo(printable(f"replayed {report.num_steps} steps of {report.num_turns} turns: {where}"))
+    how_many = f"{counted(report.num_steps, 'step')} of {counted(report.num_turns, 'turn')}"
+    click.echo(printable(f"replayed {how_many}: {where}"))
     if report.first_other is None:
         click.echo("  decided:  every step as recorded")
     else:
         place = f"turn {report.first_other.turn} step {report.first_other.step}"
-        click.echo(f"  decided:  {report.num_others} steps otherwise than recorded, {place} first")
+        click.echo(f"  decided:  {counted(report.num_others, 'step')} otherwise than recorded, {place} first")
     if report.num_trees:
         click.echo(f"  trees:    {report.num_trees} recorded ones were put in, for the drafter finds others here")
     click.echo("  taken:    first tokens, coins, stops and reuse are the recording's; nothing is said of them here")

@@ -15,7 +15,8 @@ from specscope.engine.cli.choices import build_choice, model_options, rule_optio
 from specscope.tracer.cli.console import progress
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
-from specscope.tracer.text import printable
+from specscope.tracer.places import turn_name
+from specscope.tracer.text import counted, printable
 from specscope.tracer.writer import check_writable
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class _Stream:
     def turn_begins(self, prompt: Prompt, turn: int) -> None:
         """Keeps the turn's heading until its first token: a prompt that is refused has none."""
         self._printed = ""
-        self._heading = f"[{printable(prompt.id)} turn {turn + 1}]"
+        self._heading = f"[{printable(turn_name(turn, prompt.id))}]"
 
     def tokens(self, prompt: Prompt, output_ids: list[int]) -> None:
         """Prints what is new; half a letter waits for its other half. Where nobody reads it and no trace is written,
@@ -202,7 +203,7 @@ class _Stream:
     def turn_ends(self, report: TurnReport) -> None:
         """Ends the turn's text; prints it whole where it was not streamed, because others ran beside it."""
         if self.quiet:
-            click.secho(f"[{printable(report.prompt_id)} turn {report.prompt_turn + 1}]", dim=True)
+            click.secho(f"[{printable(turn_name(report.turn, report.prompt_id))}]", dim=True)
             ids = " ".join(map(str, report.result.output_ids))
             click.echo(printable(ids if report.text is None else report.text), nl=False)
         click.echo()
@@ -213,7 +214,8 @@ def report_json(report: TurnReport) -> dict[str, Any]:
     result = report.result
     return {
         "id": report.prompt_id,
-        "turn": report.prompt_turn,
+        "turn": report.turn,
+        "prompt_turn": report.prompt_turn,
         "output_ids": result.output_ids,
         "text": report.text,
         "reason": result.reason,
@@ -238,7 +240,8 @@ def _print_summary(reports: list[TurnReport], request: RunRequest) -> None:
     accepted = sum(lengths) / max(1, len(lengths))
     click.echo()
     click.echo(
-        f"{len(reports)} turns, {tokens} tokens in {len(lengths)} steps, {tokens / max(seconds, 1e-9):.1f} tokens/s"
+        f"{counted(len(reports), 'turn')}, {counted(tokens, 'token')} in {counted(len(lengths), 'step')}, "
+        f"{tokens / max(seconds, 1e-9):.1f} tokens/s"
     )
     click.echo(
         f"accepted length {accepted:.2f} a step (root and bonus not counted), "
@@ -246,6 +249,6 @@ def _print_summary(reports: list[TurnReport], request: RunRequest) -> None:
     )
     fallbacks = sum(report.result.num_fallbacks for report in reports)
     if fallbacks:
-        click.echo(f"{fallbacks} commits fell back from {request.cache_strategy} to full-reorder")
+        click.echo(f"{counted(fallbacks, 'commit')} fell back from {request.cache_strategy} to full-reorder")
     if not request.choice.rule.lossless:
         click.echo("typical acceptance is lossy: the output does not have the teacher's distribution")

@@ -61,8 +61,9 @@ def test_a_batch_prints_whole_turns_and_the_same_text(tmp_path: Path) -> None:
     trace = tmp_path / "batch.jsonl"
     done = specscope("run", *flags, "--batch-size", "2", "--trace", trace)
     assert (done.code, done.err) == (0, "")
+    assert [(turn["turn"], turn["prompt_turn"]) for turn in alone] == [(0, 0), (1, 0), (2, 0)]
     for turn in alone:
-        assert f"[{turn['id']} turn 1]" in done.out
+        assert f"[turn {turn['turn']} (prompt {turn['id']})]" in done.out
         assert turn["text"] in done.out
     assert check_trace(trace).num_violations == 0
 

@@ -15,8 +15,13 @@ from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.report.card import headline, impact_text
+from specscope.tracer.report.values import same_texts
+from specscope.tracer.tokens import TokenTexts
 
 LENGTH = "stop_rules.max_new_tokens"
+
+
+NO_TEXTS = same_texts(TokenTexts(None))
 
 
 def shortened(lines: Lines, most: int) -> Lines:
@@ -73,7 +78,7 @@ def test_a_length_that_may_differ_ends_what_is_compared(tmp_path: Path, whole: L
         assert "beyond the other run's end" in impact_text(impact)
         assert verdict.num_regrouped == 0
         assert verdict.num_beyond > 0
-        assert headline(verdict) == "EQUAL: no decision differs over what both runs had to emit"
+        assert headline(verdict, NO_TEXTS) == "EQUAL: no decision differs over what both runs had to emit"
 
 
 def test_what_differs_within_the_shared_range_is_found_all_the_same(tmp_path: Path, whole: Lines) -> None:
@@ -127,8 +132,8 @@ def test_tokens_that_are_drawn_otherwise_may_differ(tmp_path: Path, name: str) -
     assert verdict.roots == []
     assert verdict.compared.get("accept", 0) == 0
     assert any("follows from what was allowed to differ" in line for line in verdict.unjudged)
-    assert "equal" not in headline(verdict).lower()
-    assert "agree" not in headline(verdict)
+    assert "equal" not in headline(verdict, NO_TEXTS).lower()
+    assert "agree" not in headline(verdict, NO_TEXTS)
 
 
 def test_trees_that_may_differ_are_said_not_to_be_compared(tmp_path: Path) -> None:
@@ -141,7 +146,7 @@ def test_trees_that_may_differ_are_said_not_to_be_compared(tmp_path: Path) -> No
     verdict = diff(tmp_path, lines, other, "tree_policy")
     assert verdict.compared.get("accept", 0) == 0
     assert any("the trees differ, as they may" in line for line in verdict.unjudged)
-    assert headline(verdict) != "EQUAL: no decision differs"
+    assert headline(verdict, NO_TEXTS) != "EQUAL: no decision differs"
 
 
 def test_nothing_compared_does_not_agree(tmp_path: Path, whole: Lines) -> None:
@@ -151,7 +156,7 @@ def test_nothing_compared_does_not_agree(tmp_path: Path, whole: Lines) -> None:
             line["prompt_id"] += " elsewhere"
     next(line for line in other if line["kind"] == "step")["commit"]["prefix_after"] = "0" * 16
     verdict = diff(tmp_path, whole, other)
-    assert headline(verdict) == "VIOLATED: an invariant is broken; no decision was compared"
+    assert headline(verdict, NO_TEXTS) == "VIOLATED: an invariant is broken; no decision was compared"
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_another_seed_of_a_turn_is_incomparable(tmp_path: Path) -> None:
     other = copy.deepcopy(lines)
     other[1]["generator_seed"] += 1
     verdict = diff(tmp_path, lines, other)
-    assert verdict.incomparable == ["prompt prompt-0 turn 1: generator seed 0 -> 1"]
+    assert verdict.incomparable == ["turn 0 (prompt prompt-0): generator seed 0 -> 1"]
 
 
 def test_strategy_and_batch_are_the_axis(tmp_path: Path) -> None:
@@ -265,7 +265,10 @@ def test_a_run_without_drafts_is_another_sample(tmp_path: Path) -> None:
     other[0]["drafter"] = {"kind": "none"}
     verdict = diff(tmp_path, lines, other)
     assert verdict.exit_code == 4
-    assert "turn 1: the outputs differ; a run that drafts nothing draws other coins" in verdict.uncovered[-1]
+    assert (
+        "turn 1 (prompt prompt-1): the outputs differ; a run that drafts nothing draws other coins"
+        in verdict.uncovered[-1]
+    )
 
 
 # Drafts without levels.

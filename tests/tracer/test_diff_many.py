@@ -187,7 +187,7 @@ def test_summary_over_shards_names_a_shard_that_is_missing(toys: Path, tmp_path:
     assert [len(lines_of(out)) for out in outs] == [2, 1]
     assert specscope("summary", *outs, outs[0], "--pairs", pairs).out.startswith("3 pairs: 3 equal\n")
     done = specscope("summary", outs[0], "--pairs", pairs)
-    assert (done.code, done.err) == (4, "missing: 1 pairs of the table have no result: pair-1\n")
+    assert (done.code, done.err) == (4, "missing: 1 pair of the table without a result: pair-1\n")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_files_without_a_whole_result_are_no_success(toys: Path, tmp_path: Path)
     assert specscope("summary", full, empty, "--pairs", pairs).code == 0
     full.write_bytes(full.read_bytes() + torn.read_bytes())
     done = specscope("summary", full)
-    assert (done.code, done.out[:7]) == (0, "1 pairs")
+    assert (done.code, done.out[:7]) == (0, "1 pair:")
     assert "torn line" in done.err
 
 

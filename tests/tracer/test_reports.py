@@ -74,7 +74,7 @@ def test_every_format_names_the_same_first_root(form: str) -> None:
         assert (first["difference"]["phase"], first["difference"]["field"]) == ("tensors", "positions")
         return
     for words in (
-        "code turn 2, steps 3 and 4, position 29",
+        "turn 0 (prompt code), steps 3 and 4, position 29",
         "tensors: positions  node #5 > #7",
         "structural; inputs equal",
         "the candidate violates tensors.position-is-length-plus-depth: slot 2: position 31",
@@ -88,7 +88,7 @@ def test_every_format_names_the_same_first_root(form: str) -> None:
 @pytest.mark.parametrize("form", ["text", "junit", "markdown", "html"])
 def test_floors_and_margins_are_stated(form: str) -> None:
     page = plain(form, rendered(form, verdict_of("ties", 0, roots=[near_tie()])))
-    assert "logits: 4e-05 (measured on values of this pair with equal inputs, 1258 values, median 9e-07)" in page
+    assert "logits: 4e-05 (measured on values of this pair with equal inputs, 1,258 values, median 9e-07)" in page
     assert "1e-05 in the baseline, 2e-05 in the candidate; noise floor 4e-05" in page
     assert "neither side violates an invariant at this step" in page
 
@@ -151,7 +151,8 @@ def test_where_all_roots_are_ties_the_card_is_about_what_is_violated() -> None:
     assert (card.roots, card.num_roots) == ([], 2)
     assert "VIOLATED" not in card_of(Report(KINDS["ties"])).title
     real = card_of(Report(violated_beside_ties().model_copy(update={"roots": [*verdict_of().roots, near_tie()]})))
-    assert (real.title, real.rows[0].name, len(real.roots)) == ("DIFFERENT", "where", 2)
+    assert real.title == "DIFFERENT: the candidate rotates node #5 > #7 by position 31, wanted 30"
+    assert (real.rows[0].name, len(real.roots)) == ("where", 2)
     assert values_of(real, "also violated") == ["the candidate violates commit.length: 7, wanted 8"]
 
 

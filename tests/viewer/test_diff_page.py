@@ -65,7 +65,7 @@ def test_two_traces_open_where_they_part(pair_of_traces: tuple[Path, Path], open
     }
     html = html_of(app)
     for words in (
-        "DIFFERENT in phase tensors: positions",
+        "DIFFERENT: the candidate rotates node ",
         "the candidate violates tensors.position-is-length-plus-depth",
         "The divergence begins here: the only root",
         "What was compared",
@@ -102,7 +102,7 @@ def test_keys_lead_from_root_to_root(two_roots: tuple[Path, Path], open_app: Ope
     checked(app.button(key="next-divergence").click().run())
     assert place_of(app) == ("1", "1")
     assert "The divergence begins here: root 2 of 2" in html_of(app)
-    assert "prompt-1 turn 1, step 1" in html_of(app)
+    assert "turn 1 (prompt prompt-1), step 1" in html_of(app)
     assert any("--turn 1 --step 1" in line for line in boards_of(app)[0]["raw"].values())
     assert app.button(key="next-divergence").disabled
     checked(app.button(key="first").click().run())
@@ -213,7 +213,7 @@ def test_the_card_names_tokens_of_a_step_that_was_not_looked_at(
     pair_of_traces: tuple[Path, Path], open_app: Opener
 ) -> None:
     html = html_of(open_app(*pair_of_traces, page="diff", turn="0", step="0"))
-    assert "position 6, node &lt;/svg&gt;&lt;img src=x" in html
+    assert "position 6; tensors: positions, node &lt;/svg&gt;&lt;img src=x" in html
 
 
 def test_large_traces_are_compared_when_asked(
@@ -224,7 +224,7 @@ def test_large_traces_are_compared_when_asked(
     assert "These traces are large" in html_of(app)
     assert not boards_of(app)
     checked(app.button(key="compare").click().run())
-    assert "DIFFERENT in phase tensors: positions" in html_of(app)
+    assert "DIFFERENT: the candidate rotates node " in html_of(app)
     assert place_of(app) == ("0", "1")
 
 

@@ -218,7 +218,7 @@ def test_wrong_bits_are_outlined_and_said(sound_step: Step) -> None:
     outlines = [e for e in mask_of(wrong).iter(f"{SVG}rect") if e.get("class") == "outline"]
     assert [(float(e.get("x", 0)) + 0.6, float(e.get("y", 0)) + 0.6) for e in outlines] == [(1.5, 2.5), (2.5, 5.5)]
     assert not [e for e in mask_of(sound_step).iter(f"{SVG}rect") if e.get("class") == "outline"]
-    assert "1 cells see a slot that is no ancestor" in step_mask(wrong, learned(wrong), NodeMarks())
+    assert "Cells that see a slot that is no ancestor: 1." in step_mask(wrong, learned(wrong), NodeMarks())
     assert "is not the tree" not in step_mask(sound_step, learned(sound_step), NodeMarks())
 
 

@@ -75,7 +75,7 @@ def test_a_torn_end_is_counted(make_trace: TraceMaker, open_app: Opener) -> None
         file.write(b'{"kind":"step"')
     html = html_of(open_health(open_app, path))
     assert "This trace is truncated: it has no end record" in html
-    assert "Its last 14 bytes are a torn record and are left out." in html
+    assert "A torn record of 14 bytes at its end is left out." in html
     assert "This trace is whole" not in html
 
 

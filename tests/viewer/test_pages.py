@@ -154,7 +154,7 @@ def test_another_run_can_be_chosen(make_trace: TraceMaker, open_app: Opener) -> 
     app = open_app(make_trace("a.jsonl"), make_trace("b.jsonl", turns=[[1]]), page="step")
     checked(app.selectbox(key="run").set_value("b.jsonl").run())
     assert query_of(app)["run"] == "b.jsonl"
-    assert app.selectbox(key="turn").options == ["0 · prompt-0 · 1 steps"]
+    assert app.selectbox(key="turn").options == ["0 · prompt-0 · 1 step"]
 
 
 def test_the_step_page_shows_its_parts(make_trace: TraceMaker, open_app: Opener) -> None:
@@ -254,7 +254,7 @@ def test_a_truncated_trace_warns(make_trace: TraceMaker, open_app: Opener) -> No
         file.write(b'{"kind":"step"')
     html = html_of(open_app(path))
     assert "This trace is truncated" in html
-    assert "Its last 14 bytes are a torn record" in html
+    assert "A torn record of 14 bytes at its end is left out" in html
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from support.traces import EAGER
 from specscope.schemas import Step
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.nodes import PathKey
+from specscope.tracer.compare.steps import difference
 from specscope.viewer.drawing.difference_table import difference_table, pair_note
 from specscope.viewer.drawing.margin_svg import MOST_ROWS, draw_margins, margin_picture, margins_of
 from specscope.viewer.drawing.mask_svg import Cell
@@ -160,22 +162,23 @@ def test_of_many_margins_the_narrowest_are_drawn() -> None:
 
 
 def test_differences_name_their_node_and_where_it_begins(sound_step: Step) -> None:
-    def found(field: str, node: list[int] | None, a: str, b: str) -> Difference:
-        return Difference(phase="verify", field=field, node=node, a=a, b=b, kind="real", inputs_equal=node is not None)
+    def found(field: str, node: PathKey | None, a: object, b: object) -> Difference:
+        return difference("verify", field, a, b, "real", node is not None, node)
 
+    seen = found("mask", ((2, 0),), "also sees [[1]]", "sees nothing else")
     rows = [
-        found("argmax", [1, 3], "5", "6"),
-        found("path", None, "[1, 3]", "[1]"),
-        found("mask", [2], "also sees [[1]]", "also sees []"),
-        found("path", None, "[1, 3, cut …", "[]"),
+        found("argmax", ((1, 0), (3, 0)), 5, 6),
+        found("path", None, [1, 3], [1]),
+        seen.model_copy(update={"tokens_a": [[1]], "tokens_b": []}),
+        found("path", None, [1] * 50, []),
     ]
     table = ElementTree.fromstring(difference_table(sides_of(sound_step, sound_step), rows, rows[0]))
     lines = [[words_of(cell) for cell in line] for line in table.iter("tr")][1:]
     assert [line.get("data-node") for line in table.iter("tr")][1:] == ["a3", None, "a2", None]
-    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5 (id 5)", "#6 (id 6)", "real", "equal"]
-    assert lines[1][4:6] == ["#1 #3 (ids 1, 3)", "#1 (ids 1)"]
-    assert lines[2][4:6] == ["also sees #1", "also sees nothing"]
-    assert lines[3][4:6] == ["[1, 3, cut …", "[]"]
+    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5", "#6", "real", "equal"]
+    assert lines[1][4:6] == ["#1 #3", "#1"]
+    assert lines[2][4:6] == ["also sees #1", "sees nothing else"]
+    assert lines[3][4:6] == [f"{'#1 ' * 12}and 38 more", "nothing else"]
     assert [line[0] for line in lines[1:]] == [""] * 3
 
 

@@ -317,14 +317,16 @@ def test_a_run_that_was_cut_off_says_so(make_trace: Maker) -> None:
         file.write(b'{"kind": "st')
     words = words_of(of_run(path))
     assert "TRUNCATED" in words
-    assert "Its last 12 bytes are a torn record" in words
+    assert "A torn record of 12 bytes at its end is left out" in words
 
 
 def test_traces_with_little_in_them(make_trace: Maker) -> None:
     nothing = make_trace(turns=[])
     assert "This trace holds no turns" in words_of(of_run(nothing))
     assert "This trace holds no turns" not in words_of(of_run(make_trace("b.jsonl", turns=[[]])))
-    assert "There is no step to draw" in words_of(of_run(make_trace("c.jsonl", turns=[[]])))
+    assert "This turn has no steps It ended with the prompt's own next token." in words_of(
+        of_run(make_trace("c.jsonl", turns=[[]]))
+    )
     sections = dict.fromkeys(("tree", "tensors", "verify", "accept", "commit", "stop", "timing"))
     bare = make_trace("d.jsonl", change=lambda step: step.model_copy(update=sections))
     words = words_of(of_run(bare))

@@ -39,7 +39,8 @@ def test_it_writes_one_file_and_says_what_it_says(tmp_path: Path) -> None:
     done = specscope("report", EAGER, FAULTY, "-o", tmp_path / "diff.html")
     assert done.code == 0
     assert done.out.startswith(f"wrote {tmp_path / 'diff.html'} (0.")
-    assert "): DIFFERENT: tensors: positions  node ·return at function turn 1, step 0, position 29\n" in done.out
+    said = "DIFFERENT: the candidate rotates node ·return by position 31, wanted 30"
+    assert f"): {said} at turn 0 (prompt function), step 0, position 29\n" in done.out
     assert (tmp_path / "diff.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [path.name for path in tmp_path.iterdir()] == ["diff.html"]
 

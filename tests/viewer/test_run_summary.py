@@ -15,9 +15,10 @@ from specscope.schemas import Step
 from specscope.tracer.index import has_index, sidecar_path
 from specscope.tracer.oracle import check_trace
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.text import counted
 from specscope.viewer.catalogue import Run
 from specscope.viewer.drawing.manifest_words import created_text
-from specscope.viewer.drawing.number_words import about_seconds, counted, size_text
+from specscope.viewer.drawing.number_words import about_seconds, size_text
 from specscope.viewer.run_summary import Checked, NoTrace, RunSummary, checked, glance, suggest_pair, summarise
 
 TraceMaker = Callable[..., Path]

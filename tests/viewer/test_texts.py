@@ -13,6 +13,7 @@ from specscope.schemas import Manifest
 from specscope.schemas.verdict import Blame, Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.report.values import SideTexts, same_texts, value_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
 from specscope.viewer.drawing.manifest_words import manifest_rows
@@ -24,7 +25,6 @@ from specscope.viewer.drawing.verdict_card import (
     next_commands,
     proof,
     surroundings,
-    value_text,
     verdict_card,
 )
 
@@ -56,7 +56,7 @@ def manifest(pair_of_traces: tuple[Path, Path]) -> Manifest:
 
 def card_of(verdict: Verdict) -> str:
     """The card of the verdict's first root, which must be well-formed."""
-    html = verdict_card(verdict, next(iter(verdict.roots), None), TokenTexts(None))
+    html = verdict_card(verdict, next(iter(verdict.roots), None), IDS)
     ElementTree.fromstring(html)
     return html
 
@@ -66,10 +66,11 @@ def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
     root, texts = verdict.roots[0], TokenTexts(None)
     with TraceReader(pair_of_traces[1]) as b:
         texts.learn(b.step(b.turns[0], root.place.step_b))
-    html = verdict_card(verdict, root, texts)
+    html = verdict_card(verdict, root, same_texts(texts))
     ElementTree.fromstring(html)
-    assert "DIFFERENT in phase tensors: positions" in html
-    assert "prompt-0 turn 1, step 1, position 6" in html
+    assert "DIFFERENT: the candidate rotates node " in html
+    assert "position 6; tensors: positions, node " in html
+    assert "turn 0 (prompt prompt-0), step 1, position 6" in html
     assert "&lt;/svg&gt;&lt;img src=x onerror=" in html
     assert "<img" not in html
     assert "the candidate violates tensors.position-is-length-plus-depth: slot 2" in html
@@ -113,7 +114,7 @@ def test_the_cascade_is_folded_and_leads_to_each_root() -> None:
     assert asked == [f"root:{number}" for number in range(SHOWN_ROOTS)]
     lines = ["".join(line.itertext()) for line in folded.iter("li")]
     assert "steps 3 and 4" in lines[3]
-    assert "4 follow" in lines[3]
+    assert "4 steps inherited" in lines[3]
     assert "and 5 more" in "".join(folded.itertext())
     assert [line.get("class") for line in folded.iter("li")][:2] == ["here", None]
 
@@ -137,7 +138,7 @@ def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> Non
     assert "<dt>neither says</dt><dd>tokenizer</dd>" in shown
     assert "✓ dtype" not in shown
     assert "✓ tree policy</dt><dd>dynamic, depth 3, top-k 2, budget 6" in shown
-    assert "logits 4e-05 (1258 values); measured on values of this pair" in shown
+    assert "logits 4e-05 (1,258 values); measured on values of this pair" in shown
     refused = verdict_of("incomparable", 3, incomparable=["seed: 0 -> 5", "prompt code: 3 and 4 token ids"])
     assert "✓ seed" not in proof(refused, manifest)
     assert "✓ prompts" not in proof(refused, manifest)
@@ -173,16 +174,57 @@ def test_another_root_has_its_own_commands() -> None:
     assert shlex.split(lines[1])[-2:] == ["--at", "0/7"]
 
 
-def test_token_ids_in_a_verdict_get_their_text() -> None:
-    assert value_text("argmax", "7", TokenTexts(None)) == "#7  (id 7)"
-    assert value_text("positions", "7", TokenTexts(None)) == "7"
-    assert value_text("argmax", "absent", TokenTexts(None)) == "absent"
-    assert value_text("path", "[7, 8]", TokenTexts(None)) == "#7 #8  (ids 7, 8)"
-    assert value_text("path", "[7, 'root']", TokenTexts(None)) == "[7, 'root']"
-    assert value_text("levels[2].tokens", "[[7, 8], []]", TokenTexts(None)) == "#7 › #8, root"
-    assert value_text("source_slots", "[[], 40]", TokenTexts(None)) == "root, slot 40"
-    assert value_text("nodes", "[[7, 8], [9…", TokenTexts(None)) == "[[7, 8], [9…"
-    assert value_text("mask", "also sees [[7, 8], 9]", TokenTexts(None)) == "also sees #7 › #8, padding 9"
+class Words:
+    """A tokenizer of one text for every id."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        return f"{self.mark}{ids[0]}"
+
+
+IDS = same_texts(TokenTexts(None))
+
+
+@pytest.mark.parametrize(
+    ("field", "tokens", "value", "by_id", "by_text"),
+    [
+        ("argmax", [7], "7", "#7", "w7  (id 7)"),
+        ("positions", None, "7", "7", "7"),
+        ("argmax", None, "absent", "absent", "absent"),
+        ("child", [7], "token 7", "#7", "w7  (id 7)"),
+        ("path", [7, 8], "[7, 8]", "#7 #8", "w7 w8  (ids 7, 8)"),
+        ("path", None, "[7, 'root']", "[7, 'root']", "[7, 'root']"),
+        ("path", [], "[]", "nothing else", "nothing else"),
+        ("destination_rows", None, "[]", "nothing else", "nothing else"),
+        ("parents", [[]], "[]", "root", "root"),
+        ("levels[2].tokens", [[7, 8]], "[[7, 8]]", "only here: #7 > #8", "only here: w7 > w8"),
+        ("nodes", [], "[]", "nothing else", "nothing else"),
+        ("source_slots", [[], 40], "[[], 40]", "root, slot 40", "root, slot 40"),
+        ("mask", [[7, 8], 9], "also sees [[7, 8], 9]", "also sees #7 > #8, padding 9", "also sees w7 > w8, padding 9"),
+        ("mask", [], "sees nothing else", "sees nothing else", "sees nothing else"),
+    ],
+)
+def test_token_ids_in_a_verdict_get_their_text(
+    field: str, tokens: list[int | list[int]] | None, value: str, by_id: str, by_text: str
+) -> None:
+    found = root_at(field=field, b=value, tokens_b=tokens).difference
+    assert value_text(found, "b", IDS) == by_id
+    assert value_text(found, "b", same_texts(TokenTexts(Words("w")))) == by_text
+
+
+def test_a_long_value_is_cut_after_the_first_tokens() -> None:
+    found = root_at(field="emitted", tokens_b=list(range(40))).difference
+    assert value_text(found, "b", IDS).endswith("#11 and 28 more")
+
+
+def test_each_value_of_a_pair_has_the_texts_of_its_own_side() -> None:
+    texts = SideTexts(TokenTexts(Words("a")), TokenTexts(Words("b")))
+    root = root_at(phase="verify", field="argmax", a="7", b="8", tokens_a=[7], tokens_b=[8])
+    card = verdict_card(verdict_of(roots=[root]), root, texts)
+    assert "<code>a7  (id 7)</code>" in card
+    assert "<code>b8  (id 8)</code>" in card
 
 
 def test_a_violation_beside_ties_stands_before_them() -> None:

@@ -25,7 +25,7 @@ from specscope.tracer.errors import (
 from specscope.tracer.invariants.registry import is_known_capability
 from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.rules import rule_text
-from specscope.tracer.text import printable
+from specscope.tracer.text import counted, printable
 from specscope.tracer.unknown import unknown_lines
 
 
@@ -127,13 +127,13 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     out.print(f"{mark}  {escape(printable(str(report.path)))}", soft_wrap=True)
     out.print(
         f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}, "
-        f"{rule_text(manifest.sampling)}; {report.num_turns} turns, "
-        f"{report.num_steps} steps; checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
+        f"{rule_text(manifest.sampling)}; {counted(report.num_turns, 'turn')}, "
+        f"{counted(report.num_steps, 'step')}; checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
         soft_wrap=True,
         highlight=False,
     )
     if report.torn_bytes:
-        out.print(f"    the last {report.torn_bytes} bytes are a torn record and were left out", highlight=False)
+        out.print(f"    a torn record of {counted(report.torn_bytes, 'byte')} was left out", highlight=False)
     elif report.truncated:
         out.print("    no run_end: the run was cut off", highlight=False)
     if report.end_reason == "interrupted":

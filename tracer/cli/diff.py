@@ -93,6 +93,7 @@ def _learn_texts(texts: TokenTexts, verdict: Verdict, baseline: Path, candidate:
     sides = ((candidate, [(p.turn_b, p.step_b) for p in places]), (baseline, [(p.turn, p.step_a) for p in places]))
     for path, wanted in sides:
         with TraceReader(path) as reader:
+            texts.redacted |= reader.manifest.redaction is not None
             entries = {entry.turn: entry for entry in reader.turns}
             for turn, step in wanted:
                 if turn in entries and step < len(entries[turn].steps):

@@ -17,9 +17,10 @@ from specscope.tracer.errors import UsageError
 from specscope.tracer.index import TurnEntry
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.oracle import step_violations
+from specscope.tracer.places import turn_name
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import is_lossy, rule_text
-from specscope.tracer.text import printable
+from specscope.tracer.text import counted, printable
 from specscope.tracer.tokens import TokenTexts
 
 
@@ -54,8 +55,9 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
     out = console()
     start = reader.turn_start(entry)
     out.print(
-        f"{escape(printable(entry.prompt_id))} turn {entry.prompt_turn + 1}: {len(start.prompt_ids)} prompt tokens, "
-        f"{len(entry.steps)} steps (turn {entry.turn} of {len(reader.turns)}; choose with --turn N --step N)",
+        f"{escape(printable(turn_name(entry.turn, entry.prompt_id)))}: "
+        f"{counted(len(start.prompt_ids), 'prompt token')}, "
+        f"{counted(len(entry.steps), 'step')} (of {counted(len(reader.turns), 'turn')}; choose with --turn N --step N)",
         highlight=False,
     )
     out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)

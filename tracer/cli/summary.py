@@ -11,7 +11,7 @@ from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
 from specscope.tracer.pairs.results import PairResult, read_results, torn_bytes
 from specscope.tracer.pairs.summary import json_of, markdown_of, summarise, text_of
 from specscope.tracer.pairs.table import read_pairs
-from specscope.tracer.text import printable
+from specscope.tracer.text import counted, printable
 
 FORMATS = {"text": text_of, "json": json_of, "markdown": markdown_of}
 
@@ -45,7 +45,7 @@ def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
     missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in found]
     if missing:
         names = printable(", ".join(missing[:5])) + (", ..." if len(missing) > 5 else "")
-        click.echo(f"missing: {len(missing)} pairs of the table have no result: {names}", err=True)
+        click.echo(f"missing: {counted(len(missing), 'pair')} of the table without a result: {names}", err=True)
         code = worst_code((code, EXIT_COVERAGE))
     sys.exit(code)
 

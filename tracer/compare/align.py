@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from specscope.schemas import Step, TurnStart
 from specscope.tracer.index import TurnEntry
+from specscope.tracer.places import turn_name
 from specscope.tracer.reader import StepLine, TraceReader
 from specscope.tracer.skim import equal_but_for_timing, skim_step
 
@@ -35,12 +36,12 @@ def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
     for turn in a.turns:
         partner = others.pop((turn.prompt_id, turn.prompt_turn), None)
         if partner is None:
-            only_a.append(f"{turn.prompt_id} turn {turn.prompt_turn + 1}")
+            only_a.append(turn_name(turn.turn, turn.prompt_id))
         else:
             pairs.append(TurnPair(turn, partner))
     first = {pair.a.prompt_id: number for number, pair in reversed(list(enumerate(pairs)))}
     pairs.sort(key=lambda pair: (first[pair.a.prompt_id], pair.a.prompt_turn))
-    return TurnAlignment(pairs, only_a, [f"{t.prompt_id} turn {t.prompt_turn + 1}" for t in others.values()])
+    return TurnAlignment(pairs, only_a, [turn_name(t.turn, t.prompt_id) for t in others.values()])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from specscope.schemas import Manifest, Prefill, Section, Step
 from specscope.schemas.verdict import Phase
 from specscope.tracer.reader import TraceReader
+from specscope.tracer.text import counted
 
 #: The sections that a diff compares, in the order of the phases.
 COMPARED: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
@@ -31,7 +32,7 @@ def coverage_problems(reader: TraceReader, name: str) -> list[str]:
     if reader.truncated:
         problems.append(f"the {name} is truncated: it has no run_end")
     if reader.index.torn_bytes:
-        problems.append(f"the {name} ends in a torn record of {reader.index.torn_bytes} bytes")
+        problems.append(f"the {name} ends in a torn record of {counted(reader.index.torn_bytes, 'byte')}")
     end = reader.run_end()
     problems += [f"the {name} was {end.reason}"] if end is not None and end.reason != "complete" else []
     problems += [f"the {name} failed in phase {f.phase}: {f.error}: {f.message}" for f in reader.failures()]

@@ -24,6 +24,7 @@ from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences, check_allowed, consequences
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import COMPARED, Coverage, coverage_problems, in_part, is_decisive, not_supplied
+from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.identity import one_run_remarks
@@ -45,6 +46,7 @@ from specscope.tracer.compare.roundings import coarser
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
 from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
+from specscope.tracer.places import turn_name, turns_name
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import is_lossy, rule_text
 from specscope.tracer.text import printable
@@ -265,7 +267,7 @@ def _compare_turn(sides: _Sides, turns: TurnPair, walk: _Walk) -> None:
 
 def _note_outputs(sides: _Sides, turns: TurnPair, walk: _Walk, last: Place | None) -> None:
     """Outputs that no root explains: allowed, or the work of the side whose turn breaks an invariant, or not judged."""
-    name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
+    name = _name(turns)
     if walk.expected.outputs_may_differ:
         walk.parted.add(turns.a.prompt_id)
         walk.unjudged.append(f"{name}: the outputs differ, which follows from what was allowed to differ")
@@ -321,7 +323,7 @@ def _compare_prefills_of(a: Prefill, b: Prefill, walk: _Walk) -> Difference | No
 
 def _pass_over(turns: TurnPair, walk: _Walk) -> None:
     """A turn whose contexts differ, of which nothing is compared."""
-    name = f"{turns.a.prompt_id} turn {turns.a.prompt_turn + 1}"
+    name = _name(turns)
     if walk.findings.is_open or turns.a.prompt_id not in walk.parted:
         if not walk.findings.is_open:
             walk.uncovered.append(f"{name}: the contexts differ")
@@ -345,7 +347,8 @@ def _compare_pair(sides: _Sides, turns: TurnPair, pair: Aligned, walk: _Walk) ->
         findings.close()
         return Filed("equal")
     if sides.is_misshapen(pair.a, pair.b):
-        walk.uncovered.append(f"{turns.a.prompt_id} step {pair.b.step}: its lists do not fit together")
+        name = turn_name(turns.b.turn, turns.b.prompt_id)
+        walk.uncovered.append(f"{name}, step {pair.b.step} of the candidate: its lists do not fit together")
         return Filed("unjudged")
     steps = _step_pair(pair, sides.a, sides.b, walk)
     found = compare_steps(steps)
@@ -369,6 +372,10 @@ def _begin_drift(walk: _Walk, drift: UniformDrift, place: Place) -> None:
         drift=drift.finding,
     )
     walk.findings.begin_drift(root, drift.explains)
+
+
+def _name(turns: TurnPair) -> str:
+    return turns_name(turns.a.turn, turns.b.turn, turns.a.prompt_id)
 
 
 def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
@@ -415,7 +422,8 @@ def _note_unaligned(walk: _Walk, turns: TurnPair, sides: _Sides) -> None:
         if {"stop", "commit", "tensors"} & set(reader.manifest.capabilities):
             for step in reader.steps(turn):
                 if step.stop is None and step.commit is None and step.tensors is None:
-                    walk.uncovered.append(f"{turn.prompt_id} step {step.step} of the {name} records no place")
+                    where = f"{turn_name(turn.turn, turn.prompt_id)}, step {step.step}"
+                    walk.uncovered.append(f"{where} of the {name} records no place")
                     return
 
 
@@ -442,8 +450,7 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair], op
             problems.append(f"prompt {pair.a.prompt_id}: {counts} that are not the same")
         seeds = (start_a.generator_seed, start_b.generator_seed)
         if draws and None not in seeds and seeds[0] != seeds[1]:
-            name = f"prompt {pair.a.prompt_id} turn {pair.a.prompt_turn + 1}"
-            problems.append(f"{name}: generator seed {seeds[0]} -> {seeds[1]}")
+            problems.append(f"{_name(pair)}: generator seed {seeds[0]} -> {seeds[1]}")
     return problems
 
 
@@ -471,7 +478,7 @@ def _verdict(
 ) -> Verdict:
     a, b = sides.a, sides.b
     order = sorted(range(len(walk.findings.roots)), key=lambda at: walk.findings.roots[at].difference.kind in TIES)
-    roots = [walk.findings.roots[at] for at in order]
+    roots = [with_deciding(walk.findings.roots[at], sides.report_a, sides.report_b) for at in order]
     _number_roots(walk.marks or [], {old: new for new, old in enumerate(order)})
     violations = (
         []

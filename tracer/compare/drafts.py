@@ -19,7 +19,7 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     inputs_equal = True
     discrete = (
         ("inputs.tokens", a.inputs.tokens, b.inputs.tokens),
-        ("inputs.source_rows", *_sources(pair, a.inputs.source_rows, b.inputs.source_rows)),
+        ("inputs.source_rows", *_sources(pair.previous_a, pair.previous_b, a.inputs.source_rows, b.inputs.source_rows)),
         ("inputs.positions", a.inputs.positions, b.inputs.positions),
         ("kv_before", a.kv_before, b.kv_before),
         ("kv_after", a.kv_after, b.kv_after),
@@ -38,12 +38,37 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     yield from _levels(pair, inputs_equal)
 
 
-def _sources(pair: StepPair, rows_a: list[int], rows_b: list[int]) -> tuple[list[Any], list[Any]]:
+def _sources(
+    previous_a: StepNodes | None, previous_b: StepNodes | None, rows_a: list[int], rows_b: list[int]
+) -> tuple[list[Any], list[Any]]:
     """Both sides' rows as path keys; none where the tree of the step before, whose slots they are, is not recorded."""
-    before = [nodes for nodes in (pair.previous_a, pair.previous_b) if nodes is not None]
+    before = [nodes for nodes in (previous_a, previous_b) if nodes is not None]
     if any(nodes.step.tree is None for nodes in before):
         return [], []
-    return _source_keys(pair.previous_a, rows_a), _source_keys(pair.previous_b, rows_b)
+    return _source_keys(previous_a, rows_a), _source_keys(previous_b, rows_b)
+
+
+def _sources_alike(
+    previous_a: StepNodes | None, previous_b: StepNodes | None, rows_a: list[int], rows_b: list[int]
+) -> bool:
+    ours, theirs = _sources(previous_a, previous_b, rows_a, rows_b)
+    return ours == theirs
+
+
+def fed_alike(a: StepNodes, b: StepNodes, previous_a: StepNodes | None, previous_b: StepNodes | None) -> bool:
+    """Whether the drafters of two steps were fed the same, from the same places, at the same positions: what they say
+    can then be held against each other."""
+    draft_a, draft_b = a.step.draft, b.step.draft
+    if draft_a is None or draft_b is None:
+        return False
+    ours, theirs = draft_a.inputs, draft_b.inputs
+    alike = (ours.tokens, ours.positions, draft_a.kv_before) == (theirs.tokens, theirs.positions, draft_b.kv_before)
+    levels = zip(draft_a.levels or (), draft_b.levels or (), strict=False)
+    return (
+        alike
+        and _sources_alike(previous_a, previous_b, ours.source_rows, theirs.source_rows)
+        and all(set(x.positions) == set(y.positions) and x.finite == y.finite for x, y in levels)
+    )
 
 
 def _source_keys(previous: StepNodes | None, rows: list[int]) -> list[Any]:

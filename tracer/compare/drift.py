@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import Quantity
-from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
+from specscope.tracer.compare.align import TurnPair, align_steps, align_turns
+from specscope.tracer.compare.drafts import fed_alike
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes
 from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing
@@ -85,6 +86,7 @@ def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Ste
             continue
         prefill = DriftPlace(pair, len(start_a.prompt_ids), None, None)
         drift.add(prefill, paired_numbers(said_behind(start_a.prefill), said_behind(start_b.prefill)))
+        drafts = True  # until one of the two drafters was fed something else: its cache keeps it
         for steps in align_steps(a, b, pair):
             if not steps.same_context or drift.is_full or is_broken(steps.a, steps.b):
                 break
@@ -92,16 +94,10 @@ def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Ste
             if trees and not same_structure(nodes_a, nodes_b):
                 break
             place = DriftPlace(pair, steps.position, steps.step_a, steps.step_b)
-            drift.add(place, equal_input_values(nodes_a, nodes_b, trees=trees, same_pairs=_same_pairs(steps)))
+            before = [None if step is None else StepNodes(step) for step in (steps.previous_a, steps.previous_b)]
+            drafts = drafts and not steps.regrouped and fed_alike(nodes_a, nodes_b, *before)
+            drift.add(place, equal_input_values(nodes_a, nodes_b, trees=trees, drafts=drafts))
     return drift
-
-
-def _same_pairs(steps: Aligned) -> bool:
-    """Whether the drafters were fed the same: after unlike blocks they were not."""
-    draft_a, draft_b = steps.a.draft, steps.b.draft
-    if steps.regrouped or draft_a is None or draft_b is None:
-        return False
-    return draft_a.inputs.tokens == draft_b.inputs.tokens and draft_a.inputs.positions == draft_b.inputs.positions
 
 
 def same_structure(a: StepNodes, b: StepNodes) -> bool:
@@ -138,12 +134,12 @@ def _seen(nodes: StepNodes, key: PathKey, common: frozenset[PathKey]) -> frozens
     return frozenset(one for one in seen if not isinstance(one, tuple) or one in common)
 
 
-def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, same_pairs: bool) -> Iterator[EqualInputs]:
+def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool) -> Iterator[EqualInputs]:
     """The floats of two steps of the same structure; at the root alone where only one run drafts (``trees`` off), and
-    without the drafter's where it was fed other pairs."""
+    without the drafter's where ``drafts`` is off."""
     yield from _teacher_values(a, b, [key for key in a.keys if key in b.slots] if trees else [ROOT])
     draft_a, draft_b = a.step.draft, b.step.draft
-    if not trees or not same_pairs or draft_a is None or draft_b is None:
+    if not trees or not drafts or draft_a is None or draft_b is None:
         return
     norms = zip(draft_a.inputs.hidden_norms or [], draft_b.inputs.hidden_norms or [], strict=False)
     yield from (EqualInputs("hidden-norms", f"inputs.hidden_norms[{n}]", x, y, 0.0) for n, (x, y) in enumerate(norms))

@@ -17,6 +17,7 @@ from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, choice, difference, path_tokens, slot_keys
+from specscope.tracer.compare.token_values import MOST_KEPT
 
 
 def compare_steps(pair: StepPair) -> list[Difference]:
@@ -78,10 +79,21 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
         if not same_nodes:  # a node outside the other tree cannot be seen there
             seen_a, seen_b = _within(seen_a, pair.common), _within(seen_b, pair.common)
         if seen_a != seen_b:
-            extra_a = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_a - seen_b]
-            extra_b = [key_tokens(k) if isinstance(k, tuple) else k for k in seen_b - seen_a]
-            yield difference("tensors", "mask", f"also sees {extra_a}", f"also sees {extra_b}", "structural", True, key)
+            yield _mask_difference(key, _listed(seen_a - seen_b), _listed(seen_b - seen_a))
             break
+
+
+def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list[int | list[int]]) -> Difference:
+    """A row of the mask, by what each side sees and the other does not."""
+    a, b = (f"also sees {extra}" if extra else "sees nothing else" for extra in (extra_a, extra_b))
+    found = difference("tensors", "mask", a, b, "structural", True, key)
+    return found.model_copy(update={"tokens_a": extra_a[:MOST_KEPT], "tokens_b": extra_b[:MOST_KEPT]})
+
+
+def _listed(seen: frozenset[PathKey | int]) -> list[int | list[int]]:
+    """Nodes by path, then padding columns by number, in an order that does not hang on hashes."""
+    nodes = sorted(key for key in seen if isinstance(key, tuple))
+    return [*map(key_tokens, nodes), *sorted(column for column in seen if isinstance(column, int))]
 
 
 def _within(seen: frozenset[PathKey | int], common: list[PathKey]) -> frozenset[PathKey | int]:

@@ -162,8 +162,8 @@ def with_violation(found: list[Difference], blame: list[Blame]) -> list[Differen
     one_sided = [b for b in blame if b.invariant not in sides["b" if b.side == "a" else "a"]]
     if not one_sided:
         return found
-    first = min(one_sided, key=lambda b: PHASES.index(_phase(b.invariant)))
-    phase = _phase(first.invariant)
+    first = min(one_sided, key=lambda b: PHASES.index(phase_of(b.invariant)))
+    phase = phase_of(first.invariant)
     explained = [d for d in found if d.inputs_equal and d.kind not in TIES]
     if any(PHASES.index(d.phase) <= PHASES.index(phase) for d in explained):
         return found
@@ -180,7 +180,8 @@ def with_violation(found: list[Difference], blame: list[Blame]) -> list[Differen
     return [*found[:at], made, *found[at:]]
 
 
-def _phase(invariant: str) -> Phase:
+def phase_of(invariant: str) -> Phase:
+    """The phase that an invariant judges; ``stop`` where it is of a turn, or of the run."""
     if invariant in ACROSS_STEPS:
         return ACROSS_STEPS[invariant]
     name = invariant.partition(".")[0]

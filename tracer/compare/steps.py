@@ -11,6 +11,7 @@ from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
+from specscope.tracer.compare.token_values import tokens_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,16 @@ def difference(
     """The difference as it is reported; ``a`` and ``b`` are shortened to what a card can show."""
     tokens = None if node is None else key_tokens(node)
     return Difference(
-        phase=phase, field=field, node=tokens, a=_text(a), b=_text(b), kind=kind, inputs_equal=inputs_equal, floor=floor
+        phase=phase,
+        field=field,
+        node=tokens,
+        a=_text(a),
+        b=_text(b),
+        kind=kind,
+        inputs_equal=inputs_equal,
+        floor=floor,
+        tokens_a=tokens_of(field, a),
+        tokens_b=tokens_of(field, b),
     )
 
 

@@ -138,7 +138,8 @@ def _mask(t: TreeArrays) -> str | None:
     for row, (got, wanted) in enumerate(zip(t.mask_rows, _tree_rows(t.parents, t.num_slots), strict=False)):
         if got != wanted:
             extra, missing = columns(got & ~wanted), columns(wanted & ~got)
-            return f"row {row} sees {extra} that are no ancestors, and misses {missing}"
+            faults = [f"sees {extra} that are no ancestors"] if extra else []
+            return f"row {row} " + " and ".join([*faults, *([f"misses {missing}"] if missing else [])])
     return None
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from specscope.schemas.base import Float, Section
 from specscope.tracer.errors import SEVERITY, worst_code
 from specscope.tracer.pairs.results import Judged, PairResult
-from specscope.tracer.report.card import blame_text, one_line
+from specscope.tracer.report.card import blame_text, one_line, where_text
 from specscope.tracer.report.markdown import MAX_BYTES, code, escape
+from specscope.tracer.text import counted
 
 VERDICTS: tuple[Judged, ...] = ("equal", "ties", "different", "incomparable", "uncovered", "error")
 SHOWN_PAIRS = 20
@@ -83,7 +84,7 @@ def _line(pair: PairResult) -> PairLine:
         what = f"{_no_root(pair)}: {blame_text(pair.first_violation)}"
     if pair.first_root is not None:
         place = pair.first_root.place
-        what += f" at {place.prompt_id} turn {place.prompt_turn + 1} step {place.step_b}"
+        what += f" at {where_text(place)}"
     return PairLine(name=one_line(pair.name, MAX_TEXT), verdict=pair.verdict, what=one_line(what, MAX_TEXT))
 
 
@@ -95,9 +96,9 @@ def _remark(pair: PairResult) -> PairLine:
 def text_of(summary: Summary) -> str:
     """The summary for people."""
     counts = ", ".join(f"{count} {name}" for name, count in summary.by_verdict.items() if count)
-    lines = [f"{summary.num_pairs} pairs: {counts or 'none'}"]
+    lines = [f"{counted(summary.num_pairs, 'pair')}: {counts or 'none'}"]
     lines.append(
-        f"  {summary.num_roots} roots, {summary.num_inherited} inherited; output tokens differ in "
+        f"  {counted(summary.num_roots, 'root')}, {summary.num_inherited} inherited; output tokens differ in "
         f"{summary.num_other_tokens}; {summary.seconds:.1f} s of comparing"
     )
     lines += [f"  first root {name}: {count}" for name, count in summary.by_first_root.items()]
@@ -117,7 +118,7 @@ def json_of(summary: Summary) -> str:
 def markdown_of(summary: Summary) -> str:
     """The summary as a page for a CI job; nothing of a trace can become markup in it."""
     sign = "❌" if summary.exit_code else "✅"
-    lines = [f"## {sign} specscope: {summary.num_pairs} pairs", "", "| verdict | pairs |", "| --- | ---: |"]
+    lines = [f"## {sign} specscope: {counted(summary.num_pairs, 'pair')}", "", "| verdict | pairs |", "| --- | ---: |"]
     lines += [f"| {name} | {count} |" for name, count in summary.by_verdict.items()]
     if summary.by_first_root:
         lines += ["", "| first root | pairs |", "| --- | ---: |"]

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from specscope.schemas.verdict import TIES, Blame, Impact, NoiseFloor, Place, Root, Verdict
+from specscope.schemas.verdict import TIES, Blame, DriftFinding, Impact, NoiseFloor, Place, Root, Verdict
 from specscope.tracer.compare.coverage import COMPARED, DECISIVE
+from specscope.tracer.places import turns_name
 from specscope.tracer.report.report import Report
+from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
 from specscope.tracer.rules import LOSSY
-from specscope.tracer.text import shorten, visible
+from specscope.tracer.text import counted, shorten, visible
 from specscope.tracer.tokens import TokenTexts
 
 HEADLINES = {
@@ -34,6 +37,7 @@ SHOWN_ROOTS = 5
 SHOWN_LINES = 20  # of each kind of note
 MAX_VALUE = 1000  # characters of a row's value
 MAX_PROMPT = 120  # characters of a prompt's id in a list of roots
+MAX_TITLE = 200  # characters of the headline
 
 Tone = Literal["good", "bad", "unsure"]
 
@@ -49,8 +53,8 @@ class RootLine(NamedTuple):
     """One root in the list of them."""
 
     number: int
+    at: str  # turn and step as ``--at`` takes them; the candidate's behind them, where they are others
     prompt: str
-    step: str
     phase: str
     field: str
     kind: str
@@ -64,9 +68,15 @@ class Card:
     title: str
     tone: Tone
     rows: list[Row]  # what to act on
+    commands: list[str]  # what to run next, a line for a shell each
     notes: list[Row]  # what surrounds it: axis, floors, drift, coverage
     roots: list[RootLine]  # the first of several roots; empty where the rows say it all
     num_roots: int
+
+    @property
+    def command_rows(self) -> list[Row]:
+        """The commands as rows, for a format that lists them among the others."""
+        return [Row("next" if at == 0 else "", command) for at, command in enumerate(self.commands)]
 
 
 def card_of(report: Report) -> Card:
@@ -75,9 +85,10 @@ def card_of(report: Report) -> Card:
     leading = leading_root(verdict)
     listed = verdict.roots[:SHOWN_ROOTS] if leading is not None and len(verdict.roots) > 1 else []
     return Card(
-        title=headline(verdict),
+        title=headline(verdict, same_texts(report.texts)),
         tone=tone(verdict),
         rows=_safe(_rows(verdict, leading, report.texts)),
+        commands=[one_line(command) for command in verdict.next],
         notes=_safe(_notes(verdict, leading, report.texts)),
         roots=[root_line(number, root) for number, root in enumerate(listed, start=1)],
         num_roots=len(verdict.roots),
@@ -93,17 +104,14 @@ def leading_root(verdict: Verdict) -> Root | None:
     return None if all_ties and verdict.violations else verdict.roots[0]
 
 
-def headline(verdict: Verdict) -> str:
-    """The verdict in words of ours alone."""
-    compared = num_decisions(verdict)
-    whole = compared == verdict.num_steps > 0 and not verdict.num_regrouped and not verdict.uncovered
-    if verdict.verdict == "different" and leading_root(verdict) is None:
-        if verdict.roots:
-            return "VIOLATED: the runs differ in ties alone, and break an invariant"
-        if whole:
-            return "VIOLATED: the runs agree, and break an invariant"
-        return f"VIOLATED: an invariant is broken; {_share_text(verdict)}"
-    if verdict.verdict == "equal" and not whole:
+def headline(verdict: Verdict, texts: SideTexts) -> str:
+    """The verdict, and in one sentence the root that leads it."""
+    leading = leading_root(verdict)
+    if verdict.verdict == "different":
+        if leading is None:
+            return _violated(verdict)
+        return one_line(f"{HEADLINES['different']}: {root_sentence(leading, texts)}", MAX_TITLE)
+    if verdict.verdict == "equal" and not _is_whole(verdict):
         found = "OUTPUTS EQUAL" if verdict.impact.tokens_equal else "NO DIFFERENCE FOUND"
         return f"{found}: {_share_text(verdict)}"
     if verdict.verdict == "ties" and verdict.exit_code:
@@ -112,6 +120,23 @@ def headline(verdict: Verdict) -> str:
         return HEADLINES["equal"] + "; see the remark"
     within = " over what both runs had to emit" if verdict.verdict == "equal" and verdict.num_beyond else ""
     return HEADLINES[verdict.verdict] + within
+
+
+def _violated(verdict: Verdict) -> str:
+    """A verdict without a root that fails all the same."""
+    if verdict.loaded and not verdict.violations:
+        return f"{HEADLINES['different']}: the same files were loaded into other parameters"
+    if verdict.roots:
+        return "VIOLATED: the runs differ in ties alone, and break an invariant"
+    if _is_whole(verdict):
+        return "VIOLATED: the runs agree, and break an invariant"
+    return f"VIOLATED: an invariant is broken; {_share_text(verdict)}"
+
+
+def _is_whole(verdict: Verdict) -> bool:
+    """Whether the decisions of every step were compared."""
+    compared = num_decisions(verdict)
+    return compared == verdict.num_steps > 0 and not verdict.num_regrouped and not verdict.uncovered
 
 
 def num_decisions(verdict: Verdict) -> int:
@@ -129,9 +154,9 @@ def _share_text(verdict: Verdict) -> str:
 
 def compared_text(verdict: Verdict) -> str:
     """What was compared, counted: turns, pairs of steps, and the phases in them."""
-    counts = [f"{verdict.num_turns} turns", f"{verdict.num_steps} pairs of steps"]
-    counts += [f"{verdict.num_regrouped} steps without a partner"] if verdict.num_regrouped else []
-    counts += [f"{verdict.num_beyond} steps beyond the other run's end"] if verdict.num_beyond else []
+    counts = [counted(verdict.num_turns, "turn"), counted(verdict.num_steps, "pair of steps")]
+    counts += [f"{counted(verdict.num_regrouped, 'step')} without a partner"] if verdict.num_regrouped else []
+    counts += [f"{counted(verdict.num_beyond, 'step')} beyond the other run's end"] if verdict.num_beyond else []
     return "; ".join([", ".join(counts), *_phase_counts(verdict)])
 
 
@@ -161,7 +186,7 @@ def one_line(text: str, limit: int = MAX_VALUE) -> str:
 def where_text(place: Place) -> str:
     """A place for people."""
     steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
-    return f"{place.prompt_id} turn {place.prompt_turn + 1}, {steps}, position {place.position}"
+    return f"{turns_name(place.turn, place.turn_b, place.prompt_id)}, {steps}, position {place.position}"
 
 
 def field_text(root: Root, texts: TokenTexts) -> str:
@@ -169,7 +194,7 @@ def field_text(root: Root, texts: TokenTexts) -> str:
     found = root.difference
     if found.node is None:
         return f"{found.phase}: {found.field}"
-    return f"{found.phase}: {found.field}  node " + (" > ".join(texts.shown(t) for t in found.node) or "root")
+    return f"{found.phase}: {found.field}  node {node_text(found.node, same_texts(texts))}"
 
 
 def blame_text(blame: Blame) -> str:
@@ -208,24 +233,47 @@ def impact_text(impact: Impact) -> str:
 
 
 def floor_text(floor: NoiseFloor) -> str:
-    """A noise floor with where it comes from."""
-    source = SOURCES[floor.source]
-    sample = f", {floor.sample_size} values" if floor.sample_size else ""
-    median = f", median {floor.median:.3g}" if floor.median is not None else ""
-    return f"{floor.quantity}: {floor.floor:.3g} ({source}{sample}{median})"
+    """How far one value may drift, how far all of them do, and where that is known from."""
+    parts = [SOURCES[floor.source], *([counted(floor.sample_size, "value")] if floor.sample_size else [])]
+    if floor.rounding is None:
+        return f"{floor.quantity}: {floor.floor:.3g} ({', '.join(parts)})"
+    if floor.typical is not None and floor.allowed is not None:
+        parts.append(f"{floor.typical:.2g} on the whole, {floor.allowed:.2g} allowed")
+    return f"{floor.quantity}: {floor.floor / floor.rounding:.3g} roundings ({', '.join(parts)})"
+
+
+def drift_text(found: DriftFinding) -> str:
+    """What no single value tells: how far all of them drift, and what noise would come to."""
+    against = {
+        "dtype": "this dtype's noise comes to {} at most; --noise or float32 would say more",
+        "noise-file": "the run of --noise allows {} at most",
+        "same-kernels": "the run of --noise says that the same kernels made it: every bit should agree",
+    }[found.against]
+    share = f"{found.share:.0%} of {counted(found.num_values, 'value')} of {found.quantity} are off"
+    return f"{share}, by {found.typical:.3g} roundings on the whole; {against.format(f'{found.allowed:.3g}')}"
+
+
+def sensitivity_text(verdict: Verdict) -> str | None:
+    """How small a fault in all numbers would have been seen; None where nothing was measured that tells."""
+    if verdict.sensitivity is None:
+        return None
+    measured = any(floor.source == "noise-file" for floor in verdict.floors)
+    more = "" if measured else "; --noise FILE or float32 would show smaller ones"
+    return f"faults that move all logits by {verdict.sensitivity:.2g} of their size or more{more}"
 
 
 def roots_text(verdict: Verdict) -> str:
     """How many roots there are, and what follows from them."""
-    many = "s" if len(verdict.roots) != 1 else ""
-    return f"{len(verdict.roots)} root{many}, {verdict.num_inherited} inherited"
+    return f"{counted(len(verdict.roots), 'root')}, {verdict.num_inherited} inherited"
 
 
 def root_line(number: int, root: Root) -> RootLine:
     """One root as a line of a list."""
     place, found = root.place, root.difference
-    prompt = one_line(f"{shorten(place.prompt_id, MAX_PROMPT)} turn {place.prompt_turn + 1}")
-    return RootLine(number, prompt, str(place.step_b), found.phase, one_line(found.field), found.kind, root.inherited)
+    at, at_b = f"{place.turn}/{place.step_a}", f"{place.turn_b}/{place.step_b}"
+    at = at if at == at_b else f"{at} ({at_b})"
+    prompt = one_line(place.prompt_id, MAX_PROMPT)
+    return RootLine(number, at, prompt, found.phase, one_line(found.field), found.kind, root.inherited)
 
 
 def _safe(rows: list[Row]) -> list[Row]:
@@ -237,8 +285,10 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
     rows += [Row("rule", verdict.rule)] if LOSSY in verdict.rule else []
     if leading is not None:
         rows += _root_rows(leading, texts)
+        rows += _rest("loaded", _loaded(verdict))
     else:
         rows.append(Row("compared", compared_text(verdict)))
+        rows += _rest("loaded", _loaded(verdict))
         rows += _rest("not comparable", verdict.incomparable) + _rest("not judged", verdict.uncovered)
         for found in verdict.violations[:SHOWN_ROOTS]:
             rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
@@ -246,7 +296,11 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
         rows.append(Row("impact", impact_text(verdict.impact)))
     if leading is not None:
         rows.append(Row("roots", roots_text(verdict)))
-    return rows + [Row("next" if at == 0 else "", command) for at, command in enumerate(verdict.next)]
+    return rows
+
+
+def _loaded(verdict: Verdict) -> list[str]:
+    return [f"{name} holds other values on the two sides, although the files are the same" for name in verdict.loaded]
 
 
 def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
@@ -255,16 +309,29 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     rows = [
         Row("where", where_text(root.place)),
         Row("phase", field_text(root, texts)),
-        Row("baseline", found.a),
-        Row("candidate", found.b),
+        Row("baseline", value_text(found, "a", same_texts(texts))),
+        Row("candidate", value_text(found, "b", same_texts(texts))),
         Row("kind", f"{found.kind}; inputs {inputs}"),
     ]
+    rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []
     margin = margin_text(root)
     rows += [Row("margin", margin)] if margin is not None else []
     rows += [Row("tie break", found.tie_break)] if found.tie_break is not None else []
-    rows += [Row("recurs", f"at {root.recurs} later steps, each from equal state")] if root.recurs else []
+    rows += [Row("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     rows += [Row("wrong", blame_text(blame)) for blame in first_blames(root)]
-    return rows if root.blame else [*rows, Row("wrong", "neither side violates an invariant at this step")]
+    rows += [] if root.blame else [Row("wrong", "neither side violates an invariant at this step")]
+    rows += [Row("to decide", line) for line in root.deciding]
+    hint = ids_hint(root, texts)
+    return rows if hint is None else [*rows, Row("token ids", hint)]
+
+
+def ids_hint(root: Root, texts: TokenTexts) -> str | None:
+    """How to see texts where a root names tokens by their ids; None where all have one."""
+    if all(texts.has_text(token) for token in ids_of(root.difference)):
+        return None
+    if texts.redacted:
+        return "a trace is redacted: its ids have no text"
+    return "--tokenizer FOLDER shows their texts, as does recording with --trace-text"
 
 
 def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row]:
@@ -281,7 +348,9 @@ def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Ro
     rows += _rest("not recorded", verdict.unjudged)
     rows += _rest("unknown field", verdict.unknown)
     rows += [Row("noise floor", floor_text(floor)) for floor in verdict.floors]
-    rows += _rest("drift", [f"{d.field}: {d.count} values, at most {d.largest:.3g}" for d in verdict.drift])
+    sees = sensitivity_text(verdict)
+    rows += [Row("sees", sees)] if sees is not None else []
+    rows += _rest("drift", [f"{d.field}: {counted(d.count, 'value')}, at most {d.largest:.3g}" for d in verdict.drift])
     return [*rows, Row("compared", compared_text(verdict))] if leading is not None else rows
 
 

@@ -30,7 +30,7 @@ def render_error(error: str) -> str:
 
 
 def _message(card: Card) -> str:
-    return "\n".join(f"{row.name or 'or'}: {row.value}" for row in card.rows)
+    return "\n".join(f"{row.name or 'or'}: {row.value}" for row in [*card.rows, *card.command_rows])
 
 
 def _annotation(level: str, title: str, message: str) -> str:

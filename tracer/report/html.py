@@ -32,7 +32,7 @@ def render(report: Report) -> str:
     """The page."""
     card = card_of(report)
     parts = [
-        f'<section class="card"><h1>{html_text(card.title)}</h1>{_rows(card.rows)}</section>',
+        f'<section class="card"><h1>{html_text(card.title)}</h1>{_rows([*card.rows, *card.command_rows])}</section>',
         _roots(card) if card.roots else "",
         f"<section><h2>What was compared</h2>{_rows(card.notes)}</section>",
     ]
@@ -61,7 +61,7 @@ def _rows(rows: Iterable[Row]) -> str:
 
 
 def _roots(card: Card) -> str:
-    names = ("root", "prompt", "step", "phase", "field", "kind", "inherited")
+    names = ("root", "at", "prompt", "phase", "field", "kind", "inherited")
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{html_text(str(cell))}</td>" for cell in root) + "</tr>" for root in card.roots

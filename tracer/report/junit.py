@@ -28,7 +28,9 @@ from specscope.tracer.report.card import (
     where_text,
 )
 from specscope.tracer.report.report import Report
-from specscope.tracer.text import printable, shorten
+from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.values import same_texts, value_text
+from specscope.tracer.text import counted, printable, shorten
 
 MAX_CASES = 200  # roots that get a case of their own
 MAX_NAME = 80
@@ -50,7 +52,7 @@ def render(report: Report) -> str:
     verdict = report.verdict
     cases = [_comparable(verdict), _covered(verdict), *_roots(report), *_invariants(verdict)]
     if verdict.exit_code and not any(case.outcome == "failure" for case in cases):
-        cases.append(_Case("verdict", "failure", headline(verdict)))
+        cases.append(_Case("verdict", "failure", headline(verdict, same_texts(report.texts))))
     names = f"{PurePath(verdict.baseline).stem}.{PurePath(verdict.candidate).stem}"
     suite = _suite(f"specscope.diff.{safe_name(names)}", cases, report.seconds)
     Xml.SubElement(suite, "system-out").text = printable(text.render(report))
@@ -107,14 +109,17 @@ def _roots(report: Report) -> list[_Case]:
 
 def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     found, place = root.difference, root.place
-    name = f"{safe_name(place.prompt_id)}.turn-{place.prompt_turn + 1}.step-{place.step_b}"
+    name = f"{safe_name(place.prompt_id)}.turn-{place.turn}.step-{place.step_a}"
     what = field_text(root, report.texts)
-    lines = [where_text(place), what, f"baseline: {found.a}", f"candidate: {found.b}"]
+    texts = same_texts(report.texts)
+    a, b = value_text(found, "a", texts), value_text(found, "b", texts)
+    lines = [root_sentence(root, texts), where_text(place), what]
+    lines += [f"baseline: {a}", f"candidate: {b}"]
     lines += [f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}", margin_text(root) or ""]
     lines += [blame_text(blame) for blame in root.blame]
-    lines += [f"{root.also} further differences in this step, {root.inherited} later steps follow from it"]
+    lines += [f"{counted(root.also, 'further difference')} in this step; later steps inherited: {root.inherited}"]
     fails = found.kind not in TIES or ties_fail
-    message = f"{what} at {where_text(place)}: {found.a} -> {found.b}"
+    message = f"{what} at {where_text(place)}: {a} -> {b}"
     return _Case(f"{found.phase}.{safe_name(found.field)}.{name}", "failure" if fails else "passed", message, lines)
 
 

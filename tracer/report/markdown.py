@@ -20,7 +20,7 @@ _LEFT_OUT = "\nMore was left out to keep this page small; the json report has al
 def render(report: Report) -> str:
     """The page: the card, the roots, what surrounds them. At most ``MAX_BYTES`` in UTF-8."""
     card = card_of(report)
-    sections = [_table(("", ""), ((row.name, code(row.value)) for row in card.rows))]
+    sections = [_table(("", ""), ((row.name, code(row.value)) for row in [*card.rows, *card.command_rows]))]
     if card.roots:
         sections.append(_roots(card))
     sections.append(_details("What was compared, and against which noise floor", card.notes))
@@ -59,10 +59,8 @@ def _table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _roots(card: Card) -> str:
-    names = ("root", "prompt", "step", "phase", "field", "kind", "inherited")
-    rows = [
-        (str(r.number), code(r.prompt), r.step, r.phase, code(r.field), r.kind, str(r.inherited)) for r in card.roots
-    ]
+    names = ("root", "at", "prompt", "phase", "field", "kind", "inherited")
+    rows = [(str(r.number), r.at, code(r.prompt), r.phase, code(r.field), r.kind, str(r.inherited)) for r in card.roots]
     more = card.num_roots - len(card.roots)
     return _table(names, rows) + (f"\nand {more} more; the json report lists them\n" if more else "")
 

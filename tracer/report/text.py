@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
@@ -39,8 +40,15 @@ def print_verdict(out: Console, report: Report) -> None:
     grid.add_column(overflow="fold")
     for row in card.rows:
         grid.add_row(row.name, escape(row.value))
+    width = min(out.width, CARD_WIDTH)
     title = f"[bold {style}]{escape(card.title)}[/]"
-    out.print(Panel(grid, title=title, title_align="left", border_style=style, width=min(out.width, CARD_WIDTH)))
+    body: RenderableType = grid
+    if cell_len(card.title) > width - 6:  # a border cannot wrap
+        body = Group(title, grid)
+        title = f"[bold {style}]{escape(card.title.partition(':')[0])}[/]"
+    out.print(Panel(body, title=title, title_align="left", border_style=style, width=width))
+    for number, command in enumerate(card.commands):  # without a border, so that a long one can be copied
+        out.print(f"{'next' if number == 0 else '':<5} {escape(command)}", highlight=False, soft_wrap=True)
     for row in card.notes:
         out.print(f"  {row.name:<16} {escape(row.value)}", highlight=False, soft_wrap=True)
     if card.roots:
@@ -49,10 +57,10 @@ def print_verdict(out: Console, report: Report) -> None:
 
 def _print_roots(out: Console, card: Card) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("  root", "prompt", "step", "phase", "field", "kind", "inherited"):
+    for name in ("  root", "at", "prompt", "phase", "field", "kind", "inherited"):
         table.add_column(name, no_wrap=True)  # a line that begins with a trace's words could be a CI's command
     for root in card.roots:
-        cells = (root.prompt, root.step, root.phase, root.field, root.kind, str(root.inherited))
+        cells = (root.at, root.prompt, root.phase, root.field, root.kind, str(root.inherited))
         table.add_row(f"  {root.number}", *map(escape, cells))
     out.print(table)
     if card.num_roots > len(card.roots):

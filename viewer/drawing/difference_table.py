@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from specscope.schemas import TensorsSection
 from specscope.schemas.verdict import Difference
+from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.tracer.text import html_text
 from specscope.viewer.drawing.fragments import XHTML, note, quiet
 from specscope.viewer.drawing.frames import DIFFERS, row, table
 from specscope.viewer.drawing.node_words import describe_node
 from specscope.viewer.drawing.pair_sides import NodeField, NodePair, PairSide, PairSides
-from specscope.viewer.drawing.verdict_card import node_text, value_text
+from specscope.viewer.drawing.verdict_card import ARROW
 
 #: Rows of one table; the raw records have the rest.
 MOST_ROWS = 400
@@ -79,16 +80,16 @@ def _row_kind(is_marked: bool) -> str:
 
 
 def _difference(sides: PairSides, found: Difference, begins: bool) -> str:
-    texts = sides.b.texts
+    texts = SideTexts(sides.a.texts, sides.b.texts)
     name = sides.name_of_path(found.node) if found.node is not None else None
     link = "" if name is None else f' data-node="{html_text(name)}"'
     values = [
         "≠ first" if begins else "",
         found.phase,
         found.field,
-        "" if found.node is None else node_text(found.node, texts),
-        value_text(found.field, found.a, sides.a.texts),
-        value_text(found.field, found.b, texts),
+        "" if found.node is None else node_text(found.node, texts, arrow=ARROW),
+        value_text(found, "a", texts),
+        value_text(found, "b", texts),
         found.kind,
         "equal" if found.inputs_equal else "differ",
     ]

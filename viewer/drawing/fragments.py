@@ -87,11 +87,13 @@ def commands(lines: Iterable[str]) -> str:
     return '<div class="ss-commands">' + "".join(f"<code>{html_text(line)}</code>" for line in lines) + "</div>"
 
 
-def legend(*, divergent: bool = False, origin: bool = False) -> str:
+def legend(*, divergent: bool = False, origin: bool = False, violated: bool = False) -> str:
     """What the shapes of the tree mean."""
     differs = '<span><i class="ss-key ss-key-differs"></i>≠ differs</span>' if divergent else ""
     if origin:
         differs = f'<span><i class="ss-key ss-key-origin"></i>≠ first: it begins here</span>{differs}'
+    if violated:
+        differs += "<span>✗ breaks an invariant</span>"
     return (
         '<div class="ss-legend"><span><i class="ss-key ss-key-on"></i>accepted</span>'
         '<span><i class="ss-key ss-key-bonus"></i>bonus token</span>'

@@ -17,13 +17,13 @@ from specscope.tracer.index import TurnEntry
 from specscope.tracer.oracle import OracleReport
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.rules import is_lossy, rule_text
-from specscope.tracer.text import html_text, shorten
+from specscope.tracer.text import counted, html_text, shorten
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
 from specscope.viewer.drawing.fragments import Fact, Tone, commands, facts, note, quiet, rows
 from specscope.viewer.drawing.frames import box, row, table
 from specscope.viewer.drawing.invariant_table import Lead, go_button, invariant_table
 from specscope.viewer.drawing.manifest_words import manifest_rows, peculiarities
-from specscope.viewer.drawing.number_words import about_seconds, counted, size_text
+from specscope.viewer.drawing.number_words import about_seconds, size_text
 
 #: Sections that a writer may supply, with what they hold.
 SECTIONS = {
@@ -119,7 +119,7 @@ def _file_facts(found: Health) -> str:
 
 def health_notes(found: Health, lead: Lead) -> str:
     """What is to be known before a step of the trace is trusted, the worst first; ``lead`` leads to its steps."""
-    parts = [_failure(failure, lead) for failure in found.failures[:MOST_FAILURES]]
+    parts = [_failure(failure, found.turns, lead) for failure in found.failures[:MOST_FAILURES]]
     if len(found.failures) > MOST_FAILURES:
         parts.append(note("bad", f"and {len(found.failures) - MOST_FAILURES:,} more failure records"))
     parts += [*_own_violations(found, lead), *_end(found), *_special(found)]
@@ -136,9 +136,24 @@ def failure_note(failure: Failure) -> str:
     return note("bad", f"The engine failed: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
 
 
-def _failure(failure: Failure, lead: Lead) -> str:
-    there = lead(failure.turn, failure.step) if failure.turn is not None and failure.step is not None else ""
+def _failure(failure: Failure, turns: Sequence[TurnEntry], lead: Lead) -> str:
+    """The note, and the way to the last step that was recorded: the one that failed never was."""
+    turn = next((turn for turn in turns if turn.turn == failure.turn), None)
+    there = lead(turn.turn, len(turn.steps) - 1) if turn is not None and turn.steps else ""
     return failure_note(failure) + there
+
+
+def no_steps_note(reader: TraceReader, turn: TurnEntry) -> str:
+    """Why a turn has no step to show."""
+    failed = next((one for one in reader.failures() if one.turn == turn.turn), None)
+    if failed is not None:
+        lines = [f"It failed in phase {failed.phase}: {shorten(failed.message, 400)}"]
+        if failed.state is not None:
+            lines.append(f"To run that step again: specscope repro {shlex.quote(str(reader.path))}")
+        return note("bad", f"Turn {turn.turn} failed before its first step was recorded", lines)
+    if reader.turn_end(turn) is None:
+        return note("warn", f"Turn {turn.turn} was cut off before its first step was recorded")
+    return note("info", "This turn has no steps", ["It ended with the prompt's own next token."])
 
 
 def _own_violations(found: Health, lead: Lead) -> list[str]:
@@ -160,16 +175,18 @@ def _end(found: Health) -> list[str]:
     if found.end_reason is None:
         lines = ["The run was cut off, or is still going on; what is shown here is whole."]
         if found.torn_bytes:
-            lines.append(f"Its last {found.torn_bytes:,} bytes are a torn record and are left out.")
+            lines.append(f"A torn record of {counted(found.torn_bytes, 'byte')} at its end is left out.")
         return [note("warn", "This trace is truncated: it has no end record", lines)]
     parts = []
     if found.torn_bytes:
-        line = f"{found.torn_bytes:,} bytes behind the last whole record are left out."
+        line = f"What is left out behind the last whole record: {counted(found.torn_bytes, 'byte')}."
         parts.append(note("warn", "This trace ends in a torn record", [line]))
     if found.end_reason != "complete":
         tone: Tone = "bad" if found.end_reason == "failed" else "warn"
-        line = "Its end is recorded, but the prompts may not have been decoded to theirs."
-        parts.append(note(tone, f"The run was {found.end_reason}", [line]))
+        title = "The run failed" if found.end_reason == "failed" else f"The run was {found.end_reason}"
+        parts.append(
+            note(tone, title, ["The trace is whole, but some prompts may not have been decoded to their end."])
+        )
     return parts
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from specscope.tracer.oracle import OracleReport, Tally, Violation
-from specscope.tracer.text import html_text, shorten
+from specscope.tracer.text import counted, html_text, shorten
 from specscope.viewer.drawing.fragments import note, quiet, rows
 from specscope.viewer.drawing.frames import VIOLATED, folded, row, table
-from specscope.viewer.drawing.number_words import counted
 
 LONGEST_WITNESS = 400  # characters
 #: Turns and steps beyond it are no places that a link can name.
@@ -70,6 +69,12 @@ def _headline(report: OracleReport, num_violated: int, num_passed: int) -> str:
         return note("bad", title, [f"{checks:,} checks hold; {over}."])
     if not num_passed:
         return note("warn", "Nothing was recorded that could be checked", [over])
+    if report.failures:  # what failed was never recorded, so it is in none of them
+        return note(
+            "info",
+            f"{counted(num_passed, 'invariant')} hold in what was recorded before the failure",
+            [f"{checks:,} checks; {over}."],
+        )
     return note("good", f"{counted(num_passed, 'invariant')} hold", [f"{checks:,} checks; {over}."])
 
 

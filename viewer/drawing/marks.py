@@ -17,6 +17,7 @@ class NodeMarks:
     divergent: frozenset[int] = frozenset()  # slots
     origin: int | None = None  # the slot where the divergence begins; None where it begins at no node
     names: Sequence[str] | None = None  # by slot; None: the slot's number
+    violated: frozenset[int] = frozenset()  # slots that a violated invariant names
 
     def name(self, slot: int) -> str:
         """What ``data-node`` says for ``slot``."""

@@ -89,7 +89,8 @@ def step_mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     parts = [f"<div>{draw_mask(step, cells, texts, marks)}{quiet_cell()}</div>"]
     extra, missing = (sum(line.count(str(kind)) for line in cells) for kind in (EXTRA, MISSING))
     if extra or missing:
-        words = [f"{extra} cells see a slot that is no ancestor", f"{missing} miss one"]
+        words = [f"Cells that see a slot that is no ancestor: {extra}."] if extra else []
+        words += [f"Cells that miss an ancestor: {missing}."] if missing else []
         parts.append(note("bad", "The mask is not the tree's: see the outlined bits", words))
     return "".join([*parts, left_out_note(cells), _prefix(step.tensors, len(cells))])
 

@@ -7,11 +7,6 @@ from specscope.viewer.drawing.fragments import Fact
 NOT_RECORDED = "not recorded"
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 step``, ``2,000 steps``."""
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"
-
-
 def decimals(value: float | None, num_digits: int) -> str:
     """A number with so many digits behind its point; None was not recorded."""
     return NOT_RECORDED if value is None else f"{value:,.{num_digits}f}"

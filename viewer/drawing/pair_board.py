@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from specscope.schemas.verdict import Difference
+from specscope.tracer.text import counted
 from specscope.viewer.drawing import step_parts
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
 from specscope.viewer.drawing.difference_table import difference_table, node_table, pair_note
@@ -17,7 +18,6 @@ from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.margin_svg import margin_picture
 from specscope.viewer.drawing.mask_svg import Cell, draw_mask, left_out_note, mask_cells, quiet_cell, step_mask
 from specscope.viewer.drawing.node_words import node_notes
-from specscope.viewer.drawing.number_words import counted
 from specscope.viewer.drawing.pair_sides import PairSide, PairSides
 
 #: Deeper trees are drawn one above the other, so that they can be read.

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.tracer.invariants.structure import columns
+from specscope.tracer.text import counted
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.mask_svg import Cell
-from specscope.viewer.drawing.number_words import counted
 
 
 @dataclass(frozen=True)

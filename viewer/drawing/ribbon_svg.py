@@ -98,10 +98,14 @@ def _tail(num_slots: int, cell: float, kept: list[_Kept], marks: NodeMarks) -> l
     taken = {one.slot for one in kept}
     gap = 1.0 if cell > 5 else 0.3
     return [
-        f'<rect class="{"slot taken" if slot in taken else "slot"}" data-node="{html_text(marks.name(slot))}" '
+        f'<rect class="{_slot_kind(slot, taken, marks)}" data-node="{html_text(marks.name(slot))}" '
         f'x="{TAIL_LEFT + slot * cell:.2f}" y="{TAIL_TOP}" width="{cell - gap:.2f}" height="{TAIL_HEIGHT}"/>'
         for slot in range(num_slots)
     ]
+
+
+def _slot_kind(slot: int, taken: set[int], marks: NodeMarks) -> str:
+    return "slot" + (" taken" if slot in taken else "") + (" wrong" if slot in marks.violated else "")
 
 
 def _gather(one: _Kept, cell: float) -> str:

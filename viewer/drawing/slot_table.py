@@ -26,6 +26,7 @@ NUMBERS = {
     "its logit": ".3f",
 }
 MOST_LISTED = 1024
+BROKEN = '<b class="ss-first">✗</b>'  # beside a slot that a violated invariant names
 TEXTS = ("token", "teacher wants", "second")
 
 
@@ -63,9 +64,11 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
     size = len(found["slot"])
     listed = _listed(step, size, marks)
     for slot in listed:
-        differs = ' class="differs"' if slot in marks.divergent else ""
+        kinds = [name for name, slots in (("differs", marks.divergent), ("violated", marks.violated)) if slot in slots]
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
         cells = [_cell(name, column[slot]) for name, column in found.items()]
-        lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{differs}'))
+        cells[0] = f"{BROKEN} {cells[0]}" if slot in marks.violated else cells[0]
+        lines.append(row(cells, classes, f' data-node="{html_text(marks.name(slot))}"{kind}'))
     words = f"Listed are the first {MOST_LISTED:,} of {size:,} slots, and those that are accepted or differ."
     return table(list(found), lines, numbers=NUMBERS) + (quiet(words) if len(listed) < size else "")
 
@@ -73,7 +76,7 @@ def slot_table(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
 def _listed(step: Step, size: int, marks: NodeMarks) -> list[int]:
     """The slots that are listed: all, where a browser can bear them."""
     path = step.accept.path if step.accept is not None else []
-    told = (slot for slot in [*path, *sorted(marks.divergent)] if 0 <= slot < size)
+    told = (slot for slot in [*path, *sorted(marks.divergent | marks.violated)] if 0 <= slot < size)
     return sorted({*range(min(size, MOST_LISTED)), *islice(told, MOST_LISTED)})
 
 

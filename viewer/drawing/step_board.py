@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing import step_parts
@@ -27,6 +29,7 @@ def step_board(context: Context, texts: TokenTexts, marks: NodeMarks, *, strip: 
     """
     step = context.step
     found = step_parts.judge(context)
+    marks = replace(marks, violated=step_parts.violated_slots(found, step))
     tree = card(
         "tree",
         "Draft tree",
@@ -64,5 +67,7 @@ def _violated(found: step_parts.Judgement) -> str:
     if not found.violated:
         return ""
     name, witness = found.violated[0]
-    others = f" and {len(found.violated) - 1} more" if len(found.violated) > 1 else ""
-    return note("bad", f"violated at this step: {name}{others}", [witness])
+    title = f"violated at this step: {name}"
+    if len(found.violated) > 1:
+        title = f"{len(found.violated)} invariants are violated at this step, {name} first"
+    return note("bad", title, [witness])

@@ -6,12 +6,13 @@ Each function draws one part, or says in words that it was not recorded.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 from specscope.schemas import Step
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.oracle import SKIPPED, judge_step
-from specscope.tracer.text import shorten
+from specscope.tracer.text import counted, shorten
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
 from specscope.viewer.drawing.frames import folded
@@ -27,6 +28,7 @@ PHASES = ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")
 LONGEST_NS = 1 << 62
 #: So many nodes are drawn where all are asked for.
 MOST_UNFOLDED = 1024
+LONGEST_PLACE = 80  # characters of a witness in which it says where
 LONGEST_FIELD = 100_000  # characters of a field of a raw record that are shown
 
 
@@ -90,7 +92,9 @@ def step_tree(
         return note("info", "This step records no tree", ["Its writer does not supply the tree section."])
     title = f"draft tree of step {step.step}, {len(picture.nodes) - 1} drafted nodes"
     parts = [draw_tree(picture, title=title, target_width=target_width)]
-    parts.append(legend(divergent=bool(marks.divergent), origin=marks.origin is not None))
+    parts.append(
+        legend(divergent=bool(marks.divergent), origin=marks.origin is not None, violated=bool(marks.violated))
+    )
     if picture.num_folded:
         folds = f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."
         parts.append(quiet(folds))
@@ -151,11 +155,28 @@ def judge(context: Context) -> Judgement:
     return found
 
 
+#: Of a witness, where it names slots; a row of the mask is a slot, a row of the cache is none.
+_SLOTS = re.compile(r"\bslot (\d+)")
+_MASK_ROW = re.compile(r"\brow (\d+)")
+
+
+def violated_slots(found: Judgement, step: Step) -> frozenset[int]:
+    """The slots of ``step`` that the witnesses of its violated invariants begin with."""
+    size = len(step.tree.tokens) if step.tree is not None else 0
+    named = set()
+    for name, witness in found.violated:
+        start = witness[:LONGEST_PLACE]
+        place = _SLOTS.search(start) or (_MASK_ROW.search(start) if name.startswith("tensors.") else None)
+        if place is not None and len(place.group(1)) < 10:
+            named.add(int(place.group(1)))
+    return frozenset(slot for slot in named if slot < size)
+
+
 def invariant_list(found: Judgement) -> str:
     """Violations with their witness, then what was skipped and what passed."""
     parts = [note("bad", f"violated: {name}", [witness]) for name, witness in found.violated]
     if not found.violated:
-        parts.append(note("good", f"{len(found.passed)} invariants hold at this step"))
+        parts.append(note("good", f"{counted(len(found.passed), 'invariant')} hold at this step"))
     if found.skipped:
         parts.append(
             folded(f"{len(found.skipped)} skipped: too little was recorded to judge them", rows(found.skipped))

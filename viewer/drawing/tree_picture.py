@@ -30,6 +30,7 @@ class PictureNode:
     accepted: bool
     divergent: bool
     origin: bool  # where the divergence begins
+    violated: bool = False  # a violated invariant names it
     hidden_below: int = 0
 
 
@@ -73,7 +74,9 @@ def picture_of(
     path = None if step.accept is None else connected_path(parents, step.accept.path)
     shown, hidden = frozenset(range(size)), dict[int, int]()
     if fold_above is not None and size - 1 > fold_above:
-        shown, hidden = fold(parents, _scores(step, size), {*(path or ()), *marks.divergent}, fold_above + 1)
+        shown, hidden = fold(
+            parents, _scores(step, size), {*(path or ()), *marks.divergent, *marks.violated}, fold_above + 1
+        )
     accepted = frozenset([0, *path]) if path is not None else frozenset[int]()
     nodes = [
         PictureNode(
@@ -85,6 +88,7 @@ def picture_of(
             slot in accepted,
             slot in marks.divergent,
             slot == marks.origin,
+            slot in marks.violated,
             hidden.get(slot, 0),
         )
         for slot in sorted(shown)

@@ -92,6 +92,7 @@ def _grid(picture: TreePicture, layout: TreeLayout, target: float) -> _Grid:
     if picture.bonus is not None and layout.bonus is not None:
         column = layout.bonus.column
         widths[column] = max(widths[column], label_width(picture.bonus.label) + 44)
+    widths[-1] = max(widths[-1], HEAD_WIDTH)  # its head needs that room whatever the gaps are
     gaps = max(1, layout.num_columns - 1)
     gap = min(MAX_GAP, max(MIN_GAP, (target - 2 * MARGIN - sum(widths)) / gaps))
     lefts, x = [], float(MARGIN)
@@ -100,7 +101,7 @@ def _grid(picture: TreePicture, layout: TreeLayout, target: float) -> _Grid:
         x += width + gap
     row_height = 33.0 if layout.num_rows <= 14 else 28.0
     height = HEADER + 2 * MARGIN + LABEL_HEIGHT + max(0, layout.num_rows - 1) * row_height
-    return _Grid(lefts, widths, row_height, max(x - gap + MARGIN, lefts[-1] + HEAD_WIDTH, 320.0), height)
+    return _Grid(lefts, widths, row_height, max(x - gap + MARGIN, 320.0), height)
 
 
 def _node_width(node: PictureNode) -> float:
@@ -110,7 +111,8 @@ def _node_width(node: PictureNode) -> float:
 
 
 def _sign_width(node: PictureNode) -> int:
-    return (FIRST_SIGN_WIDTH if node.origin else SIGN_WIDTH) if node.divergent else 0
+    differs = (FIRST_SIGN_WIDTH if node.origin else SIGN_WIDTH) if node.divergent else 0
+    return differs + (SIGN_WIDTH if node.violated else 0)
 
 
 def _header(layout: TreeLayout, grid: _Grid) -> list[str]:
@@ -157,6 +159,7 @@ def _edge(grid: _Grid, start: Place, end: Place, label: float, width: float, *, 
 
 def _node(node: PictureNode, at: Point) -> str:
     flags = {"on": node.accepted, "differs": node.divergent, "origin": node.origin and not node.accepted}
+    flags["violated"] = node.violated
     classes = " ".join(["node", *(name for name, on in flags.items() if on)])
     width = label_width(node.label)
     right = at.x + width
@@ -170,7 +173,10 @@ def _node(node: PictureNode, at: Point) -> str:
     if node.divergent:
         first = "<tspan> first</tspan>" if node.origin else ""
         parts.append(f'<text class="sign" x="{right + 4:.1f}" y="{at.y + 5:.1f}">≠{first}</text>')
-        right += _sign_width(node)
+    if node.violated:
+        at_sign = right + (_sign_width(node) - SIGN_WIDTH)
+        parts.append(f'<text class="sign" x="{at_sign + 4:.1f}" y="{at.y + 5:.1f}">✗</text>')
+    right += _sign_width(node)
     if node.hidden_below:
         parts.append(f'<text class="aside" x="{right + 4:.1f}" y="{at.y + 4:.1f}">+{node.hidden_below}</text>')
     return f'<g class="{classes}" data-node="{html_text(node.name)}">{_title(node.tooltip)}{"".join(parts)}</g>'

@@ -3,15 +3,13 @@ together, and the commands to run next. Knows verdicts, no steps. Pure."""
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 from specscope.schemas import Manifest
-from specscope.schemas.verdict import Difference, NoiseFloor, Root, Verdict, VerdictKind
+from specscope.schemas.verdict import Difference, NoiseFloor, Root, Side, Verdict, VerdictKind
 from specscope.tracer.report.card import (
+    HEADLINES,
     SIDES,
     SOURCES,
     blame_text,
@@ -25,34 +23,30 @@ from specscope.tracer.report.card import (
     roots_text,
     where_text,
 )
+from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.tracer.rules import LOSSY
-from specscope.tracer.text import html_text
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.text import counted, html_text
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
 from specscope.viewer.drawing.frames import folded
 from specscope.viewer.drawing.manifest_words import drafter_text, teacher_text, tree_text
 
-#: Fields whose value is one token id.
-TOKEN_FIELDS = ("argmax", "bonus_token", "prefill.pending_token", "token_ids")
-#: Fields whose value is a list of them.
-TOKENS_FIELDS = ("path", "emitted", "inputs.tokens", "tokens[0]")
-#: Fields whose value is a list of path keys, and of slots where there is no such node.
-_PATHS = re.compile(r"levels\[\d+\]\.(tokens|frontier)|nodes|source_slots|inputs\.source_rows")
-ALSO_SEES = "also sees "  # so begins the value of a mask's row
+ARROW = " › "  # between the nodes of a path
+VALUES: tuple[tuple[str, Side], ...] = (("baseline", "a"), ("candidate", "b"))
 SIGNS: dict[VerdictKind, str] = {"equal": "✓", "ties": "≈", "different": "≠", "incomparable": "!", "uncovered": "?"}
 #: Of a list; the command line's JSON has the rest.
 SHOWN_LINES = 12
 SHOWN_ROOTS = 40
 
 
-def verdict_card(verdict: Verdict, root: Root | None, texts: TokenTexts) -> str:
+def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts) -> str:
     """The card: the verdict, and the given root where there is one."""
     calm = " ss-calm" if verdict.verdict in ("equal", "ties") and not verdict.exit_code else ""
-    title = headline(verdict)
+    title = headline(verdict, texts)
     leads = leading_root(verdict) is not None
     if root is not None and leads and verdict.verdict == "different":
-        title += f" in phase {root.difference.phase}: {root.difference.field}"
+        title = f"{HEADLINES['different']}: {root_sentence(root, texts)}"
     body = _root_body(verdict, root, texts) if root is not None else ""
     if root is None or not leads:  # what fails the comparison stands before the ties
         body = _plain_body(verdict) + body
@@ -69,11 +63,12 @@ def _sign(verdict: Verdict) -> str:
     return "✗" if verdict.verdict == "different" and leading_root(verdict) is None else SIGNS[verdict.verdict]
 
 
-def _root_body(verdict: Verdict, root: Root, texts: TokenTexts) -> str:
+def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> str:
     found = root.difference
     where = where_text(root.place)
+    where += f"; {found.phase}: {found.field}"
     if found.node is not None:
-        where += f", node {node_text(found.node, texts)}"
+        where += f", node {node_text(found.node, texts, arrow=ARROW)}"
     rule = _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else ""
     place = f'<p class="ss-where">{html_text(one_line(where))}</p>'
     matters = ("does it matter", impact_text(verdict.impact))
@@ -87,7 +82,8 @@ def root_rows(root: Root) -> list[tuple[str, str]]:
 
 def _blame_rows(root: Root) -> list[tuple[str, str]]:
     blames = [blame_text(blame) for blame in first_blames(root)]
-    return [("who is wrong", words) for words in blames or ["neither side violates an invariant at this step"]]
+    lines = [("who is wrong", words) for words in blames or ["neither side violates an invariant at this step"]]
+    return lines + [("to decide", words) for words in root.deciding]
 
 
 def _further_rows(root: Root) -> list[tuple[str, str]]:
@@ -95,15 +91,16 @@ def _further_rows(root: Root) -> list[tuple[str, str]]:
     lines = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
     lines += [("margin", margin)] if margin is not None else []
     lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
-    lines += [("recurs", f"at {root.recurs} later steps, each from equal state")] if root.recurs else []
-    here = f"{root.also} further differences in this step; {root.inherited} later steps follow from it"
-    return [*lines, ("what follows", here)]
+    lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
+    here = counted(root.also, "further difference")
+    later = f"{counted(root.inherited, 'later step')} {'follows' if root.inherited == 1 else 'follow'} from it"
+    return [*lines, ("what follows", f"{here} in this step; {later}")]
 
 
-def _values(found: Difference, texts: TokenTexts) -> str:
+def _values(found: Difference, texts: SideTexts) -> str:
     cells = (
-        f"<div><p>{name}</p><code>{html_text(one_line(value_text(found.field, value, texts)))}</code></div>"
-        for name, value in (("baseline", found.a), ("candidate", found.b))
+        f"<div><p>{name}</p><code>{html_text(one_line(value_text(found, side, texts)))}</code></div>"
+        for name, side in VALUES
     )
     return f'<div class="ss-values">{"".join(cells)}</div>'
 
@@ -125,7 +122,10 @@ def root_list(verdict: Verdict, shown: Root | None) -> str:
     """Every root with what follows from it, folded; a click on one asks for ``root:N``, N counted from 0."""
     lines = []
     for number, root in enumerate(verdict.roots[:SHOWN_ROOTS]):
-        found, follow = root.difference, f"{root.inherited} follow" if root.inherited else "nothing follows"
+        found, follow = (
+            root.difference,
+            f"{counted(root.inherited, 'step')} inherited" if root.inherited else "nothing follows",
+        )
         here = ' class="here"' if root is shown else ""
         lines.append(
             f'<li{here}><button type="button" data-do="root:{number}">Root {number + 1}</button> '
@@ -164,7 +164,7 @@ def proof(verdict: Verdict, manifest: Manifest) -> str:
     unsaid = [name for name, field in SHARED if field not in fields and told[field] is None]
     values = [(f"✓ {name}", text or "the same") for name, text in agree]
     values += [("neither says", ", ".join(unsaid))] if unsaid else []
-    drift = [f"{one.field}: {one.count} values, at most {one.largest:.3g}" for one in verdict.drift]
+    drift = [f"{one.field}: {counted(one.count, 'value')}, at most {one.largest:.3g}" for one in verdict.drift]
     floats = "no float differs" if verdict.compared.keys() & {"draft", "verify"} else "no float was compared"
     values += _first("drift within the floor", drift) or [("drift", floats)]
     rest = f"; {len(unsaid)} that neither run says" if unsaid else ""
@@ -208,14 +208,15 @@ def _floor_lines(floors: Sequence[NoiseFloor]) -> list[str]:
     """A line a source: most comparisons have all three floors from one."""
     by_source: dict[str, list[str]] = {}
     for floor in floors:
-        sample = f" ({floor.sample_size} values)" if floor.sample_size else ""
+        sample = f" ({counted(floor.sample_size, 'value')})" if floor.sample_size else ""
         by_source.setdefault(SOURCES[floor.source], []).append(f"{floor.quantity} {floor.floor:.3g}{sample}")
     return [f"{', '.join(shown)}; {source}" for source, shown in by_source.items()]
 
 
 def _field_of(line: str) -> str:
     """The manifest's field that a line of the proof is about; ``prompt`` for what turns were given."""
-    return line.partition(":")[0].partition(".")[0].partition(" ")[0]
+    name = line.partition(":")[0].partition(".")[0].partition(" ")[0]
+    return "prompt" if name in ("turn", "turns") else name
 
 
 def next_commands(verdict: Verdict, root: Root | None) -> list[str]:
@@ -241,46 +242,6 @@ def command_card(lines: Sequence[str]) -> str:
         for name, line in command_names(lines).items()
     )
     return card("next", "Next", "in a terminal", f'<div class="ss-commands ss-copied">{entries}</div>')
-
-
-def node_text(node: list[int], texts: TokenTexts) -> str:
-    """A path key for people."""
-    return " › ".join(texts.shown(token) for token in node) or "root"
-
-
-def value_text(field: str, value: str, texts: TokenTexts) -> str:
-    """A value, with the texts of the tokens where the value is a token id or a list of them."""
-    if field in TOKEN_FIELDS and value.isascii() and value.isdecimal() and len(value) <= 9:
-        return f"{texts.shown(int(value))}  (id {value})"
-    if field in TOKENS_FIELDS and (tokens := _ids(_parsed(value))):
-        return f"{' '.join(texts.shown(token) for token in tokens)}  (ids {', '.join(map(str, tokens))})"
-    if _PATHS.fullmatch(field):
-        return _paths_text(_parsed(value), value, texts, "slot")
-    if field == "mask" and value.startswith(ALSO_SEES):
-        seen = value.removeprefix(ALSO_SEES)
-        return ALSO_SEES + _paths_text(_parsed(seen), seen, texts, "padding")
-    return value
-
-
-def _paths_text(nodes: Any, value: str, texts: TokenTexts, number: str) -> str:
-    """A list of nodes by path; an entry that is none is a ``number``. What is no list stays as ``value`` has it."""
-    if not isinstance(nodes, list):
-        return value
-    words = [node_text(_ids(one), texts) if isinstance(one, list) else f"{number} {one}" for one in nodes]
-    return ", ".join(words) or "nothing"
-
-
-def _parsed(value: str) -> Any:
-    """A list as it is written in a difference; None where it is another value, or was cut off."""
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _ids(value: Any) -> list[int]:
-    """Token ids; none where ``value`` is no list of them."""
-    return value if isinstance(value, list) and all(type(token) is int for token in value) else []
 
 
 def _first(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -25,6 +25,8 @@ from specscope.tracer.report.card import (
     where_text,
 )
 from specscope.tracer.report.report import Report
+from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.values import SideTexts, value_text
 from specscope.tracer.text import html_text
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
@@ -44,8 +46,8 @@ from specscope.viewer.report.step_part import step_id, violations
 from specscope.viewer.states import RunStates, Spot
 
 LISTED_ROOTS = 50
-ROOT_COLUMNS = ("root", "prompt", "step", "phase", "field", "kind", "inherited")
-ROOT_NUMBERS = ("step", "inherited")
+ROOT_COLUMNS = ("root", "at", "prompt", "phase", "field", "kind", "inherited")
+ROOT_NUMBERS = ("inherited",)
 #: Of what surrounds the card's verdict, what is no part of the proof that the two may be compared.
 ALSO = ("also violated", "tie")
 MAX_HEADLINE = 400  # characters
@@ -58,6 +60,11 @@ class PairTexts(NamedTuple):
     a: TokenTexts
     b: TokenTexts
     both: TokenTexts
+
+    @property
+    def sides(self) -> SideTexts:
+        """Those of the two runs, for words that name a value of each."""
+        return SideTexts(self.a, self.b)
 
 
 def pair_report(baseline: Path, candidate: Path, options: DiffOptions, most_roots: int, texts: PairTexts) -> Written:
@@ -75,19 +82,18 @@ def pair_report(baseline: Path, candidate: Path, options: DiffOptions, most_root
         found = card_of(Report(comparison.verdict, texts.both, time.monotonic() - begun))
         head = _head(a, b, comparison.verdict, found, drawn.ids)
     title = f"SpecScope report: {baseline.name} and {candidate.name}"
-    return Written(report_page(title, head, [Group("", "", "", parts)]), _headline(comparison.verdict, texts.both))
+    return Written(report_page(title, head, [Group("", "", "", parts)]), _headline(comparison.verdict, texts.sides))
 
 
-def _headline(verdict: Verdict, texts: TokenTexts) -> str:
+def _headline(verdict: Verdict, texts: SideTexts) -> str:
     root = leading_root(verdict)
-    where = f": {field_text(root, texts)} at {where_text(root.place)}" if root is not None else ""
-    return one_line(headline(verdict) + where, MAX_HEADLINE)
+    where = f" at {where_text(root.place)}" if root is not None else ""
+    return one_line(headline(verdict, texts) + where, MAX_HEADLINE)
 
 
 def _head(a: TraceReader, b: TraceReader, verdict: Verdict, found: Card, ids: dict[int, str]) -> str:
     calm = " ss-calm" if found.tone == "good" else ""
-    told = [row for row in found.rows if row.value not in verdict.next]  # the commands have a card of their own
-    lines = rows([*told, *(row for row in found.notes if row.name in ALSO)])
+    lines = rows([*found.rows, *(row for row in found.notes if row.name in ALSO)])
     parts = [
         box(f'<div class="ss-card{calm}"><h2>{html_text(found.title)}</h2>{lines}</div>'),
         card("next", "Next", "commands to run", commands(verdict.next)) if verdict.next else "",
@@ -165,7 +171,7 @@ class _Drawing:
             body += box(quiet(f"Step {place.step_a} is drawn elsewhere on this page."))
         elif turn is not None and mark is not None:
             body += self._strip(spot) + self._whole(turn, mark) + self._around(turn, mark)
-        body = box(_root_words(root, self.texts.both)) + body  # last, when the texts of its tokens are known
+        body = box(_root_words(root, self.texts)) + body  # last, when the texts of its tokens are known
         title = f"Root {number + 1}: {found.phase}: {one_line(found.field, 100)}"
         return Part(self.ids[number], title, one_line(where_text(place)), body, "≠" if found.kind == "real" else "")
 
@@ -239,8 +245,13 @@ def _spot(root: Root) -> Spot:
     return Spot(root.place.turn, root.place.step_a)
 
 
-def _root_words(root: Root, texts: TokenTexts) -> str:
+def _root_words(root: Root, texts: PairTexts) -> str:
     """One root in words."""
     found = root.difference
-    values = [("phase", field_text(root, texts)), ("baseline", found.a), ("candidate", found.b)]
+    values = [
+        ("what", root_sentence(root, texts.sides)),
+        ("phase", field_text(root, texts.both)),
+        ("baseline", value_text(found, "a", texts.sides)),
+        ("candidate", value_text(found, "b", texts.sides)),
+    ]
     return rows((name, one_line(value)) for name, value in [*values, *root_rows(root)])

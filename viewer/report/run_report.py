@@ -12,13 +12,14 @@ from specscope.tracer.invariants.base import Context
 from specscope.tracer.oracle import OracleReport, check_trace
 from specscope.tracer.reader import TraceReader
 from specscope.tracer.report.card import MAX_PROMPT, one_line
+from specscope.tracer.text import counted
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, facts, legend, note, quiet
 from specscope.viewer.drawing.frames import box
-from specscope.viewer.drawing.health_board import health_notes, health_of
+from specscope.viewer.drawing.health_board import health_notes, health_of, no_steps_note
 from specscope.viewer.drawing.invariant_table import Lead, invariant_table
-from specscope.viewer.drawing.number_words import counted, length_facts
+from specscope.viewer.drawing.number_words import length_facts
 from specscope.viewer.drawing.strip_svg import draw_strip
 from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_by_number
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
@@ -29,6 +30,7 @@ from specscope.viewer.states import RunStates, Spot
 
 #: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: some 1 kB a node, else 0.4 kB.
 MOST_NODES = 1200
+MOST_WITHOUT = 3  # turns without a step that are spoken of
 
 
 def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
@@ -60,7 +62,7 @@ def run_headline(report: OracleReport) -> str:
         words.append("TRUNCATED")
     if not words:
         passed = sum(tally.passed for tally in report.invariants.values())
-        words.append(f"ok: {passed} checks hold" if passed else "nothing was recorded that could be checked")
+        words.append(f"ok: {counted(passed, 'check')} hold" if passed else "nothing was recorded that could be checked")
     return f"{', '.join(words)}; {counted(report.num_turns, 'turn')}, {counted(report.num_steps, 'step')}"
 
 
@@ -99,7 +101,7 @@ def _steps_words(reader: TraceReader, choice: Choice, *, plainly: bool) -> str:
             "info", "This trace holds no turns", ["Decode a prompt with tracing on: specscope run --trace FILE"]
         )
     if not choice.steps:
-        return note("info", "There is no step to draw", ["The turn ended with the prompt's own next token."])
+        return "".join(no_steps_note(reader, turn) for turn in reader.turns[:MOST_WITHOUT])
     plain = " So many are drawn plainly: --step N shows one with its mask and its commit." if plainly else ""
     return box(quiet(choice.words + plain), legend())
 
@@ -138,8 +140,7 @@ def _turn(
     for number, context in _contexts(reader, turn, choice.steps[turn.turn]):
         texts.learn(context.step)
         parts.append(step_part(context, Spot(turn.turn, number), texts, plainly=plainly and number not in focus))
-    name = one_line(turn.prompt_id, MAX_PROMPT)
-    aside = f"{name} turn {turn.prompt_turn + 1}, {counted(len(turn.steps), 'step')}"
+    aside = f"prompt {one_line(turn.prompt_id, MAX_PROMPT)}, {counted(len(turn.steps), 'step')}"
     return Group(f"Turn {turn.turn}", aside, strip, parts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from specscope.schemas import Step
 from specscope.tracer.invariants.base import Context
 from specscope.tracer.report.card import one_line
-from specscope.tracer.text import shorten
+from specscope.tracer.text import counted, shorten
 from specscope.tracer.tokens import TokenTexts
 from specscope.viewer.drawing import step_parts
 from specscope.viewer.drawing.board import card, columns
@@ -61,7 +61,7 @@ def violations(found: step_parts.Judgement) -> str:
     """The first violated invariants, each with its witness."""
     shown = [note("bad", f"violated: {name}", [witness]) for name, witness in found.violated[:SHOWN_VIOLATIONS]]
     more = len(found.violated) - len(shown)
-    return "".join([*shown, quiet(f"and {more} more invariants are violated here") if more else ""])
+    return "".join([*shown, quiet(f"and {counted(more, 'other invariant')} violated here") if more else ""])
 
 
 def num_slots(step: Step) -> int:
@@ -79,7 +79,7 @@ def _mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
 
 
 def _whole(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> list[str]:
-    marks = NodeMarks()
+    marks = NodeMarks(violated=step_parts.violated_slots(found, step))
     drawn = step_parts.step_tree(step, texts, marks, target_width=TREE_WIDTH, folding=step_parts.NO_FOLDING)
     tree = card("tree", "Draft tree", "left to right", drawn)
     aside = "the root and the path are kept, the rest is dropped"
@@ -92,7 +92,11 @@ def _whole(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> list[s
 
 
 def _plain(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> list[str]:
-    return [box(plain_tree(step, texts, NodeMarks())), quiet(_commit_words(step)), quiet(_checked(found))]
+    return [
+        box(plain_tree(step, texts, NodeMarks(violated=step_parts.violated_slots(found, step)))),
+        quiet(_commit_words(step)),
+        quiet(_checked(found)),
+    ]
 
 
 def plain_tree(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
@@ -127,4 +131,4 @@ def _checked(found: step_parts.Judgement) -> str:
     if found.violated:
         return ""
     skipped = f", {len(found.skipped)} skipped: too little was recorded to judge them" if found.skipped else ""
-    return f"{len(found.passed)} invariants hold at this step{skipped}."
+    return f"{counted(len(found.passed), 'invariant')} hold at this step{skipped}."

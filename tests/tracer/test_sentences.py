@@ -1,0 +1,106 @@
+"""The headline's sentence: who is wrong and what it did, or how the two part; and what would have decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.traces import EAGER, FAULTY, FUSED
+from support.verdicts import root_at, verdict_of
+
+from specscope.schemas.verdict import Blame, Root
+from specscope.tracer.compare.deciding import with_deciding
+from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.oracle import check_trace
+from specscope.tracer.places import turns_name
+from specscope.tracer.report.card import card_of, root_line
+from specscope.tracer.report.report import Report
+from specscope.tracer.report.sentences import FORMS, root_sentence
+from specscope.tracer.report.values import same_texts
+from specscope.tracer.text import counted
+from specscope.tracer.tokens import TokenTexts
+
+IDS = same_texts(TokenTexts(None))
+
+
+def unblamed(**changes: Any) -> Root:
+    return root_at(**changes).model_copy(update={"blame": [], "wrong": "neither"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "the candidate rotates node #5 > #7 by position 31, wanted 30"),
+        ({"field": "mask", "tokens_a": [], "tokens_b": [[5, 8]]}, "the candidate lets node #5 > #7 see its sibling #8"),
+        ({"field": "mask", "tokens_a": [[5]], "tokens_b": []}, "the candidate hides its ancestor #5 from node #5 > #7"),
+        (
+            {"field": "mask", "tokens_a": [], "tokens_b": [[9], 40]},
+            "the candidate lets node #5 > #7 see #9 of another branch and padding column 40",
+        ),
+        ({"field": "unheard-of"}, "tensors: unheard-of at node #5 > #7 is 30 in the baseline, 31 in the candidate"),
+        ({"phase": "commit", "field": "x"}, "commit: x at node #5 > #7 is 30 in the baseline, 31 in the candidate"),
+    ],
+)
+def test_the_accused_side_and_what_it_did(changes: dict[str, Any], sentence: str) -> None:
+    assert root_sentence(root_at(**changes), IDS) == sentence
+
+
+def test_nobody_is_accused_by_an_invariant_of_another_phase() -> None:
+    root = root_at(phase="verify", field="argmax", a="5", b="6", tokens_a=[5], tokens_b=[6])
+    wanted = "the teacher's choice after node #5 > #7 is #5 in the baseline, #6 in the candidate"
+    assert root_sentence(root, IDS) == wanted
+
+
+def test_a_breach_without_a_differing_field_says_what_was_done() -> None:
+    blame = [Blame(side="a", invariant="commit.prefix-unchanged", witness="it changed")]
+    root = root_at(phase="commit", field="prefix-unchanged", a="it changed", b="holds", node=None)
+    root = root.model_copy(update={"blame": blame, "wrong": "baseline"})
+    assert root_sentence(root, IDS) == "the baseline writes into the committed prefix"
+
+
+@pytest.mark.parametrize("spot", FORMS)
+def test_every_form_can_be_filled_in(spot: str) -> None:
+    phase, _, field = spot.partition(".")
+    root = root_at(phase=phase, field=field)
+    blame = [Blame(side="b", invariant=f"{phase}.anything", witness="")]
+    for told in (root.model_copy(update={"blame": blame}), unblamed(phase=phase, field=field)):
+        words = root_sentence(told, IDS)
+        assert "{" not in words
+        assert words.startswith("the candidate ") == bool(told.blame)
+
+
+def test_the_list_of_roots_carries_what_at_takes() -> None:
+    assert root_line(1, root_at()).at == "0/3 (0/4)"
+    verdict = diff_traces(EAGER, FAULTY)
+    assert [root_line(1, root).at for root in verdict.roots] == ["0/0", "1/0"]
+
+
+def test_both_turn_numbers_are_said_where_they_differ() -> None:
+    assert turns_name(3, 3, "x") == "turn 3 (prompt x)"
+    assert turns_name(3, 5, "x") == "turns 3 and 5 (prompt x)"
+
+
+def test_ids_without_texts_come_with_a_hint() -> None:
+    rows = {row.name: row.value for row in card_of(Report(verdict_of())).rows}
+    assert "--tokenizer FOLDER" in rows["token ids"]
+    redacted = TokenTexts(None)
+    redacted.redacted = True
+    rows = {row.name: row.value for row in card_of(Report(verdict_of(), redacted)).rows}
+    assert rows["token ids"] == "a trace is redacted: its ids have no text"
+
+
+def test_what_would_have_decided_is_said_where_nobody_is_blamed() -> None:
+    reports = check_trace(EAGER), check_trace(FUSED)
+    tally = reports[0].invariants["verify.argmax-is-top"]
+    tally.passed, tally.skipped, tally.why_skipped = 0, 3, "not recorded: verify.top_logits"
+    lines = with_deciding(unblamed(phase="verify", field="argmax", kind="real"), *reports).deciding
+    assert lines[0].startswith("verify.argmax-is-top would tell, and was skipped in the baseline")
+    assert "--trace-level scores" in lines[0]
+    assert "specscope bisect" in lines[-1]
+    assert with_deciding(root_at(), *reports).deciding == []
+    assert with_deciding(unblamed(kind="near-tie"), *reports).deciding == []
+
+
+def test_counts_have_their_plural() -> None:
+    assert (counted(1, "turn"), counted(0, "turn"), counted(2, "turn")) == ("1 turn", "0 turns", "2 turns")
+    assert (counted(1, "pair of steps"), counted(3, "pair of steps")) == ("1 pair of steps", "3 pairs of steps")

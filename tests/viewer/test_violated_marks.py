@@ -1,0 +1,44 @@
+"""A violated step shows where: the slots that a witness names are marked in tree, table and ribbon."""
+
+from __future__ import annotations
+
+from specscope.schemas import Step
+from specscope.tracer.tokens import TokenTexts
+from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.ribbon_svg import draw_ribbon
+from specscope.viewer.drawing.slot_table import slot_table
+from specscope.viewer.drawing.step_parts import Judgement, violated_slots
+from specscope.viewer.drawing.tree_picture import picture_of
+from specscope.viewer.drawing.tree_svg import draw_tree
+
+TEXTS = TokenTexts(None)
+
+
+def test_a_witness_names_its_slots(sound_step: Step) -> None:
+    violated = [
+        ("tensors.position-is-length-plus-depth", "slot 2: position 37, wanted 36"),
+        ("tensors.mask-is-ancestors", "row 3 sees [1] that are no ancestors"),
+        ("commit.content-moved", "layer 0: row 4 is not its source"),
+        ("tree.parent-before-child", "slot 9999999: parent 3"),
+    ]
+    assert violated_slots(Judgement([], violated, []), sound_step) == {2, 3}
+
+
+def test_violated_slots_are_marked_everywhere(sound_step: Step) -> None:
+    marks = NodeMarks(violated=frozenset({2}))
+    picture = picture_of(sound_step, TEXTS, marks)
+    assert picture is not None
+    assert draw_tree(picture, title="").count("✗") == 1
+    assert slot_table(sound_step, TEXTS, marks).count("✗") == 1
+    assert sound_step.commit is not None
+    assert draw_ribbon(sound_step, sound_step.commit, TEXTS, marks).count(" wrong") == 1
+
+
+def test_no_label_is_cut_where_there_is_room(sound_step: Step) -> None:
+    assert sound_step.tree is not None
+    texts = TokenTexts(None)
+    words = {str(token): "ninechars" for token in sound_step.tree.tokens}
+    texts.learn(sound_step.model_copy(update={"texts": words}))
+    picture = picture_of(sound_step, texts)
+    assert picture is not None
+    assert "…" not in draw_tree(picture, title="", target_width=560)

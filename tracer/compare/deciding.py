@@ -1,0 +1,55 @@
+"""Where nobody is blamed: which invariant was skipped that would have told who is wrong, and what to record or run."""
+
+from __future__ import annotations
+
+from specscope.schemas.verdict import TIES, Phase, Root
+from specscope.tracer.compare.commands import COMPUTED
+from specscope.tracer.compare.roots import phase_of
+from specscope.tracer.oracle import OracleReport
+
+MOST_NAMED = 3  # skipped invariants
+#: Fields that the default trace level leaves out.
+_OF_SCORES = ("verify.logsumexp", "verify.top_tokens", "verify.top_logits")
+
+
+def with_deciding(root: Root, report_a: OracleReport, report_b: OracleReport) -> Root:
+    """``root`` with what would have decided it, where it is no tie and neither side is blamed."""
+    if root.wrong != "neither" or root.difference.kind in TIES:
+        return root
+    lines = [*_skipped(root.difference.phase, report_a, report_b), _to_run(root)]
+    return root.model_copy(update={"deciding": lines})
+
+
+def _skipped(phase: Phase, report_a: OracleReport, report_b: OracleReport) -> list[str]:
+    """The invariants of ``phase`` that were never judged on a side, with what to record."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for side, report in (("baseline", report_a), ("candidate", report_b)):
+        for name, tally in report.invariants.items():
+            if tally.skipped and not tally.passed and phase_of(name) == phase and not name.startswith("run."):
+                found.setdefault((name, tally.why_skipped or "not said"), []).append(side)
+    lines = [
+        f"{name} would tell, and was skipped in the {' and the '.join(sides)} ({why}){_remedy(why)}"
+        for (name, why), sides in found.items()
+    ]
+    more = len(lines) - MOST_NAMED
+    return lines[:MOST_NAMED] + ([f"and {more} more skipped invariants of phase {phase}"] if more > 0 else [])
+
+
+def _remedy(why: str) -> str:
+    field = why.removeprefix("not recorded: ")
+    if field == why:
+        return ""
+    return ": record it with --trace-level scores" if field in _OF_SCORES else f": have the engine record {field}"
+
+
+def _to_run(root: Root) -> str:
+    """What asks for more than the two records hold."""
+    found = root.difference
+    if found.phase in COMPUTED and found.kind == "real":
+        return (
+            "no record can tell two forwards apart: specscope bisect names layer and operation, "
+            "and diff --noise GOOD_RUN measures what is noise"
+        )
+    if found.phase in COMPUTED:
+        return "specscope bisect runs this step in both configurations"
+    return "specscope replay in eager mode gives a third opinion from equal state"

@@ -1,0 +1,16 @@
+"""What turns and steps are called in words: by the numbers that ``--turn``, ``--step`` and ``--at`` take.
+
+A turn's number is the one it has in its run, counted from 0, whatever prompt it belongs to.
+"""
+
+from __future__ import annotations
+
+
+def turn_name(turn: int, prompt_id: str) -> str:
+    """``turn 3 (prompt function)``."""
+    return f"turn {turn} (prompt {prompt_id})"
+
+
+def turns_name(turn_a: int, turn_b: int, prompt_id: str) -> str:
+    """A turn of two runs; the baseline's number first, where the candidate's is another."""
+    return turn_name(turn_a, prompt_id) if turn_a == turn_b else f"turns {turn_a} and {turn_b} (prompt {prompt_id})"
