@@ -41,7 +41,8 @@ def selftest(fault_ids: tuple[str, ...], only_list: bool, keep: Path | None, dev
     """Put every deliberate fault into a live run of the demo models, and see whether diff finds it.
 
     Of each fault: is it detected, is the first root where it must be, is the right side blamed. The controls are honest
-    pairs; whatever is reported on one of them is a false positive. What cannot be tried here is listed as not run.
+    pairs; whatever is reported on one of them is a false positive. The faults are put in twice, in float32 and
+    bfloat16. What cannot be tried here is listed as not run.
 
     Exits 0 when all came out as expected and every edge was reached, 1 when anything did not. With --fault no edge is
     demanded: only the scenarios of those faults run.
@@ -113,7 +114,7 @@ def _print_score(score: Score) -> None:
         out.print(f"not run  {escape(entry.name)}: {escape(entry.why)}", highlight=False)
     for judgement in score.judgements:
         for line in judgement.wrong:
-            out.print(f"[red]not as expected[/]  {judgement.fault.id}: {escape(printable(line))}", highlight=False)
+            out.print(f"[red]not as expected[/]  {judgement.name}: {escape(printable(line))}", highlight=False)
     for control in score.controls:
         if not control.silent:
             out.print(f"[red]not silent[/]  {control.name}: {escape(printable(control.verdict))}", highlight=False)
@@ -131,7 +132,7 @@ def _table(*columns: str) -> Table:
 def _row(judgement: Judgement) -> list[str]:
     fault = judgement.fault
     return [
-        fault.id,
+        judgement.name,
         escape(fault.says),
         _marked("yes" if judgement.detected else "NO", judgement.detected),
         _marked(escape(_short(printable(judgement.first))), judgement.placed),

@@ -81,6 +81,7 @@ class Fault:
     damage: Callable[[ModelChoice, Path], ModelChoice] | None = None
     into_eagle3: bool = False  # it goes into an EAGLE-3 head, and into no other drafter
     not_run: str | None = None  # why the selftest cannot run it; None where it can
+    is_half_already: bool = False  # it computes in a half format what the run computes in another: there it is none
 
     @property
     def entry(self) -> str:

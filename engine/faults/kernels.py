@@ -100,7 +100,13 @@ KERNEL_FAULTS: tuple[Fault, ...] = (
         _VERIFY,
         inject=_in_one_layer(lambda layer: layer.input_layernorm),
     ),
-    Fault("F19.bf16", "attention is summed in bfloat16", _VERIFY, inject=_attending("fused_bf16", _in_bfloat16)),
+    Fault(
+        "F19.bf16",
+        "attention is summed in bfloat16",
+        _VERIFY,
+        inject=_attending("fused_bf16", _in_bfloat16),
+        is_half_already=True,
+    ),
     Fault(
         "F19.block",
         f"attention leaves out the keys {SKIPPED_KEYS.start} to {SKIPPED_KEYS.stop - 1}",

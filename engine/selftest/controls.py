@@ -18,6 +18,8 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_EQUAL, SpecScopeError
 from specscope.tracer.reader import TraceReader
 
+HALF_DTYPES = ("bfloat16", "float16")
+NUM_HALF = 10  # scenarios that are compared in each of them
 MODES: tuple[Mode, ...] = ("fused", "eager")
 LEVELS: tuple[TraceLevel, ...] = ("decisions", "scores", "tensors")
 
@@ -58,7 +60,7 @@ def all_controls(device: str) -> list[Control]:
         Control("no drafter", "the teacher alone against speculation", _without_drafter),
         Control("two threads", "sums in another order: one thread against two", _threads(device)),
         Control("batch of 1", "sums in another order: one row against two", _batch_of_one),
-        Control("bfloat16", "eager against fused in bfloat16", _bfloat16),
+        *[_half_pair(scenario, dtype) for dtype in HALF_DTYPES for scenario in list(scenarios().values())[:NUM_HALF]],
     ]
 
 
@@ -75,6 +77,12 @@ def honest_pair(scenario: Scenario) -> Control:
 
     says = f"{scenario.baseline} against {scenario.candidate}: {scenario.says}"
     return Control(f"honest {scenario.name}", says, run)
+
+
+def _half_pair(scenario: Scenario, dtype: str) -> Control:
+    """The scenario's two modes in a half format, where ties and noise are many times as frequent."""
+    plain = honest_pair(scenario)
+    return Control(f"{plain.name}, {dtype}", f"{plain.says}, in {dtype}", lambda runs: plain.run(runs.in_dtype(dtype)))
 
 
 def _compare(a: Path, b: Path, options: DiffOptions | None = None) -> Outcome:
@@ -183,9 +191,3 @@ def _batch_of_one(runs: Runs) -> Outcome:
     scenario = find_scenario("batch")
     alone = replace(scenario, name="batch-of-1", batch_size=1)
     return _compare(runs.honest(alone, "fused"), runs.honest(scenario, "fused"))
-
-
-def _bfloat16(runs: Runs) -> Outcome:
-    scenario = find_scenario("greedy")
-    half = replace(scenario, name="bfloat16", choice=replace(scenario.choice, dtype="bfloat16"))
-    return _compare(runs.honest(half, "eager"), runs.honest(half, "fused"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specscope.engine.faults import Fault
-from specscope.engine.selftest.runs import Faulty, Runs
+from specscope.engine.selftest.runs import USUAL_DTYPE, Faulty, Runs
 from specscope.engine.selftest.scenarios import find_scenario
 from specscope.schemas.verdict import TIES, Blame, Root, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
@@ -27,6 +27,12 @@ class Judgement:
     first: str  # phase and field of the first root, or what was said instead
     blame: tuple[str, ...]  # side and invariant
     wrong: tuple[str, ...]  # what is not as expected, in words; empty where all is
+    dtype: str = USUAL_DTYPE
+
+    @property
+    def name(self) -> str:
+        """The fault's id, and the dtype where it is not the usual one."""
+        return self.fault.id if self.dtype == USUAL_DTYPE else f"{self.fault.id}, {self.dtype}"
 
     @property
     def attributable(self) -> bool:

@@ -19,6 +19,7 @@ from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, TurnRep
 from specscope.engine.selftest.scenarios import Scenario
 from specscope.tracer.errors import EngineError
 
+USUAL_DTYPE = "float32"
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
@@ -38,12 +39,19 @@ class Runs:
         dtype: in which scenarios run.
     """
 
-    def __init__(self, folder: Path, device: str, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, device: str, dtype: str = USUAL_DTYPE) -> None:
         self.folder = folder
         self.dtype = dtype
         self._device = device
         self._load: Callable[[ModelChoice], Models] = lru_cache(maxsize=2)(load_models)  # a run more seldom than a load
         self._honest: dict[str, Path] = {}
+        self._others: dict[str, Runs] = {}
+
+    def in_dtype(self, dtype: str) -> Runs:
+        """The same runs in another dtype; their traces lie beside these."""
+        if dtype == self.dtype:
+            return self
+        return self._others.setdefault(dtype, Runs(self.folder, self._device, dtype))
 
     def baseline(self, scenario: Scenario) -> Path:
         """The trace of the scenario's honest baseline."""
@@ -91,7 +99,8 @@ class Runs:
 
     def path(self, name: str) -> Path:
         """Where the trace of that name goes."""
-        return self.folder / f"{name}.jsonl"
+        suffix = "" if self.dtype == USUAL_DTYPE else f"-{self.dtype}"
+        return self.folder / f"{name}{suffix}.jsonl"
 
     def unused(self, name: str) -> Path:
         """A path like that name, where nothing is yet."""

@@ -84,6 +84,7 @@ def _fault_json(judgement: Judgement) -> dict[str, Any]:
     fault = judgement.fault
     return {
         "id": fault.id,
+        "dtype": judgement.dtype,
         "says": fault.says,
         "scenario": fault.scenario,
         "verdict": judgement.verdict,

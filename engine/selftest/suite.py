@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from specscope.engine.faults import FAULTS, Fault
 from specscope.engine.selftest.controls import Control, all_controls, control_after_faults, honest_pair
@@ -15,6 +15,8 @@ from specscope.engine.selftest.scenarios import find_scenario
 from specscope.engine.selftest.score import ControlResult, NotRun, Score
 from specscope.tracer.errors import UsageError
 
+#: The catalogue is run in this dtype, too: most engines compute in a half format, and noise hides more there.
+HALF = "bfloat16"
 #: The catalogue's entries, each a kind of bug that public engines had.
 ENTRIES = tuple(f"F{number:02}" for number in range(1, 34))
 
@@ -28,11 +30,12 @@ class Plan:
     last: list[Control]  # when the faults have run
     not_run: list[NotRun] = field(default_factory=list)
     with_edges: bool = False
+    once_more: list[Fault] = field(default_factory=list)  # in HALF
 
     @property
     def size(self) -> int:
         """Faults and controls."""
-        return len(self.faults) + len(self.controls) + len(self.last)
+        return len(self.faults) + len(self.once_more) + len(self.controls) + len(self.last)
 
 
 def plan(fault_ids: list[str], device: str) -> Plan:
@@ -58,7 +61,10 @@ def plan(fault_ids: list[str], device: str) -> Plan:
 def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not_run: list[NotRun]) -> Plan:
     not_run += [NotRun(fault.id, fault.not_run) for fault in faults if fault.not_run is not None]
     # The edges are the scenarios' together: of some of them there is nothing to say.
-    return Plan([f for f in faults if f.not_run is None], controls, last, not_run, with_edges=bool(last))
+    run = [fault for fault in faults if fault.not_run is None]
+    # What goes wrong at loading does so in any dtype.
+    once_more = [fault for fault in run if fault.damage is None and not fault.is_half_already]
+    return Plan(run, controls, last, not_run, with_edges=bool(last), once_more=once_more)
 
 
 def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Score:
@@ -85,6 +91,9 @@ def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Scor
         for fault in what.faults:
             judgements.append(judge(runs, fault))
             advance(fault.id)
+        for fault in what.once_more:
+            judgements.append(replace(judge(runs.in_dtype(HALF), fault), dtype=HALF))
+            advance(f"{fault.id}, {HALF}")
         for one in what.last:
             control(one)
     reached = edges_of(runs.honest_traces()) if what.with_edges else set()
