@@ -45,9 +45,10 @@ def record_faulty(folder: Path) -> None:
 @main.command()
 @FOLDER
 @click.option("--processes", default=1, show_default=True, help="Side by side.")
-def judge(folder: Path, processes: int) -> None:
+@click.option("--again", is_flag=True, help="Judge once more what was judged before.")
+def judge(folder: Path, processes: int, again: bool) -> None:
     """Judge every pair whose runs are below FOLDER, and print the tables."""
-    click.echo(text_of(judge_all(folder, processes)))
+    click.echo(text_of(judge_all(folder, processes, again=again)))
 
 
 @main.command()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.verdicts.cells import DTYPES, Cell, cells
 from benchmarks.verdicts.record import FAULTY_CELLS, SIZES, NumericFault, faults, trace_path
-from benchmarks.verdicts.settings import CANDIDATE, REFERENCE, honest_pairs
+from benchmarks.verdicts.settings import CANDIDATE, REFERENCE, SETTINGS, honest_pairs
 from specscope.schemas.verdict import TIES, Verdict
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import EXIT_EQUAL
+
+KEPT = "verdicts.jsonl"
+#: How noise is measured: whether by a third run.
+NOISE = {"alone": False, "with --noise": True}
 
 
 class Pair(NamedTuple):
@@ -24,9 +28,9 @@ class Pair(NamedTuple):
 
     cell: str
     dtype: str
-    baseline: Path
-    candidate: Path
-    noise: Path | None = None
+    baseline: str  # names of runs
+    candidate: str
+    noise: str | None = None
     size: float | None = None  # of the fault in the candidate
 
 
@@ -40,31 +44,34 @@ class Judged(NamedTuple):
     num_ties: int
 
 
-@dataclass
-class Tables:
-    """All that was judged."""
-
-    honest: list[Judged] = field(default_factory=list)
-    honest_with_noise: list[Judged] = field(default_factory=list)
-    faulty: list[Judged] = field(default_factory=list)
-    faulty_with_noise: list[Judged] = field(default_factory=list)
-
-
-def judge_all(folder: Path, processes: int) -> Tables:
-    """Every pair whose runs are below ``folder``."""
-    with ProcessPoolExecutor(processes) as pool:
-        judged = partial(pool.map, judge_pair, chunksize=4)
-        return Tables(
-            list(judged(list(_honest(folder, with_noise=False)))),
-            list(judged(list(_honest(folder, with_noise=True)))),
-            list(judged(list(_faulty(folder, with_noise=False)))),
-            list(judged(list(_faulty(folder, with_noise=True)))),
-        )
+def judge_all(folder: Path, processes: int, *, again: bool) -> list[Judged]:
+    """Every pair whose runs are below ``folder``. What was judged is kept there; ``again`` judges it once more."""
+    kept_in = folder / KEPT
+    if again:
+        kept_in.unlink(missing_ok=True)
+    kept = {one.pair: one for one in _read(kept_in)}
+    wanted = [*_honest(folder), *_faulty(folder)]
+    missing = [pair for pair in wanted if pair not in kept]
+    with ProcessPoolExecutor(processes) as pool, kept_in.open("a", encoding="utf-8") as file:
+        for one in pool.map(partial(judge_pair, folder), missing):
+            kept[one.pair] = one
+            file.write(json.dumps([list(one.pair), *one[1:]]) + "\n")
+            file.flush()
+    return [kept[pair] for pair in wanted]
 
 
-def judge_pair(pair: Pair) -> Judged:
+def _read(path: Path) -> Iterator[Judged]:
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            pair, *rest = json.loads(line)
+            yield Judged(Pair(*pair), *rest)
+
+
+def judge_pair(folder: Path, pair: Pair) -> Judged:
     """The verdict on one pair."""
-    verdict = diff_traces(pair.baseline, pair.candidate, DiffOptions(noise=pair.noise))
+    baseline, candidate = (folder / pair.cell / f"{run}.jsonl" for run in (pair.baseline, pair.candidate))
+    noise = None if pair.noise is None else folder / pair.cell / f"{pair.noise}.jsonl"
+    verdict = diff_traces(baseline, candidate, DiffOptions(noise=noise))
     ties = sum(root.difference.kind in TIES for root in verdict.roots)
     return Judged(pair, verdict.exit_code, verdict.verdict, _first(verdict), ties)
 
@@ -78,50 +85,51 @@ def _first(verdict: Verdict) -> str:
     return next(iter([*said, *verdict.incomparable, *verdict.uncovered]), "")
 
 
-def _honest(folder: Path, *, with_noise: bool) -> Iterator[Pair]:
+def _honest(folder: Path) -> Iterator[Pair]:
+    """Each once by itself; those against the reference also with the fused run as the measure of noise."""
     for cell in cells():
+        there = {s.name for s in SETTINGS if trace_path(folder, cell, s.name).exists()}
         for pair in honest_pairs():
-            baseline, candidate = (trace_path(folder, cell, s.name) for s in (pair.baseline, pair.candidate))
-            noise = trace_path(folder, cell, CANDIDATE.name) if with_noise else None
-            if with_noise and (pair.baseline is not REFERENCE or pair.candidate is CANDIDATE):
+            baseline, candidate = pair.baseline.name, pair.candidate.name
+            if not {baseline, candidate} <= there:
                 continue
-            if all(path.exists() for path in (baseline, candidate, noise or baseline)):
-                yield Pair(cell.id, cell.dtype, baseline, candidate, noise)
+            yield Pair(cell.id, cell.dtype, baseline, candidate)
+            if pair.baseline is REFERENCE and pair.candidate is not CANDIDATE and CANDIDATE.name in there:
+                yield Pair(cell.id, cell.dtype, baseline, candidate, CANDIDATE.name)
 
 
-def _faulty(folder: Path, *, with_noise: bool) -> Iterator[Pair]:
+def _faulty(folder: Path) -> Iterator[Pair]:
+    """Each by itself, and with the fused run as the measure of noise."""
     for cell, fault in _faults():
-        baseline, candidate = trace_path(folder, cell, REFERENCE.name), trace_path(folder, cell, fault.name)
-        noise = trace_path(folder, cell, CANDIDATE.name) if with_noise else None
-        if all(path.exists() for path in (baseline, candidate, noise or baseline)):
-            yield Pair(cell.id, cell.dtype, baseline, candidate, noise, fault.size)
+        runs = (REFERENCE.name, CANDIDATE.name, fault.name)
+        if all(trace_path(folder, cell, run).exists() for run in runs):
+            for noise in (None, CANDIDATE.name):
+                yield Pair(cell.id, cell.dtype, REFERENCE.name, fault.name, noise, fault.size)
 
 
 def _faults() -> Iterator[tuple[Cell, NumericFault]]:
     return ((cell, fault) for cell in cells() if cell.name in FAULTY_CELLS for fault in faults())
 
 
-def text_of(tables: Tables) -> str:
+def text_of(judged: list[Judged]) -> str:
     """The tables in Markdown, and every honest pair that was red."""
+    honest = [one for one in judged if one.pair.size is None]
+    faulty = [one for one in judged if one.pair.size is not None]
     lines = ["| honest pairs | " + " | ".join(DTYPES) + " |", "|---|" + "---|" * len(DTYPES)]
-    for name, judged in (("within the pair", tables.honest), ("with --noise", tables.honest_with_noise)):
-        lines.append(f"| {name} | " + " | ".join(_honest_cell(judged, dtype) for dtype in DTYPES) + " |")
-    lines += [
-        "",
-        "| one block's output off by | " + " | ".join(f"{d}, {n}" for d in DTYPES for n in ("alone", "--noise")),
-    ]
-    lines[-1] += " |"
-    lines.append("|---|" + "---|" * (2 * len(DTYPES)))
+    for name, with_noise in NOISE.items():
+        found = [_honest_cell([o for o in honest if (o.pair.noise is not None) == with_noise], d) for d in DTYPES]
+        lines.append(f"| {name} | " + " | ".join(found) + " |")
+    columns = [(dtype, name) for dtype in DTYPES for name in NOISE]
+    lines += ["", "| block off by | " + " | ".join(f"{dtype}, {name}" for dtype, name in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
     for size in SIZES:
-        found = [
-            _share(judged, dtype, size) for dtype in DTYPES for judged in (tables.faulty, tables.faulty_with_noise)
+        shares = [
+            _share([o for o in faulty if (o.pair.noise is not None) == NOISE[name]], dtype, size)
+            for dtype, name in columns
         ]
-        lines.append(f"| {size:g} | " + " | ".join(found) + " |")
-    red = [one for one in (*tables.honest, *tables.honest_with_noise) if one.exit_code != EXIT_EQUAL]
-    lines += [
-        "",
-        *(f"red: {one.pair.cell}: {one.pair.baseline.stem} | {one.pair.candidate.stem}: {one.first}" for one in red),
-    ]
+        lines.append(f"| {size:g} | " + " | ".join(shares) + " |")
+    red = [one for one in honest if one.exit_code != EXIT_EQUAL]
+    lines += ["", *(f"red: {one.pair.cell}: {one.pair.baseline} | {one.pair.candidate}: {one.first}" for one in red)]
     return "\n".join(lines)
 
 

@@ -41,7 +41,16 @@ def near_tie() -> Root:
 def verdict_of(kind: str = "different", exit_code: int = 1, **changes: Any) -> Verdict:
     """A verdict with one root; ``changes`` are fields of the verdict."""
     floor = NoiseFloor(
-        quantity="logits", floor=4e-5, source="this-pair", sample_size=1258, median=9e-7, least=1e-6, most=1e-3
+        quantity="logits",
+        floor=4e-5,
+        source="this-pair",
+        sample_size=1258,
+        median=9e-7,
+        least=1e-6,
+        most=1e-3,
+        rounding=2e-6,
+        typical=1.2,
+        allowed=16.0,
     )
     impact = Impact(
         tokens_equal=False,

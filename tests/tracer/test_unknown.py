@@ -60,7 +60,7 @@ def test_fields_of_a_newer_version_are_legal_and_only_counted(tmp_path: Path) ->
     lines = misspelt()
     lines[0]["schema"] = "specscope.trace/1.99"
     (line,) = unknown_lines(check_trace(store(lines, tmp_path / "newer.jsonl")))
-    assert line == "40 of format 1.99, newer than 1.2, were not read"
+    assert line == "40 of format 1.99, newer than 1.3, were not read"
 
 
 def test_unknown_names_without_end_are_counted_together(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from xml.etree import ElementTree
 
 import pytest
 from support.pairs import SVG, XHTML, board_at, opened, parsed, sides_of, with_section, words_of
-from support.traces import EAGER
+from support.traces import EAGER, flat_floors
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.nodes import PathKey
+from specscope.tracer.compare.roundings import spacing
+from specscope.tracer.compare.said import said_at
 from specscope.tracer.compare.steps import difference
 from specscope.viewer.drawing.difference_table import difference_table, pair_note
 from specscope.viewer.drawing.margin_svg import MOST_ROWS, draw_margins, margin_picture, margins_of
@@ -111,15 +113,17 @@ def test_what_lies_in_the_band_is_what_the_judge_calls_a_tie(sound_step: Step) -
     sides = sides_of(*margin_steps(sound_step, gaps))
     root = ElementTree.fromstring(draw_margins(margins_of(sides), floor))
     edge = float(next(e for e in root.iter() if e.get("class") == "floor").get("d", "M0").split("V")[0][1:].split()[0])
-    judge = FloatJudge({"logits": floor, "draft-scores": floor, "hidden-norms": floor})
+    judge = FloatJudge(flat_floors(floor))
     drawn = 0
     for row in (e for e in root.iter(f"{SVG}g") if e.get("data-node")):
         slot = int(row.get("data-node", "")[1:])
         x = {e.get("class"): e.get("cx") or e.get("d", "M ")[1:].partition(" ")[0] for e in row}
         for side, mark in ((sides.a, "baseline"), (sides.b, "candidate")):
             assert side.step.verify is not None
-            two = side.step.verify.best_logits(slot)
-            assert (float(x[mark] or 0) <= edge + 0.1) == judge.tied("logits", two[0], two[1])
+            said = said_at(side.step.verify, slot)
+            assert said is not None
+            gap = said.logits[0] - said.logits[1]
+            assert (float(x[mark] or 0) <= edge + 0.1) == judge.tied("logits", gap, spacing(said.size))
             drawn += 1
     assert drawn == 14
 
@@ -127,7 +131,7 @@ def test_what_lies_in_the_band_is_what_the_judge_calls_a_tie(sound_step: Step) -
 def test_margins_scale_with_magnitude_as_the_floor_does(sound_step: Step) -> None:
     large = with_section(sound_step, "verify", top_logits=[[164.0, 160.0]] * 7)
     margin = margins_of(sides_of(large, large))[0]
-    assert margin.gap_a == pytest.approx(4.0 / (164.0 / 16.0))
+    assert margin.gap_a == pytest.approx(4.0 / (128.0 / 16.0)), "floats lie 128 / 16 times as far apart there"
 
 
 def test_the_node_where_it_begins_stands_first_and_other_choices_are_signed(sound_step: Step) -> None:

@@ -285,10 +285,10 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
     rows += [Row("rule", verdict.rule)] if LOSSY in verdict.rule else []
     if leading is not None:
         rows += _root_rows(leading, texts)
-        rows += _rest("loaded", _loaded(verdict))
+        rows += _rest("loaded", loaded_texts(verdict))
     else:
         rows.append(Row("compared", compared_text(verdict)))
-        rows += _rest("loaded", _loaded(verdict))
+        rows += _rest("loaded", loaded_texts(verdict))
         rows += _rest("not comparable", verdict.incomparable) + _rest("not judged", verdict.uncovered)
         for found in verdict.violations[:SHOWN_ROOTS]:
             rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
@@ -299,7 +299,8 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
     return rows
 
 
-def _loaded(verdict: Verdict) -> list[str]:
+def loaded_texts(verdict: Verdict) -> list[str]:
+    """What was loaded otherwise on the two sides."""
     return [f"{name} holds other values on the two sides, although the files are the same" for name in verdict.loaded]
 
 

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from specscope.tracer.compare.judge import scaled_gap
+from specscope.tracer.compare.roundings import STATED_SIZE, spacing
+from specscope.tracer.compare.said import said_at
 from specscope.tracer.text import html_text, shorten
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.pair_sides import NodePair, PairSide, PairSides
@@ -200,9 +201,11 @@ def _best(side: PairSide, slot: int) -> int:
 
 
 def _gap(side: PairSide, slot: int) -> float | None:
+    """Between the two best logits, at the size at which floors are stated."""
     verify = side.step.verify
-    rows = (verify.top_logits if verify is not None else None) or []
-    if verify is None or slot >= min(len(rows), len(verify.argmax)) or len(rows[slot]) < 2:
+    said = None if verify is None else said_at(verify, slot)
+    if said is None or len(said.logits) < 2:
         return None
-    gap = scaled_gap(max(rows[slot]), min(rows[slot]))
+    best, second = sorted(said.logits, reverse=True)[:2]
+    gap = (best - second) * spacing(STATED_SIZE) / spacing(said.size)
     return gap if math.isfinite(gap) else None

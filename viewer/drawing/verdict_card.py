@@ -14,13 +14,16 @@ from specscope.tracer.report.card import (
     SOURCES,
     blame_text,
     compared_text,
+    drift_text,
     first_blames,
     headline,
     impact_text,
     leading_root,
+    loaded_texts,
     margin_text,
     one_line,
     roots_text,
+    sensitivity_text,
     where_text,
 )
 from specscope.tracer.report.sentences import root_sentence
@@ -50,6 +53,8 @@ def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts) -> str:
     body = _root_body(verdict, root, texts) if root is not None else ""
     if root is None or not leads:  # what fails the comparison stands before the ties
         body = _plain_body(verdict) + body
+    if verdict.loaded:
+        body = _rows(_first("loaded", loaded_texts(verdict))) + body
     if verdict.remarks:
         body = _rows(_first("remark", verdict.remarks)) + body
     if verdict.roots:
@@ -89,6 +94,7 @@ def _blame_rows(root: Root) -> list[tuple[str, str]]:
 def _further_rows(root: Root) -> list[tuple[str, str]]:
     found, margin = root.difference, margin_text(root)
     lines = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
+    lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
     lines += [("margin", margin)] if margin is not None else []
     lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
@@ -196,6 +202,8 @@ def surroundings(verdict: Verdict) -> str:
     """The axis of comparison, the noise floors with their sources, and coverage."""
     lines = [("compared across", "; ".join(verdict.axis) or "nothing was meant to differ")]
     lines += [("noise floor", line) for line in _floor_lines(verdict.floors)]
+    sees = sensitivity_text(verdict)
+    lines += [("sees", sees)] if sees is not None else []
     lines.append(("compared", compared_text(verdict)))
     if leading_root(verdict) is not None:  # else the card says it
         lines += _first("not judged", verdict.uncovered)
@@ -205,11 +213,12 @@ def surroundings(verdict: Verdict) -> str:
 
 
 def _floor_lines(floors: Sequence[NoiseFloor]) -> list[str]:
-    """A line a source: most comparisons have all three floors from one."""
+    """A line a source: most comparisons have all floors from one."""
     by_source: dict[str, list[str]] = {}
     for floor in floors:
         sample = f" ({counted(floor.sample_size, 'value')})" if floor.sample_size else ""
-        by_source.setdefault(SOURCES[floor.source], []).append(f"{floor.quantity} {floor.floor:.3g}{sample}")
+        size = f"{floor.floor:.3g}" if floor.rounding is None else f"{floor.floor / floor.rounding:.3g} roundings"
+        by_source.setdefault(SOURCES[floor.source], []).append(f"{floor.quantity} {size}{sample}")
     return [f"{', '.join(shown)}; {source}" for source, shown in by_source.items()]
 
 
