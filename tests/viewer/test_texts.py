@@ -138,7 +138,7 @@ def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> Non
     assert "<dt>neither says</dt><dd>tokenizer</dd>" in shown
     assert "✓ dtype" not in shown
     assert "✓ tree policy</dt><dd>dynamic, depth 3, top-k 2, budget 6" in shown
-    assert "logits 4e-05 (1,258 values); measured on values of this pair" in shown
+    assert "logits 20 roundings (1,258 values); measured on values of this pair" in shown
     refused = verdict_of("incomparable", 3, incomparable=["seed: 0 -> 5", "prompt code: 3 and 4 token ids"])
     assert "✓ seed" not in proof(refused, manifest)
     assert "✓ prompts" not in proof(refused, manifest)
