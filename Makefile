@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # On PyPI for Linux the newest torch brings CUDA along; the version here is the one that the tests ran with.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check view clean
+.PHONY: demo test test-elsewhere check view clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml Makefile
@@ -25,6 +25,9 @@ WORKERS ?= 2
 
 test: $(STAMP)  ## the whole suite
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test-elsewhere: $(STAMP)  ## the tests that hang on this CPU's bits, as if on two others
+	SETTINGS="ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" WORKERS=$(WORKERS) tests/elsewhere -m numbers
 
 check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check

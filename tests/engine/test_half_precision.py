@@ -1,0 +1,158 @@
+"""Verdicts in the dtypes that people run, on the demo models: honest pairs stay silent, faults do not hide behind ties.
+
+Marked ``numbers``: what they see hangs on how this CPU's kernels round, so that CI runs them on other instruction sets,
+too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from specscope.engine.assemble import DEMO_MODELS, ModelChoice, Models, load_models
+from specscope.engine.decoding import GREEDY
+from specscope.engine.prompts import load_prompts
+from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.sampling import SamplingRule
+from specscope.engine.tree_policy import TreePolicy, parse_policy
+from specscope.schemas.verdict import TIES, Verdict
+from specscope.tracer.compare import diff_traces
+from specscope.tracer.compare.diff import DiffOptions
+
+pytestmark = pytest.mark.numbers
+
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
+SMALL = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+KINDS = {
+    "16 nodes": (SMALL, GREEDY),
+    "60 nodes": (TreePolicy("dynamic", depth=6, top_k=10, budget=60), GREEDY),
+    "drawn tokens": (SMALL, SamplingRule("sampling", temperature=0.8, top_p=0.9)),
+    "drawn drafts": (
+        parse_policy("static:bush-16", 1, 1, 1),
+        SamplingRule("sampling", temperature=0.8, draft="sampled"),
+    ),
+}
+
+
+@lru_cache(maxsize=4)
+def loaded(choice: ModelChoice) -> Models:
+    return load_models(choice)
+
+
+@contextmanager
+def block_off(models: Models, size: float, layer: int = 3) -> Iterator[None]:
+    """Inside, one feed-forward block's output is ``1 + size`` times what it should be, rounded once."""
+
+    def scale(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return (output.float() * (1 + size)).to(output.dtype)
+
+    teacher: Any = models.teacher.model
+    handle = teacher.model.layers[layer].mlp.register_forward_hook(scale)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Recorded:
+    """Runs of the demo models on their own prompts, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, name: str, mode: str, dtype: str, kind: str = "16 nodes", size: float = 0.0, **changes: Any
+    ) -> Path:
+        path = self.folder / f"{name}.jsonl"
+        policy, rule = KINDS[kind]
+        wanted: Any = mode
+        choice = ModelChoice("demo", "eagle3", wanted, dtype, "cpu", policy, rule)
+        prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[: changes.pop("num_prompts", 4)]
+        target = TraceTarget(path, "decisions", overwrite=False, with_text=False)
+        request = RunRequest(choice, prompts, 32, [], seed=0, trace=target, **changes)
+        models = loaded(choice)
+        with block_off(models, size):
+            list(run_turns(request, models, open_trace(request, models, warn=pytest.fail), QUIET))
+        return path
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    return Recorded(tmp_path)
+
+
+def real_roots(verdict: Verdict) -> list[str]:
+    found = [root.difference for root in verdict.roots if root.difference.kind not in TIES]
+    return [f"{one.phase}: {one.field}: {one.a} | {one.b}" for one in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_honest_pair_is_never_red(recorded: Recorded, dtype: str, kind: str) -> None:
+    a, b = (recorded(mode, mode, dtype, kind) for mode in ("eager", "fused"))
+    side_by_side = recorded("rows", "fused", dtype, kind, batch_size=3)
+    for pair in ((a, b), (a, side_by_side), (b, side_by_side)):
+        verdict = diff_traces(*pair)
+        assert (verdict.exit_code, real_roots(verdict), verdict.violations) == (0, [], [])
+    assert diff_traces(a, side_by_side, DiffOptions(noise=b)).exit_code == 0
+
+
+def test_the_same_run_twice_leaves_the_same_bits(recorded: Recorded) -> None:
+    first, again = (recorded(name, "fused", "bfloat16", num_prompts=2) for name in ("first", "again"))
+    baseline = recorded("eager", "eager", "bfloat16", num_prompts=2)
+    assert diff_traces(first, again).verdict == "equal"
+    assert diff_traces(baseline, again, DiffOptions(noise=first)).exit_code == 0
+
+
+def test_what_float32_finds_at_three_in_ten_thousand_bfloat16_finds_at_three_in_a_hundred_with_a_good_run(
+    recorded: Recorded,
+) -> None:
+    fine = [recorded(f"fine-{mode}", mode, "float32", size=size) for mode, size in (("eager", 0.0), ("fused", 3e-4))]
+    verdict = diff_traces(*fine)
+    assert (verdict.exit_code, len(real_roots(verdict)), verdict.impact.tokens_equal) == (1, 1, True)
+    assert verdict.roots[0].drift is not None
+
+    baseline, good = (recorded(f"half-{mode}", mode, "bfloat16") for mode in ("eager", "fused"))
+    off = recorded("half-off", "fused", "bfloat16", size=3e-2)
+    alone, measured = diff_traces(baseline, off), diff_traces(baseline, off, DiffOptions(noise=good))
+    assert measured.exit_code == 1
+    assert measured.roots[0].drift is not None
+    assert measured.roots[0].difference.phase == "verify"
+    assert alone.exit_code == 1 or (alone.sensitivity or 1) > 1e-3, "or else the card says how blind it is"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_structural_fault_is_placed_and_blamed_whatever_the_dtype_hides(recorded: Recorded, dtype: str) -> None:
+    baseline = recorded("eager", "eager", dtype, num_prompts=2)
+    broken = recorded("broken", "fused", dtype, num_prompts=2, fault="F16")
+    verdict = diff_traces(baseline, broken)
+    first = next(root for root in verdict.roots if root.difference.kind not in TIES)
+    assert (first.difference.phase, first.difference.field, first.wrong) == ("tensors", "positions", "candidate")
+
+
+def test_parameters_that_were_loaded_otherwise_are_named(recorded: Recorded) -> None:
+    honest = recorded("honest", "eager", "float32", num_prompts=1)
+    policy, rule = KINDS["16 nodes"]
+    models = load_models(ModelChoice("demo", "eagle3", "fused", "float32", "cpu", policy, rule))
+    head: Any = models.drafter.module
+    with torch.no_grad():  # the files are right, and one norm landed in the place of another
+        names = [name for name, value in head.named_parameters() if value.ndim == 1]
+        first, second = (head.get_parameter(name) for name in names[:2])
+        kept = first.clone()
+        first.copy_(second)
+        second.copy_(kept)
+    choice = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", policy, rule)
+    target = TraceTarget(recorded.folder / "swapped.jsonl", "decisions", overwrite=False, with_text=False)
+    prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:1]
+    request = RunRequest(choice, prompts, 32, [], seed=0, trace=target)
+    list(run_turns(request, models, open_trace(request, models, warn=pytest.fail), QUIET))
+    verdict = diff_traces(honest, target.path)
+    assert verdict.loaded == sorted(f"drafter {name}" for name in names[:2])
+    assert (verdict.verdict, verdict.exit_code) == ("different", 1)
