@@ -173,6 +173,7 @@ def test_an_interrupt_ends_the_trace_properly(tmp_path: Path) -> None:
         assert end.reason == "interrupted"
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_bfloat16_ties_are_told_from_a_fault(tmp_path: Path) -> None:
     prompts = Path(__file__).parents[2] / "sample_traces" / "prompts.jsonl"
