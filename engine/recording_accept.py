@@ -53,6 +53,8 @@ def distribution_cut(logits: torch.Tensor, sampling: Sampling) -> DistributionCu
     The k best are kept, and of those the fewest whose probability reaches top_p, as transformers cuts them.
     """
     temperature = sampling.temperature or 1.0
+    if sampling.top_k is None and (sampling.top_p is None or sampling.top_p >= 1):
+        return DistributionCut(log_normaliser=float((logits.double() / temperature).logsumexp(dim=0)))
     ranked = logits.double().sort(descending=True).values
     if sampling.top_k is not None:
         ranked = ranked[: int((ranked >= ranked[min(sampling.top_k, len(ranked)) - 1]).sum())]
