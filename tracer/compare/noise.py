@@ -191,8 +191,9 @@ def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
     return sorted(found, key=lambda excess: excess.number)
 
 
-#: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself.
-SAME_KERNELS = 0.05
+#: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself, and how many
+#: may whatever their share.
+SAME_KERNELS, SAME_KERNELS_LEAST = 0.05, 3
 
 
 def find_movement(drift: Drift) -> list[Excess]:
@@ -200,7 +201,7 @@ def find_movement(drift: Drift) -> list[Excess]:
     found = []
     for quantity, sample in drift.samples.items():
         moved = sum(value > 0 for value in sample.roundings)
-        if len(sample) >= FEWEST_VALUES and moved > SAME_KERNELS * len(sample):
+        if moved > max(SAME_KERNELS * len(sample), SAME_KERNELS_LEAST):
             first = next(place for value, place in zip(sample.roundings, sample.places, strict=True) if value > 0)
             found.append(Excess(quantity, first, moved / len(sample), fmean(sample.roundings), 0.0, len(sample)))
     return sorted(found, key=lambda excess: excess.number)
