@@ -120,6 +120,7 @@ RUN_RULES = {
     "run.step-numbers": "turns are numbered one after another, and steps in their turn",
     "run.order": "one manifest first, one run_end last; every turn ends, none stands twice, no more at once than rows",
     "run.capabilities": "every step has the sections and fields that the manifest promises",
+    "run.coins-fresh": "turns that draw by seeds of their own do not draw the same coin first",
     "run.engine-checks": "the engine's own checks found nothing",
     "run.tensor-files": "each file of tensors lies in the trace's folder as written; skipped where none is there",
     "run.counts": "run_end counts the records",
@@ -186,6 +187,28 @@ class _OpenTurn:
     tally: TurnTally
     previous: Step | None = None
     overdue: bool = False  # its end is missing, and that has been said
+    prefixes: dict[int, str] = field(default_factory=dict)  # by layer, as the prefill or a step left it
+
+    def __post_init__(self) -> None:
+        self.prefixes |= enumerate(self.tally.start.prefill.prefix_digests or ())
+
+    def add(self, step: Step) -> None:
+        """Takes note of a step that was judged."""
+        self.tally.add(step)
+        self.previous = step
+        commit = step.commit
+        if commit is not None and commit.prefix_layer is not None:
+            # A digest that was not taken leaves nothing to hold the next one against.
+            self.prefixes.pop(commit.prefix_layer, None)
+            if commit.prefix_committed is not None:
+                self.prefixes[commit.prefix_layer] = commit.prefix_committed
+
+
+class _FirstCoin(NamedTuple):
+    """Whose first coin it was."""
+
+    turn: int
+    seed: int | None
 
 
 @dataclass
@@ -209,6 +232,7 @@ class Oracle:
         self._is_replay = manifest.replay_of is not None
         self._next_turn = 0
         self._files = _FileTally()
+        self._first_coins: dict[float, _FirstCoin] = {}
 
     def turn_start(self, record: TurnStart, line: int) -> None:
         """Begins a turn."""
@@ -224,6 +248,24 @@ class Oracle:
             self._fail("run.order", witness, line)
         self._seen_turns.add((record.prompt_id, record.prompt_turn))
         self._open[record.turn] = _OpenTurn(self._tally(record))
+        self._judge_coins(record, line)
+
+    def _judge_coins(self, record: TurnStart, line: int) -> None:
+        """Two turns draw the same first coin where one generator is begun anew for both; that their seeds are equal is
+        for the writer to say."""
+        draw = record.prefill.draw
+        if draw is None or self._is_replay:
+            return
+        other = self._first_coins.get(draw.coin)
+        same_seed = other is not None and None not in (other.seed, record.generator_seed)
+        same_seed = same_seed and other is not None and other.seed == record.generator_seed
+        if other is not None and not same_seed:
+            said = f"turn {record.turn} draws its first token with coin {draw.coin:.9g}, as turn {other.turn} does"
+            self.report.count("run.coins-fresh", Violation("run.coins-fresh", said, record.turn, None, line))
+            return
+        self.report.count("run.coins-fresh", None)
+        if len(self._first_coins) < MOST_KEPT:
+            self._first_coins[draw.coin] = _FirstCoin(record.turn, record.generator_seed)
 
     def _tally(self, start: TurnStart) -> TurnTally:
         said = self._manifest
@@ -255,7 +297,7 @@ class Oracle:
             return
         self._number(turn.tally.num_steps, record.step, "step", line)
         self.report.num_steps += 1
-        context = Context(self._manifest, turn.tally.start, turn.previous, record)
+        context = Context(self._manifest, turn.tally.start, turn.previous, record, turn.prefixes)
         for invariant, witness in judge_step(context):
             if witness is SKIPPED:
                 self._skip(invariant.id, why_skipped(context, invariant))
@@ -265,8 +307,7 @@ class Oracle:
         self.report.absent.update(name for name in self.report.required if missing_field(record, (name,)))
         self._judge_promises(record, line)
         self._judge_file(record, line)
-        turn.tally.add(record)
-        turn.previous = record
+        turn.add(record)
 
     def _skip(self, name: str, why: str) -> None:
         tally = self.report.invariants[name]

@@ -191,8 +191,8 @@ def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
     return sorted(found, key=lambda excess: excess.number)
 
 
-#: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself, and how many
-#: may whatever their share.
+#: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself; and how
+#: many may whatever their share.
 SAME_KERNELS, SAME_KERNELS_LEAST = 0.05, 3
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
@@ -23,7 +23,7 @@ class Invariant(Generic[Subject]):
     id: str  # stable: phase, dot, rule
     statement: str  # what holds in an honest run
     check: Callable[[Subject], str | None]  # the witness of a violation, or None
-    # "section", "section.field", "manifest.field", or features_digest of the context; without them it is skipped
+    # "section", "section.field", "manifest.field", or a property of the context; without them it is skipped
     needs: tuple[str, ...] = ()
     applies: Callable[[Subject], bool] = _always  # where it says nothing of a subject, it is not even skipped
     needs_if_drawn: str | None = None  # likewise where the rule draws, unless the manifest promises the whole section
@@ -37,11 +37,29 @@ class Context:
     turn: TurnStart
     previous: Step | None  # None at the turn's first step
     step: Step
+    prefixes: Mapping[int, str] = field(default_factory=dict)  # by layer, the digest of its prefix that was taken last
 
     @property
     def rule(self) -> str:
         """The acceptance rule that the step followed; where it does not say, the run's."""
         return self.step.accept.rule if self.step.accept is not None else self.manifest.sampling.rule
+
+    @property
+    def kept_cache(self) -> str | None:
+        """Of what the drafter's cache held when the step before was drafted."""
+        return None if self.previous is None or self.previous.draft is None else self.previous.draft.kv_digest_after
+
+    @property
+    def logits_of_trials(self) -> bool | None:
+        """Whether a visit says how its logits were cut; None where none does."""
+        visited = self.step.accept.visited if self.step.accept is not None else None
+        return True if any(visit.cut is not None for visit in visited or ()) else None
+
+    @property
+    def kept_prefix(self) -> str | None:
+        """Of the prefix of the layer that the step looks at, when its turn came last."""
+        layer = None if self.step.commit is None else self.step.commit.prefix_layer
+        return None if layer is None else self.prefixes.get(layer)
 
     @property
     def features_digest(self) -> str | None:

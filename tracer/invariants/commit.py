@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specscope.tracer.invariants.base import Context, Invariant, committed_path, first_mismatch, present, promises
+from specscope.tracer.invariants.custody import PREFIX_KEPT
 
 
 def _length_equation(c: Context) -> str | None:
@@ -102,6 +103,7 @@ COMMIT: tuple[Invariant[Context], ...] = (
         _prefix_unchanged,
         ("commit.prefix_before", "commit.prefix_after"),
     ),
+    *PREFIX_KEPT,
     Invariant(
         "commit.drafter-length",
         "the drafter holds the committed pairs alone",

@@ -17,6 +17,7 @@ from specscope.tracer.invariants.base import (
     promises,
     tree_is_recorded,
 )
+from specscope.tracer.invariants.custody import CACHE_KEPT
 from specscope.tracer.invariants.features import FEATURE_LAYERS, FEATURES_FED
 from specscope.tracer.invariants.replayed import needless_replacement
 
@@ -267,6 +268,7 @@ DECISIONS: tuple[Invariant[Context], ...] = (
     Invariant(
         "draft.source-rows", "the pairs' features come from the root and the accepted path", _source_rows, ("draft",)
     ),
+    *CACHE_KEPT,
     *FEATURES_FED,
     Invariant(
         "tree.nodes-were-proposed",

@@ -41,10 +41,14 @@ def _tree_alone(tree: TreeSection, vocab_size: int) -> TreeArrays:
     return TreeArrays(tree.tokens, tree.parents, tree.depths, [], [], [], [], {}, 0, slots, slots, vocab_size, False)
 
 
+#: What is not the step's own, but the run's, or what came before.
+OF_CONTEXT = ("manifest", "features_digest", "kept_cache", "kept_prefix", "logits_of_trials")
+
+
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
     """The first of ``needs`` that the step does not have; or the context, of what is the manifest's or its own."""
     for need in needs:
-        of_context = need.split(".")[0] in ("manifest", "features_digest")
+        of_context = need.split(".")[0] in OF_CONTEXT
         if missing_field(context if of_context else context.step, (need,)):
             return need
     return None

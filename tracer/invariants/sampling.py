@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from specscope.schemas import BonusDraw, Trial, Visit
+from specscope.schemas import BonusDraw, DistributionCut, Sampling, Trial, Visit
 from specscope.tracer.invariants.base import Context, Invariant, first_mismatch, present, promises
 
 ROUNDING = 1e-9  # coins and thresholds are recorded as they were compared
@@ -250,6 +250,55 @@ def _ratio_problem(c: Context, visit: Visit, tokens: list[int]) -> str | None:
     return f"{got}, by the logits at slot {visit.slot} and temperature {temperature:g} the second is {wanted:.9g}"
 
 
+def _follow_logits(c: Context) -> str | None:
+    """By the recorded logits and how they were cut, where a visit has them."""
+    for visit in present(present(c.step.accept).visited):
+        if visit.cut is None:
+            continue
+        problem = _normaliser_problem(c, visit.slot, visit.cut)
+        if problem is not None:
+            return problem
+        for trial in visit.trials or []:
+            wanted = None if trial.logit is None else prob_of_logit(c.manifest.sampling, trial.logit, visit.cut)
+            if wanted is not None and not wanted.low - TOLERANCE <= trial.target_prob <= wanted.high + TOLERANCE:
+                got = f"target probability {trial.target_prob:.9g}"
+                return f"slot {trial.slot}: {got}, its logit {trial.logit:.9g} at slot {visit.slot} gives {wanted}"
+    return None
+
+
+def prob_of_logit(sampling: Sampling, logit: float, cut: DistributionCut) -> Bounds:
+    """exp(logit / temperature - log_normaliser) of a token that is kept; at the edge of the cut it may be either."""
+    kept = math.exp(min(0.0, logit / (sampling.temperature or 1.0) - cut.log_normaliser))
+    if cut.least_logit is None or logit > cut.least_logit:
+        return _exactly(kept)
+    return _exactly(0.0) if logit < cut.least_logit else Bounds(0.0, kept)
+
+
+def _normaliser_problem(c: Context, slot: int, cut: DistributionCut) -> str | None:
+    """Where nothing is divided or cut, the normaliser is the sum that verify recorded."""
+    verify = c.step.verify
+    if not _is_plain(c) or verify is None or verify.logsumexp is None or slot >= len(verify.logsumexp):
+        return None
+    if abs(cut.log_normaliser - verify.logsumexp[slot]) <= TOLERANCE:
+        return None
+    return f"slot {slot}: log-normaliser {cut.log_normaliser:.9g}, the logits sum up to {verify.logsumexp[slot]:.9g}"
+
+
+def _drawn_from(c: Context) -> str | None:
+    """A drafted token's probability is the one that the tree says it was drawn with."""
+    logprobs = present(present(c.step.tree).logprobs)
+    for visit in present(present(c.step.accept).visited):
+        for trial in visit.trials or []:
+            wanted = math.exp(min(0.0, logprobs[trial.slot]))
+            if abs(trial.draft_prob - wanted) > TOLERANCE:
+                return f"slot {trial.slot}: draft probability {trial.draft_prob:.9g}, the tree says {wanted:.9g}"
+    return None
+
+
+def _draws_drafts(c: Context) -> bool:
+    return draws_tokens(c) and c.manifest.sampling.draft == "sampled" and c.step.forced is None
+
+
 # The bonus token, and every other token that was drawn.
 
 
@@ -351,5 +400,19 @@ TRIALS: tuple[Invariant[Context], ...] = (
         ("tree", "verify.logsumexp", "verify.top_tokens", "verify.top_logits", "accept"),
         draws_tokens,
         needs_if_drawn="accept.visited",
+    ),
+    Invariant(
+        "accept.probs-follow-logits",
+        "the probabilities weighed follow from the logits at temperature, top_k and top_p",
+        _follow_logits,
+        ("accept.visited", "logits_of_trials"),
+        draws_tokens,
+    ),
+    Invariant(
+        "accept.draft-probs",
+        "a drafted token is weighed by the probability that it was drawn with",
+        _drawn_from,
+        ("tree.logprobs", "accept.visited"),
+        _draws_drafts,
     ),
 )
