@@ -146,6 +146,8 @@ class Impact(Section):
         0, description="Tokens behind the end of the other run's turn, where that was allowed to come earlier."
     )
     num_beyond_b: int = 0
+    num_reused_a: int = Field(0, description="Tokens of the prompts whose KV was taken from an earlier turn.")
+    num_reused_b: int = 0
 
 
 class Drift(Section):

@@ -24,7 +24,16 @@ def violated(report: OracleReport) -> set[str]:
 
 
 #: Say nothing of a greedy run.
-ABOUT_DRAWS = {"accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"}
+ABOUT_DRAWS = {
+    *("accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"),
+    *("accept.probs-follow-logits", "accept.draft-probs", "run.coins-fresh"),
+}
+#: Of what the format has a place for since 1.3.
+ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
+#: A run whose stop strings and texts are recorded.
+ABOUT_TEXTS = {"turn.stop-strings"}
+#: A sampled run of the newest format, with drafts that were drawn.
+NEWEST = Path(__file__).parents[1] / "schemas" / "traces" / "trace-1.3.jsonl"
 #: Of what the format has a place for since 1.2.
 ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}
 
@@ -36,8 +45,9 @@ def test_an_honest_run_passes_everything_and_skips_nothing(path: Path) -> None:
     assert not report.truncated
     unsaid = {"commit.strategy"} if report.manifest.cache_strategy is None else set()  # format 1.0 had no place for it
     unsaid |= ABOUT_FEATURES if b"features_digest" not in path.read_bytes() else set()
+    unsaid |= ABOUT_CUSTODY if b"prefix_since" not in path.read_bytes() else set()
     assert {name for name, tally in report.invariants.items() if tally.skipped} == unsaid
-    silent = unsaid | ABOUT_DRAWS | {"run.tensor-files"}
+    silent = unsaid | ABOUT_DRAWS | ABOUT_TEXTS | {"run.tensor-files"}
     assert {name for name, tally in report.invariants.items() if not tally.passed} == silent
 
 
@@ -107,6 +117,21 @@ def other_digest(section: str, field: str) -> Callable[[Step], None]:
     return change
 
 
+def feed_a_worse_one(step: Step) -> None:
+    """The second level is fed the worst candidate of the first instead of the best, if it was not fed all of them."""
+    levels = step["draft"]["levels"]
+    first, frontier = len(levels[0]["tokens"]), levels[2]["frontier"]
+    unfed = [n for n in range(first, first + len(levels[1]["tokens"])) if n not in frontier]
+    frontier[0] = unfed[-1]
+
+
+def leave_out_a_better_one(step: Step) -> None:
+    """A candidate of the last level that was not kept gets the best score there is."""
+    level, tree = step["draft"]["levels"][-1], step["tree"]
+    at = next(n for n, token in enumerate(level["tokens"]) if token not in tree["tokens"])
+    level["logprobs"][at] = 100.0
+
+
 def keep_one_less(step: Step) -> None:
     step["stop"]["kept"] -= 1
 
@@ -157,6 +182,8 @@ MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], None]]] = {
     "commit.content-moved": (ANY, put("commit", "written_checksums", 2, "0123456789abcdef")),
     "commit.prefix-unchanged": (ANY, other_digest("commit", "prefix_after")),
     "commit.drafter-length": (ANY, add("commit", "drafter_after", 1)),
+    "draft.frontier-is-best": (ANY, feed_a_worse_one),
+    "tree.best-of-candidates": (ANY, leave_out_a_better_one),
     "sequence.committed-continues": (ANY, add("commit", "committed_before", 1)),
 }
 
@@ -175,6 +202,76 @@ TOY_MUTANTS: dict[str, tuple[Toy, Callable[[Step], Any]]] = {
     "verify.feature-layers": (Toy(), lambda s: s["verify"].update(feature_layers=[1, 1, 0])),
     "commit.strategy": (Toy(), lambda s: s["commit"].__setitem__("strategy", "replicate")),
 }
+
+
+def first_trial(step: Step) -> dict[str, Any]:
+    trial: dict[str, Any] = step["accept"]["visited"][0]["trials"][0]
+    return trial
+
+
+#: those that need fields that the sample traces do not have
+NEWEST_MUTANTS: dict[str, Callable[[Step], Any]] = {
+    "draft.cache-kept": other_digest("draft", "kv_digest_before"),
+    "commit.prefix-kept": other_digest("commit", "prefix_since"),
+    "accept.probs-follow-logits": lambda s: first_trial(s).update(logit=first_trial(s)["logit"] - 1),
+    "accept.draft-probs": lambda s: first_trial(s).update(draft_prob=first_trial(s)["draft_prob"] / 2),
+}
+
+
+@pytest.mark.parametrize("invariant", NEWEST_MUTANTS)
+def test_a_broken_step_of_the_newest_format_fires_its_invariant(tmp_path: Path, invariant: str) -> None:
+    assert not violated(check_trace(NEWEST))
+    lines = load(NEWEST)
+    step = first_step(lines, lambda one: one["step"] > 0)
+    NEWEST_MUTANTS[invariant](step)
+    first = check_trace(store(lines, tmp_path / "broken.jsonl")).invariants[invariant].first
+    assert first is not None
+    assert (first.turn, first.step) == (0, step["step"])
+
+
+def test_a_normaliser_that_is_not_the_logits_sum_is_found_where_nothing_is_cut(tmp_path: Path) -> None:
+    lines = load(NEWEST)
+    del lines[0]["sampling"]["temperature"], lines[0]["sampling"]["top_p"]
+    report = check_trace(store(lines, tmp_path / "broken.jsonl"))
+    assert "log-normaliser" in str(report.invariants["accept.probs-follow-logits"].first)
+
+
+def goes_on_behind(lines: Lines, text: str) -> None:
+    """Says that the turn had a stop string, and that one of its first tokens has that text."""
+    lines[0]["stop_rules"]["stop_strings"] = [text]
+    end = end_of(lines, "turn_end")
+    for step in (line for line in lines if line["kind"] == "step" and line["turn"] == end["turn"]):
+        tokens = [step["tree"]["tokens"][0], *step["stop"]["emitted"]]
+        step["texts"] = {str(token): text if token == end["output_ids"][1] else "." for token in tokens}
+
+
+def test_stop_strings_are_looked_for_only_where_every_text_is_known_and_whole(tmp_path: Path) -> None:
+    for spoil in ("missing", "broken"):
+        lines = load(FUSED)
+        goes_on_behind(lines, "STOP")
+        step = first_step(lines)
+        token = str(step["stop"]["emitted"][0])
+        for other in (line for line in lines if line["kind"] == "step" and token in line.get("texts", {})):
+            if spoil == "missing":
+                del other["texts"][token]
+            else:
+                other["texts"][token] = "\ufffd"
+        report = check_trace(store(lines, tmp_path / f"{spoil}.jsonl"))
+        assert not report.invariants["turn.stop-strings"].failed
+
+
+def same_coin(lines: Lines) -> None:
+    """Two turns whose seeds are not stated draw the same coin first."""
+    for start in (line for line in lines if line["kind"] == "turn_start"):
+        start["prefill"]["draw"] = {"coin": 0.5, "low": 0.25, "high": 0.75}
+
+
+def test_turns_that_say_that_they_have_one_seed_may_share_their_coins(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    same_coin(lines)
+    for start in (line for line in lines if line["kind"] == "turn_start"):
+        start["generator_seed"] = 7
+    assert not check_trace(store(lines, tmp_path / "seed.jsonl")).invariants["run.coins-fresh"].failed
 
 
 @pytest.mark.parametrize("invariant", TOY_MUTANTS)
@@ -213,6 +310,8 @@ RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),
     "turn.end": lambda lines: lines[0]["stop_rules"].__setitem__("max_new_tokens", 12),
     "turn.metrics": lambda lines: end_of(lines, "turn_end").__setitem__("num_accepted", 10**6),
+    "turn.stop-strings": lambda lines: goes_on_behind(lines, "STOP"),
+    "run.coins-fresh": same_coin,
     "run.sequence": lambda lines: lines.insert(4, lines[3]),
     "run.step-numbers": lambda lines: lines.pop(4),
     "run.counts": lambda lines: end_of(lines, "run_end")["counts"].__setitem__("step", 1),
@@ -237,7 +336,7 @@ def test_a_changed_byte_fires_the_digest(tmp_path: Path) -> None:
 
 
 def test_every_invariant_has_its_mutant() -> None:
-    assert set(STATEMENTS) == {*MUTANTS, *TOY_MUTANTS, *RUN_MUTANTS, "run.digest"}
+    assert set(STATEMENTS) == {*MUTANTS, *TOY_MUTANTS, *NEWEST_MUTANTS, *RUN_MUTANTS, "run.digest"}
 
 
 @pytest.mark.parametrize("section", ["draft", "tree", "tensors", "verify", "accept", "commit", "stop"])

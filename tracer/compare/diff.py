@@ -282,6 +282,8 @@ def _note_outputs(sides: _Sides, turns: TurnPair, walk: _Walk, last: Place | Non
 def _compare_steps_of(sides: _Sides, turns: TurnPair, walk: _Walk) -> Place | None:
     """Compares the aligned steps of a turn, and gives the place of the last pair."""
     start_a, start_b = sides.a.turn_start(turns.a), sides.b.turn_start(turns.b)
+    walk.tokens.reused_a += start_a.reused_length
+    walk.tokens.reused_b += start_b.reused_length
     findings = walk.findings
     if turns.a.prompt_turn == 0:
         findings.close()

@@ -20,6 +20,8 @@ class Tokens:
     beyond_a: int = 0  # behind the other's end, which was allowed to come earlier
     beyond_b: int = 0
     equal: bool = True
+    reused_a: int = 0  # tokens of the prompts
+    reused_b: int = 0
     shared: dict[int, int] = field(default_factory=dict)  # turn of the baseline -> its shared tokens, where cut off
 
     def add(self, turn: int, a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str]) -> None:
@@ -69,6 +71,8 @@ def impact_of(pairs: list[TurnPair], tokens: Tokens) -> Impact:
         accepted_length_b=_mean(lengths_b),
         num_beyond_a=tokens.beyond_a,
         num_beyond_b=tokens.beyond_b,
+        num_reused_a=tokens.reused_a,
+        num_reused_b=tokens.reused_b,
     )
 
 

@@ -20,11 +20,16 @@ from specscope.tracer.invariants.base import (
 from specscope.tracer.invariants.custody import CACHE_KEPT
 from specscope.tracer.invariants.features import FEATURE_LAYERS, FEATURES_FED
 from specscope.tracer.invariants.replayed import needless_replacement
+from specscope.tracer.invariants.selection import SELECTION
+
+#: Drafters that run a forward for each level, a position further on. Others may propose all levels in one.
+LEVEL_BY_LEVEL = ("eagle3", "model", "early-exit")
 
 
 def _scores_finite(c: Context) -> str | None:
     for number, level in enumerate(present(present(c.step.draft).levels), start=1):
-        if not level.finite or not all(map(math.isfinite, level.logprobs)):
+        # A token that was masked out has -inf, and its writer says that nothing went wrong.
+        if not level.finite or any(math.isnan(value) or value == math.inf for value in level.logprobs):
             return f"level {number}: a draft score is not finite"
     return None
 
@@ -37,8 +42,11 @@ def _pair_positions(c: Context) -> str | None:
     problem = first_mismatch(draft.inputs.positions, wanted, "pair")
     if problem is not None:
         return problem
+    last = draft.kv_after - 1
+    if c.manifest.drafter.kind not in LEVEL_BY_LEVEL and all(set(x.positions) <= {last} for x in draft.levels or []):
+        return None  # all levels come of one forward, that of the pairs
     for number, level in enumerate(draft.levels or []):
-        position = draft.kv_after - 1 + number
+        position = last + number
         if any(p != position for p in level.positions):
             return f"level {number + 1}: got positions {level.positions[:8]}, wanted {position}"
     return None
@@ -106,8 +114,9 @@ def _shape(c: Context) -> str | None:
         return f"{nodes} nodes, the budget is {policy.budget}"
     if depth > policy.depth:
         return f"depth {depth}, wanted at most {policy.depth}"
-    # A lookup drafts as much of the tree as it finds; levels propose all of it.
-    wants_all = c.step.draft is not None and c.step.draft.levels is not None
+    # A lookup drafts as much of the tree as it finds, and a drafter may stop early; all levels propose all of it.
+    levels = c.step.draft.levels if c.step.draft is not None else None
+    wants_all = levels is not None and len(levels) >= policy.depth
     if policy.choices is not None and policy.kind in ("static", "chain"):
         return _fixed_shape_problem(policy, tree.parents, wants_all)
     return _chain_problem(policy.depth, tree.parents, wants_all) if policy.kind == "chain" else None
@@ -152,6 +161,8 @@ def _scores_add_up(c: Context) -> str | None:
         return f"{len(logprobs)} log-probabilities and {len(scores)} scores for {len(tree.tokens)} slots"
     for slot in range(1, len(scores)):
         wanted = scores[tree.parents[slot]] + logprobs[slot]
+        if scores[slot] == wanted:  # both may be -inf
+            continue
         off = abs(scores[slot] - wanted)
         if not off <= 1e-4 and not off <= 1e-4 * abs(wanted):
             return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"
@@ -276,6 +287,7 @@ DECISIONS: tuple[Invariant[Context], ...] = (
         _nodes_proposed,
         ("draft.levels", "tree"),
     ),
+    *SELECTION,
     Invariant("tree.shape-is-policy", "the tree has the shape that its policy allows", _shape, ("tree",), _own_tree),
     Invariant(
         "tree.scores-add-up",

@@ -11,7 +11,9 @@ from specscope.tracer.invariants.base import Context, present
 CLEARLY = 1e-3  # by how much a score must be better for rounding not to have decided
 
 
-class _Candidate(NamedTuple):
+class Candidate(NamedTuple):
+    """A proposal of the drafter."""
+
     number: int  # over all levels
     ranks: tuple[int, ...]  # child ranks from the root
     score: float  # sum of log-probabilities
@@ -23,17 +25,17 @@ def needless_replacement(c: Context) -> str | None:
     Where a near tie leaves open what they give, nothing is said.
     """
     policy = c.manifest.tree_policy
-    own = _nodes_among(c.step, _numbered(present(present(c.step.draft).levels)))
+    own = nodes_among(c.step, numbered(present(present(c.step.draft).levels)))
     if own is None or any(a.number >= b.number for a, b in pairwise(own)):
         return None
     chosen = _is_fixed_tree(own, policy) if policy.kind in ("static", "chain") else _are_the_best(c.step, own, policy)
     return "the recorded tree was put in, and it is the one that the drafter's candidates give" if chosen else None
 
 
-def _numbered(levels: list[DraftLevel]) -> dict[tuple[int | None, int], _Candidate]:
+def numbered(levels: list[DraftLevel]) -> dict[tuple[int | None, int], Candidate]:
     """Candidates by their parent's number, None for the root, and token; of equal siblings the first."""
-    found: dict[tuple[int | None, int], _Candidate] = {}
-    candidates: list[_Candidate] = []
+    found: dict[tuple[int | None, int], Candidate] = {}
+    candidates: list[Candidate] = []
     for level in levels:
         rows: list[int | None] = list(level.frontier) or [None]
         width = max(1, len(level.tokens) // len(rows))
@@ -42,16 +44,16 @@ def _numbered(levels: list[DraftLevel]) -> dict[tuple[int | None, int], _Candida
             row = rows[min(at // width, len(rows) - 1)]
             above = None if row is None else candidates[row]
             ranks, score = ((), 0.0) if above is None else (above.ranks, above.score)
-            candidate = _Candidate(first + at, (*ranks, at % width), score + logprob)
+            candidate = Candidate(first + at, (*ranks, at % width), score + logprob)
             candidates.append(candidate)
             found.setdefault((row, token), candidate)
     return found
 
 
-def _nodes_among(step: Step, candidates: dict[tuple[int | None, int], _Candidate]) -> list[_Candidate] | None:
+def nodes_among(step: Step, candidates: dict[tuple[int | None, int], Candidate]) -> list[Candidate] | None:
     """The candidate that each slot behind the root is; None where one is none."""
     tree = present(step.tree)
-    found: list[_Candidate | None] = [None]
+    found: list[Candidate | None] = [None]
     for slot in range(1, len(tree.tokens)):
         above = found[tree.parents[slot]]
         candidate = candidates.get((None if above is None else above.number, tree.tokens[slot]))
@@ -61,12 +63,12 @@ def _nodes_among(step: Step, candidates: dict[tuple[int | None, int], _Candidate
     return [candidate for candidate in found if candidate is not None]
 
 
-def _is_fixed_tree(nodes: list[_Candidate], policy: TreePolicy) -> bool:
+def _is_fixed_tree(nodes: list[Candidate], policy: TreePolicy) -> bool:
     return policy.choices is not None and {n.ranks for n in nodes} == set(map(tuple, policy.choices))
 
 
-def _are_the_best(step: Step, nodes: list[_Candidate], policy: TreePolicy) -> bool:
-    candidates = _numbered(present(present(step.draft).levels)).values()
+def _are_the_best(step: Step, nodes: list[Candidate], policy: TreePolicy) -> bool:
+    candidates = numbered(present(present(step.draft).levels)).values()
     kept = {node.number for node in nodes}
     if len(kept) != min(policy.budget, present(step.draft).num_candidates):
         return False

@@ -9,6 +9,8 @@ from specscope.schemas import Sampling, Step, StopRules, TurnEnd, TurnStart
 from specscope.tracer.invariants.base import Invariant, committed_path, first_mismatch, present
 from specscope.tracer.invariants.sampling import draw_problem
 
+BROKEN = "\ufffd"  # stands for a part of a character, which its token's text alone cannot show
+
 
 @dataclass
 class TurnTally:
@@ -29,9 +31,18 @@ class TurnTally:
     complete: bool = True  # every step had what the sums need
     end: TurnEnd | None = None
     last_reason: str | None = None  # of the last step's stop
+    texts: dict[int, str] = field(default_factory=dict)  # of the tokens that it put out, as far as they were recorded
 
     def __post_init__(self) -> None:
         self.output_ids.append(self.start.prefill.pending_token)
+
+    def _learn(self, step: Step) -> None:
+        """Takes note of the texts of tokens that may be put out: those of the step's root and what it emits."""
+        if not step.texts:
+            return
+        roots = step.tree.tokens[:1] if step.tree is not None else []
+        emitted = step.stop.emitted if step.stop is not None else []
+        self.texts |= {token: step.texts[str(token)] for token in (*roots, *emitted) if str(token) in step.texts}
 
     def add(self, step: Step) -> None:
         """Counts one step."""
@@ -40,6 +51,7 @@ class TurnTally:
             self.num_fallbacks = None
         elif self.num_fallbacks is not None:
             self.num_fallbacks += step.commit.fallback is not None
+        self._learn(step)
         path = committed_path(step)
         if step.stop is None or path is None or step.tree is None:
             self.complete = False
@@ -52,6 +64,29 @@ class TurnTally:
         self.accepted_by_depth += [0] * (length - len(self.accepted_by_depth))
         for depth in range(length):
             self.accepted_by_depth[depth] += 1
+
+
+def _ends_by_text(t: TurnTally) -> bool:
+    """Whether the run's own stop strings can be looked for: where every token's text is known, and whole."""
+    if not _has_rules(t) or not present(t.stop_rules).stop_strings or t.end is None:
+        return False
+    known = [t.texts.get(token) for token in t.end.output_ids]
+    return all(text is not None and BROKEN not in text for text in known)
+
+
+def _stops_at_its_string(t: TurnTally) -> str | None:
+    end, strings = present(t.end), present(t.stop_rules).stop_strings
+    pieces = [t.texts[token] for token in end.output_ids]
+    before = "".join(pieces[:-1])
+    for text in strings:
+        if text in before:
+            return f"the text goes on behind its stop string {text!r}"
+    ends = any(text in before + pieces[-1] for text in strings)
+    if end.reason == "stop_string" and not ends:
+        return "the turn ended by a stop string, and its text holds none"
+    return (
+        f"the turn ended by {end.reason}, although a stop string ends it" if ends and end.reason == "length" else None
+    )
 
 
 def _output(t: TurnTally) -> str | None:
@@ -129,6 +164,13 @@ TURNS: tuple[Invariant[TurnTally], ...] = (
         _stops_where_it_must,
         (),
         _has_rules,
+    ),
+    Invariant(
+        "turn.stop-strings",
+        "the turn ends with the token that completes a stop string, and nowhere behind it",
+        _stops_at_its_string,
+        (),
+        _ends_by_text,
     ),
     Invariant("turn.metrics", "the turn's counts are those of its steps", _metrics),
 )

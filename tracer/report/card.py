@@ -232,6 +232,14 @@ def impact_text(impact: Impact) -> str:
     return "; ".join([f"accepted length {shown[0]} -> {shown[1]}, {steps}, output tokens {tokens}", *beyond])
 
 
+def reuse_texts(impact: Impact) -> list[str]:
+    """What one run took from its cache and the other ran again; empty where they are at one."""
+    if impact.num_reused_a == impact.num_reused_b:
+        return []
+    counts = f"{impact.num_reused_a} -> {impact.num_reused_b}"
+    return [f"{counts} tokens of the prompts were taken from an earlier turn's cache: it costs time alone"]
+
+
 def floor_text(floor: NoiseFloor) -> str:
     """How far one value may drift, how far all of them do, and where that is known from."""
     parts = [SOURCES[floor.source], *([counted(floor.sample_size, "value")] if floor.sample_size else [])]
@@ -294,6 +302,7 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
             rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
     if verdict.verdict != "incomparable":
         rows.append(Row("impact", impact_text(verdict.impact)))
+        rows += [Row("reuse", line) for line in reuse_texts(verdict.impact)]
     if leading is not None:
         rows.append(Row("roots", roots_text(verdict)))
     return rows
