@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ from support.recorded_runs import TALKS, TinyRuns
 from specscope.engine.generate import Session
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.oracle import check_trace
+
+
+@pytest.fixture
+def runs(teacher_folder: Path, head_folder: Path, tmp_path: Path) -> TinyRuns:
+    return TinyRuns(teacher_folder, head_folder, tmp_path)
 
 
 def spoil_between(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Session], None]) -> None:

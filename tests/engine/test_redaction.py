@@ -194,6 +194,7 @@ PLAIN_TEXTS = {
     *(
         "error",
         "fallback",
+        "instructions",
         "fault",
         "file",
         "generator_state",
@@ -212,7 +213,9 @@ PLAIN_TEXTS = {
 #: What a redaction treats by name.
 TREATED = {"witness", "message", "stop_strings", "processors", "prompt_text", "texts", "input_digest", "inputs"}
 #: Of tensors and files: whoever has the model may check a guess by them, and so by the logits; the document says so.
-DIGESTS = re.compile(r"_digest$|^digest$|_checksums$|^prefix_(before|after)$|^redaction$")
+DIGESTS = re.compile(
+    r"_digest(s|_before|_after)?$|^digest$|_checksums$|^prefix_(before|after|committed|since)$|^parameters$|^redaction$"
+)
 
 
 def leaves(model: type[BaseModel]) -> Iterator[tuple[str, set[Any]]]:

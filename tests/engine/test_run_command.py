@@ -37,7 +37,8 @@ def test_json_is_one_object_a_turn(tmp_path: Path) -> None:
     done = specscope("run", "--prompts", prompts, "--max-new-tokens", "12", "--json")
     assert done.code == 0
     turns = [json.loads(line) for line in done.out.splitlines()]
-    assert [(t["id"], t["turn"]) for t in turns] == [("two", 0), ("two", 1), ("ids", 0)]
+    found = [(t["id"], t["turn"], t["prompt_turn"]) for t in turns]
+    assert found == [("two", 0, 0), ("two", 1, 1), ("ids", 2, 0)], "turns are numbered in the run, from 0"
     for turn in turns:
         assert len(turn["output_ids"]) <= 12
         assert turn["metrics"]["num_tokens"] == len(turn["output_ids"])

@@ -353,7 +353,8 @@ def test_what_was_not_recorded_is_skipped_and_never_passed(tmp_path: Path, secti
     assert hurt
     for invariant in hurt:
         tally = report.invariants[invariant.id]
-        assert (tally.passed, tally.skipped) == (0, len(steps))
+        first_steps = sum(step["step"] == 0 for step in steps) if invariant.id == "draft.cache-kept" else 0
+        assert (tally.passed, tally.skipped) == (0, len(steps) - first_steps), "a first step follows none"
 
 
 def test_a_truncated_run_is_reported_as_such(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def _stops_at_its_string(t: TurnTally) -> str | None:
     ends = any(text in before + pieces[-1] for text in strings)
     if end.reason == "stop_string" and not ends:
         return "the turn ended by a stop string, and its text holds none"
-    return (
-        f"the turn ended by {end.reason}, although a stop string ends it" if ends and end.reason == "length" else None
-    )
+    if ends and end.reason == "length":
+        return "the turn ended by its length, although its text ends with a stop string"
+    return None
 
 
 def _output(t: TurnTally) -> str | None:
