@@ -272,7 +272,10 @@ def _cut(c: Context) -> str | None:
 
 DECISIONS: tuple[Invariant[Context], ...] = (
     Invariant(
-        "draft.scores-finite", "every draft score is finite before any clean-up", _scores_finite, ("draft.levels",)
+        "draft.scores-finite",
+        "every draft score is finite before any clean-up, or -inf where its token was masked out",
+        _scores_finite,
+        ("draft.levels",),
     ),
     Invariant("draft.positions", "pair positions count on from the cache; level d adds d", _pair_positions, ("draft",)),
     Invariant("draft.pair-tokens", "the pairs' tokens are those last emitted", _pair_tokens, ("draft",)),
