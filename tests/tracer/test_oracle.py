@@ -229,6 +229,13 @@ def test_a_broken_step_of_the_newest_format_fires_its_invariant(tmp_path: Path, 
     assert (first.turn, first.step) == (0, step["step"])
 
 
+def test_the_first_token_has_the_share_that_its_logit_gives(tmp_path: Path) -> None:
+    lines = load(NEWEST)
+    end_of(lines, "turn_start")["prefill"]["draw"]["logit"] += 1
+    report = check_trace(store(lines, tmp_path / "broken.jsonl"))
+    assert "its logit" in str(report.invariants["turn.prefill"].first)
+
+
 def test_a_normaliser_that_is_not_the_logits_sum_is_found_where_nothing_is_cut(tmp_path: Path) -> None:
     lines = load(NEWEST)
     del lines[0]["sampling"]["temperature"], lines[0]["sampling"]["top_p"]

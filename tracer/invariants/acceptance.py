@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from specscope.tracer.invariants.base import Context, Invariant, present, promises
-from specscope.tracer.invariants.probabilities import PROBABILITIES
 from specscope.tracer.invariants.sampling import TRIALS, bonus_problem, draws_tokens, walk_problem
 from specscope.tracer.walk import greedy_walk
 
@@ -61,7 +60,6 @@ def _bonus(c: Context) -> str | None:
 ACCEPTANCE: tuple[Invariant[Context], ...] = (
     Invariant("accept.rule", "the step follows the run's acceptance rule", _rule, ("accept",)),
     *TRIALS,
-    *PROBABILITIES,
     Invariant(
         "accept.walk",
         "the path is the walk along the teacher's choices, or the accepted trials",

@@ -64,17 +64,10 @@ def missing_field(record: Any, names: tuple[str, ...]) -> str | None:
     for name in names:
         value = record
         for part in _parts(name):
-            value = _of_entries(value, part) if isinstance(value, list) else getattr(value, part, None)
+            value = getattr(value, part, None)
         if value is None:
             return name
     return None
-
-
-def _of_entries(entries: list[Any], part: str) -> list[Any] | None:
-    """``part`` of those entries that have it; None where none has."""
-    found = [value for entry in entries if (value := getattr(entry, part, None)) is not None]
-    flat = [inner for value in found for inner in (value if isinstance(value, list) else [value])]
-    return flat or None
 
 
 def missing_draw(context: Context, invariant: Invariant[Context]) -> str | None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from specscope.schemas import BonusDraw, Sampling, Step, StopRules, TurnEnd, TurnStart
 from specscope.tracer.invariants.base import Invariant, committed_path, first_mismatch, present
-from specscope.tracer.invariants.probabilities import prob_problem
-from specscope.tracer.invariants.sampling import draw_problem
+from specscope.tracer.invariants.sampling import TOLERANCE, draw_problem, prob_of_logit
 
 BROKEN = "\ufffd"  # stands for a part of a character, which its token's text alone cannot show
 
@@ -136,7 +135,7 @@ def _prefill(t: TurnTally) -> str | None:
     best = prefill.top_tokens
     if t.sampling.rule == "greedy" and not t.forced and best is not None and prefill.pending_token not in best[:2]:
         return f"the pending token {prefill.pending_token} is not among the best, {best}"
-    problem = _first_draw(prefill.draw, t.sampling) if prefill.draw is not None else None
+    problem = _draw_problem(prefill.draw, t.sampling) if prefill.draw is not None else None
     if problem is not None:
         return f"the pending token's draw: {problem}"
     if prefill.num_tokens != len(start.prompt_ids) - start.reused_length:
@@ -144,13 +143,15 @@ def _prefill(t: TurnTally) -> str | None:
     return None
 
 
-def _first_draw(draw: BonusDraw, sampling: Sampling) -> str | None:
-    """What is wrong with how the first token was drawn: by itself, and beside its logit."""
+def _draw_problem(draw: BonusDraw, sampling: Sampling) -> str | None:
+    """What is wrong with the first token's draw: by itself, or beside the logit that it was made of."""
     problem = draw_problem(draw)
     if problem is not None or draw.logit is None or draw.cut is None:
         return problem
-    problem = prob_problem(draw.high - draw.low, draw.logit, draw.cut, sampling.temperature or 1.0)
-    return None if problem is None else f"its share is {problem}"
+    wanted, share = prob_of_logit(sampling, draw.logit, draw.cut), draw.high - draw.low
+    if wanted.low - TOLERANCE <= share <= wanted.high + TOLERANCE:
+        return None
+    return f"its share is {share:.9g}, its logit {draw.logit:.9g} gives {wanted}"
 
 
 def _finite(logits: list[float], sampling: Sampling) -> bool:
