@@ -231,7 +231,7 @@ def test_a_broken_step_of_the_newest_format_fires_its_invariant(tmp_path: Path, 
 
 def test_the_first_token_has_the_share_that_its_logit_gives(tmp_path: Path) -> None:
     lines = load(NEWEST)
-    end_of(lines, "turn_start")["prefill"]["draw"]["logit"] += 1
+    end_of(lines, "turn_start")["prefill"]["draw"]["logit"] -= 1  # below the cut
     report = check_trace(store(lines, tmp_path / "broken.jsonl"))
     assert "its logit" in str(report.invariants["turn.prefill"].first)
 
