@@ -53,13 +53,14 @@ from specscope.schemas import (
     TurnStart,
     VerifySection,
 )
+from specscope.tracer.compare.roundings import is_half_epsilon
 from specscope.tracer.writer import RecordSink
 
 SCORES_TOP_K = 8
 MOST_BEST = 16  # tokens of a slot that may be best
-#: How far behind the best logit a token may lie and still be recorded, in roundings of the best one's size. Honest
-#: kernels were seen to move a logit by 25 in float32, by 4 in the half formats; a tie needs two that moved.
-TIE_ROUNDINGS = 32
+#: How far behind the best logit a token may lie and still be recorded, in roundings of the best one's size: a tie needs
+#: two that moved, each by no more than one value may. In half formats that is soon a whole logit.
+TIE_ROUNDINGS, HALF_TIE_ROUNDINGS = 128, 32
 
 
 class TurnLabel(NamedTuple):
@@ -101,8 +102,10 @@ def best_tokens(logits: torch.Tensor) -> BestTokens:
     ranked = top.values.gather(1, by_id.indices).sort(dim=-1, descending=True, stable=True)
     best = ranked.values[:, :1]
     # A binade's numbers lie eps apart, times its lower end.
-    rounding = torch.finfo(logits.dtype).eps * torch.exp2(torch.floor(torch.log2(best.abs().clamp(min=1e-30))))
-    near = (ranked.values >= best - TIE_ROUNDINGS * rounding).sum(dim=1).clamp(min=min(2, wide.shape[1]))
+    epsilon = torch.finfo(logits.dtype).eps
+    window = HALF_TIE_ROUNDINGS if is_half_epsilon(epsilon) else TIE_ROUNDINGS
+    rounding = epsilon * torch.exp2(torch.floor(torch.log2(best.abs().clamp(min=1e-30))))
+    near = (ranked.values >= best - window * rounding).sum(dim=1).clamp(min=min(2, wide.shape[1]))
     kept: list[int] = near.tolist()
     values = iter(floats(torch.cat([row[:count] for row, count in zip(ranked.values, kept, strict=True)])))
     tokens = by_id.values.gather(1, ranked.indices).tolist()

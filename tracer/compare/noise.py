@@ -41,12 +41,13 @@ class Bounds(NamedTuple):
 
 
 #: Measured by ``python -m benchmarks.verdicts``; docs/verdict.md has the table.
-_FINE = Bounds(16.0, 512.0, {"logits": 16.0, "logsumexp": 12.0, "entropy": 12.0, "draft-scores": 16.0,
+_FINE = Bounds(64.0, 512.0, {"logits": 16.0, "logsumexp": 12.0, "entropy": 12.0, "draft-scores": 16.0,
                              "hidden-norms": 24.0})  # fmt: skip
 _HALF = Bounds(16.0, 48.0, {"logits": 3.0, "logsumexp": 1.5, "entropy": 1.5, "draft-scores": 3.0,
                             "hidden-norms": 5.0})  # fmt: skip
-#: By how much a pair may drift more than the run of ``--noise`` does.
-MOST_RATIO = 2.0
+#: By how much a pair may drift more than the run of ``--noise`` does: in what is summed over the whole vocabulary, one
+#: instruction set was seen to drift 3.8 times as far as another.
+MOST_RATIO = 6.0
 
 
 def bounds_of(dtype: str, num_layers: int | None) -> Bounds:
@@ -99,9 +100,8 @@ def noise_floors(pair: Drift, noise: Drift, num_layers: int | None, *, same_mode
         if known is None:
             floors.append(own)
             continue
-        limit = max(known.limit, 2 * max(sample.roundings), bounds.least)
-        if not same_mode:
-            limit = max(limit, own.floor / _stated(pair.dtype))
+        # What one value may do, the pair's own tail says as well: on another machine it is a longer one.
+        limit = max(known.limit, 2 * max(sample.roundings), own.floor / _stated(pair.dtype))
         allowed = MOST_RATIO * known.typical if same_mode else bounds.typical[quantity]
         floors.append(_floor(quantity, pair, found, "noise-file", limit, bounds, allowed))
     return floors

@@ -30,7 +30,12 @@ def coarser(dtype: str, other: str) -> str:
 
 def is_half(dtype: str) -> bool:
     """Whether the dtype has so few digits that most honest values are equal, or neighbours."""
-    return epsilon_of(dtype) > 1e-4
+    return is_half_epsilon(epsilon_of(dtype))
+
+
+def is_half_epsilon(epsilon: float) -> bool:
+    """Whether a dtype with that epsilon is such a one."""
+    return epsilon > 1e-4
 
 
 def spacing(size: float) -> float:
