@@ -208,7 +208,7 @@ DRAFT_FAULTS: tuple[Fault, ...] = (
     Fault(
         "F06.absolute",
         "the draft vocabulary's offsets are taken for the teacher's ids",
-        Expectation(places=(("draft", "levels[1]"),), invariant="tree.siblings-distinct"),
+        Expectation(places=(("draft", "levels[1]"), ("tree", "nodes")), invariant="tree.siblings-distinct"),
         inject=_offsets_as_ids,
         into_eagle3=True,
     ),

@@ -41,6 +41,9 @@ class Sample:
 
     roundings: array[float] = field(default_factory=lambda: array("d"))
     places: array[int] = field(default_factory=lambda: array("L"))  # of each value, an index into the places
+    levels: array[int] = field(
+        default_factory=lambda: array("L")
+    )  # of each value, the draft level; 0 where it has none
 
     def __len__(self) -> int:
         return len(self.roundings)
@@ -70,6 +73,7 @@ class Drift:
                 sample = self.samples[value.quantity]
                 sample.roundings.append(roundings)
                 sample.places.append(number)
+                sample.levels.append(value.level)
 
 
 def _never(_a: Step, _b: Step) -> bool:
@@ -147,9 +151,8 @@ def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool)
     for key, own in a.proposals.items():
         other = theirs.get(key)
         if other is not None:
-            yield EqualInputs(
-                "draft-scores", f"levels[{len(key)}]", own.logprob, other.logprob, max(own.size, other.size)
-            )
+            size, level = max(own.size, other.size), len(key)
+            yield EqualInputs("draft-scores", f"levels[{level}]", own.logprob, other.logprob, size, level)
 
 
 def _teacher_values(a: StepNodes, b: StepNodes, keys: list[PathKey]) -> Iterator[EqualInputs]:

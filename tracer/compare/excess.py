@@ -18,13 +18,12 @@ from specscope.tracer.compare.steps import difference
 #: Where a quantity shows, in the order in which a step computes them.
 SHOWN: dict[Quantity, tuple[Phase, str]] = {
     "hidden-norms": ("draft", "inputs.hidden_norms"),
-    "draft-scores": ("draft", "levels[1].logprobs"),
+    "draft-scores": ("draft", "levels"),
     "logits": ("verify", "top_logits"),
     "logsumexp": ("verify", "logsumexp"),
     "entropy": ("verify", "entropy"),
 }
 ORDER = list(SHOWN)
-TEACHERS: tuple[Quantity, ...] = ("logits", "logsumexp", "entropy")
 #: What may differ between two runs of the same kernels.
 NO_KERNEL = ("level", "fault", "cache_strategy")
 
@@ -77,25 +76,24 @@ def _first(
     if not excesses:
         return None
     first = min(excesses, key=lambda excess: (excess.number, ORDER.index(excess.quantity)))
-    # Features are the teacher's own numbers, too: where its logits drift, they are the ones to name.
-    said = next((excess for excess in excesses if excess.quantity in TEACHERS), None)
-    named = first if said is None or first.quantity == "draft-scores" else said
     place = drift.places[first.number]
-    phase, field = SHOWN[named.quantity]
+    phase, field = SHOWN[first.quantity]
+    if first.level:
+        field = f"levels[{first.level}].logprobs"
     if place.step_a is None:
         field = f"prefill.{field}"
     finding = DriftFinding(
-        quantity=named.quantity,
-        num_values=named.num_values,
-        typical=named.typical,
-        allowed=named.allowed,
-        share=named.share,
+        quantity=first.quantity,
+        num_values=first.num_values,
+        typical=first.typical,
+        allowed=first.allowed,
+        share=first.share,
         against=against,
     )
-    wanted = f"{named.allowed:.3g} roundings at most" if named.allowed else "the same bits"
-    got = f"{named.typical:.3g} roundings on the whole, {named.num_values} values"
+    wanted = f"{first.allowed:.3g} roundings at most" if first.allowed else "the same bits"
+    got = f"{first.typical:.3g} roundings on the whole, {first.num_values} values"
     found = difference(phase, field, wanted, got, "real", inputs_equal=True)
-    return UniformDrift(place, found, finding, len(excesses) - 1, _downstream(named.quantity))
+    return UniformDrift(place, found, finding, len(excesses) - 1, _downstream(first.quantity))
 
 
 def _downstream(quantity: Quantity) -> frozenset[Quantity]:
@@ -103,6 +101,12 @@ def _downstream(quantity: Quantity) -> frozenset[Quantity]:
     if quantity in ("draft-scores", "hidden-norms"):
         return frozenset(ORDER[ORDER.index(quantity) : 2])
     return frozenset(ORDER)
+
+
+def is_teachers_number(found: Difference) -> bool:
+    """Whether a difference is one of what the teacher's forward gives: logits, what they sum up to, features."""
+    features = found.phase == "draft" and found.field.startswith("inputs.hidden_norms")
+    return features or (found.phase == "verify" and quantity_of(found) is not None)
 
 
 def quantity_of(found: Difference) -> Quantity | None:

@@ -176,6 +176,7 @@ class Excess(NamedTuple):
     typical: float
     allowed: float
     num_values: int
+    level: int  # of draft scores, the first that shows it; 0 of others
 
 
 def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
@@ -187,7 +188,8 @@ def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
         sample = drift.samples[floor.quantity]
         beyond = sum(value > floor.allowed for value in sample.roundings) / len(sample)
         number = _begins(sample, floor.allowed)
-        found.append(Excess(floor.quantity, number, beyond, floor.typical, floor.allowed, len(sample)))
+        level = _first_level(sample, number, floor.allowed)
+        found.append(Excess(floor.quantity, number, beyond, floor.typical, floor.allowed, len(sample), level))
     return sorted(found, key=lambda excess: excess.number)
 
 
@@ -203,8 +205,15 @@ def find_movement(drift: Drift) -> list[Excess]:
         moved = sum(value > 0 for value in sample.roundings)
         if moved > max(SAME_KERNELS * len(sample), SAME_KERNELS_LEAST):
             first = next(place for value, place in zip(sample.roundings, sample.places, strict=True) if value > 0)
-            found.append(Excess(quantity, first, moved / len(sample), fmean(sample.roundings), 0.0, len(sample)))
+            level, share = _first_level(sample, first, 0.0), moved / len(sample)
+            found.append(Excess(quantity, first, share, fmean(sample.roundings), 0.0, len(sample), level))
     return sorted(found, key=lambda excess: excess.number)
+
+
+def _first_level(sample: Sample, number: int, allowed: float) -> int:
+    """The lowest draft level of that place's values that drift further than is allowed; 0 where none has a level."""
+    values = zip(sample.roundings, sample.places, sample.levels, strict=True)
+    return min((level for value, place, level in values if place == number and value > allowed), default=0)
 
 
 def _begins(sample: Sample, allowed: float) -> int:

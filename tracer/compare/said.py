@@ -18,6 +18,7 @@ class EqualInputs(NamedTuple):
     a: float
     b: float
     size: float  # of the numbers they were made of, where that is larger than they are
+    level: int = 0  # of a draft score, from 1
 
 
 @dataclass(frozen=True)
