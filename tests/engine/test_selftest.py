@@ -44,7 +44,8 @@ def run_with(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> tuple[Result, dic
     """The command on ``fault`` in the place of F16, and the one fault of its report."""
     monkeypatch.setitem(FAULTS, "F16", fault)
     done = CliRunner().invoke(selftest, ["--fault", "F16", "--json"])
-    (found,) = json.loads(done.stdout)["faults"]
+    found, in_half = json.loads(done.stdout)["faults"]
+    assert (found["dtype"], in_half["dtype"]) == ("float32", "bfloat16")
     return done, found
 
 
@@ -273,7 +274,7 @@ def test_every_fault_names_a_scenario() -> None:
 def test_one_fault_as_a_user_tries_it(tmp_path: Path) -> None:
     done = specscope("selftest", "--fault", "F16", "--keep", tmp_path / "kept")
     assert done.code == 0, done
-    assert "1 of 1 faults detected, 1 of 1 at the expected phase, 1 of 1 attributable ones blamed" in done.out
+    assert "2 of 2 faults detected, 2 of 2 at the expected phase, 2 of 2 attributable ones blamed" in done.out
     assert "1 of 1 controls silent; 0 not run" in done.out
     assert {path.name for path in (tmp_path / "kept").glob("*.jsonl")} == {
         "F16.jsonl",

@@ -135,7 +135,7 @@ def test_the_full_step_is_judged_by_everything(minimal: Path, tmp_path: Path) ->
     report = check_trace(store(lines, tmp_path / "full.jsonl"))
     found = tallies(report)
     assert lines[0]["capabilities"] == list(full_step())[4:]
-    assert (found["failed"], found["skipped"]) == (set(), set())
+    assert (found["failed"], found["skipped"]) == (set(), {"commit.prefix-kept"})
     drawn = {"accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"}
     assert set(report.invariants) - found["passed"] <= drawn | {"run.tensor-files"}
 
