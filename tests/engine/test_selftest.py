@@ -53,7 +53,7 @@ def test_a_fault_that_does_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) ->
     done, found = run_with(monkeypatch, replace(F16, inject=unchanged))
     assert done.exit_code == 1
     assert (found["detected"], found["placed"], found["blamed"]) == (False, False, False)
-    assert "0 of 1 faults detected" in json.loads(done.stdout)["score"]
+    assert "0 of 2 faults detected" in json.loads(done.stdout)["score"]
 
 
 def test_a_fault_that_cannot_be_run_here_is_never_counted_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,11 +276,8 @@ def test_one_fault_as_a_user_tries_it(tmp_path: Path) -> None:
     assert done.code == 0, done
     assert "2 of 2 faults detected, 2 of 2 at the expected phase, 2 of 2 attributable ones blamed" in done.out
     assert "1 of 1 controls silent; 0 not run" in done.out
-    assert {path.name for path in (tmp_path / "kept").glob("*.jsonl")} == {
-        "F16.jsonl",
-        "greedy-eager.jsonl",
-        "greedy-fused.jsonl",
-    }
+    names = [f"{name}{dtype}.jsonl" for name in ("F16", "greedy-eager", "greedy-fused") for dtype in ("", "-bfloat16")]
+    assert {path.name for path in (tmp_path / "kept").glob("*.jsonl")} == set(names)
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:
