@@ -82,6 +82,9 @@ class TreePolicy(Section):
     choices: list[list[int]] | None = Field(
         None, description="Nodes of a static tree or a chain, each the child ranks from the root."
     )
+    adaptive: bool | None = Field(
+        None, description="Whether a step may draft fewer nodes than the policy allows; absent: not known."
+    )
 
 
 class Sampling(Section):

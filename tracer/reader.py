@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +27,9 @@ from specscope.schemas import (
 )
 from specscope.tracer.errors import TraceError, UsageError
 from specscope.tracer.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
+
+#: An entry of a list that has one position for each row.
+SINGLE_POSITION = re.compile(r"^(tensors|draft\..+)\.positions\.\d+$")
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -187,7 +191,8 @@ class TraceReader:
                 raise not_json(self.path, f"not JSON ({first['ctx']['error']})", number) from None
             # The first part of the place is the record's kind, which the union put there.
             field = ".".join(str(part) for part in first["loc"][1:]) or None
-            raise TraceError(self.path, f"{first['msg']} ({error.error_count()} in all)", number, field) from None
+            message = _inexpressible(first["input"], field) or f"{first['msg']} ({error.error_count()} in all)"
+            raise TraceError(self.path, message, number, field) from None
         except ValueError as error:
             raise not_json(self.path, error, number) from None
 
@@ -232,3 +237,13 @@ class TraceReader:
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"a record that cannot be upgraded ({type(error).__name__}: {error})") from None
         return decode_record(json.dumps(upgraded).encode())
+
+
+def _inexpressible(value: Any, field: str | None) -> str | None:
+    """What to do about a list of positions where one belongs, as rotations of several axes have."""
+    if not isinstance(value, list) or field is None or SINGLE_POSITION.search(field) is None:
+        return None
+    return (
+        "got several positions for a row, wanted one integer: the format has no place yet for rotations of several "
+        f"axes (m-rope); write the one that counts text, or leave out {field.partition('.')[0]}"
+    )

@@ -281,6 +281,77 @@ def test_turns_that_say_that_they_have_one_seed_may_share_their_coins(tmp_path: 
     assert not check_trace(store(lines, tmp_path / "seed.jsonl")).invariants["run.coins-fresh"].failed
 
 
+CHAIN = Toy(kind="chain", choices=((0,), (0, 0), (0, 0, 0)), levels=False)
+
+
+@pytest.mark.parametrize(("adaptive", "fires"), [(True, False), (None, False), (False, True)])
+def test_a_chain_may_stop_early_unless_its_writer_says_otherwise(
+    tmp_path: Path, adaptive: bool | None, fires: bool
+) -> None:
+    lines = toy_lines(CHAIN)
+    lines[0]["tree_policy"] |= {"depth": 4, "budget": 4, "choices": None, "adaptive": adaptive}
+    report = check_trace(store(lines, tmp_path / "chain.jsonl"))
+    assert violated(report) == ({"tree.shape-is-policy"} if fires else set())
+
+
+def test_a_short_tree_of_all_levels_is_told_how_to_say_that_it_is_adaptive(tmp_path: Path) -> None:
+    lines = toy_lines(Toy())
+    lines[0]["tree_policy"]["choices"].append([0, 0, 1])
+    lines[0]["tree_policy"]["budget"] += 1
+    first = check_trace(store(lines, tmp_path / "unsaid.jsonl")).invariants["tree.shape-is-policy"].first
+    assert first is not None
+    assert "tree_policy.adaptive: true" in first.witness
+    lines[0]["tree_policy"]["adaptive"] = True
+    assert not violated(check_trace(store(lines, tmp_path / "said.jsonl")))
+
+
+@pytest.mark.parametrize(("adaptive", "fires"), [(True, False), (None, False), (False, True)])
+def test_a_dynamic_tree_may_lack_its_worst_nodes_unless_its_writer_says_otherwise(
+    tmp_path: Path, adaptive: bool | None, fires: bool
+) -> None:
+    lines = load(FUSED)
+    lines[0]["tree_policy"] |= {"adaptive": adaptive, "budget": lines[0]["tree_policy"]["budget"] + 1}
+    found = violated(check_trace(store(lines, tmp_path / "short.jsonl")))
+    assert found == ({"tree.best-of-candidates"} if fires else set())
+
+
+def without_the_deepest_level(step: Step) -> None:
+    """Every node of the deepest level is lost, and the slots before it stay."""
+    tree = step["tree"]
+    kept = [slot for slot, depth in enumerate(tree["depths"]) if depth < max(tree["depths"])]
+    assert kept == list(range(len(kept))), "the flat order is by level"
+    for name in ("tokens", "parents", "depths", "logprobs", "scores"):
+        tree[name] = [tree[name][slot] for slot in kept]
+    del step["tensors"]  # of the whole tree
+
+
+def test_a_lost_deepest_level_is_no_best_tree(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    for step in (line for line in lines if line["kind"] == "step"):
+        without_the_deepest_level(step)
+    assert "tree.best-of-candidates" in violated(check_trace(store(lines, tmp_path / "lost.jsonl")))
+
+
+def test_a_masked_draft_is_legal_and_other_scores_that_are_no_numbers_are_not(tmp_path: Path) -> None:
+    for value, fires in (("-Infinity", False), ("Infinity", True), ("NaN", True)):
+        lines = load(FUSED)
+        level = first_step(lines)["draft"]["levels"][-1]
+        level["logprobs"][-1] = value  # the worst of the deepest level
+        found = violated(check_trace(store(lines, tmp_path / "masked.jsonl")))
+        assert ("draft.scores-finite" in found) == fires
+        assert fires or not found
+
+
+def test_levels_of_one_forward_need_not_count_on(tmp_path: Path) -> None:
+    for kind, fires in (("parallel", False), ("eagle3", True)):
+        lines = load(FUSED)
+        lines[0]["drafter"]["kind"] = kind
+        for step in (line for line in lines if line["kind"] == "step"):
+            for level in step["draft"]["levels"]:
+                level["positions"] = [step["draft"]["kv_after"] - 1] * len(level["positions"])
+        assert ("draft.positions" in violated(check_trace(store(lines, tmp_path / "one.jsonl")))) == fires
+
+
 @pytest.mark.parametrize("invariant", TOY_MUTANTS)
 def test_a_broken_step_of_a_toy_fires_its_invariant(tmp_path: Path, invariant: str) -> None:
     toy, breaks = TOY_MUTANTS[invariant]

@@ -121,6 +121,18 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path: Path) -> None:
         read_all(path)
 
 
+@pytest.mark.parametrize("place", ["tensors", "inputs", "level"])
+def test_several_positions_a_row_are_refused_in_words_that_say_why(tmp_path: Path, place: str) -> None:
+    lines = load(FUSED)
+    step = first_step(lines)
+    found = {"tensors": step["tensors"], "inputs": step["draft"]["inputs"], "level": step["draft"]["levels"][0]}[place]
+    found["positions"] = [[position] * 3 for position in found["positions"]]
+    section = "tensors" if place == "tensors" else "draft"
+    words = rf"line 3, field {section}\.(.+\.)?positions\.0: got several positions for a row.* leave out {section}$"
+    with pytest.raises(TraceError, match=words):
+        read_all(store(lines, tmp_path / "bad.jsonl"))
+
+
 def test_the_index_names_the_line_that_is_not_json(trace: Path) -> None:
     lines = trace.read_bytes().splitlines(keepends=True)
     trace.write_bytes(b"".join([*lines[:4], b"{broken\n", *lines[4:]]))

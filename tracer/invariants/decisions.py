@@ -25,6 +25,8 @@ from specscope.tracer.invariants.selection import SELECTION
 #: Drafters that run a forward for each level, a position further on. Others may propose all levels in one.
 LEVEL_BY_LEVEL = ("eagle3", "model", "early-exit")
 
+ADAPTIVE_HINT = "a writer whose steps may draft fewer nodes says so by tree_policy.adaptive: true in the manifest"
+
 
 def _scores_finite(c: Context) -> str | None:
     for number, level in enumerate(present(present(c.step.draft).levels), start=1):
@@ -114,12 +116,25 @@ def _shape(c: Context) -> str | None:
         return f"{nodes} nodes, the budget is {policy.budget}"
     if depth > policy.depth:
         return f"depth {depth}, wanted at most {policy.depth}"
-    # A lookup drafts as much of the tree as it finds, and a drafter may stop early; all levels propose all of it.
-    levels = c.step.draft.levels if c.step.draft is not None else None
-    wants_all = levels is not None and len(levels) >= policy.depth
+    wants_all = _wants_all(c)
     if policy.choices is not None and policy.kind in ("static", "chain"):
         return _fixed_shape_problem(policy, tree.parents, wants_all)
-    return _chain_problem(policy.depth, tree.parents, wants_all) if policy.kind == "chain" else None
+    return _chain_problem(policy, tree.parents, wants_all) if policy.kind == "chain" else None
+
+
+def _wants_all(c: Context) -> bool:
+    """Whether the step must draft every node of a fixed tree: by what the writer says, else by what it proposed."""
+    policy = c.manifest.tree_policy
+    if policy.adaptive is not None:
+        return not policy.adaptive
+    # A lookup drafts as much of the tree as it finds, and a drafter may stop early; all levels propose all of it.
+    levels = c.step.draft.levels if c.step.draft is not None else None
+    return levels is not None and len(levels) >= policy.depth
+
+
+def _unless_adaptive(policy: TreePolicy) -> str:
+    """How a writer that drafts fewer nodes on purpose says so, where it has not said anything of it."""
+    return "" if policy.adaptive is not None else f"; {ADAPTIVE_HINT}"
 
 
 def _fixed_shape_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
@@ -130,17 +145,18 @@ def _fixed_shape_problem(policy: TreePolicy, parents: list[int], wants_all: bool
         got.add(path)
     missing = sorted(wanted - got, key=lambda path: (len(path), path))
     if missing and wants_all:
-        return f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
+        problem = f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
+        return problem + _unless_adaptive(policy)
     return None
 
 
-def _chain_problem(depth: int, parents: list[int], wants_all: bool) -> str | None:
-    """Of a chain whose nodes were not recorded one by one. ``depth`` may be any number that a file holds."""
+def _chain_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
+    """Of a chain whose nodes were not recorded one by one. Its depth may be any number that a file holds."""
     stray = next((slot for slot in range(1, len(parents)) if parents[slot] != slot - 1), None)
     if stray is not None:
         return f"slot {stray}: under slot {parents[stray]}, wanted slot {stray - 1}, as in a chain"
-    missing = depth - (len(parents) - 1)
-    return f"{missing} nodes of the chain are missing" if missing > 0 and wants_all else None
+    missing = policy.depth - (len(parents) - 1)
+    return f"{missing} nodes of the chain are missing{_unless_adaptive(policy)}" if missing > 0 and wants_all else None
 
 
 def rank_paths(parents: list[int]) -> Iterator[tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """Invariants of a dynamic tree: what is fed on, and what is kept, are the best of the candidates.
 
-A tree may have fewer nodes than its budget allows; those that it has must be the best. Where two scores are as near as
-sums in float32 are, either may have come first.
+A tree may have fewer nodes than its budget allows, unless its writer says that it is not adaptive; those that it has
+must be the best. Where two scores are as near as sums in float32 are, either may have come first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,16 @@ def _kept_are_best(c: Context) -> str | None:
     if nodes is None:
         return None  # another rule names the node that was never proposed
     found = _passed_over(list(candidates.values()), {node.number for node in nodes})
-    return None if found is None else str(found)
+    return _too_few(c, list(candidates.values()), len(nodes)) if found is None else str(found)
+
+
+def _too_few(c: Context, candidates: list[Candidate], kept: int) -> str | None:
+    """Of a writer that says that it drafts all that its budget allows; masked candidates are none."""
+    policy = c.manifest.tree_policy
+    if policy.adaptive is not False:
+        return None
+    wanted = min(policy.budget, sum(candidate.score > -math.inf for candidate in candidates))
+    return f"{kept} nodes were kept, wanted {wanted}: the policy is not adaptive" if kept < wanted else None
 
 
 def _fed_are_best(c: Context) -> str | None:
