@@ -88,6 +88,7 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
             budget=policy.budget,
             name=policy.name,
             choices=[list(node) for node in policy.choices] or None,
+            adaptive=_drafts_fewer(drafter),
         ),
         sampling=_sampling(settings),
         stop_rules=StopRulesManifest(
@@ -115,6 +116,12 @@ def _own_parameters(drafter: Drafter) -> dict[str, str] | None:
     """Of the drafter's own module; None where it has none."""
     module = drafter.module
     return None if module is None else digest_parameters(module)
+
+
+def _drafts_fewer(drafter: Drafter) -> bool | None:
+    """Whether a step may draft less than the policy allows, as a lookup that finds little; None: nothing is drafted."""
+    kind = drafter.manifest().kind
+    return None if kind == "none" else kind == "ngram"
 
 
 def _sampling(settings: RunSettings) -> Sampling:

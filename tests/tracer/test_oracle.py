@@ -506,3 +506,12 @@ def test_monstrous_numbers_are_violations_and_neither_hang_nor_crash(
     path = store(lines, tmp_path / "monster.jsonl")
     assert violated(check_trace(path))
     assert diff_traces(FUSED, path).exit_code == 1
+
+
+def test_a_flat_list_of_three_positions_a_row_is_told_what_the_format_has_room_for(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    tensors = first_step(lines)["tensors"]
+    tensors["positions"] = tensors["positions"] * 3
+    first = check_trace(store(lines, tmp_path / "axes.jsonl")).invariants["tensors.sizes"].first
+    assert first is not None
+    assert "m-rope" in first.witness

@@ -8,6 +8,11 @@ from functools import cached_property
 
 from specscope.tracer.invariants.base import Invariant, first_mismatch
 
+#: What a list of positions of a whole number of times the slots is: that of a rotation of several axes.
+SEVERAL_POSITIONS = (
+    "; the format has room for one position a row: of several axes (m-rope) write the one that counts text"
+)
+
 
 @dataclass(frozen=True)
 class TreeArrays:
@@ -49,12 +54,20 @@ def _sizes(t: TreeArrays) -> str | None:
     if not t.has_tensors:
         return None if t.num_slots >= 1 else "no slot, not even a root"
     for name in ("fed_tokens", "positions", "mask_rows", "prefix_visible"):
-        if len(getattr(t, name)) != t.padded_slots:
-            return f"{name}: got {len(getattr(t, name))} entries, wanted {t.padded_slots}, the padded slots"
+        entries = len(getattr(t, name))
+        if entries != t.padded_slots:
+            problem = f"{name}: got {entries} entries, wanted {t.padded_slots}, the padded slots"
+            return problem + (
+                SEVERAL_POSITIONS if name == "positions" and _is_multiple(entries, t.padded_slots) else ""
+            )
     if not t.padded_slots >= t.num_slots >= 1:
         return f"{t.num_slots} slots in {t.padded_slots} padded slots"
     wide = next((row for row, bits in enumerate(t.mask_rows) if bits.bit_length() > t.padded_slots + 7), None)
     return None if wide is None else f"mask row {wide} has columns behind {t.padded_slots}, the padded slots"
+
+
+def _is_multiple(number: int, of: int) -> bool:
+    return of > 0 and number > of and number % of == 0
 
 
 def _vocabulary(t: TreeArrays) -> str | None:
