@@ -26,10 +26,10 @@ import xxhash
 
 from specscope.schemas import Step
 from specscope.tracer.compare.diff import diff_traces
-from specscope.tracer.index import sidecar_path
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.skim import equal_but_for_timing
+from specscope.tracer.files.index import sidecar_path
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.files.skim import equal_but_for_timing
+from specscope.tracer.oracle.check import check_trace
 
 ROUNDS = 3
 COMMAND = Path(sys.executable).with_name("specscope")

@@ -30,7 +30,7 @@ import click
 from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
 
 from benchmarks.reading import COMMAND, PARTNER, PLAIN, repeat, without_index
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WAIT = 120_000  # milliseconds

@@ -89,7 +89,7 @@ def assert_traces_match(
     from specscope.tracer.cli.diff import make_report
     from specscope.tracer.compare.diff import DiffOptions
     from specscope.tracer.report import text
-    from specscope.tracer.tokens import TokenTexts
+    from specscope.tracer.words.tokens import TokenTexts
 
     known = None if noise is None else Path(noise)
     options = DiffOptions(allowed=frozenset(allow), fail_on_ties=fail_on == "near-tie", noise=known)
@@ -103,7 +103,7 @@ def assert_traces_match(
 def _replace(baseline: Path, candidate: Path) -> None:
     """Makes ``candidate`` the baseline, whole or not at all; but not a run that is unsound or cut off."""
     from specscope.tracer.cli.check import exit_code
-    from specscope.tracer.oracle import check_trace
+    from specscope.tracer.oracle.check import check_trace
     from specscope.tracer.report.formats import write_whole
 
     report = check_trace(candidate)

@@ -8,11 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 from specscope.tracer.errors import SpecScopeError
-from specscope.tracer.text import shorten
+from specscope.tracer.words.text import shorten
 from specscope.viewer.drawing.board import whole_style_sheet
 from specscope.viewer.drawing.fragments import note
-from specscope.viewer.session import Arguments, current_view, parse_arguments, remember_view
-from specscope.viewer.view import PageName, View
+from specscope.viewer.screens.session import Arguments, current_view, parse_arguments, remember_view
+from specscope.viewer.screens.view import PageName, View
 
 HERE = Path(__file__).parent
 TITLES: dict[PageName, str] = {
@@ -48,15 +48,15 @@ def main() -> None:
 def _show_page(arguments: Arguments, view: View) -> None:
     """Each page is loaded when it is first looked at: charts, above all, load libraries that no other page needs."""
     if view.page == "runs":
-        from specscope.viewer.runs_page import show_runs_page as show
+        from specscope.viewer.screens.runs import show_runs_page as show
     elif view.page == "step":
-        from specscope.viewer.step_page import show_step_page as show
+        from specscope.viewer.screens.step import show_step_page as show
     elif view.page == "diff":
-        from specscope.viewer.diff_page import show_diff_page as show
+        from specscope.viewer.screens.diff import show_diff_page as show
     elif view.page == "metrics":
-        from specscope.viewer.metrics_page import show_metrics_page as show
+        from specscope.viewer.screens.metrics import show_metrics_page as show
     else:
-        from specscope.viewer.health_page import show_health_page as show
+        from specscope.viewer.screens.health import show_health_page as show
     show(arguments, view)
 
 

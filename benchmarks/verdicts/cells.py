@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
-from specscope.engine.assemble import DEMO_MODELS
-from specscope.engine.prompts import Prompt, load_prompts
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.tree_policy import TreePolicy, parse_policy
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.load.models import DEMO_MODELS
+from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.tree.policy import TreePolicy, parse_policy
 
 ModelName = Literal["demo", "wide", "outlier"]
 DTYPES = ("float32", "bfloat16", "float16")

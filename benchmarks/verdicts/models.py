@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from benchmarks.verdicts.cells import ModelName
-from specscope.engine.drafters.eagle3_files import save_head
-from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadConfig
+from specscope.engine.drafters.eagle3.files import save_head
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
 
 VOCAB = 1024
 OUTLIER_CHANNELS, OUTLIER_SIZE = 3, 100.0

@@ -11,7 +11,7 @@ from benchmarks.verdicts.record import NumericFault, trace_path
 from benchmarks.verdicts.settings import CANDIDATE, REFERENCE
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.noise import bounds_of
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 SHOWN = "demo-16-nodes-float32"
 FAULT = NumericFault(layer=1, size=3e-4)

@@ -16,8 +16,8 @@ import torch
 from benchmarks.verdicts.cells import Cell, cells
 from benchmarks.verdicts.models import build_all, folders
 from benchmarks.verdicts.settings import CANDIDATE, SETTINGS, Setting
-from specscope.engine.assemble import ModelChoice, Models, load_models
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
 from specscope.tracer.errors import EngineError
 
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)

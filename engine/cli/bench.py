@@ -13,7 +13,7 @@ from specscope.engine.cli.choices import build_choice, model_options, rule_optio
 from specscope.tracer.cli.console import console, progress
 
 if TYPE_CHECKING:
-    from specscope.engine.bench import Variant
+    from specscope.engine.lab.bench import Variant
 
 
 @click.command()
@@ -35,9 +35,9 @@ def bench(
     prompts_file: Path | None, compare: str, overhead: bool, max_new_tokens: int, rounds: int, **options: Any
 ) -> None:
     """Decode the same prompts in several ways, in turn; print speeds and ratios."""
-    from specscope.engine.assemble import DEMO_MODELS
-    from specscope.engine.bench import COMPARISONS, num_runs, run_bench
-    from specscope.engine.prompts import load_prompts
+    from specscope.engine.lab.bench import COMPARISONS, num_runs, run_bench
+    from specscope.engine.load.models import DEMO_MODELS
+    from specscope.engine.run.prompts import load_prompts
 
     prompts = load_prompts(prompts_file or DEMO_MODELS / "prompts.jsonl")
     variants = COMPARISONS["overhead" if overhead else compare](build_choice(**options))

@@ -17,14 +17,14 @@ from specscope.tracer.cli.options import allow_option, noise_option, tolerance_o
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError, UsageError
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.text import printable
-from specscope.tracer.writer import check_writable
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.files.writer import check_writable
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
-    from specscope.engine.recorded_run import StepPlace
+    from specscope.engine.lab.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
+    from specscope.engine.lab.rerun.recorded_run import StepPlace
     from specscope.schemas.verdict import Blame, Difference, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
@@ -73,8 +73,8 @@ def bisect(
     run; 3 where the models are not those of the runs, or their diff says that the traces are incomparable; 4 where it
     says that too little was recorded; 5 where what was recorded did not come back when the step was run again.
     """
-    from specscope.engine.bisect.narrow import Bisect, BisectRequest
-    from specscope.engine.recorded_run import Overrides
+    from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
+    from specscope.engine.lab.rerun.recorded_run import Overrides
 
     if at is not None:
         place = parse_place(at)
@@ -103,7 +103,7 @@ def parse_place(text: str) -> StepPlace:
     Raises:
         UsageError: where it names none.
     """
-    from specscope.engine.recorded_run import StepPlace
+    from specscope.engine.lab.rerun.recorded_run import StepPlace
 
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None:
@@ -118,7 +118,7 @@ def first_root(verdict: Verdict) -> StepPlace | None:
         IncomparableError: where the two traces may not be compared.
         CoverageError: where too little was recorded to say that there is none.
     """
-    from specscope.engine.recorded_run import StepPlace
+    from specscope.engine.lab.rerun.recorded_run import StepPlace
 
     if verdict.verdict == "incomparable":
         first = verdict.incomparable[0]
@@ -181,7 +181,7 @@ def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Noth
 
 def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | None:
     """The baseline's step at which ``violation`` stands, or the one beside it; None where it stands at no step."""
-    from specscope.engine.recorded_run import StepPlace
+    from specscope.engine.lab.rerun.recorded_run import StepPlace
 
     first = check_trace(baseline if violation.side == "a" else candidate).invariants[violation.invariant].first
     if first is None or first.turn is None or first.step is None:
@@ -197,8 +197,8 @@ def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | 
 
 def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str) -> int:
     """Says why there is nothing to bisect, and returns the exit code."""
-    from specscope.engine.bisect.conclusion import settings_text
-    from specscope.engine.bisect.report import BISECTION_SCHEMA, Bisection
+    from specscope.engine.lab.bisect.conclusion import settings_text
+    from specscope.engine.lab.bisect.report import BISECTION_SCHEMA, Bisection
 
     nothing = _nothing(verdict, baseline, candidate)
     if form != "json":

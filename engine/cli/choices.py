@@ -10,7 +10,7 @@ import click
 from specscope.tracer.errors import UsageError
 
 if TYPE_CHECKING:
-    from specscope.engine.assemble import ModelChoice
+    from specscope.engine.load.models import ModelChoice
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 #: The paper's words for the modes, as synonyms.
@@ -135,9 +135,9 @@ def build_choice(
     Raises:
         UsageError: where they contradict each other.
     """
-    from specscope.engine.assemble import ModelChoice
-    from specscope.engine.sampling import SamplingRule
-    from specscope.engine.tree_policy import parse_policy
+    from specscope.engine.accept.sampling import SamplingRule
+    from specscope.engine.load.models import ModelChoice
+    from specscope.engine.tree.policy import parse_policy
 
     mode = SYNONYMS.get(mode, mode) if mode else attention or "fused"
     if mode != "baseline" and attention not in (None, mode):

@@ -13,15 +13,15 @@ from specscope.tracer.cli.check import exit_code, print_report
 from specscope.tracer.cli.console import console
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EngineError
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
-from specscope.tracer.text import printable
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.text import printable
+from specscope.tracer.words.tokens import TokenTexts
 
 if TYPE_CHECKING:
-    from specscope.engine.assemble import Models
-    from specscope.engine.runner import TurnReport
+    from specscope.engine.load.models import Models
+    from specscope.engine.run.runner import TurnReport
 
 MAX_NEW_TOKENS = 64
 FAULT = "F16"
@@ -38,7 +38,7 @@ SHOWN_PROMPT = 3  # the others are decoded alike, and counted
 )
 def demo(out: Path) -> None:
     """Decode held-out prompts in both modes, trace, check and diff them; then break one run and find it."""
-    from specscope.engine.assemble import DEMO_MODELS
+    from specscope.engine.load.models import DEMO_MODELS
 
     out.mkdir(parents=True, exist_ok=True)
     texts = TokenTexts.load(DEMO_MODELS / "teacher")
@@ -78,10 +78,10 @@ def _decode(
     fault: str | None = None,
     num_prompts: int | None = None,
 ) -> list[TurnReport]:
-    from specscope.engine.assemble import DEMO_MODELS, ModelChoice, load_models
-    from specscope.engine.prompts import load_prompts
-    from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-    from specscope.engine.tree_policy import TreePolicy
+    from specscope.engine.load.models import DEMO_MODELS, ModelChoice, load_models
+    from specscope.engine.run.prompts import load_prompts
+    from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+    from specscope.engine.tree.policy import TreePolicy
 
     choice = ModelChoice("demo", "eagle3", mode, "float32", "auto", TreePolicy("dynamic", 5, 4, 16))
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:num_prompts]

@@ -10,10 +10,10 @@ import click
 
 from specscope.engine.cli.choices import SYNONYMS
 from specscope.tracer.cli.console import progress
-from specscope.tracer.text import counted, printable
+from specscope.tracer.words.text import counted, printable
 
 if TYPE_CHECKING:
-    from specscope.engine.replay import ReplayReport, ReplayRequest
+    from specscope.engine.lab.rerun.replay import ReplayReport, ReplayRequest
     from specscope.schemas import Manifest
 
 
@@ -49,8 +49,8 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
     Exits 0 when every step ran, 2 where the trace cannot be replayed or the new one not be written to its end, 3 where
     the models are not those of the run.
     """
-    from specscope.engine.recorded_run import Overrides
-    from specscope.engine.replay import Replay, ReplayRequest
+    from specscope.engine.lab.rerun.recorded_run import Overrides
+    from specscope.engine.lab.rerun.replay import Replay, ReplayRequest
 
     if changes["mode"] in SYNONYMS:
         changes["mode"] = SYNONYMS[changes["mode"]]

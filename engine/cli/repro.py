@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_USAGE
-from specscope.tracer.text import printable
+from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.repro import Reproduction
+    from specscope.engine.lab.rerun.repro import Reproduction
     from specscope.schemas import Failure
 
 EXIT_CODES = {"reproduced": EXIT_DIFFERENT, "not reproduced": EXIT_EQUAL, "another failure": EXIT_USAGE}
@@ -36,8 +36,8 @@ def repro(
     Exits 1 where the same error came at the same phase, 0 where the step ran through, 2 where it cannot be run or
     fails in another way, 3 where the models are not those of the run.
     """
-    from specscope.engine.recorded_run import Overrides
-    from specscope.engine.repro import reproduce
+    from specscope.engine.lab.rerun.recorded_run import Overrides
+    from specscope.engine.lab.rerun.repro import reproduce
 
     result = reproduce(file, Overrides(teacher, drafter, device, allow_remote_code), index)
     _print(result)

@@ -15,14 +15,14 @@ from specscope.engine.cli.choices import build_choice, model_options, rule_optio
 from specscope.tracer.cli.console import progress
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
-from specscope.tracer.places import turn_name
-from specscope.tracer.text import counted, printable
-from specscope.tracer.writer import check_writable
+from specscope.tracer.files.writer import check_writable
+from specscope.tracer.words.places import turn_name
+from specscope.tracer.words.text import counted, printable
 
 if TYPE_CHECKING:
-    from specscope.engine.assemble import Models
-    from specscope.engine.prompts import Prompt
-    from specscope.engine.runner import RunRequest, TurnReport
+    from specscope.engine.load.models import Models
+    from specscope.engine.run.prompts import Prompt
+    from specscope.engine.run.runner import RunRequest, TurnReport
 
 
 @click.command()
@@ -83,8 +83,8 @@ def run(as_json: bool, **options: Any) -> None:
     written to its end although every prompt was decoded.
     """
     request = _with_damage(build_request(**options))
-    from specscope.engine.assemble import load_models
-    from specscope.engine.runner import TurnEvents, open_trace, run_turns
+    from specscope.engine.load.models import load_models
+    from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
 
     if request.trace is not None:
         check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
@@ -113,7 +113,7 @@ def _with_damage(request: RunRequest) -> RunRequest:
     """The request with a damaged copy of a checkpoint in it, where its fault is one of loading."""
     if request.fault is None:
         return request
-    from specscope.engine.faults import find_fault
+    from specscope.engine.lab.faults import find_fault
 
     damage = find_fault(request.fault).damage
     if damage is None:
@@ -146,9 +146,9 @@ def build_request(
     """
     if (prompt is None) == (prompts_file is None):
         raise UsageError("give either --prompt TEXT or --prompts FILE")
-    from specscope.engine.logits import ProcessorChoice
-    from specscope.engine.prompts import Prompt, load_prompts
-    from specscope.engine.runner import RunRequest, TraceTarget
+    from specscope.engine.accept.processors import ProcessorChoice
+    from specscope.engine.run.prompts import Prompt, load_prompts
+    from specscope.engine.run.runner import RunRequest, TraceTarget
 
     prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
     return RunRequest(
@@ -189,7 +189,7 @@ class _Stream:
             sys.exit(EXIT_BROKEN_PIPE)
         if self.quiet:
             return
-        from specscope.engine.runner import decode_text
+        from specscope.engine.run.runner import decode_text
 
         if self._heading:
             click.secho(self._heading, dim=True)

@@ -17,12 +17,12 @@ from rich.table import Table
 from specscope.engine.cli.choices import device_option
 from specscope.tracer.cli.console import console, progress
 from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
-from specscope.tracer.text import printable
+from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.selftest.judge import Judgement
-    from specscope.engine.selftest.score import Score
-    from specscope.engine.selftest.suite import Plan
+    from specscope.engine.lab.selftest.judge import Judgement
+    from specscope.engine.lab.selftest.score import Score
+    from specscope.engine.lab.selftest.suite import Plan
 
 
 @click.command()
@@ -47,9 +47,9 @@ def selftest(fault_ids: tuple[str, ...], only_list: bool, keep: Path | None, dev
     Exits 0 when all came out as expected and every edge was reached, 1 when anything did not. With --fault no edge is
     demanded: only the scenarios of those faults run.
     """
-    from specscope.engine.selftest.runs import Runs
-    from specscope.engine.selftest.score import score_json
-    from specscope.engine.selftest.suite import plan, run_selftest
+    from specscope.engine.lab.selftest.runs import Runs
+    from specscope.engine.lab.selftest.score import score_json
+    from specscope.engine.lab.selftest.suite import plan, run_selftest
 
     what = plan(list(fault_ids), device)
     if only_list:

@@ -36,13 +36,13 @@ def train(
     """Train tokenizer, teacher, EAGLE-3 head and exit head from nothing, and measure them. Resumes where it stopped."""
     import torch
 
-    from specscope.engine.assemble import resolve_device
-    from specscope.engine.training.corpus import stdlib_root
-    from specscope.engine.training.exit_head import ExitHeadRecipe
-    from specscope.engine.training.head import HeadRecipe
-    from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
-    from specscope.engine.training.teacher import TeacherRecipe
-    from specscope.engine.training.unlikelihood import UnlikelihoodRecipe
+    from specscope.engine.lab.training.corpus import stdlib_root
+    from specscope.engine.lab.training.exit_head import ExitHeadRecipe
+    from specscope.engine.lab.training.head import HeadRecipe
+    from specscope.engine.lab.training.pipeline import TrainingPlan, run_pipeline
+    from specscope.engine.lab.training.teacher import TeacherRecipe
+    from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe
+    from specscope.engine.load.models import resolve_device
 
     torch.set_num_threads(threads)
     plan = TrainingPlan(

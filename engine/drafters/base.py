@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from specscope.engine.cache import TreeCache
-from specscope.engine.tree import DraftTree, Level, root_only
-from specscope.engine.tree_policy import NO_TREE, TreePolicy
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.tree.grow import DraftTree, Level, root_only
+from specscope.engine.tree.policy import NO_TREE, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from specscope.engine.cache import TreeCache
+from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
-from specscope.engine.drafters.drawing import Drawing
-from specscope.engine.model_parts import named_parts
-from specscope.engine.teacher import PREFILL_ROWS, Teacher
-from specscope.engine.tree import Frontier, grow, select_tree
-from specscope.engine.tree_policy import TreePolicy
-from specscope.engine.tree_tensors import causal, causal_mask, mask_behind
+from specscope.engine.drafters.draws import Drawing
+from specscope.engine.teacher.model import PREFILL_ROWS, Teacher
+from specscope.engine.teacher.parts import named_parts
+from specscope.engine.tree.grow import Frontier, grow, select_tree
+from specscope.engine.tree.policy import TreePolicy
+from specscope.engine.tree.tensors import causal, causal_mask, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
 from specscope.tracer.errors import UsageError
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from specscope.engine.cache import TreeCache
+from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.drafters.base import Draft, DraftPairs
-from specscope.engine.tree import DraftTree
-from specscope.engine.tree_policy import Choice, TreePolicy
+from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.policy import Choice, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
 from specscope.tracer.errors import UsageError
 

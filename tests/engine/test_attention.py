@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from specscope.engine.attention import ATTENTION, dispatch_log
+from specscope.engine.backends.attention import ATTENTION, dispatch_log
 
 
 def slow_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:

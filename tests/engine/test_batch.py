@@ -11,17 +11,17 @@ import torch
 from support.tiny_models import reference_generate, tiny_models
 from torch.overrides import TorchFunctionMode
 
-from specscope.engine.assemble import ModelChoice, Models, load_models
-from specscope.engine.cache_strategies import STRATEGIES
-from specscope.engine.decoding import Decoding
-from specscope.engine.generate import Session
-from specscope.engine.prompts import Prompt
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.stopping import StopRules
-from specscope.engine.tree_policy import TreePolicy, parse_policy
-from specscope.engine.turns import TurnRequest
-from specscope.tracer.oracle import check_trace
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.cache.strategies import STRATEGIES
+from specscope.engine.decode.phases import Decoding
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.stopping import StopRules
+from specscope.engine.decode.turns import TurnRequest
+from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.tracer.oracle.check import check_trace
 
 POLICY = TreePolicy("dynamic", depth=4, top_k=3, budget=9)
 PROMPTS = [

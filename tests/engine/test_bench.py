@@ -9,8 +9,8 @@ from pathlib import Path
 from click.testing import CliRunner
 from support.drafting import PROMPTS, choice_of
 
-from specscope.engine.bench import COMPARISONS, num_runs, run_bench
 from specscope.engine.cli.bench import bench
+from specscope.engine.lab.bench import COMPARISONS, num_runs, run_bench
 
 LEVELS = ("decisions", "scores", "tensors")
 

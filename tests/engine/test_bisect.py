@@ -19,21 +19,21 @@ from support.tiny_models import build_teacher
 from support.traces import EAGER, load, store
 from torch import nn
 
-from specscope.engine.bisect import narrow, operations, sides
-from specscope.engine.bisect.floors import Floors, relative_error
-from specscope.engine.bisect.narrow import Bisect, BisectRequest
-from specscope.engine.bisect.operations import IN_LAYER, LAYER_OUTPUT, Operation
 from specscope.engine.cli import bisect as command
 from specscope.engine.cli.bisect import bisect, first_root, parse_place
-from specscope.engine.decoding import HandOver, hand_over
+from specscope.engine.decode.phases import HandOver, hand_over
 from specscope.engine.drafters.base import Draft, DraftPairs
-from specscope.engine.faults import FaultTarget
-from specscope.engine.faults.base import changing_drafts
-from specscope.engine.recorded_run import Overrides, StepPlace
+from specscope.engine.lab.bisect import narrow, operations, sides
+from specscope.engine.lab.bisect.floors import Floors, relative_error
+from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
+from specscope.engine.lab.bisect.operations import IN_LAYER, LAYER_OUTPUT, Operation
+from specscope.engine.lab.faults import FaultTarget
+from specscope.engine.lab.faults.base import changing_drafts
+from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
 from specscope.schemas.verdict import Root, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import CoverageError, IncomparableError, UsageError
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 LAYERS = 8
 

@@ -16,19 +16,19 @@ from support.tiny_models import HIDDEN, VOCAB
 from support.traces import load, store
 from torch import nn
 
-from specscope.engine.bisect.operations import Captured, Captures, Operation
-from specscope.engine.bisect.report import Bisection
-from specscope.engine.bisect.schedule import Begin, Drop, Together, plan_batch
-from specscope.engine.bisect.whole import find_departure
 from specscope.engine.cli.bisect import bisect
 from specscope.engine.drafters.base import Draft
-from specscope.engine.drafters.exit_head import ExitHead, ExitHeadConfig, save_exit_head
-from specscope.engine.faults import FaultTarget
-from specscope.engine.faults.base import changing_drafts
-from specscope.engine.prompts import Prompt
-from specscope.engine.recorded_run import StepPlace
+from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, save_exit_head
+from specscope.engine.lab.bisect.operations import Captured, Captures, Operation
+from specscope.engine.lab.bisect.report import Bisection
+from specscope.engine.lab.bisect.schedule import Begin, Drop, Together, plan_batch
+from specscope.engine.lab.bisect.whole import find_departure
+from specscope.engine.lab.faults import FaultTarget
+from specscope.engine.lab.faults.base import changing_drafts
+from specscope.engine.lab.rerun.recorded_run import StepPlace
+from specscope.engine.run.prompts import Prompt
 from specscope.tracer.errors import EXIT_EQUAL, EXIT_NOT_REPRODUCED
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 EXIT_LAYER = 3
 PROMPTS = [*IDS, Prompt("one", ids=(44,)), Prompt("middling", ids=tuple(range(50, 30, -1)))]

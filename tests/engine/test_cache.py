@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specscope.engine.cache import TreeCache
-from specscope.engine.cache_strategies import STRATEGIES, commit_strategy
-from specscope.engine.commit import CheckedLayer, commit_step
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.commit import CheckedLayer, commit_step
+from specscope.engine.cache.strategies import STRATEGIES, commit_strategy
 from specscope.tracer.errors import UsageError
 
 LAYERS, HEADS, WIDTH = 3, 2, 4

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from support.commands import specscope
 
-from specscope.engine.assemble import ModelChoice
 from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
+from specscope.engine.load.models import ModelChoice
 from specscope.tracer.errors import UsageError
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 
 def choose(*arguments: str, **environment: str) -> ModelChoice:

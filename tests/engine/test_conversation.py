@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from specscope.engine.conversation import Conversation
-from specscope.engine.prompts import Prompt
+from specscope.engine.run.conversation import Conversation
+from specscope.engine.run.prompts import Prompt
 from specscope.tracer.errors import UsageError
 
 WORDS = ["<unk>", "<s>", "</s>", "<user>", "<bot>", "a", "b", "c", "d", "ok", "fine", "<think>", "hm"]

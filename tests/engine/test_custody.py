@@ -10,9 +10,9 @@ import pytest
 import torch
 from support.recorded_runs import TALKS, TinyRuns
 
-from specscope.engine.generate import Session
+from specscope.engine.decode.session import Session
 from specscope.tracer.compare import diff_traces
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle.check import check_trace
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.commands import specscope
 
-from specscope.engine.assemble import DEMO_MODELS
-from specscope.tracer.oracle import check_trace
+from specscope.engine.load.models import DEMO_MODELS
+from specscope.tracer.oracle.check import check_trace
 
 
 @pytest.mark.slow

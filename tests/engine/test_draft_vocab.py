@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.engine.draft_vocab import DraftVocab, build_draft_vocab, count_tokens, most_frequent
+from specscope.engine.drafters.draft_vocab import DraftVocab, build_draft_vocab, count_tokens, most_frequent
 from specscope.tracer.errors import UsageError
 
 V = 12

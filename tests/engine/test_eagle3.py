@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from support.tiny_models import HIDDEN, VOCAB, build_head, build_teacher, tiny_models
 
 from specscope.engine.drafters.base import DraftPairs
-from specscope.engine.drafters.eagle3 import Eagle3Drafter
-from specscope.engine.drafters.eagle3_files import default_hidden_state_indices, load_head
-from specscope.engine.training.head import TeacherView, unrolled_loss
+from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
+from specscope.engine.drafters.eagle3.files import default_hidden_state_indices, load_head
+from specscope.engine.lab.training.head import TeacherView, unrolled_loss
 from specscope.tracer.errors import UsageError
 
 Tensors = dict[str, torch.Tensor]
@@ -96,7 +96,7 @@ def check_tree_scores(
     w: Tensors, tree: object, hidden: list[torch.Tensor], embedded: list[torch.Tensor], embed: torch.nn.Module
 ) -> None:
     """Every node's log-probability, recomputed along its path alone."""
-    from specscope.engine.tree import DraftTree
+    from specscope.engine.tree.grow import DraftTree
 
     assert isinstance(tree, DraftTree)
     count = len(hidden)

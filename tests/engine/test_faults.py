@@ -13,17 +13,17 @@ import pytest
 from support.commands import specscope
 from support.traces import load
 
-from specscope.engine.assemble import DEMO_MODELS, ModelChoice, load_models
-from specscope.engine.decoding import Phases
-from specscope.engine.faults import FAULTS, Fault, FaultTarget, find_fault, inject, kernels
-from specscope.engine.logits import NO_PROCESSORS, ProcessorChoice
-from specscope.engine.prompts import Prompt, load_prompts
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.selftest.scenarios import scenarios
-from specscope.engine.tree_policy import TreePolicy, parse_policy
+from specscope.engine.accept.processors import NO_PROCESSORS, ProcessorChoice
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.decode.phases import Phases
+from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget, find_fault, inject, kernels
+from specscope.engine.lab.selftest.scenarios import scenarios
+from specscope.engine.load.models import DEMO_MODELS, ModelChoice, load_models
+from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle import OracleReport, check_trace
+from specscope.tracer.oracle.check import OracleReport, check_trace
 
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 TREE = TreePolicy("dynamic", depth=4, top_k=4, budget=12)

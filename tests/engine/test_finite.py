@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from support.commands import Outcome, specscope
 from transformers import AutoModelForCausalLM
 
-from specscope.engine.assemble import DEMO_MODELS
 from specscope.engine.finite import is_finite
 from specscope.engine.hf import TreeGenerate, tree_generate
+from specscope.engine.load.models import DEMO_MODELS
 from specscope.tracer.errors import UsageError
 
 #: Of the demo's models: the folder, a tensor of it, and how it is chosen.

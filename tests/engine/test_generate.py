@@ -10,13 +10,13 @@ import pytest
 import torch
 from support.tiny_models import VOCAB, build_head, build_teacher, reference_generate, tiny_models
 
-from specscope.engine.assemble import Models
-from specscope.engine.decoding import Decoding, Phases, StepResult, TurnResult, TurnStarted
-from specscope.engine.faults import FaultTarget, find_fault, inject
-from specscope.engine.generate import Session
-from specscope.engine.stopping import StopRules
-from specscope.engine.tree_policy import TreePolicy
-from specscope.engine.tree_tensors import TreeTensors
+from specscope.engine.decode.phases import Decoding, Phases, StepResult, TurnResult, TurnStarted
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.stopping import StopRules
+from specscope.engine.lab.faults import FaultTarget, find_fault, inject
+from specscope.engine.load.models import Models
+from specscope.engine.tree.policy import TreePolicy
+from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import UsageError, ViolationError
 
 PROMPTS = [[5, 9, 2, 33, 8], [1], [44, 3, 3, 3, 60, 21, 7, 7], list(range(2, 40))]

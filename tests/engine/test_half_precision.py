@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from specscope.engine.assemble import DEMO_MODELS, ModelChoice, Models, load_models
-from specscope.engine.decoding import GREEDY
-from specscope.engine.prompts import load_prompts
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.tree_policy import TreePolicy, parse_policy
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.decode.phases import GREEDY
+from specscope.engine.load.models import DEMO_MODELS, ModelChoice, Models, load_models
+from specscope.engine.run.prompts import load_prompts
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.verdict import TIES, Verdict
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions

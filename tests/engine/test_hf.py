@@ -26,19 +26,19 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from specscope.engine.assemble import DEMO_MODELS
-from specscope.engine.cache import TreeCache
+from specscope.engine.accept.sampling import target_probs
+from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.hf import TreeGenerate, tree_generate
-from specscope.engine.hf_memory import refuse_memory
-from specscope.engine.hf_rules import RowProcessors, split_warpers
-from specscope.engine.recorded_run import Overrides
-from specscope.engine.repro import reproduce
-from specscope.engine.sampling import target_probs
-from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.hf.memory import refuse_memory
+from specscope.engine.hf.rules import RowProcessors, split_warpers
+from specscope.engine.lab.rerun.recorded_run import Overrides
+from specscope.engine.lab.rerun.repro import reproduce
+from specscope.engine.load.models import DEMO_MODELS
+from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas import Failure
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
 
 PROMPTS = [[5, 9, 2, 33, 8], [1], [44, 3, 3, 3, 60, 21, 7, 7]]
 PAD = 59

@@ -13,13 +13,13 @@ from support.tiny_models import VOCAB, tiny_models
 from support.trees import ragged_trees
 from transformers import AutoModelForCausalLM, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from specscope.engine.decoding import Decoding
-from specscope.engine.generate import Session
-from specscope.engine.logits import ProcessorChoice, build_processors, process_tree
-from specscope.engine.stopping import StopRules
-from specscope.engine.tree import DraftTree
-from specscope.engine.tree_tensors import tensorize
-from specscope.engine.turns import TurnRequest
+from specscope.engine.accept.processors import ProcessorChoice, build_processors, process_tree
+from specscope.engine.decode.phases import Decoding
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.stopping import StopRules
+from specscope.engine.decode.turns import TurnRequest
+from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.tensors import tensorize
 from specscope.tracer.errors import UsageError
 
 PROMPTS = [[5, 9, 2, 33, 8], [44, 3, 3, 3, 60, 21, 7, 7], list(range(2, 30))]

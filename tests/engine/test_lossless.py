@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specscope.engine.assemble import DEMO_MODELS, Mode, ModelChoice, load_models
-from specscope.engine.prompts import Prompt
-from specscope.engine.runner import RunRequest, TurnEvents, run_turns
-from specscope.engine.training.corpus import load_corpus, stdlib_root
-from specscope.engine.training.measure import held_out_prompts
-from specscope.engine.tree_policy import parse_policy
+from specscope.engine.lab.training.corpus import load_corpus, stdlib_root
+from specscope.engine.lab.training.measure import held_out_prompts
+from specscope.engine.load.models import DEMO_MODELS, Mode, ModelChoice, load_models
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TurnEvents, run_turns
+from specscope.engine.tree.policy import parse_policy
 
 NUM_PROMPTS = 64
 NEW_TOKENS = 32

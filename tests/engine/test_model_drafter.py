@@ -20,14 +20,14 @@ from support.drafting import (
 from support.tiny_models import POLICY, VOCAB, build_teacher, reference_generate, teacher_config
 from transformers import AutoModelForCausalLM
 
-from specscope.engine.assemble import DEMO_MODELS, load_models
-from specscope.engine.cache import TreeCache
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.model import ModelDrafter
-from specscope.engine.generate import Session
-from specscope.engine.prompts import load_prompts
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.stopping import StopRules
-from specscope.engine.tree_policy import chain_policy, parse_policy
+from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.run.prompts import load_prompts
+from specscope.engine.tree.policy import chain_policy, parse_policy
 from specscope.tracer.errors import UsageError
 
 TOKENIZER = DEMO_MODELS / "teacher" / "tokenizer.json"

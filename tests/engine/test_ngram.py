@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.drafting import TOKENS, check_tree, choice_of, decode, decode_turn, first_pairs, teachers_own
 from support.tiny_models import reference_generate
 
-from specscope.engine.assemble import DEMO_MODELS, load_models
-from specscope.engine.cache import TreeCache
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.decode.session import Session
 from specscope.engine.drafters import ngram
 from specscope.engine.drafters.ngram import (
     Looked,
@@ -24,10 +25,9 @@ from specscope.engine.drafters.ngram import (
     look_up,
     parse_ngram_settings,
 )
-from specscope.engine.generate import Session
-from specscope.engine.prompts import load_prompts
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.tree_policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy
+from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.run.prompts import load_prompts
+from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy
 from specscope.tracer.errors import UsageError
 
 TEXTS = st.lists(st.integers(0, 4), min_size=1, max_size=40)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from specscope.engine.prompts import Prompt, load_prompts
+from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.tracer.errors import UsageError
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from support.head_checkpoints import SMALL, Array, Checkpoint, SlowHead, nested, random_checkpoint
 
-from specscope.engine.attention import eager_attention
-from specscope.engine.drafters.eagle3_files import HeadFiles, load_head, save_head
-from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadOutput
+from specscope.engine.backends.attention import eager_attention
+from specscope.engine.drafters.eagle3.files import HeadFiles, load_head, save_head
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
 from specscope.tracer.errors import UsageError
 
 VOCAB = SMALL["vocab_size"]

@@ -16,21 +16,21 @@ from support.recorded_runs import IDS, TALKS, TinyRuns
 from support.tiny_models import build_teacher
 from support.traces import FUSED, load, store
 
+from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cli.replay import replay
-from specscope.engine.drafters.eagle3 import Eagle3Drafter
-from specscope.engine.drafters.early_exit import EarlyExitDrafter
-from specscope.engine.drafters.exit_head import ExitHead, ExitHeadConfig, save_exit_head
-from specscope.engine.forcing import ForcedSession
-from specscope.engine.recorded_run import Overrides
-from specscope.engine.replay import Replay, ReplayReport, ReplayRequest
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.tree_policy import parse_policy
+from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
+from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
+from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, save_exit_head
+from specscope.engine.lab.rerun.forcing import ForcedSession
+from specscope.engine.lab.rerun.recorded_run import Overrides
+from specscope.engine.lab.rerun.replay import Replay, ReplayReport, ReplayRequest
+from specscope.engine.tree.policy import parse_policy
 from specscope.schemas import Manifest, Step
 from specscope.tracer.cli.main import cli as commands
 from specscope.tracer.errors import IncomparableError, UsageError
-from specscope.tracer.invariants.base import committed_path, next_root
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.invariants.base import committed_path, next_root
 
 STATIC = parse_policy("static:pair-6", depth=5, top_k=4, budget=16)
 EAGER = Overrides(mode="eager")

@@ -14,25 +14,25 @@ from support.commands import specscope
 from support.tiny_models import POLICY, build_head, build_teacher
 from support.traces import ROOT
 
-from specscope.engine import decoding, generate
-from specscope.engine.assemble import ModelChoice, load_models
-from specscope.engine.cache import TreeCache
-from specscope.engine.decoding import GREEDY
-from specscope.engine.drafters.eagle3 import Eagle3Drafter
-from specscope.engine.logits import ProcessorChoice
-from specscope.engine.prompts import Prompt
-from specscope.engine.recorded_run import Overrides
-from specscope.engine.repro import reproduce
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.side_files import SideFiles
-from specscope.engine.teacher import Teacher
-from specscope.engine.tree_policy import parse_policy
-from specscope.engine.tree_tensors import TreeTensors
+from specscope.engine.accept.processors import ProcessorChoice
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.decode import phases, session
+from specscope.engine.decode.phases import GREEDY
+from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
+from specscope.engine.lab.rerun.recorded_run import Overrides
+from specscope.engine.lab.rerun.repro import reproduce
+from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.record.side_files import SideFiles
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.teacher.model import Teacher
+from specscope.engine.tree.policy import parse_policy
+from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import Failure
 from specscope.tracer.errors import EngineError, IncomparableError, UsageError
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
 
 PROMPTS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 40))), Prompt("one", ids=(44,))]
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)
@@ -97,7 +97,7 @@ STATIC = parse_policy("static:pair-6", depth=5, top_k=4, budget=16)
 
 @pytest.mark.parametrize("drafter", ["eagle3", "ngram", "model", "none"])
 def test_a_failed_verify_is_found_again(run: Runs, monkeypatch: pytest.MonkeyPatch, drafter: str) -> None:
-    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, phases, "additive_mask", long_in_verify)
     trace = run.failing(drafter, **SINGLE)
     again = reproduce(trace, AS_IT_WAS)
     assert (again.outcome, again.differing, again.tree_put_in) == ("reproduced", [], False)
@@ -177,7 +177,7 @@ def test_rows_that_failed_together_are_rebuilt_together(
 
 
 def test_a_row_in_its_first_step_beside_others_in_later_ones(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "PREFILL_ROWS", 5)
+    monkeypatch.setattr(session, "PREFILL_ROWS", 5)
 
     def unlike(cache: TreeCache, *_: Any) -> bool:
         return min(cache.committed_lengths) == 2 and max(cache.committed_lengths) > 5
@@ -219,7 +219,7 @@ def test_failures_in_drafting_and_recording(run: Runs, monkeypatch: pytest.Monke
 
 
 def test_another_failure_is_not_the_failure(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, phases, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE)
     monkeypatch.undo()
     breaks_at(monkeypatch, TreeCache, "commit_paths", long_in_commit)
@@ -272,7 +272,7 @@ def test_an_interrupt_is_no_failure(run: Runs, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_not_the_runs_model_is_incomparable(run: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, phases, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE)
     other_teacher, other_head = build_teacher(tmp_path / "qwen", "qwen3"), build_head(tmp_path / "other", 30)
     moved = build_teacher(tmp_path / "moved")
@@ -284,7 +284,7 @@ def test_what_is_not_the_runs_model_is_incomparable(run: Runs, monkeypatch: pyte
 
 
 def test_changed_records_are_refused(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, phases, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE, rule=SamplingRule("sampling"))
     with TraceReader(trace) as reader:
         state = reader.failures()[0].state
@@ -327,7 +327,7 @@ def test_changed_records_are_refused(run: Runs, monkeypatch: pytest.MonkeyPatch)
 def test_a_manifest_that_cannot_be_run_is_refused(
     run: Runs, monkeypatch: pytest.MonkeyPatch, section: str, name: str, value: Any, message: str
 ) -> None:
-    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, phases, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE, policy=STATIC)
     lines = trace.read_text().splitlines()
     manifest = json.loads(lines[0])
@@ -338,7 +338,7 @@ def test_a_manifest_that_cannot_be_run_is_refused(
 
 
 def test_the_record_says_where_the_turn_stood(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks_at(monkeypatch, decoding, "additive_mask", long_in_verify)
+    breaks_at(monkeypatch, phases, "additive_mask", long_in_verify)
     trace = run.failing(**SINGLE)
     with TraceReader(trace) as reader:
         (failure,) = reader.failures()

@@ -10,7 +10,7 @@ from support.recorded_runs import TALKS, TinyRuns
 from support.traces import load, store
 
 from specscope.tracer.compare import diff_traces
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.report.card import reuse_texts
 
 

@@ -13,8 +13,8 @@ import pytest
 from support.commands import specscope
 from support.tiny_models import build_head, build_teacher
 
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
 
 PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n"
 

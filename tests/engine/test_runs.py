@@ -9,17 +9,17 @@ import torch
 from safetensors.torch import load_file
 from support.tiny_models import POLICY
 
-from specscope.engine.assemble import ModelChoice, load_models
-from specscope.engine.prompts import Prompt
-from specscope.engine.run_manifest import TraceLevel
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
-from specscope.engine.tree_policy import TreePolicy
-from specscope.engine.tree_tensors import additive_mask
+from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.record.manifest import TraceLevel
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
+from specscope.engine.tree.policy import TreePolicy
+from specscope.engine.tree.tensors import additive_mask
 from specscope.schemas import Failure, Step
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
 
 PROMPTS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 40)))]
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)
@@ -168,7 +168,7 @@ def test_a_failing_step_is_recorded_with_its_inputs(run: Runner, monkeypatch: py
             raise RuntimeError("the kernel gave up")
         return additive_mask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("specscope.engine.decoding.additive_mask", breaks)
+    monkeypatch.setattr("specscope.engine.decode.phases.additive_mask", breaks)
     with pytest.raises(Exception, match="the kernel gave up"):
         run("failed")
     report = check_trace(run.folder / "failed.jsonl")

@@ -16,8 +16,8 @@ from support.slow_acceptance import VOCAB, Batch, Case, Slow, batch_of, exact, r
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from specscope.engine.acceptance import Acceptance, Trials, accept_greedy
-from specscope.engine.sampling import (
+from specscope.engine.accept.greedy import Acceptance, Trials, accept_greedy
+from specscope.engine.accept.sampling import (
     SamplingRule,
     accept_sampling,
     accept_typical,
@@ -25,9 +25,9 @@ from specscope.engine.sampling import (
     draw_coins,
     target_probs,
 )
-from specscope.engine.tree_tensors import TreeTensors
+from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import UsageError
-from specscope.tracer.walk import greedy_walk
+from specscope.tracer.oracle.invariants.walk import greedy_walk
 
 JUST_BELOW_ONE = math.nextafter(1, 0)
 TYPICAL = SamplingRule("typical", epsilon=0.2, delta=0.6)

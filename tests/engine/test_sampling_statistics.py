@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from specscope.engine import sampling
-from specscope.engine.acceptance import Acceptance
-from specscope.engine.sampling import SamplingRule, Weighed, accept_sampling, accept_typical, target_probs
-from specscope.engine.tree import DraftTree
-from specscope.engine.tree_tensors import TreeTensors, tensorize
+from specscope.engine.accept import sampling
+from specscope.engine.accept.greedy import Acceptance
+from specscope.engine.accept.sampling import SamplingRule, Weighed, accept_sampling, accept_typical, target_probs
+from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.tensors import TreeTensors, tensorize
 
 VOCAB, START = 8, 4
 NUM_DRAWS, ROWS = 200_000, 20_000

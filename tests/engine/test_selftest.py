@@ -12,25 +12,25 @@ import pytest
 from click.testing import CliRunner, Result
 from support.commands import specscope
 
-from specscope.engine.assemble import Mode, ModelChoice
 from specscope.engine.cli.selftest import selftest
-from specscope.engine.faults import FAULTS, Expectation, Fault, FaultTarget
-from specscope.engine.run_manifest import TraceLevel
-from specscope.engine.runner import RunRequest
-from specscope.engine.selftest import permute, suite
-from specscope.engine.selftest.controls import Control, all_controls, control_after_faults, honest_pair
-from specscope.engine.selftest.judge import judge, judge_verdict
-from specscope.engine.selftest.permute import digest_inputs, permute_slots
-from specscope.engine.selftest.runs import Runs
-from specscope.engine.selftest.scenarios import BEST, Scenario, find_scenario, scenarios
-from specscope.engine.selftest.score import Score
-from specscope.engine.selftest.suite import Plan, run_selftest
+from specscope.engine.lab.faults import FAULTS, Expectation, Fault, FaultTarget
+from specscope.engine.lab.selftest import permute, suite
+from specscope.engine.lab.selftest.controls import Control, all_controls, control_after_faults, honest_pair
+from specscope.engine.lab.selftest.judge import judge, judge_verdict
+from specscope.engine.lab.selftest.permute import digest_inputs, permute_slots
+from specscope.engine.lab.selftest.runs import Runs
+from specscope.engine.lab.selftest.scenarios import BEST, Scenario, find_scenario, scenarios
+from specscope.engine.lab.selftest.score import Score
+from specscope.engine.lab.selftest.suite import Plan, run_selftest
+from specscope.engine.load.models import Mode, ModelChoice
+from specscope.engine.record.manifest import TraceLevel
+from specscope.engine.run.runner import RunRequest
 from specscope.schemas import Step
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
 
 F16 = FAULTS["F16"]
 CONTROLS = {control.name: control for control in (*all_controls("auto"), control_after_faults())}

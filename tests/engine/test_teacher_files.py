@@ -24,7 +24,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from specscope.engine.teacher import Teacher, TeacherOptions
+from specscope.engine.teacher.model import Teacher, TeacherOptions
 from specscope.tracer.errors import UsageError
 
 OPTIONS = TeacherOptions(torch.float32, torch.device("cpu"), "eager")

@@ -9,8 +9,8 @@ import pytest
 from support.drafting import PROMPTS, choice_of
 from support.traced import record
 
-from specscope.engine.assemble import Models, load_models
-from specscope.engine.sampling import SamplingRule
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.load.models import Models, load_models
 
 RULES = {
     "greedy": SamplingRule("greedy"),

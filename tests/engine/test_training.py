@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from specscope.engine.drafters.exit_head import load_exit_head
-from specscope.engine.prompts import load_prompts
-from specscope.engine.training.checkpoint import load_checkpoint, save_checkpoint
-from specscope.engine.training.corpus import Document, load_corpus
-from specscope.engine.training.exit_head import ExitHeadRecipe
-from specscope.engine.training.head import HeadRecipe
-from specscope.engine.training.measure import held_out_prompts, repeated_share
-from specscope.engine.training.pipeline import TrainingPlan, run_pipeline
-from specscope.engine.training.schedule import batch_at, logged_seconds, warmup_stable_decay
-from specscope.engine.training.teacher import TeacherRecipe, make_optimizers
-from specscope.engine.training.tokenizer import bigram_loss, train_tokenizer
-from specscope.engine.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
+from specscope.engine.drafters.early_exit.head import load_exit_head
+from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
+from specscope.engine.lab.training.corpus import Document, load_corpus
+from specscope.engine.lab.training.exit_head import ExitHeadRecipe
+from specscope.engine.lab.training.head import HeadRecipe
+from specscope.engine.lab.training.measure import held_out_prompts, repeated_share
+from specscope.engine.lab.training.pipeline import TrainingPlan, run_pipeline
+from specscope.engine.lab.training.schedule import batch_at, logged_seconds, warmup_stable_decay
+from specscope.engine.lab.training.teacher import TeacherRecipe, make_optimizers
+from specscope.engine.lab.training.tokenizer import bigram_loss, train_tokenizer
+from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
+from specscope.engine.run.prompts import load_prompts
 
 
 def write_corpus(folder: Path, files: int = 60) -> Path:
@@ -134,7 +134,7 @@ def test_a_checkpoint_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specscope.engine.training.pipeline.MEASURED_PROMPTS", 10)
+    monkeypatch.setattr("specscope.engine.lab.training.pipeline.MEASURED_PROMPTS", 10)
     (tmp_path / "corpus").mkdir()
     plan = TrainingPlan(
         corpus=write_corpus(tmp_path / "corpus"),

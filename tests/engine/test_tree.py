@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specscope.engine.tree import (
+from specscope.engine.tree.grow import (
     DraftTree,
     Frontier,
     Level,
@@ -23,7 +23,7 @@ from specscope.engine.tree import (
     select_tree,
     stable_topk,
 )
-from specscope.engine.tree_policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy
+from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy
 from specscope.tracer.errors import UsageError
 
 VOCAB = 7
@@ -162,7 +162,7 @@ def test_a_chain_is_the_best_token_after_the_best() -> None:
 
 
 def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_drawn_from() -> None:
-    from specscope.engine.drafters.drawing import Drawing
+    from specscope.engine.drafters.draws import Drawing
 
     policy = parse_policy("static:pair-6", 0, 0, 0)
     logits = random_logits(2, 4)
@@ -188,7 +188,7 @@ def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_draw
 
 
 def test_drawing_follows_the_distribution() -> None:
-    from specscope.engine.drafters.drawing import Drawing
+    from specscope.engine.drafters.draws import Drawing
 
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     draw = Drawing(1.0, 4).draw([torch.Generator().manual_seed(7)])

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.trees import batch_of, ragged_trees
 
-from specscope.engine.checks import check_row, pack_rows, sound_rows
-from specscope.engine.tree import DraftTree
-from specscope.engine.tree_tensors import TreeTensors, additive_mask, ancestor_table, causal_mask, tensorize
+from specscope.engine.tree.checks import check_row, pack_rows, sound_rows
+from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.tensors import TreeTensors, additive_mask, ancestor_table, causal_mask, tensorize
 
 VOCAB = 100
 

@@ -10,8 +10,8 @@ import torch
 from support.tiny_models import VOCAB, build_teacher, tiny_models
 from support.trees import batch_of
 
-from specscope.engine.assemble import Models
-from specscope.engine.tree_tensors import TreeTensors, additive_mask, causal_mask, tensorize
+from specscope.engine.load.models import Models
+from specscope.engine.tree.tensors import TreeTensors, additive_mask, causal_mask, tensorize
 
 PROMPT = [3, 14, 15, 9, 26, 5]
 TREE = batch_of([([7, 1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 1, 3, 2])])

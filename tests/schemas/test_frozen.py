@@ -22,7 +22,7 @@ from support.traces import load
 
 from specscope.schemas import SCHEMA_VERSION, AnyRecord, SchemaVersion, decode_record, encode_record, trace_json_schema
 from specscope.tracer.compare import diff_traces
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle.check import check_trace
 
 FOLDER = Path(__file__).with_name("traces")
 RELEASED = {SchemaVersion(1, minor): FOLDER / f"trace-1.{minor}.jsonl" for minor in range(SCHEMA_VERSION.minor + 1)}

@@ -11,7 +11,7 @@ from support.traces import EAGER, Lines, load, store
 
 from specscope.schemas import MIGRATIONS, SCHEMA_VERSION, KnownVersions, Manifest, SchemaVersion
 from specscope.tracer.errors import TraceError
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 #: A made-up past: two majors ago a step's path was called route, and one ago it still counted the root.
 NEW = SCHEMA_VERSION.major

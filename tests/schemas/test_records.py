@@ -25,7 +25,7 @@ from specscope.schemas import (
     parse_line,
     trace_json_schema,
 )
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle.check import check_trace
 
 FROZEN = Path(__file__).with_name("traces") / "trace-1.0.jsonl"
 SCHEMA_FILE = ROOT / "schemas" / "trace-v1.schema.json"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from specscope.engine.bisect.narrow import Bisect, BisectRequest
-from specscope.engine.bisect.report import Bisection
-from specscope.engine.faults import FAULTS, Fault, FaultTarget
-from specscope.engine.faults.base import Expectation
-from specscope.engine.recorded_run import Overrides, StepPlace
+from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
+from specscope.engine.lab.bisect.report import Bisection
+from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget
+from specscope.engine.lab.faults.base import Expectation
+from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
 from support.traces import load, store
 
 Inject = Callable[[FaultTarget], FaultTarget]

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from specscope.engine.assemble import ModelChoice, load_models
-from specscope.engine.decoding import StepResult
+from specscope.engine.decode.phases import StepResult
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.base import DraftPairs
-from specscope.engine.generate import Session
-from specscope.engine.prompts import Prompt
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-from specscope.engine.stopping import StopRules
-from specscope.engine.tree import DraftTree
-from specscope.tracer.oracle import check_trace
+from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.tree.grow import DraftTree
+from specscope.tracer.oracle.check import check_trace
 from support.tiny_models import POLICY, reference_generate
 
 PROMPTS = [

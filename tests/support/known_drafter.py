@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from specscope.engine.cache import TreeCache
+from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter
-from specscope.engine.tree import DraftTree
-from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
 
 DEPTH = 5

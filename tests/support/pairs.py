@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 
 from specscope.schemas import Step
 from specscope.tracer.compare.diff import Comparison, compare_traces
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.pair_board import Front, pair_board
-from specscope.viewer.drawing.pair_sides import PairSide, PairSides
-from specscope.viewer.pair_looks import Found, PairRun, look_at
-from specscope.viewer.pairs import turn_named
+from specscope.viewer.drawing.pair.board import Front, pair_board
+from specscope.viewer.drawing.pair.sides import PairSide, PairSides
+from specscope.viewer.pairs.looks import Found, PairRun, look_at
+from specscope.viewer.pairs.pairs import turn_named
 
 SVG = "{http://www.w3.org/2000/svg}"
 XHTML = "{http://www.w3.org/1999/xhtml}"

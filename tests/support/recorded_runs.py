@@ -8,10 +8,10 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from specscope.engine.assemble import ModelChoice, load_models
-from specscope.engine.decoding import GREEDY
-from specscope.engine.prompts import Prompt
-from specscope.engine.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.decode.phases import GREEDY
+from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
 from support.tiny_models import POLICY, VOCAB
 
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from specscope.engine.sampling import SamplingRule
-from specscope.engine.tree import DraftTree
-from specscope.engine.tree_tensors import TreeTensors, tensorize
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.tensors import TreeTensors, tensorize
 
 VOCAB = 7
 

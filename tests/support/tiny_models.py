@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from specscope.engine.assemble import ModelChoice, Models, load_models
-from specscope.engine.drafters.eagle3_files import save_head
-from specscope.engine.drafters.eagle3_head import Eagle3Head, HeadConfig
-from specscope.engine.tree_policy import TreePolicy
+from specscope.engine.drafters.eagle3.files import save_head
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
+from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.tree.policy import TreePolicy
 
 VOCAB = 61
 HIDDEN = 32

@@ -39,7 +39,7 @@ from specscope.schemas import (
     VerifySection,
     encode_record,
 )
-from specscope.tracer.invariants.structure import expected_rows
+from specscope.tracer.oracle.invariants.structure import expected_rows
 from support.toy_drafts import Grown, grow
 from support.toy_sampling import accept_greedy, accept_sampling, accept_typical, draw, softmax
 from support.traces import Lines

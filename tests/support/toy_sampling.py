@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from specscope.schemas import AcceptSection, BonusDraw, Trial, Visit
-from specscope.tracer.walk import greedy_walk
+from specscope.tracer.oracle.invariants.walk import greedy_walk
 
 
 def softmax(logits: list[float], temperature: float = 1.0, top_k: int | None = None) -> list[float]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from specscope.engine.assemble import ModelChoice, Models, load_models
-from specscope.engine.prompts import Prompt
-from specscope.engine.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
 from support.drafting import QUIET
 
 

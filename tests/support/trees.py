@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from specscope.engine.tree import DraftTree
+from specscope.engine.tree.grow import DraftTree
 
 
 def batch_of(rows: list[tuple[list[int], list[int]]]) -> DraftTree:

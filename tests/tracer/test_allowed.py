@@ -16,7 +16,7 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.report.card import headline, impact_text
 from specscope.tracer.report.values import same_texts
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.tokens import TokenTexts
 
 LENGTH = "stop_rules.max_new_tokens"
 

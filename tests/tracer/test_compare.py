@@ -27,7 +27,7 @@ from support.traces import (
 from specscope.schemas import Step as StepRecord
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.said import Said

@@ -16,7 +16,7 @@ from support.traces import FUSED, Lines, first_step, flat_floors, load, store
 from specscope.schemas import Step as StepRecord
 from specscope.schemas.verdict import Difference, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.steps import StepPair

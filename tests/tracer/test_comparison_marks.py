@@ -10,8 +10,8 @@ import pytest
 from support.traces import EAGER, FAULTY, FUSED, first_step, load, store
 
 from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces, diff_traces
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
 
 
 def states(comparison: Comparison) -> Counter[str]:

@@ -24,8 +24,8 @@ from support.toy_run import Toy, toy_lines
 from support.traces import store
 
 from specscope.schemas import decode_record
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
 
 ROUNDS = 200
 LONGEST = 10.0  # seconds that a writer may take to the record at which it is killed
@@ -36,7 +36,7 @@ NURSERY = """
 import mmap, os, struct, sys, time
 from pathlib import Path
 from specscope.schemas import decode_record
-from specscope.tracer.writer import TraceWriter
+from specscope.tracer.files.writer import TraceWriter
 
 source, counter = Path(sys.argv[1]), open(sys.argv[2], "r+b")
 records = [decode_record(line) for line in source.read_bytes().splitlines()][:-1]

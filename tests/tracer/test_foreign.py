@@ -19,8 +19,8 @@ from support.traces import ROOT, Lines, load, store
 
 from specscope.schemas import AnyRecord, Step, decode_record
 from specscope.tracer.compare import diff_traces
-from specscope.tracer.invariants import ALL_INVARIANTS
-from specscope.tracer.oracle import RUN_RULES, OracleReport, check_trace
+from specscope.tracer.oracle.check import RUN_RULES, OracleReport, check_trace
+from specscope.tracer.oracle.invariants import ALL_INVARIANTS
 
 DOCUMENT = (ROOT / "docs" / "trace-format.md").read_text(encoding="utf-8")
 TABLES = runpy.run_path(str(ROOT / "docs" / "format_tables.py"))

@@ -24,8 +24,8 @@ from specscope.tracer.cli.check import check
 from specscope.tracer.cli.diff import diff
 from specscope.tracer.cli.show import show
 from specscope.tracer.errors import SpecScopeError, TraceError
-from specscope.tracer.index import sidecar_path
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.index import sidecar_path
+from specscope.tracer.files.reader import TraceReader
 
 CLEAN = 0
 

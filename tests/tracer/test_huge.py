@@ -14,7 +14,7 @@ from support.toy_run import Toy, toy_lines
 from support.traces import Lines, first_step, store
 
 from specscope.tracer.errors import TraceError
-from specscope.tracer.oracle import check_trace
+from specscope.tracer.oracle.check import check_trace
 
 MEMORY = 1 << 30  # address space of a child; it needs a quarter of that for an honest trace
 SECONDS = 60

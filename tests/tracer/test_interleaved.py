@@ -14,8 +14,8 @@ from specscope.schemas import Step
 from specscope.tracer.compare.align import align_turns
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import TraceError
-from specscope.tracer.oracle import Oracle, OracleReport, check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import Oracle, OracleReport, check_trace
 
 BATCH = Toy(batch_size=2, num_turns=4)
 

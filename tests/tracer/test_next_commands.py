@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
 
-from specscope.tracer import oracle
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle import check as oracle
 
 
 def words_of(path: Path, other: Path) -> list[str]:

@@ -17,7 +17,7 @@ from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
 from specscope.schemas.verdict import NoiseFloor, Quantity, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.compare.drift import QUANTITIES, Drift, DriftPlace, measure_drift
-from specscope.tracer.compare.judge import scaled_gap
+from specscope.tracer.compare.floats import scaled_gap
 from specscope.tracer.compare.noise import (
     FEWEST_VALUES,
     Bounds,
@@ -31,7 +31,7 @@ from specscope.tracer.compare.noise import (
 from specscope.tracer.compare.roundings import EPSILON, spacing
 from specscope.tracer.compare.said import EqualInputs
 from specscope.tracer.errors import UsageError
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 FLOAT32 = bounds_of("float32", 10)
 

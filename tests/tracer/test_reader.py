@@ -12,8 +12,8 @@ from support.traces import FUSED, first_step, load, store
 
 from specscope.schemas import Step
 from specscope.tracer.errors import TraceError, UsageError
-from specscope.tracer.index import sidecar_path
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.index import sidecar_path
+from specscope.tracer.files.reader import TraceReader
 
 
 @pytest.fixture

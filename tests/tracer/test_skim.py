@@ -13,11 +13,11 @@ from support.toy_run import Toy, toy_lines
 from support.traces import FUSED
 
 from specscope.schemas import Step, decode_record, parse_line
-from specscope.tracer import index as index_module
 from specscope.tracer.errors import TraceError
-from specscope.tracer.index import TraceIndex
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.skim import equal_but_for_timing, skim_step
+from specscope.tracer.files import index as index_module
+from specscope.tracer.files.index import TraceIndex
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.files.skim import equal_but_for_timing, skim_step
 
 
 def compact(line: dict[str, Any]) -> bytes:

@@ -12,8 +12,8 @@ from support.traces import EAGER, FUSED, Lines, load, store
 
 from specscope.schemas.unknown import UnknownField, named
 from specscope.tracer.compare.diff import diff_traces
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.unknown import unknown_lines
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.unknown import unknown_lines
 
 
 def misspelt() -> Lines:

@@ -15,8 +15,8 @@ from support.traces import FUSED
 
 from specscope.schemas import AnyRecord, decode_record
 from specscope.tracer.errors import TraceLostError, UsageError
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.writer import TraceWriter, check_writable
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.files.writer import TraceWriter, check_writable
 
 
 def records() -> list[AnyRecord]:
@@ -187,7 +187,7 @@ def test_where_there_are_no_locks_a_trace_is_written_none_the_less(
     path = tmp_path / "plain.jsonl"
     TraceWriter(path, overwrite=False, warn=warn_never).finish("complete")
     assert path.stat().st_size
-    monkeypatch.setattr("specscope.tracer.locks.fcntl", None)
+    monkeypatch.setattr("specscope.tracer.files.locks.fcntl", None)
     TraceWriter(path, overwrite=True, warn=warn_never).finish("complete")
 
 
@@ -236,7 +236,7 @@ WRITE_FOREVER = """
 import sys
 from pathlib import Path
 from specscope.schemas import decode_record
-from specscope.tracer.writer import TraceWriter
+from specscope.tracer.files.writer import TraceWriter
 records = [decode_record(line) for line in Path(sys.argv[1]).read_bytes().splitlines()]
 writer = TraceWriter(Path(sys.argv[2]), overwrite=False, warn=print)
 print("ready", flush=True)

@@ -33,9 +33,9 @@ from specscope.schemas import (
     VerifySection,
     Visit,
 )
-from specscope.tracer.invariants.structure import expected_rows
-from specscope.tracer.walk import greedy_walk
-from specscope.tracer.writer import TraceWriter
+from specscope.tracer.files.writer import TraceWriter
+from specscope.tracer.oracle.invariants.structure import expected_rows
+from specscope.tracer.oracle.invariants.walk import greedy_walk
 
 PARENTS = [0, 0, 0, 1, 1, 2, 3]
 DEPTHS = [0, 1, 1, 2, 2, 2, 3]

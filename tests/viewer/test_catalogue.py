@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.viewer import catalogue as module
-from specscope.viewer.catalogue import Catalogue, list_folder, named
+from specscope.viewer.runs import catalogue as module
+from specscope.viewer.runs.catalogue import Catalogue, list_folder, named
 
 
 def touch(*paths: Path, age: int = 0) -> None:

@@ -10,8 +10,8 @@ from support.pages import Opener, checked, html_of, query_of
 from support.traces import load, store
 
 from specscope.schemas import Failure
-from specscope.viewer import controls
-from specscope.viewer.drawing.health_board import failure_note
+from specscope.viewer.drawing.tables.health import failure_note
+from specscope.viewer.screens import controls
 
 TraceMaker = Callable[..., Path]
 

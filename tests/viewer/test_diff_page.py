@@ -13,8 +13,8 @@ from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, load, store
 
 from specscope.schemas import Step
-from specscope.viewer import session
-from specscope.viewer.inspector import show_board
+from specscope.viewer.screens import session
+from specscope.viewer.screens.inspector import show_board
 
 TraceMaker = Callable[..., Path]
 Ask = Callable[[str], None]
@@ -29,7 +29,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
         heard.append(on_request)
         show_board(*arguments, on_request=on_request, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("specscope.viewer.diff_page.show_board", listening)
+    monkeypatch.setattr("specscope.viewer.screens.diff.show_board", listening)
     return lambda request: heard[-1](request)
 
 

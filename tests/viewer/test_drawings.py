@@ -14,14 +14,14 @@ from support.toy_run import Toy, toy_lines
 from support.traces import accepts_at_least, first_step
 
 from specscope.schemas import Step
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.mask_svg import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask
-from specscope.viewer.drawing.ribbon_svg import draw_ribbon
-from specscope.viewer.drawing.slot_table import slot_columns
-from specscope.viewer.drawing.strip_svg import MOST_BARS, StripStep, draw_strip
-from specscope.viewer.drawing.tree_picture import Bonus, PictureNode, TreePicture, picture_of
-from specscope.viewer.drawing.tree_svg import draw_tree, label_width
+from specscope.viewer.drawing.svg.mask import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask
+from specscope.viewer.drawing.svg.ribbon import draw_ribbon
+from specscope.viewer.drawing.svg.strip import MOST_BARS, StripStep, draw_strip
+from specscope.viewer.drawing.svg.tree import draw_tree, label_width
+from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture, picture_of
+from specscope.viewer.drawing.tables.slots import slot_columns
 
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWN = {f"{SVG}{name}" for name in ("svg", "style", "g", "title", "rect", "text", "tspan", "path", "line")}

@@ -14,8 +14,9 @@ from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.toy_run import Toy, toy_lines
 from support.traces import FAULTY, FUSED, load, store
 
-from specscope.viewer import health_page, inspector, session
-from specscope.viewer.drawing.invariant_table import go_button
+from specscope.viewer.drawing.tables.invariants import go_button
+from specscope.viewer.screens import health as health_page
+from specscope.viewer.screens import inspector, session
 
 TraceMaker = Callable[..., Path]
 NOTHING: dict[str, list[Any]] = {"passed": [], "failed": [], "skipped": []}

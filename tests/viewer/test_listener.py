@@ -7,14 +7,14 @@ import socket
 import pytest
 
 from specscope.tracer.errors import UsageError
-from specscope.viewer.listener import ANY_PORT, Listener
+from specscope.viewer.serve.listener import ANY_PORT, Listener
 
 
 def test_a_default_port_that_is_taken_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        monkeypatch.setattr("specscope.viewer.listener.DEFAULT_PORT", taken.getsockname()[1])
+        monkeypatch.setattr("specscope.viewer.serve.listener.DEFAULT_PORT", taken.getsockname()[1])
         assert Listener.of("127.0.0.1", (), None).free_port() == ANY_PORT
 
 

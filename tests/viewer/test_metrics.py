@@ -17,10 +17,10 @@ from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, load, store
 
 from specscope.schemas import TimingSection
-from specscope.tracer.reader import TraceReader
-from specscope.viewer import charts
+from specscope.tracer.files.reader import TraceReader
 from specscope.viewer.drawing.palette import DARK, LIGHT
-from specscope.viewer.metrics import (
+from specscope.viewer.metrics import charts
+from specscope.viewer.metrics.numbers import (
     MOST_BINS,
     MOST_DEPTHS,
     MOST_POINTS,
@@ -37,7 +37,7 @@ from specscope.viewer.metrics import (
     spread,
     stage_times,
 )
-from specscope.viewer.metrics_words import fact_entries, phase_lines, speed_remarks, table_lines, times_remarks
+from specscope.viewer.metrics.words import fact_entries, phase_lines, speed_remarks, table_lines, times_remarks
 
 TraceMaker = Callable[..., Path]
 FIGURES = (

@@ -15,8 +15,8 @@ from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, store
 
-from specscope.viewer.catalogue import Catalogue
-from specscope.viewer.session import MOST_INDEXES, Arguments, open_run
+from specscope.viewer.runs.catalogue import Catalogue
+from specscope.viewer.screens.session import MOST_INDEXES, Arguments, open_run
 
 TraceMaker = Callable[..., Path]
 
@@ -118,7 +118,7 @@ def test_going_back_shows_what_the_address_says(make_trace: TraceMaker, open_app
 def test_the_strip_tells_what_the_oracle_found_once_it_was_asked(
     pair_of_traces: tuple[Path, Path], open_app: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("specscope.viewer.session.LARGE_BYTES", 1000)
+    monkeypatch.setattr("specscope.viewer.screens.session.LARGE_BYTES", 1000)
     app = open_app(pair_of_traces[1], page="step")
     assert app.button(key="next-divergence").disabled
     checked(app.button_group(key="page").set_value("health").run())

@@ -13,15 +13,15 @@ from support.traces import EAGER, flat_floors
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import Difference
-from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import said_at
 from specscope.tracer.compare.steps import difference
-from specscope.viewer.drawing.difference_table import difference_table, pair_note
-from specscope.viewer.drawing.margin_svg import MOST_ROWS, draw_margins, margin_picture, margins_of
-from specscope.viewer.drawing.mask_svg import Cell
-from specscope.viewer.drawing.pair_board import About, Front, PairLook, pair_board, pair_masks, pair_trees
+from specscope.viewer.drawing.pair.board import About, Front, PairLook, pair_board, pair_masks, pair_trees
+from specscope.viewer.drawing.pair.differences import difference_table, pair_note
+from specscope.viewer.drawing.pair.margins import MOST_ROWS, draw_margins, margin_picture, margins_of
+from specscope.viewer.drawing.svg.mask import Cell
 
 TraceMaker = Callable[..., Path]
 

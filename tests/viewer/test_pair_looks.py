@@ -11,10 +11,10 @@ from support.traces import EAGER, FAULTY, load, permute_slots, store
 from specscope.schemas import Step
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import compare_traces
-from specscope.tracer.reader import TraceReader
-from specscope.viewer.drawing.pair_board import Front, pair_board
-from specscope.viewer.pair_looks import first_spot
-from specscope.viewer.pairs import covering_step, first_pair, marks_of, pair_at, steps_at, turn_named
+from specscope.tracer.files.reader import TraceReader
+from specscope.viewer.drawing.pair.board import Front, pair_board
+from specscope.viewer.pairs.looks import first_spot
+from specscope.viewer.pairs.pairs import covering_step, first_pair, marks_of, pair_at, steps_at, turn_named
 
 TraceMaker = Callable[..., Path]
 

@@ -16,13 +16,13 @@ from support.traces import EAGER, FAULTY, FUSED, load, store
 from specscope.schemas import Step
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import UsageError
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.words.tokens import TokenTexts
+from specscope.viewer.pairs.states import Spot
 from specscope.viewer.report.choice import Wanted, choose_steps
 from specscope.viewer.report.page import Group, Part, report_page
 from specscope.viewer.report.pair_report import PairTexts, pair_report
 from specscope.viewer.report.run_report import run_report
-from specscope.viewer.states import Spot
 
 XHTML, SVG = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}"
 VOID = {"meta"}

@@ -17,13 +17,16 @@ from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.traces import EAGER, FUSED, SAMPLES
 
 from specscope.schemas import Step
-from specscope.viewer import checks, health_page, inspector, runs_page
-from specscope.viewer.catalogue import Run
-from specscope.viewer.checks import Checks
-from specscope.viewer.drawing.run_table import RunList, run_board
-from specscope.viewer.run_summary import RunSummary, glance, summarise
-from specscope.viewer.runs_page import answer, in_order
-from specscope.viewer.view import View
+from specscope.viewer.runs import checks
+from specscope.viewer.runs.catalogue import Run
+from specscope.viewer.runs.checks import Checks
+from specscope.viewer.runs.summary import RunSummary, glance, summarise
+from specscope.viewer.runs.table import RunList, run_board
+from specscope.viewer.screens import health as health_page
+from specscope.viewer.screens import inspector
+from specscope.viewer.screens import runs as runs_page
+from specscope.viewer.screens.runs import answer, in_order
+from specscope.viewer.screens.view import View
 
 TraceMaker = Callable[..., Path]
 Click = Callable[[AppTest, str], AppTest]

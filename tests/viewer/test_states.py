@@ -13,11 +13,11 @@ from support.traces import EAGER, FAULTY, FUSED, load, store
 
 from specscope.schemas import Step
 from specscope.tracer.compare.diff import Comparison, compare_traces
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.oracle import check_trace
-from specscope.tracer.reader import TraceReader
-from specscope.viewer.drawing.strip_svg import STATES, StepState
-from specscope.viewer.states import STOPS, RunStates, Spot
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
+from specscope.viewer.drawing.svg.strip import STATES, StepState
+from specscope.viewer.pairs.states import STOPS, RunStates, Spot
 
 
 def turn(number: int, lengths: list[int], failed: list[int] | None = None) -> TurnEntry:

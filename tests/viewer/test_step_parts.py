@@ -13,17 +13,13 @@ from streamlit.testing.v1 import AppTest
 from support.pages import Opener, boards_of, checked
 
 from specscope.schemas import Step, TurnStart
-from specscope.tracer.invariants.base import Context
-from specscope.tracer.invariants.structure import expected_rows
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.tokens import TokenTexts
-from specscope.viewer import inspector, step_page
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.invariants.structure import expected_rows
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.mask_svg import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
-from specscope.viewer.drawing.node_words import describe_node, teacher_wants
-from specscope.viewer.drawing.slot_table import MOST_LISTED, slot_columns, slot_table
-from specscope.viewer.drawing.step_board import step_board
-from specscope.viewer.drawing.step_parts import (
+from specscope.viewer.drawing.step.board import step_board
+from specscope.viewer.drawing.step.parts import (
     LIVE_FOLDING,
     LONGEST_FIELD,
     NO_FOLDING,
@@ -31,8 +27,13 @@ from specscope.viewer.drawing.step_parts import (
     step_tree,
     timing_bars,
 )
+from specscope.viewer.drawing.svg.mask import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
+from specscope.viewer.drawing.tables.slots import MOST_LISTED, slot_columns, slot_table
+from specscope.viewer.drawing.words.nodes import describe_node, teacher_wants
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.run_report import run_report
+from specscope.viewer.screens import inspector
+from specscope.viewer.screens import step as step_page
 
 TraceMaker = Callable[..., Path]
 

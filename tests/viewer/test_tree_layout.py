@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.viewer.drawing.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
-from specscope.viewer.drawing.tree_picture import Bonus, PictureNode, TreePicture
-from specscope.viewer.drawing.tree_svg import draw_tree
+from specscope.viewer.drawing.svg.tree import draw_tree
+from specscope.viewer.drawing.svg.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
+from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture
 
 
 @st.composite

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.viewer.session import parse_arguments
-from specscope.viewer.view import PAGES, View, clamp
+from specscope.viewer.screens.session import parse_arguments
+from specscope.viewer.screens.view import PAGES, View, clamp
 
 NAMES = ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
 RUNS = st.sampled_from([*NAMES, None])

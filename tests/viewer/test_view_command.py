@@ -23,13 +23,13 @@ import pytest
 
 import specscope.viewer
 from specscope.tracer.errors import UsageError
-from specscope.tracer.reader import TraceReader
-from specscope.viewer.catalogue import Run
+from specscope.tracer.files.reader import TraceReader
 from specscope.viewer.cli.view import Place, check_place, parse_place, view_at
-from specscope.viewer.listener import Listener
-from specscope.viewer.server import serve
-from specscope.viewer.server_child import AHEAD
-from specscope.viewer.view import View
+from specscope.viewer.runs.catalogue import Run
+from specscope.viewer.screens.view import View
+from specscope.viewer.serve.listener import Listener
+from specscope.viewer.serve.server import serve
+from specscope.viewer.serve.server_child import AHEAD
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "specscope"
 LINUX = sys.platform.startswith("linux")

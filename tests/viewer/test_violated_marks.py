@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from specscope.schemas import Step
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.ribbon_svg import draw_ribbon
-from specscope.viewer.drawing.slot_table import slot_table
-from specscope.viewer.drawing.step_parts import Judgement, violated_slots
-from specscope.viewer.drawing.tree_picture import picture_of
-from specscope.viewer.drawing.tree_svg import draw_tree
+from specscope.viewer.drawing.step.parts import Judgement, violated_slots
+from specscope.viewer.drawing.svg.ribbon import draw_ribbon
+from specscope.viewer.drawing.svg.tree import draw_tree
+from specscope.viewer.drawing.svg.tree_picture import picture_of
+from specscope.viewer.drawing.tables.slots import slot_table
 
 TEXTS = TokenTexts(None)
 

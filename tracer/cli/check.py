@@ -22,11 +22,11 @@ from specscope.tracer.errors import (
     UsageError,
     worst_code,
 )
-from specscope.tracer.invariants.registry import is_known_capability
-from specscope.tracer.oracle import OracleReport, check_trace
-from specscope.tracer.rules import rule_text
-from specscope.tracer.text import counted, printable
-from specscope.tracer.unknown import unknown_lines
+from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.invariants.registry import is_known_capability
+from specscope.tracer.oracle.unknown import unknown_lines
+from specscope.tracer.words.rules import rule_text
+from specscope.tracer.words.text import counted, printable
 
 
 def _required(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.report.card import SHOWN_ROOTS
 from specscope.tracer.report.formats import FORMATS, Target, check_targets, parse_target, write_whole
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.tokens import TokenTexts
 
 
 @click.command()

@@ -12,12 +12,12 @@ import click
 from specscope.tracer.cli.console import progress
 from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
-from specscope.tracer.pairs.judge import Task
-from specscope.tracer.pairs.results import PairResult, Results, open_results
-from specscope.tracer.pairs.summary import summarise, text_of
-from specscope.tracer.pairs.table import parse_shard, read_pairs
-from specscope.tracer.pairs.workers import judge_all
-from specscope.tracer.text import printable
+from specscope.tracer.fleet.compare_pair import Task
+from specscope.tracer.fleet.results import PairResult, Results, open_results
+from specscope.tracer.fleet.summary import summarise, text_of
+from specscope.tracer.fleet.table import parse_shard, read_pairs
+from specscope.tracer.fleet.workers import judge_all
+from specscope.tracer.words.text import printable
 
 
 @click.command("diff-many")

@@ -14,14 +14,14 @@ from specscope.schemas import AcceptSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import UsageError
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.invariants.base import Context
-from specscope.tracer.oracle import step_violations
-from specscope.tracer.places import turn_name
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.rules import is_lossy, rule_text
-from specscope.tracer.text import counted, printable
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import step_violations
+from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.words.places import turn_name
+from specscope.tracer.words.rules import is_lossy, rule_text
+from specscope.tracer.words.text import counted, printable
+from specscope.tracer.words.tokens import TokenTexts
 
 
 @click.command()

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
-from specscope.tracer.pairs.results import PairResult, read_results, torn_bytes
-from specscope.tracer.pairs.summary import json_of, markdown_of, summarise, text_of
-from specscope.tracer.pairs.table import read_pairs
-from specscope.tracer.text import counted, printable
+from specscope.tracer.fleet.results import PairResult, read_results, torn_bytes
+from specscope.tracer.fleet.summary import json_of, markdown_of, summarise, text_of
+from specscope.tracer.fleet.table import read_pairs
+from specscope.tracer.words.text import counted, printable
 
 FORMATS = {"text": text_of, "json": json_of, "markdown": markdown_of}
 

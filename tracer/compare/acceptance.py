@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Trial, Visit
 from specscope.schemas.verdict import Difference, DifferenceKind
-from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import STATED_SIZE
 from specscope.tracer.compare.said import Said, paired_numbers, said_at

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from specscope.schemas import Step, TurnStart
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.places import turn_name
-from specscope.tracer.reader import StepLine, TraceReader
-from specscope.tracer.skim import equal_but_for_timing, skim_step
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import StepLine, TraceReader
+from specscope.tracer.files.skim import equal_but_for_timing, skim_step
+from specscope.tracer.words.places import turn_name
 
 
 class TurnPair(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from specscope.schemas.verdict import TIES, Blame, Root
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 #: Phases whose values come out of a forward that can be run again, layer by layer.
 COMPUTED = ("draft", "verify")

@@ -9,8 +9,8 @@ from typing import Any
 
 from specscope.schemas import Manifest, Prefill, Section, Step
 from specscope.schemas.verdict import Phase
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.text import counted
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.text import counted
 
 #: The sections that a diff compares, in the order of the phases.
 COMPARED: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from specscope.schemas.verdict import TIES, Phase, Root
 from specscope.tracer.compare.commands import COMPUTED
 from specscope.tracer.compare.roots import phase_of
-from specscope.tracer.oracle import OracleReport
+from specscope.tracer.oracle.check import OracleReport
 
 MOST_NAMED = 3  # skipped invariants
 #: Fields that the default trace level leaves out.

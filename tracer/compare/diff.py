@@ -27,9 +27,9 @@ from specscope.tracer.compare.coverage import COMPARED, Coverage, coverage_probl
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import Tokens, impact_of, outputs_differ, shared_tokens, steps_within
-from specscope.tracer.compare.judge import FloatJudge
 from specscope.tracer.compare.manifests import (
     ManifestComparison,
     both_draft,
@@ -45,12 +45,12 @@ from specscope.tracer.compare.roots import Filed, Findings, PairState
 from specscope.tracer.compare.roundings import coarser
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
-from specscope.tracer.oracle import MISSHAPEN, OracleReport, check_trace
-from specscope.tracer.places import turn_name, turns_name
-from specscope.tracer.reader import TraceReader
-from specscope.tracer.rules import is_lossy, rule_text
-from specscope.tracer.text import printable
-from specscope.tracer.unknown import unknown_lines
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import MISSHAPEN, OracleReport, check_trace
+from specscope.tracer.oracle.unknown import unknown_lines
+from specscope.tracer.words.places import turn_name, turns_name
+from specscope.tracer.words.rules import is_lossy, rule_text
+from specscope.tracer.words.text import printable
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes
 from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing
 from specscope.tracer.compare.said import EqualInputs, paired_numbers, said_at, said_behind
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 
 MOST_VALUES = 20_000  # of each quantity; more tell nothing new
 QUANTITIES: tuple[Quantity, ...] = ("logits", "logsumexp", "entropy", "draft-scores", "hidden-norms")

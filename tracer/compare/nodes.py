@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from specscope.schemas import DraftLevel, Step
 from specscope.tracer.compare.roundings import LEAST_SIZE, STATED_SIZE, spacing
-from specscope.tracer.invariants.structure import columns
+from specscope.tracer.oracle.invariants.structure import columns
 
 #: Tokens from below the root to the node, each with its rank among equal siblings (0 in an honest tree).
 PathKey = tuple[tuple[int, int], ...]

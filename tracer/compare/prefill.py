@@ -5,7 +5,7 @@ from __future__ import annotations
 from specscope.schemas import Prefill
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_draws
-from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.said import paired_numbers, said_behind
 from specscope.tracer.compare.steps import choice, difference
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from specscope.schemas.verdict import Difference, DifferenceKind, Phase, Quantity
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
-from specscope.tracer.compare.judge import FloatJudge
+from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from specscope.tracer.report.card import Card, card_of
 from specscope.tracer.report.report import Report
-from specscope.tracer.text import printable, shorten
+from specscope.tracer.words.text import printable, shorten
 
 MAX_MESSAGE = 4000  # characters; GitHub cuts long annotations
 LEVELS = {"good": "notice", "bad": "error", "unsure": "error"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from specscope.tracer.report.card import Card, Row, card_of, one_line
 from specscope.tracer.report.report import Report
-from specscope.tracer.text import html_text
+from specscope.tracer.words.text import html_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """

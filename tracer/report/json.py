@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from specscope.tracer.report.report import Report
-from specscope.tracer.text import printable
+from specscope.tracer.words.text import printable
 
 
 def render(report: Report) -> str:

@@ -30,7 +30,7 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import same_texts, value_text
-from specscope.tracer.text import counted, printable, shorten
+from specscope.tracer.words.text import counted, printable, shorten
 
 MAX_CASES = 200  # roots that get a case of their own
 MAX_NAME = 80

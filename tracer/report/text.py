@@ -12,7 +12,7 @@ from rich.table import Table
 
 from specscope.tracer.report.card import Card, card_of
 from specscope.tracer.report.report import Report
-from specscope.tracer.text import printable
+from specscope.tracer.words.text import printable
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow"}
 CARD_WIDTH = 110

@@ -15,14 +15,14 @@ import click
 
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import UsageError
-from specscope.viewer.catalogue import Catalogue, Run
-from specscope.viewer.listener import LOOPBACK, Listener
-from specscope.viewer.server import serve
-from specscope.viewer.view import View
+from specscope.viewer.runs.catalogue import Catalogue, Run
+from specscope.viewer.screens.view import View
+from specscope.viewer.serve.listener import LOOPBACK, Listener
+from specscope.viewer.serve.server import serve
 
 if TYPE_CHECKING:  # to load them takes as long as the server does to start, which is the time to do it in
-    from specscope.tracer.index import TurnEntry
-    from specscope.tracer.reader import TraceReader
+    from specscope.tracer.files.index import TurnEntry
+    from specscope.tracer.files.reader import TraceReader
 
 
 @click.command()
@@ -80,8 +80,8 @@ def read_once(files: Sequence[Run], place: Place | None, tokenizer: Path | None)
     Raises:
         UsageError: where there is no such tokenizer or place, or a file is no trace.
     """
-    from specscope.tracer.reader import TraceReader
-    from specscope.tracer.tokens import TokenTexts
+    from specscope.tracer.files.reader import TraceReader
+    from specscope.tracer.words.tokens import TokenTexts
 
     TokenTexts.load(tokenizer)
     for run in files:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from specscope.tracer.text import html_text
+from specscope.tracer.words.text import html_text
 
 XHTML = "http://www.w3.org/1999/xhtml"
 

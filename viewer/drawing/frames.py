@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from specscope.tracer.text import html_text
+from specscope.tracer.words.text import html_text
 
 #: Before what differs, or is violated.
 DIFFERS = '<b class="ss-differs">≠</b>'

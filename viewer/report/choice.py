@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from specscope.tracer.errors import UsageError
-from specscope.tracer.index import TurnEntry
-from specscope.viewer.states import Spot
+from specscope.tracer.files.index import TurnEntry
+from specscope.viewer.pairs.states import Spot
 
 AROUND = 2  # steps drawn before and after one in focus
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from specscope.tracer.text import html_text
+from specscope.tracer.words.text import html_text
 from specscope.viewer.drawing.board import whole_style_sheet
 from specscope.viewer.drawing.fragments import XHTML, quiet
 

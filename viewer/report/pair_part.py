@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from specscope.tracer.text import shorten
+from specscope.tracer.words.text import shorten
 from specscope.viewer.drawing.board import card, columns
-from specscope.viewer.drawing.difference_table import difference_table
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, folded
-from specscope.viewer.drawing.margin_svg import margin_picture
-from specscope.viewer.drawing.pair_board import PairLook, pair_commits, pair_masks, pair_trees
-from specscope.viewer.drawing.pair_sides import PairSides
+from specscope.viewer.drawing.pair.board import PairLook, pair_commits, pair_masks, pair_trees
+from specscope.viewer.drawing.pair.differences import difference_table
+from specscope.viewer.drawing.pair.margins import margin_picture
+from specscope.viewer.drawing.pair.sides import PairSides
 from specscope.viewer.report.step_part import MOST_SLOTS, num_slots, plain_tree, step_words
 
 #: Differences of one pair; the viewer lists all.

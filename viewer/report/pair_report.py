@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from specscope.schemas.verdict import Root, Side, Verdict
 from specscope.tracer.compare.diff import Comparison, DiffOptions, PairMark, TurnMarks, compare_traces
-from specscope.tracer.invariants.base import Context
-from specscope.tracer.oracle import OracleReport, check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.report.card import (
     SIDES,
     Card,
@@ -27,23 +27,23 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, value_text
-from specscope.tracer.text import html_text
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.text import html_text
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, note, quiet, rows
 from specscope.viewer.drawing.frames import box, classes_of, row, table
-from specscope.viewer.drawing.pair_board import PairLook
-from specscope.viewer.drawing.step_parts import judge
-from specscope.viewer.drawing.strip_svg import draw_strip
-from specscope.viewer.drawing.verdict_card import proof, root_rows
-from specscope.viewer.pair_looks import PairRun, look_at, pair_of
-from specscope.viewer.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
+from specscope.viewer.drawing.pair.board import PairLook
+from specscope.viewer.drawing.step.parts import judge
+from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.tables.verdict_card import proof, root_rows
+from specscope.viewer.pairs.looks import PairRun, look_at, pair_of
+from specscope.viewer.pairs.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
+from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.report.choice import AROUND
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.pair_part import plain_pair, whole_pair
 from specscope.viewer.report.run_words import both_runs
 from specscope.viewer.report.step_part import step_id, violations
-from specscope.viewer.states import RunStates, Spot
 
 LISTED_ROOTS = 50
 ROOT_COLUMNS = ("root", "at", "prompt", "phase", "field", "kind", "inherited")

@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from specscope.schemas import Step
-from specscope.tracer.index import TurnEntry
-from specscope.tracer.invariants.base import Context
-from specscope.tracer.oracle import OracleReport, check_trace
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.report.card import MAX_PROMPT, one_line
-from specscope.tracer.text import counted
-from specscope.tracer.tokens import TokenTexts
+from specscope.tracer.words.text import counted
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, facts, legend, note, quiet
 from specscope.viewer.drawing.frames import box
-from specscope.viewer.drawing.health_board import health_notes, health_of, no_steps_note
-from specscope.viewer.drawing.invariant_table import Lead, invariant_table
-from specscope.viewer.drawing.number_words import length_facts
-from specscope.viewer.drawing.strip_svg import draw_strip
+from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.tables.health import health_notes, health_of, no_steps_note
+from specscope.viewer.drawing.tables.invariants import Lead, invariant_table
+from specscope.viewer.drawing.words.numbers import length_facts
+from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_by_number
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.run_words import run_words
 from specscope.viewer.report.step_part import step_id, step_part
-from specscope.viewer.run_summary import mean_accepted_length
-from specscope.viewer.states import RunStates, Spot
+from specscope.viewer.runs.summary import mean_accepted_length
 
 #: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: some 1 kB a node, else 0.4 kB.
 MOST_NODES = 1200

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from specscope.tracer.reader import TraceReader
+from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.report.card import Row, one_line
-from specscope.tracer.text import html_text
+from specscope.tracer.words.text import html_text
 from specscope.viewer.drawing.fragments import rows
 from specscope.viewer.drawing.frames import DIFFERS, folded, row, table
-from specscope.viewer.drawing.manifest_words import UNSAID, manifest_rows
-from specscope.viewer.drawing.number_words import decimals
-from specscope.viewer.run_summary import mean_accepted_length
+from specscope.viewer.drawing.words.manifest import UNSAID, manifest_rows
+from specscope.viewer.drawing.words.numbers import decimals
+from specscope.viewer.runs.summary import mean_accepted_length
 
 MAX_VALUE = 300  # characters
 DIFFERING = ("ss-whole-word", "", "")

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specscope.schemas import Step
-from specscope.tracer.invariants.base import Context
+from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.report.card import one_line
-from specscope.tracer.text import counted, shorten
-from specscope.tracer.tokens import TokenTexts
-from specscope.viewer.drawing import step_parts
+from specscope.tracer.words.text import counted, shorten
+from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.mask_svg import step_mask
-from specscope.viewer.drawing.slot_table import slot_table
-from specscope.viewer.drawing.tree_picture import TreePicture, picture_of
-from specscope.viewer.drawing.tree_svg import draw_tree
+from specscope.viewer.drawing.step import parts as step_parts
+from specscope.viewer.drawing.svg.mask import step_mask
+from specscope.viewer.drawing.svg.tree import draw_tree
+from specscope.viewer.drawing.svg.tree_picture import TreePicture, picture_of
+from specscope.viewer.drawing.tables.slots import slot_table
+from specscope.viewer.pairs.states import Spot
 from specscope.viewer.report.page import Part
-from specscope.viewer.states import Spot
 
 TREE_WIDTH = 860.0
 #: Masks and slot tables of more slots are left out.

@@ -1,0 +1,1 @@
+"""Kernels of tree attention, one file each, behind one registry."""

@@ -1,0 +1,1 @@
+"""Keys and values: one buffer with branches, and the ways to commit an accepted path."""

@@ -1,0 +1,1 @@
+"""The loop: sessions of rows, their turns, the phases of a step, and when a turn stops."""

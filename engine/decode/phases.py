@@ -1,0 +1,252 @@
+"""What a loop is set to do, and what it reports: settings, the seams of its phases, results, the observer.
+
+Knows no file format and no transformers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from transformers import LogitsProcessorList
+
+from specscope.engine.accept.greedy import Acceptance, RuleName, accept_greedy
+from specscope.engine.accept.processors import Processors, process_tree
+from specscope.engine.accept.sampling import Coins, SamplingRule, accept_sampling, accept_typical, target_probs
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.commit import CheckedLayer, Commit, commit_step
+from specscope.engine.decode.stopping import StopDecision, StopWatch
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.tree.checks import CheckReport
+from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
+
+GREEDY = SamplingRule("greedy")
+PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
+
+
+class ForwardInputs(NamedTuple):
+    """What the verify forward is given: of this the trace tells, not of what it was made from."""
+
+    token_ids: torch.Tensor  # (B, P)
+    position_ids: torch.Tensor  # (B, P)
+    mask: torch.Tensor  # (B, 1, P, S) additive
+
+
+class Verification(NamedTuple):
+    """What the teacher said of the trees."""
+
+    logits: torch.Tensor  # (B, P, V), padding slots included: what decides
+    raw_logits: torch.Tensor  # (B, P, V) the same before processors changed them
+    features: torch.Tensor  # (B, P, 3E)
+    argmax: torch.Tensor  # (B, P)
+    inputs: ForwardInputs
+    feature_layers: tuple[int, ...]  # that the features were read from
+    dispatch: Counter[str]  # empty without an observer
+
+
+class AcceptInputs(NamedTuple):
+    """What the acceptance looks at."""
+
+    tree: TreeTensors
+    argmax: torch.Tensor  # (B, P)
+    logits: torch.Tensor  # (B, P, V)
+    child_probs: torch.Tensor | None  # (B, N, V) where the drafts were drawn
+    coins: list[Coins] | None  # a row each, where the rule draws
+    rule: SamplingRule
+    max_children: int
+
+
+def accept(inputs: AcceptInputs) -> Acceptance:
+    """The acceptance that the rule names."""
+    if inputs.coins is None:
+        return accept_greedy(inputs.tree, inputs.argmax)
+    probs = target_probs(inputs.logits, inputs.rule)
+    device = probs.device
+    bonus = torch.stack([c.bonus for c in inputs.coins]).to(device)
+    if inputs.rule.rule == "typical":
+        return accept_typical(inputs.tree, probs, inputs.rule, bonus)
+    coins = torch.stack([c.slots for c in inputs.coins]).to(device)
+    return accept_sampling(inputs.tree, probs, inputs.child_probs, coins, bonus, max_children=inputs.max_children)
+
+
+def tensorize_draft(draft: Draft, committed_lengths: list[int], max_depth: int) -> TreeTensors:
+    """The tensors of the draft's trees."""
+    return tensorize(draft.tree, committed_lengths, max_depth)
+
+
+def forward_inputs(tensors: TreeTensors, dtype: torch.dtype) -> ForwardInputs:
+    """Ids and positions as they were made, and the additive mask of what each slot sees."""
+    return ForwardInputs(tensors.token_ids, tensors.position_ids, additive_mask(tensors, dtype))
+
+
+class HandOver(NamedTuple):
+    """What one row's drafter is to be fed of a forward of the teacher."""
+
+    phase: Literal["prefill", "step"]
+    features: torch.Tensor  # (R, 3E) of all rows of the forward: the tokens of the prompt, or the slots
+    source_rows: list[int]  # those that were committed, in order
+    tokens: list[int]  # the token that follows each of them; the last is pending
+    device: torch.device
+
+
+def hand_over(committed: HandOver) -> DraftPairs:
+    """The features of what was committed, each with the token that follows."""
+    features, rows, tokens = committed.features, committed.source_rows, committed.tokens
+    chosen = features if committed.phase == "prefill" else features[rows]  # of a prompt, all of them
+    return DraftPairs(rows, chosen, torch.tensor(tokens, device=committed.device), tokens)
+
+
+def accepted_length(accepted: RowAcceptance) -> int:
+    """What a step adds to its turn's accepted lengths."""
+    return accepted.accepted_length
+
+
+ProcessTree = Callable[[list[LogitsProcessorList | None], list[list[int]], TreeTensors, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases that can be replaced one by one: the seams where a deliberate fault goes in."""
+
+    tensorize: Callable[[Draft, list[int], int], TreeTensors] = tensorize_draft
+    inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
+    processors: ProcessTree = process_tree
+    accept: Callable[[AcceptInputs], Acceptance] = accept
+    commit: Callable[[TreeCache, TreeCache, list[list[int]], list[CheckedLayer | None]], list[Commit]] = commit_step
+    stop: Callable[[StopWatch, list[int]], StopDecision] = StopWatch.take
+    pairs: Callable[[HandOver], DraftPairs] = hand_over
+    tally: Callable[[RowAcceptance], int] = accepted_length
+    stop_on_violation: bool = True
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a session decodes.
+
+    ``checks``: ``before`` looks at every tree on the host before a kernel runs on it; ``deferred`` looks on the device
+    and raises at the acceptance, so that the step waits for the device once. With an observer it is always before.
+    """
+
+    rule: SamplingRule = GREEDY
+    cache_strategy: str = "in-place"
+    checks: Literal["before", "deferred"] = "before"
+    processors: Processors | None = None
+    phases: Phases = Phases()
+
+
+class RowAcceptance(NamedTuple):
+    """What one row accepted, on the host."""
+
+    rule: RuleName
+    path: list[int]  # accepted slots in order, without the root
+    tokens: list[int]  # theirs
+    bonus_token: int  # the next pending token
+    bonus_slot: int  # where it was read
+
+    @property
+    def accepted_length(self) -> int:
+        """Accepted nodes; excludes root and bonus."""
+        return len(self.path)
+
+
+class Custody(NamedTuple):
+    """Digests of what the drafter keeps, a row each; None where it keeps nothing."""
+
+    before: list[str | None]  # the draft
+    after: list[str | None]
+
+
+class StepTensors(NamedTuple):
+    """What one step of all rows computed."""
+
+    draft: Draft
+    tensors: TreeTensors
+    verification: Verification
+    acceptance: Acceptance
+    coins: list[Coins] | None
+    custody: Custody | None = None  # without an observer nobody looks
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Everything one step decided for one row."""
+
+    step: int
+    row: int  # of ``shared``
+    shared: StepTensors
+    tensorized_digest: str | None  # of the inputs before the forward; None without an observer
+    report: CheckReport | None  # None where the check was deferred
+    acceptance: RowAcceptance
+    commit: Commit
+    drafter_pairs: int  # in the drafter's cache after the step
+    stop: StopDecision
+    durations_ns: dict[str, int]  # by phase, of all rows together
+
+
+@dataclass(frozen=True)
+class TurnStarted:
+    """A turn whose prompt has been taken in."""
+
+    prompt_ids: list[int]
+    reused_length: int
+    row: int
+    generator_seed: int | None  # None where nothing is drawn
+    dispatch: Counter[str]
+    features: torch.Tensor  # (R, 3E) of the tokens that were taken in; 3E is 0 where the drafter wants none
+    last_logits: torch.Tensor  # (V,)
+    pending_token: int
+    draw: PendingDraw | None
+    prefix_digests: list[str]  # a layer each, of the prompt's keys and values
+    duration_ns: int
+
+
+class PendingDraw(NamedTuple):
+    """How the first token was drawn: its share of the distribution holds the coin."""
+
+    coin: float
+    low: float
+    high: float
+
+
+@dataclass
+class TurnResult:
+    """What a turn came to; filled while it runs."""
+
+    output_ids: list[int] = field(default_factory=list)
+    reason: EndReason = "failed"
+    accepted_lengths: list[int] = field(default_factory=list)
+    num_drafted: int = 0
+    num_fallbacks: int = 0  # commits that fell back to the full reorder
+    commit_ns: list[int] = field(default_factory=list)  # branch and commit, a step each, of all rows together
+    duration_ns: int = 0
+    prefill_ns: int = 0
+
+    @property
+    def mean_accepted_length(self) -> float:
+        """Accepted nodes a step; excludes root and bonus. 0 without a step."""
+        return sum(self.accepted_lengths) / max(1, len(self.accepted_lengths))
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens over the turn's wall time, prefill included."""
+        return len(self.output_ids) / max(self.duration_ns / 1e9, 1e-9)
+
+
+class Observer(Protocol):
+    """Is told what happens to one turn, and changes nothing."""
+
+    def turn_started(self, turn: TurnStarted) -> None:
+        """After the prefill."""
+
+    def step_done(self, result: StepResult) -> None:
+        """After each step."""
+
+    def turn_ended(self, result: TurnResult) -> None:
+        """After the last step, or when the turn was interrupted or failed."""
+
+    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+        """Before an exception leaves the loop."""

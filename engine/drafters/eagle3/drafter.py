@@ -1,0 +1,194 @@
+"""The EAGLE-3 drafter: feeds the head, keeps its cache, grows trees.
+
+After every step the cache holds exactly the committed pairs of each row; the tree's own entries lie behind them for as
+long as it grows and are then dropped. The cache is the teacher's kind, with one layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from specscope.engine.backends.attention import ATTENTION
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.digests import digest_file, digest_files
+from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
+from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.eagle3.files import CONFIG_NAME, HeadFiles
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
+from specscope.engine.tree.grow import Frontier, grow, select_tree
+from specscope.engine.tree.policy import TreePolicy
+from specscope.engine.tree.tensors import causal, mask_behind
+from specscope.schemas import Drafter as DrafterManifest
+from specscope.tracer.errors import UsageError
+
+
+def as_counted(indices: torch.Tensor, level: int) -> torch.Tensor:
+    """A pair's drafter position is its index, that of a row of the tree its parent's plus one."""
+    return indices
+
+
+class TakenIn(NamedTuple):
+    """What came of the committed pairs."""
+
+    output: HeadOutput  # (B, 1, ...) at each row's last pair
+    positions: list[torch.Tensor]  # (R,) a row, that its pairs were rotated by
+
+
+class Eagle3Drafter:
+    """Proposes trees with an EAGLE-3 head.
+
+    Args:
+        files: the head.
+        embedding: the teacher's input embedding, where the head brings none.
+        feature_layers: transformers hidden_states indices, low to high.
+        policy: how trees are grown.
+        attention: ``eager`` or ``fused``.
+        dtype, device: where and in what it computes.
+        drawing: how proposals are drawn; None for the best ones.
+
+    Two seams are public, so that a deliberate fault can stand there: ``place`` gives the positions that pairs (level 0)
+    and the rows fed for a further level are rotated by, given their indices; ``forget`` ends a tree in the cache.
+
+    Letters: B rows of the batch, R pairs or frontier rows, H hidden, F features, V draft vocabulary.
+    """
+
+    def __init__(
+        self,
+        files: HeadFiles,
+        embedding: nn.Module,
+        feature_layers: tuple[int, ...],
+        policy: TreePolicy,
+        attention: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        drawing: Drawing | None = None,
+    ) -> None:
+        if len(feature_layers) != 3:
+            raise UsageError(f"got feature layers {feature_layers}, wanted three (low, mid, high)")
+        self.policy = policy
+        self.feature_layers = feature_layers
+        self._files = files
+        self.head: Eagle3Head = files.head.to(device=device, dtype=dtype)
+        self.place: Callable[[torch.Tensor, int], torch.Tensor] = as_counted
+        self.forget: Callable[[TreeCache], None] = TreeCache.drop_tail
+        self._embedding = embedding
+        self._attend = ATTENTION[attention]
+        self._scale = self.head.config.head_dim**-0.5
+        self._cache = TreeCache(1, 512)
+        self._drawing = drawing
+
+    @property
+    def num_pairs(self) -> list[int]:
+        """Pairs in each row's cache."""
+        return list(self._cache.committed_lengths)
+
+    @property
+    def module(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """(1, 2, G, R, W) keys and values of the pairs of ``row``."""
+        return self._cache.committed(row)
+
+    def begin_session(self, cache: TreeCache) -> None:
+        """An empty cache of as many rows."""
+        self._cache = TreeCache(1, 512, cache.num_rows)
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """Keeps the first ``num_pairs`` pairs of ``row``."""
+        self._cache.truncate(row, num_pairs)
+
+    def drop_row(self, row: int) -> None:
+        """The last row takes the number of ``row``."""
+        self._cache.drop_row(row)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The head's own, and the embedding."""
+        return {"embedding": self._embedding, **self.head.parts()}
+
+    def manifest(self) -> DrafterManifest:
+        """Kind eagle3, with digests, feature layers and the draft vocabulary's mapping."""
+        files, shape = self._files, self.head.config
+        return DrafterManifest(
+            kind="eagle3",
+            name=files.folder.name,
+            config_digest=digest_file(files.folder / CONFIG_NAME),
+            weights_digest=digest_files(files.folder.glob("*.safetensors")),
+            hidden_state_indices=list(self.feature_layers),
+            rope_theta=shape.rope_theta,
+            rope_theta_source=files.rope_theta_source,
+            draft_vocab_size=shape.draft_vocab_size,
+            vocab_mapping="offset" if files.vocab_mapping == "offset" else "identity",
+            max_positions=shape.max_positions,
+        )
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """Takes in each row's ``pairs`` and grows a tree under the last of their tokens."""
+        before = self.num_pairs
+        output, placed = self._take_in(pairs)
+        after, roots = self.num_pairs, pending_tokens(pairs)
+        last = torch.tensor(after, device=roots.device)[:, None] - 1
+        hidden = output.hidden  # (B, R, H) of the forward before
+        used = [torch.stack([own[-1:] for own in placed])]  # (B, R) a level: the positions of the rows that proposed
+
+        def expand(frontier: Frontier) -> torch.Tensor:
+            nonlocal hidden
+            fed = hidden.gather(1, frontier.parent_rows[:, :, None].expand(-1, -1, hidden.shape[2]))
+            used.append(self.place(frontier.positions, len(used)))
+            found = self._forward(fed, frontier.tokens, used[-1], mask_behind(after, frontier.seen, fed.dtype))
+            hidden = found.hidden
+            return found.logits
+
+        drawing = self._drawing if generators is not None else None
+        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
+        levels = grow(self.policy, output.logits, last, expand, self.head.teacher_tokens, draw)
+        levels = [replace(level, positions=positions) for level, positions in zip(levels, used, strict=True)]
+        self.forget(self._cache)
+        tree = select_tree(levels, roots, self.policy)
+        probs = drawing.child_probs(levels, self.policy, tree, self.head.teacher_tokens) if drawing else None
+        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
+        return Draft(tree, pairs, levels, candidates, before, after, probs, positions=placed)
+
+    def _take_in(self, pairs: list[DraftPairs]) -> TakenIn:
+        """Feeds each row its pairs. Rows with a whole prompt to take in go one by one, so that
+        the others are not padded to its length."""
+        counts = [len(p.token_list) for p in pairs]
+        if len(pairs) == 1 or max(counts) <= self.policy.depth + 1:
+            return self._take_in_together(pairs, counts)
+        taken = []
+        for row, (one, count) in enumerate(zip(pairs, counts, strict=True)):
+            with self._cache.only(row):
+                taken.append(self._take_in_together([one], [count]))
+        output = HeadOutput(*(torch.cat(values) for values in zip(*(t.output for t in taken), strict=True)))
+        return TakenIn(output, [t.positions[0] for t in taken])
+
+    def _take_in_together(self, pairs: list[DraftPairs], counts: list[int]) -> TakenIn:
+        before, most = self._cache.active_lengths, max(counts)
+        features = nn.utils.rnn.pad_sequence([p.features for p in pairs], batch_first=True)  # (B, R, F)
+        tokens = nn.utils.rnn.pad_sequence([p.tokens for p in pairs], batch_first=True)
+        steps = torch.arange(most, device=tokens.device)
+        positions = self.place(torch.tensor(before, device=tokens.device)[:, None] + steps, 0)
+        hidden = self.head.first_hidden(features)
+        mask = mask_behind(before, causal(len(pairs), most, tokens.device), hidden.dtype)
+        output = self._forward(hidden, tokens, positions, mask)
+        self._cache.commit_length(counts)
+        last = torch.tensor(counts, device=tokens.device)[:, None, None] - 1
+        at_last = HeadOutput(*(values.gather(1, last.expand(-1, 1, values.shape[2])) for values in output))
+        return TakenIn(at_last, [own[:count] for own, count in zip(positions, counts, strict=True)])
+
+    def _forward(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
+    ) -> HeadOutput:
+        """``hidden`` (B, R, H), ``tokens`` and ``positions`` (B, R), ``mask`` (B, 1, R, S) additive."""
+        query, key, value = self.head.project(hidden, self._embedding(tokens), positions)
+        keys, values = self._cache.update(key, value, 0)
+        attended = self._attend(query, keys, values, mask, self._scale)
+        return self.head.finish(hidden, attended)

@@ -1,0 +1,1 @@
+"""The drafter that runs the teacher's own first layers and an exit head."""

@@ -1,0 +1,350 @@
+"""Tree speculation inside transformers' ``generate``: the same output, with fewer forwards.
+
+    model.generate(**inputs, custom_generate=tree_generate, specscope=TreeGenerate("eagle3:PATH"))
+
+``generate`` prepares ids, processors and stopping criteria as ever, and leaves the loop to ``tree_generate``. Greedy
+where ``do_sample`` is off, else lossless sampling. All processors and criteria count, along the accepted path, token by
+token. Stop strings are given as ``stopping_criteria=[StopStringCriteria(tokenizer, [...])]``: with a callable
+``custom_generate``, ``generate`` (5.17 to 5.23) drops its ``tokenizer`` argument and refuses its ``stop_strings``.
+
+What differs from plain ``generate``: a custom processor or criterion sees one row at a time, and a processor branches
+of it that may be rejected, so it must not remember its calls, and is refused where it is caught at that; a row that
+ended is padded though no end-of-text token is set; no cache is given back.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+import torch
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from specscope.engine.accept.processors import Processors
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.decode.phases import GREEDY, Decoding
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.turns import TurnRequest, check_turn
+from specscope.engine.drafters.base import Drafter
+from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.hf.memory import refuse_memory
+from specscope.engine.hf.rules import (
+    RowCriterion,
+    RowProcessors,
+    Stops,
+    Warped,
+    described,
+    split_criteria,
+    split_warpers,
+)
+from specscope.engine.hf.teacher import GivenTeacher, own_attention
+from specscope.engine.load.models import Attention, ModelChoice, Models, load_drafter
+from specscope.engine.record.manifest import RunSettings, TraceLevel
+from specscope.engine.record.recorder import TurnLabel
+from specscope.engine.record.target import TraceTarget, ending
+from specscope.engine.run.runner import turn_seed
+from specscope.engine.teacher.files import refuse_unsupported
+from specscope.engine.teacher.model import Teacher, TeacherOptions, check_transformers_version
+from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.tracer.errors import UsageError
+
+DEPTH, TOP_K, BUDGET = 5, 4, 16
+#: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
+KNOWN_ARGUMENTS = frozenset(
+    {
+        "attention_mask",
+        "position_ids",
+        "past_key_values",
+        "use_cache",
+        "logits_to_keep",
+        "cache_position",
+        "synced_gpus",
+    }
+)
+
+#: Models whose weights were read once and found to be finite: that is not done again at every call.
+_finite: WeakSet[PreTrainedModel] = WeakSet()
+
+
+@dataclass(frozen=True)
+class TreeGenerate:
+    """How to speculate, in the words of ``specscope run``.
+
+    ``drafter`` is a name as ``--drafter`` takes it, loaded at every call, or a drafter, which brings its own policy;
+    ``loaded`` makes the one of the other, and keeps the name for the trace. ``policy`` may be a text as ``--tree``
+    takes it. Without a ``seed``, sampling takes one from torch's global generator, as plain ``generate`` does.
+    """
+
+    drafter: Drafter | str = "ngram"
+    policy: TreePolicy | str = "dynamic"
+    attention: Attention = "fused"
+    cache_strategy: str = "in-place"
+    seed: int | None = None
+    trace: Path | str | None = None
+    trace_level: TraceLevel = "decisions"
+    redact: str | None = None  # the key by which the trace's token ids are replaced
+    overwrite: bool = False  # of an existing trace
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
+    drafter_name: str = ""  # of a drafter that is given, for the trace
+
+    def __post_init__(self) -> None:
+        if self.attention not in ("fused", "eager"):
+            raise UsageError(f"got attention {self.attention!r}, wanted fused or eager")
+        if self.trace_level not in ("decisions", "scores", "tensors"):
+            raise UsageError(f"got trace level {self.trace_level!r}, wanted decisions, scores or tensors")
+
+    def loaded(self, model: PreTrainedModel) -> TreeGenerate:
+        """The same with the drafter loaded for ``model``: load it once, generate often.
+
+        Raises:
+            UsageError: where there is none of that name, or it does not fit the model.
+        """
+        with own_attention(model, self.attention):
+            name = self.drafter if isinstance(self.drafter, str) else self.drafter_name
+            return replace(self, drafter=self.models(model).drafter, drafter_name=name)
+
+    def models(self, model: PreTrainedModel) -> Models:
+        """``model`` as a teacher, and the drafter.
+
+        Raises:
+            UsageError: where the drafter cannot be loaded or does not fit, or weights are no finite numbers.
+        """
+        teacher = GivenTeacher(model)
+        if not self.allow_nonfinite and model not in _finite:
+            refuse_nonfinite(model, teacher.folder)
+            _finite.add(model)
+        if not isinstance(self.drafter, str):
+            return Models(teacher, self.drafter)
+        options = TeacherOptions(teacher.dtype, teacher.device, self.attention, allow_nonfinite=self.allow_nonfinite)
+        return Models(teacher, load_drafter(self.choice(teacher, GREEDY), teacher, options))
+
+    def choice(self, teacher: GivenTeacher, rule: SamplingRule) -> ModelChoice:
+        """The options as the command line would have chosen them."""
+        policy = self.policy
+        return ModelChoice(
+            teacher.source,
+            self.drafter if isinstance(self.drafter, str) else self.drafter_name,
+            self.attention,
+            str(teacher.dtype).removeprefix("torch."),
+            teacher.device.type,
+            parse_policy(policy, DEPTH, TOP_K, BUDGET) if isinstance(policy, str) else policy,
+            rule,
+            allow_nonfinite=self.allow_nonfinite,
+        )
+
+
+def tree_generate(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    specscope: TreeGenerate | None = None,
+    streamer: Any = None,
+    **model_kwargs: Any,
+) -> torch.Tensor | GenerateDecoderOnlyOutput:
+    """The loop for ``generate(..., custom_generate=tree_generate, specscope=TreeGenerate(...))``.
+
+    Returns:
+        ``input_ids`` (B, T) with the output behind them, padded on the right; in a ``GenerateDecoderOnlyOutput`` where
+        ``return_dict_in_generate`` is on.
+
+    Raises:
+        UsageError: for a model that cannot verify trees, and for what ``generate`` was asked beyond greedy search and
+            sampling.
+    """
+    options = specscope or TreeGenerate()
+    check_transformers_version()
+    refuse_unsupported(model.config, str(model.name_or_path) or type(model).__name__)
+    _check_asked(model, generation_config, model_kwargs)
+    streamer = streamer if streamer is not None else _given_to_generate("streamer")
+    if streamer is not None and len(input_ids) > 1:
+        raise UsageError(
+            f"got a streamer and {len(input_ids)} rows, which end at different times: stream one row alone"
+        )
+    asked = _Asked(
+        input_ids,
+        _num_padding(input_ids, model_kwargs),
+        split_warpers(logits_processor, do_sample=bool(generation_config.do_sample)),
+        split_criteria(stopping_criteria, input_ids.shape[1]),
+    )
+    padding = generation_config._pad_token_tensor
+    if padding is None and len(input_ids) > 1 and (asked.stops.rules.eos_token_ids or asked.stops.others):
+        raise UsageError(
+            f"got {len(input_ids)} rows and no pad_token_id: give one, for a row may end before the others"
+        )
+    with own_attention(model, options.attention):
+        outputs = _decode(asked, options, model, streamer)
+    longest = max(map(len, outputs))
+    fill = int(padding) if padding is not None else 0
+    made = input_ids.new_tensor([output + [fill] * (longest - len(output)) for output in outputs])
+    sequences = torch.cat([input_ids, made], dim=1)
+    if generation_config.return_dict_in_generate:
+        return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
+    return sequences
+
+
+class _Asked(NamedTuple):
+    """What ``generate`` was asked for."""
+
+    input_ids: torch.Tensor  # (B, T)
+    num_padding: list[int]  # ids in front of each row's prompt
+    warped: Warped
+    stops: Stops
+
+    def turn(self, row: int, seed: int) -> TurnRequest:
+        """One row as a turn."""
+        ids, padding, others = self.input_ids[row], self.num_padding[row], self.stops.others
+        processors = None
+        if self.warped.processors:
+            processors = RowProcessors(self.warped.processors, row, len(self.input_ids), ids[:padding])
+        return TurnRequest(
+            ids[padding:].tolist(),
+            self.stops.rules,
+            generator_seed=turn_seed(seed, _prompt_id(row), 0),
+            criterion=RowCriterion(others, ids) if others else None,
+            processors=processors,
+        )
+
+
+def _prompt_id(row: int) -> str:
+    return f"row-{row}"
+
+
+def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, streamer: Any) -> list[list[int]]:
+    """The output of each row, cut where it ends."""
+    models, rule = options.models(model), asked.warped.rule
+    seed = options.seed if options.seed is not None else 0
+    if options.seed is None and rule.rule != "greedy":
+        seed = int(torch.randint(2**63 - 1, ()))
+    requests = [asked.turn(row, seed) for row in range(len(asked.input_ids))]
+    if requests[0].processors is not None:
+        refuse_memory(requests[0].processors, asked.input_ids[0], models.teacher.vocab_size)
+    for request in requests:
+        _check_fits(models.teacher, request)
+    deferred = options.attention == "fused"
+    decoding = Decoding(rule, options.cache_strategy, "deferred" if deferred else "before")
+    session = Session(models.teacher, models.drafter, decoding, len(requests))
+    target = _target(options)
+    writer = target.open(lambda text: warnings.warn(text, stacklevel=2)) if target is not None else None
+    with ending(session, writer):
+        if target is not None and writer is not None:
+            recorder = target.record(writer, _settings(asked, options, models, seed), models)
+            labels = [TurnLabel(row, _prompt_id(row), 0, None) for row in range(len(requests))]
+            requests = [replace(r, observer=recorder.turn(label)) for r, label in zip(requests, labels, strict=True)]
+        return _run(session, requests, streamer)
+
+
+def _target(options: TreeGenerate) -> TraceTarget | None:
+    if options.trace is None:
+        return None
+    return TraceTarget(Path(options.trace), options.trace_level, options.overwrite, False, options.redact)
+
+
+def _check_fits(teacher: Teacher, request: TurnRequest) -> None:
+    kept = check_turn(teacher, request.prompt_ids, request.rules)
+    if kept.max_new_tokens < request.rules.max_new_tokens:
+        raise UsageError(
+            f"got a prompt of {len(request.prompt_ids)} tokens and up to {request.rules.max_new_tokens} new ones, the "
+            f"model has {teacher.max_positions} positions: give max_new_tokens of at most {kept.max_new_tokens}"
+        )
+
+
+def _settings(asked: _Asked, options: TreeGenerate, models: Models, seed: int) -> RunSettings:
+    assert isinstance(models.teacher, GivenTeacher)
+    processors = asked.warped.processors
+    return RunSettings(
+        options.choice(models.teacher, asked.warped.rule),
+        seed,
+        options.trace_level,
+        asked.stops.rules,
+        options.cache_strategy,
+        len(asked.input_ids),
+        Processors(lambda _: LogitsProcessorList(), described(processors)) if processors else None,
+        None,
+    )
+
+
+def _run(session: Session, requests: list[TurnRequest], streamer: Any) -> list[list[int]]:
+    """Decodes all rows to their ends; those that ended leave the batch."""
+    results = [session.begin(row, request) for row, request in enumerate(requests)]
+    heard = 0
+    while True:
+        if streamer is not None:
+            for token in results[0].output_ids[heard:]:
+                streamer.put(torch.tensor([token]))
+            heard = len(results[0].output_ids)
+        for row in reversed(range(len(session.rows))):
+            if session.rows[row].turn is None:
+                session.drop_row(row)
+        if not session.rows:
+            break
+        session.step()
+        session.end_stopped()
+    if streamer is not None:
+        streamer.end()
+    return [result.output_ids for result in results]
+
+
+def _check_asked(model: PreTrainedModel, config: GenerationConfig, arguments: dict[str, Any]) -> None:
+    """Refuses what neither greedy search nor sampling is, and what the loop would have to leave out."""
+    mode = config.get_generation_mode(_given_to_generate("assistant_model"))
+    if mode not in ("greedy_search", "sample"):
+        raise UsageError(f"got generation mode {mode.value}, wanted greedy_search or sample: trees stand for no other")
+    wanted = [name for name in ("scores", "logits", "attentions", "hidden_states") if getattr(config, f"output_{name}")]
+    if config.return_dict_in_generate and wanted:
+        raise UsageError(f"got output_{wanted[0]}: whole trees are verified, not token by token; a trace records it")
+    if config.cache_implementation not in (None, "dynamic", "dynamic_full"):
+        raise UsageError(
+            f"got cache_implementation {config.cache_implementation!r}: trees need their own cache; drop it"
+        )
+    cache = arguments.get("past_key_values")
+    if cache is not None and cache.get_seq_length() > 0:
+        raise UsageError("got past_key_values that hold a text: trees need their own cache; pass the whole text as ids")
+    strange = sorted(name for name, value in arguments.items() if value is not None and name not in KNOWN_ARGUMENTS)
+    if strange:
+        raise UsageError(f"got the model argument {strange[0]!r}: only input_ids and attention_mask reach a tree")
+    places = set((getattr(model, "hf_device_map", None) or {"": model.device}).values())
+    if len(places) > 1:
+        raise UsageError(f"the model lies on {len(places)} devices, wanted one: load it without device_map")
+
+
+def _num_padding(input_ids: torch.Tensor, arguments: dict[str, Any]) -> list[int]:
+    """How many ids in front of each row's prompt are padding.
+
+    Raises:
+        UsageError: where the mask hides anything else, or positions are not counted from the prompt's first id.
+    """
+    mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
+    real = torch.ones_like(input_ids) if mask is None else (mask != 0).to(torch.int64)
+    lengths = real.sum(dim=1).tolist()
+    if not bool((real == real.sort(dim=1).values).all()) or 0 in lengths:
+        raise UsageError("got an attention mask that hides more than padding on the left: pad on the left alone")
+    counted = real.cumsum(dim=1) - 1
+    if positions is not None and not bool(((positions == counted) | (real == 0)).all()):
+        raise UsageError("got position ids of your own: a tree's are counted from the prompt's first id; drop them")
+    return [input_ids.shape[1] - length for length in lengths]
+
+
+def _given_to_generate(name: str) -> Any:
+    """The argument ``name`` of the running ``generate``.
+
+    With a callable ``custom_generate``, transformers (5.17 to 5.23) hands neither streamer nor assistant model on, and
+    says nothing; a streamer that is never ended hangs whoever reads it. So the caller's frame is asked.
+    """
+    code = inspect.unwrap(GenerationMixin.generate).__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame.f_locals.get(name) if frame is not None else None

@@ -1,0 +1,93 @@
+"""A model that somebody else has loaded, as a teacher: for as long as it decodes, its attention is this engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
+
+from specscope.engine.backends.attention import registered_name
+from specscope.engine.load.models import DEMO_MODELS, Attention
+from specscope.engine.teacher.model import Teacher
+from specscope.schemas import Teacher as TeacherManifest
+from specscope.tracer.errors import UsageError
+
+
+class GivenTeacher(Teacher):
+    """A model as it lies in memory: it may have been changed since it was loaded."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        name = str(model.name_or_path)
+        folder = _local_folder(name)
+        super().__init__(model, None, folder or Path(name or model.config.model_type))
+        is_demo = folder is not None and folder.resolve() == (DEMO_MODELS / "teacher").resolve()
+        self.source = "demo" if is_demo else name
+        self._has_files = folder is not None
+
+    @property
+    def max_positions(self) -> int | None:
+        """None where positions are computed: ``generate`` goes on behind the last one that the model was made for."""
+        return None if self.computes_positions else super().max_positions
+
+    def manifest(self) -> TeacherManifest:
+        """What the trace says of it; the files' digests only where the model still is what they hold."""
+        said = super().manifest().model_copy(update={"max_positions": super().max_positions})
+        if self._has_files and _holds_files(self.model, self.folder):
+            return said
+        return said.model_copy(update={"config_digest": None, "weights_digest": None})
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that a model of that name was loaded from, where it is known and on this machine."""
+    if not name:
+        return None
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):  # hub errors are one or the other
+        return None
+
+
+def _holds_files(model: PreTrainedModel, folder: Path) -> bool:
+    """Whether the first row of every tensor in the folder's files is the model's own: quick to read, and enough to see
+    weights that were trained, merged or quantised since."""
+    own, files = model.state_dict(), list(folder.glob("*.safetensors"))
+    try:
+        for file in files:
+            with safe_open(file, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118 - it is no mapping
+                    part = stored.get_slice(name)
+                    if list(own[name].shape) != part.get_shape():
+                        return False
+                    row = part[:1] if part.get_shape() else stored.get_tensor(name)
+                    mine = own[name][:1] if part.get_shape() else own[name]
+                    if not torch.equal(row.to(mine.dtype), mine.cpu()):
+                        return False
+    except (KeyError, OSError, SafetensorError):
+        return False
+    return bool(files)
+
+
+@contextmanager
+def own_attention(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
+    """Inside, ``model`` runs this engine's attention; afterwards the one that it had.
+
+    Raises:
+        UsageError: where the model's attention cannot be exchanged.
+    """
+    before, wanted = model.config._attn_implementation, registered_name(attention)
+    model.set_attn_implementation(wanted)
+    try:
+        if model.config._attn_implementation != wanted:
+            raise UsageError(
+                f"{type(model).__name__} does not let its attention be exchanged, and would not take a tree's mask"
+            )
+        yield
+    finally:
+        model.set_attn_implementation(before)

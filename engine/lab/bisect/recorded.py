@@ -1,0 +1,160 @@
+"""A step that was run again, held against what was recorded of it: what a re-run does not show it must not acquit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Literal, NamedTuple
+
+from specscope.engine.lab.bisect.report import Circumstances, RecordedViolation, Recordings
+from specscope.engine.lab.rerun.recorded_run import StepPlace
+from specscope.schemas import Manifest, Step, TreeSection, TurnStart
+from specscope.schemas.verdict import TIES, Difference
+from specscope.tracer.compare.align import Aligned, align_steps, align_turns
+from specscope.tracer.compare.drafts import compare_trees
+from specscope.tracer.compare.floats import FloatJudge
+from specscope.tracer.compare.manifests import is_teacher_only
+from specscope.tracer.compare.nodes import StepNodes
+from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.prefill import compare_prefills
+from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import step_violations
+from specscope.tracer.oracle.invariants.base import Context
+
+#: What of a step hangs on what was forced to the recording, unless its own inputs are equal.
+FORCED = ("accept", "commit")
+
+
+class Rerun(NamedTuple):
+    """What a side made of the step."""
+
+    record: Step
+    own_tree: TreeSection  # the one that its drafter found
+
+
+def aligned_step(a: TraceReader, b: TraceReader, place: StepPlace) -> Aligned | None:
+    """The candidate's step that begins where the baseline's at ``place`` does, behind the same tokens."""
+    for turns in align_turns(a, b).pairs:
+        if turns.a.turn == place.turn:
+            steps = (pair for pair in align_steps(a, b, turns) if pair.step_a == place.step)
+            return next((pair for pair in steps if pair.same_context), None)
+    return None
+
+
+def first_difference(pair: StepPair, own_trees: list[TreeSection] | None = None) -> Difference | None:
+    """The first difference that is no tie. Of steps that ran on a recorded tree, ``own_trees`` are those that their
+    drafters had found."""
+    return next((d for d in _differences(pair, own_trees) if d.kind not in TIES), None)
+
+
+def departure_of(pair: StepPair, own_tree: TreeSection) -> Difference | None:
+    """Where the re-run ``pair.b`` parts from the recording ``pair.a``. What was forced is not held against it, nor what
+    follows from that: the stop, and acceptance and commit from other inputs."""
+    own = None if pair.a.step.tree is None else [pair.a.step.tree, own_tree]
+    found = [d for d in _differences(pair, own) if d.phase != "stop" and (d.phase not in FORCED or d.inputs_equal)]
+    accepted, forced = pair.b.step.accept, pair.b.step.forced
+    if accepted is not None and forced is not None and accepted.path != forced.path:
+        found = [d for d in found if d.phase != "commit"]  # that of the recorded path, not of its own
+    return next((d for d in found if d.kind not in TIES), None)
+
+
+def _differences(pair: StepPair, own_trees: list[TreeSection] | None) -> list[Difference]:
+    found = compare_steps(pair)
+    if own_trees is None or not pair.trees_compared:
+        return found
+    drafts = [d for d in found if d.phase == "draft"]
+    a, b = (
+        StepNodes(nodes.step.model_copy(update={"tree": tree}))
+        for nodes, tree in zip((pair.a, pair.b), own_trees, strict=True)
+    )
+    chosen = list(compare_trees(replace(pair, a=a, b=b), drafts_equal=not drafts))
+    return drafts + chosen + [d for d in found if d.phase not in ("draft", "tree")]
+
+
+class Held(NamedTuple):
+    """Both recordings, and what they are held by."""
+
+    a: TraceReader
+    b: TraceReader
+    step: Step  # the baseline's
+    before: Step | None
+    partner: Aligned | None
+    judge: FloatJudge
+
+    def to(self, baseline: Rerun, candidate: Rerun) -> Recordings:
+        """The recordings against each other and against the re-runs."""
+        trees = not is_teacher_only(self.a.manifest)
+        before = None if self.before is None else StepNodes(self.before)
+        recorded = StepNodes(self.step)
+        own = StepPair(recorded, StepNodes(baseline.record), before, before, self.judge, trees)
+        found = Recordings(
+            aligned=self.partner is not None,
+            baseline=departure_of(own, baseline.own_tree),
+            violations=self._violations(baseline.record, candidate.record),
+        )
+        if self.partner is None:
+            return found
+        both = trees and not is_teacher_only(self.b.manifest)
+        other, regrouped = StepNodes(self.partner.b), self.partner.regrouped > 0
+        previous = None if self.partner.previous_b is None else StepNodes(self.partner.previous_b)
+        same = self.a.manifest.tree_policy == self.b.manifest.tree_policy
+        recordings = StepPair(recorded, other, before, previous, self.judge, both, same, regrouped)
+        recorded_difference = first_difference(recordings) or self._prefills()
+        again = StepNodes(candidate.record)
+        rerun = StepPair(other, again, previous, before, self.judge, both, regrouped=regrouped)
+        return found.model_copy(
+            update={
+                "difference": recorded_difference,
+                "candidate": departure_of(rerun, candidate.own_tree),
+            }
+        )
+
+    def _violations(self, baseline: Step, candidate: Step) -> list[RecordedViolation]:
+        """Of both recorded steps. A re-run is asked about those alone: its other digests are of its own numbers."""
+        found = _violations("baseline", Context(self.a.manifest, self._start_a, self.before, self.step), baseline)
+        if self.partner is not None:
+            b = self.partner.b
+            start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == b.turn)
+            found += _violations("candidate", Context(self.b.manifest, start, self.partner.previous_b, b), candidate)
+        return found
+
+    @property
+    def _start_a(self) -> TurnStart:
+        return next(self.a.turn_start(entry) for entry in self.a.turns if entry.turn == self.step.turn)
+
+    def _prefills(self) -> Difference | None:
+        """What the first step begins with is part of it: a first token, or logits behind the prompt, that differ."""
+        if self.before is not None or self.partner is None:
+            return None
+        number = self.partner.b.turn
+        start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == number)
+        found = compare_prefills(self.judge, self._start_a.prefill, start.prefill)
+        return found if found is not None and found.kind not in TIES else None
+
+
+def _violations(side: Literal["baseline", "candidate"], recorded: Context, again: Step) -> list[RecordedViolation]:
+    repeated = {found.invariant for found in step_violations(replace(recorded, step=again))}
+    return [
+        RecordedViolation(
+            side=side, invariant=found.invariant, witness=found.witness, again=found.invariant in repeated
+        )
+        for found in step_violations(recorded)
+    ]
+
+
+def lacking(manifest: Manifest, name: str, circumstances: Circumstances, difference: Difference | None) -> list[str]:
+    """What the recorded run of the side called ``name`` had, and its re-run has not."""
+    found = []
+    if (manifest.batch_size or 1) > 1 and not circumstances.in_batch:
+        found.append(f"the {name} ran in a batch of {manifest.batch_size}, its re-run has no rows beside it")
+    if circumstances.lost_hand_over:
+        found.append(f"the {name} was handed layers that its drafter had run; here they were run again")
+    if circumstances.others:
+        found.append(f"the {name}: {', '.join(circumstances.others)}")
+    engine = f"specscope {version('specscope')}"
+    if manifest.engine != engine:
+        found.append(f"the {name} was recorded by {manifest.engine}, this is {engine}")
+    if difference is not None:
+        found.append(f"the {name}'s recording is not what this build computes: {difference.phase}, {difference.field}")
+    return found

@@ -1,0 +1,129 @@
+"""What a deliberate fault is: where it goes in, and what the verdict must then say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.decode.phases import Phases
+from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
+from specscope.engine.load.models import ModelChoice, Models
+from specscope.schemas.verdict import Phase
+from specscope.tracer.errors import UsageError
+
+Places = tuple[tuple[Phase, str], ...]
+
+
+@dataclass(frozen=True)
+class FaultTarget:
+    """What a fault may change: the loop's phases, and the models, which are its own to spoil."""
+
+    models: Models
+    phases: Phases
+
+    @property
+    def eagle3(self) -> Eagle3Drafter:
+        """The drafter, where it is an EAGLE-3 head.
+
+        Raises:
+            UsageError: where it is another.
+        """
+        if not isinstance(self.models.drafter, Eagle3Drafter):
+            raise UsageError(_wants_eagle3(self.models.drafter))
+        return self.models.drafter
+
+    def with_phases(self, **changed: Any) -> FaultTarget:
+        """With these phases in the place of its own."""
+        return replace(self, phases=replace(self.phases, **changed))
+
+    def with_drafter(self, drafter: Drafter) -> FaultTarget:
+        """With this drafter in the place of its own."""
+        return replace(self, models=replace(self.models, drafter=drafter))
+
+
+def _wants_eagle3(drafter: Drafter) -> str:
+    return f"the fault goes into an EAGLE-3 head, got drafter {drafter.manifest().kind}: use --drafter eagle3"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the verdict on an honest baseline and a candidate with the fault in must say.
+
+    ``outcome``: ``root``, a first root at one of ``places``; ``violation``, no decision differs, but the oracle finds
+    the candidate wrong; ``incomparable``, the manifests tell; ``refused``, loading or decoding ends with an error.
+    """
+
+    outcome: Literal["root", "violation", "incomparable", "refused"] = "root"
+    places: Places = ()  # phase and the beginning of the field's name, each that is right
+    invariant: str | None = None  # that the candidate alone violates; None: no record tells, and no side may be blamed
+    says: str | None = None  # refused, incomparable: what the message or the named field must contain
+
+
+def _unchanged(target: FaultTarget) -> FaultTarget:
+    return target
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of bug, in one of its forms."""
+
+    id: str  # F15.sibling; F16 where the catalogue's entry has one form
+    says: str
+    expect: Expectation
+    scenario: str = "greedy"  # the selftest's, by name, in which it shows
+    inject: Callable[[FaultTarget], FaultTarget] = _unchanged
+    #: Instead of ``inject``, for what goes wrong at loading: the choice with a damaged copy of a checkpoint, which is
+    #: written to the folder given.
+    damage: Callable[[ModelChoice, Path], ModelChoice] | None = None
+    into_eagle3: bool = False  # it goes into an EAGLE-3 head, and into no other drafter
+    not_run: str | None = None  # why the selftest cannot run it; None where it can
+    is_half_already: bool = False  # it computes in a half format what the run computes in another: there it is none
+
+    @property
+    def entry(self) -> str:
+        """The catalogue's entry, such as F15."""
+        return self.id.partition(".")[0]
+
+
+def check_fits(fault: Fault, models: Models) -> None:
+    """Refuses a fault that these models have no place for.
+
+    Raises:
+        UsageError: where it goes into another drafter.
+    """
+    if fault.into_eagle3 and not isinstance(models.drafter, Eagle3Drafter):
+        raise UsageError(f"{fault.id}: {_wants_eagle3(models.drafter)}")
+
+
+def inject(target: FaultTarget, fault: Fault) -> FaultTarget:
+    """``target`` with the fault in. The loop then goes on at a violated invariant, so that the trace shows it.
+
+    Raises:
+        UsageError: where these models have no place for it.
+    """
+    check_fits(fault, target.models)
+    changed = fault.inject(target)
+    return replace(changed, phases=replace(changed.phases, stop_on_violation=False))
+
+
+class ChangedDrafter:
+    """A drafter that does its work, and whose drafts are then changed; all else is its own."""
+
+    def __init__(self, drafter: Drafter, change: Callable[[Draft], Draft]) -> None:
+        self._drafter, self._change = drafter, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._drafter, name)
+
+    def propose(self, pairs: list[DraftPairs], branch: TreeCache, *others: Any) -> Draft:
+        """The drafter's own, changed."""
+        return self._change(self._drafter.propose(pairs, branch, *others))
+
+
+def changing_drafts(target: FaultTarget, change: Callable[[Draft], Draft]) -> FaultTarget:
+    """``target`` with every draft changed before it is made into tensors."""
+    return target.with_drafter(cast(Drafter, ChangedDrafter(target.models.drafter, change)))

@@ -1,0 +1,123 @@
+"""Faults of the kernels, F19: numbers that are wrong by more than another order of summation explains.
+
+Each is in the teacher where its attention is fused, and sleeps where it is eager: so two teachers with the same fault
+in differ by it, whoever compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from specscope.engine.backends.attention import AttentionFunction, fused_attention, register_attention, registered_name
+from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
+from specscope.engine.teacher.model import Teacher
+
+LAYER = 3  # of the faults that sit in one layer
+ERROR = 0.01  # share by which they are off: far above what rounding does in float32
+SKIPPED_KEYS = slice(8, 16)  # the block that one of them leaves out
+MASK_END = 512  # keys from this position on that one of them does not mask
+
+
+def _is_fused(teacher: Teacher) -> bool:
+    return teacher.attention_name == registered_name("fused")
+
+
+def _in_one_layer(module_of: Callable[[Any], nn.Module]) -> Callable[[FaultTarget], FaultTarget]:
+    def change(target: FaultTarget) -> FaultTarget:
+        teacher = target.models.teacher
+
+        def spoil(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if not _is_fused(teacher):
+                return output
+            if isinstance(output, tuple):
+                return (output[0] * (1 + ERROR), *output[1:])
+            return output * (1 + ERROR)
+
+        module_of(teacher.layer(LAYER)).register_forward_hook(spoil)
+        return target
+
+    return change
+
+
+def _attending(name: str, function: AttentionFunction) -> Callable[[FaultTarget], FaultTarget]:
+    def change(target: FaultTarget) -> FaultTarget:
+        teacher = target.models.teacher
+        if _is_fused(teacher):
+            teacher.attend_by(register_attention(name, function))
+        return target
+
+    return change
+
+
+def _in_bfloat16(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    low = torch.bfloat16
+    rounded = None if mask is None else mask.to(low)
+    return fused_attention(query.to(low), key.to(low), value.to(low), rounded, scale).to(query.dtype)
+
+
+def _without_a_block(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    if mask is not None and key.shape[2] >= SKIPPED_KEYS.stop:
+        mask = mask.clone()
+        mask[..., SKIPPED_KEYS] = -float("inf")
+    return fused_attention(query, key, value, mask, scale)
+
+
+def _mask_ends(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    if mask is not None:
+        mask = mask.clone()
+        mask[..., MASK_END:] = 0
+    return fused_attention(query, key, value, mask, scale)
+
+
+_VERIFY = Expectation(places=(("verify", ""),))
+
+KERNEL_FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "F19.attention",
+        f"the attention of layer {LAYER} is {ERROR:.0%} too large",
+        _VERIFY,
+        inject=_in_one_layer(lambda layer: layer.self_attn),
+    ),
+    Fault(
+        "F19.mlp",
+        f"the feed-forward block of layer {LAYER} is {ERROR:.0%} too large",
+        _VERIFY,
+        inject=_in_one_layer(lambda layer: layer.mlp),
+    ),
+    Fault(
+        "F19.norm",
+        f"the norm before the attention of layer {LAYER} is {ERROR:.0%} too large",
+        _VERIFY,
+        inject=_in_one_layer(lambda layer: layer.input_layernorm),
+    ),
+    Fault(
+        "F19.bf16",
+        "attention is summed in bfloat16",
+        _VERIFY,
+        inject=_attending("fused_bf16", _in_bfloat16),
+        is_half_already=True,
+    ),
+    Fault(
+        "F19.block",
+        f"attention leaves out the keys {SKIPPED_KEYS.start} to {SKIPPED_KEYS.stop - 1}",
+        _VERIFY,
+        inject=_attending("fused_block", _without_a_block),
+    ),
+    Fault(
+        "F19.mask512",
+        f"attention masks no key from position {MASK_END} on",
+        _VERIFY,
+        scenario="long",
+        inject=_attending("fused_mask512", _mask_ends),
+    ),
+)

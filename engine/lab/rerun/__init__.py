@@ -1,0 +1,1 @@
+"""Recorded runs, decoded again."""

@@ -1,0 +1,370 @@
+"""Conversations decoded along a recording: teacher forcing with trees.
+
+The loop runs as ever, but for its outcome. Each step is given the recorded tree, where the drafter found another, and
+what it commits and emits is the recorded path, bonus token and stop. So every step begins behind the same tokens as
+then, whatever the steps before it decided, and what a step decides itself is told to the observer.
+
+Everything goes in through seams: a wrapped drafter, ``Phases.accept`` and ``Phases.stop``; only the first token of a
+turn has none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from specscope.engine.accept.greedy import Acceptance
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.decode.phases import (
+    AcceptInputs,
+    Decoding,
+    EndReason,
+    PendingDraw,
+    PhaseName,
+    RowAcceptance,
+    StepResult,
+    TurnResult,
+    TurnStarted,
+)
+from specscope.engine.decode.session import Session
+from specscope.engine.decode.stopping import StopDecision, StopReason, StopRules, StopWatch
+from specscope.engine.decode.turns import Turn, TurnRequest
+from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.record.recorder import TurnRecorder
+from specscope.engine.teacher.model import Teacher
+from specscope.engine.tree.grow import DraftTree
+from specscope.schemas import ForcedSection, Step, StopSection, TreeSection, TurnStart
+from specscope.tracer.errors import UsageError
+from specscope.tracer.oracle.invariants.base import committed_path, next_root
+
+
+class Recorded(NamedTuple):
+    """What a recorded step had and came to."""
+
+    tree: TreeSection
+    path: list[int]  # accepted slots that were committed, without the root
+    bonus_token: int
+    stop: StopSection
+    decided: tuple[list[int], int]  # path and bonus token that the step chose; in a replay not what it committed
+
+
+def recorded_step(step: Step, teacher: Teacher, max_depth: int) -> Recorded:
+    """What ``step`` is forced to, checked to be something that ``teacher`` can run.
+
+    Raises:
+        UsageError: where the record lacks it, or it fits neither itself nor the teacher.
+    """
+    place = f"turn {step.turn} step {step.step}"
+    path, bonus = committed_path(step), next_root(step)
+    if step.tree is None or step.stop is None or path is None or bonus is None:
+        raise UsageError(f"{place} does not record its tree, acceptance and stop, and cannot be run again without them")
+    tree, count = step.tree, len(step.tree.tokens)
+    sound = (
+        count == len(tree.parents) == len(tree.depths)
+        and tree.parents[:1] == [0]
+        and all(0 <= parent < slot for slot, parent in enumerate(tree.parents[1:], 1))
+        and all(0 <= depth <= max_depth for depth in tree.depths)
+        and all(0 <= token < teacher.vocab_size for token in [*tree.tokens, bonus])
+        and all(len(values) == count for values in (tree.logprobs, tree.scores) if values is not None)
+        and all(0 < slot < count for slot in path)
+        and 1 <= step.stop.kept <= len(path) + 1
+    )
+    if not sound:
+        raise UsageError(f"{place}: the recorded tree and path fit neither themselves nor the teacher; was it changed?")
+    decided = (path, bonus) if step.accept is None else (step.accept.path, step.accept.bonus_token)
+    return Recorded(tree, path, bonus, step.stop, decided)
+
+
+def trees_of(sections: list[TreeSection], device: torch.device) -> DraftTree:
+    """Recorded trees, a row each, as a drafter would hand them out: padded to the widest, with the root's token."""
+    sizes = [len(section.tokens) for section in sections]
+
+    def rows(values: list[list[Any]], dtype: torch.dtype, fills: list[Any] | None = None) -> torch.Tensor:
+        padding = fills or [0] * len(values)
+        padded = [own + [fill] * (max(sizes) - len(own)) for own, fill in zip(values, padding, strict=True)]
+        return torch.tensor(padded, dtype=dtype, device=device)
+
+    return DraftTree(
+        rows([s.tokens for s in sections], torch.int64, [s.tokens[0] for s in sections]),
+        rows([s.parents for s in sections], torch.int64),
+        rows([s.depths for s in sections], torch.int64),
+        rows([s.logprobs or [0.0] * len(s.tokens) for s in sections], torch.float32),
+        rows([s.scores or [0.0] * len(s.tokens) for s in sections], torch.float32),
+        sizes,
+    )
+
+
+class FedPairs(NamedTuple):
+    """The pairs that a drafter holds of one row, on the host."""
+
+    features: torch.Tensor | None  # (R, F); None before the first
+    tokens: list[int]
+
+    def first(self, count: int) -> FedPairs:
+        """The first ``count``."""
+        return FedPairs(None if self.features is None else self.features[:count], self.tokens[:count])
+
+    def and_then(self, pairs: DraftPairs) -> FedPairs:
+        """With ``pairs`` behind them."""
+        added = pairs.features.cpu()
+        features = added if self.features is None else torch.cat([self.features, added])
+        return FedPairs(features, [*self.tokens, *pairs.token_list])
+
+
+NOTHING_FED = FedPairs(None, [])
+
+
+class ForcedTrees:
+    """A drafter that does its work, and is then given the recorded trees where it found others.
+
+    Args:
+        drafter: the one that does the work.
+        keep_fed: whether to keep all that it is fed, a row each.
+    """
+
+    def __init__(self, drafter: Drafter, *, keep_fed: bool = False) -> None:
+        self._drafter, self._keep_fed = drafter, keep_fed
+        self.wanted: list[TreeSection] | None = None  # of the next step, a row each; None leaves the drafter's own
+        self.keep_shared = True  # whether a tree that it found itself may keep the layers that it ran for it
+        self.replaced: list[bool] = []  # whether the last tree was another one, a row each
+        self.own_tree: DraftTree | None = None  # the last that the drafter found itself
+        self.fed: list[FedPairs] = []  # all that the drafter was fed, a row each, where it is kept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._drafter, name)
+
+    def begin_session(self, cache: TreeCache) -> None:
+        """The drafter's own."""
+        self.fed = [NOTHING_FED] * cache.num_rows
+        self._drafter.begin_session(cache)
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """The drafter's own."""
+        self.fed[row] = self.fed[row].first(num_pairs)
+        self._drafter.begin_turn(row, context_ids, num_pairs)
+
+    def drop_row(self, row: int) -> None:
+        """The drafter's own."""
+        last = self.fed.pop()
+        if row < len(self.fed):
+            self.fed[row] = last
+        self._drafter.drop_row(row)
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """The drafter's own draft, with the recorded trees."""
+        if self._keep_fed:
+            self.fed = [held.and_then(own) for held, own in zip(self.fed, pairs, strict=True)]
+        draft = self._drafter.propose(pairs, branch, generators)
+        self.own_tree = draft.tree
+        if self.wanted is None:
+            return draft
+        self.replaced = [_is_other(draft.tree, row, wanted) for row, wanted in enumerate(self.wanted)]
+        if not any(self.replaced) and (self.keep_shared or draft.shared is None):
+            return draft
+        branch.drop_tail()  # what layers were shared, they were run on the drafter's own trees
+        if not any(self.replaced):
+            return replace(draft, shared=None)
+        tree = trees_of(self.wanted, draft.tree.tokens.device)
+        return replace(draft, tree=tree, shared=None, child_probs=_moved_probs(draft, tree))
+
+
+def _is_other(tree: DraftTree, row: int, wanted: TreeSection) -> bool:
+    count = tree.num_slots[row]
+    own = [values[row, :count].tolist() for values in (tree.tokens, tree.parents, tree.depths)]
+    return own != [wanted.tokens, wanted.parents, wanted.depths]
+
+
+def _moved_probs(draft: Draft, tree: DraftTree) -> torch.Tensor | None:
+    """(B, N, V) what each slot's children were drawn from, where the drafter's own tree has the same node; zeros, as of
+    children that cannot have been drawn, elsewhere."""
+    if draft.child_probs is None:
+        return None
+    rows, width = tree.tokens.shape
+    moved = draft.child_probs.new_zeros(rows, width, draft.child_probs.shape[2])
+    for row in range(rows):
+        slots = {path: slot for slot, path in reversed(list(enumerate(_token_paths(draft.tree, row))))}
+        for slot, path in enumerate(_token_paths(tree, row)):
+            if path in slots:
+                moved[row, slot] = draft.child_probs[row, slots[path]]
+    return moved
+
+
+def _token_paths(tree: DraftTree, row: int) -> list[tuple[int, ...]]:
+    """Per slot of a row, the tokens from below the root to it."""
+    paths: list[tuple[int, ...]] = [()]
+    tokens, parents = tree.tokens[row].tolist(), tree.parents[row].tolist()
+    for slot in range(1, tree.num_slots[row]):
+        paths.append((*paths[parents[slot]], tokens[slot]))
+    return paths
+
+
+class _Session(Session):
+    """A session whose turns begin with a recorded first token, and with its own draw of it beside."""
+
+    pending_token = 0
+
+    def _first_token(self, logits: torch.Tensor, turn: Turn) -> tuple[int, PendingDraw | None]:
+        _, draw = super()._first_token(logits, turn)
+        return self.pending_token, draw
+
+
+class StepOutcome(NamedTuple):
+    """A step that was forced."""
+
+    result: StepResult  # its acceptance is the step's own
+    forced: ForcedSection
+    as_recorded: bool  # whether it decided what the record says was decided
+
+
+@dataclass(frozen=True)
+class _Observer:
+    """Tells a turn's recorder what each step found itself."""
+
+    recorder: TurnRecorder
+    session: ForcedSession
+
+    def turn_started(self, turn: TurnStarted) -> None:
+        """As it is."""
+        self.recorder.turn_started(turn)
+
+    def step_done(self, result: StepResult) -> None:
+        """With the step's own acceptance, and what was forced beside it."""
+        outcome = self.session.outcome(result)
+        self.recorder.step_done(outcome.result, outcome.forced)
+
+    def turn_ended(self, result: TurnResult) -> None:
+        """As it is: the turn came to what was forced."""
+        self.recorder.turn_ended(result)
+
+    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+        """As it is."""
+        self.recorder.failed(phase, step, inputs, error)
+
+
+class _Stop(NamedTuple):
+    """How the block of a row was cut."""
+
+    kept: int
+    reason: StopReason | None
+
+
+class ForcedSession:
+    """Conversations along their recording: one alone, or the rows of a batch side by side.
+
+    Args:
+        teacher, drafter: the models; the drafter serves no other session meanwhile.
+        decoding: the configuration; its phases may have a fault in.
+        num_rows: conversations side by side.
+        keep_fed: whether to keep what the drafter is fed.
+    """
+
+    def __init__(
+        self, teacher: Teacher, drafter: Drafter, decoding: Decoding, num_rows: int = 1, *, keep_fed: bool = False
+    ) -> None:
+        self._accept = decoding.phases.accept
+        self._own: Acceptance | None = None
+        self._recorded: list[Recorded] = []
+        self.trees = ForcedTrees(drafter, keep_fed=keep_fed)
+        self._stops: deque[_Stop] = deque()  # of the rows, in the order in which the loop asks
+        phases = replace(
+            decoding.phases, accept=self._forced_acceptance, stop=self._forced_stop, stop_on_violation=False
+        )
+        self.session = _Session(teacher, cast(Drafter, self.trees), replace(decoding, phases=phases), num_rows)
+
+    def begin(
+        self,
+        start: TurnStart,
+        rules: StopRules,
+        recorder: TurnRecorder | None,
+        end: EndReason | None,
+        row: int = 0,
+    ) -> None:
+        """Takes in the recorded prompt; the turn ends there for the reason ``end``, if it did.
+
+        Raises:
+            UsageError: where the prompt does not fit the teacher.
+        """
+        self.session.pending_token = start.prefill.pending_token
+        if not 0 <= start.prefill.pending_token < self.session.teacher.vocab_size:
+            raise UsageError(f"turn {start.turn}: token {start.prefill.pending_token} is none of this teacher's")
+        observer = _Observer(recorder, self) if recorder is not None else None
+        # A turn that was interrupted or failed met no rule, and the run ended with it.
+        rule = None if end == "interrupted" or end == "failed" else end
+        self._stops = deque([_Stop(1, rule)])
+        self.session.begin(row, TurnRequest(start.prompt_ids, rules, observer, start.generator_seed))
+        if end is not None and rule is None:
+            self.end(end)
+
+    def observe(self, recorder: TurnRecorder, row: int = 0) -> None:
+        """Has ``recorder`` told of the steps of ``row`` from here on."""
+        turn = self.session.rows[row].turn
+        assert turn is not None
+        turn.observer = _Observer(recorder, self)
+
+    def step(self, step: Step) -> StepOutcome:
+        """Runs one step of the one row, and makes of it what was recorded.
+
+        Raises:
+            UsageError: where the record cannot be followed.
+        """
+        (outcome,) = self.step_together([step])
+        return outcome
+
+    def step_together(self, steps: list[Step]) -> list[StepOutcome]:
+        """Runs one step of all rows, whose records are ``steps``, and makes of it what was recorded.
+
+        Raises:
+            UsageError: where a record cannot be followed.
+        """
+        depth = self.session.drafter.policy.depth
+        self._recorded = [recorded_step(step, self.session.teacher, depth) for step in steps]
+        self._stops = deque(_Stop(r.stop.kept, r.stop.reason) for r in self._recorded)
+        self.trees.wanted = [recorded.tree for recorded in self._recorded]
+        return [self.outcome(result) for result in self.session.step()]
+
+    def outcome(self, result: StepResult) -> StepOutcome:
+        """The step that the loop reports, told apart into its own decision and what was forced."""
+        own, recorded, row = self._own, self._recorded[result.row], result.row
+        assert own is not None
+        path = own.paths[row, : int(own.lengths[row])].tolist()
+        tokens = result.shared.tensors.token_ids[row].tolist()
+        acceptance = RowAcceptance(
+            own.rule, path, [tokens[slot] for slot in path], int(own.bonus_tokens[row]), int(own.bonus_slots[row])
+        )
+        forced = ForcedSection(tree=self.trees.replaced[row], path=recorded.path, bonus_token=recorded.bonus_token)
+        as_recorded = (acceptance.path, acceptance.bonus_token) == recorded.decided
+        return StepOutcome(replace(result, acceptance=acceptance), forced, as_recorded)
+
+    def end(self, reason: EndReason) -> None:
+        """Ends the turns, where they have not ended."""
+        self.session.end_stopped()
+        self.session.abandon(reason)
+
+    def _forced_stop(self, watch: StopWatch, emitted: list[int]) -> StopDecision:
+        """The block is cut where the recording was."""
+        kept, reason = self._stops.popleft()
+        watch.output_ids += emitted[:kept]
+        watch.reason = reason
+        return StopDecision(emitted, kept, reason)
+
+    def _forced_acceptance(self, inputs: AcceptInputs) -> Acceptance:
+        """The loop goes on with the recorded outcome; the step's own is kept aside."""
+        own = self._own = self._accept(inputs)
+        width = own.paths.shape[1]
+
+        def rows(values: list[Any]) -> torch.Tensor:
+            return torch.tensor(values, dtype=own.paths.dtype, device=own.paths.device)
+
+        paths = [recorded.path for recorded in self._recorded]
+        return replace(
+            own,
+            lengths=rows([len(path) for path in paths]),
+            paths=rows([[*path, *[0] * (width - len(path))] for path in paths]),
+            bonus_slots=rows([path[-1] if path else 0 for path in paths]),
+            bonus_tokens=rows([recorded.bonus_token for recorded in self._recorded]),
+        )

@@ -1,0 +1,216 @@
+"""A recorded run, to be run again: its models, checked to be the same, and its settings, from its manifest."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from specscope.engine.accept.processors import ProcessorChoice, Processors, build_processors
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.backends.attention import ATTENTION
+from specscope.engine.decode.phases import Decoding, Phases
+from specscope.engine.decode.stopping import StopRules
+from specscope.engine.lab.faults import FaultTarget, find_fault, inject
+from specscope.engine.load.models import DTYPES, Attention, ModelChoice, Models, load_models
+from specscope.engine.teacher.model import Teacher
+from specscope.engine.tree.policy import TreePolicy, static_policy
+from specscope.schemas import Drafter, Manifest, Sampling, Section
+from specscope.schemas import Teacher as TeacherManifest
+from specscope.tracer.errors import IncomparableError, UsageError
+
+#: What must be as recorded, where it was recorded: models of other weights say nothing of the run.
+SAME_TEACHER = ("architecture", "config_digest", "weights_digest", "num_layers", "hidden_size", "vocab_size")
+SAME_DRAFTER = ("kind", "config_digest", "weights_digest", "hidden_state_indices", "settings")
+
+
+class StepPlace(NamedTuple):
+    """Where a step stands in a recorded run; both count from 0."""
+
+    turn: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user says instead of the manifest."""
+
+    teacher: str | None = None
+    drafter: str | None = None
+    device: str | None = None
+    allow_remote_code: bool = False
+    mode: Attention | None = None
+    dtype: str | None = None
+    cache_strategy: str | None = None
+
+    def settings_of(self, manifest: Manifest) -> Manifest:
+        """The manifest of the run that is wanted: the recorded one's, with what was said instead. A baseline stays one,
+        with the attention of the mode."""
+        changes: dict[str, Any] = {}
+        if self.mode is not None:
+            changes |= {"attention": self.mode, "mode": "baseline" if manifest.mode == "baseline" else self.mode}
+        if self.dtype is not None:
+            changes["dtype"] = self.dtype
+        if self.cache_strategy is not None:
+            changes["cache_strategy"] = self.cache_strategy
+        return manifest.model_copy(update=changes)
+
+
+class RecordedModels(NamedTuple):
+    """The models of a run, loaded again."""
+
+    models: Models
+    notes: list[str]  # what is not as it was, and may matter
+    choice: ModelChoice  # what they were loaded by
+
+
+def load_recorded(manifest: Manifest, overrides: Overrides) -> RecordedModels:
+    """Loads what the run was decoded with, in the configuration that ``overrides`` make of it.
+
+    Raises:
+        UsageError: where the manifest does not say what it was, or it cannot be loaded.
+        IncomparableError: where what was loaded is something else.
+    """
+    choice = _choice(overrides.settings_of(manifest), overrides)
+    models = load_models(choice)
+    teacher, drafter = models.teacher.manifest(), models.drafter.manifest()
+    _check_same("teacher", manifest.teacher, teacher, SAME_TEACHER)
+    _check_same("drafter", manifest.drafter, drafter, SAME_DRAFTER)
+    return RecordedModels(models, _notes(manifest, models.teacher), choice)
+
+
+def check_readable(path: Path, manifest: Manifest) -> None:
+    """Refuses a trace whose token ids are not the models' own.
+
+    Raises:
+        UsageError: where it is redacted.
+    """
+    if manifest.redaction is not None:
+        raise UsageError(
+            f"{path} is redacted: its token ids are not the models' own, so that nothing can be decoded from them; "
+            "give the trace that it was made from"
+        )
+
+
+def fault_target(manifest: Manifest, models: Models) -> FaultTarget:
+    """``models`` and the loop's phases with the recorded fault in, if the run had one.
+
+    Raises:
+        UsageError: where there is no such fault, or it damaged files before they were loaded.
+    """
+    target = FaultTarget(models, Phases())
+    if manifest.fault is None:
+        return target
+    fault = find_fault(manifest.fault)
+    if fault.damage is not None:
+        raise UsageError(f"fault {fault.id} damages files before they are loaded, and cannot be put into loaded models")
+    return inject(target, fault)
+
+
+def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
+    for name, said, wanted in (
+        ("dtype", manifest.dtype, DTYPES),
+        ("device", overrides.device or manifest.device.backend, ("auto", "cpu", "cuda", "npu")),
+        ("attention", manifest.attention, ATTENTION),
+    ):
+        if said not in wanted:
+            raise UsageError(f"the trace's {name} is {said!r}, which this engine does not have: {', '.join(wanted)}")
+    attention: Any = manifest.attention
+    return ModelChoice(
+        overrides.teacher or _source("teacher", manifest.teacher),
+        overrides.drafter or _source("drafter", manifest.drafter),
+        manifest.mode,
+        manifest.dtype,
+        overrides.device or manifest.device.backend,
+        _policy(manifest),
+        _rule(manifest.sampling),
+        attention,
+        overrides.allow_remote_code,
+        allow_nonfinite=True,  # the run was let through with them, or they have other digests than its own
+    )
+
+
+def _source(what: str, recorded: TeacherManifest | Drafter) -> str:
+    if recorded.source is not None:
+        return recorded.source
+    if isinstance(recorded, Drafter) and recorded.kind == "none":
+        return "none"
+    raise UsageError(f"the trace does not say what its {what} was loaded from: give --{what}")
+
+
+def _policy(manifest: Manifest) -> TreePolicy:
+    said = manifest.tree_policy
+    if said.choices is not None and (said.kind == "static" or said.kind == "chain"):
+        return static_policy(said.choices, said.name or said.kind, said.kind)
+    return TreePolicy(said.kind, said.depth, said.top_k, said.budget, said.name)
+
+
+def _rule(said: Sampling) -> SamplingRule:
+    told = {name: getattr(said, name) for name in ("temperature", "top_k", "top_p", "epsilon", "delta", "draft")}
+    return SamplingRule(said.rule, **{name: value for name, value in told.items() if value is not None})
+
+
+def _check_same(what: str, recorded: Section, found: Section, names: tuple[str, ...]) -> None:
+    for name in names:
+        was, now = getattr(recorded, name), getattr(found, name)
+        if was is not None and was != now:
+            raise IncomparableError(
+                f"the {what} that was loaded is not the trace's: {name} is {now}, was {was}; name the one of the run "
+                f"with --{what}"
+            )
+
+
+def _notes(manifest: Manifest, teacher: Teacher) -> list[str]:
+    here = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": teacher.device.type,
+    }
+    then = {**manifest.versions, "device": manifest.device.backend}
+    notes = [f"{name} was {then[name]}, is {now}" for name, now in here.items() if then.get(name, now) != now]
+    unsaid = [
+        what
+        for what, section in (("teacher", manifest.teacher), ("drafter", manifest.drafter))
+        if section.source is not None and section.config_digest is not None and section.weights_digest is None
+    ]
+    return notes + [f"the trace does not tell the {what}'s weights" for what in unsaid]
+
+
+def rules_of(manifest: Manifest) -> StopRules:
+    """The stop rules of the run.
+
+    Raises:
+        UsageError: where the manifest does not tell.
+    """
+    said = manifest.stop_rules
+    if said is None:
+        raise UsageError("the trace does not say when its turns were to end: it was not written by this engine")
+    return StopRules(said.max_new_tokens, said.eos_token_ids, said.stop_strings)
+
+
+def decoding_of(manifest: Manifest, teacher: Teacher, phases: Phases) -> Decoding:
+    """What the run's loop was set to do, with ``phases``.
+
+    Raises:
+        UsageError: where it changed logits in a way that the command line has no word for.
+    """
+    return Decoding(
+        rule=_rule(manifest.sampling),
+        cache_strategy=manifest.cache_strategy or "in-place",
+        processors=_processors(manifest, teacher),
+        phases=phases,
+    )
+
+
+def _processors(manifest: Manifest, teacher: Teacher) -> Processors | None:
+    described = manifest.sampling.processors or {}
+    strange = sorted(described.keys() - {field.name for field in fields(ProcessorChoice)})
+    if strange:
+        raise UsageError(f"the run changed its logits by {strange[0]}, which cannot be built from a trace")
+    eos = rules_of(manifest).eos_token_ids
+    return build_processors(ProcessorChoice(**described), eos, teacher.device)

@@ -1,0 +1,147 @@
+"""Decodes and traces a scenario: honest runs once each, faulty runs with models of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from specscope.engine.lab.faults import Fault
+from specscope.engine.lab.selftest.scenarios import Scenario
+from specscope.engine.load.models import Mode, ModelChoice, Models, load_models
+from specscope.engine.record.manifest import TraceLevel
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
+from specscope.tracer.errors import EngineError
+
+USUAL_DTYPE = "float32"
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
+
+
+class Faulty(NamedTuple):
+    """A run with a fault in."""
+
+    trace: Path  # missing where the run ended before there was one
+    error: Exception | None  # what it ended with
+
+
+class Runs:
+    """Traces under one folder.
+
+    Args:
+        folder: must exist.
+        device: where everything runs, in the command line's words.
+        dtype: in which scenarios run.
+    """
+
+    def __init__(self, folder: Path, device: str, dtype: str = USUAL_DTYPE) -> None:
+        self.folder = folder
+        self.dtype = dtype
+        self._device = device
+        self._load: Callable[[ModelChoice], Models] = lru_cache(maxsize=2)(load_models)  # a run more seldom than a load
+        self._honest: dict[str, Path] = {}
+        self._others: dict[str, Runs] = {}
+
+    def in_dtype(self, dtype: str) -> Runs:
+        """The same runs in another dtype; their traces lie beside these."""
+        if dtype == self.dtype:
+            return self
+        return self._others.setdefault(dtype, Runs(self.folder, self._device, dtype))
+
+    def baseline(self, scenario: Scenario) -> Path:
+        """The trace of the scenario's honest baseline."""
+        return self.honest(scenario, scenario.baseline)
+
+    def honest(self, scenario: Scenario, mode: Mode) -> Path:
+        """The trace of an honest run; decoded when it is first asked for."""
+        name = f"{scenario.name}-{mode}"
+        if name not in self._honest:
+            self.decode(scenario, mode, self.path(name))
+            self._honest[name] = self.path(name)
+        return self._honest[name]
+
+    def decode(
+        self,
+        scenario: Scenario,
+        mode: Mode,
+        trace: Path | None,
+        level: TraceLevel = "decisions",
+        redact: str | None = None,
+    ) -> list[TurnReport]:
+        """Decodes the scenario honestly, once more; ``redact`` is the key of a trace without its ids.
+
+        Raises:
+            SpecScopeError: where it fails.
+        """
+        request = self._request(scenario, mode, trace, level)
+        if redact is not None and request.trace is not None:
+            request = replace(request, trace=replace(request.trace, redact=redact))
+        return _decode(request, self._load(request.choice))
+
+    def faulty(self, scenario: Scenario, fault: Fault) -> Faulty:
+        """Decodes the scenario's candidate with ``fault`` in. What a run may end with is part of the outcome."""
+        trace = self.path(fault.id)
+        request = replace(self._request(scenario, scenario.candidate, trace, "decisions"), fault=fault.id)
+        try:
+            if fault.damage is not None:
+                damaged = self.folder / f"{fault.id}-models"
+                damaged.mkdir()
+                request = replace(request, choice=fault.damage(request.choice, damaged))
+            _decode(request, load_models(request.choice))
+        except Exception as error:  # a fault may break anything; the judge says whether this was the way it had to end
+            return Faulty(trace, error)
+        return Faulty(trace, None)
+
+    def path(self, name: str) -> Path:
+        """Where the trace of that name goes."""
+        suffix = "" if self.dtype == USUAL_DTYPE else f"-{self.dtype}"
+        return self.folder / f"{name}{suffix}.jsonl"
+
+    def unused(self, name: str) -> Path:
+        """A path like that name, where nothing is yet."""
+        taken = count(2)
+        path = self.path(name)
+        while path.exists():
+            path = self.path(f"{name}-{next(taken)}")
+        return path
+
+    def honest_traces(self) -> list[Path]:
+        """All honest traces so far."""
+        return list(self._honest.values())
+
+    def _request(self, scenario: Scenario, mode: Mode, trace: Path | None, level: TraceLevel) -> RunRequest:
+        return RunRequest(
+            replace(scenario.choice, mode=mode, device=self._device, dtype=self.dtype),
+            list(scenario.prompts),
+            scenario.max_new_tokens,
+            list(scenario.stop_strings),
+            seed=0,
+            trace=TraceTarget(trace, level, overwrite=False, with_text=False) if trace is not None else None,
+            batch_size=scenario.batch_size,
+            processors=scenario.processors,
+        )
+
+
+@contextmanager
+def num_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _decode(request: RunRequest, models: Models) -> list[TurnReport]:
+    writer = open_trace(request, models, warn=_no_room)
+    return list(run_turns(request, models, writer, QUIET))
+
+
+def _no_room(warning: str) -> None:
+    raise EngineError(warning)

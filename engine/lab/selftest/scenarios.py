@@ -1,0 +1,146 @@
+"""The runs that faults go into, by name. Each is data: prompts, models, settings, and the two modes that are compared.
+
+Together they reach the edges of ``edges.py``. All of them run the bundled demo models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import cycle, islice
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from specscope.engine.accept.processors import NO_PROCESSORS, ProcessorChoice
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.load.models import DEMO_MODELS, Mode, ModelChoice
+from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.tracer.errors import UsageError
+
+TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+DRAWN = SamplingRule("sampling", temperature=0.8, draft="sampled")
+BEST = SamplingRule("sampling", temperature=0.8)
+#: The teacher has 2048 positions, its cache begins with 512 of them and takes a prompt in by 1024.
+NEAR_MAX, NEAR_CAPACITY, PAST_512 = 2038, 498, 540
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run to decode twice: the honest baseline, and the candidate with a fault in."""
+
+    name: str
+    says: str
+    prompts: tuple[Prompt, ...]
+    choice: ModelChoice  # its mode is replaced by the two below
+    max_new_tokens: int = 24
+    stop_strings: tuple[str, ...] = ()
+    batch_size: int = 1
+    processors: ProcessorChoice = NO_PROCESSORS
+    baseline: Mode = "eager"
+    candidate: Mode = "fused"
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario of that name.
+
+    Raises:
+        UsageError: where there is none.
+    """
+    found = scenarios()
+    if name not in found:
+        raise UsageError(f"got scenario {name!r}, wanted one of {', '.join(found)}")
+    return found[name]
+
+
+@cache
+def scenarios() -> dict[str, Scenario]:
+    """All of them, by name."""
+    return {scenario.name: scenario for scenario in (*_decoded_alone(), *_side_by_side(), *_at_length())}
+
+
+def demo_choice(policy: TreePolicy = TREE, rule: SamplingRule | None = None, drafter: str = "eagle3") -> ModelChoice:
+    """The demo models with that tree and rule; greedy where no rule is given."""
+    choice = ModelChoice("demo", drafter, "fused", "float32", "auto", policy)
+    return choice if rule is None else ModelChoice("demo", drafter, "fused", "float32", "auto", policy, rule)
+
+
+def _decoded_alone() -> list[Scenario]:
+    prompts = _demo_prompts()
+    wide = TreePolicy("dynamic", depth=5, top_k=8, budget=48)
+    drawn = demo_choice(parse_policy("static:bush-16", 1, 1, 1), DRAWN)
+    turns = (prompts[0].turns[0], prompts[1].turns[0])
+    return [
+        Scenario("greedy", "two prompts, a tree of 16", prompts[:2], demo_choice()),
+        Scenario("wide", "a tree of 48, which takes more than 32 slots", prompts[:2], demo_choice(wide)),
+        Scenario("sampling", "drafts that are drawn, on a fixed tree", prompts[:2], drawn),
+        Scenario("point-mass", "drawn tokens, the best drafts", prompts[:2], demo_choice(rule=BEST)),
+        Scenario("conversation", "two turns", (Prompt("conversation", turns),), demo_choice()),
+        Scenario(
+            "stop",
+            "a stop string inside an accepted block",
+            (prompts[0], prompts[2]),
+            demo_choice(),
+            stop_strings=("auto()", "_cnt,"),
+        ),
+        Scenario(
+            "processors",
+            "repetition penalty and no repeated 3-gram",
+            prompts[:2],
+            demo_choice(),
+            processors=ProcessorChoice(repetition_penalty=1.3, no_repeat_ngram=3),
+        ),
+        Scenario(
+            "eager-candidate", "eager against fused", prompts[:2], demo_choice(), baseline="fused", candidate="eager"
+        ),
+    ]
+
+
+def _side_by_side() -> list[Scenario]:
+    prompts = _demo_prompts()
+    short = Prompt("short", ids=_text_ids(5))  # its first step accepts 4
+    return [
+        Scenario(
+            "batch",
+            "three prompts in two rows: a row that is done takes the next",
+            (short, prompts[1], prompts[2]),
+            demo_choice(),
+            batch_size=2,
+        ),
+        Scenario(
+            "lookup",
+            "looked up drafts in two rows: trees of unlike sizes, so that one row is padded",
+            (prompts[1], prompts[2], prompts[0]),
+            demo_choice(drafter="ngram"),
+            batch_size=2,
+        ),
+    ]
+
+
+def _at_length() -> list[Scenario]:
+    def long(name: str, says: str, length: int, tokens: int) -> Scenario:
+        return Scenario(name, says, (Prompt(name, ids=_text_ids(length)),), demo_choice(), max_new_tokens=tokens)
+
+    return [
+        long("long", "a prompt past position 512", PAST_512, 16),
+        long("capacity", "the cache's buffer is filled and grows", NEAR_CAPACITY, 28),
+        long("near-max", "up to the teacher's last position, the prompt in two chunks", NEAR_MAX, 24),
+    ]
+
+
+@cache
+def _demo_prompts() -> tuple[Prompt, ...]:
+    return tuple(load_prompts(DEMO_MODELS / "prompts.jsonl"))
+
+
+@cache
+def _tokens_of_all() -> tuple[int, ...]:
+    tokenizer = Tokenizer.from_file(str(Path(DEMO_MODELS / "teacher" / "tokenizer.json")))
+    texts = (prompt.turns[0] for prompt in _demo_prompts())
+    return tuple(token for text in texts for token in tokenizer.encode(text).ids)
+
+
+def _text_ids(length: int) -> tuple[int, ...]:
+    """``length`` tokens of the demo's prompts one behind the other, over and over."""
+    return tuple(islice(cycle(_tokens_of_all()), length))

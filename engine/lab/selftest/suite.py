@@ -1,0 +1,101 @@
+"""Runs faults and controls one after another, and gathers what they came to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from specscope.engine.lab.faults import FAULTS, Fault
+from specscope.engine.lab.selftest.controls import Control, all_controls, control_after_faults, honest_pair
+from specscope.engine.lab.selftest.edges import EDGES, UNREACHED, edges_of
+from specscope.engine.lab.selftest.judge import Judgement, judge
+from specscope.engine.lab.selftest.runs import Runs, num_threads
+from specscope.engine.lab.selftest.scenarios import find_scenario
+from specscope.engine.lab.selftest.score import ControlResult, NotRun, Score
+from specscope.tracer.errors import UsageError
+
+#: The catalogue is run in this dtype, too: most engines compute in a half format, and noise hides more there.
+HALF = "bfloat16"
+#: The catalogue's entries, each a kind of bug that public engines had.
+ENTRIES = tuple(f"F{number:02}" for number in range(1, 34))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to try."""
+
+    faults: list[Fault]
+    controls: list[Control]
+    last: list[Control]  # when the faults have run
+    not_run: list[NotRun] = field(default_factory=list)
+    with_edges: bool = False
+    once_more: list[Fault] = field(default_factory=list)  # in HALF
+
+    @property
+    def size(self) -> int:
+        """Faults and controls."""
+        return len(self.faults) + len(self.once_more) + len(self.controls) + len(self.last)
+
+
+def plan(fault_ids: list[str], device: str) -> Plan:
+    """Everything, or the faults named, by entry or id, with the honest pairs of their scenarios.
+
+    Raises:
+        UsageError: where a name is no fault's.
+    """
+    if not fault_ids:
+        missing = [entry for entry in ENTRIES if not any(fault.entry == entry for fault in FAULTS.values())]
+        not_run = [NotRun(entry, "no fault of this entry can be put in") for entry in missing]
+        return _plan(list(FAULTS.values()), all_controls(device), [control_after_faults()], not_run)
+    faults: dict[str, Fault] = {}
+    for name in fault_ids:
+        found = {fault.id: fault for fault in FAULTS.values() if name in (fault.id, fault.entry)}
+        if not found:
+            raise UsageError(f"got fault {name!r}, wanted an entry such as F15 or one of {', '.join(FAULTS)}")
+        faults |= found
+    used = dict.fromkeys(fault.scenario for fault in faults.values() if fault.not_run is None)
+    return _plan(list(faults.values()), [honest_pair(find_scenario(name)) for name in used], [], [])
+
+
+def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not_run: list[NotRun]) -> Plan:
+    not_run += [NotRun(fault.id, fault.not_run) for fault in faults if fault.not_run is not None]
+    # The edges are the scenarios' together: of some of them there is nothing to say.
+    run = [fault for fault in faults if fault.not_run is None]
+    # What goes wrong at loading does so in any dtype.
+    once_more = [fault for fault in run if fault.damage is None and not fault.is_half_already]
+    return Plan(run, controls, last, not_run, with_edges=bool(last), once_more=once_more)
+
+
+def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Score:
+    """Tries all of ``what`` and leaves the traces where ``runs`` says; ``advance`` is told of each when it is done.
+
+    Raises:
+        SpecScopeError: where a scenario's honest baseline cannot be decoded.
+    """
+    begun = time.monotonic()
+    results, not_run = list[ControlResult](), list(what.not_run)
+    judgements: list[Judgement] = []
+
+    def control(one: Control) -> None:
+        outcome = one.outcome(runs)
+        if outcome.silent is None:
+            not_run.append(NotRun(one.name, outcome.says))
+        else:
+            results.append(ControlResult(one.name, one.says, outcome.silent, outcome.says))
+        advance(one.name)
+
+    with num_threads(1):  # the models are tiny: more threads win nothing, and lose much on a machine that is busy
+        for one in what.controls:
+            control(one)
+        for fault in what.faults:
+            judgements.append(judge(runs, fault))
+            advance(fault.id)
+        for fault in what.once_more:
+            judgements.append(replace(judge(runs.in_dtype(HALF), fault), dtype=HALF))
+            advance(f"{fault.id}, {HALF}")
+        for one in what.last:
+            control(one)
+    reached = edges_of(runs.honest_traces()) if what.with_edges else set()
+    edges = {edge: edge in reached for edge in EDGES} if what.with_edges else {}
+    return Score(judgements, results, not_run, edges, UNREACHED if what.with_edges else {}, time.monotonic() - begun)

@@ -1,0 +1,103 @@
+"""Teaches the teacher not to loop: unlikelihood training on its own greedy text (Welleck et al., 2020).
+
+A small language model decoded greedily soon repeats itself, and a draft head is then measured on text that anyone can
+foresee. Each update adds to the usual loss, on tokens that complete an n-gram which the row already held,
+-log(1 - p(token)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import LlamaForCausalLM
+
+from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
+from specscope.engine.lab.training.schedule import ProgressLog, batch_at, set_learning_rate, warmup_stable_decay
+from specscope.engine.lab.training.self_text import continue_prompts, cut_prompts
+from specscope.engine.lab.training.teacher import held_out_loss, next_token_loss
+
+
+@dataclass(frozen=True)
+class UnlikelihoodRecipe:
+    """Everything that decides this stage."""
+
+    num_steps: int = 240
+    ngram: int = 6
+    rows: int = 96  # generated at a time, and used up over ``reuse`` updates
+    reuse: int = 4
+    new_tokens: int = 80
+    batch_size: int = 8
+    length: int = 512
+    lr: float = 2e-4
+    weight: float = 1.0
+    seed: int = 4
+
+
+def repeated_mask(rows: NDArray[np.int64], ngram: int, first: int) -> NDArray[np.bool_]:
+    """(B, T): True where a token at or behind column ``first`` completes an n-gram that its row already held."""
+    mask = np.zeros(rows.shape, dtype=bool)
+    for number, row in enumerate(rows):
+        seen: set[tuple[int, ...]] = set()
+        for end in range(ngram, len(row) + 1):
+            gram = tuple(row[end - ngram : end].tolist())
+            mask[number, end - 1] = gram in seen and end - 1 >= first
+            seen.add(gram)
+    return mask
+
+
+def unlikelihood_loss(model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of -log(1 - p) over the masked tokens of ``ids`` (B, T); 0 where none is masked."""
+    logits = model(ids[:, :-1], use_cache=False).logits.float()  # (B, T-1, V)
+    logprobs = torch.log_softmax(logits, dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    losses = -torch.log1p(-logprobs.exp().clamp(max=1 - 1e-4))
+    wanted = mask[:, 1:]
+    return (losses * wanted).sum() / wanted.sum().clamp(min=1)
+
+
+def train_against_repetition(
+    recipe: UnlikelihoodRecipe,
+    model: LlamaForCausalLM,
+    train: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    folder: Path,
+) -> LlamaForCausalLM:
+    """Fine-tunes ``model`` in place, with checkpoints in ``folder``; resumes where one is found."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer.param_groups[0]["peak_lr"] = recipe.lr
+    first = load_checkpoint(folder, model, [optimizer])
+    log = ProgressLog(folder / "log.jsonl")
+    device = torch.device(model.device)
+    generated: Any = None
+    for step in range(first, recipe.num_steps):
+        if generated is None or step % recipe.reuse == 0:
+            prompts = cut_prompts(train, recipe.rows, recipe.seed + step)
+            generated = continue_prompts(model.eval(), prompts.to(device), recipe.new_tokens, greedy=True).cpu().numpy()
+            mask = repeated_mask(generated, recipe.ngram, prompts.shape[1])
+            model.train()
+        part = slice(step % recipe.reuse, None, recipe.reuse)
+        set_learning_rate([optimizer], warmup_stable_decay(step, recipe.num_steps, warmup=10))
+        ids = batch_at(train, step, recipe.batch_size, recipe.length, recipe.seed).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            likelihood = next_token_loss(model, ids)
+            rows, wanted = torch.from_numpy(generated[part]).to(device), torch.from_numpy(mask[part]).to(device)
+            unlikelihood = unlikelihood_loss(model, rows, wanted)
+        (likelihood + recipe.weight * unlikelihood).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        log.count(ids.numel() + rows.numel())
+        if (step + 1) % recipe.reuse == 0:
+            share = float(mask[:, prompts.shape[1] :].mean())
+            log.report(
+                step + 1, recipe.num_steps, loss=likelihood.item(), unlikelihood=unlikelihood.item(), repeated=share
+            )
+        if (step + 1) % 40 == 0 or step + 1 == recipe.num_steps:
+            save_checkpoint(folder, step + 1, model, [optimizer])
+            log.report(step + 1, recipe.num_steps, held_out_loss=held_out_loss(model, held_out, recipe.length, 60_000))
+    return model

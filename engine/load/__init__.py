@@ -1,0 +1,1 @@
+"""From settings to models that fit each other."""

@@ -1,0 +1,206 @@
+"""From the names on a command line to a teacher, a drafter and a session. Knows where the demo models lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.decode.phases import GREEDY
+from specscope.engine.drafters.base import Drafter, NoDrafter
+from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
+from specscope.engine.drafters.eagle3.files import load_head
+from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
+from specscope.engine.drafters.early_exit.head import load_exit_head
+from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
+from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
+from specscope.engine.teacher.model import Teacher, TeacherOptions
+from specscope.engine.tree.policy import TreePolicy
+from specscope.tracer.errors import UsageError
+
+Mode = Literal["fused", "eager", "baseline"]
+Attention = Literal["fused", "eager"]
+DEMO_MODELS = Path(__file__).parents[1] / "demo_models"
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What to load, in the command line's words."""
+
+    teacher: str  # demo, a folder, or an id in the local cache
+    drafter: str  # one of DRAFTERS, with :PATH where it has weights
+    mode: Mode
+    dtype: str
+    device: str  # auto, cpu, cuda or npu
+    policy: TreePolicy
+    rule: SamplingRule = GREEDY
+    baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
+    allow_remote_code: bool = False
+    allow_download: bool = False
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
+
+    @property
+    def drafter_source(self) -> str:
+        """What the drafter is loaded from: the baseline has none, whatever was named."""
+        return "none" if self.mode == "baseline" else self.drafter
+
+    @property
+    def attention(self) -> Attention:
+        """The attention that the mode asks for."""
+        return self.baseline_attention if self.mode == "baseline" else self.mode
+
+
+@dataclass(frozen=True)
+class Models:
+    """A loaded teacher and its drafter."""
+
+    teacher: Teacher
+    drafter: Drafter
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes an accelerator where there is one.
+
+    Raises:
+        UsageError: where the device is not there.
+    """
+    if name == "npu":
+        return _npu()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("got device cuda, but this torch sees no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+def _npu() -> torch.device:
+    # Imported here alone: without CANN, importing torch_npu breaks torch itself.
+    try:
+        import torch_npu  # noqa: F401
+    except ImportError:
+        raise UsageError("device npu needs torch_npu and CANN: install specscope[npu]; or use --device cpu") from None
+    return torch.device("npu")
+
+
+def load_models(choice: ModelChoice) -> Models:
+    """Loads what ``choice`` names.
+
+    Raises:
+        UsageError: where something is missing, or the drafter does not fit the teacher.
+    """
+    device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
+    options = TeacherOptions(
+        dtype, device, choice.attention, choice.allow_remote_code, choice.allow_download, choice.allow_nonfinite
+    )
+    name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
+    teacher = Teacher.load(name, options)
+    return Models(teacher, load_drafter(choice, teacher, options))
+
+
+def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions) -> Drafter:
+    """Loads the drafter that ``choice`` names for ``teacher``, which was loaded with ``options``.
+
+    Raises:
+        UsageError: where something is missing, or it does not fit the teacher.
+    """
+    if choice.mode == "baseline":
+        return NoDrafter()
+    kind, _, path = choice.drafter.partition(":")
+    if kind not in DRAFTERS:
+        raise UsageError(
+            f"got drafter {choice.drafter!r}, wanted {', '.join(DRAFTERS)}, with :PATH where it has weights"
+        )
+    drawing = None
+    if choice.rule.draft == "sampled":
+        drawing = Drawing(choice.rule.temperature, teacher.vocab_size)
+        drawing.check(choice.policy)
+    return DRAFTERS[kind](_Parts(choice, teacher, path, options, drawing))
+
+
+class _Parts(NamedTuple):
+    """What a drafter is built from."""
+
+    choice: ModelChoice
+    teacher: Teacher
+    path: str  # behind the colon; empty where there is none
+    options: TeacherOptions  # how the teacher was loaded
+    drawing: Drawing | None
+
+    def folder(self, name: str, what: str) -> Path:
+        """The folder named, or the demo's ``name`` for the demo's teacher.
+
+        Raises:
+            UsageError: where there is none.
+        """
+        kind = self.choice.drafter.partition(":")[0]
+        if not self.path and self.choice.teacher != "demo":
+            raise UsageError(f"the demo's {what} fits the demo's teacher alone: give --drafter {kind}:PATH, or none")
+        folder = Path(self.path) if self.path else DEMO_MODELS / name
+        if not folder.is_dir():
+            raise UsageError(f"no {what} at {folder}: give a folder with config.json and safetensors")
+        return folder
+
+
+def _eagle3(parts: _Parts) -> Drafter:
+    choice, teacher = parts.choice, parts.teacher
+    folder = parts.folder("drafter", "EAGLE-3 head")
+    files = load_head(folder, teacher.hidden_size, teacher.vocab_size, allow_nonfinite=choice.allow_nonfinite)
+    return Eagle3Drafter(
+        files,
+        files.embedding(teacher.embedding),
+        files.feature_layers(teacher.num_layers),
+        choice.policy,
+        choice.attention,
+        parts.options.dtype,
+        parts.options.device,
+        parts.drawing,
+    )
+
+
+def _early_exit(parts: _Parts) -> Drafter:
+    folder = parts.folder("exit_head", "exit head")
+    files = load_exit_head(folder, allow_nonfinite=parts.choice.allow_nonfinite)
+    return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.drawing)
+
+
+def _model(parts: _Parts) -> Drafter:
+    if not parts.path:
+        raise UsageError("got drafter model without a model: give --drafter model:PATH, a folder or a cached model id")
+    name = str(DEMO_MODELS / "teacher") if parts.path == "demo" else parts.path
+    model = Teacher.load(name, parts.options)
+    check_same_vocabulary(model, parts.teacher)
+    return ModelDrafter(model, parts.choice.policy, parts.drawing)
+
+
+def _ngram(parts: _Parts) -> Drafter:
+    if parts.drawing is not None:
+        raise UsageError(
+            "got --draft-sampling with drafter ngram, which looks drafts up and has no distribution to draw them from: "
+            "drop it (the best drafts are lossless too), or give another drafter"
+        )
+    return NgramDrafter(parts.choice.policy, parse_ngram_settings(parts.path))
+
+
+def _none(parts: _Parts) -> Drafter:
+    return NoDrafter()
+
+
+#: Drafters by the name that ``--drafter`` gives them.
+DRAFTERS: dict[str, Callable[[_Parts], Drafter]] = {
+    "eagle3": _eagle3,
+    "early-exit": _early_exit,
+    "model": _model,
+    "ngram": _ngram,
+    "none": _none,
+}

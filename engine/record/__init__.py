@@ -1,0 +1,1 @@
+"""What the loop does, as a trace."""

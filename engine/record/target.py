@@ -1,0 +1,108 @@
+"""A session's trace from its opening to its end: where it goes, what stands on line 1, how it ends.
+
+What ``run``, ``generate`` and whoever else drives a session share.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from specscope.engine.decode.phases import EndReason
+from specscope.engine.load.models import Models
+from specscope.engine.record.manifest import RunSettings, TraceLevel, build_manifest
+from specscope.engine.record.recorder import Recorder
+from specscope.engine.record.redaction import RedactedSink, Redaction, check_key
+from specscope.engine.record.side_files import SideFiles, check_side_folder
+from specscope.engine.teacher.model import Teacher
+from specscope.tracer.errors import UsageError
+from specscope.tracer.files.writer import RecordSink, TraceWriter
+
+#: What decoding may raise that is no error of the user's: whoever drives a session tells of it as an EngineError.
+RUN_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
+
+
+@dataclass(frozen=True)
+class TraceTarget:
+    """Where and how to trace."""
+
+    path: Path
+    level: TraceLevel
+    overwrite: bool
+    with_text: bool
+    redact: str | None = None  # the key by which token ids are replaced
+
+    def __post_init__(self) -> None:
+        if self.redact is None:
+            return
+        check_key(self.redact)
+        if self.with_text:
+            raise UsageError("got --trace-text and --redact: a redacted trace holds no text; leave one out")
+        if self.level == "tensors":
+            raise UsageError(
+                "got --trace-level tensors and --redact: tensors are stored by token id; choose decisions or scores"
+            )
+
+    def open(self, warn: Callable[[str], None]) -> TraceWriter:
+        """The file, empty. An existing one is replaced here: whatever can be refused must have been.
+
+        Raises:
+            UsageError: where it exists already and may not be replaced, or cannot be written.
+        """
+        if self.level == "tensors":
+            check_side_folder(self.path, overwrite=self.overwrite)
+        return TraceWriter(self.path, overwrite=self.overwrite, warn=warn)
+
+    def record(self, writer: TraceWriter, settings: RunSettings, models: Models) -> Recorder:
+        """Writes the manifest, and gives what hands out the turns' observers."""
+        sink: RecordSink = writer
+        if self.redact is not None:
+            sink = RedactedSink(writer, Redaction(self.redact, models.teacher.vocab_size))
+        token_text = _token_text(models.teacher) if self.with_text else None
+        side = SideFiles(self.path, writer, overwrite=self.overwrite) if self.level == "tensors" else None
+        return Recorder(
+            sink, build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter), token_text, side
+        )
+
+
+class Running(Protocol):
+    """What runs turns: a session, or what holds several."""
+
+    def abandon(self, reason: EndReason) -> None:
+        """Ends all running turns."""
+
+    def fail(self, error: Exception) -> None:
+        """Tells the observers what happened, and ends all turns."""
+
+
+@contextmanager
+def ending(session: Running, writer: TraceWriter | None) -> Iterator[None]:
+    """However the block ends, the session's running turns and the trace end with it, and say how."""
+    reason: Literal["complete", "interrupted", "failed"] = "failed"
+    try:
+        yield
+        reason = "complete"
+    except (KeyboardInterrupt, GeneratorExit):
+        session.abandon("interrupted")
+        reason = "interrupted"
+        raise
+    except OSError:  # of whoever reads our output, or of the disk: no phase is to blame
+        session.abandon("failed")
+        raise
+    except Exception as error:
+        session.fail(error)
+        raise
+    finally:
+        if writer is not None:
+            writer.finish(reason)
+
+
+def _token_text(teacher: Teacher) -> Callable[[int], str]:
+    if teacher.tokenizer is None:
+        raise UsageError(f"{teacher.folder} has no tokenizer: --trace-text needs one")
+    tokenizer = teacher.tokenizer
+    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))

@@ -1,0 +1,1 @@
+"""Whole runs: prompts in, turns out."""

@@ -1,0 +1,263 @@
+"""Teachers on disk: which folder a name means, which are refused, and how each kind is loaded.
+
+Llama, Qwen2, Qwen3, Mistral and what else transformers itself implements with full attention and rotations that depend
+on the position alone. openPangu-Embedded, which transformers does not implement, is Llama with biases under another
+name, and is loaded as that: its own model code, which wants an NPU at import, is never run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from specscope.engine.backends.attention import registered_name
+from specscope.engine.finite import refuse_nonfinite
+from specscope.tracer.errors import UsageError
+
+SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+PANGU_ARCHITECTURE = "PanguEmbeddedForCausalLM"
+PANGU_MODEL_TYPES = ("PanguEmbedded", "openpangu_dense")
+# The fields of an openPangu-Embedded config.json that are LlamaConfig's own; biases and rotation are mapped apart.
+PANGU_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+PANGU_OPTIONAL_FIELDS = ("head_dim", "attention_dropout", "initializer_range")
+GROWING_ROTATIONS = frozenset({"dynamic", "longrope"})
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """How to load a teacher."""
+
+    dtype: torch.dtype
+    device: torch.device
+    attention: str  # eager or fused
+    allow_remote_code: bool = False
+    allow_download: bool = False
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
+
+
+class LoadedTeacher(NamedTuple):
+    """What a teacher's folder holds."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None  # None where there is none that needs no remote code
+    folder: Path
+
+
+def load_teacher(name: str, options: TeacherOptions) -> LoadedTeacher:
+    """Loads a Hugging Face folder, or an id from the local cache.
+
+    Raises:
+        UsageError: where there is none, or of a kind that cannot verify trees, or its weights do not fit it or are no
+            finite numbers.
+    """
+    folder = _resolve_folder(name, options)
+    config = _load_config(folder, options)
+    refuse_unsupported(config, name)
+    model = _load_model(folder, config, options)
+    if not options.allow_nonfinite:
+        refuse_nonfinite(model, folder)
+    nn.Module.to(model, options.device)
+    return LoadedTeacher(model.eval(), _load_tokenizer(folder, options), folder)
+
+
+def _resolve_folder(name: str, options: TeacherOptions) -> Path:
+    """The folder of ``name``: itself, or the snapshot of a model id in the local Hugging Face cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, local_files_only=not options.allow_download, allow_patterns=SNAPSHOT_FILES))
+    except (OSError, ValueError):  # hub errors are one or the other
+        raise UsageError(
+            f"no teacher at {name!r}: wanted a folder with config.json and safetensors, or the id of a model in the "
+            "local Hugging Face cache (nothing is downloaded without --allow-download)"
+        ) from None
+
+
+def _load_config(folder: Path, options: TeacherOptions) -> Any:
+    try:
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        stated = {}  # transformers says what is wrong, below
+    if isinstance(stated, dict) and (
+        PANGU_ARCHITECTURE in (stated.get("architectures") or []) or stated.get("model_type") in PANGU_MODEL_TYPES
+    ):
+        return pangu_as_llama(stated, folder)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=options.allow_remote_code)
+    except Exception as error:  # configurations are checked by their own code, which raises what it likes
+        raise UsageError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
+
+
+def pangu_as_llama(stated: dict[str, Any], folder: Path) -> LlamaConfig:
+    """The Llama configuration of an openPangu-Embedded ``config.json``.
+
+    Its model is Llama's, but that one flag ``bias`` gives q, k, v and o a bias and the MLP never has one; the tensors
+    have Llama's names (Huawei's ``modeling_openpangu_dense.py``; vLLM's ``openpangu.py`` treats it the same way).
+
+    Raises:
+        UsageError: where a field is missing. Llama's defaults are not openPangu's, so none is guessed.
+    """
+    rope = {"rope_theta": stated.get("rope_theta"), "rope_type": "default", **(stated.get("rope_parameters") or {})}
+    missing = [field for field in (*PANGU_FIELDS, "bias") if field not in stated]
+    missing += ["rope_theta"] * (rope["rope_theta"] is None)
+    if missing:
+        raise UsageError(f"{folder / 'config.json'} lacks {', '.join(missing)}, which {PANGU_ARCHITECTURE} needs")
+    if stated.get("rope_scaling"):
+        raise UsageError(f"{folder / 'config.json'} sets rope_scaling, which {PANGU_ARCHITECTURE} does not read")
+    fields = {field: stated[field] for field in (*PANGU_FIELDS, *PANGU_OPTIONAL_FIELDS) if field in stated}
+    try:
+        return LlamaConfig(
+            **fields,
+            rope_parameters=rope,
+            architectures=[PANGU_ARCHITECTURE],
+            attention_bias=bool(stated["bias"]),
+            mlp_bias=False,
+        )
+    except Exception as error:  # as above
+        raise UsageError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
+
+
+def refuse_unsupported(config: Any, name: str) -> None:
+    """Refuses what cannot verify a tree: a tree's rows are rolled back, and their order is not that of the text.
+
+    Raises:
+        UsageError: naming the model as ``name``, and why.
+    """
+    layer_types = set(getattr(config, "layer_types", None) or [])
+    if layer_types - {"full_attention"}:
+        raise UsageError(
+            f"{name} has layers of types {sorted(layer_types)}; only full attention is supported: the state of the "
+            "others cannot be rolled back to a branch"
+        )
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if getattr(model_class, "_is_stateful", False):
+        raise UsageError(
+            f"{name} keeps a running state (model type {config.model_type}), which cannot be rolled back to a branch; "
+            "only full attention is supported"
+        )
+    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    if sliding and not layer_types:
+        raise UsageError(f"{name} uses sliding-window attention, whose cache cannot roll a tree back; not supported")
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
+        raise UsageError(f"{name} is no plain decoder (model type {config.model_type}); give a causal language model")
+    takes = inspect.signature(model_class.forward).parameters if model_class is not None else {}
+    if (takes and "position_ids" not in takes) or getattr(config, "alibi", False):
+        raise UsageError(
+            f"{name} takes no position ids (model type {config.model_type}): the branches of a tree share positions, "
+            "so they must be given"
+        )
+    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rotation in GROWING_ROTATIONS:
+        raise UsageError(
+            f"{name} rotates by rope_type {rotation!r}, which changes with the length seen: a branch would be rotated "
+            "otherwise than the same text alone; not supported"
+        )
+
+
+def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTrainedModel:
+    """The model, every weight of it from the files."""
+    renamed = PANGU_ARCHITECTURE in (config.architectures or [])
+    loader: Any = LlamaForCausalLM if renamed else AutoModelForCausalLM
+    arguments: dict[str, Any] = {"config": config} if renamed else {"trust_remote_code": options.allow_remote_code}
+    try:
+        with _quiet():
+            model, info = loader.from_pretrained(
+                folder,
+                dtype=options.dtype,
+                attn_implementation=registered_name(options.attention),
+                use_safetensors=True,
+                local_files_only=not options.allow_download,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
+                **arguments,
+            )
+    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError, ImportError) as error:
+        raise UsageError(f"cannot load a teacher from {folder}: {_first_line(error)}") from None
+    _check_complete(folder, info, unexpected_allowed=not renamed)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_complete(folder: Path, info: dict[str, Any], *, unexpected_allowed: bool) -> None:
+    """Refuses a model some of whose weights are not the files', which transformers only warns of.
+
+    Unexpected tensors are transformers' to judge, but where the class was our choice.
+    """
+    problems = [f"missing {', '.join(sorted(info['missing_keys']))}"] * bool(info["missing_keys"])
+    problems += [
+        f"{name}: got {list(got)}, wanted {list(wanted)}" for name, got, wanted in sorted(info["mismatched_keys"])
+    ]
+    if info["unexpected_keys"] and not unexpected_allowed:
+        problems.append(f"unexpected {', '.join(sorted(info['unexpected_keys']))}")
+    if problems:
+        raise UsageError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report of the weights: what matters of it becomes an error."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _load_tokenizer(folder: Path, options: TeacherOptions) -> PreTrainedTokenizerBase | None:
+    """The folder's tokenizer; None where there is none, or its code is remote and not allowed.
+
+    openPangu's own is such code: a ``tokenizer.json`` beside it, made from it once, is used instead.
+    """
+    loaders: list[Any] = [AutoTokenizer]
+    if (folder / "tokenizer.json").is_file():
+        loaders.append(PreTrainedTokenizerFast)
+    for loader in loaders:
+        try:
+            tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(
+                folder, local_files_only=not options.allow_download, trust_remote_code=options.allow_remote_code
+            )
+        except Exception:  # noqa: S112 - tokenizers raise what they like; prompts can be given as ids
+            continue
+        return tokenizer
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,233 @@
+"""The teacher: the one file that knows how transformers wants to be called, but for loading (``teacher_files``).
+
+Everything else passes ids, positions and an additive mask, and gets logits and features back.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from specscope.engine.cache.buffer import CommitStrategy, TreeCache
+from specscope.engine.digests import digest_file, digest_files
+from specscope.engine.teacher.files import TeacherOptions as TeacherOptions  # how callers ask for one
+from specscope.engine.teacher.files import load_teacher
+from specscope.schemas import Teacher as TeacherManifest
+from specscope.schemas import Tokenizer as TokenizerManifest
+from specscope.tracer.errors import UsageError
+
+TESTED_TRANSFORMERS = ((5, 17), (5, 23))  # first and last minor version that the tests ran with
+PREFILL_ROWS = 1024
+CACHE_CAPACITY = 512  # positions a row before the first growth
+
+
+class TeacherOutput:
+    """One forward of the teacher."""
+
+    __slots__ = ("features", "logits")
+
+    def __init__(self, logits: torch.Tensor, features: torch.Tensor) -> None:
+        self.logits = logits  # (B, P, V)
+        self.features = features  # (B, P, 3E), or (B, P, 0) where no features were asked for
+
+
+def check_transformers_version() -> None:
+    """Refuses a transformers whose Cache and mask interfaces were never tried.
+
+    Raises:
+        UsageError: naming the installed version and the range that works.
+    """
+    found = version("transformers")
+    installed = tuple(int(part) for part in found.split(".")[:2])
+    first, last = TESTED_TRANSFORMERS
+    if not first <= installed <= last:
+        raise UsageError(
+            f"got transformers {found}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
+            "its cache interface moves between releases; install a version of that range"
+        )
+
+
+class Teacher:
+    """A causal language model behind one call."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.config = model.config
+
+    @classmethod
+    def load(cls, name: str, options: TeacherOptions) -> Teacher:
+        """Loads a Hugging Face folder, or an id from the local cache.
+
+        Raises:
+            UsageError: where there is none, or of a kind that cannot verify trees.
+        """
+        check_transformers_version()
+        disable_progress_bar()  # it would stand between the user and the text
+        return cls(*load_teacher(name, options))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def embedding(self) -> nn.Module:
+        """Token ids to input embeddings; heads borrow it."""
+        module: nn.Module = self.model.get_input_embeddings()
+        return module
+
+    @property
+    def output_head(self) -> nn.Module:
+        """Hidden states behind the last norm to logits; exit heads borrow it."""
+        module: nn.Module = self.model.get_output_embeddings()
+        return module
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the output head."""
+        return int(self.config.vocab_size)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions the model was made for; None where it does not say."""
+        value = getattr(self.config, "max_position_embeddings", None)
+        return int(value) if value else None
+
+    @property
+    def computes_positions(self) -> bool:
+        """Whether the model rotates by a formula; else it looks positions up in a table, which ends."""
+        return bool(getattr(self.config, "rope_parameters", None))
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """The ids that end a text."""
+        generation = getattr(self.model, "generation_config", None)
+        value = getattr(generation, "eos_token_id", None)
+        value = self.config.eos_token_id if value is None else value
+        if value is None:
+            return []
+        return [int(v) for v in value] if isinstance(value, list) else [int(value)]
+
+    @property
+    def attention_name(self) -> str:
+        """What transformers knows its attention by."""
+        return str(self.config._attn_implementation)
+
+    def attend_by(self, name: str) -> None:
+        """Computes attention by what is registered under ``name``."""
+        self.model.set_attn_implementation(name)
+
+    def layer(self, number: int) -> nn.Module:
+        """One decoder layer."""
+        module: nn.Module = self.model.model.layers[number]
+        return module
+
+    def new_cache(self, num_rows: int = 1, strategy: CommitStrategy | None = None) -> TreeCache:
+        """An empty cache for ``num_rows`` sequences."""
+        return TreeCache(self.num_layers, CACHE_CAPACITY, num_rows, strategy)
+
+    def forward(
+        self,
+        token_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: TreeCache,
+        feature_layers: tuple[int, ...],
+        last_row_only: bool = False,
+    ) -> TeacherOutput:
+        """One forward over P positions of each row, whose keys and values are appended to the cache's tail.
+
+        ``token_ids`` and ``position_ids`` (B, P), ``mask`` (B, 1, P, S) additive. ``last_row_only`` spares a prefill
+        the logits of the positions that nobody reads.
+        """
+        if self.max_positions is not None and not self.computes_positions:
+            # A tree may reach behind the last position. What it says there is never kept, but something must be found.
+            position_ids = position_ids.clamp(max=self.max_positions - 1)
+        output = self.model(
+            input_ids=token_ids,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=bool(feature_layers),
+            logits_to_keep=1 if last_row_only else 0,
+        )
+        features = (
+            torch.cat([output.hidden_states[layer] for layer in feature_layers], dim=-1)
+            if feature_layers
+            else output.logits.new_zeros(*token_ids.shape, 0)
+        )
+        return TeacherOutput(output.logits, features)
+
+    def run_layers(
+        self, hidden: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor, cache: TreeCache, layers: range
+    ) -> torch.Tensor:
+        """``hidden`` (B, P, H) through some of the decoder layers; their keys and values go to the cache's tail.
+
+        Running the first layers and then the others gives the bits of the whole forward.
+        """
+        body = self.model.model
+        rotation = body.rotary_emb(hidden, position_ids=position_ids)
+        for number in layers:
+            hidden = body.layers[number](
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                position_embeddings=rotation,
+            )
+        return hidden
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (B, P, V) of ``hidden`` (B, P, H) behind the last layer."""
+        logits: torch.Tensor = self.model.lm_head(self.model.model.norm(hidden))
+        return logits
+
+    def manifest(self) -> TeacherManifest:
+        """What the trace says of it."""
+        config = self.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        weights = list(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
+        config_path = self.folder / "config.json"
+        return TeacherManifest(
+            name=self.folder.name,
+            architecture=type(self.model).__name__,
+            config_digest=digest_file(config_path) if config_path.is_file() else None,
+            weights_digest=digest_files(weights) if weights else None,
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            vocab_size=self.vocab_size,
+            max_positions=self.max_positions,
+            rope_theta=float(rope["rope_theta"]) if "rope_theta" in rope else None,
+        )
+
+    def tokenizer_manifest(self) -> TokenizerManifest | None:
+        """The tokenizer's digest, where there is a tokenizer file."""
+        path = self.folder / "tokenizer.json"
+        if self.tokenizer is None or not path.is_file():
+            return None
+        return TokenizerManifest(digest=digest_file(path), vocab_size=len(self.tokenizer))

@@ -1,0 +1,104 @@
+"""Phase check: the structural invariants on a tree's tensors, before a kernel runs on them.
+
+The invariants themselves are the tracer's; this file only reads the tensors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from specscope.engine.digests import digest_tensors
+from specscope.engine.tree.tensors import TreeTensors
+from specscope.schemas import InvariantFailure
+from specscope.tracer.oracle.invariants.structure import STRUCTURE, TreeArrays
+
+
+class CheckReport(NamedTuple):
+    """Ids that passed, and the failures with their witness."""
+
+    passed: list[str]
+    failed: list[InvariantFailure]
+
+
+def tree_arrays(tensors: TreeTensors, row: int, vocab_size: int) -> TreeArrays:
+    """One row's tensors as plain lists."""
+    n, committed = tensors.num_slots[row], tensors.committed_lengths[row]
+    fed = tensors.token_ids[row].tolist()
+    return TreeArrays(
+        tokens=fed[:n],
+        parents=tensors.parents[row].tolist()[:n],
+        depths=tensors.depths[row].tolist()[:n],
+        fed_tokens=fed,
+        positions=tensors.position_ids[row].tolist(),
+        mask_rows=[int.from_bytes(packed, "little") for packed in pack_rows(tensors.visible[row])],
+        prefix_visible=[committed] * tensors.padded_slots,
+        index_tensors=index_tensors(tensors, row),
+        committed_length=committed,
+        num_slots=n,
+        padded_slots=tensors.padded_slots,
+        vocab_size=vocab_size,
+    )
+
+
+def index_tensors(tensors: TreeTensors, row: int) -> dict[str, list[int]]:
+    """Every tensor of indices that a row's tensors were made with, flattened."""
+    return {"parents": tensors.parents[row].tolist(), "ancestors": tensors.ancestors[row].flatten().tolist()}
+
+
+def pack_rows(visible: torch.Tensor) -> list[bytes]:
+    """``visible`` (P, W) bool as bytes a row: byte b, bit i, least significant first, is column 8b + i."""
+    packed = np.packbits(visible.cpu().numpy(), axis=1, bitorder="little")
+    return [row.tobytes() for row in packed]
+
+
+def input_digests(tensors: TreeTensors) -> list[str]:
+    """Of what each row's forward is to be given: ids, positions, and which tree columns are seen."""
+    return [
+        digest_tensors(tensors.token_ids[row], tensors.position_ids[row], tensors.visible[row])
+        for row in range(tensors.num_rows)
+    ]
+
+
+def check_row(tensors: TreeTensors, row: int, vocab_size: int) -> CheckReport:
+    """Every structural invariant on one row of ``tensors``."""
+    arrays = tree_arrays(tensors, row, vocab_size)
+    passed, failed = [], []
+    for invariant in STRUCTURE:
+        witness = invariant.check(arrays)
+        if witness is None:
+            passed.append(invariant.id)
+        else:
+            failed.append(InvariantFailure(id=invariant.id, witness=witness))
+    return CheckReport(passed, failed)
+
+
+def sound_rows(tensors: TreeTensors, vocab_size: int) -> torch.Tensor:
+    """(B,) bool, on the device: whether a row passes what the structural invariants come to. Waits for nothing; who
+    finds a row unsound asks ``check_row`` for the witness.
+    """
+    slots = torch.arange(tensors.padded_slots, device=tensors.valid.device)
+    committed = torch.tensor(tensors.committed_lengths, device=slots.device)[:, None]
+    inner, padding = tensors.valid & (slots > 0), ~tensors.valid
+    above = tensors.depths.gather(1, tensors.parents.clamp(0, tensors.padded_slots - 1))
+    # A slot sees its parent's columns and itself: from the root down, that is its ancestors and nothing else.
+    itself = torch.eye(tensors.padded_slots, dtype=torch.bool, device=slots.device)
+    parents = tensors.parents.clamp(0, tensors.padded_slots - 1)[:, :, None].expand_as(tensors.visible)
+    wanted = torch.where(inner[:, :, None], tensors.visible.gather(1, parents), False) | itself
+    sound = (
+        (((tensors.token_ids >= 0) & (tensors.token_ids < vocab_size)) | padding)
+        & (tensors.parents >= 0)
+        & (tensors.parents < torch.where(padding, tensors.padded_slots, slots.clamp(min=1)))
+        & ((tensors.depths == torch.where(slots > 0, above + 1, 0)) | padding)
+        & ((tensors.position_ids == committed + tensors.depths) | padding)
+        & (tensors.visible == wanted).all(dim=2)
+    )
+    twins = (
+        (tensors.parents[:, :, None] == tensors.parents[:, None])
+        & (tensors.token_ids[:, :, None] == tensors.token_ids[:, None])
+        & inner[:, :, None]
+        & inner[:, None]
+    ).tril(-1)
+    return sound.all(dim=1) & ~twins.flatten(1).any(dim=1)

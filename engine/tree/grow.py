@@ -1,0 +1,249 @@
+"""Growing draft trees from scores, as pure functions on small tensors, for all rows of a batch at once.
+
+Knows no model, cache or tokenizer. Candidates are numbered flat over all levels, in the order in which they were
+proposed; ties are broken by that number, so that a child is never selected before its parent. Nothing here waits for
+the device: how many candidates there are follows from the policy alone.
+
+Letters: B rows of the batch, k proposals a row, R frontier rows, C candidates, M drafted nodes, N = M + 1 slots,
+V draft vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from specscope.engine.tree.policy import TreePolicy
+from specscope.tracer.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one drafter forward proposed."""
+
+    frontier: torch.Tensor  # (B, R) flat numbers of the candidates that were fed; (B, 0) at the first level
+    positions: torch.Tensor  # (B, R) drafter positions of the rows that proposed
+    parents: torch.Tensor  # (B, R) flat number + 1 of each row's candidate; 0 is the root
+    tokens: torch.Tensor  # (B, R, k) proposed teacher token ids, best first
+    logprobs: torch.Tensor  # (B, R, k) given the row's candidate
+    scores: torch.Tensor  # (B, R, k) sum of log-probabilities from the root
+    all_finite: torch.Tensor  # (B,) whether every score of the forward was finite
+    logsumexp: torch.Tensor | None = None  # (B, R) of the logits that the log-probabilities are of
+    probs: torch.Tensor | None = None  # (B, R, V) what the proposals were drawn from; None where they are the best
+    perturbed: torch.Tensor | None = None  # (B, R, k) what ranked proposals that were drawn
+
+
+@dataclass(frozen=True)
+class DraftTree:
+    """Trees in slots: the root, then nodes with parents before children, then padding (root token, parent 0)."""
+
+    tokens: torch.Tensor  # (B, N) teacher token ids; slot 0 is the pending token
+    parents: torch.Tensor  # (B, N) slots; parents[:, 0] = 0
+    depths: torch.Tensor  # (B, N) edges from the root
+    logprobs: torch.Tensor  # (B, N) given the parent; 0 at the root
+    scores: torch.Tensor  # (B, N) sums from the root
+    num_slots: list[int]  # real slots of each row, the root included
+
+
+class Frontier(NamedTuple):
+    """What a drafter is fed to make the next level."""
+
+    parent_rows: torch.Tensor  # (B, R) rows of the forward before that proposed these tokens
+    tokens: torch.Tensor  # (B, R) teacher token ids
+    positions: torch.Tensor  # (B, R) drafter positions
+    seen: torch.Tensor  # (B, R, W) bool: which of the W tree rows fed so far, these included, each of them sees
+
+
+Expand = Callable[[Frontier], torch.Tensor]  # to logits (B, R, V) over the draft vocabulary
+ToTeacher = Callable[[torch.Tensor], torch.Tensor]  # draft ids to teacher ids, any shape
+
+
+class Draw(NamedTuple):
+    """How proposals are drawn instead of taken best first: without replacement, by perturbing log-probabilities."""
+
+    temperature: float
+    noise: Callable[[int, int], torch.Tensor]  # (R, V) -> (B, R, V) standard Gumbel
+
+
+def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices of the k best of the last dimension: score descending, then index ascending.
+
+    ``torch.topk`` leaves ties open. Here each float32 score becomes an integer of the same order, the index its low
+    half, so that all keys differ. ``scores`` must be float32 and finite or -inf.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal 0.0
+    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
+    index = torch.arange(scores.shape[-1], device=scores.device)
+    keys = ordered * 2**32 + (2**32 - 1 - index)
+    return keys.topk(min(k, scores.shape[-1])).indices
+
+
+def propose(
+    logits: torch.Tensor,
+    frontier: torch.Tensor,
+    scores: torch.Tensor,
+    positions: torch.Tensor,
+    width: int,
+    draw: Draw | None = None,
+) -> Level:
+    """The level that rows with ``logits`` (B, R, V) propose; ``scores`` (B, R) are the rows' own.
+
+    Tokens are still draft-vocabulary ids. ``frontier`` (B, R) numbers the rows' candidates; (B, 0) is the root. With
+    ``draw``, the order of perturbed log-probabilities is that of drawing one after another without replacement (Kool
+    et al. 2019, Gumbel-top-k).
+    """
+    logits = logits.float() if draw is None else logits.float() / draw.temperature
+    logprobs = torch.log_softmax(logits, dim=-1)
+    all_finite = torch.isfinite(logprobs).flatten(1).all(dim=1)
+    ranked = logprobs if draw is None else logprobs + draw.noise(*logits.shape[1:]).to(logprobs)
+    best = stable_topk(torch.nan_to_num(ranked, nan=-float("inf")), width)  # (B, R, k)
+    # Rounding can lift a sure token a hair above 0, and a child above its parent.
+    plain = logprobs.gather(-1, best)
+    chosen = torch.nan_to_num(plain.clamp(max=0.0), nan=-float("inf"), neginf=-float("inf"))
+    parents = frontier + 1 if frontier.shape[1] else frontier.new_zeros(len(frontier), 1)
+    sums = scores[:, :, None] + chosen
+    drawn = draw is not None
+    return Level(
+        frontier,
+        positions,
+        parents,
+        tokens=best,
+        logprobs=chosen,
+        scores=sums,
+        all_finite=all_finite,
+        logsumexp=(logits.gather(-1, best[..., :1]) - plain[..., :1])[..., 0],
+        probs=logprobs.exp() if drawn else None,
+        perturbed=ranked.gather(-1, best) if drawn else None,
+    )
+
+
+def grow(
+    policy: TreePolicy,
+    root_logits: torch.Tensor,
+    root_positions: torch.Tensor,
+    expand: Expand,
+    to_teacher: ToTeacher,
+    draw: Draw | None = None,
+) -> list[Level]:
+    """All levels of proposals below the pending tokens, whose logits (B, 1, V) and drafter positions (B, 1) are given.
+
+    Raises:
+        UsageError: where a fixed tree is wider than the draft vocabulary.
+    """
+    num_rows, device = len(root_logits), root_logits.device
+    if policy.is_fixed and root_logits.shape[-1] < policy.top_k:
+        raise UsageError(f"the tree wants {policy.top_k} children, the draft vocabulary has {root_logits.shape[-1]}")
+
+    def level(logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor) -> Level:
+        found = propose(logits, frontier, scores, positions, _width(policy, len(levels)), draw)
+        return replace(found, tokens=to_teacher(found.tokens))
+
+    levels: list[Level] = []
+    none = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
+    levels.append(level(root_logits, none, torch.zeros(num_rows, 1, device=device), root_positions))
+    seen = torch.zeros(num_rows, 1, 0, dtype=torch.bool, device=device)  # per frontier row: tree rows on its path
+    numbered = 0  # candidates before the last level's
+    for depth in range(1, policy.depth):
+        last = levels[-1]
+        chosen = _frontier(policy, depth, last)  # (B, R) within the level
+        rows = chosen // last.tokens.shape[2]
+        own = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
+        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), own], dim=2)
+        positions = root_positions.expand_as(chosen) + depth
+        tokens = last.tokens.flatten(1).gather(1, chosen)
+        logits = expand(Frontier(rows, tokens, positions, seen))
+        levels.append(level(logits, chosen + numbered, last.scores.flatten(1).gather(1, chosen), positions))
+        numbered += last.tokens[0].numel()
+    return levels
+
+
+def _width(policy: TreePolicy, level: int) -> int:
+    return policy.static_levels[level].width if policy.is_fixed else policy.top_k
+
+
+def _frontier(policy: TreePolicy, depth: int, level: Level) -> torch.Tensor:
+    """(B, R) the level's own numbers of the candidates that are fed next, best first where the tree is dynamic."""
+    if policy.is_fixed:
+        fed = torch.tensor(policy.static_levels[depth - 1].fed, device=level.tokens.device)
+        return fed.expand(len(level.tokens), -1)
+    return stable_topk(level.scores.flatten(1), policy.top_k)
+
+
+def select_tree(levels: list[Level], pending_tokens: torch.Tensor, policy: TreePolicy) -> DraftTree:
+    """The trees that ``policy`` takes from all candidates, in flat order, under the roots ``pending_tokens`` (B,).
+
+    Dynamic: the best ``budget`` of them. Cumulative scores never rise along a path and ties go to the lower number, so
+    the selection holds the parent of each of its nodes. Fixed: those that its choices name.
+    """
+    return tree_of(levels, selected_numbers(levels, policy), pending_tokens)
+
+
+def tree_of(levels: list[Level], selected: torch.Tensor, pending_tokens: torch.Tensor) -> DraftTree:
+    """The trees of the candidates ``selected`` (B, M), flat numbers ascending, under the roots ``pending_tokens`` (B,).
+
+    Each one's parent must be selected too: it is looked for among them.
+    """
+    scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)  # (B, C)
+    logprobs = torch.cat([level.logprobs.flatten(1) for level in levels], dim=1)
+    tokens = torch.cat([level.tokens.flatten(1) for level in levels], dim=1)
+    parents = torch.cat([level.parents.repeat_interleave(level.tokens.shape[2], dim=1) for level in levels], dim=1)
+    depths = torch.cat([torch.full_like(level.tokens.flatten(1), d) for d, level in enumerate(levels, 1)], dim=1)
+
+    parent_numbers = parents.gather(1, selected)  # flat number + 1, or 0
+    slots = torch.searchsorted(selected, parent_numbers - 1) + 1
+    pending, zero = pending_tokens[:, None], scores.new_zeros(len(scores), 1)
+    none = torch.zeros_like(pending)
+    return DraftTree(
+        tokens=torch.cat([pending, tokens.gather(1, selected)], dim=1),
+        parents=torch.cat([none, torch.where(parent_numbers > 0, slots, 0)], dim=1),
+        depths=torch.cat([none, depths.gather(1, selected)], dim=1),
+        logprobs=torch.cat([zero, logprobs.gather(1, selected)], dim=1),
+        scores=torch.cat([zero, scores.gather(1, selected)], dim=1),
+        num_slots=[selected.shape[1] + 1] * len(scores),
+    )
+
+
+def selected_numbers(levels: list[Level], policy: TreePolicy) -> torch.Tensor:
+    """(B, M) flat numbers of the candidates that become slots 1..M, ascending."""
+    if policy.is_fixed:
+        return _static_numbers(policy, levels)
+    scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)
+    return stable_topk(scores, policy.budget).sort().values
+
+
+def _static_numbers(policy: TreePolicy, levels: list[Level]) -> torch.Tensor:
+    """(B, M) flat numbers of a fixed tree's nodes."""
+    numbers, before = [], 0
+    for plan, level in zip(policy.static_levels, levels, strict=True):
+        numbers += [before + number for number in plan.numbers]
+        before += level.tokens[0].numel()
+    return torch.tensor(numbers, device=levels[0].tokens.device).expand(len(levels[0].tokens), -1).contiguous()
+
+
+def child_distributions(levels: list[Level], policy: TreePolicy, num_slots: int) -> torch.Tensor:
+    """(B, N, V) over the draft vocabulary: what each slot's children were drawn from; zeros at the leaves.
+
+    Only for fixed trees, whose slots are known beforehand: a tree that is shaped by what was drawn is not lossless.
+    """
+    first = levels[0].probs
+    assert first is not None, "the levels were not drawn"
+    result = first.new_zeros(len(first), num_slots, first.shape[2])
+    result[:, 0] = first[:, 0]
+    slot = 1
+    for plan, below in zip(policy.static_levels, levels[1:], strict=False):
+        fed = [slot + plan.numbers.index(number) for number in plan.fed]
+        assert below.probs is not None
+        result[:, fed] = below.probs
+        slot += len(plan.numbers)
+    return result
+
+
+def root_only(pending_tokens: torch.Tensor) -> DraftTree:
+    """Trees without a drafted node under ``pending_tokens`` (B,): teacher-only decoding."""
+    tokens = pending_tokens[:, None]
+    index = torch.zeros_like(tokens)
+    score = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
+    return DraftTree(tokens, index, index, score, score, [1] * len(tokens))

@@ -1,0 +1,249 @@
+"""Reads traces: validated records in order, or any step by its place. Tolerates a torn tail and says so."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from specscope.schemas import (
+    AnyRecord,
+    Failure,
+    KnownVersions,
+    Manifest,
+    Record,
+    RunEnd,
+    SchemaVersion,
+    Step,
+    TurnEnd,
+    TurnStart,
+    decode_record,
+    parse_line,
+)
+from specscope.tracer.errors import TraceError, UsageError
+from specscope.tracer.files.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
+
+#: An entry of a list that has one position for each row.
+SINGLE_POSITION = re.compile(r"^(tensors|draft\..+)\.positions\.\d+$")
+
+SomeRecord = TypeVar("SomeRecord", bound=Record)
+
+
+class NumberedRecord(NamedTuple):
+    """A record and the line that it stands on."""
+
+    number: int  # of the line, from 1
+    record: AnyRecord
+    line: bytes  # as it stands in the file, newline included
+
+
+class StepLine:
+    """A step as it lies in the file, decoded only where its record is asked for; ``skim`` tells of lines without.
+
+    Raises:
+        TraceError: by ``record``, where the line is no step.
+    """
+
+    def __init__(self, line: bytes, decode: Callable[[bytes], Step]) -> None:
+        self.line = line  # newline included
+        self._decode = decode
+
+    @cached_property
+    def record(self) -> Step:
+        """The step, validated."""
+        return self._decode(self.line)
+
+
+class TraceReader:
+    """One trace file. A context manager.
+
+    A trace of an older major version is upgraded record by record as it is read; ``original_version`` tells.
+
+    Args:
+        path: the file.
+        known: the versions that can be read.
+
+    Raises:
+        TraceError: where the file cannot be read, is empty, is no trace, or is of a newer major version, or of an
+            older one from which no migration leads here.
+    """
+
+    def __init__(self, path: Path, known: KnownVersions = KnownVersions()) -> None:  # noqa: B008  (immutable)
+        self.path = path
+        self._known = known
+        try:
+            if path.exists() and not path.is_file():
+                raise TraceError(path, "cannot be read: it is no regular file")
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            raise TraceError(path, "no such file") from None
+        except OSError as error:
+            raise TraceError(path, f"cannot be read: {error.strerror}") from None
+        try:
+            self.manifest = self._read_manifest()
+        except BaseException:
+            self._file.close()
+            raise
+        self._index: TraceIndex | None = None
+        self.torn_bytes = 0  # behind the last newline; known once all lines were read
+
+    def __enter__(self) -> TraceReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def index(self) -> TraceIndex:
+        """Where everything lies; built at the first use."""
+        if self._index is None:
+            self._index = load_or_build(self.path, self._file, self._upgrade if self._is_older else None)
+        return self._index
+
+    def adopt_index(self, index: TraceIndex) -> None:
+        """Uses an index that was built before, where the file has not changed since."""
+        if file_stamp(self._file) == index.stamp:
+            self._index = index
+
+    @property
+    def turns(self) -> list[TurnEntry]:
+        """The turns, in the order in which they started."""
+        return self.index.turns
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the run's end is missing."""
+        return self.index.run_end is None
+
+    def numbered_lines(self) -> Iterator[NumberedRecord]:
+        """Every whole record in order, one at a time; ``torn_bytes`` then tells what is behind the last newline."""
+        number, offset = 0, 0
+        while True:
+            self._file.seek(offset)  # other methods may have moved it
+            line = self._file.readline(MAX_LINE_BYTES + 1)
+            if len(line) > MAX_LINE_BYTES:
+                raise TraceError(self.path, f"a line of more than {MAX_LINE_BYTES} bytes", number + 1)
+            if not line.endswith(b"\n"):
+                self.torn_bytes = len(line)
+                return
+            offset += len(line)
+            number += 1
+            yield NumberedRecord(number, self._decode(line, number), line)
+
+    def turn_start(self, turn: TurnEntry) -> TurnStart:
+        """The record that begins ``turn``."""
+        return self._at(turn.start, TurnStart)
+
+    def turn_end(self, turn: TurnEntry) -> TurnEnd | None:
+        """The record that ends ``turn``; None where it is missing."""
+        return None if turn.end is None else self._at(turn.end, TurnEnd)
+
+    def step(self, turn: TurnEntry, step: int) -> Step:
+        """Step ``step`` of ``turn``, read alone.
+
+        Raises:
+            UsageError: where there is none of that number.
+        """
+        if not 0 <= step < len(turn.steps):
+            raise UsageError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
+        return self._at(turn.steps[step], Step)
+
+    def steps(self, turn: TurnEntry) -> Iterator[Step]:
+        """The steps of ``turn`` in order, one at a time."""
+        return (self._at(offset, Step) for offset in turn.steps)
+
+    def step_lines(self, turn: TurnEntry) -> Iterator[StepLine]:
+        """The steps of ``turn`` in order, one at a time, as they lie in the file."""
+        return (StepLine(self._line_at(offset), partial(self._as, Step, offset)) for offset in turn.steps)
+
+    def run_end(self) -> RunEnd | None:
+        """The record that ends the run; None where it is missing."""
+        return None if self.index.run_end is None else self._at(self.index.run_end, RunEnd)
+
+    def failures(self) -> list[Failure]:
+        """The failure records."""
+        return [self._at(offset, Failure) for offset in self.index.failures]
+
+    def _at(self, offset: int, kind: type[SomeRecord]) -> SomeRecord:
+        return self._as(kind, offset, self._line_at(offset))
+
+    def _line_at(self, offset: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.readline(MAX_LINE_BYTES + 1)
+
+    def _as(self, kind: type[SomeRecord], offset: int, line: bytes) -> SomeRecord:
+        record = self._decode(line, None)
+        if not isinstance(record, kind):
+            raise TraceError(self.path, f"got a {record.kind} record at byte {offset}, wanted {kind.__name__}")
+        return record
+
+    def _decode(self, line: bytes, number: int | None) -> AnyRecord:
+        try:
+            return self._upgraded(line) if self._is_older else decode_record(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            if first["type"] == "json_invalid":
+                raise not_json(self.path, f"not JSON ({first['ctx']['error']})", number) from None
+            # The first part of the place is the record's kind, which the union put there.
+            field = ".".join(str(part) for part in first["loc"][1:]) or None
+            message = _inexpressible(first["input"], field) or f"{first['msg']} ({error.error_count()} in all)"
+            raise TraceError(self.path, message, number, field) from None
+        except ValueError as error:
+            raise not_json(self.path, error, number) from None
+
+    def _read_manifest(self) -> Manifest:
+        line = self._file.readline(MAX_LINE_BYTES)
+        if not line:
+            raise TraceError(self.path, "the file is empty; wanted a trace, whose first line is its manifest")
+        try:
+            raw = parse_line(line)
+        except ValueError as error:
+            what = "a torn first line" if not line.endswith(b"\n") else f"a line that is {error}"
+            raise TraceError(self.path, f"got {what}, wanted a trace, whose first line is its manifest", 1) from None
+        if not isinstance(raw, dict) or raw.get("kind") != "manifest":
+            raise TraceError(self.path, "got no manifest on the first line; is this a trace?", 1, "kind")
+        self.original_version = self._readable_version(raw.get("schema"))
+        record = self._decode(line, 1)
+        assert isinstance(record, Manifest)
+        return record
+
+    def _readable_version(self, schema: object) -> SchemaVersion:
+        try:
+            found = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
+            self._known.steps_from(found)
+        except ValueError as error:
+            raise TraceError(self.path, str(error), 1, "schema") from None
+        return found
+
+    @property
+    def _is_older(self) -> bool:
+        """Whether records are to be upgraded before they are read."""
+        return self.original_version.major < self._known.version.major
+
+    def _upgrade(self, raw: dict[str, Any]) -> dict[str, Any]:
+        return self._known.upgrade(raw, self.original_version)
+
+    def _upgraded(self, line: bytes) -> AnyRecord:
+        raw = parse_line(line)
+        if not isinstance(raw, dict):
+            raise ValueError("no record")
+        try:
+            upgraded = self._upgrade(raw)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"a record that cannot be upgraded ({type(error).__name__}: {error})") from None
+        return decode_record(json.dumps(upgraded).encode())
+
+
+def _inexpressible(value: Any, field: str | None) -> str | None:
+    """What to do about a list of positions where one belongs, as rotations of several axes have."""
+    if not isinstance(value, list) or field is None or SINGLE_POSITION.search(field) is None:
+        return None
+    return (
+        "got several positions for a row, wanted one integer: the format has no place yet for rotations of several "
+        f"axes (m-rope); write the one that counts text, or leave out {field.partition('.')[0]}"
+    )

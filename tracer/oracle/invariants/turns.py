@@ -1,0 +1,187 @@
+"""Invariants of whole turns: outputs and counts recomputed from the steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from specscope.schemas import BonusDraw, Sampling, Step, StopRules, TurnEnd, TurnStart
+from specscope.tracer.oracle.invariants.base import Invariant, committed_path, first_mismatch, present
+from specscope.tracer.oracle.invariants.sampling import TOLERANCE, draw_problem, prob_of_logit
+
+BROKEN = "\ufffd"  # stands for a part of a character, which its token's text alone cannot show
+
+
+@dataclass
+class TurnTally:
+    """What the steps of a turn add up to; fed one by one, so that memory does not grow with them."""
+
+    start: TurnStart
+    sampling: Sampling  # the run's
+    forced: bool = False  # a replay's: its pending token is the recorded one
+    stop_rules: StopRules | None = None  # the run's
+    max_positions: int | None = None  # the teacher's
+    in_part: frozenset[str] = frozenset()  # sections of which the writer lists single fields: absent says nothing there
+    output_ids: list[int] = field(default_factory=list)
+    num_steps: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
+    num_fallbacks: int | None = 0  # None: a step did not record its commit whole
+    accepted_by_depth: list[int] = field(default_factory=list)
+    complete: bool = True  # every step had what the sums need
+    end: TurnEnd | None = None
+    last_reason: str | None = None  # of the last step's stop
+    texts: dict[int, str] = field(default_factory=dict)  # of the tokens that it put out, as far as they were recorded
+
+    def __post_init__(self) -> None:
+        self.output_ids.append(self.start.prefill.pending_token)
+
+    def _learn(self, step: Step) -> None:
+        """Takes note of the texts of tokens that may be put out: those of the step's root and what it emits."""
+        if not step.texts:
+            return
+        roots = step.tree.tokens[:1] if step.tree is not None else []
+        emitted = step.stop.emitted if step.stop is not None else []
+        self.texts |= {token: step.texts[str(token)] for token in (*roots, *emitted) if str(token) in step.texts}
+
+    def add(self, step: Step) -> None:
+        """Counts one step."""
+        self.num_steps += 1
+        if step.commit is None or "commit" in self.in_part:
+            self.num_fallbacks = None
+        elif self.num_fallbacks is not None:
+            self.num_fallbacks += step.commit.fallback is not None
+        self._learn(step)
+        path = committed_path(step)
+        if step.stop is None or path is None or step.tree is None:
+            self.complete = False
+            return
+        self.output_ids += step.stop.emitted[: step.stop.kept]
+        self.last_reason = step.stop.reason
+        self.num_drafted += len(step.tree.tokens) - 1
+        length = len(path)
+        self.num_accepted += length
+        self.accepted_by_depth += [0] * (length - len(self.accepted_by_depth))
+        for depth in range(length):
+            self.accepted_by_depth[depth] += 1
+
+
+def _ends_by_text(t: TurnTally) -> bool:
+    """Whether the run's own stop strings can be looked for: where every token's text is known, and whole."""
+    if not _has_rules(t) or not present(t.stop_rules).stop_strings or t.end is None:
+        return False
+    known = [t.texts.get(token) for token in t.end.output_ids]
+    return all(text is not None and BROKEN not in text for text in known)
+
+
+def _stops_at_its_string(t: TurnTally) -> str | None:
+    end, strings = present(t.end), present(t.stop_rules).stop_strings
+    pieces = [t.texts[token] for token in end.output_ids]
+    before = "".join(pieces[:-1])
+    for text in strings:
+        if text in before:
+            return f"the text goes on behind its stop string {text!r}"
+    ends = any(text in before + pieces[-1] for text in strings)
+    if end.reason == "stop_string" and not ends:
+        return "the turn ended by a stop string, and its text holds none"
+    if ends and end.reason == "length":
+        return "the turn ended by its length, although its text ends with a stop string"
+    return None
+
+
+def _output(t: TurnTally) -> str | None:
+    return first_mismatch(present(t.end).output_ids, t.output_ids, "output token")
+
+
+def _has_rules(t: TurnTally) -> bool:
+    """Whether the run's own rules ended the turn; a replay's ends where the recording did."""
+    return t.stop_rules is not None and not t.forced
+
+
+def _stops_where_it_must(t: TurnTally) -> str | None:
+    end, rules = present(t.end), present(t.stop_rules)
+    most, length = rules.max_new_tokens, len(end.output_ids)
+    if t.max_positions is not None:
+        most = min(most, t.max_positions - len(t.start.prompt_ids))
+    if length > most:
+        return f"{length} tokens, wanted {most} at most"
+    if end.reason == "length" and length < most:
+        return f"the turn ended by its length at {length} tokens, wanted {most}"
+    ends = next((at for at, token in enumerate(end.output_ids) if token in rules.eos_token_ids), None)
+    if ends is not None and (ends + 1 < length or end.reason != "eos"):
+        return f"token {ends} of {length} ends the text, but the turn ended by {end.reason}"
+    return "the turn ended by eos, which no token is" if end.reason == "eos" and ends is None else None
+
+
+def _metrics(t: TurnTally) -> str | None:
+    end = present(t.end)
+    for name in ("num_steps", "num_drafted", "num_accepted", "accepted_by_depth"):
+        got, wanted = getattr(end, name), getattr(t, name)
+        if got != wanted:
+            return f"{name}: got {got}, the steps give {wanted}"
+    if t.num_fallbacks is not None and (end.num_fallbacks or 0) != t.num_fallbacks:
+        return f"num_fallbacks: got {end.num_fallbacks or 0}, the steps give {t.num_fallbacks}"
+    said = t.last_reason is not None or "stop" not in t.in_part
+    by_a_step = end.reason in ("eos", "length", "stop_string", "criterion")
+    if t.num_steps and said and by_a_step and end.reason != t.last_reason:
+        return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
+    return None
+
+
+def _prefill(t: TurnTally) -> str | None:
+    start, prefill = t.start, t.start.prefill
+    if prefill.top_logits is not None and not _finite(prefill.top_logits, t.sampling):
+        return f"the logits {prefill.top_logits} are not finite"
+    best = prefill.top_tokens
+    if t.sampling.rule == "greedy" and not t.forced and best is not None and prefill.pending_token not in best[:2]:
+        return f"the pending token {prefill.pending_token} is not among the best, {best}"
+    problem = _draw_problem(prefill.draw, t.sampling) if prefill.draw is not None else None
+    if problem is not None:
+        return f"the pending token's draw: {problem}"
+    if prefill.num_tokens != len(start.prompt_ids) - start.reused_length:
+        return f"{prefill.num_tokens} tokens were fed, {start.reused_length} of {len(start.prompt_ids)} were reused"
+    return None
+
+
+def _draw_problem(draw: BonusDraw, sampling: Sampling) -> str | None:
+    """What is wrong with the first token's draw: by itself, or beside the logit that it was made of."""
+    problem = draw_problem(draw)
+    if problem is not None or draw.logit is None or draw.cut is None:
+        return problem
+    wanted, share = prob_of_logit(sampling, draw.logit, draw.cut), draw.high - draw.low
+    if wanted.low - TOLERANCE <= share <= wanted.high + TOLERANCE:
+        return None
+    return f"its share is {share:.9g}, its logit {draw.logit:.9g} gives {wanted}"
+
+
+def _finite(logits: list[float], sampling: Sampling) -> bool:
+    """Whether the best logit is a number, and the others too or banned: what a processor makes of a token."""
+    banned = -math.inf if sampling.processors else math.nan
+    return math.isfinite(logits[0]) and all(math.isfinite(other) or other == banned for other in logits[1:])
+
+
+#: Their needs are those of a pass, in turn_start: what was recorded is judged without them too.
+TURNS: tuple[Invariant[TurnTally], ...] = (
+    Invariant("turn.output-is-sum", "the output is the pending token and what each step kept", _output),
+    Invariant(
+        "turn.prefill",
+        "the prompt was taken in, and the pending token is the teacher's",
+        _prefill,
+        ("prefill.top_tokens", "prefill.top_logits"),
+    ),
+    Invariant(
+        "turn.end",
+        "the turn ends at its stop token or its length, not before and not behind",
+        _stops_where_it_must,
+        (),
+        _has_rules,
+    ),
+    Invariant(
+        "turn.stop-strings",
+        "the turn ends with the token that completes a stop string, and nowhere behind it",
+        _stops_at_its_string,
+        (),
+        _ends_by_text,
+    ),
+    Invariant("turn.metrics", "the turn's counts are those of its steps", _metrics),
+)

@@ -1,0 +1,1 @@
+"""Tokens, places and rules in words."""

@@ -1,0 +1,1 @@
+"""Trees, masks, ribbons and strips."""

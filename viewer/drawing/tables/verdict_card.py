@@ -1,0 +1,265 @@
+"""The verdict of a comparison as markup: the card that a person can act on, the proof that the two runs belong
+together, and the commands to run next. Knows verdicts, no steps. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from specscope.schemas import Manifest
+from specscope.schemas.verdict import Difference, NoiseFloor, Root, Side, Verdict, VerdictKind
+from specscope.tracer.report.card import (
+    HEADLINES,
+    SIDES,
+    SOURCES,
+    blame_text,
+    compared_text,
+    drift_text,
+    first_blames,
+    headline,
+    impact_text,
+    leading_root,
+    loaded_texts,
+    margin_text,
+    one_line,
+    roots_text,
+    sensitivity_text,
+    where_text,
+)
+from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.values import SideTexts, node_text, value_text
+from specscope.tracer.words.rules import LOSSY
+from specscope.tracer.words.text import counted, html_text
+from specscope.viewer.drawing.board import card
+from specscope.viewer.drawing.fragments import quiet, rows
+from specscope.viewer.drawing.frames import folded
+from specscope.viewer.drawing.words.manifest import drafter_text, teacher_text, tree_text
+
+ARROW = " › "  # between the nodes of a path
+VALUES: tuple[tuple[str, Side], ...] = (("baseline", "a"), ("candidate", "b"))
+SIGNS: dict[VerdictKind, str] = {"equal": "✓", "ties": "≈", "different": "≠", "incomparable": "!", "uncovered": "?"}
+#: Of a list; the command line's JSON has the rest.
+SHOWN_LINES = 12
+SHOWN_ROOTS = 40
+
+
+def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts) -> str:
+    """The card: the verdict, and the given root where there is one."""
+    calm = " ss-calm" if verdict.verdict in ("equal", "ties") and not verdict.exit_code else ""
+    title = headline(verdict, texts)
+    leads = leading_root(verdict) is not None
+    if root is not None and leads and verdict.verdict == "different":
+        title = f"{HEADLINES['different']}: {root_sentence(root, texts)}"
+    body = _root_body(verdict, root, texts) if root is not None else ""
+    if root is None or not leads:  # what fails the comparison stands before the ties
+        body = _plain_body(verdict) + body
+    if verdict.loaded:
+        body = _rows(_first("loaded", loaded_texts(verdict))) + body
+    if verdict.remarks:
+        body = _rows(_first("remark", verdict.remarks)) + body
+    if verdict.roots:
+        body += root_list(verdict, root)
+    sign = f'<span class="ss-sign" aria-hidden="true">{_sign(verdict)}</span>'
+    return f'<section class="ss-box ss-card{calm}"><h2>{sign}{html_text(one_line(title, 200))}</h2>{body}</section>'
+
+
+def _sign(verdict: Verdict) -> str:
+    """Runs that agree, or differ in ties alone, and fail by a violated invariant, differ in nothing."""
+    return "✗" if verdict.verdict == "different" and leading_root(verdict) is None else SIGNS[verdict.verdict]
+
+
+def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> str:
+    found = root.difference
+    where = where_text(root.place)
+    where += f"; {found.phase}: {found.field}"
+    if found.node is not None:
+        where += f", node {node_text(found.node, texts, arrow=ARROW)}"
+    rule = _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else ""
+    place = f'<p class="ss-where">{html_text(one_line(where))}</p>'
+    matters = ("does it matter", impact_text(verdict.impact))
+    return rule + place + _values(found, texts) + _rows([*_blame_rows(root), matters, *_further_rows(root)])
+
+
+def root_rows(root: Root) -> list[tuple[str, str]]:
+    """What is known of one root: who is wrong, what kind it is of, and what follows."""
+    return [*_blame_rows(root), *_further_rows(root)]
+
+
+def _blame_rows(root: Root) -> list[tuple[str, str]]:
+    blames = [blame_text(blame) for blame in first_blames(root)]
+    lines = [("who is wrong", words) for words in blames or ["neither side violates an invariant at this step"]]
+    return lines + [("to decide", words) for words in root.deciding]
+
+
+def _further_rows(root: Root) -> list[tuple[str, str]]:
+    found, margin = root.difference, margin_text(root)
+    lines = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
+    lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
+    lines += [("margin", margin)] if margin is not None else []
+    lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
+    lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
+    here = counted(root.also, "further difference")
+    later = f"{counted(root.inherited, 'later step')} {'follows' if root.inherited == 1 else 'follow'} from it"
+    return [*lines, ("what follows", f"{here} in this step; {later}")]
+
+
+def _values(found: Difference, texts: SideTexts) -> str:
+    cells = (
+        f"<div><p>{name}</p><code>{html_text(one_line(value_text(found, side, texts)))}</code></div>"
+        for name, side in VALUES
+    )
+    return f'<div class="ss-values">{"".join(cells)}</div>'
+
+
+def _plain_body(verdict: Verdict) -> str:
+    lines = [("compared", compared_text(verdict))]
+    lines += [("rule", verdict.rule)] if LOSSY in verdict.rule else []
+    lines += _first("not comparable", verdict.incomparable)
+    lines += _first("not judged", verdict.uncovered)
+    lines += _first("violated", [f"{SIDES[v.side]}: {v.invariant}: {v.witness}" for v in verdict.violations])
+    if verdict.incomparable:
+        lines.append(("what to do", "record both runs alike, or let a field differ: specscope diff --allow FIELD"))
+    elif verdict.num_turns:
+        lines.append(("does it matter", impact_text(verdict.impact)))
+    return _rows(lines)
+
+
+def root_list(verdict: Verdict, shown: Root | None) -> str:
+    """Every root with what follows from it, folded; a click on one asks for ``root:N``, N counted from 0."""
+    lines = []
+    for number, root in enumerate(verdict.roots[:SHOWN_ROOTS]):
+        found, follow = (
+            root.difference,
+            f"{counted(root.inherited, 'step')} inherited" if root.inherited else "nothing follows",
+        )
+        here = ' class="here"' if root is shown else ""
+        lines.append(
+            f'<li{here}><button type="button" data-do="root:{number}">Root {number + 1}</button> '
+            f"<span>{html_text(one_line(f'{where_text(root.place)}: {found.phase} {found.field}, {found.kind}', 300))}"
+            f"</span> <em>{follow}</em></li>"
+        )
+    more = len(verdict.roots) - SHOWN_ROOTS
+    rest = quiet(f"and {more} more: ≠ Next goes from one to the next") if more > 0 else ""
+    return folded(roots_text(verdict), f"<ol>{''.join(lines)}</ol>", rest, kind="ss-roots")
+
+
+#: Fields of the manifest that two runs must share: the name for people, and the field.
+SHARED = (
+    ("teacher", "teacher"),
+    ("drafter", "drafter"),
+    ("dtype", "dtype"),
+    ("tree policy", "tree_policy"),
+    ("sampling", "sampling"),
+    ("seed", "seed"),
+    ("stop rules", "stop_rules"),
+    ("tokenizer", "tokenizer"),
+    ("prompts", "prompt"),
+)
+
+
+def proof(verdict: Verdict, manifest: Manifest) -> str:
+    """Why the two may be compared: what agrees, across what they were compared, and how far.
+
+    Args:
+        verdict: of the comparison.
+        manifest: the baseline's, which says what agrees.
+    """
+    fields = {_field_of(line) for line in [*verdict.axis, *verdict.incomparable]}
+    told = _told(verdict, manifest)
+    agree = [(name, told[field]) for name, field in SHARED if field not in fields and told[field] is not None]
+    unsaid = [name for name, field in SHARED if field not in fields and told[field] is None]
+    values = [(f"✓ {name}", text or "the same") for name, text in agree]
+    values += [("neither says", ", ".join(unsaid))] if unsaid else []
+    drift = [f"{one.field}: {counted(one.count, 'value')}, at most {one.largest:.3g}" for one in verdict.drift]
+    floats = "no float differs" if verdict.compared.keys() & {"draft", "verify"} else "no float was compared"
+    values += _first("drift within the floor", drift) or [("drift", floats)]
+    rest = f"; {len(unsaid)} that neither run says" if unsaid else ""
+    summary = f"✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(name for name, _ in agree)}{rest}"
+    return surroundings(verdict) + folded(summary, _rows(values), kind="ss-proof")
+
+
+def _told(verdict: Verdict, manifest: Manifest) -> dict[str, str | None]:
+    """What two manifests that do not differ say of each shared field; None where they say nothing."""
+    stored = manifest.drafter.kind not in ("none", "ngram")  # these have no weights
+    return {
+        "teacher": teacher_text(manifest) + _weights_text(manifest.teacher.weights_digest),
+        "drafter": drafter_text(manifest) + (_weights_text(manifest.drafter.weights_digest) if stored else ""),
+        "dtype": manifest.dtype,
+        "tree_policy": tree_text(manifest.tree_policy),
+        "sampling": verdict.rule,
+        "seed": None if manifest.seed is None else str(manifest.seed),
+        "stop_rules": None if manifest.stop_rules is None else "",
+        "tokenizer": None if manifest.tokenizer is None else "",
+        "prompt": f"{verdict.num_turns} turns" if verdict.num_turns else None,
+    }
+
+
+def _weights_text(digest: str | None) -> str:
+    return "" if digest is not None else "; its weights are not said"
+
+
+def surroundings(verdict: Verdict) -> str:
+    """The axis of comparison, the noise floors with their sources, and coverage."""
+    lines = [("compared across", "; ".join(verdict.axis) or "nothing was meant to differ")]
+    lines += [("noise floor", line) for line in _floor_lines(verdict.floors)]
+    sees = sensitivity_text(verdict)
+    lines += [("sees", sees)] if sees is not None else []
+    lines.append(("compared", compared_text(verdict)))
+    if leading_root(verdict) is not None:  # else the card says it
+        lines += _first("not judged", verdict.uncovered)
+    lines += _first("not recorded", verdict.unjudged)
+    lines += _first("unknown field", verdict.unknown)
+    return _rows(lines)
+
+
+def _floor_lines(floors: Sequence[NoiseFloor]) -> list[str]:
+    """A line a source: most comparisons have all floors from one."""
+    by_source: dict[str, list[str]] = {}
+    for floor in floors:
+        sample = f" ({counted(floor.sample_size, 'value')})" if floor.sample_size else ""
+        size = f"{floor.floor:.3g}" if floor.rounding is None else f"{floor.floor / floor.rounding:.3g} roundings"
+        by_source.setdefault(SOURCES[floor.source], []).append(f"{floor.quantity} {size}{sample}")
+    return [f"{', '.join(shown)}; {source}" for source, shown in by_source.items()]
+
+
+def _field_of(line: str) -> str:
+    """The manifest's field that a line of the proof is about; ``prompt`` for what turns were given."""
+    name = line.partition(":")[0].partition(".")[0].partition(" ")[0]
+    return "prompt" if name in ("turn", "turns") else name
+
+
+def next_commands(verdict: Verdict, root: Root | None) -> list[str]:
+    """What to type next; for another root than the first, what shows that one."""
+    if root is None or not verdict.roots or root == verdict.roots[0]:
+        return list(verdict.next or [f"specscope check {shlex.quote(verdict.candidate)}"])
+    candidate, place = shlex.quote(verdict.candidate), root.place
+    return [
+        f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
+        f"specscope view {shlex.quote(verdict.baseline)} {candidate} --at {place.turn}/{place.step_a}",
+    ]
+
+
+def command_names(lines: Sequence[str]) -> dict[str, str]:
+    """The commands by the names that their copy buttons call them."""
+    return {f"command-{number}": line for number, line in enumerate(lines)}
+
+
+def command_card(lines: Sequence[str]) -> str:
+    """The commands, each with a button that copies it; the board's raw texts must hold ``command_names``."""
+    entries = "".join(
+        f'<div><code>{html_text(line)}</code><button type="button" data-copy="{name}">Copy</button></div>'
+        for name, line in command_names(lines).items()
+    )
+    return card("next", "Next", "in a terminal", f'<div class="ss-commands ss-copied">{entries}</div>')
+
+
+def _first(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    """The first lines, and how many more there are."""
+    found = [(name, line) for line in lines[:SHOWN_LINES]]
+    more = len(lines) - SHOWN_LINES
+    return [*found, (name, f"and {more} more: specscope diff --format json lists them")] if more > 0 else found
+
+
+def _rows(lines: Sequence[tuple[str, str]]) -> str:
+    """Rows whose values are on one line each, and bounded, whatever the traces hold."""
+    return rows((name, one_line(value)) for name, value in lines)

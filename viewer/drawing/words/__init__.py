@@ -1,0 +1,1 @@
+"""What drawings say of nodes, numbers and manifests."""

@@ -1,0 +1,1 @@
+"""Numbers over a whole run, and their charts."""

@@ -1,0 +1,279 @@
+"""Acceptance, stage times and speed of one run, as numbers to be drawn.
+
+From the index and the records that begin and end the turns; of the steps themselves only some are read, spread evenly
+over the run, and how many is said. Pure but for reading the file; knows no pages and no figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specscope.schemas import Manifest, TimingSection
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+#: In the order of a step; a branch only where the strategy copies the cache.
+PHASES = ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")
+#: Steps that are read for their timings, and turns for their ends, at most.
+MOST_STEPS, MOST_TURNS = 2_000, 2_000
+MOST_POINTS, MOST_BINS, MOST_DEPTHS = 1_000, 60, 64
+#: In a range of positions on average, or more: the mean of fewer is mostly noise.
+STEPS_A_BIN = 4
+#: No tree is so deep; a hostile record's length may be a number of any size.
+LONGEST = 1 << 20
+LONGEST_NS = 1 << 62
+
+
+class Depths(NamedTuple):
+    """Acceptance by depth; entry d is about the node at depth d + 1 of the path."""
+
+    reached: Ints  # (D,) steps that accepted d nodes or more
+    accepted: Ints  # (D,) steps that accepted d + 1 nodes or more
+    num_steps: int
+
+    @property
+    def of_reached(self) -> Floats:
+        """(D,) of the steps that reached depth d, the share that accepted one more; NaN where none reached it."""
+        shares: Floats = np.full(len(self.reached), np.nan)
+        np.divide(self.accepted, self.reached, out=shares, where=self.reached > 0)
+        return shares
+
+    @property
+    def of_all(self) -> Floats:
+        """(D,) of all steps, the share that accepted d + 1 nodes or more."""
+        return self.accepted / max(1, self.num_steps)
+
+
+class Bins(NamedTuple):
+    """Means over ranges; none of them is empty."""
+
+    first: Ints  # (B,) where the range begins
+    last: Ints  # (B,) where it ends, inclusive
+    mean: Floats  # (B,)
+    sizes: Ints  # (B,) steps in it
+
+
+class Course(NamedTuple):
+    """Tokens per step over a run, steps in the order in which they were recorded."""
+
+    bins: Bins  # mean of each range of steps
+    so_far: Floats  # (B,) mean of all steps up to the end of the range
+
+
+class PhaseTime(NamedTuple):
+    """One phase over the steps that were read."""
+
+    name: str
+    median_ns: float
+    p90_ns: float
+    share: float  # of the time of all phases together
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Time by phase."""
+
+    phases: list[PhaseTime]
+    num_timed: int  # steps read that record timings
+    num_read: int
+    num_steps: int  # of the run
+    synchronised: Literal["all", "some", "none"]  # in which of them the device was, at each phase's end
+    step_ns: float  # median of a step's phases together
+
+
+class TurnSpeed(NamedTuple):
+    """One turn that has its end."""
+
+    turn: int
+    prompt_id: str
+    num_tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens over wall time, prefill included."""
+        return self.num_tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second."""
+
+    turns: list[TurnSpeed]
+    num_turns: int  # of the run, those that were not read included
+    overall: float | None  # None where turns ran side by side, whose times overlap, or none has its end
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """All numbers of one run. What was not recorded is None."""
+
+    name: str
+    num_turns: int
+    num_steps: int
+    batch_size: int
+    is_replay: bool
+    accepted_length: float | None  # mean over all steps
+    depths: Depths | None
+    positions: Bins | None  # mean accepted length by committed length before the step
+    num_turns_positioned: int
+    course: Course | None
+    times: StageTimes | None
+    speed: Speed
+
+
+def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
+    """The metrics of the run that ``reader`` is at, which the pages call ``name``."""
+    manifest, turns = reader.manifest, reader.turns
+    lengths = [clipped(turn.accepted_lengths) for turn in turns]
+    everything = np.concatenate(lengths) if lengths else clipped([])
+    has_accept = "accept" in {capability.partition(".")[0] for capability in manifest.capabilities}
+    is_known = has_accept and len(everything) > 0
+    chosen = spread(len(turns), MOST_TURNS)
+    positions = _positions(reader, [turns[at] for at in chosen]) if is_known else None
+    return RunMetrics(
+        name=name,
+        num_turns=len(turns),
+        num_steps=len(everything),
+        batch_size=manifest.batch_size or 1,
+        is_replay=manifest.replay_of is not None,
+        accepted_length=float(everything.mean()) if is_known else None,
+        depths=by_depth(everything, manifest.tree_policy.depth) if is_known else None,
+        positions=positions,
+        num_turns_positioned=len(chosen),
+        course=over_time(everything[recorded_order(turns)]) if is_known else None,
+        times=_times(reader),
+        speed=_speed(reader, [turns[at] for at in chosen], manifest),
+    )
+
+
+def clipped(lengths: Sequence[int]) -> Ints:
+    """Accepted lengths as an array, within 0..LONGEST."""
+    return np.array([min(max(length, 0), LONGEST) for length in lengths], dtype=np.int64)
+
+
+def spread(size: int, most: int) -> list[int]:
+    """At most ``most`` of 0..size - 1, evenly spread, first and last among them."""
+    if size <= most:
+        return list(range(size))
+    return [int(at) for at in np.linspace(0, size - 1, most).round()]
+
+
+def recorded_order(turns: Sequence[TurnEntry]) -> Ints:
+    """Where the steps, turn by turn, stand in the order of the file: turns that run side by side interleave."""
+    places = np.array([place for turn in turns for place in turn.steps], dtype=np.int64)
+    return np.argsort(places, kind="stable").astype(np.int64)
+
+
+def by_depth(lengths: Ints, policy_depth: int) -> Depths:
+    """Acceptance at every depth that the policy's trees have, or that was accepted at.
+
+    Args:
+        lengths: (N,) accepted lengths.
+        policy_depth: deepest level of a tree by its policy.
+    """
+    deepest = min(max(policy_depth, int(lengths.max(initial=0))), MOST_DEPTHS)
+    counts = np.bincount(np.minimum(lengths, deepest), minlength=deepest + 1)
+    at_least = counts[::-1].cumsum()[::-1].astype(np.int64)  # (deepest + 1,): [d] = steps of length d or more
+    return Depths(reached=at_least[:-1], accepted=at_least[1:], num_steps=len(lengths))
+
+
+def in_bins(places: Ints, values: Ints, most: int) -> Bins:
+    """Mean value of equally wide ranges of places, at most ``most`` of them; their width is 1, 2 or 5 times 10^n.
+
+    Args:
+        places: (N,) at least one, none negative.
+        values: (N,) what is averaged.
+        most: number of ranges.
+    """
+    width = next(w for w in _widths() if int(places.max()) // w - int(places.min()) // w < most)
+    bins, which = np.unique(places // width, return_inverse=True)
+    sizes = np.bincount(which).astype(np.int64)
+    mean = np.bincount(which, weights=values) / sizes
+    return Bins(first=bins * width, last=bins * width + (width - 1), mean=mean, sizes=sizes)
+
+
+def _widths() -> Iterator[int]:
+    return (factor * 10**power for power in range(19) for factor in (1, 2, 5))
+
+
+def over_time(lengths: Ints) -> Course:
+    """Tokens per step, the accepted lengths being in the order of the run: (N,), at least one."""
+    bins = in_bins(np.arange(len(lengths)), lengths + 1, MOST_POINTS)
+    last = np.minimum(bins.last, len(lengths) - 1)
+    so_far = np.cumsum(lengths + 1)[last] / (last + 1)
+    return Course(bins._replace(last=last), so_far)
+
+
+def _positions(reader: TraceReader, turns: Sequence[TurnEntry]) -> Bins | None:
+    """Acceptance by committed length, which follows from the prompt and the lengths; not so in a replay."""
+    if reader.manifest.replay_of is not None:
+        return None
+    places, values = [], []
+    for turn in turns:
+        if turn.steps:
+            lengths = clipped(turn.accepted_lengths)
+            places.append(committed_lengths(len(reader.turn_start(turn).prompt_ids), lengths))
+            values.append(lengths)
+    num_steps = sum(map(len, values))
+    most = max(1, min(MOST_BINS, num_steps // STEPS_A_BIN))
+    return in_bins(np.concatenate(places), np.concatenate(values), most) if places else None
+
+
+def committed_lengths(num_prompt: int, lengths: Ints) -> Ints:
+    """(N,) committed length before each step, by the commit equation: each step adds its root and what it accepts."""
+    return num_prompt + np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]).astype(np.int64)
+
+
+def _times(reader: TraceReader) -> StageTimes | None:
+    places = [(turn, step) for turn in reader.turns for step in range(len(turn.steps))]
+    chosen = spread(len(places), MOST_STEPS)
+    found = [reader.step(*places[at]).timing for at in chosen]
+    timings = [timing for timing in found if timing is not None]
+    return stage_times(timings, num_read=len(chosen), num_steps=len(places)) if timings else None
+
+
+def stage_times(timings: Sequence[TimingSection], *, num_read: int, num_steps: int) -> StageTimes:
+    """The phases over ``timings``, at least one, of ``num_read`` steps of a run of ``num_steps``.
+
+    A phase that none of them records is left out; one that some record took the others no time.
+    """
+    recorded = [name for name in PHASES if any(getattr(timing, f"{name}_ns") is not None for timing in timings)]
+    table = np.array(
+        [[min(getattr(timing, f"{name}_ns") or 0, LONGEST_NS) for name in recorded] for timing in timings],
+        dtype=np.float64,
+    )  # (N, phases)
+    total = float(table.sum()) or 1.0
+    phases = [
+        PhaseTime(name, float(np.median(column)), float(np.percentile(column, 90)), float(column.sum()) / total)
+        for name, column in zip(recorded, table.T, strict=True)
+    ]
+    num_synchronised = sum(timing.synchronised for timing in timings)
+    return StageTimes(
+        phases=phases,
+        num_timed=len(timings),
+        num_read=num_read,
+        num_steps=num_steps,
+        synchronised="none" if num_synchronised == 0 else "all" if num_synchronised == len(timings) else "some",
+        step_ns=float(np.median(table.sum(axis=1))),
+    )
+
+
+def _speed(reader: TraceReader, turns: Sequence[TurnEntry], manifest: Manifest) -> Speed:
+    found = []
+    for turn in turns:
+        end = reader.turn_end(turn)
+        if end is not None and end.duration_ns > 0:
+            seconds = min(end.duration_ns, LONGEST_NS) / 1e9
+            found.append(TurnSpeed(turn.turn, turn.prompt_id, len(end.output_ids), seconds))
+    alone = (manifest.batch_size or 1) == 1 and found
+    overall = sum(turn.num_tokens for turn in found) / sum(turn.seconds for turn in found) if alone else None
+    return Speed(found, len(reader.turns), overall)

@@ -1,0 +1,178 @@
+"""The Diff page: the verdict's card first, then both trees where the two runs part, and the way through all pairs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.errors import SpecScopeError
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.report.values import SideTexts
+from specscope.tracer.words.text import visible
+from specscope.viewer.drawing.board import card
+from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.pair.board import Front, pair_board
+from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.tables.verdict_card import command_card, command_names, next_commands, proof, verdict_card
+from specscope.viewer.drawing.words.numbers import about_seconds
+from specscope.viewer.pairs.looks import Found, PairRun, beside_candidate, first_spot, look_at
+from specscope.viewer.pairs.pairs import turn_named
+from specscope.viewer.pairs.states import RunStates, Spot
+from specscope.viewer.screens.controls import SHOW_ALL, choose_turn, go, show_moves, show_warnings
+from specscope.viewer.screens.inspector import show_board
+from specscope.viewer.screens.session import (
+    Arguments,
+    OpenPair,
+    allow_reading,
+    comparison_of,
+    open_run,
+    oracle_report_of,
+    remember_view,
+    seconds_to_read,
+    states_of,
+    token_texts,
+)
+from specscope.viewer.screens.view import View, clamp
+
+BOARD = "pair"
+
+
+@st.fragment
+def show_diff_page(arguments: Arguments, view: View) -> None:
+    """The whole page. A fragment: from pair to pair, nothing else of the app runs again."""
+    if view.page != "diff":  # a step was opened
+        st.rerun(scope="app")
+    controls = st.container(key="controls", horizontal=True, vertical_alignment="bottom", gap="xsmall")
+    with controls:
+        _choose_runs(arguments, view)
+    try:
+        with open_run(arguments, view.baseline) as a, open_run(arguments, view.candidate) as b:
+            _show(arguments, view, a, b, controls)
+    except SpecScopeError as error:
+        st.html(note("bad", "This cannot be shown", [str(error)]))
+    remember_view(view)
+
+
+def _show(arguments: Arguments, view: View, a: TraceReader, b: TraceReader, controls: DeltaGenerator) -> None:
+    comparison = comparison_of(a, b)
+    if comparison is None:
+        _ask_to_read(a, b)
+        return
+    _arrive(view, comparison, a, b)
+    states = states_of(a, OpenPair(a, b, comparison, "a"))
+    with controls:
+        entry = _choose(view, a, states, comparison)
+    for reader in (a, b):
+        show_warnings(reader)
+    runs = [
+        PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or ""))
+        for reader, name in ((a, view.baseline), (b, view.candidate))
+    ]
+    found = look_at(runs[0], runs[1], comparison, entry, view.step) if entry is not None else None
+    strip = draw_strip(states.of_turn(entry.turn)) if entry is not None else ""
+    look = found.look if found is not None else None
+    show_all = bool(st.session_state.get(SHOW_ALL))
+    board = pair_board(_front(comparison, found, runs), look, strip=strip, show_all=show_all)
+
+    def picked(name: str | None) -> None:
+        view.node = name
+
+    def asked(request: str) -> None:
+        _answer(request, view, comparison, entry, found)
+
+    show_board(board, key=BOARD, now=view.step, picked=view.node, on_pick=picked, on_request=asked)
+
+
+def _answer(request: str, view: View, comparison: Comparison, entry: TurnEntry | None, found: Found | None) -> None:
+    """Does what a click on the board asks for; what it may not ask for is passed over."""
+    what, _, which = request.partition(":")
+    number = int(which) if which.isascii() and which.isdecimal() else None
+    roots = comparison.verdict.roots
+    if what == "step" and number is not None and entry is not None:
+        go(view, Spot(view.turn, clamp(number, len(entry.steps))))
+    elif what == "root" and number is not None and number < len(roots):
+        go(view, Spot(roots[number].place.turn, roots[number].place.step_a))
+    elif what == "open" and which == "a" and entry is not None:
+        _open(view, "baseline", Spot(view.turn, view.step))
+    elif what == "open" and which == "b" and found is not None and found.beside is not None:
+        _open(view, "candidate", found.beside)
+    elif what in ("unfold", "fold"):
+        st.session_state[SHOW_ALL] = what == "unfold"
+
+
+def _front(comparison: Comparison, found: Found | None, runs: list[PairRun]) -> Front:
+    """Card, proof and commands; of the root that is looked at, or that this pair follows from, else of the first."""
+    verdict = comparison.verdict
+    number = found.root if found is not None and found.root is not None else 0
+    root = verdict.roots[number] if number < len(verdict.roots) else None
+    if root is not None:  # its tokens have texts, too, where another step is looked at
+        runs[0].learn(Spot(root.place.turn, root.place.step_a))
+        runs[1].learn(Spot(root.place.turn_b, root.place.step_b))
+    commands = next_commands(verdict, root)
+    shared = proof(verdict, runs[0].reader.manifest)
+    aside = card("proof", "What was compared", "why these two belong together", shared)
+    if commands:
+        aside = command_card(commands) + aside
+    return Front(verdict_card(verdict, root, SideTexts(runs[0].texts, runs[1].texts)), aside, command_names(commands))
+
+
+def _arrive(view: View, comparison: Comparison, a: TraceReader, b: TraceReader) -> None:
+    """Where to look on coming here: from a step of either run at its pair, else where the two part."""
+    if view.placed_in == view.baseline:
+        return
+    spot = None
+    if view.placed_in == view.candidate:
+        spot = beside_candidate(comparison, Spot(view.turn, view.step))
+    else:
+        spot = first_spot(comparison, [oracle_report_of(a), oracle_report_of(b)])
+    node = view.node if view.placed_in is None else None
+    view.look_at(view.baseline, *(spot or Spot(0, 0)))
+    view.node = node
+
+
+def _choose(view: View, a: TraceReader, states: RunStates, comparison: Comparison) -> TurnEntry | None:
+    """Turn and moves; the baseline's turn, with the view in its range, or None where there is no step to show."""
+    entry = turn_named(a, view.turn) or next(iter(a.turns), None)
+    if entry is None or comparison.verdict.verdict == "incomparable":
+        return None
+    view.turn, view.step = entry.turn, clamp(view.step, len(entry.steps))
+    choose_turn(view, a.turns, width=200)
+    show_moves(view, len(entry.steps), states)
+    return entry if entry.steps else None
+
+
+def _choose_runs(arguments: Arguments, view: View) -> None:
+    names = [run.name for run in arguments.catalogue.runs()]
+
+    def chooser(label: str, field: Literal["baseline", "candidate"]) -> None:
+        def chosen() -> None:
+            setattr(view, field, st.session_state[field])
+            view.look_anew()
+
+        st.session_state[field] = getattr(view, field)
+        st.selectbox(label, names, format_func=visible, key=field, on_change=chosen, width=180)
+
+    def swap() -> None:
+        view.baseline, view.candidate = view.candidate, view.baseline
+        view.look_anew()
+
+    chooser("Baseline", "baseline")
+    st.button("⇄", key="swap", help="Baseline and candidate change places", on_click=swap)
+    chooser("Candidate", "candidate")
+
+
+def _ask_to_read(a: TraceReader, b: TraceReader) -> None:
+    lines = [f"To compare them, both are read as a whole; that takes {about_seconds(seconds_to_read(a, b))}."]
+    st.html(note("info", "These traces are large", lines))
+    if st.button("Compare them", key="compare", type="primary"):
+        allow_reading(a, b)
+        st.rerun()
+
+
+def _open(view: View, which: Literal["baseline", "candidate"], at: Spot) -> None:
+    view.page, view.run = "step", getattr(view, which)
+    view.look_at(view.run, *at)

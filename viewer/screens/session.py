@@ -1,0 +1,269 @@
+"""What a page works on: the catalogue of the command line, the view, and what is kept between reruns.
+
+Everything that is kept is kept by the file's stamp, so that a trace that has grown is read anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from specscope.schemas.verdict import Side
+from specscope.tracer.compare.diff import Comparison, compare_traces
+from specscope.tracer.errors import UsageError
+from specscope.tracer.files.index import TraceIndex, TurnEntry, has_index
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.words.tokens import TokenTexts
+from specscope.viewer.pairs.states import RunStates
+from specscope.viewer.runs.catalogue import Catalogue, Run
+from specscope.viewer.screens.view import View
+
+VIEW_KEY, WRITTEN_KEY = "specscope_view", "specscope_link"
+#: Larger files are read as a whole only when the user asks for it: a check or a comparison takes a while.
+LARGE_BYTES = 16 << 20
+#: About how much a check or a comparison reads in a second, to tell the user how long it will take.
+BYTES_PER_SECOND = 10 << 20
+MOST_INDEXES = 8
+#: Streamlit would hash a path as text, which a name on disk need not be.
+HASHED: dict[str | type[Any], Callable[[Any], Any]] = {type(Path()): os.fsencode}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What ``specscope view`` was given."""
+
+    catalogue: Catalogue
+    tokenizer: Path | None
+
+    @property
+    def num_files(self) -> int:
+        """How many files, not folders, were given."""
+        return len(self.catalogue.given) - len(self.catalogue.folders)
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """The arguments behind ``streamlit run app.py --``."""
+    parser = argparse.ArgumentParser(prog="app.py")
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("places", nargs="*", type=Path)
+    found = parser.parse_args(list(argv))
+    return Arguments(Catalogue(found.places), found.tokenizer)
+
+
+def current_view(arguments: Arguments, names: Sequence[str]) -> View:
+    """The view of this session; at its beginning, and where the browser has gone back or forward, what the link says.
+    A run that has vanished is forgotten."""
+    if VIEW_KEY not in st.session_state or _has_gone_elsewhere(st.session_state[VIEW_KEY]):
+        query = st.query_params.to_dict()
+        for field in ("run", "baseline", "candidate"):
+            found = arguments.catalogue.find(query[field]) if field in query else None
+            if found is not None:  # a link may be older than a file whose name made this one longer
+                query[field] = found.name
+        st.session_state[VIEW_KEY] = View.from_query(query, names, arguments.num_files)
+    view = st.session_state[VIEW_KEY]
+    assert isinstance(view, View)
+    for field in ("run", "baseline", "candidate"):
+        if getattr(view, field) not in names:
+            setattr(view, field, None)
+    view.settle()
+    return view
+
+
+def _has_gone_elsewhere(view: View) -> bool:
+    """Whether the address bar names another place although nothing on the page has changed the view."""
+    written = st.session_state.get(WRITTEN_KEY)
+    return view.to_query() == written and st.query_params.to_dict() != written
+
+
+def remember_view(view: View) -> None:
+    """Puts the view into the address bar."""
+    wanted = st.session_state[WRITTEN_KEY] = view.to_query()
+    if st.query_params.to_dict() != wanted:
+        st.query_params.from_dict(wanted)
+
+
+def run_named(arguments: Arguments, name: str | None) -> Run:
+    """The run of that name.
+
+    Raises:
+        UsageError: where it is not, or no longer, in the catalogue.
+    """
+    found = arguments.catalogue.find(name) if name is not None else None
+    if found is None:
+        raise UsageError(f"the run {name} is no longer there: choose another on the Runs page")
+    return found
+
+
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
+def _token_texts(tokenizer: Path | None, trace: Path, run_id: str, is_redacted: bool) -> TokenTexts:
+    return TokenTexts.load(None if is_redacted else tokenizer)
+
+
+def token_texts(tokenizer: Path | None, reader: TraceReader) -> TokenTexts:
+    """Token texts for one run. One object a run: texts that one trace carries must not name another's ids, nor those of
+    a run that was written in its place; a redacted trace's are no ids of the tokenizer."""
+    manifest = reader.manifest
+    return _token_texts(tokenizer, reader.path, manifest.run_id, manifest.redaction is not None)
+
+
+def as_typed(path: Path) -> Path:
+    """Below the current folder as a person there would type it; the commands to run next name it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+@st.cache_resource(show_spinner="Comparing the two traces", max_entries=8, hash_funcs=HASHED)
+def _comparison(baseline: Path, candidate: Path, stamps: tuple[str, str]) -> Comparison:
+    return compare_traces(as_typed(baseline), as_typed(candidate))
+
+
+@st.cache_resource(show_spinner="Checking every record", max_entries=16, hash_funcs=HASHED)
+def _oracle_report(trace: Path, stamp: str) -> OracleReport:
+    return check_trace(as_typed(trace))
+
+
+def comparison_of(baseline: TraceReader, candidate: TraceReader) -> Comparison | None:
+    """The comparison; made again only when one of the files has changed. None where the files are large, and nobody
+    has asked for it yet: see ``ask_to_read``."""
+    if not _may_read(baseline, candidate):
+        return None
+    return _comparison(baseline.path, candidate.path, (baseline.index.stamp, candidate.index.stamp))
+
+
+def oracle_report_of(reader: TraceReader) -> OracleReport | None:
+    """What the oracle says of the whole trace; None where it is large, and nobody has asked for it yet."""
+    return _oracle_report(reader.path, reader.index.stamp) if _may_read(reader) else None
+
+
+def seconds_to_read(*readers: TraceReader) -> float | None:
+    """About how long it takes to read these traces as a whole; None where they are read without asking."""
+    if _may_read(*readers):
+        return None
+    return sum(reader.path.stat().st_size for reader in readers) / BYTES_PER_SECOND
+
+
+def allow_reading(*readers: TraceReader) -> None:
+    """The user asked for it."""
+    for reader in readers:
+        st.session_state.setdefault("read_whole", set()).add(reader.index.stamp)
+
+
+def _may_read(*readers: TraceReader) -> bool:
+    asked = st.session_state.get("read_whole", set())
+    sizes = [0 if reader.index.stamp in asked else reader.path.stat().st_size for reader in readers]
+    return sum(sizes) <= LARGE_BYTES
+
+
+@contextlib.contextmanager
+def open_run(arguments: Arguments, name: str | None) -> Iterator[TraceReader]:
+    """Reads the run of that name, with the index that was used before where its file has not changed: it is not read
+    from disk, nor built where the folder takes none, at every rerun.
+
+    Raises:
+        UsageError: where it has vanished.
+        TraceError: where it cannot be read.
+    """
+    path = run_named(arguments, name).path
+    with TraceReader(path) as reader:
+        indexes = _indexes()
+        kept = indexes.get(path)
+        if kept is not None:
+            reader.adopt_index(kept)
+        is_new = kept is None and path.stat().st_size > LARGE_BYTES and not has_index(path)
+        with st.spinner("Reading the trace for the first time") if is_new else contextlib.nullcontext():
+            indexes.keep(path, reader.index)
+        yield reader
+
+
+class _Indexes:
+    """The indexes that were used last, by file; all sessions share them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, TraceIndex] = {}  # the last used one last
+        self._lock = threading.Lock()
+
+    def get(self, path: Path) -> TraceIndex | None:
+        """The index that was last used for ``path``."""
+        with self._lock:
+            return self._kept.get(path)
+
+    def keep(self, path: Path, index: TraceIndex) -> None:
+        """Keeps an index that is used now."""
+        with self._lock:
+            self._kept.pop(path, None)
+            self._kept[path] = index
+            while len(self._kept) > MOST_INDEXES:
+                del self._kept[next(iter(self._kept))]
+
+
+@st.cache_resource(show_spinner=False)
+def _indexes() -> _Indexes:
+    return _Indexes()
+
+
+class OpenPair(NamedTuple):
+    """Two runs that were compared, one of which is looked at."""
+
+    baseline: TraceReader
+    candidate: TraceReader
+    comparison: Comparison
+    side: Side  # the one that is looked at
+
+    @property
+    def partner(self) -> TraceReader:
+        """The other one."""
+        return self.candidate if self.side == "a" else self.baseline
+
+
+@contextlib.contextmanager
+def open_pair(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[OpenPair | None]:
+    """The pair that the run of ``view``, which ``reader`` reads, belongs to; None where it belongs to none, or where
+    the two are large and nobody has asked to compare them."""
+    side: Side = "a" if view.run == view.baseline else "b"
+    other = view.candidate if side == "a" else view.baseline
+    if other is None or view.run not in (view.baseline, view.candidate):
+        yield None
+        return
+    with open_run(arguments, other) as partner:
+        baseline, candidate = (reader, partner) if side == "a" else (partner, reader)
+        comparison = comparison_of(baseline, candidate)
+        yield None if comparison is None else OpenPair(baseline, candidate, comparison, side)
+
+
+def states_of(reader: TraceReader, pair: OpenPair | None) -> RunStates:
+    """The states of all steps of the run that ``reader`` reads; of a pair, with what became of them there."""
+    report, stamp = oracle_report_of(reader), reader.index.stamp
+    if pair is None:
+        return _states(reader.path, (stamp, None), (report is not None, False), "a", _Found(reader.turns, report))
+    other_report = oracle_report_of(pair.partner)
+    found = _Found(reader.turns, report, pair.comparison, pair.partner.turns, other_report)
+    checked = (report is not None, other_report is not None)
+    return _states(reader.path, (stamp, pair.partner.index.stamp), checked, pair.side, found)
+
+
+class _Found(NamedTuple):
+    """What is known of a run, and of the one that it was compared with."""
+
+    turns: list[TurnEntry]
+    report: OracleReport | None
+    comparison: Comparison | None = None
+    others: list[TurnEntry] | None = None
+    other_report: OracleReport | None = None
+
+
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
+def _states(
+    trace: Path, stamps: tuple[str, str | None], are_checked: tuple[bool, bool], side: Side, _found: _Found
+) -> RunStates:
+    """Kept by all that ``_found`` was made from: both files, and whether each was given to the oracle."""
+    found = _found
+    return RunStates(found.turns, found.report, found.comparison, side, found.others, found.other_report)
