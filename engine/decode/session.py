@@ -16,17 +16,18 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.processors import process_last
-from specscope.engine.accept.sampling import Coins, draw_bonus, draw_coins, target_probs
+from specscope.engine.accept.sampling import draw_bonus, draw_coins, target_probs
 from specscope.engine.backends.attention import dispatch_log
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.commit import digest_layers
+from specscope.engine.cache.commit import Commit, digest_layers
 from specscope.engine.cache.strategies import commit_strategy
+from specscope.engine.decode.acceptance import read_outcomes, row_coins
+from specscope.engine.decode.in_flight import Decision, PrefillInFlight, StepInFlight
 from specscope.engine.decode.phases import (
     AcceptInputs,
     Custody,
@@ -36,7 +37,6 @@ from specscope.engine.decode.phases import (
     HandOver,
     Observer,
     PendingDraw,
-    RowAcceptance,
     StepResult,
     StepTensors,
     TurnResult,
@@ -44,16 +44,7 @@ from specscope.engine.decode.phases import (
     Verification,
 )
 from specscope.engine.decode.stopping import StopRules, StopWatch
-from specscope.engine.decode.turns import (
-    PhaseClock,
-    Row,
-    StepBegun,
-    Turn,
-    TurnRequest,
-    check_turn,
-    common_length,
-    state_of,
-)
+from specscope.engine.decode.turns import Row, Turn, TurnRequest, check_turn, common_length
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher, TeacherOutput
@@ -76,8 +67,7 @@ class Session:
         self.rows = [Row() for _ in range(num_rows)]
         self.drafter.begin_session(self.cache)
         self.result = TurnResult()  # of the turn that began last
-        self._clock = PhaseClock()
-        self._known: dict[str, Any] = {}  # what the running phase is working on, for the failure record
+        self._in_flight: PrefillInFlight | StepInFlight | None = None  # for the record of a failure
 
     def decode(
         self,
@@ -94,7 +84,7 @@ class Session:
             ViolationError: where a structural check fails.
         """
         try:
-            self.begin(0, TurnRequest(prompt_ids, rules, observer, generator_seed))
+            self.begin(0, TurnRequest(prompt_ids, rules, observer=observer, generator_seed=generator_seed))
             while self.rows[0].turn is not None:
                 yield from self.step()
                 self.end_stopped()
@@ -113,10 +103,11 @@ class Session:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
         """
         turn = self.new_turn(replace(request, rules=check_turn(self.teacher, request.prompt_ids, request.rules)))
-        self.rows[row].turn, self.result = turn, turn.result
-        self._clock, self._known = PhaseClock(), {"prefill": request, "row": row}
+        self.rows[row].turn = turn
+        self.result = turn.result
+        self._in_flight = PrefillInFlight(row=row, turn=turn, request=request)
         turn.pairs, stop = self._prefill(row, turn, request)
-        self._known = {}
+        self._in_flight = None
         turn.result.prefill_ns = time.perf_counter_ns() - turn.begun_ns
         if stop is not None:
             self._end(row, stop)
@@ -124,70 +115,56 @@ class Session:
 
     def new_turn(self, request: TurnRequest) -> Turn:
         """The turn that ``request`` asks for, before anything is taken in."""
-        generator, processors = None, request.processors
+        generator = None
         if self.decoding.rule.rule != "greedy":
             generator = torch.Generator().manual_seed(request.generator_seed or 0)
+        processors = request.processors
         if processors is None and self.decoding.processors is not None:
             processors = self.decoding.processors.build(len(request.prompt_ids))
         watch = StopWatch(request.rules, self._decode_text, request.criterion)
-        turn = Turn(watch, request.observer, generator, processors, time.perf_counter_ns(), len(request.prompt_ids))
+        turn = Turn(
+            watch=watch,
+            observer=request.observer,
+            generator=generator,
+            processors=processors,
+            begun_ns=time.perf_counter_ns(),
+            prompt_length=len(request.prompt_ids),
+        )
         turn.result.output_ids = watch.output_ids
         return turn
 
     @torch.inference_mode()
     def step(self) -> list[StepResult]:
-        """Takes every row, each of which must have a running turn, one step further; one result a row."""
-        turns = [row.turn for row in self.rows if row.turn is not None]
-        assert len(turns) == len(self.rows), "every row must have a running turn"
-        clock, known = PhaseClock(), dict[str, Any]()
-        self._clock, self._known = clock, known
-        phases, cache, committed = self.decoding.phases, self.cache, list(self.cache.committed_lengths)
-        observed = any(turn.observer is not None for turn in turns)
-        pairs = [turn.pairs for turn in turns if turn.pairs is not None]
-        generators = [turn.generator for turn in turns if turn.generator is not None]
-        known["begun"] = StepBegun.of(turns, pairs, committed, generators if observed else [])
+        """Takes every row, each of which must have a running turn, one step further; one result per row."""
+        step = self._in_flight = StepInFlight.of(self.rows, self.cache.committed_lengths)
         # Branch: what the forwards of this step write to; the committed cache itself, unless the strategy copies it.
-        with clock.phase("branch"):
-            branch = cache.branch()
+        with step.clock.phase("branch"):
+            branch = self.cache.branch()
         # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
-        drawn = self.decoding.rule.draft == "sampled"
-        kept_before = self._kept_digests() if observed else None
-        with clock.phase("draft"):
-            draft = known["draft"] = self.drafter.propose(pairs, branch, generators if drawn else None)
-        custody = None if kept_before is None else Custody(kept_before, self._kept_digests())
+        custody, draft = self._draft(step, branch)
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
-        with clock.phase("tensorize"):
-            tensors = known["tensors"] = phases.tensorize(draft, committed, self.drafter.policy.depth)
-        digests = input_digests(tensors) if observed else [None] * len(turns)
+        tensors = self._tensorize(step, draft)
         # Check: no kernel is launched on a tree that is not one.
-        with clock.phase("check"):
-            reports = self._check(tensors, observed)
+        with step.clock.phase("check"):
+            self._check(step, tensors)
         # Verify: one teacher forward over all slots of all rows.
-        with clock.phase("verify"):
-            verification = known["verification"] = self._verify(tensors, draft, branch, turns, observed)
+        with step.clock.phase("verify"):
+            verification = step.verification = self._verify(step, draft, tensors, branch)
         # Accept: walk from the root along the teacher's own choices, or as the coins fall; the host reads the outcome.
-        with clock.phase("accept"):
-            coins = self._coins(tensors, turns)
-            said, most, rule = verification, max(self.drafter.policy.top_k, 1), self.decoding.rule
-            inputs = AcceptInputs(tensors, said.argmax, said.logits, draft.child_probs, coins, rule, most)
-            acceptance = phases.accept(inputs)
-            accepted = known["acceptance"] = self._read(acceptance, tensors, deferred=reports is None)
+        with step.clock.phase("accept"):
+            acceptance = self._accept(step, draft, tensors, verification)
         # Commit: the root's and the path's positions become part of the committed prefix.
-        with clock.phase("commit"):
-            layers = [turn.checked_layer(self.teacher.num_layers) for turn in turns]
-            commits = known["commit"] = phases.commit(cache, branch, [[0, *a.path] for a in accepted], layers)
-        clock.current = "stop"
-        shared = StepTensors(draft, tensors, verification, acceptance, coins, custody)
-        results = []
-        for row, (turn, own, commit, digest) in enumerate(zip(turns, accepted, commits, digests, strict=True)):
-            self.rows[row].committed_ids += [turn.watch.output_ids[-1], *own.tokens]
-            report, num_pairs = reports[row] if reports is not None else None, self.drafter.num_pairs[row]
-            stop, times = phases.stop(turn.watch, [*own.tokens, own.bonus_token]), clock.durations_ns
-            results.append(StepResult(turn.step, row, shared, digest, report, own, commit, num_pairs, stop, times))
-        clock.current = "record"
-        for turn, result in zip(turns, results, strict=True):
-            self._take_note(turn, result)
-        self._known = {}
+        with step.clock.phase("commit"):
+            commits = self._commit(step, branch)
+        # Stop: what the rows emit, cut where a stop rule is met.
+        decisions = self._stop(step, commits)
+        shared = StepTensors(draft, tensors, verification, acceptance, step.coins, custody)
+        results = step.results(shared, decisions, self.drafter.num_pairs)
+        # Record: the observers hear of it.
+        step.clock.current = "record"
+        for row, result in zip(step.rows, results, strict=True):
+            self._take_note(row.turn, result)
+        self._in_flight = None
         return results
 
     def end_stopped(self) -> list[int]:
@@ -223,18 +200,11 @@ class Session:
 
         A prefill concerns its own row, a step all of them. What fails between the phases concerns no turn.
         """
-        known = self._known
         for number, row in enumerate(self.rows):
-            if known and known.get("row", number) == number and row.turn is not None and row.turn.observer is not None:
-                state = state_of(row, number, known.get("begun"), known.get("prefill"))
-                inputs = {**known, "row": number, "state": state}
-                row.turn.observer.failed(self._clock.current, state.step, inputs, error)
+            in_flight = self._in_flight.of_row(number) if self._in_flight is not None else None
+            if in_flight is not None and row.turn is not None and row.turn.observer is not None:
+                row.turn.observer.failed(in_flight, error)
         self.abandon("failed")
-
-    def _kept_digests(self) -> list[str | None]:
-        """A row each, of what the drafter keeps of it."""
-        kept = [self.drafter.kept(row) for row in range(len(self.rows))]
-        return [None if own is None else digest_tensors(own) for own in kept]
 
     def _end(self, row: int, reason: EndReason) -> None:
         turn = self.rows[row].turn
@@ -260,33 +230,60 @@ class Session:
         turn.committed_after[turn.step] = result.commit.committed_after
         turn.step += 1
 
-    def _check(self, tensors: TreeTensors, observed: bool) -> list[CheckReport] | None:
-        """A report a row; None where the check is left to the acceptance."""
-        if self.decoding.checks == "deferred" and not observed:
-            return None
-        reports = [check_row(tensors, row, self.teacher.vocab_size) for row in range(tensors.num_rows)]
-        if self.decoding.phases.stop_on_violation:
-            for row, report in enumerate(reports):
-                if report.failed:
-                    raise ViolationError(f"row {row}: " + "; ".join(f"{f.id}: {f.witness}" for f in report.failed))
-        return reports
+    def _draft(self, step: StepInFlight, branch: TreeCache) -> tuple[Custody | None, Draft]:
+        before = self._kept_digests() if step.observed else None
+        drawn = self.decoding.rule.draft == "sampled"
+        generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
+        with step.clock.phase("draft"):
+            draft = step.draft = self.drafter.propose([row.pairs for row in step.rows], branch, generators)
+        return None if before is None else Custody(before, self._kept_digests()), draft
 
-    def _verify(
-        self, tensors: TreeTensors, draft: Draft, branch: TreeCache, turns: list[Turn], observed: bool
-    ) -> Verification:
-        phases, layers = self.decoding.phases, self.drafter.feature_layers
+    def _kept_digests(self) -> list[str | None]:
+        """Of what the drafter keeps of each row."""
+        kept = [self.drafter.kept(row) for row in range(len(self.rows))]
+        return [None if pairs is None else digest_tensors(pairs) for pairs in kept]
+
+    def _tensorize(self, step: StepInFlight, draft: Draft) -> TreeTensors:
+        with step.clock.phase("tensorize"):
+            tensors = self.decoding.phases.tensorize(draft, step.committed_lengths, self.drafter.policy.depth)
+        step.tensors = tensors
+        if step.observed:
+            for row, digest in zip(step.rows, input_digests(tensors), strict=True):
+                row.tensorized_digest = digest
+        return tensors
+
+    def _check(self, step: StepInFlight, tensors: TreeTensors) -> None:
+        """Looks at every row's tree, unless the check is left to the device."""
+        if self.decoding.checks == "deferred" and not step.observed:
+            return
+        for row in step.rows:
+            row.report = check_row(tensors, row.number, self.teacher.vocab_size)
+        if self.decoding.phases.stop_on_violation:
+            failed = [f"row {row.number}: {_witnesses(row.report)}" for row in step.rows if row.violates]
+            if failed:
+                raise ViolationError(failed[0])
+
+    def _verify(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, branch: TreeCache) -> Verification:
+        phases = self.decoding.phases
         given = phases.inputs(tensors, self.teacher.dtype)
-        with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch:
+        with dispatch_log() if step.observed else nullcontext(Counter[str]()) as dispatch:
             if draft.shared is None:
-                output = self.teacher.forward(*given, branch, layers)
+                output = self.teacher.forward(*given, branch, self.drafter.feature_layers)
             else:
                 output = self._resume(given, draft.shared, branch)
         logits = output.logits
-        if any(turn.processors is not None for turn in turns):
+        if any(turn.processors is not None for turn in step.turns):
             contexts = [row.committed_ids for row in self.rows]
-            logits = phases.processors([turn.processors for turn in turns], contexts, tensors, logits)
-        best = logits.argmax(dim=-1)
-        return Verification(logits, output.logits, output.features, best, given, layers, dispatch)
+            logits = phases.processors([turn.processors for turn in step.turns], contexts, tensors, logits)
+        return Verification(
+            logits=logits,
+            raw_logits=output.logits,
+            features=output.features,
+            argmax=logits.argmax(dim=-1),
+            inputs=given,
+            feature_layers=self.drafter.feature_layers,
+            dispatch=dispatch,
+        )
 
     def _resume(self, given: ForwardInputs, shared: SharedLayers, branch: TreeCache) -> TeacherOutput:
         """The layers behind those that the drafter has already run."""
@@ -294,40 +291,45 @@ class Session:
         hidden = self.teacher.run_layers(shared.hidden, given.position_ids, given.mask, branch, rest)
         return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
 
-    def _coins(self, tensors: TreeTensors, turns: list[Turn]) -> list[Coins] | None:
-        """A row's own draws, one a slot of its tree and one for the bonus, whatever the step accepts."""
-        if self.decoding.rule.rule == "greedy":
-            return None
-        coins = []
-        for turn, count in zip(turns, tensors.num_slots, strict=True):
-            assert turn.generator is not None
-            drawn = draw_coins(turn.generator, count)
-            padding = (0, tensors.padded_slots - count)
-            coins.append(drawn._replace(slots=torch.nn.functional.pad(drawn.slots, padding)))
-        return coins
-
-    def _read(self, acceptance: Acceptance, tensors: TreeTensors, *, deferred: bool) -> list[RowAcceptance]:
-        """The outcome on the host: the step's one wait for the device."""
-        tokens = tensors.token_ids.gather(1, acceptance.paths)
-        scalars = [acceptance.lengths, acceptance.bonus_tokens, acceptance.bonus_slots]
-        if deferred:
-            scalars.append(sound_rows(tensors, self.teacher.vocab_size).to(torch.int64))
-        packed = torch.cat([torch.stack(scalars, dim=1), acceptance.paths, tokens], dim=1).tolist()
-        depth, first = acceptance.paths.shape[1], len(scalars)
-        if deferred and self.decoding.phases.stop_on_violation and not all(row[3] for row in packed):
-            self._clock.current = "check"
-            reports = [check_row(tensors, row, self.teacher.vocab_size) for row in range(tensors.num_rows)]
-            raise ViolationError("; ".join(f"{f.id}: {f.witness}" for report in reports for f in report.failed))
-        return [
-            RowAcceptance(
-                acceptance.rule,
-                row[first : first + row[0]],
-                row[first + depth : first + depth + row[0]],
-                row[1],
-                row[2],
+    def _accept(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, verification: Verification) -> Acceptance:
+        if self.decoding.rule.rule != "greedy":
+            step.coins = [row_coins(row.turn, tensors, row.number) for row in step.rows]
+        acceptance = self.decoding.phases.accept(
+            AcceptInputs(
+                tree=tensors,
+                argmax=verification.argmax,
+                logits=verification.logits,
+                child_probs=draft.child_probs,
+                coins=step.coins,
+                rule=self.decoding.rule,
+                max_children=max(self.drafter.policy.top_k, 1),
             )
-            for row in packed
-        ]
+        )
+        deferred = step.rows[0].report is None
+        sound = sound_rows(tensors, self.teacher.vocab_size) if deferred else None
+        outcomes = read_outcomes(acceptance, tensors.token_ids, sound)
+        if self.decoding.phases.stop_on_violation and not all(outcome.is_sound for outcome in outcomes):
+            step.clock.current = "check"
+            reports = [check_row(tensors, row.number, self.teacher.vocab_size) for row in step.rows]
+            raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
+        for row, outcome in zip(step.rows, outcomes, strict=True):
+            row.acceptance = outcome.acceptance
+        return acceptance
+
+    def _commit(self, step: StepInFlight, branch: TreeCache) -> list[Commit]:
+        paths = [[0, *row.accepted.path] for row in step.rows]
+        layers = [turn.checked_layer(self.teacher.num_layers) for turn in step.turns]
+        return self.decoding.phases.commit(self.cache, branch, paths, layers)
+
+    def _stop(self, step: StepInFlight, commits: list[Commit]) -> list[Decision]:
+        step.clock.current = "stop"
+        decisions = []
+        for row, commit in zip(step.rows, commits, strict=True):
+            accepted, watch = row.accepted, row.turn.watch
+            self.rows[row.number].committed_ids += [watch.output_ids[-1], *accepted.tokens]
+            stop = self.decoding.phases.stop(watch, [*accepted.tokens, accepted.bonus_token])
+            decisions.append(Decision(commit, stop))
+        return decisions
 
     def _prefill(self, number: int, turn: Turn, request: TurnRequest) -> tuple[DraftPairs, EndReason | None]:
         """Takes in the prompt behind what both caches already hold of it; the drafter's first pairs, and why the turn
@@ -349,17 +351,17 @@ class Session:
         if turn.observer is not None:
             turn.observer.turn_started(
                 TurnStarted(
-                    prompt_ids,
-                    start,
-                    number,
-                    request.generator_seed if turn.generator is not None else None,
-                    dispatch,
-                    output.features[0],
-                    logits,
-                    pending,
-                    draw,
-                    digest_layers(self.cache, number),
-                    time.perf_counter_ns() - turn.begun_ns,
+                    prompt_ids=prompt_ids,
+                    reused_length=start,
+                    row=number,
+                    generator_seed=request.generator_seed if turn.generator is not None else None,
+                    dispatch=dispatch,
+                    features=output.features[0],
+                    last_logits=logits,
+                    pending_token=pending,
+                    draw=draw,
+                    prefix_digests=digest_layers(self.cache, number),
+                    duration_ns=time.perf_counter_ns() - turn.begun_ns,
                 )
             )
         tokens = [*prompt_ids[start + 1 :], pending]
@@ -398,3 +400,8 @@ class Session:
         if self.teacher.tokenizer is None:
             raise UsageError("stop strings need a tokenizer, and this teacher's folder has none")
         return str(self.teacher.tokenizer.decode(token_ids, skip_special_tokens=False))
+
+
+def _witnesses(report: CheckReport | None) -> str:
+    failures = [] if report is None else report.failed
+    return "; ".join(f"{failure.id}: {failure.witness}" for failure in failures)

@@ -18,13 +18,13 @@ import torch
 from specscope.engine.decode.phases import (
     Custody,
     ForwardInputs,
-    PhaseName,
+    InFlight,
     StepResult,
     TurnResult,
     TurnStarted,
+    TurnState,
     Verification,
 )
-from specscope.engine.decode.turns import TurnState
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
 from specscope.engine.record.accept import accept_section, pending_draw
@@ -229,19 +229,19 @@ class TurnRecorder:
             )
         )
 
-    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+    def failed(self, in_flight: InFlight, error: Exception) -> None:
         """Writes ``failure`` with what the phases before had produced, and what it takes to run the step again."""
         self._writer.write(
             Failure(
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
-                step=step,
-                row=inputs["row"] or None,
-                phase=phase,
+                step=in_flight.state.step,
+                row=in_flight.row or None,
+                phase=in_flight.phase,
                 error=type(error).__name__,
                 message=str(error),
-                inputs=failure_inputs(inputs),
-                state=failure_state(inputs["state"]),
+                inputs=failure_inputs(in_flight),
+                state=failure_state(in_flight.state),
             )
         )
 
@@ -259,18 +259,21 @@ class TurnRecorder:
         return {str(token): token_text(token) for token in sorted(seen)}
 
 
-def failure_inputs(known: dict[str, Any]) -> dict[str, Any]:
-    """What the loop knew when it failed, for one row: the sections of the phases that were done."""
-    row: int = known["row"]
+def failure_inputs(in_flight: InFlight) -> dict[str, Any]:
+    """What one row was working on when it failed: the sections of the phases that were over."""
+    draft, tensors, accepted = in_flight.draft, in_flight.tensors, in_flight.acceptance
     inputs: dict[str, Any] = {}
-    if "draft" in known:
-        inputs["draft"] = draft_section(known["draft"], row).model_dump(exclude_none=True)
-        inputs["tree"] = tree_section(known["draft"].tree, row).model_dump(exclude_none=True)
-    if "tensors" in known:
-        inputs["tensors"] = tensors_section(known["tensors"], row, None, None).model_dump(exclude_none=True)
-    if "acceptance" in known:
-        own = known["acceptance"][row]
-        inputs["accept"] = {"path": own.path, "bonus_token": own.bonus_token, "bonus_slot": own.bonus_slot}
+    if draft is not None:
+        inputs["draft"] = draft_section(draft, in_flight.row).model_dump(exclude_none=True)
+        inputs["tree"] = tree_section(draft.tree, in_flight.row).model_dump(exclude_none=True)
+    if tensors is not None:
+        inputs["tensors"] = tensors_section(tensors, in_flight.row, None, None).model_dump(exclude_none=True)
+    if accepted is not None:
+        inputs["accept"] = {
+            "path": accepted.path,
+            "bonus_token": accepted.bonus_token,
+            "bonus_slot": accepted.bonus_slot,
+        }
     return inputs
 
 

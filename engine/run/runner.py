@@ -180,7 +180,7 @@ class _Run:
             text = prompt.turns[talk.turn] if prompt.turns and with_text else None
             observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text))
         seed = turn_seed(self._request.seed, prompt.id, talk.turn)
-        return TurnRequest(talk.context, self._rules, observer, seed)
+        return TurnRequest(talk.context, self._rules, observer=observer, generator_seed=seed)
 
     def _report(self, talk: _Talk) -> TurnReport:
         text = decode_text(self._models.teacher, talk.result.output_ids)

@@ -22,8 +22,8 @@ from specscope.engine.decode.phases import (
     AcceptInputs,
     Decoding,
     EndReason,
+    InFlight,
     PendingDraw,
-    PhaseName,
     RowAcceptance,
     StepResult,
     TurnResult,
@@ -241,9 +241,9 @@ class _Observer:
         """As it is: the turn came to what was forced."""
         self.recorder.turn_ended(result)
 
-    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+    def failed(self, in_flight: InFlight, error: Exception) -> None:
         """As it is."""
-        self.recorder.failed(phase, step, inputs, error)
+        self.recorder.failed(in_flight, error)
 
 
 class _Stop(NamedTuple):
@@ -296,7 +296,9 @@ class ForcedSession:
         # A turn that was interrupted or failed met no rule, and the run ended with it.
         rule = None if end == "interrupted" or end == "failed" else end
         self._stops = deque([_Stop(1, rule)])
-        self.session.begin(row, TurnRequest(start.prompt_ids, rules, observer, start.generator_seed))
+        self.session.begin(
+            row, TurnRequest(start.prompt_ids, rules, observer=observer, generator_seed=start.generator_seed)
+        )
         if end is not None and rule is None:
             self.end(end)
 

@@ -158,7 +158,7 @@ class _Rerun:
             state = _state(failure)
             observer = recorder.turn(TurnLabel(failure.turn or 0, "again", 0, None))
             prompt = state.context_ids[: len(state.context_ids) - state.num_emitted]
-            requests.append(TurnRequest(prompt, rules, observer, state.generator_seed))
+            requests.append(TurnRequest(prompt, rules, observer=observer, generator_seed=state.generator_seed))
         is_prefill = self._rows[0].step is None
         if not is_prefill:
             try:
