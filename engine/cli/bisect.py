@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from specscope.engine.settings import DEVICES
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import progress
 from specscope.tracer.cli.options import allow_option, noise_option, tolerance_option
@@ -41,7 +42,7 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the runs loaded it]")
 @click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the runs loaded it]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), help="[default: those of the runs]")
+@click.option("--device", type=click.Choice(DEVICES), help="[default: those of the runs]")
 @click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
 def bisect(
     baseline: Path,

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 
-from specscope.engine.accept.greedy import Acceptance, RuleName, accept_greedy
+from specscope.engine.accept.greedy import Acceptance, accept_greedy
 from specscope.engine.accept.processors import Processors, process_tree
-from specscope.engine.accept.sampling import Coins, SamplingRule, accept_sampling, accept_typical, target_probs
+from specscope.engine.accept.sampling import Coins, accept_sampling, accept_typical, target_probs
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import CheckedLayer, Commit, commit_step
 from specscope.engine.decode.stopping import StopDecision, StopWatch
 from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
+from specscope.schemas.manifest import RuleName
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
-GREEDY = SamplingRule("greedy")
 PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
 

@@ -30,10 +30,9 @@ from transformers import (
 )
 from transformers.generation import logits_process
 
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import GREEDY
 from specscope.engine.decode.stopping import StopRules
 from specscope.engine.hf.memory import refuse_known_memory
+from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.tracer.errors import UsageError
 
 #: Processors that make of each row what its own ids and scores say: all slots of a level go through them at once.

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from specscope.engine.backends.attention import registered_name
-from specscope.engine.load.models import DEMO_MODELS, Attention
+from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Teacher as TeacherManifest
+from specscope.schemas.manifest import Attention
 from specscope.tracer.errors import UsageError
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import GREEDY
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import Drawing
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -19,46 +17,12 @@ from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
 from specscope.engine.drafters.early_exit.head import load_exit_head
 from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
 from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
+from specscope.engine.settings import DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher, TeacherOptions
-from specscope.engine.tree.policy import TreePolicy
 from specscope.tracer.errors import UsageError
 
-Mode = Literal["fused", "eager", "baseline"]
-Attention = Literal["fused", "eager"]
 DEMO_MODELS = Path(__file__).parents[1] / "demo_models"
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """What to load, in the command line's words."""
-
-    teacher: str  # demo, a folder, or an id in the local cache
-    drafter: str  # one of DRAFTERS, with :PATH where it has weights
-    mode: Mode
-    dtype: str
-    device: str  # auto, cpu, cuda or npu
-    policy: TreePolicy
-    rule: SamplingRule = GREEDY
-    baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
-    allow_remote_code: bool = False
-    allow_download: bool = False
-    allow_nonfinite: bool = False  # weights that are NaN or infinite
-
-    @property
-    def drafter_source(self) -> str:
-        """What the drafter is loaded from: the baseline has none, whatever was named."""
-        return "none" if self.mode == "baseline" else self.drafter
-
-    @property
-    def attention(self) -> Attention:
-        """The attention that the mode asks for."""
-        return self.baseline_attention if self.mode == "baseline" else self.mode
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from specscope.engine.decode.phases import (
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
 from specscope.engine.record.accept import accept_section, pending_draw
-from specscope.engine.record.manifest import TraceLevel
 from specscope.engine.record.side_files import SideFiles
 from specscope.engine.tree.checks import index_tensors, pack_rows
 from specscope.engine.tree.grow import DraftTree, Level
@@ -53,6 +52,7 @@ from specscope.schemas import (
     TurnStart,
     VerifySection,
 )
+from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.compare.roundings import is_half_epsilon
 from specscope.tracer.files.writer import RecordSink
 

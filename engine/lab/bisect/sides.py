@@ -18,7 +18,7 @@ from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation,
 from specscope.engine.lab.bisect.report import Circumstances
 from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
 from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutcome
-from specscope.engine.lab.rerun.recorded_run import Overrides, decoding_of, fault_target, load_recorded
+from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
 from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
 from specscope.engine.record.target import RUN_ERRORS
@@ -99,7 +99,7 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
     except UsageError as error:
         notes.append(str(error))
         watch = InPlace({})
-    decoding = decoding_of(manifest, teacher, watch.within(target.phases))
+    decoding = recorded_decoding(manifest, teacher, watch.within(target.phases))
     lane = ForcedSession(teacher, drafter, decoding, plan.num_rows if plan is not None else 1, keep_fed=True)
     try:
         if plan is None:

@@ -25,7 +25,13 @@ from specscope.engine.decode.session import Session
 from specscope.engine.decode.turns import Turn, TurnRequest
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
-from specscope.engine.lab.rerun.recorded_run import Overrides, check_readable, decoding_of, load_recorded, rules_of
+from specscope.engine.lab.rerun.recorded_run import (
+    Overrides,
+    check_readable,
+    load_recorded,
+    recorded_decoding,
+    rules_of,
+)
 from specscope.engine.load.models import Models
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
@@ -133,7 +139,7 @@ class _Rerun:
         # A run with a fault in goes on at a violation unless it was strict; then it ended with one.
         strict = manifest.fault is None or rows[0].error == "ViolationError"
         self._manifest, self._models, self._rows = manifest, target.models, rows
-        self._decoding = decoding_of(manifest, models.teacher, replace(target.phases, stop_on_violation=strict))
+        self._decoding = recorded_decoding(manifest, models.teacher, replace(target.phases, stop_on_violation=strict))
 
     def attempt(self, *, put_in: bool) -> _Attempt:
         """Runs them; with ``put_in`` on the recorded trees, whatever the drafter finds."""
