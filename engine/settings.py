@@ -31,6 +31,16 @@ DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PA
 DEFAULT_TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
 
 
+def check_name(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuses a name that is not ``allowed``.
+
+    Raises:
+        UsageError: where it is not.
+    """
+    if value not in allowed:
+        raise UsageError(f"got {what} {value!r}, wanted one of {', '.join(allowed)}")
+
+
 @dataclass(frozen=True)
 class SamplingRule:
     """How tokens are chosen. The defaults of ``epsilon`` and ``delta`` are Medusa's published ones."""
@@ -159,13 +169,3 @@ class Settings:
                 named[name] = (named[name],) if isinstance(named[name], str) else tuple(named[name])
         choice = replace(self.choice, **{name: named.pop(name) for name in list(named) if name in choice_names})
         return replace(self, choice=choice, **named)
-
-
-def check_name(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a name that is not ``allowed``.
-
-    Raises:
-        UsageError: where it is not.
-    """
-    if value not in allowed:
-        raise UsageError(f"got {what} {value!r}, wanted one of {', '.join(allowed)}")

@@ -32,8 +32,6 @@ from transformers import (
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from specscope.engine.accept.processors import Processors
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.turns import TurnRequest, check_turn
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.hf.memory import refuse_memory
@@ -49,6 +47,8 @@ from specscope.engine.hf.rules import (
 from specscope.engine.hf.teacher import GivenTeacher, own_attention
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models, load_drafter
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.turns import TurnRequest, check_turn
 from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import TurnLabel
 from specscope.engine.record.target import TraceTarget, ending

@@ -30,8 +30,8 @@ from transformers import (
 )
 from transformers.generation import logits_process
 
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.hf.memory import refuse_known_memory
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.tracer.errors import UsageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specscope.engine.accept.processors import build_processors
-from specscope.engine.decode.phases import Decoding, Phases
+from specscope.engine.loop.phases import Decoding, Phases
 from specscope.engine.settings import ProcessorChoice, Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import UsageError

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from specscope.engine.accept.greedy import Trials
-from specscope.engine.decode.phases import StepResult, TurnStarted
 from specscope.engine.digests import digest_tensors
+from specscope.engine.loop.phases import StepResult, TurnStarted
 from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Sampling, Trial, Visit
 
 

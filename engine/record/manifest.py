@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.accept.processors import Processors
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.settings import ModelChoice, ProcessorChoice, SamplingRule, Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.policy import TreePolicy as GrowthPolicy

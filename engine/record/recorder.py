@@ -15,7 +15,9 @@ import numpy as np
 import orjson
 import torch
 
-from specscope.engine.decode.phases import (
+from specscope.engine.digests import digest_tensors
+from specscope.engine.drafters.base import Draft
+from specscope.engine.loop.phases import (
     Custody,
     ForwardInputs,
     InFlight,
@@ -25,8 +27,6 @@ from specscope.engine.decode.phases import (
     TurnState,
     Verification,
 )
-from specscope.engine.digests import digest_tensors
-from specscope.engine.drafters.base import Draft
 from specscope.engine.record.accept import accept_section, pending_draw
 from specscope.engine.record.side_files import SideFiles
 from specscope.engine.tree.checks import index_tensors, pack_rows

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from specscope.engine.decode.phases import EndReason
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import EndReason
 from specscope.engine.record.manifest import RunFacts, build_manifest
 from specscope.engine.record.recorder import Recorder
 from specscope.engine.record.redaction import RedactedSink, Redaction, check_key

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import xxhash
 
-from specscope.engine.decode.phases import Phases, TurnResult
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
-from specscope.engine.decode.turns import TurnRequest, check_turn
 from specscope.engine.load.decoding import DEFAULT_PHASES, decoding_of
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Phases, TurnResult
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.loop.turns import TurnRequest, check_turn
 from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.target import RUN_ERRORS, ending

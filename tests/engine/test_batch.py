@@ -12,11 +12,11 @@ from support.tiny_models import reference_generate, tiny_models
 from torch.overrides import TorchFunctionMode
 
 from specscope.engine.cache.strategies import STRATEGIES
-from specscope.engine.decode.phases import Decoding
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
-from specscope.engine.decode.turns import TurnRequest
 from specscope.engine.load.models import Models, load_models
+from specscope.engine.loop.phases import Decoding
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
 from specscope.engine.settings import ModelChoice, SamplingRule, Settings

@@ -21,7 +21,6 @@ from torch import nn
 
 from specscope.engine.cli import bisect as command
 from specscope.engine.cli.bisect import bisect, first_root, parse_place
-from specscope.engine.decode.phases import HandOver, hand_over
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.lab.bisect import narrow, operations, sides
 from specscope.engine.lab.bisect.floors import Floors, relative_error
@@ -30,6 +29,7 @@ from specscope.engine.lab.bisect.operations import IN_LAYER, LAYER_OUTPUT, Opera
 from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.faults.base import changing_drafts
 from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
+from specscope.engine.loop.phases import HandOver, hand_over
 from specscope.schemas.verdict import Root, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import CoverageError, IncomparableError, UsageError

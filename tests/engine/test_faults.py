@@ -13,10 +13,10 @@ import pytest
 from support.commands import specscope
 from support.traces import load
 
-from specscope.engine.decode.phases import Phases
 from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget, find_fault, inject, injecting, kernels
 from specscope.engine.lab.selftest.scenarios import scenarios
 from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.loop.phases import Phases
 from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
 from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule, Settings

@@ -10,11 +10,11 @@ import pytest
 import torch
 from support.tiny_models import VOCAB, build_head, build_teacher, reference_generate, tiny_models
 
-from specscope.engine.decode.phases import Decoding, InFlight, Phases, StepResult, TurnResult, TurnStarted
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Decoding, InFlight, Phases, StepResult, TurnResult, TurnStarted
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.tree.policy import TreePolicy
 from specscope.tracer.errors import UsageError, ViolationError
 

@@ -21,10 +21,10 @@ from support.tiny_models import POLICY, VOCAB, build_teacher, reference_generate
 from transformers import AutoModelForCausalLM
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.model import ModelDrafter
 from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.run.prompts import load_prompts
 from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import chain_policy, parse_policy

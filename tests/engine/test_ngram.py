@@ -14,7 +14,6 @@ from support.drafting import TOKENS, check_tree, choice_of, decode, decode_turn,
 from support.tiny_models import reference_generate
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.session import Session
 from specscope.engine.drafters import ngram
 from specscope.engine.drafters.ngram import (
     Looked,
@@ -25,6 +24,7 @@ from specscope.engine.drafters.ngram import (
     parse_ngram_settings,
 )
 from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.loop.session import Session
 from specscope.engine.run.prompts import load_prompts
 from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy

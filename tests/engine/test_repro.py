@@ -15,12 +15,12 @@ from support.tiny_models import POLICY, build_head, build_teacher
 from support.traces import ROOT
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode import phases, session
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.repro import reproduce
 from specscope.engine.load.models import load_models
+from specscope.engine.loop import phases, session
 from specscope.engine.record.side_files import SideFiles
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns

@@ -171,7 +171,7 @@ def test_a_failing_step_is_recorded_with_its_inputs(run: Runner, monkeypatch: py
             raise RuntimeError("the kernel gave up")
         return additive_mask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("specscope.engine.decode.phases.additive_mask", breaks)
+    monkeypatch.setattr("specscope.engine.loop.phases.additive_mask", breaks)
     with pytest.raises(Exception, match="the kernel gave up"):
         run("failed")
     report = check_trace(run.folder / "failed.jsonl")

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from specscope.engine.decode.phases import StepResult
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.load.models import load_models
+from specscope.engine.loop.phases import StepResult
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
 from specscope.engine.settings import ModelChoice, Settings

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.digests import digest_file
 from specscope.engine.lab.bisect.conclusion import Case, conclude, floors_of
 from specscope.engine.lab.bisect.floors import MOST, position_errors, relative_error
@@ -56,6 +55,7 @@ from specscope.engine.lab.rerun.forcing import FedPairs
 from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace, check_readable
 from specscope.engine.lab.rerun.replay import earlier_turns
 from specscope.engine.load.models import DTYPES
+from specscope.engine.loop.phases import ForwardInputs
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.schemas import Manifest, Step
 from specscope.schemas.verdict import TIES, Difference, Phase

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
@@ -20,6 +19,7 @@ from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
 from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutcome
 from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
+from specscope.engine.loop.phases import ForwardInputs
 from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher

@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import HandOver
 from specscope.engine.drafters.base import Drafter, DraftPairs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
+from specscope.engine.loop.phases import HandOver
 
 
 class OtherFeatures:

@@ -9,8 +9,8 @@ import torch
 from transformers import LogitsProcessorList
 
 from specscope.engine.backends.attention import registered_name
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
+from specscope.engine.loop.phases import ForwardInputs
 from specscope.engine.record.recorder import visible_in
 from specscope.engine.tree.tensors import TreeTensors, additive_mask
 

@@ -18,7 +18,8 @@ import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import (
+from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.loop.phases import (
     AcceptInputs,
     Decoding,
     EndReason,
@@ -29,10 +30,9 @@ from specscope.engine.decode.phases import (
     TurnResult,
     TurnStarted,
 )
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopDecision, StopReason, StopRules, StopWatch
-from specscope.engine.decode.turns import Turn, TurnRequest
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopDecision, StopReason, StopRules, StopWatch
+from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import TurnRecorder
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.grow import DraftTree

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.accept.processors import build_processors
-from specscope.engine.decode.phases import Decoding, Phases
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models, load_models
+from specscope.engine.loop.phases import Decoding, Phases
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.record.manifest import settings_of
 from specscope.engine.settings import ATTENTIONS, DEVICES, DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from specscope.engine.decode.phases import Decoding, EndReason
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.rerun.forcing import ForcedSession
@@ -29,6 +28,7 @@ from specscope.engine.lab.rerun.recorded_run import (
     rules_of,
 )
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Decoding, EndReason
 from specscope.engine.record.manifest import RunFacts, build_manifest, settings_of
 from specscope.engine.record.recorder import Recorder, TurnLabel, TurnRecorder
 from specscope.engine.record.side_files import SideFiles, check_side_folder

@@ -20,9 +20,6 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import Phases
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.turns import Turn, TurnRequest
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.lab.rerun.recorded_run import (
@@ -33,6 +30,9 @@ from specscope.engine.lab.rerun.recorded_run import (
     rules_of,
 )
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Phases
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
 from specscope.engine.tree.grow import DraftTree

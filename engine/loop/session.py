@@ -26,9 +26,11 @@ from specscope.engine.backends.attention import dispatch_log
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit, digest_layers
 from specscope.engine.cache.strategies import commit_strategy
-from specscope.engine.decode.acceptance import read_outcomes, row_coins
-from specscope.engine.decode.in_flight import Decision, PrefillInFlight, StepInFlight
-from specscope.engine.decode.phases import (
+from specscope.engine.digests import digest_tensors
+from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
+from specscope.engine.loop.acceptance import read_outcomes, row_coins
+from specscope.engine.loop.in_flight import Decision, PrefillInFlight, StepInFlight
+from specscope.engine.loop.phases import (
     AcceptInputs,
     Custody,
     Decoding,
@@ -43,10 +45,8 @@ from specscope.engine.decode.phases import (
     TurnStarted,
     Verification,
 )
-from specscope.engine.decode.stopping import StopRules, StopWatch
-from specscope.engine.decode.turns import Row, Turn, TurnRequest, check_turn, common_length
-from specscope.engine.digests import digest_tensors
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
+from specscope.engine.loop.stopping import StopRules, StopWatch
+from specscope.engine.loop.turns import Row, Turn, TurnRequest, check_turn, common_length
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher, TeacherOutput
 from specscope.engine.tree.checks import CheckReport, check_row, input_digests, sound_rows
 from specscope.engine.tree.tensors import TreeTensors, causal_mask

@@ -8,8 +8,8 @@ import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import Coins, draw_coins
-from specscope.engine.decode.phases import RowAcceptance
-from specscope.engine.decode.turns import Turn
+from specscope.engine.loop.phases import RowAcceptance
+from specscope.engine.loop.turns import Turn
 from specscope.engine.tree.tensors import TreeTensors
 
 

@@ -15,7 +15,8 @@ import torch
 
 from specscope.engine.accept.sampling import Coins
 from specscope.engine.cache.commit import Commit
-from specscope.engine.decode.phases import (
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.loop.phases import (
     InFlight,
     PhaseName,
     RowAcceptance,
@@ -24,9 +25,8 @@ from specscope.engine.decode.phases import (
     TurnState,
     Verification,
 )
-from specscope.engine.decode.stopping import StopDecision
-from specscope.engine.decode.turns import Row, Turn, TurnRequest
-from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.loop.stopping import StopDecision
+from specscope.engine.loop.turns import Row, Turn, TurnRequest
 from specscope.engine.tree.checks import CheckReport
 from specscope.engine.tree.tensors import TreeTensors
 

@@ -17,8 +17,8 @@ from specscope.engine.accept.processors import Processors, process_tree
 from specscope.engine.accept.sampling import Coins, accept_sampling, accept_typical, target_probs
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import CheckedLayer, Commit, commit_step
-from specscope.engine.decode.stopping import StopDecision, StopWatch
 from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from specscope.engine.cache.commit import CheckedLayer
-from specscope.engine.decode.phases import Observer, TurnResult
-from specscope.engine.decode.stopping import StopRules, StopWatch
 from specscope.engine.drafters.base import DraftPairs
+from specscope.engine.loop.phases import Observer, TurnResult
+from specscope.engine.loop.stopping import StopRules, StopWatch
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import UsageError
 
