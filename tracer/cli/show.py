@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.markup import escape
@@ -14,6 +15,7 @@ from specscope.schemas import AcceptSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import UsageError
+from specscope.tracer.export.graph import GraphFormat, graph_text, tree_graph
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import step_violations
@@ -28,14 +30,27 @@ from specscope.tracer.words.tokens import TokenTexts
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--turn", default=0, show_default=True, help="Number of the turn in the run.")
 @click.option("--step", type=int, help="Number of the step in the turn.  [default: an overview of all]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", *get_args(GraphFormat)]),
+    default="text",
+    show_default=True,
+    help="dot, for Graphviz, and graphml, for yEd and Gephi, print one step's tree; give --step.",
+)
 @tokenizer_option
-def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> None:
+def show(file: Path, turn: int, step: int | None, form: str, tokenizer: Path | None) -> None:
     """Draw a step's tree with the accepted path, or list the turn's steps."""
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not 0 <= turn < len(reader.turns):
             raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]
+        if form == "dot" or form == "graphml":
+            if step is None:
+                raise UsageError(f"got --format {form} without a step: give --step, whose tree is printed")
+            click.echo(graph_text(tree_graph(reader.step(entry, step), texts), form), nl=False)
+            return
         if step is None:
             _print_overview(reader, entry, texts)
             return
