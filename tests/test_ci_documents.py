@@ -1,4 +1,4 @@
-"""Every ``specscope`` command in the CI document and its examples is one that the command line takes."""
+"""Every ``specscope`` command in the documents and their examples is one that the command line takes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from specscope.tracer.cli.main import cli
 from specscope.tracer.report.formats import FORMATS, parse_target
 
 DOCUMENTS = [ROOT / "docs" / "ci.md", *sorted((ROOT / "docs" / "examples").iterdir())]
+OTHERS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "ci.md")]
 
 
 def command_lines(document: Path) -> list[str]:
