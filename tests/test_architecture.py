@@ -164,17 +164,17 @@ def test_the_viewer_never_loads_torch() -> None:
 
 def test_every_package_of_the_tree_is_listed() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = set()
+    in_the_tree = {"specscope"}
     for room in ROOMS:
         for path in (ROOT / room).rglob("__init__.py"):
-            found.add(".".join(["specscope", *path.parent.relative_to(ROOT).parts]))
-    assert listed == found
+            in_the_tree.add(".".join(["specscope", *path.parent.relative_to(ROOT).parts]))
+    assert listed == in_the_tree
 
 
 @pytest.mark.slow
 def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    for name in (*ROOMS, "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("package", *ROOMS, "pyproject.toml", "README.md", "LICENSE"):
         source, target = ROOT / name, copy / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -190,6 +190,8 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"specscope"}
     for wanted in (
+        "specscope/__init__.py",
+        "specscope/__main__.py",
         "specscope/schemas/py.typed",
         "specscope/schemas/trace-v1.schema.json",
         "specscope/engine/demo_models/teacher/model.safetensors",

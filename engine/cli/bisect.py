@@ -13,7 +13,7 @@ import click
 
 from specscope.engine.settings import DEVICES
 from specscope.schemas.verdict import TIES
-from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.options import allow_option, noise_option, tolerance_option
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
@@ -92,7 +92,7 @@ def bisect(
     with Bisect(request) as run, progress("bisecting", run.num_units, "units", shown=True) as advance:
         found = run.run(advance)
     if form == "json":
-        click.echo(found.model_dump_json(indent=2, by_alias=True, exclude_none=True))
+        echo_document(found.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
     else:
         _print(found)
     sys.exit(found.exit_code)
@@ -224,7 +224,7 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
         notes=[nothing.headline, *nothing.notes],
         next=nothing.next,
     )
-    click.echo(found.model_dump_json(indent=2, by_alias=True, exclude_none=True))
+    echo_document(found.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
     return nothing.exit_code
 
 

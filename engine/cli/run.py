@@ -13,7 +13,7 @@ import orjson
 
 from specscope.engine.cli.choices import build_choice, build_processors, model_options, rule_options, tree_options
 from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, Settings
-from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -100,8 +100,7 @@ def run(as_json: bool, **options: Any) -> None:
         for report in run_turns(request, models, writer, events, change=injecting(fault)):
             reports.append(report)
             if as_json:
-                sys.stdout.write(orjson.dumps(report_json(report)).decode() + "\n")
-                sys.stdout.flush()
+                echo_document(orjson.dumps(report_json(report)).decode() + "\n")
             else:
                 stream.turn_ends(report)
             advance(f"{sum(len(r.result.output_ids) for r in reports)} tokens")

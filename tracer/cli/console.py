@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -15,6 +16,11 @@ def console() -> Console:
     """A console on standard output; piped, it never wraps and never colours."""
     piped = not sys.stdout.isatty()
     return Console(file=sys.stdout, width=200 if piped else None, no_color=piped or None, emoji=False)
+
+
+def echo_document(text: str) -> None:
+    """Prints what programs read, such as JSON, XML and HTML: as UTF-8, whatever a terminal's encoding is."""
+    click.echo(text.encode(), nl=False)
 
 
 @contextmanager

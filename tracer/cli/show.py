@@ -74,6 +74,7 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         f"{counted(len(start.prompt_ids), 'prompt token')}, "
         f"{counted(len(entry.steps), 'step')} (of {counted(len(reader.turns), 'turn')}; choose with --turn N --step N)",
         highlight=False,
+        soft_wrap=True,
     )
     out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from specscope.tracer.cli.console import echo_document
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
 from specscope.tracer.fleet.results import PairResult, read_results, torn_bytes
 from specscope.tracer.fleet.summary import json_of, markdown_of, summarise, text_of
@@ -40,7 +41,11 @@ def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
             code = EXIT_COVERAGE
         found |= of_file
     total = summarise(found.values())
-    click.echo(FORMATS[form](total), nl=False)
+    page = FORMATS[form](total)
+    if form == "text":
+        click.echo(page, nl=False)
+    else:
+        echo_document(page)
     code = worst_code((code, total.exit_code))
     missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in found]
     if missing:

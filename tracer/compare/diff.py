@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from specscope.schemas import Manifest, Prefill, Step
 from specscope.schemas.verdict import (
@@ -52,6 +52,9 @@ from specscope.tracer.words.places import turn_name, turns_name
 from specscope.tracer.words.rules import is_lossy, rule_text
 from specscope.tracer.words.text import printable
 
+if TYPE_CHECKING:
+    from _typeshed import StrPath
+
 
 @dataclass(frozen=True)
 class DiffOptions:
@@ -60,7 +63,7 @@ class DiffOptions:
     tolerance: float | None = None  # None: the noise floor is measured
     allowed: frozenset[str] = frozenset()  # manifest fields that may differ
     fail_on_ties: bool = False
-    noise: Path | None = None  # a run that differs from the baseline by noise alone
+    noise: StrPath | None = None  # a run that differs from the baseline by noise alone
 
 
 class _Sides(NamedTuple):
@@ -155,17 +158,17 @@ class _Walk:
     parted: set[str] = field(default_factory=set)  # prompts whose turns came to other tokens, as they may
 
 
-def diff_traces(baseline: Path, candidate: Path, options: DiffOptions | None = None) -> Verdict:
+def diff_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Verdict:
     """Compares the traces at ``baseline`` (a) and ``candidate`` (b).
 
     Raises:
         TraceError: where one of them cannot be read.
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
-    return _compared(baseline, candidate, options or DiffOptions(), None)
+    return _compared(Path(baseline), Path(candidate), options or DiffOptions(), None)
 
 
-def compare_traces(baseline: Path, candidate: Path, options: DiffOptions | None = None) -> Comparison:
+def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Comparison:
     """As ``diff_traces``, with the state of every pair of steps: some 100 bytes of memory each.
 
     Raises:
@@ -173,7 +176,7 @@ def compare_traces(baseline: Path, candidate: Path, options: DiffOptions | None 
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
     marks: list[TurnMarks] = []
-    return Comparison(_compared(baseline, candidate, options or DiffOptions(), marks), marks)
+    return Comparison(_compared(Path(baseline), Path(candidate), options or DiffOptions(), marks), marks)
 
 
 def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list[TurnMarks] | None) -> Verdict:

@@ -17,9 +17,9 @@ GraphFormat = Literal["dot", "graphml"]
 def tree_graph(step: Step, texts: TokenTexts | None = None) -> networkx.DiGraph[int]:
     """The draft tree of ``step``: one node per slot, slot 0 the root; edges lead from parent to child.
 
-    Nodes have the attributes ``token``, ``text`` (with escapes where it is not printable, the id as ``#id`` where no text
-    is known), ``depth``, ``accepted``, and where they are recorded ``logprob`` and ``score`` (the drafter's, natural
-    logarithm) and ``teacher_token`` (the teacher's best token after this slot).
+    Nodes have the attributes ``token``, ``text`` (with escapes where it is not printable, the id as ``#id`` where no
+    text is known), ``depth``, ``accepted``, and where they are recorded ``logprob`` and ``score`` (the drafter's,
+    natural logarithm) and ``teacher_token`` (the teacher's best token after this slot).
 
     Raises:
         UsageError: where the step records no tree.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -27,6 +27,9 @@ from specscope.schemas import (
 )
 from specscope.tracer.errors import TraceError, UsageError
 from specscope.tracer.files.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
 
 #: An entry of a list that has one position for each row.
 SINGLE_POSITION = re.compile(r"^(tensors|draft\..+)\.positions\.\d+$")
@@ -73,7 +76,8 @@ class TraceReader:
             older one from which no migration leads here.
     """
 
-    def __init__(self, path: Path, known: KnownVersions = KnownVersions()) -> None:  # noqa: B008  (immutable)
+    def __init__(self, path: StrPath, known: KnownVersions = KnownVersions()) -> None:  # noqa: B008  (immutable)
+        path = Path(path)
         self.path = path
         self._known = known
         try:

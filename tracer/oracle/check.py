@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xxhash
 
@@ -30,6 +30,9 @@ from specscope.tracer.oracle.invariants.registry import (
 from specscope.tracer.oracle.invariants.structure import SIZES, STRUCTURE
 from specscope.tracer.oracle.invariants.turns import TURNS, TurnTally
 from specscope.tracer.words.text import shorten
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
 
 MOST_KEPT = 10_000  # violated steps that are remembered one by one; behind that they are only counted
 #: Where lists do not fit together, a step cannot be compared; those are always remembered.
@@ -411,7 +414,7 @@ class Oracle:
                 self._fail(name, f"got {got}, wanted {wanted}", line)
 
 
-def check_trace(path: Path, required: tuple[str, ...] = ()) -> OracleReport:
+def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
     """Judges every record of the trace at ``path``; ``required`` names sections, or section.field, whose absence from
     steps is counted.
 
@@ -419,7 +422,7 @@ def check_trace(path: Path, required: tuple[str, ...] = ()) -> OracleReport:
         TraceError: where it cannot be read as a trace.
     """
     with TraceReader(path) as reader:
-        oracle = Oracle(path, reader.manifest, required)
+        oracle = Oracle(reader.path, reader.manifest, required)
         counts: dict[str, int] = {}
         digest = xxhash.xxh3_128()
         wanted_seq = 0
