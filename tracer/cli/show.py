@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import click
 from rich.markup import escape
@@ -39,14 +39,14 @@ from specscope.tracer.words.tokens import TokenTexts
     help="dot, for Graphviz, and graphml, for yEd and Gephi, print one step's tree; give --step.",
 )
 @tokenizer_option
-def show(file: Path, turn: int, step: int | None, form: str, tokenizer: Path | None) -> None:
+def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["text"], tokenizer: Path | None) -> None:
     """Draw a step's tree with the accepted path, or list the turn's steps."""
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not 0 <= turn < len(reader.turns):
             raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]
-        if form == "dot" or form == "graphml":
+        if form != "text":
             if step is None:
                 raise UsageError(f"got --format {form} without a step: give --step, whose tree is printed")
             click.echo(graph_text(tree_graph(reader.step(entry, step), texts), form), nl=False)
