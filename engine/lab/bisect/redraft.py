@@ -20,7 +20,7 @@ from specscope.engine.lab.bisect.report import NarrowedDraft, OperationError
 from specscope.engine.lab.bisect.sides import Side, prefix_cache
 from specscope.engine.lab.rerun.forcing import FedPairs
 from specscope.engine.load.models import DTYPES
-from specscope.engine.record.recorder import draft_section, tree_section
+from specscope.engine.record.sections import draft_section, tree_section
 from specscope.schemas import DraftSection, TreeSection
 
 #: What stands before a part, by the part that is fed it. Of the others it is the part before.

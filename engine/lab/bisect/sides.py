@@ -20,7 +20,8 @@ from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutc
 from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
 from specscope.engine.loop.phases import ForwardInputs
-from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
+from specscope.engine.record.recorder import Recorder, TurnLabel
+from specscope.engine.record.sections import tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Step, TreeSection

@@ -11,7 +11,7 @@ from transformers import LogitsProcessorList
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
 from specscope.engine.loop.phases import ForwardInputs
-from specscope.engine.record.recorder import visible_in
+from specscope.engine.record.sections import visible_in
 from specscope.engine.tree.tensors import TreeTensors, additive_mask
 
 Inputs = Callable[[TreeTensors, torch.dtype], ForwardInputs]
