@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,15 @@ from torch.nn.attention import SDPBackend
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor]
+
+class AttentionFunction(Protocol):
+    """One attention path; letters as above."""
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+    ) -> torch.Tensor:
+        """query (B, H, Q, W), key and value (B, G, S, W), mask (B or 1, 1, Q, S) or None -> (B, H, Q, W)."""
+
 
 _LOG: ContextVar[Counter[str] | None] = ContextVar("dispatch log", default=None)
 
@@ -99,7 +108,7 @@ def _for_transformers(
         scaling: float,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
-        return attention(query, key, value, attention_mask, scaling).transpose(1, 2), None
+        return attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2), None
 
     return forward
 

@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,12 +91,12 @@ def bisect(
         check_writable(state, overwrite=True)
     request = BisectRequest(baseline, candidate, place, Overrides(teacher, drafter, device, allow_remote_code), state)
     with Bisect(request) as run, progress("bisecting", run.num_units, "units", shown=True) as advance:
-        found = run.run(advance)
+        bisection = run.run(advance)
     if form == "json":
-        echo_document(found.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
+        echo_document(bisection.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
     else:
-        _print(found)
-    sys.exit(found.exit_code)
+        _print(bisection)
+    sys.exit(bisection.exit_code)
 
 
 def parse_place(text: str) -> StepPlace:
@@ -106,10 +107,10 @@ def parse_place(text: str) -> StepPlace:
     """
     from specscope.engine.lab.rerun.recorded_run import StepPlace
 
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if match is None:
         raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
-    return StepPlace(int(found[1]), int(found[2]))
+    return StepPlace(int(match[1]), int(match[2]))
 
 
 def first_root(verdict: Verdict) -> StepPlace | None:
@@ -143,8 +144,8 @@ class _Nothing(NamedTuple):
     outcome: Outcome
     exit_code: int
     headline: str
-    notes: list[str]
-    next: list[str]
+    notes: Sequence[str] = ()
+    next: Sequence[str] = ()
 
 
 def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
@@ -153,31 +154,29 @@ def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
     if verdict.roots:
         first = verdict.roots[0].place
         return _Nothing(
-            "equal",
-            EXIT_EQUAL,
-            f"ties: the diff of the two traces has no root but ties, {len(verdict.roots)} of them. Look at the first "
-            f"all the same with --at {first.turn}/{first.step_a}",
-            [],
-            [],
+            outcome="equal",
+            exit_code=EXIT_EQUAL,
+            headline=f"ties: the diff of the two traces has no root but ties, {len(verdict.roots)} of them. To look at "
+            f"the first anyway, give --at {first.turn}/{first.step_a}",
         )
-    says = "equal: the diff of the two traces has no root. Name a step with --at TURN/STEP to look at it all the same"
-    return _Nothing("equal", EXIT_EQUAL, says, list(verdict.remarks), [])
+    says = "equal: the diff of the two traces has no root. To look at a step anyway, name it with --at TURN/STEP"
+    return _Nothing("equal", EXIT_EQUAL, says, list(verdict.remarks))
 
 
 def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Nothing:
     """Of the first violation on each side, and how many more."""
     notes, commands = [], []
     for side, name, path in (("a", "baseline", baseline), ("b", "candidate", candidate)):
-        own = [violation for violation in violations if violation.side == side]
-        if own:
-            more = f" and {len(own) - 1} more" if len(own) > 1 else ""
-            notes.append(f"the {name} violates {own[0].invariant}{more}: {own[0].witness}")
+        on_side = [violation for violation in violations if violation.side == side]
+        if on_side:
+            more = f" and {len(on_side) - 1} more" if len(on_side) > 1 else ""
+            notes.append(f"the {name} violates {on_side[0].invariant}{more}: {on_side[0].witness}")
             commands.append(shlex.join(["specscope", "check", str(path)]))
     place = _place_of(violations[0], baseline, candidate)
     if place is not None:
         notes.append(f"look at that step with --at {place.turn}/{place.step}")
     headline = "different: the diff of the two traces has no root, but the oracle finds violated invariants"
-    return _Nothing("violation", EXIT_DIFFERENT, headline, notes, commands)
+    return _Nothing("violation", EXIT_DIFFERENT, headline, notes, next=commands)
 
 
 def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | None:
@@ -190,8 +189,8 @@ def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | 
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         for turns in align_turns(a, b).pairs:
             for pair in align_steps(a, b, turns):
-                own = pair.a if violation.side == "a" else pair.b
-                if (own.turn, own.step) == (first.turn, first.step):
+                step = pair.a if violation.side == "a" else pair.b
+                if (step.turn, step.step) == (first.turn, first.step):
                     return StepPlace(pair.a.turn, pair.a.step)
     return None
 
@@ -213,7 +212,7 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
     for path in (baseline, candidate):
         with TraceReader(path) as reader:
             settings.append(settings_text(reader.manifest))
-    found = Bisection(
+    bisection = Bisection(
         schema=BISECTION_SCHEMA,
         outcome=nothing.outcome,
         exit_code=nothing.exit_code,
@@ -222,9 +221,9 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
         baseline_settings=settings[0],
         candidate_settings=settings[1],
         notes=[nothing.headline, *nothing.notes],
-        next=nothing.next,
+        next=list(nothing.next),
     )
-    echo_document(found.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
+    echo_document(bisection.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
     return nothing.exit_code
 
 
@@ -266,8 +265,10 @@ def _print_records(found: Bisection) -> None:
         for violation in recorded.violations:
             again = "and so does its re-run" if violation.again else "its re-run does not"
             _line("", f"the {violation.side} violates {violation.invariant}, {again}: {violation.witness}")
-    for own in found.unsteady:
-        _line("unsteady", f"the {own.side} differs from itself: {_part(own)}, error {own.error:.2e} between two runs")
+    for part in found.unsteady:
+        _line(
+            "unsteady", f"the {part.side} differs from itself: {_part(part)}, error {part.error:.2e} between two runs"
+        )
     if found.outcome == "not-reproduced" and recorded is not None:
         for number, text in enumerate(recorded.lacking):
             _line("lacking" if number == 0 else "", text)
@@ -377,9 +378,16 @@ def _print_layers(found: Bisection, culprit: OperationError) -> None:
     for layer in layers:
         if abs(layer - centre) > LAYERS_AROUND:
             continue
-        own = {o.operation: o for o in found.operations if o.layer == layer}
-        cells = [f"{own[n].error:.2e}{'*' if own[n].error > own[n].floor else ' '}" if n in own else "" for n in names]
+        errors = {o.operation: o for o in found.operations if o.layer == layer}
+        cells = [_cell(errors.get(name)) for name in names]
         _line(f"{layer:>5}", "  ".join(f"{cell:>19}" for cell in cells))
+
+
+def _cell(operation: OperationError | None) -> str:
+    """An operation's error, marked where it is above its floor; empty where the layer has no such operation."""
+    if operation is None:
+        return ""
+    return f"{operation.error:.2e}{'*' if operation.error > operation.floor else ' '}"
 
 
 def _print_prefix(found: Bisection) -> None:

@@ -63,12 +63,12 @@ def demo(out: Path) -> None:
     _decode("fused", broken, FAULT, num_prompts=2)
     eager_part = out / "eager-2.jsonl"
     _decode("eager", eager_part, num_prompts=2)
-    found = diff_traces(eager_part, broken)
-    print_verdict(terminal, Report(found, texts))
+    broken_verdict = diff_traces(eager_part, broken)
+    print_verdict(terminal, Report(broken_verdict, texts))
     terminal.rule("5  look at them", align="left")
     terminal.print(f"  specscope view {paths[0]} {paths[1]}", highlight=False)
     terminal.print(f"  specscope view {eager_part} {broken}", highlight=False)
-    if verdict.exit_code or any(exit_code(report) for report in checks) or found.exit_code != EXIT_DIFFERENT:
+    if verdict.exit_code or any(exit_code(report) for report in checks) or broken_verdict.exit_code != EXIT_DIFFERENT:
         raise EngineError("the demo did not come out as it should: fused and eager equal, and the broken run found")
 
 

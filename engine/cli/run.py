@@ -166,7 +166,11 @@ def _trace_target(options: dict[str, Any]) -> TraceTarget | None:
     if options["trace"] is None:
         return None
     return TraceTarget(
-        options["trace"], options["trace_level"], options["overwrite"], options["trace_text"], options["redact"]
+        options["trace"],
+        options["trace_level"],
+        overwrite=options["overwrite"],
+        with_text=options["trace_text"],
+        redact=options["redact"],
     )
 
 

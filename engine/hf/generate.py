@@ -185,8 +185,8 @@ def tree_generate(
         outputs = _decode(asked, options, model, streamer)
     longest = max(map(len, outputs))
     fill = int(padding) if padding is not None else 0
-    made = input_ids.new_tensor([output + [fill] * (longest - len(output)) for output in outputs])
-    sequences = torch.cat([input_ids, made], dim=1)
+    new_ids = input_ids.new_tensor([output + [fill] * (longest - len(output)) for output in outputs])
+    sequences = torch.cat([input_ids, new_ids], dim=1)
     if generation_config.return_dict_in_generate:
         return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
     return sequences
@@ -253,7 +253,7 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
 def _target(options: TreeGenerate) -> TraceTarget | None:
     if options.trace is None:
         return None
-    return TraceTarget(Path(options.trace), options.trace_level, options.overwrite, False, options.redact)
+    return TraceTarget(Path(options.trace), options.trace_level, overwrite=options.overwrite, redact=options.redact)
 
 
 def _check_fits(teacher: Teacher, request: TurnRequest) -> None:

@@ -65,7 +65,12 @@ def load_models(choice: ModelChoice) -> Models:
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
     options = TeacherOptions(
-        dtype, device, choice.attention, choice.allow_remote_code, choice.allow_download, choice.allow_nonfinite
+        dtype,
+        device,
+        choice.attention,
+        allow_remote_code=choice.allow_remote_code,
+        allow_download=choice.allow_download,
+        allow_nonfinite=choice.allow_nonfinite,
     )
     name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
     teacher = Teacher.load(name, options)
@@ -89,7 +94,7 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.rule.draft == "sampled":
         drawing = Drawing(choice.rule.temperature, teacher.vocab_size)
         drawing.check(choice.policy)
-    return DRAFTERS[kind](_Parts(choice, teacher, path, options, drawing))
+    return DRAFTERS[kind](_Parts(choice, teacher, path, options, drawing=drawing))
 
 
 class _Parts(NamedTuple):
@@ -125,10 +130,10 @@ def _eagle3(parts: _Parts) -> Drafter:
         files.embedding(teacher.embedding),
         files.feature_layers(teacher.num_layers),
         choice.policy,
-        choice.attention,
-        parts.options.dtype,
-        parts.options.device,
-        parts.drawing,
+        attention=choice.attention,
+        dtype=parts.options.dtype,
+        device=parts.options.device,
+        drawing=parts.drawing,
     )
 
 

@@ -162,15 +162,15 @@ class StepInFlight:
 
     def of_row(self, row: int) -> InFlight:
         """What ``row`` was working on."""
-        own = self.rows[row]
+        running = self.rows[row]
         return InFlight(
             phase=self.clock.current,
             row=row,
-            state=own.state,
+            state=running.state,
             draft=self.draft,
             tensors=self.tensors,
             verification=self.verification,
-            acceptance=own.acceptance,
+            acceptance=running.acceptance,
         )
 
     def results(self, shared: StepTensors, decisions: list[Decision], drafter_pairs: list[int]) -> list[StepResult]:

@@ -73,7 +73,9 @@ def accept(inputs: AcceptInputs) -> Acceptance:
     if inputs.rule.rule == "typical":
         return accept_typical(inputs.tree, probs, inputs.rule, bonus)
     coins = torch.stack([c.slots for c in inputs.coins]).to(device)
-    return accept_sampling(inputs.tree, probs, inputs.child_probs, coins, bonus, max_children=inputs.max_children)
+    return accept_sampling(
+        inputs.tree, probs, inputs.child_probs, coins, bonus_coins=bonus, max_children=inputs.max_children
+    )
 
 
 def tensorize_draft(draft: Draft, committed_lengths: list[int], max_depth: int) -> TreeTensors:

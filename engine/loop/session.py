@@ -19,23 +19,16 @@ from dataclasses import replace
 
 import torch
 
-from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.processors import process_last
 from specscope.engine.accept.sampling import draw_bonus, draw_coins, target_probs
 from specscope.engine.backends.attention import dispatch_log
-from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.commit import Commit, digest_layers
+from specscope.engine.cache.commit import digest_layers
 from specscope.engine.cache.strategies import commit_strategy
-from specscope.engine.digests import digest_tensors
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs, SharedLayers
-from specscope.engine.loop.acceptance import read_outcomes, row_coins
-from specscope.engine.loop.in_flight import Decision, PrefillInFlight, StepInFlight
+from specscope.engine.drafters.base import Drafter, DraftPairs
+from specscope.engine.loop.in_flight import PrefillInFlight, StepInFlight
 from specscope.engine.loop.phases import (
-    AcceptInputs,
-    Custody,
     Decoding,
     EndReason,
-    ForwardInputs,
     HandOver,
     Observer,
     PendingDraw,
@@ -43,14 +36,13 @@ from specscope.engine.loop.phases import (
     StepTensors,
     TurnResult,
     TurnStarted,
-    Verification,
 )
+from specscope.engine.loop.step import StepPhases
 from specscope.engine.loop.stopping import StopRules, StopWatch
 from specscope.engine.loop.turns import Row, Turn, TurnRequest, check_turn, common_length
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher, TeacherOutput
-from specscope.engine.tree.checks import CheckReport, check_row, input_digests, sound_rows
-from specscope.engine.tree.tensors import TreeTensors, causal_mask
-from specscope.tracer.errors import UsageError, ViolationError
+from specscope.engine.tree.tensors import causal_mask
+from specscope.tracer.errors import UsageError
 
 
 class Session:
@@ -66,6 +58,9 @@ class Session:
         self.cache = teacher.new_cache(num_rows, commit_strategy(self.decoding.cache_strategy))
         self.rows = [Row() for _ in range(num_rows)]
         self.drafter.begin_session(self.cache)
+        self._phases = StepPhases(
+            teacher=teacher, drafter=drafter, decoding=self.decoding, cache=self.cache, rows=self.rows
+        )
         self.result = TurnResult()  # of the turn that began last
         self._in_flight: PrefillInFlight | StepInFlight | None = None  # for the record of a failure
 
@@ -141,24 +136,31 @@ class Session:
         with step.clock.phase("branch"):
             branch = self.cache.branch()
         # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
-        custody, draft = self._draft(step, branch)
+        custody, draft = self._phases.draft(step, branch)
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
-        tensors = self._tensorize(step, draft)
+        tensors = self._phases.tensorize(step, draft)
         # Check: no kernel is launched on a tree that is not one.
         with step.clock.phase("check"):
-            self._check(step, tensors)
+            self._phases.check(step, tensors)
         # Verify: one teacher forward over all slots of all rows.
         with step.clock.phase("verify"):
-            verification = step.verification = self._verify(step, draft, tensors, branch)
+            verification = step.verification = self._phases.verify(step, draft, tensors, branch)
         # Accept: walk from the root along the teacher's own choices, or as the coins fall; the host reads the outcome.
         with step.clock.phase("accept"):
-            acceptance = self._accept(step, draft, tensors, verification)
+            acceptance = self._phases.accept(step, draft, tensors, verification)
         # Commit: the root's and the path's positions become part of the committed prefix.
         with step.clock.phase("commit"):
-            commits = self._commit(step, branch)
+            commits = self._phases.commit(step, branch)
         # Stop: what the rows emit, cut where a stop rule is met.
-        decisions = self._stop(step, commits)
-        shared = StepTensors(draft, tensors, verification, acceptance, step.coins, custody)
+        decisions = self._phases.stop(step, commits)
+        shared = StepTensors(
+            draft=draft,
+            tensors=tensors,
+            verification=verification,
+            acceptance=acceptance,
+            coins=step.coins,
+            custody=custody,
+        )
         results = step.results(shared, decisions, self.drafter.num_pairs)
         # Record: the observers hear of it.
         step.clock.current = "record"
@@ -216,120 +218,24 @@ class Session:
             turn.observer.turn_ended(turn.result)
 
     def _take_note(self, turn: Turn, result: StepResult) -> None:
-        own = turn.result
-        phases = self.decoding.phases
-        own.accepted_lengths.append(phases.tally(result.acceptance))
-        own.num_drafted += result.shared.tensors.num_slots[result.row] - 1
-        own.num_fallbacks += result.commit.fallback is not None
-        own.commit_ns.append(result.durations_ns["branch"] + result.durations_ns["commit"])
-        rows = [0, *result.acceptance.path]
-        features = result.shared.verification.features[result.row]
-        turn.pairs = phases.pairs(HandOver("step", features, rows, result.stop.emitted, self.teacher.device))
+        phases, totals = self.decoding.phases, turn.result
+        totals.accepted_lengths.append(phases.tally(result.acceptance))
+        totals.num_drafted += result.shared.tensors.num_slots[result.row] - 1
+        totals.num_fallbacks += result.commit.fallback is not None
+        totals.commit_ns.append(result.durations_ns["branch"] + result.durations_ns["commit"])
+        turn.pairs = phases.pairs(
+            HandOver(
+                phase="step",
+                features=result.shared.verification.features[result.row],
+                source_rows=[0, *result.acceptance.path],
+                tokens=result.stop.emitted,
+                device=self.teacher.device,
+            )
+        )
         if turn.observer is not None:
             turn.observer.step_done(result)
         turn.committed_after[turn.step] = result.commit.committed_after
         turn.step += 1
-
-    def _draft(self, step: StepInFlight, branch: TreeCache) -> tuple[Custody | None, Draft]:
-        before = self._kept_digests() if step.observed else None
-        drawn = self.decoding.rule.draft == "sampled"
-        generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
-        with step.clock.phase("draft"):
-            draft = step.draft = self.drafter.propose([row.pairs for row in step.rows], branch, generators)
-        return None if before is None else Custody(before, self._kept_digests()), draft
-
-    def _kept_digests(self) -> list[str | None]:
-        """Of what the drafter keeps of each row."""
-        kept = [self.drafter.kept(row) for row in range(len(self.rows))]
-        return [None if pairs is None else digest_tensors(pairs) for pairs in kept]
-
-    def _tensorize(self, step: StepInFlight, draft: Draft) -> TreeTensors:
-        with step.clock.phase("tensorize"):
-            tensors = self.decoding.phases.tensorize(draft, step.committed_lengths, self.drafter.policy.depth)
-        step.tensors = tensors
-        if step.observed:
-            for row, digest in zip(step.rows, input_digests(tensors), strict=True):
-                row.tensorized_digest = digest
-        return tensors
-
-    def _check(self, step: StepInFlight, tensors: TreeTensors) -> None:
-        """Looks at every row's tree, unless the check is left to the device."""
-        if self.decoding.checks == "deferred" and not step.observed:
-            return
-        for row in step.rows:
-            row.report = check_row(tensors, row.number, self.teacher.vocab_size)
-        if self.decoding.phases.stop_on_violation:
-            failed = [f"row {row.number}: {_witnesses(row.report)}" for row in step.rows if row.violates]
-            if failed:
-                raise ViolationError(failed[0])
-
-    def _verify(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, branch: TreeCache) -> Verification:
-        phases = self.decoding.phases
-        given = phases.inputs(tensors, self.teacher.dtype)
-        with dispatch_log() if step.observed else nullcontext(Counter[str]()) as dispatch:
-            if draft.shared is None:
-                output = self.teacher.forward(*given, branch, self.drafter.feature_layers)
-            else:
-                output = self._resume(given, draft.shared, branch)
-        logits = output.logits
-        if any(turn.processors is not None for turn in step.turns):
-            contexts = [row.committed_ids for row in self.rows]
-            logits = phases.processors([turn.processors for turn in step.turns], contexts, tensors, logits)
-        return Verification(
-            logits=logits,
-            raw_logits=output.logits,
-            features=output.features,
-            argmax=logits.argmax(dim=-1),
-            inputs=given,
-            feature_layers=self.drafter.feature_layers,
-            dispatch=dispatch,
-        )
-
-    def _resume(self, given: ForwardInputs, shared: SharedLayers, branch: TreeCache) -> TeacherOutput:
-        """The layers behind those that the drafter has already run."""
-        rest = range(shared.num_layers, self.teacher.num_layers)
-        hidden = self.teacher.run_layers(shared.hidden, given.position_ids, given.mask, branch, rest)
-        return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
-
-    def _accept(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, verification: Verification) -> Acceptance:
-        if self.decoding.rule.rule != "greedy":
-            step.coins = [row_coins(row.turn, tensors, row.number) for row in step.rows]
-        acceptance = self.decoding.phases.accept(
-            AcceptInputs(
-                tree=tensors,
-                argmax=verification.argmax,
-                logits=verification.logits,
-                child_probs=draft.child_probs,
-                coins=step.coins,
-                rule=self.decoding.rule,
-                max_children=max(self.drafter.policy.top_k, 1),
-            )
-        )
-        deferred = step.rows[0].report is None
-        sound = sound_rows(tensors, self.teacher.vocab_size) if deferred else None
-        outcomes = read_outcomes(acceptance, tensors.token_ids, sound)
-        if self.decoding.phases.stop_on_violation and not all(outcome.is_sound for outcome in outcomes):
-            step.clock.current = "check"
-            reports = [check_row(tensors, row.number, self.teacher.vocab_size) for row in step.rows]
-            raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
-        for row, outcome in zip(step.rows, outcomes, strict=True):
-            row.acceptance = outcome.acceptance
-        return acceptance
-
-    def _commit(self, step: StepInFlight, branch: TreeCache) -> list[Commit]:
-        paths = [[0, *row.accepted.path] for row in step.rows]
-        layers = [turn.checked_layer(self.teacher.num_layers) for turn in step.turns]
-        return self.decoding.phases.commit(self.cache, branch, paths, layers)
-
-    def _stop(self, step: StepInFlight, commits: list[Commit]) -> list[Decision]:
-        step.clock.current = "stop"
-        decisions = []
-        for row, commit in zip(step.rows, commits, strict=True):
-            accepted, watch = row.accepted, row.turn.watch
-            self.rows[row.number].committed_ids += [watch.output_ids[-1], *accepted.tokens]
-            stop = self.decoding.phases.stop(watch, [*accepted.tokens, accepted.bonus_token])
-            decisions.append(Decision(commit, stop))
-        return decisions
 
     def _prefill(self, number: int, turn: Turn, request: TurnRequest) -> tuple[DraftPairs, EndReason | None]:
         """Takes in the prompt behind what both caches already hold of it; the drafter's first pairs, and why the turn
@@ -365,9 +271,16 @@ class Session:
                 )
             )
         tokens = [*prompt_ids[start + 1 :], pending]
-        rows, phases = list(range(len(tokens))), self.decoding.phases
-        pairs = phases.pairs(HandOver("prefill", output.features[0], rows, tokens, self.teacher.device))
-        return pairs, phases.stop(turn.watch, [pending]).reason
+        pairs = self.decoding.phases.pairs(
+            HandOver(
+                phase="prefill",
+                features=output.features[0],
+                source_rows=list(range(len(tokens))),
+                tokens=tokens,
+                device=self.teacher.device,
+            )
+        )
+        return pairs, self.decoding.phases.stop(turn.watch, [pending]).reason
 
     def _first_token(self, logits: torch.Tensor, turn: Turn) -> tuple[int, PendingDraw | None]:
         """The first token behind the prompt, whose ``logits`` (V,) are given."""
@@ -389,7 +302,7 @@ class Session:
                 torch.arange(committed, committed + count, device=device)[None],
                 causal_mask(count, committed, self.teacher.dtype, device),
                 self.cache,
-                self.drafter.feature_layers,
+                feature_layers=self.drafter.feature_layers,
                 last_row_only=True,
             )
             self.cache.commit_length([count])
@@ -400,8 +313,3 @@ class Session:
         if self.teacher.tokenizer is None:
             raise UsageError("stop strings need a tokenizer, and this teacher's folder has none")
         return str(self.teacher.tokenizer.decode(token_ids, skip_special_tokens=False))
-
-
-def _witnesses(report: CheckReport | None) -> str:
-    failures = [] if report is None else report.failed
-    return "; ".join(f"{failure.id}: {failure.witness}" for failure in failures)

@@ -108,9 +108,9 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
 
 def cpu_instructions() -> dict[str, str]:
     """The instruction sets that torch's own kernels and oneDNN may use: other ones round otherwise."""
-    found = {"torch": torch.backends.cpu.get_cpu_capability()}
+    instructions = {"torch": torch.backends.cpu.get_cpu_capability()}
     most = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    return found | ({"onednn": most} if most else {})
+    return instructions | ({"onednn": most} if most else {})
 
 
 def _own_parameters(drafter: Drafter) -> dict[str, str] | None:
@@ -178,7 +178,7 @@ def settings_of(manifest: Manifest) -> Settings:
 def _policy_of(recorded: TreePolicy) -> GrowthPolicy:
     if recorded.choices is not None and (recorded.kind == "static" or recorded.kind == "chain"):
         return static_policy(recorded.choices, recorded.name or recorded.kind, recorded.kind)
-    return GrowthPolicy(recorded.kind, recorded.depth, recorded.top_k, recorded.budget, recorded.name)
+    return GrowthPolicy(recorded.kind, recorded.depth, recorded.top_k, recorded.budget, name=recorded.name)
 
 
 def _rule_of(recorded: Sampling) -> SamplingRule:

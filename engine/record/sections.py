@@ -129,8 +129,8 @@ def _norms(features: torch.Tensor) -> list[float]:
 
 def _all_rows(levels: list[Level] | None, row: int, name: Literal["logsumexp", "perturbed"]) -> Iterator[float]:
     """One row's values of all levels that have them, in order: formatted in one go, because that is what costs."""
-    found = [value[row].flatten() for level in levels or () if (value := getattr(level, name)) is not None]
-    return iter(floats(torch.cat(found)) if found else ())
+    values = [value[row].flatten() for level in levels or () if (value := getattr(level, name)) is not None]
+    return iter(floats(torch.cat(values)) if values else ())
 
 
 def _next_of(values: Iterator[float], like: torch.Tensor | None, row: int) -> list[float] | None:

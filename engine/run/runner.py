@@ -200,7 +200,9 @@ class _Run:
 
     def _report(self, talk: _Talk) -> TurnReport:
         text = decode_text(self._models.teacher, talk.result.output_ids)
-        return TurnReport(talk.number, talk.prompt.id, talk.turn, talk.result, text)
+        return TurnReport(
+            turn=talk.number, prompt_id=talk.prompt.id, prompt_turn=talk.turn, result=talk.result, text=text
+        )
 
 
 def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:
