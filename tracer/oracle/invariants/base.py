@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
+from specscope.tracer.files.candidates import Candidate, candidates_of
 
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
@@ -43,6 +45,15 @@ class Context:
     def rule(self) -> str:
         """The acceptance rule that the step followed; where it does not say, the run's."""
         return self.step.accept.rule if self.step.accept is not None else self.manifest.sampling.rule
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """What the step's drafter proposed.
+
+        Raises:
+            ValueError: where its levels were not recorded, or are malformed.
+        """
+        return candidates_of(present(present(self.step.draft).levels))
 
     @property
     def kept_cache(self) -> str | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from specscope.schemas import TreePolicy
+from specscope.tracer.files.candidates import first_of_equals
 from specscope.tracer.oracle.invariants.acceptance import ACCEPTANCE
 from specscope.tracer.oracle.invariants.base import (
     Context,
@@ -75,25 +76,16 @@ def _source_rows(c: Context) -> str | None:
 def _nodes_proposed(c: Context) -> str | None:
     if tree_is_recorded(c.step):
         return needless_replacement(c)
-    levels = present(present(c.step.draft).levels)
-    proposals: list[tuple[int | None, int]] = []  # (parent's number or None, token), in order of their numbers
-    for level in levels:
-        rows: list[int | None] = list(level.frontier) or [None]
-        width = max(len(level.tokens) // len(rows), 1)
-        above = [row for row in rows for _ in range(width)]
-        above += [rows[-1]] * (len(level.tokens) - len(above))
-        proposals += zip(above, level.tokens, strict=False)
-    numbered = zip(reversed(proposals), reversed(range(len(proposals))), strict=True)
-    candidates = dict(numbered)  # of equal ones the first stays
+    candidates = first_of_equals(c.candidates)
     tree = present(c.step.tree)
-    numbers: list[int | None] = [None]
+    numbers: list[int | None] = [None]  # per slot, of its candidate
     for slot in range(1, len(tree.tokens)):
         parent = tree.parents[slot]
         number = numbers[parent] if 0 <= parent < slot else None
-        found = candidates.get((number, tree.tokens[slot]))
-        if found is None:
+        candidate = candidates.get((number, tree.tokens[slot]))
+        if candidate is None:
             return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
-        numbers.append(found)
+        numbers.append(candidate.number)
     return None
 
 

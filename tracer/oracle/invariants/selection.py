@@ -7,12 +7,12 @@ must be the best. Where two scores are as near as sums in float32 are, either ma
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import NamedTuple
 
 from specscope.schemas import DraftLevel
+from specscope.tracer.files.candidates import Candidate, first_of_equals
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present, tree_is_recorded
-from specscope.tracer.oracle.invariants.replayed import Candidate, nodes_among, numbered
+from specscope.tracer.oracle.invariants.replayed import nodes_among
 
 CLOSE = 1e-4  # scores that lie nearer, absolutely or in proportion, may stand in either order
 
@@ -32,12 +32,13 @@ class _Better(NamedTuple):
 
 
 def _kept_are_best(c: Context) -> str | None:
-    candidates = numbered(present(present(c.step.draft).levels))
-    nodes = nodes_among(c.step, candidates)
+    distinct = first_of_equals(c.candidates)
+    nodes = nodes_among(c.step, distinct)
     if nodes is None:
         return None  # another rule names the node that was never proposed
-    found = _passed_over(list(candidates.values()), {node.number for node in nodes})
-    return _too_few(c, list(candidates.values()), len(nodes)) if found is None else str(found)
+    candidates = list(distinct.values())
+    better = _passed_over(candidates, {node.number for node in nodes})
+    return _too_few(c, candidates, len(nodes)) if better is None else str(better)
 
 
 def _too_few(c: Context, candidates: list[Candidate], kept: int) -> str | None:
@@ -50,15 +51,13 @@ def _too_few(c: Context, candidates: list[Candidate], kept: int) -> str | None:
 
 
 def _fed_are_best(c: Context) -> str | None:
+    candidates = first_of_equals(c.candidates).values()
     levels = present(present(c.step.draft).levels)
-    candidates = {candidate.number: candidate for candidate in numbered(levels).values()}
-    first = 0
-    for number, (level, after) in enumerate(pairwise(levels), start=2):
-        own = [candidates[n] for n in range(first, first + len(level.tokens)) if n in candidates]
-        first += len(level.tokens)
-        found = _passed_over(own, set(after.frontier)) if _feeds_on(after, own) else None
-        if found is not None:
-            return f"level {number} is fed on others than the best: {found}"
+    for number, after in enumerate(levels[1:], start=1):
+        before = [candidate for candidate in candidates if candidate.level == number - 1]
+        better = _passed_over(before, set(after.frontier)) if _feeds_on(after, before) else None
+        if better is not None:
+            return f"level {number + 1} is fed on others than the best: {better}"
     return None
 
 
@@ -73,7 +72,7 @@ def _passed_over(candidates: list[Candidate], kept: set[int]) -> _Better | None:
     others = [candidate for candidate in candidates if candidate.number not in kept]
     if not chosen or not others:
         return None
-    worst, best = min(chosen, key=lambda one: one.score), max(others, key=lambda one: one.score)
+    worst, best = min(chosen, key=lambda candidate: candidate.score), max(others, key=lambda candidate: candidate.score)
     clear = best.score - worst.score > CLOSE * max(1.0, abs(best.score))
     return _Better(best, worst) if clear and not math.isnan(best.score) else None
 
