@@ -22,9 +22,10 @@ from specscope.engine.decode.stopping import StopDecision, StopWatch
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.tree.checks import CheckReport
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
+from specscope.schemas.phases import FailedPhase
 
 GREEDY = SamplingRule("greedy")
-PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+PhaseName = FailedPhase
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
 
 

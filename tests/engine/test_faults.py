@@ -23,7 +23,8 @@ from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import OracleReport
 
 QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 TREE = TreePolicy("dynamic", depth=4, top_k=4, budget=12)

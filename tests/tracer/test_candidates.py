@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from specscope.schemas import DraftLevel, DraftSection, Step
+from specscope.schemas import DraftInputs, DraftLevel, DraftSection, Step
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.files.candidates import candidates_of, first_of_equals
 
@@ -12,6 +12,7 @@ FIRST = DraftLevel(frontier=[], positions=[7], tokens=[4, 6], logprobs=[-0.5, -2
 SECOND = DraftLevel(
     frontier=[1, 0], positions=[8, 8], tokens=[8, 1, 8, 3], logprobs=[-1.0, -1.5, -0.25, -4.0], finite=True
 )
+NO_PAIRS = DraftInputs(source_rows=[], tokens=[], positions=[])
 
 
 def test_rows_and_ranks_follow_from_how_many_rows_a_level_has() -> None:
@@ -20,7 +21,7 @@ def test_rows_and_ranks_follow_from_how_many_rows_a_level_has() -> None:
     assert [candidate.parent_number for candidate in candidates] == [None, None, 1, 1, 0, 0]
     assert [candidate.ranks for candidate in candidates] == [(0,), (1,), (1, 0), (1, 1), (0, 0), (0, 1)]
     assert [candidate.score for candidate in candidates] == [-0.5, -2.0, -3.0, -3.5, -0.75, -4.5]
-    assert [(candidate.level, candidate.row, candidate.index) for candidate in candidates[3:5]] == [
+    assert [(candidate.level, candidate.row, candidate.entry) for candidate in candidates[3:5]] == [
         (1, 0, 1),
         (1, 1, 2),
     ]
@@ -49,6 +50,7 @@ def test_malformed_levels_are_refused_and_compared_as_none(changes: dict[str, li
     levels = [FIRST, SECOND.model_copy(update=changes)]
     with pytest.raises(ValueError, match=f"^{problem}$"):
         candidates_of(levels)
-    nodes = StepNodes(Step.model_construct(draft=DraftSection.model_construct(levels=levels)))
+    draft = DraftSection(inputs=NO_PAIRS, kv_before=7, kv_after=7, num_candidates=6, levels=levels)
+    nodes = StepNodes(Step(seq=2, turn=0, step=0, draft=draft))
     assert nodes.proposals == {}
     assert nodes.frontiers == [[()], [()]]

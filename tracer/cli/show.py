@@ -16,8 +16,8 @@ from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import step_violations
 from specscope.tracer.words.places import turn_name
 from specscope.tracer.words.rules import is_lossy, rule_text
 from specscope.tracer.words.text import counted, printable
@@ -45,7 +45,7 @@ def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> Non
         if is_lossy(reader.manifest.sampling):
             console().print(f"[yellow]{rule_text(reader.manifest.sampling)}[/]", highlight=False)
         previous = reader.step(entry, step - 1) if step > 0 else None
-        context = Context(reader.manifest, reader.turn_start(entry), previous, record)
+        context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=record)
         out = console()
         for found in step_violations(context):
             out.print(f"[red]violated[/] {escape(found.invariant)}: {escape(printable(found.witness))}", soft_wrap=True)

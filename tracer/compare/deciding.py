@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from specscope.schemas.verdict import TIES, Phase, Root
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import TIES, Root
 from specscope.tracer.compare.commands import COMPUTED
-from specscope.tracer.compare.roots import phase_of
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.invariants.registry import phase_of
+from specscope.tracer.oracle.report import OracleReport
 
 MOST_NAMED = 3  # skipped invariants
 #: Fields that the default trace level leaves out.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specscope.schemas import Manifest, Prefill, Step
+from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import (
     TIES,
     VERDICT_SCHEMA,
@@ -23,7 +24,7 @@ from specscope.schemas.verdict import (
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, align_turns
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences, check_allowed, consequences
 from specscope.tracer.compare.commands import next_commands
-from specscope.tracer.compare.coverage import COMPARED, Coverage, coverage_problems, in_part, is_decisive, not_supplied
+from specscope.tracer.compare.coverage import Coverage, coverage_problems, in_part, is_decisive, not_supplied
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
@@ -46,7 +47,8 @@ from specscope.tracer.compare.roundings import coarser
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE, UsageError
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import MISSHAPEN, OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import MISSHAPEN, OracleReport
 from specscope.tracer.oracle.unknown import unknown_lines
 from specscope.tracer.words.places import turn_name, turns_name
 from specscope.tracer.words.rules import is_lossy, rule_text
@@ -516,7 +518,7 @@ def _verdict(
         num_steps=walk.num_steps,
         num_regrouped=walk.num_regrouped,
         num_beyond=walk.num_beyond,
-        compared={phase: walk.coverage.phases[phase] for phase in COMPARED if walk.coverage.phases[phase]},
+        compared={phase: walk.coverage.phases[phase] for phase in COMPARED_PHASES if walk.coverage.phases[phase]},
         num_inherited=walk.findings.num_inherited,
         impact=impact_of(pairs, walk.tokens),
         drift=[Drift(field=f, count=int(n), largest=x) for f, (n, x) in sorted(walk.judge.drift.items())],

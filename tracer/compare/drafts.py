@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from specscope.schemas.verdict import Difference, DifferenceKind, Phase
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from specscope.schemas import Manifest
-from specscope.schemas.verdict import TIES, Difference, DriftFinding, NoiseFloor, Phase, Quantity
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import TIES, Difference, DriftFinding, NoiseFloor, Quantity
 from specscope.tracer.compare.drift import Drift, DriftPlace
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import Excess, find_excess, find_movement

@@ -122,7 +122,7 @@ class StepNodes:
             logprob=candidate.logprob,
             size=size,
             grain=grain_above + spacing(size),
-            ranked=perturbed[candidate.index] if candidate.index < len(perturbed) else candidate.score,
+            ranked=perturbed[candidate.entry] if candidate.entry < len(perturbed) else candidate.score,
         )
 
     def _size(self, candidate: Candidate, totals: list[float]) -> float:

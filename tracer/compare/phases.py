@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from specscope.schemas import StopSection
-from specscope.schemas.verdict import Difference, Phase
+from specscope.schemas.phases import COMPARED_PHASES, Phase
+from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_accept
-from specscope.tracer.compare.coverage import COMPARED
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
@@ -43,7 +43,7 @@ def compared_phases(pair: StepPair) -> list[Phase]:
     """The phases of which ``compare_steps`` compares all that both sides record, or of trees that were meant to differ
     their common nodes."""
     a, b = pair.a.step, pair.b.step
-    both = [phase for phase in COMPARED if None not in (getattr(a, phase), getattr(b, phase))]
+    both = [phase for phase in COMPARED_PHASES if None not in (getattr(a, phase), getattr(b, phase))]
     if not pair.trees_compared:
         return [phase for phase in both if phase == "verify"]
     if "tree" not in both:

@@ -12,16 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from specscope.schemas.verdict import TIES, Blame, Difference, Phase, Place, Root, Wrong
-
-PHASES: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
-#: Invariants that look across steps: their phase, and that what came before may be the cause.
-ACROSS_STEPS: dict[str, Phase] = {
-    "sequence.root-is-last-bonus": "tree",
-    "sequence.committed-continues": "commit",
-    "commit.drafter-length": "commit",
-}
-
+from specscope.schemas.phases import COMPARED_PHASES
+from specscope.schemas.verdict import TIES, Blame, Difference, Place, Root, Wrong
+from specscope.tracer.oracle.invariants.registry import looks_across_steps, phase_of
 
 #: What became of a pair of steps. ``root`` has its own cause, ``tie`` is a root that a tie explains, ``inherited``
 #: follows from a root before it, ``unjudged`` could not be compared.
@@ -162,10 +155,10 @@ def with_violation(found: list[Difference], blame: list[Blame]) -> list[Differen
     one_sided = [b for b in blame if b.invariant not in sides["b" if b.side == "a" else "a"]]
     if not one_sided:
         return found
-    first = min(one_sided, key=lambda b: PHASES.index(phase_of(b.invariant)))
+    first = min(one_sided, key=lambda b: COMPARED_PHASES.index(phase_of(b.invariant)))
     phase = phase_of(first.invariant)
     explained = [d for d in found if d.inputs_equal and d.kind not in TIES]
-    if any(PHASES.index(d.phase) <= PHASES.index(phase) for d in explained):
+    if any(COMPARED_PHASES.index(d.phase) <= COMPARED_PHASES.index(phase) for d in explained):
         return found
     holds = "holds"
     made = Difference(
@@ -176,16 +169,10 @@ def with_violation(found: list[Difference], blame: list[Blame]) -> list[Differen
         kind="structural",
         inputs_equal=True,
     )
-    at = next((n for n, d in enumerate(found) if PHASES.index(d.phase) > PHASES.index(phase)), len(found))
+    at = next(
+        (n for n, d in enumerate(found) if COMPARED_PHASES.index(d.phase) > COMPARED_PHASES.index(phase)), len(found)
+    )
     return [*found[:at], made, *found[at:]]
-
-
-def phase_of(invariant: str) -> Phase:
-    """The phase that an invariant judges; ``stop`` where it is of a turn, or of the run."""
-    if invariant in ACROSS_STEPS:
-        return ACROSS_STEPS[invariant]
-    name = invariant.partition(".")[0]
-    return next((phase for phase in PHASES if phase == name), "stop")
 
 
 def _intrinsic(blame: list[Blame]) -> set[str]:
@@ -193,5 +180,5 @@ def _intrinsic(blame: list[Blame]) -> set[str]:
     return {
         f"{b.side} {b.invariant}"
         for b in blame
-        if b.invariant not in ACROSS_STEPS and not b.invariant.startswith("draft.")
+        if not looks_across_steps(b.invariant) and not b.invariant.startswith("draft.")
     }

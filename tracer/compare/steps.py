@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from specscope.schemas.verdict import Difference, DifferenceKind, Phase, Quantity
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Difference, DifferenceKind, Quantity
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens

@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
 
     number: int  # over all levels, from 0
     level: int  # from 0
-    index: int  # into the lists of its level
+    entry: int  # of the lists of its level, from 0
     row: int  # of its level, from 0
     rank: int  # among the proposals of its row, from 0
     token: int
@@ -57,18 +57,19 @@ def candidates_of(levels: Sequence[DraftLevel]) -> list[Candidate]:
 def _level_candidates(number: int, level: DraftLevel, before: list[Candidate]) -> list[Candidate]:
     if len(level.tokens) != len(level.logprobs):
         raise ValueError(f"level {number + 1}: {len(level.logprobs)} log-probabilities for {len(level.tokens)} tokens")
-    parents = [_fed(number, row, before) for row in level.frontier] or [None]
+    fed = [_fed(number, row, before) for row in level.frontier]
+    parents: list[Candidate | None] = [*fed] or [None]
     width = max(1, len(level.tokens) // len(parents))
     candidates = []
-    for index, (token, logprob) in enumerate(zip(level.tokens, level.logprobs, strict=True)):
-        row = min(index // width, len(parents) - 1)
+    for entry, (token, logprob) in enumerate(zip(level.tokens, level.logprobs, strict=True)):
+        row = min(entry // width, len(parents) - 1)
         parent = parents[row]
         candidate = Candidate(
-            number=len(before) + index,
+            number=len(before) + entry,
             level=number,
-            index=index,
+            entry=entry,
             row=row,
-            rank=index - row * width,
+            rank=entry - row * width,
             token=token,
             logprob=logprob,
             score=logprob if parent is None else parent.score + logprob,

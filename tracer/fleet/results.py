@@ -12,7 +12,8 @@ from typing import BinaryIO, Literal
 from pydantic import Field, ValidationError
 
 from specscope.schemas.base import Float, Section
-from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Phase, Place, Verdict
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Place, Verdict
 from specscope.tracer.errors import UsageError
 from specscope.tracer.report.card import leading_root
 

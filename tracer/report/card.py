@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, Blame, DriftFinding, Impact, NoiseFloor, Place, Root, Verdict
-from specscope.tracer.compare.coverage import COMPARED, DECISIVE
+from specscope.tracer.compare.coverage import DECISIVE
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
@@ -165,7 +166,7 @@ def _phase_counts(verdict: Verdict) -> list[str]:
     if not verdict.num_steps:
         return []
     by_count: dict[int, list[str]] = {}
-    for phase in COMPARED:
+    for phase in COMPARED_PHASES:
         by_count.setdefault(verdict.compared.get(phase, 0), []).append(phase)
     words = {0: "in none", verdict.num_steps: "in all"}
     return [f"{', '.join(by_count[n])} {words.get(n, f'in {n}')}" for n in sorted(by_count, reverse=True)]

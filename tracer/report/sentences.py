@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, DriftFinding, Quantity, Root, Side
-from specscope.tracer.compare.roots import phase_of
 from specscope.tracer.compare.token_values import ONLY_ON_ONE_SIDE
+from specscope.tracer.oracle.invariants.registry import phase_of
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 
 NAMES: dict[Side, str] = {"a": "baseline", "b": "candidate"}

@@ -23,8 +23,9 @@ from specscope.tracer.compare.roots import with_violation
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import MISSHAPEN, step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.report import MISSHAPEN
+from specscope.tracer.oracle.step import step_violations
 from specscope.viewer.drawing.marks import NodeMarks
 
 
@@ -198,8 +199,8 @@ def _has_paths(step: Step) -> bool:
 def _is_misshapen(a: TraceReader, b: TraceReader, steps: AlignedSteps) -> bool:
     """Whether the lists of one of the two do not fit together, which two equal records may have in common."""
     contexts = (
-        Context(a.manifest, a.turn_start(steps.turn_a), steps.previous_a, steps.a),
-        Context(b.manifest, b.turn_start(steps.turn_b), steps.previous_b, steps.b),
+        Context(manifest=a.manifest, turn=a.turn_start(steps.turn_a), previous=steps.previous_a, step=steps.a),
+        Context(manifest=b.manifest, turn=b.turn_start(steps.turn_b), previous=steps.previous_b, step=steps.b),
     )
     return any(found.invariant in MISSHAPEN for context in contexts for found in step_violations(context))
 

@@ -15,7 +15,7 @@ from specscope.schemas import Manifest, RunEnd
 from specscope.tracer.compare.manifests import AXIS, OWN
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TraceIndex
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.words.rules import rule_text
 from specscope.tracer.words.text import counted, shorten

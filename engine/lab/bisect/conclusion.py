@@ -18,7 +18,7 @@ from specscope.engine.lab.bisect.report import (
     State,
 )
 from specscope.schemas import Manifest
-from specscope.schemas.verdict import Phase
+from specscope.schemas.phases import Phase
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_NOT_REPRODUCED
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader

@@ -58,7 +58,8 @@ from specscope.engine.lab.rerun.replay import earlier_turns
 from specscope.engine.load.models import DTYPES
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.schemas import Manifest, Step
-from specscope.schemas.verdict import TIES, Difference, Phase
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned
 from specscope.tracer.compare.drafts import compare_drafts
 from specscope.tracer.compare.drift import measure_drift

@@ -19,8 +19,8 @@ from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
 from specscope.tracer.compare.steps import StepPair
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import step_violations
 
 #: What of a step hangs on what was forced to the recording, unless its own inputs are equal.
 FORCED = ("accept", "commit")
@@ -112,11 +112,19 @@ class Held(NamedTuple):
 
     def _violations(self, baseline: Step, candidate: Step) -> list[RecordedViolation]:
         """Of both recorded steps. A re-run is asked about those alone: its other digests are of its own numbers."""
-        found = _violations("baseline", Context(self.a.manifest, self._start_a, self.before, self.step), baseline)
+        found = _violations(
+            "baseline",
+            Context(manifest=self.a.manifest, turn=self._start_a, previous=self.before, step=self.step),
+            baseline,
+        )
         if self.partner is not None:
             b = self.partner.b
             start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == b.turn)
-            found += _violations("candidate", Context(self.b.manifest, start, self.partner.previous_b, b), candidate)
+            found += _violations(
+                "candidate",
+                Context(manifest=self.b.manifest, turn=start, previous=self.partner.previous_b, step=b),
+                candidate,
+            )
         return found
 
     @property

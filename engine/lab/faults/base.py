@@ -12,7 +12,7 @@ from specscope.engine.decode.phases import Phases
 from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.load.models import ModelChoice, Models
-from specscope.schemas.verdict import Phase
+from specscope.schemas.phases import Phase
 from specscope.tracer.errors import UsageError
 
 Places = tuple[tuple[Phase, str], ...]

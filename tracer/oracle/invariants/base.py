@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
+from specscope.schemas.phases import Phase
 from specscope.tracer.files.candidates import Candidate, candidates_of
 
 Subject = TypeVar("Subject")
@@ -18,7 +19,7 @@ def _always(_: Any) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Invariant(Generic[Subject]):
     """One rule, on subjects of one kind."""
 
@@ -29,9 +30,11 @@ class Invariant(Generic[Subject]):
     needs: tuple[str, ...] = ()
     applies: Callable[[Subject], bool] = _always  # where it says nothing of a subject, it is not even skipped
     needs_if_drawn: str | None = None  # likewise where the rule draws, unless the manifest promises the whole section
+    across_steps: bool = False  # it looks at earlier steps too, so that what came before may be the cause
+    phase: Phase | None = None  # that it judges, where its id begins with another word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """A step and what came before it in its turn."""
 
