@@ -342,7 +342,13 @@ def test_equal_scores_at_the_budgets_edge_are_a_tie_and_no_difference() -> None:
             run["tree"]["tokens"][worst] = run["tensors"]["token_ids"][worst] = token
     a, b = (StepNodes(StepRecord.model_validate_json(json.dumps(s))) for s in (step, twin))
     (found,) = [
-        d for d in compare_steps(StepPair(a, b, None, None, FloatJudge(flat_floors(1e-3)), True)) if d.phase == "tree"
+        d
+        for d in compare_steps(
+            StepPair(
+                a=a, b=b, previous_a=None, previous_b=None, judge=FloatJudge(flat_floors(1e-3)), trees_compared=True
+            )
+        )
+        if d.phase == "tree"
     ]
     assert (found.field, found.kind, found.inputs_equal) == ("nodes", "near-tie", True)
 

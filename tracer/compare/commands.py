@@ -17,7 +17,7 @@ TAKEN = ("coins", "prefill.draw", "reused")
 
 
 def next_commands(
-    a: TraceReader, b: TraceReader, roots: list[Root], violations: list[Blame], incomparable: list[str]
+    a: TraceReader, b: TraceReader, *, roots: list[Root], violations: list[Blame], incomparable: list[str]
 ) -> list[str]:
     """What to run next, as lines for a shell: nothing that this pair would be refused for."""
     baseline, candidate = shlex.quote(str(a.path)), shlex.quote(str(b.path))

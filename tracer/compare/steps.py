@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from specscope.schemas import Manifest, Step
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference, DifferenceKind, Quantity
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
+from specscope.tracer.compare.coverage import in_part
 from specscope.tracer.compare.floats import FloatJudge
+from specscope.tracer.compare.manifests import both_draft, same_policy
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.token_values import tokens_of
 
 
-@dataclass(frozen=True)
+class RecordedSteps(NamedTuple):
+    """Two steps as they are recorded, each with the one before it in its turn."""
+
+    a: Step
+    b: Step
+    previous_a: Step | None
+    previous_b: Step | None
+    regrouped: bool = False  # the steps before were not the same blocks
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepPair:
-    """Two steps that begin at the same position behind the same tokens."""
+    """Two steps that begin at the same position after the same tokens."""
 
     a: StepNodes
     b: StepNodes
@@ -31,6 +44,41 @@ class StepPair:
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
     expected: Consequences = NOTHING_FOLLOWS  # what need not be equal, since the user let manifest fields differ
     in_part: frozenset[str] = frozenset()  # sections of which a writer lists single fields: absent says nothing there
+
+    @classmethod
+    def of(
+        cls,
+        steps: RecordedSteps,
+        a: Manifest,
+        b: Manifest,
+        *,
+        judge: FloatJudge,
+        expected: Consequences = NOTHING_FOLLOWS,
+    ) -> StepPair:
+        """What ``compare_steps`` takes, for two steps of runs with the manifests ``a`` and ``b``.
+
+        Args:
+            steps: the two, and the ones before them.
+            a: of the baseline's run.
+            b: of the candidate's.
+            judge: holds floats against the floors of the pair.
+            expected: what need not be equal, since the user let manifest fields differ.
+        """
+        fixed_shape = a.tree_policy.kind in ("static", "chain")
+        return cls(
+            a=StepNodes(steps.a),
+            b=StepNodes(steps.b),
+            previous_a=None if steps.previous_a is None else StepNodes(steps.previous_a),
+            previous_b=None if steps.previous_b is None else StepNodes(steps.previous_b),
+            judge=judge,
+            trees_compared=both_draft(a, b),
+            same_policy=same_policy(a.tree_policy, b.tree_policy) and expected.same_trees,
+            fixed_shape=fixed_shape,
+            order_matters=fixed_shape or a.sampling.rule != "greedy",
+            regrouped=steps.regrouped,
+            expected=expected,
+            in_part=in_part(a) | in_part(b),
+        )
 
     @property
     def common(self) -> list[PathKey]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import Root, Side
-from specscope.tracer.compare.diff import Comparison, PairMark, TurnMarks
+from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.report import OracleReport

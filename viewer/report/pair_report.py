@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Root, Side, Verdict
-from specscope.tracer.compare.diff import Comparison, DiffOptions, PairMark, TurnMarks, compare_traces
+from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
+from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.base import Context

@@ -65,9 +65,8 @@ from specscope.tracer.compare.drafts import compare_drafts
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.manifests import is_teacher_only
-from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.noise import measured_floors
-from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.errors import EngineError, IncomparableError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
@@ -249,8 +248,9 @@ class Bisect:
     def _pair(self, a: Step, b: Step, judge: FloatJudge) -> StepPair:
         """Two runs of the step, each behind the recorded step before it."""
         number = self._request.place.step
-        previous = StepNodes(self._a.step(self._entry, number - 1)) if number else None
-        return StepPair(StepNodes(a), StepNodes(b), previous, previous, judge, self._both_draft)
+        previous = self._a.step(self._entry, number - 1) if number else None
+        steps = RecordedSteps(a, b, previous, previous)
+        return StepPair.of(steps, self._a.manifest, self._b.manifest, judge=judge)
 
     def _first_difference(self, baseline: Baseline, side: Side, judge: FloatJudge) -> Difference | None:
         """By the records of both runs of the step, in the order of the phases."""
