@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,18 +12,18 @@ import click
 
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import progress
-from specscope.tracer.cli.options import allow_option, noise_option, tolerance_option
+from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError, UsageError
+from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import check_writable
 from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
     from specscope.engine.lab.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
     from specscope.schemas.verdict import Blame, Difference, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
@@ -33,7 +32,9 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
-@click.option("--at", "at", metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]")
+@click.option(
+    "--at", type=STEP_PLACE, metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]"
+)
 @allow_option
 @noise_option
 @tolerance_option
@@ -46,7 +47,7 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 def bisect(
     baseline: Path,
     candidate: Path,
-    at: str | None,
+    at: StepPlace | None,
     allow: tuple[str, ...],
     noise: Path | None,
     tolerance: float | None,
@@ -77,7 +78,7 @@ def bisect(
     from specscope.engine.lab.rerun.recorded_run import Overrides
 
     if at is not None:
-        place = parse_place(at)
+        place = at
     else:
         options = DiffOptions(tolerance=tolerance, allowed=frozenset(allow), noise=noise)
         verdict = diff_traces(baseline, candidate, options)
@@ -97,20 +98,6 @@ def bisect(
     sys.exit(found.exit_code)
 
 
-def parse_place(text: str) -> StepPlace:
-    """The turn and step that ``--at`` names.
-
-    Raises:
-        UsageError: where it names none.
-    """
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if found is None:
-        raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
-    return StepPlace(int(found[1]), int(found[2]))
-
-
 def first_root(verdict: Verdict) -> StepPlace | None:
     """Where the first root of a diff is that is no tie; None where the two were judged and there is none.
 
@@ -118,8 +105,6 @@ def first_root(verdict: Verdict) -> StepPlace | None:
         IncomparableError: where the two traces may not be compared.
         CoverageError: where too little was recorded to say that there is none.
     """
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
     if verdict.verdict == "incomparable":
         first = verdict.incomparable[0]
         field = first.partition(":")[0]
@@ -181,8 +166,6 @@ def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Noth
 
 def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | None:
     """The baseline's step at which ``violation`` stands, or the one beside it; None where it stands at no step."""
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
     first = check_trace(baseline if violation.side == "a" else candidate).invariants[violation.invariant].first
     if first is None or first.turn is None or first.step is None:
         return None

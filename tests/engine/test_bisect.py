@@ -29,11 +29,12 @@ from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
 from specscope.engine.lab.bisect.operations import IN_LAYER, LAYER_OUTPUT, Operation
 from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.faults.base import changing_drafts
-from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
+from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.schemas.verdict import Root, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import CoverageError, IncomparableError, UsageError
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.places import StepPlace
 
 LAYERS = 8
 

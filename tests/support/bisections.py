@@ -12,7 +12,8 @@ from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
 from specscope.engine.lab.bisect.report import Bisection
 from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget
 from specscope.engine.lab.faults.base import Expectation
-from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
+from specscope.engine.lab.rerun.recorded_run import Overrides
+from specscope.tracer.words.places import StepPlace
 from support.traces import load, store
 
 Inject = Callable[[FaultTarget], FaultTarget]

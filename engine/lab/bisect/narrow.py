@@ -53,7 +53,7 @@ from specscope.engine.lab.bisect.sides import Course, Side, Unsteady, moved, pre
 from specscope.engine.lab.bisect.state import StateKeeper
 from specscope.engine.lab.bisect.whole import find_departure
 from specscope.engine.lab.rerun.forcing import FedPairs
-from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace, check_readable
+from specscope.engine.lab.rerun.recorded_run import Overrides, check_readable
 from specscope.engine.lab.rerun.replay import earlier_turns
 from specscope.engine.load.models import DTYPES
 from specscope.engine.record.target import RUN_ERRORS
@@ -70,6 +70,7 @@ from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.errors import EngineError, IncomparableError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.places import StepPlace
 
 Advance = Callable[[str], None]
 

@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Literal, NamedTuple
 
 from specscope.engine.lab.bisect.report import Circumstances, RecordedViolation, Recordings
-from specscope.engine.lab.rerun.recorded_run import StepPlace
 from specscope.schemas import Manifest, Step, TreeSection, TurnStart
 from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned, align_steps, align_turns
@@ -21,6 +20,7 @@ from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.step import step_violations
+from specscope.tracer.words.places import StepPlace
 
 #: What of a step hangs on what was forced to the recording, unless its own inputs are equal.
 FORCED = ("accept", "commit")

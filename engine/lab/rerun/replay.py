@@ -21,7 +21,6 @@ from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.rerun.forcing import ForcedSession
 from specscope.engine.lab.rerun.recorded_run import (
     Overrides,
-    StepPlace,
     check_readable,
     decoding_of,
     fault_target,
@@ -38,6 +37,7 @@ from specscope.tracer.errors import EngineError, TraceLostError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter, check_writable
+from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import counted
 
 
