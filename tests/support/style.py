@@ -50,8 +50,9 @@ class FolderStyle:
         return int(statistics.quantiles(sizes, n=10)[8]) if len(sizes) > 1 else max(sizes, default=0)
 
 
-def measure(folder: Path) -> FolderStyle:
-    """Measures every Python file below ``folder``."""
+def measure(folder: Path, variadic: frozenset[str] = frozenset()) -> FolderStyle:
+    """Measures every Python file below ``folder``. Calls of functions that are named in ``variadic`` are not measured:
+    their arguments are a list."""
     functions: list[Measured] = []
     calls: list[Measured] = []
     files: list[Measured] = []
@@ -63,10 +64,21 @@ def measure(folder: Path) -> FolderStyle:
         tree = ast.parse(source)
         files.append(Measured(name, source.count("\n")))
         functions += _functions(name, tree, source)
-        calls += _calls(name, tree)
+        calls += [
+            call for call in _calls(name, tree) if call.where.rpartition(" ")[2].rpartition(".")[2] not in variadic
+        ]
         dataclasses += _positional_dataclasses(name, tree)
         banned += [f"{name}:{line} {text}" for text, line in _assigned(tree) if text in BANNED]
     return FolderStyle(functions=functions, calls=calls, files=files, dataclasses=dataclasses, banned=banned)
+
+
+def variadic_functions(folders: Iterable[Path]) -> frozenset[str]:
+    """The names of all functions below ``folders`` that take ``*arguments``."""
+    names: set[str] = set()
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        functions = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, Function))
+        names |= {function.name for function in functions if function.args.vararg is not None}
+    return frozenset(names)
 
 
 def _functions(name: str, tree: ast.Module, source: str) -> Iterator[Measured]:

@@ -47,7 +47,7 @@ allow_option = click.option(
 )
 
 
-class StepPlaceType(click.ParamType):
+class StepPlaceType(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
     """``TURN/STEP``, as ``--at`` takes it."""
 
     name = "TURN/STEP"

@@ -67,13 +67,14 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
     for record in reader.steps(entry):
         texts.learn(record)
         nodes = len(record.tree.tokens) - 1 if record.tree else None
-        table.add_row(
+        cells = (
             str(record.step),
             str(record.commit.committed_before) if record.commit else "-",
             str(nodes) if nodes is not None else "-",
             str(record.accept.accepted_length) if record.accept else "-",
             escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",
         )
+        table.add_row(*cells)
     out.print(table)
 
 
@@ -114,7 +115,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
     for visit in accept.visited or []:
         for trial in visit.trials or []:
             known = 0 <= trial.slot < len(tokens)
-            table.add_row(
+            cells = (
                 str(trial.slot),
                 str(visit.slot),
                 escape(texts.shown(tokens[trial.slot])) if known else "-",
@@ -122,6 +123,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
                 "-" if trial.coin is None else f"{trial.coin:.4g}",
                 "✓ accepted" if trial.slot == visit.child else "acceptable" if trial.accepted else "rejected",
             )
+            table.add_row(*cells)
     if table.row_count:
         console().print(table)
 

@@ -146,13 +146,23 @@ def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool)
     if not trees or not drafts or draft_a is None or draft_b is None:
         return
     norms = zip(draft_a.inputs.hidden_norms or [], draft_b.inputs.hidden_norms or [], strict=False)
-    yield from (EqualInputs("hidden-norms", f"inputs.hidden_norms[{n}]", x, y, 0.0) for n, (x, y) in enumerate(norms))
+    yield from (
+        EqualInputs(quantity="hidden-norms", field=f"inputs.hidden_norms[{n}]", a=x, b=y, size=0.0)
+        for n, (x, y) in enumerate(norms)
+    )
     theirs = b.proposals
     for key, own in a.proposals.items():
         other = theirs.get(key)
         if other is not None:
             size, level = max(own.size, other.size), len(key)
-            yield EqualInputs("draft-scores", f"levels[{level}]", own.logprob, other.logprob, size, level)
+            yield EqualInputs(
+                quantity="draft-scores",
+                field=f"levels[{level}]",
+                a=own.logprob,
+                b=other.logprob,
+                size=size,
+                level=level,
+            )
 
 
 def _teacher_values(a: StepNodes, b: StepNodes, keys: list[PathKey]) -> Iterator[EqualInputs]:

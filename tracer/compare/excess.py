@@ -93,8 +93,10 @@ def _first(
     )
     wanted = f"{first.allowed:.3g} roundings at most" if first.allowed else "the same bits"
     got = f"{first.typical:.3g} roundings on the whole, {first.num_values} values"
-    found = difference(phase, field, wanted, got, "real", inputs_equal=True)
-    return UniformDrift(place, found, finding, len(excesses) - 1, _downstream(first.quantity))
+    found = difference(phase, field, wanted, got, kind="real", inputs_equal=True)
+    return UniformDrift(
+        place=place, difference=found, finding=finding, also=len(excesses) - 1, quantities=_downstream(first.quantity)
+    )
 
 
 def _downstream(quantity: Quantity) -> frozenset[Quantity]:

@@ -65,13 +65,15 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     if a.committed_length != b.committed_length:
-        yield difference("tensors", "committed_length", a.committed_length, b.committed_length, "structural", True)
+        yield difference(
+            "tensors", "committed_length", a.committed_length, b.committed_length, kind="structural", inputs_equal=True
+        )
     for field in ("token_ids", "positions", "prefix_visible"):
         values_a, values_b = getattr(a, field), getattr(b, field)
         for key in pair.common:
             va, vb = _at(values_a, pair.a.slots[key]), _at(values_b, pair.b.slots[key])
             if va != vb:
-                yield difference("tensors", field, va, vb, "structural", True, key)
+                yield difference("tensors", field, va, vb, kind="structural", inputs_equal=True, node=key)
                 break
     same_nodes = len(pair.common) == len(pair.a.keys) == len(pair.b.keys)
     for key in pair.common:
@@ -86,7 +88,7 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
 def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list[int | list[int]]) -> Difference:
     """A row of the mask, by what each side sees and the other does not."""
     a, b = (f"also sees {extra}" if extra else "sees nothing else" for extra in (extra_a, extra_b))
-    found = difference("tensors", "mask", a, b, "structural", True, key)
+    found = difference("tensors", "mask", a, b, kind="structural", inputs_equal=True, node=key)
     return found.model_copy(update={"tokens_a": extra_a[:MOST_KEPT], "tokens_b": extra_b[:MOST_KEPT]})
 
 
@@ -136,23 +138,25 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
         equal = not pair.trees_compared or _fed_equal(pair, key)
         finite = [None if v.nonfinite_slots is None else s not in v.nonfinite_slots for v, s in ((a, sa), (b, sb))]
         if None not in finite and finite[0] != finite[1]:
-            yield difference("verify", "finite", finite[0], finite[1], "real", equal, key)
+            yield difference("verify", "finite", finite[0], finite[1], kind="real", inputs_equal=equal, node=key)
         elif ours.best != theirs.best:
-            yield choice(pair.judge, "argmax", ours, theirs, equal, key)
+            yield choice(pair.judge, "argmax", ours, theirs, inputs_equal=equal, node=key)
         else:
-            yield from _numbers(pair, key, ours, theirs, equal)
+            yield from _numbers(pair, key, ours, theirs, inputs_equal=equal)
 
 
-def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, inputs_equal: bool) -> Iterator[Difference]:
+def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, *, inputs_equal: bool) -> Iterator[Difference]:
     """The first number of a node that is out of bounds by itself."""
     found = None
     for number in paired_numbers(ours, theirs):
         name = "verify." + number.field.partition("[")[0]
-        same = pair.judge.same(number.quantity, name, number.a, number.b, number.size)
+        same = pair.judge.same(number.quantity, name, number.a, number.b, size=number.size)
         found = number if found is None and not same else found
     if found is not None:
         floor = pair.floor(found.quantity)
-        yield difference("verify", found.field, found.a, found.b, "real", inputs_equal, key, floor)
+        yield difference(
+            "verify", found.field, found.a, found.b, kind="real", inputs_equal=inputs_equal, node=key, floor=floor
+        )
 
 
 def _commit(pair: StepPair) -> Iterator[Difference]:
@@ -170,7 +174,7 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
     )
     for field, va, vb in fields:
         if va != vb and None not in (va, vb):  # absent is not recorded
-            yield difference("commit", field, va, vb, "structural", equal)
+            yield difference("commit", field, va, vb, kind="structural", inputs_equal=equal)
             return
 
 
@@ -180,14 +184,14 @@ def _stop(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     if a.emitted != b.emitted:
-        yield difference("stop", "emitted", a.emitted, b.emitted, "structural", _accepted_alike(pair))
+        yield difference("stop", "emitted", a.emitted, b.emitted, kind="structural", inputs_equal=_accepted_alike(pair))
         return
     if _ends_by(a, b) in pair.expected.ends:
         return  # what one side had to cut, the other did not
     if a.kept != b.kept:
-        yield difference("stop", "kept", a.kept, b.kept, "structural", True)
+        yield difference("stop", "kept", a.kept, b.kept, kind="structural", inputs_equal=True)
     elif a.reason != b.reason and not (None in (a.reason, b.reason) and "stop" in pair.in_part):
-        yield difference("stop", "reason", a.reason, b.reason, "structural", True)
+        yield difference("stop", "reason", a.reason, b.reason, kind="structural", inputs_equal=True)
 
 
 def _accepted_alike(pair: StepPair) -> bool:

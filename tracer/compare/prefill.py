@@ -21,9 +21,11 @@ def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | 
 def compare_prefill_logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
     """The first difference of the best logits, whatever was chosen or drawn of them."""
     for number in paired_numbers(said_behind(a), said_behind(b)):
-        if not judge.same("logits", "prefill.top_logits", number.a, number.b, number.size):
+        if not judge.same("logits", "prefill.top_logits", number.a, number.b, size=number.size):
             floor = judge.floors["logits"]
-            return difference("verify", "prefill.top_logits", number.a, number.b, "real", True, floor=floor)
+            return difference(
+                "verify", "prefill.top_logits", number.a, number.b, kind="real", inputs_equal=True, floor=floor
+            )
     return None
 
 
@@ -32,5 +34,5 @@ def _draws(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
     if found is None:
         return None
     field = "prefill.pending_token" if found.field == "token" else f"prefill.draw.{found.field}"
-    made = difference("verify", field, found.a, found.b, found.kind, True)
+    made = difference("verify", field, found.a, found.b, kind=found.kind, inputs_equal=True)
     return made.model_copy(update={"margin_a": found.margin_a, "margin_b": found.margin_b})

@@ -28,7 +28,7 @@ class Filed(NamedTuple):
     root: int | None = None  # index into the roots
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Findings:
     """The roots so far, and what is open."""
 

@@ -95,6 +95,7 @@ def difference(
     field: str,
     a: Any,
     b: Any,
+    *,
     kind: DifferenceKind,
     inputs_equal: bool,
     node: PathKey | None = None,
@@ -117,7 +118,7 @@ def difference(
 
 
 def choice(
-    judge: FloatJudge, field: str, ours: Said, theirs: Said, inputs_equal: bool, node: PathKey | None = None
+    judge: FloatJudge, field: str, ours: Said, theirs: Said, *, inputs_equal: bool, node: PathKey | None = None
 ) -> Difference:
     """Two choices of the teacher that differ.
 
@@ -125,26 +126,35 @@ def choice(
     token that one side did not record there lies behind all that it did: where noise may have moved even the last of
     those to the front, it may have moved that token too.
     """
-    best, size = (ours.best, theirs.best), max(ours.size, theirs.size)
-    margins = [_margin(said, other.best) for said, other in ((ours, theirs), (theirs, ours))]
+    size = max(ours.size, theirs.size)
+    margins = [_margin(side, other.best) for side, other in ((ours, theirs), (theirs, ours))]
     kind: DifferenceKind = "real"
     if all(margin is not None and judge.tied("logits", margin, spacing(size)) for margin in margins):
         known = ours.logit_of(theirs.best) is not None and theirs.logit_of(ours.best) is not None
         kind = "exact-tie" if known and margins == [0, 0] else "near-tie"
-    found = difference("verify", field, *best, kind, inputs_equal, node, judge.allowance("logits", spacing(size)))
+    differing = difference(
+        "verify",
+        field,
+        ours.best,
+        theirs.best,
+        kind=kind,
+        inputs_equal=inputs_equal,
+        node=node,
+        floor=judge.allowance("logits", spacing(size)),
+    )
     broken = None
     if kind == "exact-tie":
-        lower = "baseline" if best[0] < best[1] else "candidate"
+        lower = "baseline" if ours.best < theirs.best else "candidate"
         broken = f"both logits are equal on both sides; the {lower} took the lower id"
-    return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "tie_break": broken})
+    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "tie_break": broken})
 
 
-def _margin(said: Said, other: int) -> float | None:
+def _margin(side: Said, other: int) -> float | None:
     """From the best logit to that of the token that the other side chose, or to the last one recorded."""
-    if len(said.logits) < 2:
+    if len(side.logits) < 2:
         return None
-    logit = said.logit_of(other)
-    return max(said.logits) - (min(said.logits) if logit is None else logit)
+    logit = side.logit_of(other)
+    return max(side.logits) - (min(side.logits) if logit is None else logit)
 
 
 def _text(value: Any) -> str:

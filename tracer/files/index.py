@@ -27,7 +27,7 @@ STAMP_BYTES = 1 << 16
 MAX_LINE_BYTES = 64 << 20
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TurnEntry:
     """Where one turn's records begin, as byte offsets."""
 
@@ -41,7 +41,7 @@ class TurnEntry:
     failed_invariants: list[int] = field(default_factory=list)  # those the engine itself recorded, a step
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TraceIndex:
     """The places of all records of one file."""
 
@@ -151,7 +151,7 @@ def _build(path: Path, file: BinaryIO, stamp: str, upgrade: Upgrade) -> TraceInd
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise TraceError(path, "the file is empty; wanted a trace, whose first line is its manifest")
-    builder = _Builder(path, TraceIndex(stamp), upgrade)
+    builder = _Builder(path, TraceIndex(stamp=stamp), upgrade)
     offset = 0
     file.seek(0)
     while line := file.readline(MAX_LINE_BYTES + 1):  # mapping the file would count all of it as memory
@@ -214,7 +214,9 @@ class _Builder:
     def _note(self, kind: str, record: dict[str, Any], offset: int) -> None:
         index = self.index
         if kind == "turn_start":
-            turn = TurnEntry(record["turn"], record["prompt_id"], record["prompt_turn"], offset)
+            turn = TurnEntry(
+                turn=record["turn"], prompt_id=record["prompt_id"], prompt_turn=record["prompt_turn"], start=offset
+            )
             index.turns.append(turn)
             self._open[turn.turn] = turn
             self._last_turn = max(self._last_turn, turn.turn)

@@ -50,13 +50,13 @@ def judge_pair(task: Task) -> PairResult:
     try:
         verdict = diff_traces(pair.baseline, pair.candidate, options)
     except SpecScopeError as error:
-        return error_result(task, stamp, str(error), time.monotonic() - begun, error.exit_code)
+        return error_result(task, stamp, str(error), time.monotonic() - begun, exit_code=error.exit_code)
     except Exception as error:  # one pair that meets a defect of ours must not cost the others
         return error_result(task, stamp, f"{type(error).__name__}: {error}", time.monotonic() - begun)
     return _result(task, stamp, verdict, time.monotonic() - begun)
 
 
-def error_result(task: Task, stamp: str, error: str, seconds: float, exit_code: int = EXIT_USAGE) -> PairResult:
+def error_result(task: Task, stamp: str, error: str, seconds: float, *, exit_code: int = EXIT_USAGE) -> PairResult:
     """The result of a pair that came to no verdict."""
     return PairResult(
         name=task.pair.name,

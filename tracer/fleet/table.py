@@ -18,7 +18,7 @@ OPTIONAL = ("name", "allow", "noise")
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """One line of the table; paths are relative to the table's folder, and resolved here."""
 
@@ -100,11 +100,11 @@ def _pair(path: Path, number: int, header: list[str], cells: list[str]) -> Pair:
             raise UsageError(f"{path}, line {number}: the {name} is empty")
     folder = path.parent
     return Pair(
-        visible(row.get("name") or f"{row['baseline']} -> {row['candidate']}"),
-        folder / row["baseline"],
-        folder / row["candidate"],
-        tuple(row.get("allow", "").split()),
-        folder / row["noise"] if row.get("noise") else None,
+        name=visible(row.get("name") or f"{row['baseline']} -> {row['candidate']}"),
+        baseline=folder / row["baseline"],
+        candidate=folder / row["candidate"],
+        allowed=tuple(row.get("allow", "").split()),
+        noise=folder / row["noise"] if row.get("noise") else None,
     )
 
 

@@ -62,7 +62,7 @@ class RootLine(NamedTuple):
     inherited: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """A verdict in words."""
 
@@ -282,7 +282,15 @@ def root_line(number: int, root: Root) -> RootLine:
     at, at_b = f"{place.turn}/{place.step_a}", f"{place.turn_b}/{place.step_b}"
     at = at if at == at_b else f"{at} ({at_b})"
     prompt = one_line(place.prompt_id, MAX_PROMPT)
-    return RootLine(number, at, prompt, found.phase, one_line(found.field), found.kind, root.inherited)
+    return RootLine(
+        number=number,
+        at=at,
+        prompt=prompt,
+        phase=found.phase,
+        field=one_line(found.field),
+        kind=found.kind,
+        inherited=root.inherited,
+    )
 
 
 def _safe(rows: list[Row]) -> list[Row]:
