@@ -32,6 +32,11 @@ class Measured:
     where: str
     value: int
 
+    @property
+    def function(self) -> str:
+        """The last part of its name: of a call, what is called."""
+        return self.where.rpartition(" ")[2].rpartition(".")[2]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FolderStyle:
@@ -64,21 +69,21 @@ def measure(folder: Path, variadic: frozenset[str] = frozenset()) -> FolderStyle
         tree = ast.parse(source)
         files.append(Measured(name, source.count("\n")))
         functions += _functions(name, tree, source)
-        calls += [
-            call for call in _calls(name, tree) if call.where.rpartition(" ")[2].rpartition(".")[2] not in variadic
-        ]
+        calls += (call for call in _calls(name, tree) if call.function not in variadic)
         dataclasses += _positional_dataclasses(name, tree)
         banned += [f"{name}:{line} {text}" for text, line in _assigned(tree) if text in BANNED]
     return FolderStyle(functions=functions, calls=calls, files=files, dataclasses=dataclasses, banned=banned)
 
 
 def variadic_functions(folders: Iterable[Path]) -> frozenset[str]:
-    """The names of all functions below ``folders`` that take ``*arguments``."""
-    names: set[str] = set()
+    """The names of the functions below ``folders`` that take ``*arguments``, without those that another one, which does
+    not, has too."""
+    names: dict[bool, set[str]] = {True: set(), False: set()}
     for path in (path for folder in folders for path in folder.rglob("*.py")):
-        functions = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, Function))
-        names |= {function.name for function in functions if function.args.vararg is not None}
-    return frozenset(names)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, Function):
+                names[node.args.vararg is not None].add(node.name)
+    return frozenset(names[True] - names[False])
 
 
 def _functions(name: str, tree: ast.Module, source: str) -> Iterator[Measured]:

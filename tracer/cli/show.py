@@ -47,8 +47,11 @@ def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> Non
         previous = reader.step(entry, step - 1) if step > 0 else None
         context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=record)
         out = console()
-        for found in step_violations(context):
-            out.print(f"[red]violated[/] {escape(found.invariant)}: {escape(printable(found.witness))}", soft_wrap=True)
+        for violation in step_violations(context):
+            out.print(
+                f"[red]violated[/] {escape(violation.invariant)}: {escape(printable(violation.witness))}",
+                soft_wrap=True,
+            )
 
 
 def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) -> None:

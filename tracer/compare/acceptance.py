@@ -28,9 +28,9 @@ def compare_accept(pair: StepPair) -> Iterator[Difference]:
     if a.rule != b.rule:
         yield difference("accept", "rule", a.rule, b.rule, kind="structural", inputs_equal=True)
         return
-    found = [] if a.rule == "greedy" else list(_walks(pair, a, b))
-    yield from found
-    equal = not found and (_choices_equal(pair) if a.rule == "greedy" else _met_equal(pair, a, b))
+    walks = [] if a.rule == "greedy" else list(_walks(pair, a, b))
+    yield from walks
+    equal = not walks and (_choices_equal(pair) if a.rule == "greedy" else _met_equal(pair, a, b))
     path_a, path_b = path_tokens(pair.a), path_tokens(pair.b)
     if path_a != path_b:
         yield difference("accept", "path", path_a, path_b, kind="structural", inputs_equal=equal)
@@ -82,7 +82,7 @@ def _said(nodes: StepNodes, key: PathKey | None) -> Said | None:
 
 def _size_at(pair: StepPair, key: PathKey | None) -> float:
     """Of the teacher's logits at a node; where it is not known, that at which floors are stated."""
-    sizes = [said.size for said in (_said(pair.a, key), _said(pair.b, key)) if said is not None]
+    sizes = [choice.size for choice in (_said(pair.a, key), _said(pair.b, key)) if choice is not None]
     return max(sizes, default=0.0) or STATED_SIZE
 
 
@@ -102,9 +102,9 @@ def _walks(pair: StepPair, a: AcceptSection, b: AcceptSection) -> Iterator[Diffe
         key = pair.a.key_of(visit_a.slot)
         if key != pair.b.key_of(visit_b.slot):
             return
-        found = _visits(pair, key, visit_a, visit_b)
-        if found is not None:
-            yield found
+        differing = _visits(pair, key, visit_a, visit_b)
+        if differing is not None:
+            yield differing
             return
 
 
@@ -119,9 +119,11 @@ def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Differen
             return difference(
                 "accept", "trials", _last(key_a), _last(key_b), kind="structural", inputs_equal=equal, node=key
             )
-        found = _trial(pair, key_a, _Tried(visit_a=a, a=trial_a, visit_b=b, b=trial_b, size=_size_at(pair, key)), equal)
-        if found is not None:
-            return found
+        differing = _trial(
+            pair, key_a, _Tried(visit_a=a, a=trial_a, visit_b=b, b=trial_b, size=_size_at(pair, key)), equal
+        )
+        if differing is not None:
+            return differing
     if len(trials_a) != len(trials_b):
         count_a, count_b = f"{len(trials_a)} children tried", f"{len(trials_b)} children tried"
         return difference("accept", "trials", count_a, count_b, kind="structural", inputs_equal=equal, node=key)
@@ -188,10 +190,10 @@ def _trial(pair: StepPair, key: PathKey | None, tried: _Tried, equal: bool) -> D
     margins = [_gap(trial) for trial in (a, b)]
     close = follows or all(judge.near_probability(_weighed(t), t.threshold, tried.size) for t in (a, b))
     word_a, word_b = ("accepted" if trial.accepted else "rejected" for trial in (a, b))
-    found = difference(
+    differing = difference(
         "accept", "trials.accepted", word_a, word_b, kind="near-tie" if close else "real", inputs_equal=equal, node=key
     )
-    return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
+    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
 
 
 def _weighed(trial: Trial) -> float:
@@ -218,16 +220,16 @@ def _equally_likely(pair: StepPair, a: Visit, b: Visit) -> bool:
 def _bonus(pair: StepPair, a: AcceptSection, b: AcceptSection, equal: bool) -> Iterator[Difference]:
     """The drawn bonus tokens. Behind unequal walks they are unequal draws, and only the tokens are compared."""
     tokens = (a.bonus_token, b.bonus_token)
-    found = compare_draws(pair.judge, "accept.bonus_draw", tokens, (a.bonus_draw, b.bonus_draw) if equal else None)
-    if found is None:
+    draws = compare_draws(pair.judge, "accept.bonus_draw", tokens, (a.bonus_draw, b.bonus_draw) if equal else None)
+    if draws is None:
         return
     fields = {"token": "bonus_token", "coin": "coins"}
-    field = fields.get(found.field, f"bonus_draw.{found.field}")
-    equal = equal and (found.field != "coin" or _coins_comparable(pair))
-    made = difference(
-        "accept", field, found.a, found.b, kind=found.kind, inputs_equal=equal, node=pair.a.key_of(a.bonus_slot)
+    field = fields.get(draws.field, f"bonus_draw.{draws.field}")
+    equal = equal and (draws.field != "coin" or _coins_comparable(pair))
+    differing = difference(
+        "accept", field, draws.a, draws.b, kind=draws.kind, inputs_equal=equal, node=pair.a.key_of(a.bonus_slot)
     )
-    yield made.model_copy(update={"margin_a": found.margin_a, "margin_b": found.margin_b})
+    yield differing.model_copy(update={"margin_a": draws.margin_a, "margin_b": draws.margin_b})
 
 
 class DrawDifference(NamedTuple):

@@ -87,15 +87,15 @@ class Coverage:
 
     def lines(self, a: Manifest, b: Manifest) -> list[str]:
         """What was not compared, in words, beside the sections that one of the two never supplies."""
-        found: dict[tuple[str, int], list[str]] = {}
+        missing: dict[tuple[str, int], list[str]] = {}
         for (side, name), count in self._one_sided.items():
             supplied = _supplied(a if side == "baseline" else b)
             within_another = (side, name.rpartition(".")[0]) in self._one_sided
             if not within_another and (name not in COMPARED_PHASES or name in supplied):
-                found.setdefault((side, count), []).append(name)
+                missing.setdefault((side, count), []).append(name)
         lines = [
             f"the {side} does not record {', '.join(names)} in {count} place{'s' * (count != 1)} where the other does"
-            for (side, count), names in found.items()
+            for (side, count), names in missing.items()
         ]
         if self.other_trees:
             pairs = f"{self.other_trees} pair{'s' * (self.other_trees != 1)} of steps"
@@ -109,7 +109,7 @@ def _side_without(a: Section, name: str) -> str:
 
 def _has(value: Any, name: str) -> bool:
     """Whether the field ``name``, dotted, is there; below a list, in any of its entries."""
-    return any(found is not None for found in _values(value, name.split(".")))
+    return any(entry is not None for entry in _values(value, name.split(".")))
 
 
 def _values(value: Any, parts: list[str]) -> Iterator[Any]:

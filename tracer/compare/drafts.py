@@ -101,14 +101,14 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
             inputs_equal = False
         fa, fb = pair.a.frontiers[number - 1], pair.b.frontiers[number - 1]
         if pair.same_policy:
-            found = _frontier(pair, fa, fb, place, inputs_equal=inputs_equal)
-            if found is not None:
-                yield found
+            differing = _frontier(pair, fa, fb, place, inputs_equal=inputs_equal)
+            if differing is not None:
+                yield differing
                 inputs_equal = False
         for row in (key for key in fa if key in set(fb)):
-            found = _row(pair, row, place, inputs_equal)
-            if found is not None:
-                yield found
+            differing = _row(pair, row, place, inputs_equal)
+            if differing is not None:
+                yield differing
                 inputs_equal = False
     if len(a.levels) != len(b.levels) and pair.same_policy:
         yield difference("draft", "levels", len(a.levels), len(b.levels), kind="structural", inputs_equal=inputs_equal)
@@ -135,17 +135,17 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
         tie = _boundary_tie(pair, set(ours), set(theirs))
         kind: DifferenceKind = "near-tie" if tie else "real"
         return _only_in("draft", f"{place}.tokens", set(ours), set(theirs), kind=kind, inputs_equal=inputs_equal)
-    for key, own in ours.items():
+    for key, proposal in ours.items():
         other = theirs.get(key)
         if other is None:
             continue
-        size = max(own.size, other.size)
-        if not pair.judge.same("draft-scores", "draft.scores", own.logprob, other.logprob, size=size):
+        size = max(proposal.size, other.size)
+        if not pair.judge.same("draft-scores", "draft.scores", proposal.logprob, other.logprob, size=size):
             floor = pair.floor("draft-scores")
             return difference(
                 "draft",
                 f"{place}.logprobs",
-                own.logprob,
+                proposal.logprob,
                 other.logprob,
                 kind="real",
                 inputs_equal=inputs_equal,
@@ -171,8 +171,12 @@ def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
         known = {key: others.proposals[key] for key in theirs if key in others.proposals}
         last = min(known, key=lambda key: known[key].ranked, default=None)
         for key in only:
-            own = others.proposals.get(key) or nodes.proposals.get(key)
-            if own is None or last is None or not _tied(pair, _Candidate(key, own), _Candidate(last, known[last])):
+            proposal = others.proposals.get(key) or nodes.proposals.get(key)
+            if (
+                proposal is None
+                or last is None
+                or not _tied(pair, _Candidate(key, proposal), _Candidate(last, known[last]))
+            ):
                 return False
     return True
 
@@ -190,10 +194,10 @@ class _Candidate(NamedTuple):
 def _tied(pair: StepPair, first: _Candidate, second: _Candidate) -> bool:
     """Whether noise may have ranked either of two candidates of one side first. Siblings are ranked by themselves, as
     they were drawn; others by their sums."""
-    one, other = first.proposal, second.proposal
+    proposal, other = first.proposal, second.proposal
     if first.key[:-1] == second.key[:-1]:
-        return pair.judge.tied("draft-scores", one.ranked - other.ranked, spacing(max(one.size, other.size)))
-    return pair.judge.tied("draft-scores", one.score - other.score, max(one.grain, other.grain))
+        return pair.judge.tied("draft-scores", proposal.ranked - other.ranked, spacing(max(proposal.size, other.size)))
+    return pair.judge.tied("draft-scores", proposal.score - other.score, max(proposal.grain, other.grain))
 
 
 def _order_tie(pair: StepPair, ours: list[PathKey], theirs: list[PathKey]) -> bool:

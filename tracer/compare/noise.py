@@ -181,7 +181,7 @@ class Excess(NamedTuple):
 
 def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
     """Every quantity of which the drift as a whole is no noise; the first place first."""
-    found = []
+    excesses = []
     for floor in floors:
         if floor.typical is None or floor.allowed is None or floor.typical <= floor.allowed:
             continue
@@ -189,7 +189,7 @@ def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
         beyond = sum(value > floor.allowed for value in sample.roundings) / len(sample)
         number = _begins(sample, floor.allowed)
         level = _first_level(sample, number, floor.allowed)
-        found.append(
+        excesses.append(
             Excess(
                 quantity=floor.quantity,
                 number=number,
@@ -200,7 +200,7 @@ def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
                 level=level,
             )
         )
-    return sorted(found, key=lambda excess: excess.number)
+    return sorted(excesses, key=lambda excess: excess.number)
 
 
 #: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself; and how
@@ -210,13 +210,13 @@ SAME_KERNELS, SAME_KERNELS_LEAST = 0.05, 3
 
 def find_movement(drift: Drift) -> list[Excess]:
     """Every quantity that differs between two runs of which the same kernels should have left every bit."""
-    found = []
+    excesses = []
     for quantity, sample in drift.samples.items():
         moved = sum(value > 0 for value in sample.roundings)
         if moved > max(SAME_KERNELS * len(sample), SAME_KERNELS_LEAST):
             first = next(place for value, place in zip(sample.roundings, sample.places, strict=True) if value > 0)
             level, share = _first_level(sample, first, 0.0), moved / len(sample)
-            found.append(
+            excesses.append(
                 Excess(
                     quantity=quantity,
                     number=first,
@@ -227,7 +227,7 @@ def find_movement(drift: Drift) -> list[Excess]:
                     level=level,
                 )
             )
-    return sorted(found, key=lambda excess: excess.number)
+    return sorted(excesses, key=lambda excess: excess.number)
 
 
 def _first_level(sample: Sample, number: int, allowed: float) -> int:

@@ -25,18 +25,18 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     if not pair.trees_compared:
         return list(_verify(pair))
     skipped = pair.expected.phases
-    found = [] if "draft" in skipped else list(compare_drafts(pair))
+    differences = [] if "draft" in skipped else list(compare_drafts(pair))
     if pair.a.step.tree is None or pair.b.step.tree is None:
-        return [*found, *_stop(pair)]  # slots say nothing without the tree that they number
-    found += compare_trees(pair, drafts_equal=not found)
-    found += _tensors(pair)
-    found += [] if "verify" in skipped else _verify(pair)
+        return [*differences, *_stop(pair)]  # slots say nothing without the tree that they number
+    differences += compare_trees(pair, drafts_equal=not differences)
+    differences += _tensors(pair)
+    differences += [] if "verify" in skipped else _verify(pair)
     if "accept" in skipped or trees_may_differ(pair):
-        return found  # another tree, or another rule, may well accept another path
-    found += compare_accept(pair)
-    found += _commit(pair)
-    found += _stop(pair)
-    return found
+        return differences  # another tree, or another rule, may well accept another path
+    differences += compare_accept(pair)
+    differences += _commit(pair)
+    differences += _stop(pair)
+    return differences
 
 
 def compared_phases(pair: StepPair) -> list[Phase]:
@@ -88,8 +88,8 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
 def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list[int | list[int]]) -> Difference:
     """A row of the mask, by what each side sees and the other does not."""
     a, b = (f"also sees {extra}" if extra else "sees nothing else" for extra in (extra_a, extra_b))
-    found = difference("tensors", "mask", a, b, kind="structural", inputs_equal=True, node=key)
-    return found.model_copy(update={"tokens_a": extra_a[:MOST_KEPT], "tokens_b": extra_b[:MOST_KEPT]})
+    differing = difference("tensors", "mask", a, b, kind="structural", inputs_equal=True, node=key)
+    return differing.model_copy(update={"tokens_a": extra_a[:MOST_KEPT], "tokens_b": extra_b[:MOST_KEPT]})
 
 
 def _listed(seen: frozenset[PathKey | int]) -> list[int | list[int]]:
@@ -147,15 +147,15 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
 
 def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, *, inputs_equal: bool) -> Iterator[Difference]:
     """The first number of a node that is out of bounds by itself."""
-    found = None
+    first = None
     for number in paired_numbers(ours, theirs):
         name = "verify." + number.field.partition("[")[0]
         same = pair.judge.same(number.quantity, name, number.a, number.b, size=number.size)
-        found = number if found is None and not same else found
-    if found is not None:
-        floor = pair.floor(found.quantity)
+        first = number if first is None and not same else first
+    if first is not None:
+        floor = pair.floor(first.quantity)
         yield difference(
-            "verify", found.field, found.a, found.b, kind="real", inputs_equal=inputs_equal, node=key, floor=floor
+            "verify", first.field, first.a, first.b, kind="real", inputs_equal=inputs_equal, node=key, floor=floor
         )
 
 

@@ -97,9 +97,9 @@ def load_or_build(path: Path, file: BinaryIO, upgrade: Upgrade = None) -> TraceI
     """
     stamp = file_stamp(file)
     size = os.fstat(file.fileno()).st_size
-    found = _load(sidecar_path(path), size)
-    if found is not None and found.stamp == stamp and _fits(found, size):
-        return found
+    index = _load(sidecar_path(path), size)
+    if index is not None and index.stamp == stamp and _fits(index, size):
+        return index
     index = _build(path, file, stamp, upgrade)
     with contextlib.suppress(OSError, TypeError):  # orjson has no integers of more than 64 bits
         _save(index, sidecar_path(path))

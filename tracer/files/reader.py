@@ -214,11 +214,11 @@ class TraceReader:
 
     def _readable_version(self, schema: object) -> SchemaVersion:
         try:
-            found = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
-            self._known.steps_from(found)
+            version = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
+            self._known.steps_from(version)
         except ValueError as error:
             raise TraceError(self.path, str(error), 1, "schema") from None
-        return found
+        return version
 
     @property
     def _is_older(self) -> bool:

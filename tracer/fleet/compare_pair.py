@@ -30,8 +30,8 @@ class Task:
         parts += [f"allow {' '.join(self.pair.allowed)}"]
         for path in files:
             try:
-                found = path.stat()
-                parts.append(f"{path.name} {found.st_size} {found.st_mtime_ns}")
+                status = path.stat()
+                parts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
             except OSError:
                 parts.append(f"{path.name} missing")
         return printable("; ".join(parts))

@@ -55,8 +55,8 @@ def first_root(verdict: Verdict) -> FirstRoot | None:
     root = leading_root(verdict)
     if root is None:
         return None
-    found = root.difference
-    return FirstRoot(place=root.place, phase=found.phase, field=found.field, kind=found.kind)
+    difference = root.difference
+    return FirstRoot(place=root.place, phase=difference.phase, field=difference.field, kind=difference.kind)
 
 
 def read_results(path: Path) -> dict[str, PairResult]:

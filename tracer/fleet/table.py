@@ -47,10 +47,10 @@ def parse_shard(value: str) -> Shard:
     Raises:
         UsageError: where it has another shape, or ``i`` is not one of 1..N.
     """
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"got --shard {value!r}, wanted i/N with i of 1..N, e.g. 1/4")
-    return Shard(int(found[1]), int(found[2]))
+    return Shard(int(match[1]), int(match[2]))
 
 
 def read_pairs(path: Path) -> list[Pair]:

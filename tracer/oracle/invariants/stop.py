@@ -27,10 +27,10 @@ def _cut(c: Context) -> str | None:
         return f"kept {stop.kept} of {len(stop.emitted)} tokens"
     eos = set(c.manifest.stop_rules.eos_token_ids if c.manifest.stop_rules is not None else ())
     at = next((i for i, t in enumerate(stop.emitted[: stop.kept]) if t in eos), None)
-    said = stop.reason is not None or promises(c.manifest, "stop")
-    if at is not None and (stop.kept != at + 1 or (said and stop.reason != "eos")):
+    is_recorded = stop.reason is not None or promises(c.manifest, "stop")
+    if at is not None and (stop.kept != at + 1 or (is_recorded and stop.reason != "eos")):
         return f"token {at} of the block ends the text, but {stop.kept} were kept (reason {stop.reason})"
-    if said and stop.reason is None and stop.kept != len(stop.emitted):
+    if is_recorded and stop.reason is None and stop.kept != len(stop.emitted):
         return f"kept {stop.kept} of {len(stop.emitted)} tokens without a reason"
     return None
 

@@ -122,9 +122,9 @@ def _metrics(t: TurnTally) -> str | None:
             return f"{name}: got {got}, the steps give {wanted}"
     if t.num_fallbacks is not None and (end.num_fallbacks or 0) != t.num_fallbacks:
         return f"num_fallbacks: got {end.num_fallbacks or 0}, the steps give {t.num_fallbacks}"
-    said = t.last_reason is not None or "stop" not in t.in_part
+    is_recorded = t.last_reason is not None or "stop" not in t.in_part
     by_a_step = end.reason in ("eos", "length", "stop_string", "criterion")
-    if t.num_steps and said and by_a_step and end.reason != t.last_reason:
+    if t.num_steps and is_recorded and by_a_step and end.reason != t.last_reason:
         return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
     return None
 

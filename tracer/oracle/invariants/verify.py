@@ -54,8 +54,8 @@ def _argmax_is_top(c: Context) -> str | None:
 
 
 def _input_digest(c: Context) -> str | None:
-    made, given = present(c.step.tensors).input_digest, present(c.step.verify).input_digest
-    return None if made == given else f"tensorize made {made}, the forward was given {given}"
+    recorded, given = present(c.step.tensors).input_digest, present(c.step.verify).input_digest
+    return None if recorded == given else f"tensorize made {recorded}, the forward was given {given}"
 
 
 def _dispatch(c: Context) -> str | None:
