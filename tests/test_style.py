@@ -111,4 +111,4 @@ def first(x, *, one):
     assert [(call.function, call.value) for call in style.calls if call.value > 1] == [("call", 3)]
     assert [dataclass.value for dataclass in style.dataclasses] == [4]
     assert [name.rpartition(" ")[2] for name in style.banned] == ["one", "found"]
-    assert largest(style.files) == 15
+    assert largest(style.files) == 14
