@@ -13,7 +13,7 @@ from rich.tree import Tree
 from specscope.schemas import AcceptSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import NoSuchStepError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.invariants.base import Context
@@ -34,7 +34,7 @@ def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> Non
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not 0 <= turn < len(reader.turns):
-            raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
+            raise NoSuchStepError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]
         if step is None:
             _print_overview(reader, entry, texts)

@@ -187,6 +187,8 @@ class _Builder:
                 self._note_step(skimmed.turn, skimmed.accepted_length, skimmed.num_failed, offset)
             else:
                 self._note(kind, record, offset)
+        except TraceError:
+            raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             name = str(error.args[0]) if isinstance(error, KeyError) else None
             raise TraceError(self._path, f"a {kind} record that does not fit here ({error})", number, name) from None

@@ -25,7 +25,7 @@ from specscope.schemas import (
     decode_record,
     parse_line,
 )
-from specscope.tracer.errors import TraceError, UsageError
+from specscope.tracer.errors import NoSuchStepError, TraceError
 from specscope.tracer.files.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
 
 #: An entry of a list that has one position for each row.
@@ -150,7 +150,7 @@ class TraceReader:
             UsageError: where there is none of that number.
         """
         if not 0 <= step < len(turn.steps):
-            raise UsageError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
+            raise NoSuchStepError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
         return self._at(turn.steps[step], Step)
 
     def steps(self, turn: TurnEntry) -> Iterator[Step]:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from specscope.schemas.base import Float, Section
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Place, Verdict
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import DamagedRecordError, UsageError
 from specscope.tracer.report.card import leading_root
 
 RESULT_SCHEMA: Literal["specscope.pair-result/1.0"] = "specscope.pair-result/1.0"
@@ -78,7 +78,7 @@ def read_results(path: Path) -> dict[str, PairResult]:
             problem = error.errors(include_url=False)[0]
             place = ".".join(map(str, problem["loc"]))
             what = f"{place}: {problem['msg']}" if place else problem["msg"]
-            raise UsageError(f"{path}, line {number}: no result of specscope diff-many ({what})") from None
+            raise DamagedRecordError(f"{path}, line {number}: no result of specscope diff-many ({what})") from None
         results.pop(result.name, None)
         results[result.name] = result
     return results

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import click
 
 from specscope.tracer.cli.options import STEP_PLACE, tokenizer_option
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import NoSuchStepError, UsageError
 from specscope.tracer.words.places import StepPlace
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.screens.view import View
@@ -119,10 +119,10 @@ def check_place(place: StepPlace, reader: TraceReader) -> None:
     asked = f"got --at {place.turn}/{place.step}, but {reader.path.name}"
     turn = next((turn for turn in reader.turns if turn.turn == place.turn), None)
     if turn is None:
-        raise UsageError(f"{asked} has {_turns(reader.turns)}")
+        raise NoSuchStepError(f"{asked} has {_turns(reader.turns)}")
     if place.step >= len(turn.steps):
         has = f"has steps 0 to {len(turn.steps) - 1}" if turn.steps else "has no steps"
-        raise UsageError(f"{asked}'s turn {place.turn} {has}")
+        raise NoSuchStepError(f"{asked}'s turn {place.turn} {has}")
 
 
 def _turns(turns: Sequence[TurnEntry]) -> str:

@@ -67,7 +67,7 @@ from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.manifests import is_teacher_only
 from specscope.tracer.compare.noise import measured_floors
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
-from specscope.tracer.errors import EngineError, IncomparableError, UsageError
+from specscope.tracer.errors import EngineError, IncomparableError, NoSuchStepError, SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.words.places import StepPlace
@@ -131,6 +131,8 @@ class Bisect:
         if self._state.grafts is None:
             try:
                 self._work(case, advance)
+            except SpecScopeError:
+                raise
             except RUN_ERRORS as error:
                 raise EngineError(f"the step cannot be narrowed: {type(error).__name__}: {error}") from error
         return conclude(case, self._state, self._a, self._entry)
@@ -391,7 +393,7 @@ def _turn_of(reader: TraceReader, place: StepPlace) -> TurnEntry:
     entry = next((turn for turn in reader.turns if turn.turn == place.turn), None)
     if entry is None:
         numbers = f"0..{reader.turns[-1].turn}" if reader.turns else "none"
-        raise UsageError(f"got turn {place.turn}, wanted one of {reader.path}: {numbers}")
+        raise NoSuchStepError(f"got turn {place.turn}, wanted one of {reader.path}: {numbers}")
     reader.step(entry, place.step)  # refuses a step that is not there
     return entry
 

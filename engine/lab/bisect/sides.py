@@ -24,7 +24,7 @@ from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Step, TreeSection
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
@@ -107,6 +107,8 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
         else:
             _follow_batch(lane, course, plan, advance)
         return _run_step(lane, course, watch, manifest, notes)
+    except SpecScopeError:
+        raise
     except RUN_ERRORS as error:
         raise EngineError(f"the step cannot be run again: {type(error).__name__}: {error}") from error
 

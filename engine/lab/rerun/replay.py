@@ -33,7 +33,7 @@ from specscope.engine.record.recorder import Recorder, TurnLabel, TurnRecorder
 from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.schemas import Manifest, TurnEnd, TurnStart
-from specscope.tracer.errors import EngineError, TraceLostError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, TraceLostError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter, check_writable
@@ -128,6 +128,8 @@ class Replay:
                 for entry in self._turns:
                     is_written = self._request.turn in (None, entry.turn)
                     self._replay_turn(reader, entry, recorder if is_written else None, advance)
+        except SpecScopeError:
+            raise
         except RUN_ERRORS as error:
             raise EngineError(f"the replay failed: {type(error).__name__}: {error}") from error
         try:
