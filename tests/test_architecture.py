@@ -101,7 +101,10 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
     assert {top for top in tops if not top.endswith(".dist-info")} == {"specscope"}
     for wanted in (
         "specscope/schemas/py.typed",
+        "specscope/schemas/bisection-v1.schema.json",
+        "specscope/schemas/pair-result-v1.schema.json",
         "specscope/schemas/trace-v1.schema.json",
+        "specscope/schemas/verdict-v2.schema.json",
         "specscope/engine/demo_models/teacher/model.safetensors",
         "specscope/engine/demo_models/teacher/tokenizer.json",
         "specscope/engine/demo_models/drafter/model.safetensors",

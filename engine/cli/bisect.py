@@ -23,7 +23,7 @@ from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.lab.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
+    from specscope.schemas.bisection import Bisection, OperationError, Outcome, Recordings, SelfDifference
     from specscope.schemas.verdict import Blame, Difference, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
@@ -181,7 +181,7 @@ def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | 
 def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str) -> int:
     """Says why there is nothing to bisect, and returns the exit code."""
     from specscope.engine.lab.bisect.conclusion import settings_text
-    from specscope.engine.lab.bisect.report import BISECTION_SCHEMA, Bisection
+    from specscope.schemas.bisection import BISECTION_SCHEMA, Bisection
 
     nothing = _nothing(verdict, baseline, candidate)
     if form != "json":

@@ -21,10 +21,11 @@ from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, store
 from support.verdicts import EVIL, near_tie, verdict_of
 
+from specscope.schemas.pair_result import PairResult
 from specscope.schemas.verdict import Blame
 from specscope.tracer.errors import UsageError, worst_code
 from specscope.tracer.fleet.compare_pair import Task, error_result
-from specscope.tracer.fleet.results import PairResult, first_root, open_results, read_results
+from specscope.tracer.fleet.results import first_root, open_results, read_results
 from specscope.tracer.fleet.summary import SHOWN_PAIRS, markdown_of, summarise, text_of
 from specscope.tracer.fleet.table import Pair, Shard, parse_shard, read_pairs
 from specscope.tracer.fleet.workers import judge_all

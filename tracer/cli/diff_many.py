@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from specscope.schemas.pair_result import PairResult
 from specscope.tracer.cli.console import progress
 from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.fleet.compare_pair import Task
-from specscope.tracer.fleet.results import PairResult, Results, open_results
+from specscope.tracer.fleet.results import Results, open_results
 from specscope.tracer.fleet.summary import summarise, text_of
 from specscope.tracer.fleet.table import parse_shard, read_pairs
 from specscope.tracer.fleet.workers import judge_all

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from specscope.schemas.pair_result import PairResult
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
-from specscope.tracer.fleet.results import PairResult, read_results, torn_bytes
+from specscope.tracer.fleet.results import read_results, torn_bytes
 from specscope.tracer.fleet.summary import json_of, markdown_of, summarise, text_of
 from specscope.tracer.fleet.table import read_pairs
 from specscope.tracer.words.text import counted, printable

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from specscope.schemas.pair_result import PairResult
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_INCOMPARABLE, EXIT_USAGE, SpecScopeError
-from specscope.tracer.fleet.results import PairResult, first_root
+from specscope.tracer.fleet.results import first_root
 from specscope.tracer.fleet.table import Pair
 from specscope.tracer.words.text import printable
 

@@ -7,47 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from specscope.schemas.base import Float, Section
-from specscope.schemas.phases import Phase
-from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Place, Verdict
+from specscope.schemas.pair_result import RESULT_SCHEMA, FirstRoot, PairResult
+from specscope.schemas.verdict import Verdict
 from specscope.tracer.errors import DamagedRecordError, UsageError
 from specscope.tracer.report.card import leading_root
-
-RESULT_SCHEMA: Literal["specscope.pair-result/1.0"] = "specscope.pair-result/1.0"
-Judged = Literal["equal", "ties", "different", "incomparable", "uncovered", "error"]
-
-
-class FirstRoot(Section):
-    """The root that the card is about."""
-
-    place: Place
-    phase: Phase
-    field: str
-    kind: DifferenceKind
-
-
-class PairResult(Section):
-    """What the comparison of one pair came to."""
-
-    schema_: Literal["specscope.pair-result/1.0"] = Field(RESULT_SCHEMA, alias="schema")
-    name: str
-    baseline: str
-    candidate: str
-    stamp: str = Field(description="What the result holds for: the files' sizes and times, and the settings.")
-    verdict: Judged
-    exit_code: int
-    seconds: Float
-    first_root: FirstRoot | None = None
-    num_roots: int = 0
-    num_inherited: int = 0
-    first_violation: Blame | None = Field(None, description="Of the first invariant that one of the runs breaks.")
-    impact: Impact | None = None
-    error: str | None = Field(None, description="Why there is no verdict.")
-    remarks: list[str] = Field(default_factory=list, description="Those of the verdict.")
 
 
 def first_root(verdict: Verdict) -> FirstRoot | None:

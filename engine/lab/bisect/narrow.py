@@ -40,14 +40,6 @@ from specscope.engine.lab.bisect.operations import (
 )
 from specscope.engine.lab.bisect.recorded import Held, Rerun, aligned_step, first_difference, lacking
 from specscope.engine.lab.bisect.redraft import narrow_draft, narrow_in_place, redraft
-from specscope.engine.lab.bisect.report import (
-    STATE_SCHEMA,
-    Bisection,
-    Compared,
-    Recordings,
-    SelfDifference,
-    State,
-)
 from specscope.engine.lab.bisect.schedule import plan_batch
 from specscope.engine.lab.bisect.sides import Course, Side, Unsteady, moved, prefix_cache, run_side
 from specscope.engine.lab.bisect.state import StateKeeper
@@ -58,6 +50,14 @@ from specscope.engine.lab.rerun.replay import earlier_turns
 from specscope.engine.load.models import DTYPES
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.schemas import Manifest, Step
+from specscope.schemas.bisection import (
+    STATE_SCHEMA,
+    Bisection,
+    Compared,
+    Recordings,
+    SelfDifference,
+    State,
+)
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned

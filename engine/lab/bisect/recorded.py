@@ -6,8 +6,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal, NamedTuple
 
-from specscope.engine.lab.bisect.report import Circumstances, RecordedViolation, Recordings
 from specscope.schemas import Manifest, Step, TreeSection, TurnStart
+from specscope.schemas.bisection import Circumstances, RecordedViolation, Recordings
 from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned, align_steps, align_turns
 from specscope.tracer.compare.drafts import compare_trees

@@ -15,7 +15,6 @@ from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
-from specscope.engine.lab.bisect.report import Circumstances
 from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
 from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutcome
 from specscope.engine.lab.rerun.recorded_run import Overrides, decoding_of, fault_target, load_recorded
@@ -24,6 +23,7 @@ from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Step, TreeSection
+from specscope.schemas.bisection import Circumstances
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader

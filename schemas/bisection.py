@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from specscope.schemas import Section
-from specscope.schemas.base import Digest, Float
+from specscope.schemas.base import Digest, Float, Section
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference
 
