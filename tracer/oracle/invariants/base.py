@@ -102,6 +102,11 @@ def next_root(step: Step) -> int | None:
     return None if step.accept is None else step.accept.bonus_token
 
 
+def takes_features(c: Context) -> bool:
+    """Whether the drafter is fed features of the teacher."""
+    return c.manifest.drafter.hidden_state_indices is not None
+
+
 def tree_is_recorded(step: Step) -> bool:
     """Whether a replay put the recorded tree in the place of the one that its drafter found."""
     return step.forced is not None and step.forced.tree

@@ -6,7 +6,14 @@ import math
 
 from specscope.schemas import DraftLevel
 from specscope.tracer.files.candidates import Candidate, first_of_equals
-from specscope.tracer.oracle.invariants.base import Context, Invariant, committed_path, first_mismatch, present
+from specscope.tracer.oracle.invariants.base import (
+    Context,
+    Invariant,
+    committed_path,
+    first_mismatch,
+    present,
+    takes_features,
+)
 from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
 
 #: Drafters that run a forward for each level, a position further on. Others may propose all levels in one.
@@ -66,10 +73,6 @@ def _cache_kept(c: Context) -> str | None:
 
 def _has_before(c: Context) -> bool:
     return c.previous is not None
-
-
-def _takes_features(c: Context) -> bool:
-    return c.manifest.drafter.hidden_state_indices is not None
 
 
 def _are_committed(c: Context) -> str | None:
@@ -133,7 +136,7 @@ DRAFT: tuple[Invariant[Context], ...] = (
         statement="the features fed are the teacher's own of what was committed",
         check=_are_committed,
         needs=("draft.inputs.hidden_digest", "features_digest"),
-        applies=_takes_features,
+        applies=takes_features,
     ),
     Invariant(
         id="draft.frontier-is-best",

@@ -34,6 +34,7 @@ ANYWHERE = Bounds(0.0, 1.0)
 
 
 def exactly(value: float) -> Bounds:
+    """The bounds of a number that is known."""
     return Bounds(value, value)
 
 
@@ -61,6 +62,7 @@ def teacher_bounds(c: Context, slot: int, token: int) -> Bounds:
 
 
 def target_prob_problem(c: Context) -> str | None:
+    """A probability that was weighed and is not the teacher's, as far as verify recorded it."""
     tokens = present(c.step.tree).tokens
     for visit in present(present(c.step.accept).visited):
         for trial in visit.trials or []:
@@ -89,7 +91,7 @@ def _ratio_problem(c: Context, visit: Visit, tokens: list[int]) -> str | None:
 
 
 def logit_problem(c: Context) -> str | None:
-    """By the recorded logits and how they were cut, where a visit has them."""
+    """A probability that was weighed and does not follow from its recorded logit, and how the logits were cut."""
     for visit in present(present(c.step.accept).visited):
         if visit.cut is None:
             continue

@@ -56,6 +56,7 @@ def _slot(slot: int | None) -> str:
 
 
 def decision_problem(c: Context) -> str | None:
+    """What is wrong with which children were tried, or with what was decided of one by its coin and threshold."""
     parents, accept = present(c.step.tree).parents, present(c.step.accept)
     for visit in present(accept.visited):
         children = [slot for slot in range(1, len(parents)) if parents[slot] == visit.slot]
@@ -101,7 +102,7 @@ def _decision(rule: str, trial: Trial) -> str | None:
 
 
 def coin_problem(c: Context) -> str | None:
-    """Two coins of 53 random bits are never equal, but for one step in 10^13 or so."""
+    """A coin that was used twice. Two coins of 53 random bits are never equal, but for one step in 10^13 or so."""
     accept = present(c.step.accept)
     seen = {accept.bonus_draw.coin: "the bonus token"} if accept.bonus_draw is not None else {}
     for trial in (trial for visit in present(accept.visited) for trial in visit.trials or []):
@@ -117,6 +118,7 @@ def coin_problem(c: Context) -> str | None:
 
 
 def threshold_problem(c: Context) -> str | None:
+    """A threshold that does not follow from the probabilities that were weighed."""
     tokens, accept = present(c.step.tree).tokens, present(c.step.accept)
     for visit in present(accept.visited):
         trials = visit.trials or []
@@ -186,7 +188,7 @@ def _typical_threshold(c: Context, slot: int) -> Bounds:
 
 
 def draft_prob_problem(c: Context) -> str | None:
-    """A drafted token's probability is the one that the tree says it was drawn with."""
+    """A drafted token whose probability is not the one that the tree says it was drawn with."""
     logprobs = present(present(c.step.tree).logprobs)
     for visit in present(present(c.step.accept).visited):
         for trial in visit.trials or []:

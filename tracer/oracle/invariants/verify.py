@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from specscope.tracer.oracle.invariants.base import Context, Invariant, present
+from specscope.tracer.oracle.invariants.base import Context, Invariant, present, takes_features
 
 
 def _verify_sizes(c: Context) -> str | None:
@@ -66,10 +66,6 @@ def _dispatch(c: Context) -> str | None:
     return None
 
 
-def _takes_features(c: Context) -> bool:
-    return c.manifest.drafter.hidden_state_indices is not None
-
-
 def _layers(c: Context) -> str | None:
     got, wanted = present(c.step.verify).feature_layers, present(c.manifest.drafter.hidden_state_indices)
     return None if got == wanted else f"the forward gave the hidden states {got}, the drafter's are {wanted}"
@@ -111,6 +107,6 @@ VERIFY: tuple[Invariant[Context], ...] = (
         statement="the features are read from the layers that the drafter names",
         check=_layers,
         needs=("verify.feature_layers", "manifest.drafter.hidden_state_indices"),
-        applies=_takes_features,
+        applies=takes_features,
     ),
 )
