@@ -13,8 +13,8 @@ import pytest
 from support.commands import specscope
 from support.traces import ROOT
 
-from specscope.tracer.oracle.check import RUN_RULES
 from specscope.tracer.oracle.invariants import ALL_INVARIANTS
+from specscope.tracer.oracle.invariants.run import RUN_RULES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,18 +14,18 @@ import click
 from specscope.engine.settings import DEVICES
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import echo_document, progress
-from specscope.tracer.cli.options import allow_option, noise_option, tolerance_option
+from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError, UsageError
+from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import check_writable
 from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.lab.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
+    from specscope.schemas.bisection import Bisection, OperationError, Outcome, Recordings, SelfDifference
     from specscope.schemas.verdict import Blame, Difference, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
@@ -35,7 +34,9 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
-@click.option("--at", "at", metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]")
+@click.option(
+    "--at", type=STEP_PLACE, metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]"
+)
 @allow_option
 @noise_option
 @tolerance_option
@@ -48,7 +49,7 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 def bisect(
     baseline: Path,
     candidate: Path,
-    at: str | None,
+    at: StepPlace | None,
     allow: tuple[str, ...],
     noise: Path | None,
     tolerance: float | None,
@@ -79,7 +80,7 @@ def bisect(
     from specscope.engine.lab.rerun.recorded_run import Overrides
 
     if at is not None:
-        place = parse_place(at)
+        place = at
     else:
         options = DiffOptions(tolerance=tolerance, allowed=frozenset(allow), noise=noise)
         verdict = diff_traces(baseline, candidate, options)
@@ -99,20 +100,6 @@ def bisect(
     sys.exit(bisection.exit_code)
 
 
-def parse_place(text: str) -> StepPlace:
-    """The turn and step that ``--at`` names.
-
-    Raises:
-        UsageError: where it names none.
-    """
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
-    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if match is None:
-        raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
-    return StepPlace(int(match[1]), int(match[2]))
-
-
 def first_root(verdict: Verdict) -> StepPlace | None:
     """Where the first root of a diff is that is no tie; None where the two were judged and there is none.
 
@@ -120,8 +107,6 @@ def first_root(verdict: Verdict) -> StepPlace | None:
         IncomparableError: where the two traces may not be compared.
         CoverageError: where too little was recorded to say that there is none.
     """
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
     if verdict.verdict == "incomparable":
         first = verdict.incomparable[0]
         field = first.partition(":")[0]
@@ -181,8 +166,6 @@ def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Noth
 
 def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | None:
     """The baseline's step at which ``violation`` stands, or the one beside it; None where it stands at no step."""
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
     first = check_trace(baseline if violation.side == "a" else candidate).invariants[violation.invariant].first
     if first is None or first.turn is None or first.step is None:
         return None
@@ -198,7 +181,7 @@ def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | 
 def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str) -> int:
     """Says why there is nothing to bisect, and returns the exit code."""
     from specscope.engine.lab.bisect.conclusion import settings_text
-    from specscope.engine.lab.bisect.report import BISECTION_SCHEMA, Bisection
+    from specscope.schemas.bisection import BISECTION_SCHEMA, Bisection
 
     nothing = _nothing(verdict, baseline, candidate)
     if form != "json":

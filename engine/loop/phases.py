@@ -23,11 +23,12 @@ from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
 from specscope.schemas.manifest import RuleName
+from specscope.schemas.phases import FailedPhase
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
-PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+PhaseName = FailedPhase
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
 
 

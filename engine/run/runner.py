@@ -23,7 +23,7 @@ from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import Settings
 from specscope.engine.teacher.model import Teacher
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.writer import TraceWriter
 
 
@@ -115,6 +115,8 @@ def run_turns(
     try:
         with ending(run.session, writer):
             yield from run.turns()
+    except SpecScopeError:
+        raise
     except RUN_ERRORS as error:
         raise EngineError(f"decoding failed: {type(error).__name__}: {error}") from error
 

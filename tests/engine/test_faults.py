@@ -22,7 +22,8 @@ from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run
 from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import OracleReport
 
 TREE = TreePolicy("dynamic", depth=4, top_k=4, budget=12)
 DEMO = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", TREE)

@@ -11,9 +11,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.unknown import named
 from specscope.tracer.cli.console import console
-from specscope.tracer.compare.coverage import COMPARED
 from specscope.tracer.errors import (
     EXIT_COVERAGE,
     EXIT_DIFFERENT,
@@ -22,8 +22,9 @@ from specscope.tracer.errors import (
     UsageError,
     worst_code,
 )
-from specscope.tracer.oracle.check import OracleReport, Tally, check_trace
-from specscope.tracer.oracle.invariants.registry import is_known_capability
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.invariants.needs import is_known_capability
+from specscope.tracer.oracle.report import OracleReport, Tally
 from specscope.tracer.oracle.unknown import unknown_lines
 from specscope.tracer.words.rules import rule_text
 from specscope.tracer.words.text import counted, printable
@@ -43,9 +44,13 @@ def _required(_: click.Context, __: click.Parameter, value: str | None) -> tuple
     for name in names:
         if name != "all" and not is_known_capability(name):
             near = named("step", name).nearest
-            hint = f"; the nearest is {near}" if near else f": all, or of {', '.join(COMPARED)}, or section.field"
+            hint = (
+                f"; the nearest is {near}" if near else f": all, or of {', '.join(COMPARED_PHASES)}, or section.field"
+            )
             raise UsageError(f"got --require {name[:80]}, wanted a section of a step{hint}")
-    return tuple(dict.fromkeys(one for name in names for one in (COMPARED if name == "all" else (name,))))
+    return tuple(
+        dict.fromkeys(section for name in names for section in (COMPARED_PHASES if name == "all" else (name,)))
+    )
 
 
 @click.command()

@@ -27,12 +27,15 @@ def echo_document(text: str) -> None:
 def progress(what: str, total: int, unit: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
     """A bar with a rate on standard error, where that is a terminal and ``shown``. Call what it gives after each unit,
     with what else to say."""
-    bar = Progress(
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}, {{task.fields[rate]}} {unit}/s, {{task.fields[more]}}"),
         TimeElapsedColumn(),
+    )
+    bar = Progress(
+        *columns,
         console=Console(stderr=True),
         transient=True,
         disable=not (shown and sys.stderr.isatty()),

@@ -14,12 +14,12 @@ from rich.tree import Tree
 from specscope.schemas import AcceptSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import NoSuchStepError, UsageError
 from specscope.tracer.export.graph import GraphFormat, graph_text, tree_graph
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import step_violations
 from specscope.tracer.words.places import turn_name
 from specscope.tracer.words.rules import is_lossy, rule_text
 from specscope.tracer.words.text import counted, printable
@@ -44,7 +44,7 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not 0 <= turn < len(reader.turns):
-            raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
+            raise NoSuchStepError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]
         if form != "text":
             if step is None:
@@ -60,10 +60,13 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
         if is_lossy(reader.manifest.sampling):
             console().print(f"[yellow]{rule_text(reader.manifest.sampling)}[/]", highlight=False)
         previous = reader.step(entry, step - 1) if step > 0 else None
-        context = Context(reader.manifest, reader.turn_start(entry), previous, record)
+        context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=record)
         out = console()
-        for found in step_violations(context):
-            out.print(f"[red]violated[/] {escape(found.invariant)}: {escape(printable(found.witness))}", soft_wrap=True)
+        for violation in step_violations(context):
+            out.print(
+                f"[red]violated[/] {escape(violation.invariant)}: {escape(printable(violation.witness))}",
+                soft_wrap=True,
+            )
 
 
 def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) -> None:
@@ -83,13 +86,14 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
     for record in reader.steps(entry):
         texts.learn(record)
         nodes = len(record.tree.tokens) - 1 if record.tree else None
-        table.add_row(
+        cells = (
             str(record.step),
             str(record.commit.committed_before) if record.commit else "-",
             str(nodes) if nodes is not None else "-",
             str(record.accept.accepted_length) if record.accept else "-",
             escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",
         )
+        table.add_row(*cells)
     out.print(table)
 
 
@@ -130,7 +134,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
     for visit in accept.visited or []:
         for trial in visit.trials or []:
             known = 0 <= trial.slot < len(tokens)
-            table.add_row(
+            cells = (
                 str(trial.slot),
                 str(visit.slot),
                 escape(texts.shown(tokens[trial.slot])) if known else "-",
@@ -138,6 +142,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
                 "-" if trial.coin is None else f"{trial.coin:.4g}",
                 "✓ accepted" if trial.slot == visit.child else "acceptable" if trial.accepted else "rejected",
             )
+            table.add_row(*cells)
     if table.row_count:
         console().print(table)
 

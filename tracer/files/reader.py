@@ -25,7 +25,7 @@ from specscope.schemas import (
     decode_record,
     parse_line,
 )
-from specscope.tracer.errors import TraceError, UsageError
+from specscope.tracer.errors import NoSuchStepError, TraceError
 from specscope.tracer.files.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class TraceReader:
             UsageError: where there is none of that number.
         """
         if not 0 <= step < len(turn.steps):
-            raise UsageError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
+            raise NoSuchStepError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
         return self._at(turn.steps[step], Step)
 
     def steps(self, turn: TurnEntry) -> Iterator[Step]:
@@ -218,11 +218,11 @@ class TraceReader:
 
     def _readable_version(self, schema: object) -> SchemaVersion:
         try:
-            found = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
-            self._known.steps_from(found)
+            version = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
+            self._known.steps_from(version)
         except ValueError as error:
             raise TraceError(self.path, str(error), 1, "schema") from None
-        return found
+        return version
 
     @property
     def _is_older(self) -> bool:

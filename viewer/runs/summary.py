@@ -16,7 +16,7 @@ from specscope.tracer.compare.manifests import AXIS, OWN
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TraceIndex
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.words.rules import rule_text
 from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.fragments import Tone

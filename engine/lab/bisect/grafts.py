@@ -16,11 +16,11 @@ from specscope.engine.lab.bisect.operations import (
     run_forward,
 )
 from specscope.engine.lab.bisect.redraft import Drafted
-from specscope.engine.lab.bisect.report import Circumstances, Graft, Measure
 from specscope.engine.lab.bisect.sides import Alone, Side, moved, prefix_cache
 from specscope.engine.lab.rerun.forcing import FedPairs
 from specscope.engine.loop.phases import ForwardInputs
 from specscope.schemas import DraftSection, Step, TreeSection
+from specscope.schemas.bisection import Circumstances, Graft, Measure
 from specscope.tracer.compare.floats import scaled_gap
 from specscope.tracer.compare.nodes import StepNodes
 

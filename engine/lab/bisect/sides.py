@@ -14,7 +14,6 @@ from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
-from specscope.engine.lab.bisect.report import Circumstances
 from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
 from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutcome
 from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
@@ -25,7 +24,8 @@ from specscope.engine.record.sections import tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Step, TreeSection
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.schemas.bisection import Circumstances
+from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
@@ -108,6 +108,8 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
         else:
             _follow_batch(lane, course, plan, advance)
         return _run_step(lane, course, watch, manifest, notes)
+    except SpecScopeError:
+        raise
     except RUN_ERRORS as error:
         raise EngineError(f"the step cannot be run again: {type(error).__name__}: {error}") from error
 

@@ -13,7 +13,7 @@ from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.load.models import Models
 from specscope.engine.run.runner import Workings, unchanged
 from specscope.engine.settings import ModelChoice
-from specscope.schemas.verdict import Phase
+from specscope.schemas.phases import Phase
 from specscope.tracer.errors import UsageError
 
 Places = tuple[tuple[Phase, str], ...]

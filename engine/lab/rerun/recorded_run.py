@@ -28,13 +28,6 @@ SAME_TEACHER = ("architecture", "config_digest", "weights_digest", "num_layers",
 SAME_DRAFTER = ("kind", "config_digest", "weights_digest", "hidden_state_indices", "settings")
 
 
-class StepPlace(NamedTuple):
-    """Where a step stands in a recorded run; both count from 0."""
-
-    turn: int
-    step: int
-
-
 @dataclass(frozen=True)
 class Overrides:
     """What the user says instead of the manifest."""

@@ -20,7 +20,6 @@ from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.rerun.forcing import ForcedSession
 from specscope.engine.lab.rerun.recorded_run import (
     Overrides,
-    StepPlace,
     check_readable,
     fault_target,
     load_recorded,
@@ -35,10 +34,11 @@ from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.settings import ModelChoice
 from specscope.schemas import Manifest, TurnEnd, TurnStart
-from specscope.tracer.errors import EngineError, TraceLostError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, TraceLostError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter, check_writable
+from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import counted
 
 
@@ -129,6 +129,8 @@ class Replay:
                 for entry in self._turns:
                     is_written = self._request.turn in (None, entry.turn)
                     self._replay_turn(reader, entry, recorder if is_written else None, advance)
+        except SpecScopeError:
+            raise
         except RUN_ERRORS as error:
             raise EngineError(f"the replay failed: {type(error).__name__}: {error}") from error
         try:

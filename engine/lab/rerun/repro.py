@@ -37,7 +37,7 @@ from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
 from specscope.engine.tree.grow import DraftTree
 from specscope.schemas import Failure, FailureState, Manifest, Step
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import DamagedRecordError, EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
 
@@ -113,13 +113,15 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
 def _check_state(path: Path, failure: Failure, vocab_size: int) -> None:
     state = failure.state
     if state is None:
-        raise UsageError(f"{path}: the failure record holds no state to start from; it is of an older version")
+        raise DamagedRecordError(f"{path}: the failure record holds no state to start from; it is of an older version")
     first, count, last = 1 if failure.step is not None else 0, len(state.context_ids), len(state.context_ids) - 1
     fits = all(0 <= token < vocab_size for token in state.context_ids) and count > first
     if failure.step is not None:
         fits = fits and 1 <= state.num_emitted <= last and 1 <= len(state.source_rows or []) <= last
     if not fits:
-        raise UsageError(f"{path}: the failure record's state does not fit itself or the teacher; it was changed")
+        raise DamagedRecordError(
+            f"{path}: the failure record's state does not fit itself or the teacher; it was changed"
+        )
 
 
 class _Attempt(NamedTuple):
@@ -169,6 +171,8 @@ class _Rerun:
         if not is_prefill:
             try:
                 stand_again(session, self._rows, requests)
+            except SpecScopeError:
+                raise
             except (RuntimeError, ValueError, LookupError, TypeError) as error:
                 raise EngineError(f"what led to the step cannot be rebuilt: {type(error).__name__}: {error}") from error
         try:
@@ -243,7 +247,9 @@ def _turn(session: Session, failure: Failure, request: TurnRequest, features: to
             raw = bytearray(b64decode(state.generator_state or "", validate=True))
             turn.generator.set_state(torch.frombuffer(raw, dtype=torch.uint8))
         except (ValueError, RuntimeError, TypeError):
-            raise UsageError("the failure record's generator_state is none of torch's; it was changed") from None
+            raise DamagedRecordError(
+                "the failure record's generator_state is none of torch's; it was changed"
+            ) from None
     return turn
 
 
