@@ -29,8 +29,8 @@ FORBIDDEN = {
     "traces": ("specscope.schemas", "specscope.tracer.files"),
     "transformers": ("transformers",),
 }
-#: Names of settings, which the format shares with the engine.
-SHARED_NAMES = {"Attention", "Mode", "RuleName", "TraceLevel"}
+#: Names of settings and phases, which the format shares with the engine.
+SHARED_NAMES = {"Attention", "FailedPhase", "Mode", "RuleName", "TraceLevel"}
 CLAIM = re.compile(r"[Kk]nows (?:no|nothing of(?: the)?) ([^.:;]+)")
 
 
