@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @model_options
 @tree_options
 @rule_options
-@click.option("--max-new-tokens", default=64, show_default=True, help="Tokens a turn at most.")
-@click.option("--stop", "stop_strings", multiple=True, help="End a turn with the token that completes this text.")
+@click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
+@click.option("--stop", "stop_strings", multiple=True, help="End a turn at the token that completes this text.")
 @click.option("--batch-size", default=1, show_default=True, help="Conversations decoded side by side.")
 @click.option(
     "--cache-strategy",
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     show_default=True,
     envvar="SPECSCOPE_CACHE_STRATEGY",
     show_envvar=True,
-    help="How accepted tokens are committed; all leave the same bits.",
+    help="How accepted tokens are committed; all give bit-identical caches.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @click.option(
     "--trace",
     type=click.Path(path_type=Path),
@@ -59,25 +59,27 @@ if TYPE_CHECKING:
     help="Write a trace to this file.",
 )
 @click.option("--trace-level", type=click.Choice(TRACE_LEVELS), default="decisions", show_default=True)
-@click.option("--trace-text", is_flag=True, help="Record text too, not only token ids.")
+@click.option("--trace-text", is_flag=True, help="Record text as well as token ids.")
 @click.option(
     "--redact",
     metavar="KEY",
     envvar="SPECSCOPE_REDACT",
     show_envvar=True,
-    help="Replace every token id in the trace, by a permutation that this key decides; no text is recorded.",
+    help="Replace every token id in the trace by a permutation derived from this key; no text is recorded.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
 @click.option(
     "--inject",
     "fault",
     metavar="FAULT",
-    help="Put a fault in: ID of the catalogue, such as F16 or F15.transpose; specscope selftest --list lists them.",
+    help="Inject a fault by its catalogue ID, such as F16 or F15.transpose; specscope selftest --list lists them.",
 )
-@click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
+@click.option(
+    "--strict", is_flag=True, help="End the run at the first violated invariant, even where a fault was injected."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per turn and nothing else.")
 def run(as_json: bool, **options: Any) -> None:
-    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone.
+    """Decode prompts by tree speculation, in fused or eager mode, or with only the teacher.
 
     Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
     written to its end although every prompt was decoded.

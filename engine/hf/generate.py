@@ -154,7 +154,7 @@ def tree_generate(
     """The loop for ``generate(..., custom_generate=tree_generate, specscope=TreeGenerate(...))``.
 
     Returns:
-        ``input_ids`` (B, T) with the output behind them, padded on the right; in a ``GenerateDecoderOnlyOutput`` where
+        ``input_ids`` (B, T) with the output after them, padded on the right; in a ``GenerateDecoderOnlyOutput`` where
         ``return_dict_in_generate`` is on.
 
     Raises:
@@ -336,7 +336,7 @@ def _given_to_generate(name: str) -> Any:
     """The argument ``name`` of the running ``generate``.
 
     With a callable ``custom_generate``, transformers (5.17 to 5.23) hands neither streamer nor assistant model on, and
-    says nothing; a streamer that is never ended hangs whoever reads it. So the caller's frame is asked.
+    says nothing; a streamer that is never ended blocks its reader for ever. So the caller's frame is asked.
     """
     code = inspect.unwrap(GenerationMixin.generate).__code__
     frame = inspect.currentframe()

@@ -114,7 +114,7 @@ class _Parts(NamedTuple):
         """
         kind = self.choice.drafter.partition(":")[0]
         if not self.path and self.choice.teacher != "demo":
-            raise UsageError(f"the demo's {what} fits the demo's teacher alone: give --drafter {kind}:PATH, or none")
+            raise UsageError(f"the demo's {what} fits only the demo's teacher: give --drafter {kind}:PATH, or none")
         folder = Path(self.path) if self.path else DEMO_MODELS / name
         if not folder.is_dir():
             raise UsageError(f"no {what} at {folder}: give a folder with config.json and safetensors")

@@ -50,11 +50,11 @@ class Redaction:
         return self._hash(b"key", b"").hex()
 
     def token(self, token: int) -> int:
-        """The id in the place of ``token``; what is no id of the vocabulary is a symptom, and stays."""
+        """The id in place of ``token``; what is not an id of the vocabulary is a symptom, and stays."""
         return self._ids.get(token, token)
 
     def digest(self, digest: str) -> str:
-        """In the place of a digest over ids: as long, equal where it was equal, and of no use without the key."""
+        """In place of a digest over ids: as long, equal where it was equal, and of no use without the key."""
         return self._hash(b"digest", digest.encode()).hex()[: len(digest)]
 
     def record(self, record: AnyRecord) -> AnyRecord:

@@ -1,6 +1,6 @@
 """A session's trace from its opening to its end: where it goes, what stands on line 1, how it ends.
 
-What ``run``, ``generate`` and whoever else drives a session share.
+What ``run``, ``generate`` and anything else that drives a session share.
 """
 
 from __future__ import annotations
