@@ -1,4 +1,4 @@
-"""What a run may be set to do, in the words of the command line: only data. Loads no torch: mistakes are reported early.
+"""What a run may be set to do, in the words of the command line: only data. Loads no torch: mistakes show early.
 
 One shape from the command line (``cli/choices.py``) to the manifest and back (``record/manifest.py``). A setting is a
 field here, an option there, and a field of the manifest.
