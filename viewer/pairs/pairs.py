@@ -13,13 +13,13 @@ from itertools import accumulate
 from typing import Any
 
 from specscope.schemas import Step
-from specscope.schemas.verdict import TIES, Difference, NoiseFloor, Root
+from specscope.schemas.verdict import Difference, NoiseFloor, Root
 from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.phases import compare_steps
-from specscope.tracer.compare.roots import with_violation
+from specscope.tracer.compare.roots import origin_of, with_violation
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
@@ -155,7 +155,7 @@ def compare_pair(
     nodes_a, nodes_b = pair.a, pair.b
     differences = with_violation(compare_steps(pair), root.blame if root is not None else [])
     begins = steps.mark.state in ("root", "tie")
-    origin = root.difference if root is not None else _first(differences) if begins else None
+    origin = root.difference if root is not None else origin_of(differences) if begins else None
     keys = _differing(pair, differences)
     node = origin.node if origin is not None else None
     return PairDifferences(
@@ -196,12 +196,6 @@ def _is_misshapen(a: TraceReader, b: TraceReader, steps: AlignedSteps) -> bool:
         Context(manifest=b.manifest, turn=b.turn_start(steps.turn_b), previous=steps.previous_b, step=steps.b),
     )
     return any(found.invariant in MISSHAPEN for context in contexts for found in step_violations(context))
-
-
-def _first(found: list[Difference]) -> Difference | None:
-    """The difference that the step's others follow from; None where all inputs differ already."""
-    origins = [difference for difference in found if difference.inputs_equal]
-    return next((one for one in origins if one.kind not in TIES), next(iter(origins), None))
 
 
 def _shared_names(a: StepNodes, b: StepNodes) -> tuple[tuple[str, ...], tuple[str, ...]]:
