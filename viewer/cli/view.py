@@ -20,24 +20,26 @@ from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import LOOPBACK, Listener
 from specscope.viewer.serve.server import serve
 
-if TYPE_CHECKING:  # to load them takes as long as the server does to start, which is the time to do it in
+if TYPE_CHECKING:  # loading them takes about as long as the server takes to start: it is done meanwhile
     from specscope.tracer.files.index import TurnEntry
     from specscope.tracer.files.reader import TraceReader
 
 
 @click.command()
 @click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
-@click.option("--at", metavar="TURN/STEP", help="Open at this step of FILE; of two files, of the first in their diff.")
-@click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Listen here.")
+@click.option(
+    "--at", metavar="TURN/STEP", help="Open this step of FILE; with two files, this step of the first in their diff."
+)
+@click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option(
     "--expose",
     "exposed_as",
     multiple=True,
     metavar="NAME",
-    help="Let other machines read the traces, under this name of this machine; needed where --host is not loopback.",
+    help="Let other machines read the traces by this name of this machine; required unless --host is loopback.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="[default: 8501, or a free one]")
-@click.option("--no-browser", is_flag=True, help="Print the address alone.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 8501, or a free port]")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
 @tokenizer_option
 def view(
     places: tuple[Path, ...],
@@ -48,9 +50,9 @@ def view(
     no_browser: bool,
     tokenizer: Path | None,
 ) -> None:
-    """Step through the trees of a trace, or look at where two traces part: the first is the baseline.
+    """Step through the trees of a trace, or see where two traces diverge: the first is the baseline.
 
-    The traces in and below a FOLDER are listed, and new ones as they come; without FILE and FOLDER those of the current
+    Traces in and below each FOLDER are listed, new ones as they appear; without FILE or FOLDER, those of the current
     folder. Ends on Ctrl-C.
     """
     if find_spec("streamlit") is None:
@@ -66,7 +68,7 @@ def view(
         link = address if place is None else f"{address}/?{urlencode(view_at(place, files).to_query())}"
         click.echo(f"SpecScope is at {link}  (Ctrl-C ends it)")
         if exposed_as:
-            click.echo(f"warning: whoever can reach {host} can read these traces", err=True)
+            click.echo(f"warning: anyone who can reach {host} can read these traces", err=True)
         if not no_browser:
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(link)
@@ -75,10 +77,10 @@ def view(
 
 
 def read_once(files: Sequence[Run], place: Place | None, tokenizer: Path | None) -> None:
-    """Reads all that the command names, so that what is wrong with it is said here, and indexes lie ready.
+    """Reads all that the command names, so that errors are reported here, and indexes are ready.
 
     Raises:
-        UsageError: where there is no such tokenizer or place, or a file is no trace.
+        UsageError: where there is no such tokenizer or step, or a file is not a trace.
     """
     from specscope.tracer.files.reader import TraceReader
     from specscope.tracer.words.tokens import TokenTexts
@@ -86,10 +88,10 @@ def read_once(files: Sequence[Run], place: Place | None, tokenizer: Path | None)
     TokenTexts.load(tokenizer)
     for run in files:
         with TraceReader(run.path):
-            pass  # before any file is read as a whole: one whose first line is no manifest is said at once
+            pass  # before any file is read as a whole: a first line that is not a manifest is reported at once
     for run in files:
         with TraceReader(run.path) as reader:
-            assert reader.index  # a line that is no record is named here
+            assert reader.index  # a line that is not a record is reported here
             if place is not None and run is files[0]:
                 check_place(place, reader)
 
@@ -105,14 +107,14 @@ def parse_place(text: str, num_files: int) -> Place:
     """The step that ``--at`` names.
 
     Raises:
-        UsageError: where it names none, or there are not one or two files that it can be a step of.
+        UsageError: where it names no step, or there are not one or two files that it can belong to.
     """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is None:
         raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
     if num_files not in (1, 2):
         raise UsageError(f"got --at and {num_files} files, wanted one, or the two of a diff")
-    return Place(int(found[1]), int(found[2]))
+    return Place(int(match[1]), int(match[2]))
 
 
 def check_place(place: Place, reader: TraceReader) -> None:
@@ -137,8 +139,10 @@ def _turns(turns: Sequence[TurnEntry]) -> str:
 
 def view_at(place: Place, files: Sequence[Run]) -> View:
     """The first look: at a step of one file, or of the first of two in their diff."""
-    found = View(page="step", run=files[0].name)
-    found.look_at(found.run, *place)
+    view = View(page="step", run=files[0].name)
+    view.look_at(view.run, *place)
     if len(files) > 1:
-        found.page, found.baseline, found.candidate = "diff", files[0].name, files[1].name
-    return found
+        view.page = "diff"
+        view.baseline = files[0].name
+        view.candidate = files[1].name
+    return view

@@ -1,7 +1,7 @@
-"""Figures of one run, or of two beside each other. Pure: from metrics to plotly figures, without Streamlit.
+"""Figures of one run, or of two side by side. Pure: from metrics to plotly figures, without Streamlit.
 
-The second run is told from the first by dash, marker and fill as well as by colour. Plotly reads some markup in names
-and hover texts, so that every text of a trace is escaped here.
+The second run differs from the first by dash, marker and fill as well as by colour. Plotly reads some markup in names
+and hover texts, so every text of a trace is escaped here.
 """
 
 from __future__ import annotations
