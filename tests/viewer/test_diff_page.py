@@ -164,7 +164,7 @@ def test_what_follows_from_a_root_says_from_which(open_app: Opener) -> None:
     checked(app.button(key="previous").click().run())
     html = html_of(app)
     assert "Step 1 of the baseline has no partner" in html
-    assert "The candidate grouped these tokens into other steps" in html
+    assert "The candidate grouped these tokens into different steps" in html
     assert html.count('aria-label="draft tree of step 1,') == 2
 
 

@@ -18,6 +18,7 @@ from specscope.tracer.compare.nodes import PathKey
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import said_at
 from specscope.tracer.compare.steps import difference
+from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.pair.board import About, Front, PairLook, pair_board, pair_masks, pair_trees
 from specscope.viewer.drawing.pair.differences import difference_table, pair_note
 from specscope.viewer.drawing.pair.margins import MOST_ROWS, draw_margins, margin_picture, margins_of
@@ -210,6 +211,6 @@ def test_sections_that_were_not_recorded_are_told_in_words(sound_step: Step) -> 
         update=dict.fromkeys(("tree", "tensors", "verify", "accept", "commit", "stop", "timing"))
     )
     sides = sides_of(bare, bare)
-    board = pair_board(Front(), PairLook(sides.a, sides.b, About("good", "equal"), floor=1e-3), strip="")
+    board = pair_board(Front(), PairLook(sides.a, sides.b, About("good", "equal"), floor=1e-3), strip=NOTHING)
     text = words_of(parsed(board))
     assert text.count("records no tree") == text.count("records no mask") == text.count("records no commit") == 2

@@ -194,7 +194,7 @@ def test_a_large_file_without_index_is_read_only_when_asked(
 def test_a_trace_that_grows_is_listed_anew(make_trace: TraceMaker, open_app: Opener) -> None:
     path = make_trace(run_end=False)
     app = open_app(path, page="runs")
-    assert "truncated, or still going on" in html_of(app)
+    assert "truncated, or still in progress" in html_of(app)
     make_trace(run_end=True)
     assert "truncated" not in html_of(checked(app.run()))
     path.write_bytes(path.read_bytes().replace(b'"mode":"fused"', b'"mode":"eager"'))

@@ -32,13 +32,13 @@ class Board:
     strip: Markup = NOTHING  # the overview above it: an SVG, or nothing
 
 
-def card(name: str, title: str, aside: str, *parts: Markup) -> Markup:
+def card(name: str, title: str, aside: str, content: Markup) -> Markup:
     """A card of the board; its class is ``ss-card-NAME``."""
     return markup(
-        '<section class="ss-box ss-card-{name}">{heading}{parts}</section>',
+        '<section class="ss-box ss-card-{name}">{heading}{content}</section>',
         name=html_text(name),
         heading=heading(title, aside),
-        parts=joined(parts),
+        content=content,
     )
 
 

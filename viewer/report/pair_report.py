@@ -139,7 +139,8 @@ def _roots(verdict: Verdict, ids: dict[int, str]) -> Markup:
         lines.append(row(cells, classes_of(ROOT_COLUMNS, ROOT_NUMBERS)))
     more = len(verdict.roots) - len(lines)
     rest = quiet(f"and {more} more; specscope diff --format json lists them") if more else NOTHING
-    return card("roots", "Roots", roots_text(verdict), table(ROOT_COLUMNS, lines, numbers=ROOT_NUMBERS), rest)
+    listed = table(ROOT_COLUMNS, lines, numbers=ROOT_NUMBERS)
+    return card("roots", "Roots", roots_text(verdict), joined([listed, rest]))
 
 
 @dataclass

@@ -83,13 +83,14 @@ def _lead(choice: Choice) -> Lead:
 
 def _head(reader: TraceReader, report: OracleReport, choice: Choice, *, plainly: bool) -> Markup:
     lead = _lead(choice)
-    health = health_notes(health_of(reader, reader.path, report), lead)
+    notes = health_notes(health_of(reader, reader.path, report), lead)
+    health = joined([notes, invariant_table(report, lead)])
     num_steps = sum(len(turn.steps) for turn in reader.turns)
     following = card("next", "Next", "commands to run", commands(_next(reader.path, choice)))
     return joined(
         [
             box(facts(length_facts(len(reader.turns), num_steps, mean_accepted_length(reader)))),
-            card("health", "Health", run_headline(report), health, invariant_table(report, lead)),
+            card("health", "Health", run_headline(report), health),
             columns(
                 [card("run", "The run", "", run_words(reader))],
                 [following, _steps_words(reader, choice, plainly=plainly)],

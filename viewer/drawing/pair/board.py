@@ -162,7 +162,7 @@ def _tree(name: Side, side: PairSide, sizes: _TreeSizes, *, is_compared: bool) -
     )
     words = _differ_text(side) if is_compared else NOT_COMPARED
     aside = f"{side.run}: {words}" if side.run else words
-    return card(f"tree-{name}", f"{ROLES[name]}, step {side.step.step}", aside, drawn, below)
+    return card(f"tree-{name}", f"{ROLES[name]}, step {side.step.step}", aside, joined([drawn, below]))
 
 
 def _differ_text(side: PairSide) -> str:

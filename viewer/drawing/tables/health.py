@@ -81,7 +81,7 @@ def health_of(
 
 def health_board(health: Health) -> Board:
     """The whole board."""
-    file = card("file", "The file", "", _file_facts(health), rows([("file", str(health.path))]))
+    file = card("file", "The file", "", joined([_file_facts(health), rows([("file", str(health.path))])]))
     coverage = card("coverage", "Coverage", "what its writer says it records", _coverage(health))
     manifest = card("manifest", "Manifest", "line 1 of the trace", rows(manifest_rows(health.manifest)))
     following = card("next", "On the command line", "", commands(_commands(health)))
