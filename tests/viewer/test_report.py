@@ -18,6 +18,7 @@ from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.words.tokens import TokenTexts
+from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.pairs.states import Spot
 from specscope.viewer.report.choice import Wanted, choose_steps
 from specscope.viewer.report.page import Group, Part, report_page
@@ -324,7 +325,7 @@ def test_traces_with_little_in_them(make_trace: Maker) -> None:
     nothing = make_trace(turns=[])
     assert "This trace holds no turns" in words_of(of_run(nothing))
     assert "This trace holds no turns" not in words_of(of_run(make_trace("b.jsonl", turns=[[]])))
-    assert "This turn has no steps It ended with the prompt's own next token." in words_of(
+    assert "This turn has no steps It ended with the token that the prompt's own forward gave." in words_of(
         of_run(make_trace("c.jsonl", turns=[[]]))
     )
     sections = dict.fromkeys(("tree", "tensors", "verify", "accept", "commit", "stop", "timing"))
@@ -340,7 +341,7 @@ def test_traces_with_little_in_them(make_trace: Maker) -> None:
 
 def test_only_the_scripts_attributes_are_left_out() -> None:
     body = '<p data-node="a1" class="x">data-do=&quot;1&quot; is text</p>'
-    root = checked(report_page("a < b", "", [Group("", "", "", [Part("one", "One", "", body)])]))
+    root = checked(report_page("a < b", NOTHING, [Group("", "", NOTHING, [Part("one", "One", "", Markup(body))])]))
     found = next(root.iter(f"{XHTML}p"))
     assert found.attrib == {"class": "x"}
     assert found.text == 'data-do="1" is text'

@@ -48,7 +48,7 @@ def both_runs(a: TraceReader, b: TraceReader) -> Markup:
     same = [of_a for of_a, of_b in pairs if of_a == of_b]
     common = [entry for entry in same if entry.value != UNSTATED]
     unstated = [entry.name for entry in same if entry.value == UNSTATED]
-    common += [Row("stated by neither", ", ".join(unstated))] if unstated else []
+    common += [Row("stated by neither run", ", ".join(unstated))] if unstated else []
     return joined(
         [table(("differs", "baseline", "candidate"), lines), folded("What they have in common", rows(common))]
     )

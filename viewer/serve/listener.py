@@ -33,7 +33,7 @@ class Listener:
         """What ``--host``, ``--expose`` and ``--port`` ask for.
 
         Raises:
-            UsageError: where ``host`` is no address, or is not loopback and ``exposed_as`` is empty.
+            UsageError: where ``host`` is not an address, or is not loopback and ``exposed_as`` is empty.
         """
         address = LOOPBACK if host == "localhost" else host
         try:

@@ -11,7 +11,7 @@ LONGEST_FIELD = 100_000  # characters of a field of a raw record that are shown
 
 
 def raw_text(step: Step) -> str:
-    """The record as it stands in the file, each field on its own line, every hidden character escaped.
+    """The record as the file has it, each field on its own line, every hidden character escaped.
 
     A field that would choke a browser is cut, and says so.
     """

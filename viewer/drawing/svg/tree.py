@@ -25,7 +25,7 @@ MIN_GAP, MAX_GAP = 20.0, 104.0
 #: Characters of a label, tried one after another until a deep tree fits its width; tooltips have the whole text.
 LABEL_LIMITS = (10, 8, 7, 6, 5, 4)
 HEAD_WIDTH = 52.0  # of the words above a column
-NARROW = 64.0  # columns closer than this are headed by their number alone
+NARROW = 64.0  # columns closer than this are headed by only their number
 SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 46
 
 
