@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from specscope.engine.drafters.names import parse_drafter
+from specscope.engine.teacher.names import check_teacher_path
+from specscope.engine.tree.policy import parse_policy, refuse_drawn
 from specscope.tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,10 +138,6 @@ def build_choice(
     Raises:
         UsageError: where they contradict each other.
     """
-    from specscope.engine.accept.sampling import SamplingRule
-    from specscope.engine.load.models import ModelChoice
-    from specscope.engine.tree.policy import parse_policy
-
     mode = SYNONYMS.get(mode, mode) if mode else attention or "fused"
     if mode != "baseline" and attention not in (None, mode):
         raise UsageError(f"got mode {mode} and attention {attention}: the mode says the attention; drop one of them")
@@ -148,6 +147,18 @@ def build_choice(
         raise UsageError(f"got {given} with temperature 0, which draws nothing: give --temperature above 0")
     if typical and draft_sampling:
         raise UsageError("typical acceptance judges drafts one by one and draws none: drop --draft-sampling")
+    policy = parse_policy(tree, depth, top_k, budget)
+    if draft_sampling and mode != "baseline":
+        refuse_drawn(policy)
+    if teacher != "demo":
+        check_teacher_path(teacher)
+    if mode != "baseline":
+        parse_drafter(drafter, teacher)
+
+    # What could be said without torch has been said.
+    from specscope.engine.accept.sampling import SamplingRule
+    from specscope.engine.load.models import ModelChoice
+
     name: Any = "greedy" if temperature == 0 else "typical" if typical else "sampling"
     rule = SamplingRule(
         name,
@@ -156,7 +167,6 @@ def build_choice(
         top_p=top_p,
         draft="sampled" if draft_sampling else "point-mass",
     )
-    policy = parse_policy(tree, depth, top_k, budget)
     choice: Any = mode
     return ModelChoice(
         teacher,

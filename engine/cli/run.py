@@ -12,7 +12,10 @@ import click
 import orjson
 
 from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
-from specscope.tracer.cli.console import echo_document, progress
+from specscope.engine.record.redaction import check_redaction
+from specscope.engine.run.limits import check_limits
+from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.tracer.cli.console import echo_document, progress, working
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -21,7 +24,6 @@ from specscope.tracer.words.text import counted, printable
 
 if TYPE_CHECKING:
     from specscope.engine.load.models import Models
-    from specscope.engine.run.prompts import Prompt
     from specscope.engine.run.runner import RunRequest, TurnReport
 
 
@@ -82,13 +84,12 @@ def run(as_json: bool, **options: Any) -> None:
     Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
     written to its end although every prompt was decoded.
     """
-    request = _with_damage(build_request(**options))
-    from specscope.engine.load.models import load_models
-    from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
+    with working("loading torch, the teacher and the drafter"):
+        request = _with_damage(build_request(**options))
+        from specscope.engine.load.models import load_models
+        from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
 
-    if request.trace is not None:
-        check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
-    models = load_models(request.choice)
+        models = load_models(request.choice)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     stream = _Stream(models, quiet=as_json or request.batch_size > 1, traced=writer is not None)
     reports = []
@@ -145,13 +146,20 @@ def build_request(
     """
     if (prompt is None) == (prompts_file is None):
         raise UsageError("give either --prompt TEXT or --prompts FILE")
+    prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
+    check_limits(max_new_tokens=max_new_tokens, batch_size=batch_size, stop_strings=stop_strings)
+    if trace is not None:
+        check_writable(trace, overwrite=overwrite)
+        if redact is not None:
+            check_redaction(redact, level=trace_level, with_text=trace_text)
+    choice = build_choice(**options)
+
+    # What could be said without torch has been said.
     from specscope.engine.accept.processors import ProcessorChoice
-    from specscope.engine.run.prompts import Prompt, load_prompts
     from specscope.engine.run.runner import RunRequest, TraceTarget
 
-    prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
     return RunRequest(
-        build_choice(**options),
+        choice,
         prompts,
         max_new_tokens,
         list(stop_strings),

@@ -21,6 +21,7 @@ from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.record.target import TraceTarget as TraceTarget  # how callers ask for a trace
 from specscope.engine.run.conversation import Conversation
+from specscope.engine.run.limits import check_limits
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import EngineError, UsageError
@@ -45,8 +46,7 @@ class RunRequest:
     strict: bool = False  # end at the first violated invariant, with a fault in as well
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= 1024:
-            raise UsageError(f"got batch size {self.batch_size}, wanted 1 to 1024")
+        check_limits(max_new_tokens=self.max_new_tokens, batch_size=self.batch_size, stop_strings=self.stop_strings)
 
 
 class TurnReport(NamedTuple):
@@ -193,8 +193,6 @@ def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:
 
 
 def _rules(request: RunRequest, models: Models) -> StopRules:
-    if "" in request.stop_strings:
-        raise UsageError("got an empty stop string, which every text contains: leave it out")
     return StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
 
 

@@ -24,6 +24,17 @@ def echo_document(text: str) -> None:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on standard error what is being done, until it is done; where that is a terminal only."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        yield
+        return
+    with errors.status(what):
+        yield
+
+
+@contextmanager
 def progress(what: str, total: int, unit: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
     """A bar with a rate on standard error, where that is a terminal and ``shown``. Call what it gives after each unit,
     with what else to say."""
