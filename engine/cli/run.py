@@ -15,7 +15,7 @@ from specscope.engine.cli.choices import build_choice, model_options, rule_optio
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.limits import check_limits
 from specscope.engine.run.prompts import Prompt, load_prompts
-from specscope.tracer.cli.console import echo_document, progress, working
+from specscope.tracer.cli.console import echo_document, keeping, progress, working
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -93,7 +93,8 @@ def run(as_json: bool, **options: Any) -> None:
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     stream = _Stream(models, quiet=as_json or request.batch_size > 1, traced=writer is not None)
     reports = []
-    with progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
+    kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
+    with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
         for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
             reports.append(report)
             if as_json:

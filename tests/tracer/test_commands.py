@@ -233,7 +233,60 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
 def test_a_wrong_option_is_a_usage_error() -> None:
     done = specscope("check", "--colour", "blue")
     assert done.code == 2
-    assert "No such option" in done.err
+    assert done.err == "error: no such option '--colour'; see  specscope check --help\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chekc"], "no such command 'chekc'"),
+        (["check"], "missing argument 'FILES...'"),
+        (["check", "x", "--format", "xml"], "invalid value for '--format': 'xml' is not one of 'text', 'json'"),
+        (["run", "--depth", "deep"], "invalid value for '--depth': 'deep' is not a valid int"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line_like_any_other(arguments: list[str], message: str) -> None:
+    done = specscope(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {message}")
+    assert done.err.rstrip().endswith("--help")
+    assert done.err.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    done = specscope()
+    assert "Usage: specscope" in done.out + done.err
+
+
+def test_a_file_that_fails_is_never_called_ok(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(FUSED.read_bytes()[:-30])
+    assert specscope("check", cut).out.startswith(f"TRUNCATED  {cut}")
+    lines = load(FUSED)
+    lines[-1]["reason"] = "failed"
+    assert specscope("check", store(lines, tmp_path / "failed.jsonl")).out.startswith("FAILED RUN  ")
+    cut.write_bytes(FAULTY.read_bytes()[:-30])
+    assert specscope("check", cut).out.startswith("VIOLATED, TRUNCATED  ")
+    assert specscope("check", FUSED).out.startswith("ok  ")
+
+
+def test_a_turn_without_steps_says_so(tmp_path: Path) -> None:
+    lines = [line for line in load(FUSED) if line["kind"] != "step"]
+    done = specscope("show", store(lines, tmp_path / "t.jsonl"), "--step", "0")
+    assert done.err == "error: got step 0, but turn 0 has no steps\n"
+    empty = store(lines[:1], tmp_path / "empty.jsonl")
+    assert specscope("show", empty).err == f"error: got turn 0, but {empty} has no turns\n"
+
+
+def test_line_ends_that_a_transfer_changed_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "crlf.jsonl"
+    path.write_bytes(FUSED.read_bytes().replace(b"\n", b"\r\n"))
+    done = specscope("check", path)
+    assert done.code == 1
+    assert "only the line ends are others: a transfer made CRLF of LF" in done.out
+    assert r"sed -i 's/\r$//' FILE" in done.out
+    path.write_bytes(path.read_bytes().replace(b'"turn":0', b'"turn": 0', 1))
+    assert "line ends" not in specscope("check", path).out, "more than the line ends has changed"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from specscope.schemas.unknown import named
-from specscope.tracer.cli.console import console
+from specscope.tracer.cli.console import console, reading
 from specscope.tracer.compare.coverage import COMPARED
 from specscope.tracer.errors import (
     EXIT_COVERAGE,
@@ -67,7 +67,8 @@ def check(files: tuple[Path, ...], form: str, verbose: bool, require: tuple[str,
     code = EXIT_EQUAL
     for path in files:
         try:
-            report = check_trace(path, require)
+            with reading("checking", [path]) as watch:
+                report = check_trace(path, require, watch=watch)
         except SpecScopeError as error:
             click.echo(f"error: {printable(str(error))}", err=True)
             code = worst_code((code, error.exit_code))
@@ -118,15 +119,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     """The report for people."""
     out = console()
     counts = [sum(getattr(t, name) for t in report.invariants.values()) for name in ("passed", "failed", "skipped")]
-    mark = "[bold red]VIOLATED[/]" if report.num_violations else "[bold]ok[/]"
-    if report.truncated or report.torn_bytes:
-        mark += " [bold yellow]TRUNCATED[/]"
-    if report.failures or report.end_reason == "failed":
-        mark += " [bold red]FAILED RUN[/]"
-    if report.unmet:
-        mark += " [bold yellow]NOT RECORDED[/]"
     manifest = report.manifest
-    out.print(f"{mark}  {escape(printable(str(report.path)))}", soft_wrap=True)
+    out.print(f"{_status(report)}  {escape(printable(str(report.path)))}", soft_wrap=True)
     out.print(
         f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}, "
         f"{rule_text(manifest.sampling)}; {counted(report.num_turns, 'turn')}, "
@@ -149,6 +143,18 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     for line in unknown_lines(report):
         out.print(f"    unknown field: {escape(printable(line))}", highlight=False, soft_wrap=True)
     _print_invariants(report, verbose)
+
+
+def _status(report: OracleReport) -> str:
+    """What is wrong with the trace, as markup; "ok" only where ``exit_code`` is 0."""
+    words = ["[bold red]VIOLATED[/]"] if report.num_violations else []
+    if report.failures or report.end_reason == "failed":
+        words.append("[bold red]FAILED RUN[/]")
+    if report.truncated or report.torn_bytes:
+        words.append("[bold yellow]TRUNCATED[/]")
+    if report.unmet:
+        words.append("[bold yellow]NOT RECORDED[/]")
+    return ", ".join(words) or "[bold]ok[/]"
 
 
 def _print_invariants(report: OracleReport, verbose: bool) -> None:

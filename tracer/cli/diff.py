@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from specscope.schemas.verdict import Verdict
-from specscope.tracer.cli.console import console, echo_document
+from specscope.tracer.cli.console import console, echo_document, reading
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError
@@ -82,7 +82,8 @@ def make_report(baseline: Path, candidate: Path, options: DiffOptions, texts: To
         TraceError: where one of them cannot be read.
     """
     begun = time.monotonic()
-    verdict = diff_traces(baseline, candidate, options)
+    with reading("comparing", [baseline, candidate], passes=2) as watch:
+        verdict = diff_traces(baseline, candidate, options, watch=watch)
     _learn_texts(texts, verdict, baseline, candidate)
     return Report(verdict, texts, time.monotonic() - begun)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.console import keeping, progress
 from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.fleet.compare_pair import Task
@@ -48,7 +48,8 @@ def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: f
     tasks = [Task(pair, tolerance, fail_on == "near-tie") for pair in part.of(listed)]
     if not tasks:
         click.echo(f"no pair in this shard: {shard} of a table of {len(listed)}", err=True)
-    with open_results(out) as results:
+    kept = f"{out} keeps the results so far, and the same command goes on from there"
+    with open_results(out) as results, keeping(kept):
         found = _known(results, tasks)
         if found:
             click.echo(f"{len(found)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)

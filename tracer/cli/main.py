@@ -17,6 +17,10 @@ from specscope.tracer.words.text import printable, shorten, visible
 GROUP = "specscope.commands"
 EXIT_INTERRUPTED = 130
 TRACEBACK_VARIABLE = "SPECSCOPE_TRACEBACK"
+#: What click 8.2 and later raise where a group is called without a command; earlier ones print the help themselves.
+NO_ARGUMENTS: tuple[type[click.UsageError], ...] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
 MAX_MESSAGE = 1000  # characters of an unexpected error's message
 
 
@@ -64,12 +68,14 @@ def main() -> None:
     outlive_readers()
     try:
         _run()
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        click.echo(printable(_interrupted(error)), err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except NO_ARGUMENTS as error:
+        error.show()  # the help
+        sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"error: {printable(_usage(error))}", err=True)
         sys.exit(error.exit_code)
     except SpecScopeError as error:
         click.echo(f"error: {printable(str(error))}", err=True)
@@ -89,6 +95,20 @@ def _run() -> None:
         cli.main(standalone_mode=False)
     finally:
         sys.stdout.flush()
+
+
+def _interrupted(error: BaseException) -> str:
+    """That a command was interrupted, and what it kept: the notes that it left on the interrupt."""
+    interrupt = error.__cause__ or error  # click raises its own from it
+    return "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])])
+
+
+def _usage(error: click.ClickException) -> str:
+    """A mistake in the command line on one line, and where to read on."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    more = f"; see  {context.command_path} --help" if context is not None else ""
+    return message[:1].lower() + message[1:] + more
 
 
 def _defect(error: Exception) -> str:

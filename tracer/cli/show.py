@@ -33,6 +33,8 @@ def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> Non
     """Draw a step's tree with the accepted path, or list the turn's steps."""
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
+        if not reader.turns:
+            raise UsageError(f"got turn {turn}, but {file} has no turns")
         if not 0 <= turn < len(reader.turns):
             raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]

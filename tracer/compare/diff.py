@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -158,14 +159,22 @@ class _Walk:
     parted: set[str] = field(default_factory=set)  # prompts whose turns came to other tokens, as they may
 
 
-def diff_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Verdict:
+def diff_traces(
+    baseline: StrPath,
+    candidate: StrPath,
+    options: DiffOptions | None = None,
+    *,
+    watch: Callable[[int], None] | None = None,
+) -> Verdict:
     """Compares the traces at ``baseline`` (a) and ``candidate`` (b).
+
+    Both are read twice, to be checked and to be compared; ``watch`` is called with the bytes read since.
 
     Raises:
         TraceError: where one of them cannot be read.
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
-    return _compared(Path(baseline), Path(candidate), options or DiffOptions(), None)
+    return _compared(Path(baseline), Path(candidate), options or DiffOptions(), watch=watch)
 
 
 def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Comparison:
@@ -176,17 +185,24 @@ def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions |
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
     marks: list[TurnMarks] = []
-    return Comparison(_compared(Path(baseline), Path(candidate), options or DiffOptions(), marks), marks)
+    return Comparison(_compared(Path(baseline), Path(candidate), options or DiffOptions(), marks=marks), marks)
 
 
-def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list[TurnMarks] | None) -> Verdict:
+def _compared(
+    baseline: Path,
+    candidate: Path,
+    options: DiffOptions,
+    *,
+    marks: list[TurnMarks] | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Verdict:
     check_allowed(options.allowed)
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
         turns = align_turns(a, b)
         expected = consequences(a.manifest, b.manifest, proof.let)
         incomparable = proof.incomparable + _start_differences(a, b, turns.pairs, options)
-        sides = _Sides(a, b, check_trace(baseline), check_trace(candidate))
+        sides = _Sides(a, b, check_trace(baseline, watch=watch), check_trace(candidate, watch=watch))
         noise = _Noise([], None) if incomparable else _noise(sides, options)
         floors = noise.floors
         alone = bool(a.manifest.replay_of or b.manifest.replay_of)
@@ -198,8 +214,11 @@ def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list
             walk.uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
             walk.uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
         if not incomparable:
+            num_bytes = baseline.stat().st_size + candidate.stat().st_size
             for pair in turns.pairs:
                 _compare_turn(sides, pair, walk)
+                if watch is not None:
+                    watch(num_bytes // len(turns.pairs))
             if not turns.pairs:
                 walk.uncovered.append("no turn is in both traces")
             elif walk.num_steps == walk.num_beyond == 0 and any(t.a.steps or t.b.steps for t in turns.pairs):

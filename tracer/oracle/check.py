@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -138,6 +138,42 @@ def step_violations(context: Context) -> Iterator[Violation]:
     for invariant, witness in judge_step(context):
         if witness is not None and witness is not SKIPPED:
             yield Violation(invariant.id, witness, context.step.turn, context.step.step, None)
+
+
+#: What is said where a file's digest fits but for its line ends.
+CONVERTED = (
+    "; only the line ends are others: a transfer made CRLF of LF. Nothing else has changed; turn them back with "
+    "sed -i 's/\\r$//' FILE"
+)
+
+
+class Digests(NamedTuple):
+    """Of every byte so far."""
+
+    as_is: str
+    with_lf: str | None  # as if lines that end in CRLF ended in LF; None where the first one does not
+
+
+class RunningDigests:
+    """Digests a file line by line."""
+
+    def __init__(self) -> None:
+        self._as_is = xxhash.xxh3_128()
+        self._with_lf: xxhash.xxh3_128 | None = None
+        self._is_first = True
+
+    def update(self, line: bytes) -> None:
+        """Takes in the next line, its end included."""
+        self._as_is.update(line)
+        if self._is_first and line.endswith(b"\r\n"):
+            self._with_lf = xxhash.xxh3_128()
+        self._is_first = False
+        if self._with_lf is not None:
+            self._with_lf.update(line[:-2] + b"\n" if line.endswith(b"\r\n") else line)
+
+    def digests(self) -> Digests:
+        """The digests so far."""
+        return Digests(self._as_is.hexdigest(), None if self._with_lf is None else self._with_lf.hexdigest())
 
 
 SKIPPED = "skipped"
@@ -401,22 +437,27 @@ class Oracle:
         if counts.get("run_end"):
             self._fail("run.order", f"a {record.kind} behind run_end", line)
 
-    def run_end(self, record: RunEnd, counts: dict[str, int], digest: str, line: int) -> None:
+    def run_end(self, record: RunEnd, counts: dict[str, int], digest: Digests, line: int) -> None:
         """Judges the last line against what came before."""
+        fits = record.digest == digest.as_is
+        hint = CONVERTED if not fits and record.digest == digest.with_lf else ""
         self.report.end_reason = record.reason
         late = [number for number, turn in self._open.items() if not turn.overdue]
         if late and record.reason == "complete":
             self._fail("run.order", f"turn {late[0]} has no turn_end", line)
-        for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
+        for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest.as_is)):
             if got == wanted:
                 self.report.count(name, None)
             else:
-                self._fail(name, f"got {got}, wanted {wanted}", line)
+                more = hint if name == "run.digest" else ""
+                self._fail(name, f"got {got}, wanted {wanted}{more}", line)
 
 
-def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
+def check_trace(
+    path: StrPath, required: tuple[str, ...] = (), *, watch: Callable[[int], None] | None = None
+) -> OracleReport:
     """Judges every record of the trace at ``path``; ``required`` names sections, or section.field, whose absence from
-    steps is counted.
+    steps is counted. ``watch`` is called with the bytes of each record.
 
     Raises:
         TraceError: where it cannot be read as a trace.
@@ -424,7 +465,7 @@ def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
     with TraceReader(path) as reader:
         oracle = Oracle(reader.path, reader.manifest, required)
         counts: dict[str, int] = {}
-        digest = xxhash.xxh3_128()
+        digest = RunningDigests()
         wanted_seq = 0
         for number, record, line in reader.numbered_lines():
             oracle.sequence(record.seq, wanted_seq, number)
@@ -441,9 +482,11 @@ def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
                 case Failure():
                     oracle.report.failures.append(record)
                 case RunEnd():
-                    oracle.run_end(record, counts, digest.hexdigest(), number)
+                    oracle.run_end(record, counts, digest.digests(), number)
             counts[record.kind] = counts.get(record.kind, 0) + 1
             digest.update(line)
+            if watch is not None:
+                watch(len(line))
         oracle.finish()
         oracle.report.torn_bytes = reader.torn_bytes
         oracle.report.truncated = oracle.report.end_reason is None
