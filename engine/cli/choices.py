@@ -20,6 +20,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SYNONYMS = {"reference": "eager", "performance": "fused"}
 
 
+#: The sections of a help text that lists the options below.
+CHOICE_SECTIONS = {
+    "Models": (
+        *("teacher", "drafter", "mode", "attention", "dtype", "device"),
+        *("allow_download", "allow_remote_code", "allow_nonfinite"),
+    ),
+    "Draft tree": ("tree", "depth", "top_k", "budget"),
+    "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "typical"),
+    "Logits processors": ("repetition_penalty", "min_new_tokens", "no_repeat_ngram", "bad_words"),
+}
+
+
 def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
+from specscope.engine.cli.choices import CHOICE_SECTIONS, build_choice, model_options, rule_options, tree_options
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.limits import check_limits
 from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.tracer.cli.console import echo_document, keeping, progress, working
+from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
     from specscope.engine.run.runner import RunRequest, TurnReport
 
 
-@click.command()
+SECTIONS = {
+    "Prompts": ("prompt", "prompts_file", "batch_size", "seed"),
+    "Stopping": ("max_new_tokens", "stop_strings", "strict"),
+    "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
+    **CHOICE_SECTIONS,
+}
+
+
+@click.command(cls=SectionedCommand, sections=SECTIONS)
 @click.option("--prompt", help="Text to continue.")
 @click.option(
     "--prompts",

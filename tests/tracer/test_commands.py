@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from support.commands import specscope
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, accepts_at_least, first_step, load, store
 
 from specscope.tracer.cli import main as command_line
+from specscope.tracer.cli.sections import COMMAND_SECTIONS, SectionedCommand
 
 
 def test_check_passes_honest_traces_and_counts(tmp_path: Path) -> None:
@@ -228,6 +233,48 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
     for command in ("bench", "check", "demo", "diff", "diff-many", "run", "schema", "show", "summary", "train", "view"):
         assert f"\n  {command} " in done.out
     assert "Exit codes" in done.out
+
+
+def test_help_groups_the_commands_by_their_question_with_an_example_each() -> None:
+    help_text = specscope("--help").out
+    places = [help_text.index(f"\n{section.title}\n") for section in COMMAND_SECTIONS]
+    assert places == sorted(places)
+    for section, place in zip(COMMAND_SECTIONS, places, strict=True):
+        part = help_text[place:].split("\n\n")[0]
+        assert all(f"\n  {name} " in part for name in section.commands)
+        assert f"\n  $ {section.example}" in part
+        assert section.example.split()[1] in section.commands
+    others = help_text[help_text.index("\nMore\n") :]
+    assert all(f"\n  {name} " in others for name in ("bench", "schema", "selftest", "train"))
+
+
+@pytest.mark.parametrize(("name", "titles"), [("run", 8), ("bench", 6), ("diff", 3), ("bisect", 4)])
+def test_options_that_belong_together_stand_together(name: str, titles: int) -> None:
+    command = command_line.cli.get_command(click.Context(command_line.cli), name)
+    assert isinstance(command, SectionedCommand)
+    names = [parameter.name for parameter in command.params]
+    listed = [option for options in command.sections.values() for option in options]
+    assert set(listed) <= set(names)
+    assert len(set(listed)) == len(listed), "each stands once"
+    help_text = specscope(name, "--help").out
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert help_text.count(f" {parameter.opts[0]} ") + help_text.count(f" {parameter.opts[0]}\n") >= 1
+    assert sum(line.endswith(":") and not line.startswith(" ") for line in help_text.splitlines()) == titles
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(words: str, number: int) -> str:
+        command = str(Path(sys.executable).with_name("specscope"))
+        asked = {"_SPECSCOPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        done = subprocess.run([command], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert completed("specscope di", 1).split() == ["plain,diff", "plain,diff-many"]
+    assert completed("specscope run --tr", 2).split() == [
+        *("plain,--tree", "plain,--trace", "plain,--trace-level", "plain,--trace-text"),
+    ]
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:

@@ -11,6 +11,7 @@ import click
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.cli.console import console, echo_document, reading
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
+from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.reader import TraceReader
@@ -20,8 +21,13 @@ from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
 from specscope.tracer.words.tokens import TokenTexts
 
+SECTIONS = {
+    "Judgement": ("noise", "tolerance", "allow", "fail_on"),
+    "Report": ("form", "outs", "tokenizer"),
+}
 
-@click.command()
+
+@click.command(cls=SectionedCommand, sections=SECTIONS)
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)

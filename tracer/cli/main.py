@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from specscope.tracer.cli.sections import write_commands
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, drop_output, outlive_readers
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
 from specscope.tracer.words.text import printable, shorten, visible
@@ -41,6 +42,11 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = entry.load()
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands by the question that they answer."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        write_commands({name: command for name, command in commands.items() if command is not None}, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the subcommand. A pipe other than standard output that broke is reported as a shell reports it: click
@@ -127,7 +133,7 @@ def _missing_extra(error: Exception) -> str | None:
         "torch": "engine",
         "transformers": "engine",
         "safetensors": "engine",
-        "tokenizers": "engine",
+        "tokenizers": "viewer",
         "numpy": "engine",
         "streamlit": "viewer",
         "plotly": "viewer",
