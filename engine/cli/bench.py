@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
+from specscope.engine.cli.choices import CHOICE_SECTIONS, build_choice, model_options, rule_options, tree_options
 from specscope.tracer.cli.console import console, progress
+from specscope.tracer.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from specscope.engine.lab.bench import Variant
 
 
-@click.command()
+SECTIONS = {"Comparison": ("prompts_file", "compare", "overhead", "max_new_tokens", "rounds"), **CHOICE_SECTIONS}
+
+
+@click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
 @click.option("--prompts", "prompts_file", type=click.Path(path_type=Path), help="Default: the demo's.")
 @click.option(
     "--compare",

@@ -15,6 +15,7 @@ from specscope.engine.settings import DEVICES
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option
+from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
 
 
-@click.command()
+SECTIONS = {
+    "Step": ("at", "allow", "noise", "tolerance"),
+    "Models": ("teacher", "drafter", "device", "allow_remote_code"),
+    "Result": ("state", "form"),
+}
+
+
+@click.command(short_help="Narrow a step to the layer and the operation", cls=SectionedCommand, sections=SECTIONS)
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option(

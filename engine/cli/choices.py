@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from specscope.engine.drafters.names import parse_drafter
 from specscope.engine.settings import (
     ATTENTIONS,
     DEFAULT_TREE,
@@ -19,12 +20,25 @@ from specscope.engine.settings import (
     ProcessorChoice,
     SamplingRule,
 )
-from specscope.engine.tree.policy import PRESETS, parse_policy
+from specscope.engine.teacher.names import check_teacher_path
+from specscope.engine.tree.policy import PRESETS, parse_policy, refuse_drawn
 from specscope.tracer.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 #: The paper's words for the modes, as synonyms.
 SYNONYMS = {"reference": "eager", "performance": "fused"}
+
+
+#: The sections of a help text that lists the options below.
+CHOICE_SECTIONS = {
+    "Models": (
+        *("teacher", "drafter", "mode", "attention", "dtype", "device"),
+        *("allow_download", "allow_remote_code", "allow_nonfinite"),
+    ),
+    "Draft tree": ("tree", "depth", "top_k", "budget"),
+    "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "typical"),
+    "Logits processors": ("repetition_penalty", "min_new_tokens", "no_repeat_ngram", "bad_words"),
+}
 
 
 def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -144,14 +158,23 @@ def build_choice(**options: Any) -> ModelChoice:
         UsageError: where they contradict each other.
     """
     attention = options["attention"]
+    mode = _mode(options["mode"], attention)
+    rule = _rule(options)
+    policy = parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"])
+    if options["teacher"] != "demo":
+        check_teacher_path(options["teacher"])
+    if mode != "baseline":
+        parse_drafter(options["drafter"], options["teacher"])
+        if rule.draft == "sampled":
+            refuse_drawn(policy)
     return ModelChoice(
         teacher=options["teacher"],
         drafter=options["drafter"],
-        mode=_mode(options["mode"], attention),
+        mode=mode,
         dtype=options["dtype"],
         device=options["device"],
-        policy=parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"]),
-        rule=_rule(options),
+        policy=policy,
+        rule=rule,
         baseline_attention=attention or "fused",
         allow_remote_code=options["allow_remote_code"],
         allow_download=options["allow_download"],

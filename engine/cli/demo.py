@@ -28,7 +28,7 @@ FAULT = "F16"
 SHOWN_PROMPT = 3  # the others are decoded alike, and counted
 
 
-@click.command()
+@click.command(short_help="Decode, trace, check and diff in one go")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from specscope.schemas import Manifest
 
 
-@click.command()
+@click.command(short_help="Run recorded steps again, from equal state")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new trace.")
 @click.option(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXIT_CODES = {"reproduced": EXIT_DIFFERENT, "not reproduced": EXIT_EQUAL, "another failure": EXIT_USAGE}
 
 
-@click.command()
+@click.command(short_help="Run a failed step again")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--teacher", help="Load the teacher from here. Default: from where the run loaded it.")
 @click.option("--drafter", help="Load the drafter from here, named as for run. Default: from where the run loaded it.")

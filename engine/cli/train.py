@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Train the demo models from scratch")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and results.")
 @click.option(
     "--corpus", type=click.Path(path_type=Path), help="Folder of Python files.  [default: the standard library]"

@@ -142,6 +142,21 @@ class RedactedSink:
         self._sink.write(self._redaction.record(record))
 
 
+def check_redaction(key: str, *, level: str, with_text: bool) -> None:
+    """Refuses what a trace that is redacted by ``key`` cannot hold, and a key that can be guessed.
+
+    Raises:
+        UsageError: for the first of them.
+    """
+    check_key(key)
+    if with_text:
+        raise UsageError("got --trace-text and --redact: a redacted trace holds no text; leave one out")
+    if level == "tensors":
+        raise UsageError(
+            "got --trace-level tensors and --redact: tensors are stored by token id; choose decisions or scores"
+        )
+
+
 def check_key(key: str) -> None:
     """Refuses a key that can be guessed.
 

@@ -18,7 +18,7 @@ from specscope.viewer.report.pair_report import PairTexts, pair_report
 from specscope.viewer.report.run_report import run_report
 
 
-@click.command()
+@click.command(short_help="The trees in one HTML file, without a server")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -80,15 +80,20 @@ def report(
     wanted = Wanted(turn=turn, step=step, every_step=all_steps, most_steps=max_steps, most_roots=roots)
     options = DiffOptions(tolerance, frozenset(allow), fail_on == "near-tie", noise)
     _check_options(wanted, options, is_pair=candidate is not None)
-    check_targets([Target("html", out)], [path for path in (trace, candidate, noise) if path is not None])
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} already exists: name another file with --out, or pass --overwrite")
+    _check_out(out, [path for path in (trace, candidate, noise) if path is not None], overwrite=overwrite)
     if candidate is None:
         written = run_report(trace, wanted, TokenTexts.load_for(tokenizer, trace))
     else:
         written = _of_pair(trace, candidate, options, roots, tokenizer=tokenizer)
     write_whole(out, written.page)
     click.echo(printable(f"wrote {out} ({len(written.page.encode()) / 1e6:.2f} MB): {written.headline}"))
+
+
+def _check_out(out: Path, read: list[Path], *, overwrite: bool) -> None:
+    """Refuses to write over a file that is read, or over any that is there unless asked to."""
+    check_targets([Target("html", out)], read)
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} already exists: name another file with --out, or pass --overwrite")
 
 
 def _of_pair(trace: Path, candidate: Path, options: DiffOptions, roots: int, *, tokenizer: Path | None) -> Written:

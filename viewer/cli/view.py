@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # loading them takes about as long as the server takes to sta
     from specscope.tracer.files.reader import TraceReader
 
 
-@click.command()
+@click.command(short_help="Step through the trees in a browser")
 @click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
 @click.option(
     "--at",

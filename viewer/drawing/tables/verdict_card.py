@@ -223,7 +223,7 @@ def _shared_texts(verdict: Verdict, manifest: Manifest) -> dict[str, str | None]
         "seed": None if manifest.seed is None else str(manifest.seed),
         "stop_rules": None if manifest.stop_rules is None else "",
         "tokenizer": None if manifest.tokenizer is None else "",
-        "prompt": f"{verdict.num_turns} turns" if verdict.num_turns else None,
+        "prompt": counted(verdict.num_turns, "turn") if verdict.num_turns else None,
     }
 
 
