@@ -20,7 +20,9 @@ from specscope.tracer.fleet.compare_pair import Task, error_result, judge_pair
 class Judge(Protocol):
     """What a worker does with a task; a function of a module, since workers import it."""
 
-    def __call__(self, task: Task) -> PairResult: ...
+    def __call__(self, task: Task) -> PairResult:
+        """The result of ``task``."""
+        ...
 
 
 @contextlib.contextmanager
