@@ -1,4 +1,4 @@
-"""Draws the steps of a turn as a strip of bars: height = accepted length, colour and sign = what is wrong there. Pure.
+"""Draws the steps of a turn as a strip of bars: height is accepted length, colour and sign say what is wrong. Pure.
 
 Each bar carries ``data-do``, what a click asks for, and the steps that it stands for.
 """
