@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from specscope.viewer.drawing.words.failed import failed_step
 TraceMaker = Callable[..., Path]
 
 
-def failed_trace(trace: Path, num_steps: int, phase: str, *sections: str) -> Path:
+def failed_trace(trace: Path, num_steps: int, phase: str, sections: Sequence[str] = ()) -> Path:
     """A copy that ends in a failure after ``num_steps`` steps; of the failed one ``sections`` are known."""
     lines = load(trace)
     steps = [line for line in lines if line["kind"] == "step"]
@@ -31,7 +31,7 @@ def failed_trace(trace: Path, num_steps: int, phase: str, *sections: str) -> Pat
 
 @pytest.mark.parametrize("num_steps", [0, 2])
 def test_it_is_the_last_step_of_its_turn(make_trace: TraceMaker, open_app: Opener, num_steps: int) -> None:
-    path = failed_trace(make_trace(), num_steps, "check", "tree", "tensors")
+    path = failed_trace(make_trace(), num_steps, "check", ["tree", "tensors"])
     app = open_app(path, page="step", turn="0", step="99")
     assert query_of(app)["step"] == str(num_steps)
     html = html_of(app)
@@ -54,7 +54,7 @@ def test_it_is_the_last_step_of_its_turn(make_trace: TraceMaker, open_app: Opene
 
 
 def test_the_health_page_leads_to_it(make_trace: TraceMaker, open_app: Opener) -> None:
-    app = open_app(failed_trace(make_trace(), 2, "verify", "tree"), page="health")
+    app = open_app(failed_trace(make_trace(), 2, "verify", ["tree"]), page="health")
     assert 'data-do="go:0.2">Open turn 0, step 2<' in html_of(app)
 
 
