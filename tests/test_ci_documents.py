@@ -52,7 +52,7 @@ def test_every_command_line_parses(document: Path) -> None:
 
 def concrete(line: str) -> str:
     """The line without its comment and its optional parts, and with values for its placeholders."""
-    line = re.sub(r"\s*\[[^]]*\]|\.\.\.", "", line.split("  #")[0])
+    line = re.sub(r"\s*\[[^]]*\]|\.\.\.", "", line.split("  #", maxsplit=1)[0])
     for placeholder, value in (("--turn T", "--turn 0"), ("--step N", "--step 0"), ("TURN/STEP", "0/0")):
         line = line.replace(placeholder, value)
     return line

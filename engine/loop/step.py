@@ -42,6 +42,7 @@ class StepPhases:
     rows: list[Row]
 
     def draft(self, step: StepInFlight, branch: TreeCache) -> tuple[Custody | None, Draft]:
+        """The drafter takes in what was committed and proposes a tree per row."""
         before = self._kept_digests() if step.observed else None
         drawn = self.decoding.rule.draft == "sampled"
         generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
@@ -55,6 +56,7 @@ class StepPhases:
         return [None if pairs is None else digest_tensors(pairs) for pairs in kept]
 
     def tensorize(self, step: StepInFlight, draft: Draft) -> TreeTensors:
+        """The trees as ids, positions and visibility, digested where somebody observes."""
         with step.clock.phase("tensorize"):
             tensors = self.decoding.phases.tensorize(draft, step.committed_lengths, self.drafter.policy.depth)
         step.tensors = tensors
@@ -75,6 +77,7 @@ class StepPhases:
                 raise ViolationError(failed[0])
 
     def verify(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, branch: TreeCache) -> Verification:
+        """One forward of the teacher over all slots of all rows, and what the processors make of its logits."""
         phases = self.decoding.phases
         given = phases.inputs(tensors, self.teacher.dtype)
         with dispatch_log() if step.observed else nullcontext(Counter[str]()) as dispatch:
@@ -103,6 +106,11 @@ class StepPhases:
         return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
 
     def accept(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, verification: Verification) -> Acceptance:
+        """Which drafted tokens each row keeps: the one wait for the device.
+
+        Raises:
+            ViolationError: where the device finds that a tree is not one.
+        """
         if self.decoding.rule.rule != "greedy":
             step.coins = [row_coins(row.turn, tensors, row.number) for row in step.rows]
         acceptance = self.decoding.phases.accept(
@@ -128,11 +136,13 @@ class StepPhases:
         return acceptance
 
     def commit(self, step: StepInFlight, branch: TreeCache) -> list[Commit]:
+        """The root's and the path's positions join the committed prefix."""
         paths = [[0, *row.accepted.path] for row in step.rows]
         layers = [turn.checked_layer(self.teacher.num_layers) for turn in step.turns]
         return self.decoding.phases.commit(self.cache, branch, paths, layers)
 
     def stop(self, step: StepInFlight, commits: list[Commit]) -> list[Decision]:
+        """What each row emits, cut where a stop rule is met."""
         step.clock.current = "stop"
         decisions = []
         for row, commit in zip(step.rows, commits, strict=True):

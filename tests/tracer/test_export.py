@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import networkx
 import pytest

@@ -70,7 +70,7 @@ def test_two_traces_open_where_they_part(pair_of_traces: tuple[Path, Path], open
         "The divergence begins here: the only root",
         "What was compared",
         "✓ 8 of 9 that must agree do",
-        "; 1 that neither run says",
+        "; 1 not stated by either run",
         "5 nodes differ, marked ≠",
         "1 difference, in the order of the phases",
     ):

@@ -167,15 +167,15 @@ def test_of_many_margins_the_narrowest_are_drawn() -> None:
 
 
 def test_differences_name_their_node_and_where_it_begins(sound_step: Step) -> None:
-    def found(field: str, node: PathKey | None, a: object, b: object) -> Difference:
+    def differing(field: str, node: PathKey | None, a: object, b: object) -> Difference:
         return difference("verify", field, a, b, kind="real", inputs_equal=node is not None, node=node)
 
-    seen = found("mask", ((2, 0),), "also sees [[1]]", "sees nothing else")
+    seen = differing("mask", ((2, 0),), "also sees [[1]]", "sees nothing else")
     rows = [
-        found("argmax", ((1, 0), (3, 0)), 5, 6),
-        found("path", None, [1, 3], [1]),
+        differing("argmax", ((1, 0), (3, 0)), 5, 6),
+        differing("path", None, [1, 3], [1]),
         seen.model_copy(update={"tokens_a": [[1]], "tokens_b": []}),
-        found("path", None, [1] * 50, []),
+        differing("path", None, [1] * 50, []),
     ]
     table = ElementTree.fromstring(difference_table(sides_of(sound_step, sound_step), rows, rows[0]))
     lines = [[words_of(cell) for cell in line] for line in table.iter("tr")][1:]

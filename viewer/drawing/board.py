@@ -1,7 +1,7 @@
 """What the inspector shows: markup, and what it says of each node. Pure.
 
 All markup is XHTML, one element at the top: the browser reads it as XML, so that a text that was not escaped is an
-error to be seen, never markup that runs.
+visible error, never markup that runs.
 """
 
 from __future__ import annotations

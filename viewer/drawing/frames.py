@@ -1,4 +1,4 @@
-"""What markup stands in: boxes, folds and tables. Pure.
+"""Frames for markup: boxes, folds and tables. Pure.
 
 Titles and names of columns are raw and escaped here; everything else given to it is markup already.
 """

@@ -1,4 +1,4 @@
-"""One step as every drawing of it is given: the record, the texts of its tokens, and the nodes to be marked."""
+"""One step as all drawings take it: the record, the texts of its tokens, and the nodes to be marked."""
 
 from __future__ import annotations
 

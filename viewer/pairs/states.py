@@ -18,7 +18,7 @@ from specscope.viewer.drawing.svg.strip import STATES, StepState, StripStep
 from specscope.viewer.pairs.pairs import of_prompt
 
 #: Where the keys for the next and the previous divergence stop; not at what merely follows from one.
-STOPS: tuple[StepState, ...] = ("tie", "root", "violated")
+STOPS: tuple[StepState, ...] = ("tie", "root", "violated", "failed")
 
 
 class Spot(NamedTuple):

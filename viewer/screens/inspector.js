@@ -7,7 +7,7 @@ function parsed(markup, type) {
   const document_ = new DOMParser().parseFromString(markup, type);
   if (document_.querySelector("parsererror")) {
     const problem = document.createElement("p");
-    problem.textContent = "This part could not be drawn: what it was drawn from is no well-formed markup.";
+    problem.textContent = "This part could not be drawn: its markup is not well-formed.";
     return problem;
   }
   for (const element of document_.querySelectorAll(FORBIDDEN)) {
@@ -67,7 +67,7 @@ function inspector(host) {
     crosshair();
   }
 
-  // What the attributes of the board's masks hold, taken apart once: they may be megabytes.
+  // The attributes of the board's masks, parsed once: they may be megabytes.
   function readMasks() {
     masks = new Map();
     for (const mask of body.querySelectorAll(".ss-mask")) {
@@ -94,7 +94,7 @@ function inspector(host) {
     }
   }
 
-  // A mask is one path, not a cell an element: which cell is pointed at is a matter of arithmetic.
+  // A mask is one path, not one element per cell: which cell is pointed at has to be computed.
   function cellAt(mask, event) {
     const cells = mask.querySelector(".cells").getBoundingClientRect();
     const { size } = masks.get(mask);
@@ -140,7 +140,7 @@ function inspector(host) {
       await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
-      button.textContent = "The browser did not allow it: select the text below";
+      button.textContent = "The browser did not allow copying: select the text below";
     }
     setTimeout(() => (button.textContent = "Copy"), 1500);
   }
@@ -209,7 +209,7 @@ function inspector(host) {
       replaceBody();
     }
     pick(data.picked);
-    // Who has just chosen from a list means the next key for the page.
+    // After a choice from a list, the next key is meant for the page.
     const focused = document.activeElement;
     if (focused?.getAttribute("role") === "combobox" && focused.getAttribute("aria-expanded") !== "true") {
       focused.blur();

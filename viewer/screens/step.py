@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import streamlit as st
 
+from specscope.schemas import Step
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.words.rules import is_lossy, rule_text
+from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.markup import Markup
 from specscope.viewer.drawing.step.board import step_board
-from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.step.raw import raw_text
+from specscope.viewer.drawing.svg.strip import StripStep, draw_strip
 from specscope.viewer.drawing.tables.health import LOSSY_LINE, no_steps_note
+from specscope.viewer.drawing.words.failed import FailedStep, failed_after, failed_step_note
 from specscope.viewer.pairs.looks import beside_baseline, beside_candidate, marks_beside
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
@@ -23,6 +31,7 @@ from specscope.viewer.screens.inspector import show_board
 from specscope.viewer.screens.session import (
     Arguments,
     OpenPair,
+    as_typed,
     open_pair,
     open_run,
     remember_view,
@@ -43,23 +52,40 @@ def show_step_page(arguments: Arguments, view: View) -> None:
     remember_view(view)
 
 
+class _Turn(NamedTuple):
+    """The turn that is shown."""
+
+    entry: TurnEntry
+    failed: FailedStep | None  # after its last step; None where none failed, or it cannot be drawn
+
+    @property
+    def num_steps(self) -> int:
+        """Of the steps that can be shown."""
+        return len(self.entry.steps) + (self.failed is not None)
+
+    def step(self, reader: TraceReader, number: int) -> Step:
+        """A step that can be shown; that which failed is the last."""
+        if self.failed is not None and number == len(self.entry.steps):
+            return self.failed.step
+        return reader.step(self.entry, number)
+
+    def strip(self, states: RunStates) -> Markup:
+        """The overview of the turn."""
+        failed = [StripStep(0, "failed")] if self.failed is not None else []
+        return draw_strip([*states.of_turn(self.entry.turn), *failed])
+
+
 def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair | None) -> None:
     _arrive(view, pair)
     states = states_of(reader, pair)
-    entry = _choose(arguments, view, reader, states)
+    turn = _choose(arguments, view, reader, states)
     show_warnings(reader)
-    if entry is None:
+    if turn is None:
         return
-    texts = token_texts(arguments.tokenizer, reader)
-    step = reader.step(entry, view.step)
-    texts.learn(step)
-    previous = reader.step(entry, view.step - 1) if view.step > 0 else None
-    strip = draw_strip(states.of_turn(entry.turn))
-    context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=step)
     _show_rule(reader)
-    show_all = bool(st.session_state.get(SHOW_ALL))
-    judged = judged_step(context, texts, _marks(view, pair))
-    board = step_board(judged, strip=strip, show_all=show_all)
+    if turn.failed is not None and view.step == len(turn.entry.steps):
+        st.html(failed_step_note(turn.failed, as_typed(reader.path)))
+    board = _board(arguments, view, reader, turn, strip=turn.strip(states), marks=_marks(view, pair))
 
     def picked(name: str | None) -> None:
         view.node = name
@@ -67,11 +93,26 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     def asked(request: str) -> None:
         what, _, where = request.partition(":")
         if what == "step" and where.isdecimal():
-            go(view, Spot(view.turn, clamp(int(where), len(entry.steps))))
+            go(view, Spot(view.turn, clamp(int(where), turn.num_steps)))
         elif what in ("unfold", "fold"):
             st.session_state[SHOW_ALL] = what == "unfold"
 
     show_board(board, key="inspector", now=view.step, picked=view.node, on_pick=picked, on_request=asked)
+
+
+def _board(
+    arguments: Arguments, view: View, reader: TraceReader, turn: _Turn, *, strip: Markup, marks: NodeMarks
+) -> Board:
+    texts = token_texts(arguments.tokenizer, reader)
+    step = turn.step(reader, view.step)
+    texts.learn(step)
+    previous = turn.step(reader, view.step - 1) if view.step > 0 else None
+    context = Context(manifest=reader.manifest, turn=reader.turn_start(turn.entry), previous=previous, step=step)
+    judged = judged_step(context, texts, marks)
+    board = step_board(judged, strip=strip, show_all=bool(st.session_state.get(SHOW_ALL)))
+    if turn.failed is not None and step is turn.failed.step:
+        return replace(board, raw={"step": raw_text(turn.failed.failure)})
+    return board
 
 
 def _show_rule(reader: TraceReader) -> None:
@@ -103,17 +144,20 @@ def _marks(view: View, pair: OpenPair | None) -> NodeMarks:
     return marks_beside(pair.baseline, pair.candidate, pair.comparison, side=pair.side, at=at)
 
 
-def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunStates) -> TurnEntry | None:
-    """The controls; the turn chosen, with ``view`` in its range, or None where there is no step to show."""
+def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunStates) -> _Turn | None:
+    """The controls; the turn chosen, with ``view`` in its range, or None where it has no step to show."""
     entry = turn_named(reader, view.turn) or next(iter(reader.turns), None)
+    failed = failed_after(entry, reader.failures(), reader.manifest.sampling) if entry is not None else None
+    turn = _Turn(entry, failed) if entry is not None else None
     with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
         choose_run(arguments, view)
-        if entry is not None:
-            view.turn, view.step = entry.turn, clamp(view.step, len(entry.steps))
+        if turn is not None:
+            view.turn = turn.entry.turn
+            view.step = clamp(view.step, turn.num_steps)
             choose_turn(view, reader.turns)
-            show_moves(view, len(entry.steps), states)
-    if entry is None:
+            show_moves(view, turn.num_steps, states)
+    if turn is None:
         st.html(note("info", "This trace holds no turns yet", ["Decode a prompt with tracing on, then reload."]))
-    elif not entry.steps:
-        st.html(no_steps_note(reader, entry))
-    return entry if entry is not None and entry.steps else None
+    elif not turn.num_steps:
+        st.html(no_steps_note(reader, turn.entry))
+    return turn if turn is not None and turn.num_steps else None

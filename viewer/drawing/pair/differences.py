@@ -49,7 +49,7 @@ def node_table(sides: PairSides, differences: Sequence[Difference]) -> Markup:
 
 
 def pair_note(sides: PairSides, node: NodePair) -> Markup:
-    """What the panel shows of a node: both sides' values, those that differ signed. XHTML of one element."""
+    """What the panel shows of a node: both sides' values, with a sign where they differ. XHTML of one element."""
     by_name: dict[str, list[str]] = {}
     for at, (side, slot) in enumerate(((sides.a, node.slot_a), (sides.b, node.slot_b))):
         for name, value in _described(side, slot):

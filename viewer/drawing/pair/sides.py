@@ -1,6 +1,6 @@
 """Two steps side by side, and what of their nodes differs. Knows records, no pages.
 
-Nodes are matched by the names that their marks give them: partners share one, whatever their slots are.
+Nodes are matched by the names that their marks give them: partners share a name, whatever their slots.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MAX_VALUE = 600  # characters of a fact
 #: In the order of a step; a branch only where the strategy copies the cache.
 #: More than a hundred years: a hostile record's time may be a number of any size.
 LONGEST_NS = 1 << 62
-#: So many nodes are drawn where all are asked for.
+#: At most this many nodes are drawn where all are asked for.
 MOST_UNFOLDED = 1024
 
 
@@ -63,12 +63,12 @@ class FoldButtons(NamedTuple):
     fold: Markup
 
 
-#: Of a page, which hears of clicks on ``data-do``.
+#: For a page, which hears clicks on ``data-do``.
 LIVE_FOLDING = FoldButtons(
     unfold=markup('<button type="button" data-do="unfold">Show every node</button>'),
     fold=markup('<button type="button" data-do="fold">Fold the unlikely nodes</button>'),
 )
-#: Of a report, where nobody hears a click.
+#: For a report, where nothing hears a click.
 NO_FOLDING = FoldButtons(unfold=NOTHING, fold=NOTHING)
 
 

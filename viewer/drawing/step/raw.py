@@ -1,22 +1,22 @@
-"""The record of a step as text, to be read and copied as it is. Pure."""
+"""A record as text, to be read and copied as it is. Pure."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from specscope.schemas import Step
+from pydantic import BaseModel
 
 LONGEST_FIELD = 100_000  # characters of a field of a raw record that are shown
 
 
-def raw_text(step: Step) -> str:
-    """The record as the file has it, each field on its own line, every hidden character escaped.
+def raw_text(record: BaseModel) -> str:
+    """A record as the file has it, each field on its own line, every hidden character escaped.
 
     A field that would choke a browser is cut, and says so.
     """
-    record = step.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return _object({name: _inner(value) for name, value in record.items()}, "")
+    fields = record.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return _object({name: _inner(value) for name, value in fields.items()}, "")
 
 
 def _inner(value: Any) -> str:

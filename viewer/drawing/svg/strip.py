@@ -1,4 +1,4 @@
-"""Draws the steps of a turn as a strip of bars: height = accepted length, colour and sign = what is wrong there. Pure.
+"""Draws the steps of a turn as a strip of bars: height is accepted length, colour and sign say what is wrong. Pure.
 
 Each bar carries ``data-do``, what a click asks for, and the steps that it stands for.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from specscope.viewer.drawing.frames import kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
@@ -19,10 +19,10 @@ MAX_BAR = 54.0
 #: More steps than this share bars.
 MOST_BARS = 400
 
-StepState = Literal["plain", "unpaired", "inherited", "tie", "root", "violated"]
+StepState = Literal["plain", "unpaired", "inherited", "tie", "root", "violated", "failed"]
 #: From harmless to grave: a bar of several steps shows the gravest.
-STATES: tuple[StepState, ...] = ("plain", "unpaired", "inherited", "tie", "root", "violated")
-SIGNS: dict[StepState, str] = {"root": "≠", "violated": "✗", "tie": "≈"}
+STATES: tuple[StepState, ...] = get_args(StepState)
+SIGNS: dict[StepState, str] = {"root": "≠", "violated": "✗", "failed": "✗", "tie": "≈"}
 MEANINGS: dict[StepState, str] = {
     "plain": "",
     "unpaired": "the other run grouped these tokens into different steps",
@@ -30,6 +30,7 @@ MEANINGS: dict[StepState, str] = {
     "tie": "differs by a tie within the noise floor",
     "root": "divergence begins here",
     "violated": "an invariant is violated",
+    "failed": "the engine failed in this step",
 }
 
 

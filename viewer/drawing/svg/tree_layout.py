@@ -1,4 +1,4 @@
-"""Where the nodes of a draft tree stand: pure arithmetic on parents. Knows no tokens, no pixels and no records.
+"""Where the nodes of a draft tree are drawn: pure arithmetic on parents. Knows no tokens, no pixels and no records.
 
 A tidy layout from left to right: leaves on consecutive rows, a parent at the middle of its children, the accepted path
 straight along row 0, with the bonus token at its end. Parents that cannot be (a trace may record nonsense, which is
@@ -33,7 +33,7 @@ class Fold(NamedTuple):
     """A large tree cut down to its likely part."""
 
     shown: frozenset[int]
-    hidden_below: dict[int, int]  # shown slot -> how many folded nodes hang below it
+    hidden_below: dict[int, int]  # shown slot -> how many folded nodes are below it
 
 
 def sound_parents(parents: Sequence[int]) -> list[int]:
@@ -88,7 +88,7 @@ def layout_tree(parents: Sequence[int], path: Sequence[int] | None, shown: Colle
     """
     above = sound_parents(parents)
     straight = [] if path is None else [0, *connected_path(above, path)]
-    end = straight[-1] if straight else None  # the bonus token hangs here
+    end = straight[-1] if straight else None  # the bonus token is attached here
     children = _children(above, frozenset(straight), shown)
     order = _preorder(children)
     columns = {0: 0}

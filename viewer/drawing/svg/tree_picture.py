@@ -1,4 +1,4 @@
-"""A step's records as what is to be drawn: labels, flags and tooltips. Knows records and token text, no pixels."""
+"""A step as labels, flags and tooltips, ready to be drawn. Knows records and token text, no pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from specscope.viewer.drawing.svg.tree_layout import connected_path, fold
 from specscope.viewer.drawing.words.nodes import describe_node, draft_probability
 
 LABEL_LIMIT = 14
-MAX_TITLE = 200  # characters of a line in a tooltip: a token may be as long as it likes
+MAX_TITLE = 200  # characters of a line in a tooltip: a token may have any length
 #: Above this many nodes the unlikely ones are folded, unless the user wants them all.
 FOLD_ABOVE = 64
 

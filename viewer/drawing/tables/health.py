@@ -24,6 +24,7 @@ from specscope.viewer.drawing.fragments import Fact, Tone, commands, facts, note
 from specscope.viewer.drawing.frames import box, row, table
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.tables.invariants import Lead, go_button, invariant_table
+from specscope.viewer.drawing.words.failed import failed_after
 from specscope.viewer.drawing.words.manifest import manifest_rows, peculiarities
 from specscope.viewer.drawing.words.numbers import about_seconds, size_text
 
@@ -121,7 +122,7 @@ def _file_facts(health: Health) -> Markup:
 
 def health_notes(health: Health, lead: Lead) -> Markup:
     """What to know before a step of the trace is trusted, the worst first; ``lead`` leads to its steps."""
-    parts = [_failure(failure, health.turns, lead) for failure in health.failures[:MOST_FAILURES]]
+    parts = [_failure(failure, health, lead) for failure in health.failures[:MOST_FAILURES]]
     if len(health.failures) > MOST_FAILURES:
         parts.append(note("bad", f"and {len(health.failures) - MOST_FAILURES:,} more failure records"))
     parts += [*_engine_violations(health, lead), *_end(health), *_special(health)]
@@ -138,11 +139,15 @@ def failure_note(failure: Failure) -> Markup:
     return note("bad", f"The engine failed: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
 
 
-def _failure(failure: Failure, turns: Sequence[TurnEntry], lead: Lead) -> Markup:
-    """The note, and the way to the last step that was recorded: the one that failed is not in the trace."""
-    turn = next((turn for turn in turns if turn.turn == failure.turn), None)
-    last = lead(turn.turn, len(turn.steps) - 1) if turn is not None and turn.steps else NOTHING
-    return joined([failure_note(failure), last])
+def _failure(failure: Failure, health: Health, lead: Lead) -> Markup:
+    """The note, and the way to the step that failed where it can be drawn, else to the last one before it."""
+    turn = next((turn for turn in health.turns if turn.turn == failure.turn), None)
+    if turn is None:
+        return failure_note(failure)
+    steps = [len(turn.steps)] if failed_after(turn, [failure], health.manifest.sampling) is not None else []
+    steps += [len(turn.steps) - 1] if turn.steps else []
+    leads = (lead(turn.turn, step) for step in steps)
+    return joined([failure_note(failure), next(filter(None, leads), NOTHING)])
 
 
 def no_steps_note(reader: TraceReader, turn: TurnEntry) -> Markup:

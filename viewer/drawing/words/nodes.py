@@ -1,4 +1,4 @@
-"""What there is to say of each node of a step: where it stands, its scores, and why it was accepted or not.
+"""What there is to say of each node of a step: its place, its scores, and why it was accepted or not.
 
 Knows records, no pages. The words are the same in tooltips and in the inspector's panel.
 """
@@ -82,7 +82,7 @@ class Choice(NamedTuple):
 def teacher_choices(step: Step, slot: int) -> list[Choice]:
     """What the teacher chooses after ``slot``, then the best of the others; as far as they were recorded.
 
-    The choice is ``argmax``, whatever stands first among the top tokens: of equal logits another may.
+    The choice is ``argmax``, whatever comes first among the top tokens: with equal logits that may be another.
     """
     verify = step.verify
     if verify is None or slot < 0:
