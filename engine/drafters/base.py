@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.rows import RowList
 from specscope.engine.tree.grow import DraftTree, Level, root_only
 from specscope.engine.tree.policy import NO_TREE, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
@@ -32,7 +33,7 @@ class SharedLayers:
     hidden: torch.Tensor  # (B, N, H) of every slot, behind those layers; their cache tails hold the slots in order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """Proposed trees and how they came about."""
 
@@ -100,7 +101,7 @@ class PairCounter:
     module: torch.nn.Module | None = None
 
     def __init__(self) -> None:
-        self._num_pairs: list[int] = []
+        self._num_pairs: RowList[int] = RowList()
 
     @property
     def num_pairs(self) -> list[int]:
@@ -113,7 +114,7 @@ class PairCounter:
 
     def begin_session(self, cache: TreeCache) -> None:
         """Every row starts at none."""
-        self._num_pairs = [0] * cache.num_rows
+        self._num_pairs = RowList([0] * cache.num_rows)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Forgets all but the first ``num_pairs``."""
@@ -121,9 +122,7 @@ class PairCounter:
 
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
-        last = self._num_pairs.pop()
-        if row < len(self._num_pairs):
-            self._num_pairs[row] = last
+        self._num_pairs.drop_row(row)
 
     def parts(self) -> dict[str, nn.Module]:
         """It runs no module."""
@@ -131,7 +130,7 @@ class PairCounter:
 
     def count(self, pairs: list[DraftPairs]) -> None:
         """Takes in ``pairs``."""
-        self._num_pairs = [n + len(p.token_list) for n, p in zip(self._num_pairs, pairs, strict=True)]
+        self._num_pairs = RowList(n + len(p.token_list) for n, p in zip(self._num_pairs, pairs, strict=True))
 
 
 def pending_tokens(pairs: list[DraftPairs]) -> torch.Tensor:
@@ -152,7 +151,14 @@ class NoDrafter(PairCounter):
         before = self.num_pairs
         self.count(pairs)
         tree = root_only(pending_tokens(pairs))
-        return Draft(tree, pairs, [], [0] * len(pairs), before, self.num_pairs)
+        return Draft(
+            tree=tree,
+            pairs=pairs,
+            levels=[],
+            num_candidates=[0] * len(pairs),
+            kv_before=before,
+            kv_after=self.num_pairs,
+        )
 
     def manifest(self) -> DrafterManifest:
         """Kind none."""

@@ -12,7 +12,7 @@ from specscope.tracer.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DraftSampler:
     """How a drafter draws, and how large the teacher's vocabulary is, over which the draws are judged."""
 
     temperature: float

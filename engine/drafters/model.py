@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.cache.rows import RowList
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.drafters.draws import DraftSampler
+from specscope.engine.drafters.growing import ScoredRoots, grow_draft
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher
 from specscope.engine.teacher.parts import named_parts
-from specscope.engine.tree.grow import Frontier, grow, select_tree
+from specscope.engine.tree.grow import Frontier
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, causal_mask, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
@@ -46,19 +48,19 @@ class ModelDrafter:
     Args:
         model: the small model, loaded as teachers are.
         policy: how trees are grown.
-        drawing: how proposals are drawn; None for the best ones.
+        sampler: draws the proposals; None for the best ones.
 
     Letters: B rows of the batch, R tokens or frontier rows, V vocabulary.
     """
 
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self, model: Teacher, policy: TreePolicy, drawing: Drawing | None = None) -> None:
+    def __init__(self, model: Teacher, policy: TreePolicy, sampler: DraftSampler | None = None) -> None:
         self.policy = policy
         self._model = model
-        self._drawing = drawing
+        self._sampler = sampler
         self._cache = model.new_cache()
-        self._first_tokens: list[int] = []  # of each row's context: no pair brings it
+        self._first_tokens: RowList[int] = RowList()  # of each row's context: no pair brings it
 
     @property
     def num_pairs(self) -> list[int]:
@@ -77,7 +79,7 @@ class ModelDrafter:
     def begin_session(self, cache: TreeCache) -> None:
         """An empty cache of as many rows."""
         self._cache = self._model.new_cache(cache.num_rows)
-        self._first_tokens = [0] * cache.num_rows
+        self._first_tokens = RowList([0] * cache.num_rows)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Keeps the tokens of the first ``num_pairs`` pairs and the one before them; of no pair, nothing."""
@@ -87,9 +89,7 @@ class ModelDrafter:
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
         self._cache.drop_row(row)
-        last = self._first_tokens.pop()
-        if row < len(self._first_tokens):
-            self._first_tokens[row] = last
+        self._first_tokens.drop_row(row)
 
     def parts(self) -> dict[str, nn.Module]:
         """Those of the small model, layer by layer."""
@@ -113,21 +113,22 @@ class ModelDrafter:
         """Takes in each row's tokens and grows a tree under the last of them."""
         before = self.num_pairs
         logits = self._take_in([self._fresh(row, own) for row, own in enumerate(pairs)])
-        after, roots, lengths = self.num_pairs, pending_tokens(pairs), list(self._cache.committed_lengths)
-        last = torch.tensor(after, device=roots.device)[:, None] - 1
+        after, lengths = self.num_pairs, list(self._cache.committed_lengths)
+        roots = ScoredRoots(
+            pairs=pairs,
+            logits=logits,
+            positions=torch.tensor(after, device=logits.device)[:, None] - 1,
+            kv_before=before,
+            kv_after=after,
+        )
 
         def expand(frontier: Frontier) -> torch.Tensor:
             mask = mask_behind(lengths, frontier.seen, self._model.dtype)
             return self._model.forward(frontier.tokens, frontier.positions + 1, mask, self._cache, ()).logits
 
-        drawing = self._drawing if generators is not None else None
-        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
-        levels = grow(self.policy, logits, last, expand, _as_is, draw)
+        draft = grow_draft(self.policy, roots, expand, sampler=self._sampler, generators=generators)
         self._cache.drop_tail()
-        tree = select_tree(levels, roots, self.policy)
-        probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
-        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
-        return Draft(tree, pairs, levels, candidates, before, after, probs)
+        return draft
 
     def _fresh(self, row: int, own: DraftPairs) -> torch.Tensor:
         """(R,) the tokens that the cache of ``row`` lacks."""
@@ -166,8 +167,3 @@ class ModelDrafter:
         self._cache.commit_length(counts)
         last = torch.tensor(counts, device=padded.device)[:, None, None] - 1
         return logits.gather(1, last.expand(-1, 1, logits.shape[2]))
-
-
-def _as_is(tokens: torch.Tensor) -> torch.Tensor:
-    """Its ids are the teacher's."""
-    return tokens

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.rows import RowList
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.policy import Choice, TreePolicy
@@ -209,7 +210,7 @@ class NgramDrafter:
     def __init__(self, policy: TreePolicy, settings: NgramSettings) -> None:
         self.policy = policy
         self._settings = settings
-        self._rows: list[NgramIndex] = []
+        self._rows: RowList[NgramIndex] = RowList()
 
     @property
     def num_pairs(self) -> list[int]:
@@ -222,7 +223,7 @@ class NgramDrafter:
 
     def begin_session(self, cache: TreeCache) -> None:
         """Every row starts without a token."""
-        self._rows = [NgramIndex(self._settings) for _ in range(cache.num_rows)]
+        self._rows = RowList(NgramIndex(self._settings) for _ in range(cache.num_rows))
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Keeps the tokens of the first ``num_pairs`` pairs, and the one before them, which no pair brings."""
@@ -232,9 +233,7 @@ class NgramDrafter:
 
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
-        last = self._rows.pop()
-        if row < len(self._rows):
-            self._rows[row] = last
+        self._rows.drop_row(row)
 
     def parts(self) -> dict[str, nn.Module]:
         """It runs no module."""
@@ -253,10 +252,17 @@ class NgramDrafter:
         before = self.num_pairs
         for index, own in zip(self._rows, pairs, strict=True):
             index.extend(own.token_list)
-        found = [look_up(index, self.policy) for index in self._rows]
+        lookups = [look_up(index, self.policy) for index in self._rows]
         roots = [index.tokens[-1] for index in self._rows]
-        tree = _as_tree([lookup.nodes for lookup in found], roots, pairs[0].tokens.device)
-        return Draft(tree, pairs, None, [lookup.num_candidates for lookup in found], before, self.num_pairs)
+        tree = _as_tree([lookup.nodes for lookup in lookups], roots, pairs[0].tokens.device)
+        return Draft(
+            tree=tree,
+            pairs=pairs,
+            levels=None,
+            num_candidates=[lookup.num_candidates for lookup in lookups],
+            kv_before=before,
+            kv_after=self.num_pairs,
+        )
 
     def manifest(self) -> DrafterManifest:
         """Kind ngram, with its settings."""

@@ -12,7 +12,7 @@ import torch
 from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.decode.phases import GREEDY
 from specscope.engine.drafters.base import Drafter, NoDrafter
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
@@ -121,11 +121,11 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
         raise UsageError(
             f"got drafter {choice.drafter!r}, wanted {', '.join(DRAFTERS)}, with :PATH where it has weights"
         )
-    drawing = None
+    sampler = None
     if choice.rule.draft == "sampled":
-        drawing = Drawing(choice.rule.temperature, teacher.vocab_size)
-        drawing.check(choice.policy)
-    return DRAFTERS[kind](_Parts(choice, teacher, path, options, drawing))
+        sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
+        sampler.check(choice.policy)
+    return DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler))
 
 
 class _Parts(NamedTuple):
@@ -135,7 +135,7 @@ class _Parts(NamedTuple):
     teacher: Teacher
     path: str  # behind the colon; empty where there is none
     options: TeacherOptions  # how the teacher was loaded
-    drawing: Drawing | None
+    sampler: DraftSampler | None
 
     def folder(self, name: str, what: str) -> Path:
         """The folder named, or the demo's ``name`` for the demo's teacher.
@@ -158,20 +158,20 @@ def _eagle3(parts: _Parts) -> Drafter:
     files = load_head(folder, teacher.hidden_size, teacher.vocab_size, allow_nonfinite=choice.allow_nonfinite)
     return Eagle3Drafter(
         files,
-        files.embedding(teacher.embedding),
-        files.feature_layers(teacher.num_layers),
         choice.policy,
-        choice.attention,
-        parts.options.dtype,
-        parts.options.device,
-        parts.drawing,
+        embedding=files.embedding(teacher.embedding),
+        feature_layers=files.feature_layers(teacher.num_layers),
+        attention=choice.attention,
+        dtype=parts.options.dtype,
+        device=parts.options.device,
+        sampler=parts.sampler,
     )
 
 
 def _early_exit(parts: _Parts) -> Drafter:
     folder = parts.folder("exit_head", "exit head")
     files = load_exit_head(folder, allow_nonfinite=parts.choice.allow_nonfinite)
-    return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.drawing)
+    return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.sampler)
 
 
 def _model(parts: _Parts) -> Drafter:
@@ -180,11 +180,11 @@ def _model(parts: _Parts) -> Drafter:
     name = str(DEMO_MODELS / "teacher") if parts.path == "demo" else parts.path
     model = Teacher.load(name, parts.options)
     check_same_vocabulary(model, parts.teacher)
-    return ModelDrafter(model, parts.choice.policy, parts.drawing)
+    return ModelDrafter(model, parts.choice.policy, parts.sampler)
 
 
 def _ngram(parts: _Parts) -> Drafter:
-    if parts.drawing is not None:
+    if parts.sampler is not None:
         raise UsageError(
             "got --draft-sampling with drafter ngram, which looks drafts up and has no distribution to draw them from: "
             "drop it (the best drafts are lossless too), or give another drafter"

@@ -125,6 +125,7 @@ def grow(
     root_logits: torch.Tensor,
     root_positions: torch.Tensor,
     expand: Expand,
+    *,
     to_teacher: ToTeacher,
     draw: Draw | None = None,
 ) -> list[Level]:

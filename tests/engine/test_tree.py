@@ -54,7 +54,7 @@ def grown(policy: TreePolicy, rows: list[Logits]) -> list[Level]:
         return torch.stack([torch.stack([own(path) for path in fed]) for own, fed in zip(rows, paths, strict=True)])
 
     root = torch.stack([own(()) for own in rows])[:, None]
-    return grow(policy, root, torch.zeros(len(rows), 1, dtype=torch.int64), expand, lambda tokens: tokens)
+    return grow(policy, root, torch.zeros(len(rows), 1, dtype=torch.int64), expand, to_teacher=lambda tokens: tokens)
 
 
 def candidates(levels: list[Level], row: int) -> list[tuple[float, tuple[int, ...]]]:
@@ -162,7 +162,7 @@ def test_a_chain_is_the_best_token_after_the_best() -> None:
 
 
 def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_drawn_from() -> None:
-    from specscope.engine.drafters.draws import Drawing
+    from specscope.engine.drafters.draws import DraftSampler
 
     policy = parse_policy("static:pair-6", 0, 0, 0)
     logits = random_logits(2, 4)
@@ -174,9 +174,11 @@ def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_draw
         ]
         return torch.stack([logits(path) for path in paths])[None]
 
-    draw = Drawing(1.5, VOCAB).draw([torch.Generator().manual_seed(3)])
+    draw = DraftSampler(1.5, VOCAB).draw([torch.Generator().manual_seed(3)])
     root = logits(())[None, None]
-    levels = grow(policy, root, torch.zeros(1, 1, dtype=torch.int64), expand, lambda tokens: tokens, draw)
+    levels = grow(
+        policy, root, torch.zeros(1, 1, dtype=torch.int64), expand, to_teacher=lambda tokens: tokens, draw=draw
+    )
     tree = select_tree(levels, torch.tensor([0]), policy)
     nodes = paths_of(tree, 0)
     assert len(set(nodes)) == len(nodes)
@@ -188,10 +190,10 @@ def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_draw
 
 
 def test_drawing_follows_the_distribution() -> None:
-    from specscope.engine.drafters.draws import Drawing
+    from specscope.engine.drafters.draws import DraftSampler
 
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
-    draw = Drawing(1.0, 4).draw([torch.Generator().manual_seed(7)])
+    draw = DraftSampler(1.0, 4).draw([torch.Generator().manual_seed(7)])
     none = torch.zeros(1, 0, dtype=torch.int64)
     level = propose(logits.expand(1, 20000, 4), none, torch.zeros(1, 20000), torch.zeros(1, 1), 2, draw)
     first = torch.bincount(level.tokens[0, :, 0], minlength=4) / 20000

@@ -10,6 +10,7 @@ Elhoushi et al. 2024, LayerSkip, drafts chains this way.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,11 +19,12 @@ from torch import nn
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, SharedLayers, pending_tokens
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
+from specscope.engine.drafters.growing import ScoredRoots, grow_draft
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.teacher.parts import named_parts
-from specscope.engine.tree.grow import DraftTree, Frontier, Level, grow, select_tree, selected_numbers
+from specscope.engine.tree.grow import DraftTree, Frontier, Level, selected_numbers
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import ancestor_table, causal_mask, mask_behind, visible_from_ancestors
 from specscope.schemas import Drafter as DrafterManifest
@@ -82,7 +84,7 @@ class EarlyExitDrafter(PairCounter):
         teacher: the very teacher that verifies.
         files: the exit head.
         policy: how trees are grown.
-        drawing: how proposals are drawn; None for the best ones.
+        sampler: draws the proposals; None for the best ones.
 
     Letters: B rows of the batch, N slots, R frontier rows, F rows fed, H hidden, V vocabulary.
     """
@@ -90,7 +92,7 @@ class EarlyExitDrafter(PairCounter):
     feature_layers: tuple[int, ...] = ()
 
     def __init__(
-        self, teacher: Teacher, files: ExitHeadFiles, policy: TreePolicy, drawing: Drawing | None = None
+        self, teacher: Teacher, files: ExitHeadFiles, policy: TreePolicy, sampler: DraftSampler | None = None
     ) -> None:
         super().__init__()
         check_fits(files, teacher)
@@ -99,7 +101,7 @@ class EarlyExitDrafter(PairCounter):
         self._teacher = teacher
         self._files = files
         self._head = files.head.to(device=teacher.device, dtype=teacher.dtype)
-        self._drawing = drawing
+        self._sampler = sampler
         self.module = self._head
 
     def parts(self) -> dict[str, nn.Module]:
@@ -125,24 +127,21 @@ class EarlyExitDrafter(PairCounter):
         """Grows a tree under each pending token, and leaves its slots in the tail of the layers it ran."""
         before = self.num_pairs
         self.count(pairs)
-        after, roots = self.num_pairs, pending_tokens(pairs)
+        after, tokens = self.num_pairs, pending_tokens(pairs)[:, None]
         fed = _FirstLayers(self._teacher, self._head.config.exit_layer, branch)
-        last = torch.tensor(after, device=roots.device)[:, None] - 1
-        alone = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=roots.device)
-        root_logits = self._logits(fed.feed(roots[:, None], torch.zeros_like(last), alone))
+        positions = torch.tensor(after, device=tokens.device)[:, None] - 1
+        sees_root = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=tokens.device)
+        logits = self._logits(fed.feed(tokens, torch.zeros_like(positions), sees_root))
+        roots = ScoredRoots(pairs=pairs, logits=logits, positions=positions, kv_before=before, kv_after=after)
 
         def expand(frontier: Frontier) -> torch.Tensor:
-            seen = torch.cat([alone.expand(-1, frontier.seen.shape[1], -1), frontier.seen], dim=2)
-            return self._logits(fed.feed(frontier.tokens, frontier.positions - last, seen))
+            seen = torch.cat([sees_root.expand(-1, frontier.seen.shape[1], -1), frontier.seen], dim=2)
+            return self._logits(fed.feed(frontier.tokens, frontier.positions - positions, seen))
 
-        drawing = self._drawing if generators is not None else None
-        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
-        levels = grow(self.policy, root_logits, last, expand, _as_is, draw)
-        tree = select_tree(levels, roots, self.policy)
-        shared = fed.finish(tree, _find_fed(levels, self.policy), self.policy.depth)
-        probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
-        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
-        return Draft(tree, pairs, levels, candidates, before, after, probs, shared)
+        draft = grow_draft(self.policy, roots, expand, sampler=self._sampler, generators=generators)
+        assert draft.levels is not None
+        shared = fed.finish(draft.tree, _find_fed(draft.levels, self.policy), self.policy.depth)
+        return replace(draft, shared=shared)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(B, R, V) of ``hidden`` (B, R, H) behind the layers that are run."""
@@ -206,8 +205,3 @@ class _FirstLayers:
         hidden = torch.cat(self._hidden, dim=1)
         ordered = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
         return SharedLayers(self._num_layers, ordered)
-
-
-def _as_is(tokens: torch.Tensor) -> torch.Tensor:
-    """Its ids are the teacher's."""
-    return tokens

@@ -18,6 +18,7 @@ import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.rows import RowList
 from specscope.engine.decode.phases import (
     AcceptInputs,
     Decoding,
@@ -131,14 +132,14 @@ class ForcedTrees:
         self.keep_shared = True  # whether a tree that it found itself may keep the layers that it ran for it
         self.replaced: list[bool] = []  # whether the last tree was another one, a row each
         self.own_tree: DraftTree | None = None  # the last that the drafter found itself
-        self.fed: list[FedPairs] = []  # all that the drafter was fed, a row each, where it is kept
+        self.fed: RowList[FedPairs] = RowList()  # all that the drafter was fed, a row each, where it is kept
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._drafter, name)
 
     def begin_session(self, cache: TreeCache) -> None:
         """The drafter's own."""
-        self.fed = [NOTHING_FED] * cache.num_rows
+        self.fed = RowList([NOTHING_FED] * cache.num_rows)
         self._drafter.begin_session(cache)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
@@ -148,9 +149,7 @@ class ForcedTrees:
 
     def drop_row(self, row: int) -> None:
         """The drafter's own."""
-        last = self.fed.pop()
-        if row < len(self.fed):
-            self.fed[row] = last
+        self.fed.drop_row(row)
         self._drafter.drop_row(row)
 
     def propose(
@@ -158,7 +157,7 @@ class ForcedTrees:
     ) -> Draft:
         """The drafter's own draft, with the recorded trees."""
         if self._keep_fed:
-            self.fed = [held.and_then(own) for held, own in zip(self.fed, pairs, strict=True)]
+            self.fed = RowList(held.and_then(added) for held, added in zip(self.fed, pairs, strict=True))
         draft = self._drafter.propose(pairs, branch, generators)
         self.own_tree = draft.tree
         if self.wanted is None:
