@@ -49,9 +49,11 @@ class Draft:
 
 
 class Drafter(Protocol):
-    """Proposes trees for the rows of one session. Keeps a cache of its own over the committed pairs of each."""
+    """Proposes trees for the rows of one session. Keeps its own cache over the committed pairs of each."""
 
-    policy: TreePolicy
+    @property
+    def policy(self) -> TreePolicy:
+        """How large its trees are."""
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
@@ -93,6 +95,74 @@ class Drafter(Protocol):
 
     def manifest(self) -> DrafterManifest:
         """What the trace says of it."""
+
+
+class DrafterProxy:
+    """A drafter that hands every call on to another. What differs, a subclass overrides.
+
+    Args:
+        inner: the drafter that does the work.
+    """
+
+    def __init__(self, inner: Drafter) -> None:
+        self.inner = inner
+
+    @property
+    def policy(self) -> TreePolicy:
+        """The inner drafter's."""
+        return self.inner.policy
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The inner drafter's."""
+        return self.inner.feature_layers
+
+    @property
+    def num_pairs(self) -> list[int]:
+        """The inner drafter's."""
+        return self.inner.num_pairs
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The inner drafter's."""
+        return self.inner.module
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """The inner drafter's."""
+        return self.inner.kept(row)
+
+    def begin_session(self, cache: TreeCache) -> None:
+        """Hands it on."""
+        self.inner.begin_session(cache)
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """Hands it on."""
+        self.inner.begin_turn(row, context_ids, num_pairs)
+
+    def drop_row(self, row: int) -> None:
+        """Hands it on."""
+        self.inner.drop_row(row)
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """The inner drafter's draft."""
+        return self.inner.propose(pairs, branch, generators)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The inner drafter's."""
+        return self.inner.parts()
+
+    def manifest(self) -> DrafterManifest:
+        """The inner drafter's: a trace names the drafter that does the work."""
+        return self.inner.manifest()
+
+
+def innermost(drafter: Drafter) -> Drafter:
+    """The drafter that does the work, behind all proxies."""
+    while isinstance(drafter, DrafterProxy):
+        drafter = drafter.inner
+    return drafter
 
 
 class PairCounter:

@@ -10,9 +10,11 @@ import pytest
 import torch
 from support.tiny_models import VOCAB, build_head, build_teacher, reference_generate, tiny_models
 
+from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.decode.phases import Decoding, Phases, StepResult, TurnResult, TurnStarted
 from specscope.engine.decode.session import Session
 from specscope.engine.decode.stopping import StopRules
+from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.models import Models
 from specscope.engine.tree.policy import TreePolicy
@@ -52,29 +54,20 @@ def test_every_tree_shape_is_lossless(teacher_folder: Path, head_folder: Path, p
     assert decode(models, PROMPTS[0], rules(models)).output_ids == wanted
 
 
-class PerfectDrafter:
-    """Wraps a drafter and puts the teacher's own continuation in as a chain, so that whole blocks are accepted."""
+class PerfectDrafter(DrafterProxy):
+    """Puts the teacher's own continuation in as a chain, so that whole blocks are accepted."""
 
-    def __init__(self, models: Models, continuation: list[int]) -> None:
-        self._inner = models.drafter
+    policy = TreePolicy("dynamic", 5, 1, 5)
+
+    def __init__(self, inner: Drafter, continuation: list[int]) -> None:
+        super().__init__(inner)
         self._continuation = continuation
-        self.policy = TreePolicy("dynamic", 5, 1, 5)
-        self.feature_layers = self._inner.feature_layers
-        self.manifest = self._inner.manifest
-        self.begin_session = self._inner.begin_session
-        self.begin_turn = self._inner.begin_turn
-        self.drop_row = self._inner.drop_row
-        self.kept = self._inner.kept
-        self.module = self._inner.module
-        self.parts = self._inner.parts
         self._emitted = 0
 
-    @property
-    def num_pairs(self) -> list[int]:
-        return self._inner.num_pairs
-
-    def propose(self, pairs: Any, *others: Any) -> Any:
-        draft = self._inner.propose(pairs, *others)
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        draft = self.inner.propose(pairs, branch, generators)
         self._emitted += len(pairs[0].token_list) if self._emitted else 1
         chain = self._continuation[self._emitted : self._emitted + 5]
         n = len(chain)
@@ -93,7 +86,7 @@ class PerfectDrafter:
 
 def perfect(teacher: Path, head: Path, prompt: list[int], length: int) -> Models:
     models = tiny_models(teacher, head)
-    return Models(models.teacher, PerfectDrafter(models, reference_generate(teacher, prompt, length)))
+    return Models(models.teacher, PerfectDrafter(models.drafter, reference_generate(teacher, prompt, length)))
 
 
 def test_whole_blocks_are_accepted_when_the_draft_is_right(teacher_folder: Path, head_folder: Path) -> None:

@@ -19,7 +19,7 @@ from specscope.engine.lab.bisect.operations import (
 from specscope.engine.lab.bisect.redraft import Drafted
 from specscope.engine.lab.bisect.report import Circumstances, Graft, Measure
 from specscope.engine.lab.bisect.sides import Alone, Side, moved, prefix_cache
-from specscope.engine.lab.rerun.forcing import FedPairs
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.schemas import DraftSection, Step, TreeSection
 from specscope.tracer.compare.floats import scaled_gap
 from specscope.tracer.compare.nodes import StepNodes

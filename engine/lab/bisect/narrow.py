@@ -52,8 +52,8 @@ from specscope.engine.lab.bisect.schedule import plan_batch
 from specscope.engine.lab.bisect.sides import Course, Side, Unsteady, moved, prefix_cache, run_side
 from specscope.engine.lab.bisect.state import StateKeeper
 from specscope.engine.lab.bisect.whole import find_departure
-from specscope.engine.lab.rerun.forcing import FedPairs
 from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace, check_readable
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.lab.rerun.replay import earlier_turns
 from specscope.engine.load.models import DTYPES
 from specscope.engine.record.target import RUN_ERRORS

@@ -18,7 +18,7 @@ from specscope.engine.lab.bisect.floors import SPREAD, Floors, relative_error
 from specscope.engine.lab.bisect.operations import Captures, Operation, run_by_itself
 from specscope.engine.lab.bisect.report import NarrowedDraft, OperationError
 from specscope.engine.lab.bisect.sides import Side, prefix_cache
-from specscope.engine.lab.rerun.forcing import FedPairs
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.load.models import DTYPES
 from specscope.engine.record.recorder import draft_section, tree_section
 from specscope.schemas import DraftSection, TreeSection

@@ -17,8 +17,9 @@ from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
 from specscope.engine.lab.bisect.report import Circumstances
 from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
-from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutcome
+from specscope.engine.lab.rerun.forcing import ForcedSession, StepOutcome
 from specscope.engine.lab.rerun.recorded_run import Overrides, decoding_of, fault_target, load_recorded
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
 from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
 from specscope.engine.record.target import RUN_ERRORS

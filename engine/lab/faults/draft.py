@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
 
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.decode.phases import HandOver
-from specscope.engine.drafters.base import Drafter, DraftPairs
+from specscope.engine.drafters.base import Drafter, DrafterProxy, DraftPairs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
 
 
-class OtherFeatures:
+class OtherFeatures(DrafterProxy):
     """A drafter that gets the features of other layers than its manifest names."""
 
-    def __init__(self, drafter: Drafter, layers: tuple[int, ...]) -> None:
-        self._drafter, self.feature_layers = drafter, layers
+    def __init__(self, inner: Drafter, layers: tuple[int, ...]) -> None:
+        super().__init__(inner)
+        self._layers = layers
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._drafter, name)
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The other layers."""
+        return self._layers
 
 
 def _with_layers(target: FaultTarget, layers: tuple[int, ...]) -> FaultTarget:
-    return target.with_drafter(cast(Drafter, OtherFeatures(target.models.drafter, layers)))
+    return target.with_drafter(OtherFeatures(target.models.drafter, layers))
 
 
 def _changing_pairs(target: FaultTarget, change: Callable[[HandOver, DraftPairs], DraftPairs]) -> FaultTarget:

@@ -15,22 +15,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.decode.phases import Phases
 from specscope.engine.decode.session import Session
 from specscope.engine.decode.turns import Turn, TurnRequest
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.lab.rerun.recorded_run import Overrides, check_readable, decoding_of, load_recorded, rules_of
+from specscope.engine.lab.rerun.recorded_trees import RecordedTrees, trees_of
 from specscope.engine.load.models import Models
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
-from specscope.engine.tree.grow import DraftTree
-from specscope.schemas import Failure, FailureState, Manifest, Step
+from specscope.schemas import Failure, FailureState, Manifest, Step, TreeSection
 from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
@@ -139,7 +138,8 @@ class _Rerun:
         """Runs them; with ``put_in`` on the recorded trees, whatever the drafter finds."""
         drafter = self._models.drafter
         if put_in:
-            drafter = cast(Drafter, _WithTrees(drafter, recorded_trees(self._rows, self._models.teacher.device)))
+            drafter = trees = RecordedTrees(drafter)
+            trees.wanted = recorded_trees(self._rows)
         session = Session(self._models.teacher, drafter, self._decoding, len(self._rows))
         with TemporaryDirectory() as folder:
             path = Path(folder) / "again.jsonl"
@@ -241,47 +241,18 @@ def _turn(session: Session, failure: Failure, request: TurnRequest, features: to
     return turn
 
 
-class _WithTrees:
-    """A drafter that does its work, and is then given other trees."""
-
-    def __init__(self, drafter: Drafter, tree: DraftTree) -> None:
-        self._drafter, self._tree, self._num_calls = drafter, tree, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._drafter, name)
-
-    def propose(
-        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
-    ) -> Draft:
-        """The drafter's own, with the trees changed."""
-        draft = self._drafter.propose(pairs, branch, generators)
-        branch.drop_tail()  # what layers were shared, they were run on the other tree
-        return replace(draft, tree=self._tree, shared=None)
-
-
-def recorded_trees(rows: list[Failure], device: torch.device) -> DraftTree:
-    """The trees of the failure records, padded as a drafter pads them.
+def recorded_trees(rows: list[Failure]) -> list[TreeSection]:
+    """The trees of the failure records.
 
     Raises:
-        UsageError: where a record's tree is none.
+        UsageError: where a record does not hold a tree.
     """
-    trees = [failure.inputs["tree"] for failure in rows]
     try:
-        sizes = [len(tree["tokens"]) for tree in trees]
-
-        def padded(name: str, dtype: torch.dtype) -> torch.Tensor:
-            fills = [tree["tokens"][0] if name == "tokens" else 0 for tree in trees]
-            values = [
-                tree[name] + [fill] * (max(sizes) - len(tree[name])) for tree, fill in zip(trees, fills, strict=True)
-            ]
-            return torch.tensor(values, dtype=dtype, device=device)
-
-        tokens, parents, depths = (padded(name, torch.int64) for name in COMPARED["tree"])
-        return DraftTree(
-            tokens, parents, depths, padded("logprobs", torch.float32), padded("scores", torch.float32), sizes
-        )
+        sections = [TreeSection.model_validate(failure.inputs["tree"]) for failure in rows]
+        trees_of(sections, torch.device("cpu"))  # raises where a section does not fit itself
     except (KeyError, TypeError, ValueError, IndexError):
-        raise UsageError("the failure record's tree is none; it was changed") from None
+        raise UsageError("the failure record does not hold a tree; it was changed") from None
+    return sections
 
 
 def _differing(rows: list[Failure], attempt: _Attempt, compared: list[str]) -> list[str]:
