@@ -29,9 +29,10 @@ test: $(STAMP)  ## the whole suite
 test-elsewhere: $(STAMP)  ## the tests that hang on this CPU's bits, as if on two others
 	SETTINGS="ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" WORKERS=$(WORKERS) tests/elsewhere -m numbers
 
-check: $(STAMP)  ## lint and types
+check: $(STAMP)  ## lint, language and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python docs/language.py
 	$(BIN)/mypy
 
 view: $(STAMP)  ## the viewer on the sample traces

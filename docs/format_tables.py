@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 from specscope import schemas
 from specscope.schemas.base import IsTokenId
-from specscope.tracer.oracle.check import RUN_RULES
 from specscope.tracer.oracle.invariants import ALL_INVARIANTS
+from specscope.tracer.oracle.invariants.run import RUN_RULES
 
 DOCUMENT = Path(__file__).with_name("trace-format.md")
 MARKED = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)

@@ -8,6 +8,11 @@ from pydantic import Field
 
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 
+Mode = Literal["fused", "eager", "baseline"]
+Attention = Literal["fused", "eager"]
+RuleName = Literal["greedy", "sampling", "typical"]
+TraceLevel = Literal["decisions", "scores", "tensors"]
+
 
 class Device(Section):
     """Where the teacher ran."""
@@ -90,7 +95,7 @@ class TreePolicy(Section):
 class Sampling(Section):
     """The acceptance rule."""
 
-    rule: Literal["greedy", "sampling", "typical"] = Field(description="How drafted tokens are accepted.")
+    rule: RuleName = Field(description="How drafted tokens are accepted.")
     lossless: bool | None = Field(None, description="Whether the output has the teacher's own distribution.")
     temperature: Float | None = Field(None, description="Logits are divided by it; absent: 1.")
     top_k: int | None = Field(None, description="Only the k best tokens are drawn from; absent: all.")
@@ -140,7 +145,7 @@ class Manifest(Record):
     created: str = Field(description="UTC, ISO 8601.")
     engine: str = Field(description="Name and version of the engine that wrote this.")
     versions: dict[str, str] = Field(description="Versions of the libraries that computed.")
-    mode: Literal["fused", "eager", "baseline"] = Field(
+    mode: Mode = Field(
         description="The mode asked for. What was dispatched stands in prefill.dispatch and verify.dispatch."
     )
     attention: str = Field(description="The attention implementation that the mode asked for.")
@@ -155,7 +160,7 @@ class Manifest(Record):
     cache_strategy: str | None = Field(None, description="The commit strategy asked for.")
     batch_size: int | None = Field(None, ge=1, description="Rows decoded side by side at most; absent: 1.")
     seed: int | None = Field(None, description="Of all that is drawn; absent where the run has none.")
-    level: Literal["decisions", "scores", "tensors"] = Field(description="How much is recorded.")
+    level: TraceLevel = Field(description="How much is recorded.")
     capabilities: list[str] = Field(
         description="Step sections, or section.field, that this writer supplies. What is not listed cannot be judged."
     )

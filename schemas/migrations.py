@@ -26,27 +26,27 @@ class KnownVersions(NamedTuple):
     version: SchemaVersion = SCHEMA_VERSION
     migrations: Mapping[int, Migration] = MIGRATIONS
 
-    def steps_from(self, found: SchemaVersion) -> list[int]:
-        """The majors that a record of version ``found`` passes through, each the start of one migration.
+    def steps_from(self, written: SchemaVersion) -> list[int]:
+        """The majors that a record of version ``written`` passes through, each the start of one migration.
 
         Raises:
-            ValueError: where ``found`` is of a newer major version, or a step on the way is missing.
+            ValueError: where ``written`` is of a newer major version, or a step on the way is missing.
         """
-        if found.major > self.version.major:
+        if written.major > self.version.major:
             raise ValueError(
-                f"got {found}, this version reads up to {SCHEMA_NAME}/{self.version.major}.x: upgrade specscope"
+                f"got {written}, this version reads up to {SCHEMA_NAME}/{self.version.major}.x: upgrade specscope"
             )
-        steps = list(range(found.major, self.version.major))
+        steps = list(range(written.major, self.version.major))
         missing = next((major for major in steps if major not in self.migrations), None)
         if missing is not None:
             raise ValueError(
-                f"got {found}, wanted {SCHEMA_NAME}/{self.version.major}.x, and no migration from major {missing} to "
+                f"got {written}, wanted {SCHEMA_NAME}/{self.version.major}.x, and no migration from major {missing} to "
                 f"{missing + 1} is known"
             )
         return steps
 
-    def upgrade(self, record: RawRecord, found: SchemaVersion) -> RawRecord:
-        """``record``, written as version ``found``, in this major version; ``record`` itself is left as it is.
+    def upgrade(self, record: RawRecord, written: SchemaVersion) -> RawRecord:
+        """``record``, written as version ``written``, in this major version; ``record`` itself is left as it is.
 
         A manifest is then named after the version that it was upgraded to, and remembers its own in
         ``original_schema``.
@@ -54,7 +54,7 @@ class KnownVersions(NamedTuple):
         Raises:
             ValueError: as ``steps_from``.
         """
-        for major in self.steps_from(found):
+        for major in self.steps_from(written):
             record = self.migrations[major](dict(record))
             if record.get("kind") == "manifest":
                 original = record.get("original_schema") or record.get("schema")

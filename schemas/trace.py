@@ -82,20 +82,20 @@ def trace_json_schema() -> dict[str, Any]:
 @cache
 def token_fields() -> frozenset[str]:
     """Names of the fields that hold token ids, in whichever record: no other field is named so."""
-    found: set[str] = set()
+    names: set[str] = set()
     for kind in get_args(get_args(AnyRecord)[0]):
-        _collect_token_fields(kind, found)
-    return frozenset(found)
+        _collect_token_fields(kind, names)
+    return frozenset(names)
 
 
-def _collect_token_fields(model: type[BaseModel], found: set[str]) -> None:
+def _collect_token_fields(model: type[BaseModel], names: set[str]) -> None:
     for name, field in model.model_fields.items():
         parts = [*field.metadata, *_parts_of(field.annotation)]
         if any(isinstance(part, IsTokenId) for part in parts):
-            found.add(name)
+            names.add(name)
         for part in parts:
             if isinstance(part, type) and issubclass(part, BaseModel):
-                _collect_token_fields(part, found)
+                _collect_token_fields(part, names)
 
 
 def _parts_of(annotation: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.phases import FailedPhase
 from specscope.schemas.step import BonusDraw
 
 
@@ -94,9 +95,7 @@ class Failure(Record):
     turn: int | None = Field(None, description="Number of the turn in the run.")
     step: int | None = Field(None, description="Number of the step in its turn; absent in a prefill.")
     row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
-    phase: Literal[
-        "prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"
-    ] = Field(description="What ran when it failed.")
+    phase: FailedPhase = Field(description="What ran when it failed.")
     error: str = Field(description="Type of the exception.")
     message: str = Field(description="What the exception says.")
     inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")

@@ -46,7 +46,7 @@ def named(record: str, name: str) -> UnknownField:
     model = next((model for model in RECORDS if model.model_fields["kind"].default == record), None)
     known = [] if model is None else list(_known(model, ""))
     above, dot, last = name.rpartition(".")
-    beside = [one[len(above + dot) :] for one in known if one.rpartition(".")[0] == above]
+    beside = [field[len(above + dot) :] for field in known if field.rpartition(".")[0] == above]
     near = nearest_name(last, beside)
     return UnknownField(record, name, _elsewhere(last, known) if near is None else above + dot + near)
 
@@ -58,7 +58,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
 def _elsewhere(last: str, known: Iterable[str]) -> str | None:
     """A known field of exactly that last name at another place."""
-    return next((one for one in known if one.rpartition(".")[2] == last), None)
+    return next((field for field in known if field.rpartition(".")[2] == last), None)
 
 
 @cache

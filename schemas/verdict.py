@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from specscope.schemas.base import Float, Section
+from specscope.schemas.phases import Phase
 
 VERDICT_SCHEMA = "specscope.verdict/2.1"
 
 DifferenceKind = Literal["exact-tie", "near-tie", "real", "structural"]
 #: The kinds that are no failure unless the user says so.
 TIES: tuple[DifferenceKind, ...] = ("exact-tie", "near-tie")
-Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"]
 Side = Literal["a", "b"]
 VerdictKind = Literal["equal", "ties", "different", "incomparable", "uncovered"]
 Quantity = Literal["logits", "logsumexp", "entropy", "draft-scores", "hidden-norms"]

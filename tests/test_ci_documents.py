@@ -1,4 +1,4 @@
-"""Every ``specscope`` command in the CI document and its examples is one that the command line takes."""
+"""Every ``specscope`` command in the documents and their examples is one that the command line takes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from specscope.tracer.cli.main import cli
 from specscope.tracer.report.formats import FORMATS, parse_target
 
 DOCUMENTS = [ROOT / "docs" / "ci.md", *sorted((ROOT / "docs" / "examples").iterdir())]
+OTHERS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "ci.md")]
 
 
 def command_lines(document: Path) -> list[str]:
@@ -47,6 +48,25 @@ def test_every_command_line_parses(document: Path) -> None:
         with parsed(line) as context:
             outs = context.params.get("outs", ())
         assert [parse_target(value).form for value in outs] == [value.split("=")[0] for value in outs]
+
+
+def concrete(line: str) -> str:
+    """The line without its comment and its optional parts, and with values for its placeholders."""
+    line = re.sub(r"\s*\[[^]]*\]|\.\.\.", "", line.split("  #")[0])
+    for placeholder, value in (("--turn T", "--turn 0"), ("--step N", "--step 0"), ("TURN/STEP", "0/0")):
+        line = line.replace(placeholder, value)
+    return line
+
+
+@pytest.mark.parametrize("document", OTHERS, ids=lambda path: path.name)
+def test_every_command_line_of_the_other_documents_parses(document: Path) -> None:
+    for line in command_lines(document):
+        with parsed(concrete(line)):
+            pass
+
+
+def test_most_documents_have_commands() -> None:
+    assert sum(bool(command_lines(document)) for document in OTHERS) >= 7
 
 
 def test_a_command_line_that_is_none_would_be_noticed() -> None:

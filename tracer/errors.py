@@ -1,8 +1,12 @@
 """Every error that a user can meet, with its exit code. Caught once, in the command line.
 
     SpecScopeError
-    ├── UsageError            2   the command or its input is wrong
-    │   └── TraceError        2   a file cannot be read as a trace
+    ├── UsageError            2   the command or its input is wrong; also a ValueError
+    │   ├── TraceError            2   a file cannot be read as a trace
+    │   ├── DamagedRecordError    2   a record was changed, or is not one that it claims to be
+    │   ├── NoSuchStepError       2   a trace has no such turn or step
+    │   ├── CheckpointError       2   the files of a model are missing, unreadable or do not fit
+    │   └── UnsupportedModelError 2   a sound model that cannot do what was asked
     ├── TraceLostError        2   the run is over, its trace is not whole
     ├── EngineError           2   decoding failed
     │   └── ViolationError 1   a check failed before a kernel ran
@@ -39,8 +43,8 @@ class SpecScopeError(Exception):
     exit_code = EXIT_USAGE
 
 
-class UsageError(SpecScopeError):
-    """The command or its input is wrong."""
+class UsageError(SpecScopeError, ValueError):
+    """The command or its input is wrong. For programs that call a function with it, a ``ValueError``."""
 
 
 class TraceError(UsageError):
@@ -57,6 +61,22 @@ class TraceError(UsageError):
         place = f"{path}" + (f", line {line}" if line is not None else "") + (f", field {field}" if field else "")
         super().__init__(f"{place}: {problem}")
         self.path, self.line, self.field = path, line, field
+
+
+class DamagedRecordError(UsageError):
+    """A record that was changed since it was written, or is not one that it claims to be."""
+
+
+class NoSuchStepError(UsageError):
+    """A turn or a step that the trace does not have."""
+
+
+class CheckpointError(UsageError):
+    """The files of a model are missing, cannot be read, or do not fit together."""
+
+
+class UnsupportedModelError(UsageError):
+    """A sound model that cannot do what was asked of it."""
 
 
 class TraceLostError(SpecScopeError):

@@ -120,13 +120,13 @@ def specscope_record(tmp_path: Path) -> Callable[..., Path]:
     """Runs ``specscope run ARGUMENTS --trace FILE`` in a process of its own and gives the trace, a new file in
     ``tmp_path`` at each call. Relative paths are the test run's. Where the run fails, so does the test, with what the
     run wrote to standard error."""
-    made = 0
+    num_traces = 0
 
     def record(*arguments: str | Path, timeout: float | None = None) -> Path:
         __tracebackhide__ = True
-        nonlocal made
-        trace = tmp_path / f"specscope-{made}.jsonl"
-        made += 1
+        nonlocal num_traces
+        trace = tmp_path / f"specscope-{num_traces}.jsonl"
+        num_traces += 1
         command = [sys.executable, "-P", "-c", _COMMAND, "run", *map(str, arguments), "--trace", str(trace)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603
         if done.returncode:

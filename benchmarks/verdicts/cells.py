@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 
 ModelName = Literal["demo", "wide", "outlier"]

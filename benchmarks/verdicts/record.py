@@ -16,11 +16,10 @@ import torch
 from benchmarks.verdicts.cells import Cell, cells
 from benchmarks.verdicts.models import build_all, folders
 from benchmarks.verdicts.settings import CANDIDATE, SETTINGS, Setting
-from specscope.engine.load.models import ModelChoice, Models, load_models
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-from specscope.tracer.errors import EngineError
+from specscope.engine.load.models import Models, load_models
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import ModelChoice, Settings
 
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 #: Relative sizes of the numeric fault: one feed-forward block's output is so much too large.
 SIZES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 FAULTY_CELLS = ("16-nodes", "60-nodes", "long", "drawn")
@@ -87,13 +86,11 @@ def _decode(folder: Path, cell: Cell, setting: Setting, path: Path, fault: Numer
     batch_size = cell.batch_size
     if setting.other_batch:
         batch_size = 1 if cell.batch_size > 1 else min(2, len(cell.prompts))
-    target = TraceTarget(unfinished, "decisions", overwrite=True, with_text=False)
-    request = RunRequest(
-        choice, list(cell.prompts), cell.max_new_tokens, [], seed=0, trace=target, batch_size=batch_size
-    )
+    settings = Settings(choice=choice, max_new_tokens=cell.max_new_tokens, batch_size=batch_size)
+    request = RunRequest(settings, list(cell.prompts), TraceTarget(unfinished, overwrite=True))
     models = _load(choice)
     with _fault_in(models, fault):
-        for _ in run_turns(request, models, open_trace(request, models, warn=_give_up), QUIET):
+        for _ in run_turns(request, models, open_trace(request, models)):
             pass
     unfinished.replace(path)
     print(path.relative_to(folder), flush=True)
@@ -125,7 +122,3 @@ def _fault_in(models: Models, fault: NumericFault | None) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _give_up(warning: str) -> None:
-    raise EngineError(warning)

@@ -9,13 +9,11 @@ Letters: B rows of the batch, P padded slots, D depth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from specscope.engine.tree.tensors import TreeTensors
-
-RuleName = Literal["greedy", "sampling", "typical"]
+from specscope.schemas.manifest import RuleName
 
 
 @dataclass(frozen=True)

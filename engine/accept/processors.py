@@ -20,6 +20,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
+from specscope.engine.settings import NO_PROCESSORS, ProcessorChoice
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import UsageError
 
@@ -30,19 +31,6 @@ class Processors:
 
     build: Callable[[int], LogitsProcessorList]  # from the turn's prompt length
     described: dict[str, Any] = field(default_factory=dict)  # for the manifest
-
-
-@dataclass(frozen=True)
-class ProcessorChoice:
-    """The processors of a command line, with what makes them do nothing."""
-
-    repetition_penalty: float = 1.0
-    min_new_tokens: int = 0
-    no_repeat_ngram: int = 0
-    bad_words_ids: list[list[int]] = field(default_factory=list)
-
-
-NO_PROCESSORS = ProcessorChoice()
 
 
 def build_processors(choice: ProcessorChoice, eos_token_ids: list[int], device: torch.device) -> Processors | None:

@@ -14,51 +14,17 @@ Letters: B rows of the batch, P padded slots, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from specscope.engine.accept.greedy import Acceptance, RuleName, Trials, Walk, elder_siblings, eldest_only
+from specscope.engine.accept.greedy import Acceptance, Trials, Walk, elder_siblings, eldest_only
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.tensors import TreeTensors
-from specscope.tracer.errors import UsageError
-
-DraftName = Literal["point-mass", "sampled"]
+from specscope.schemas.manifest import RuleName
 
 _TINY = torch.finfo(torch.float64).tiny  # divides what would otherwise be 0 / 0
-
-
-@dataclass(frozen=True)
-class SamplingRule:
-    """How tokens are chosen. The defaults of ``epsilon`` and ``delta`` are Medusa's published ones."""
-
-    rule: RuleName
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    epsilon: float = 0.09  # typical: the probability that always suffices
-    delta: float = 0.3  # typical: the share of exp(-entropy) that suffices
-    draft: DraftName = "point-mass"  # the drafter's best tokens, or tokens drawn from its distribution
-
-    def __post_init__(self) -> None:
-        for name, value, names in (("rule", self.rule, RuleName), ("draft", self.draft, DraftName)):
-            if value not in get_args(names):
-                raise UsageError(f"got {name} {value!r}, wanted one of {', '.join(get_args(names))}")
-        if not 1e-4 <= self.temperature <= 1e4:
-            raise UsageError(
-                f"got temperature {self.temperature}, wanted 0.0001 to 10000; the teacher's best token is rule greedy"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"got top_k {self.top_k}, wanted at least 1, or none to keep all tokens")
-        for name, share in (("top_p", self.top_p), ("epsilon", self.epsilon), ("delta", self.delta)):
-            if share is not None and not 0 < share <= 1:
-                raise UsageError(f"got {name} {share}, wanted above 0 and at most 1")
-
-    @property
-    def lossless(self) -> bool:
-        """Whether the tokens are distributed as the teacher's own."""
-        return self.rule != "typical"
 
 
 class Coins(NamedTuple):

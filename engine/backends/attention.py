@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +23,39 @@ from torch.nn.attention import SDPBackend
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor]
 
-_active_log: Counter[str] | None = None
+class AttentionFunction(Protocol):
+    """One attention path; letters as above."""
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+    ) -> torch.Tensor:
+        """query (B, H, Q, W), key and value (B, G, S, W), mask (B or 1, 1, Q, S) or None -> (B, H, Q, W)."""
+
+
+_LOG: ContextVar[Counter[str] | None] = ContextVar("dispatch log", default=None)
 
 
 @contextmanager
 def dispatch_log() -> Iterator[Counter[str]]:
-    """Counts each attention call made inside, by what ran. Not re-entrant; without it nothing is counted."""
-    global _active_log
-    _active_log = Counter()
+    """Counts each attention call made inside by what ran, in this thread only; without it nothing is counted.
+
+    Logs nest: a call counts in the innermost, and an outer log takes over what an inner one counted when that ends.
+    """
+    outer, log = _LOG.get(), Counter[str]()
+    token = _LOG.set(log)
     try:
-        yield _active_log
+        yield log
     finally:
-        _active_log = None
+        _LOG.reset(token)
+        if outer is not None:
+            outer.update(log)
+
+
+def _count(name: str) -> None:
+    log = _LOG.get()
+    if log is not None:
+        log[name] += 1
 
 
 def eager_attention(
@@ -44,8 +65,7 @@ def eager_attention(
 
     query (B, H, Q, W), key and value (B, G, S, W), mask (B or 1, 1, Q, S) -> (B, H, Q, W).
     """
-    if _active_log is not None:
-        _active_log["eager"] += 1
+    _count("eager")
     groups = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(groups, dim=1)
     value = value.repeat_interleave(groups, dim=1)
@@ -61,9 +81,9 @@ def fused_attention(
 ) -> torch.Tensor:
     """The same by the backend's scaled dot-product attention; shapes as in ``eager_attention``."""
     grouped = query.shape[1] != key.shape[1]
-    if _active_log is not None:
+    if _LOG.get() is not None:
         choice = torch._fused_sdp_choice(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
-        _active_log[_backend_name(choice)] += 1
+        _count(_backend_name(choice))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
@@ -88,7 +108,7 @@ def _for_transformers(
         scaling: float,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
-        return attention(query, key, value, attention_mask, scaling).transpose(1, 2), None
+        return attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2), None
 
     return forward
 

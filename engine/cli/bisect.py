@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from specscope.engine.settings import DEVICES
 from specscope.schemas.verdict import TIES
-from specscope.tracer.cli.console import progress
-from specscope.tracer.cli.options import allow_option, noise_option, tolerance_option
+from specscope.tracer.cli.console import echo_document, progress
+from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError, UsageError
+from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import check_writable
 from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.lab.bisect.report import Bisection, OperationError, Outcome, Recordings, SelfDifference
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
+    from specscope.schemas.bisection import Bisection, OperationError, Outcome, Recordings, SelfDifference
     from specscope.schemas.verdict import Blame, Difference, Verdict
 
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
@@ -33,7 +34,9 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
-@click.option("--at", "at", metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]")
+@click.option(
+    "--at", type=STEP_PLACE, metavar="TURN/STEP", help="Of the baseline.  [default: the first root of their diff]"
+)
 @allow_option
 @noise_option
 @tolerance_option
@@ -41,12 +44,12 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the runs loaded it]")
 @click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the runs loaded it]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), help="[default: those of the runs]")
+@click.option("--device", type=click.Choice(DEVICES), help="[default: those of the runs]")
 @click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
 def bisect(
     baseline: Path,
     candidate: Path,
-    at: str | None,
+    at: StepPlace | None,
     allow: tuple[str, ...],
     noise: Path | None,
     tolerance: float | None,
@@ -77,7 +80,7 @@ def bisect(
     from specscope.engine.lab.rerun.recorded_run import Overrides
 
     if at is not None:
-        place = parse_place(at)
+        place = at
     else:
         options = DiffOptions(tolerance=tolerance, allowed=frozenset(allow), noise=noise)
         verdict = diff_traces(baseline, candidate, options)
@@ -89,26 +92,12 @@ def bisect(
         check_writable(state, overwrite=True)
     request = BisectRequest(baseline, candidate, place, Overrides(teacher, drafter, device, allow_remote_code), state)
     with Bisect(request) as run, progress("bisecting", run.num_units, "units", shown=True) as advance:
-        found = run.run(advance)
+        bisection = run.run(advance)
     if form == "json":
-        click.echo(found.model_dump_json(indent=2, by_alias=True, exclude_none=True))
+        echo_document(bisection.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
     else:
-        _print(found)
-    sys.exit(found.exit_code)
-
-
-def parse_place(text: str) -> StepPlace:
-    """The turn and step that ``--at`` names.
-
-    Raises:
-        UsageError: where it names none.
-    """
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if found is None:
-        raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
-    return StepPlace(int(found[1]), int(found[2]))
+        _print(bisection)
+    sys.exit(bisection.exit_code)
 
 
 def first_root(verdict: Verdict) -> StepPlace | None:
@@ -118,8 +107,6 @@ def first_root(verdict: Verdict) -> StepPlace | None:
         IncomparableError: where the two traces may not be compared.
         CoverageError: where too little was recorded to say that there is none.
     """
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
     if verdict.verdict == "incomparable":
         first = verdict.incomparable[0]
         field = first.partition(":")[0]
@@ -142,8 +129,8 @@ class _Nothing(NamedTuple):
     outcome: Outcome
     exit_code: int
     headline: str
-    notes: list[str]
-    next: list[str]
+    notes: Sequence[str] = ()
+    next: Sequence[str] = ()
 
 
 def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
@@ -152,45 +139,41 @@ def _nothing(verdict: Verdict, baseline: Path, candidate: Path) -> _Nothing:
     if verdict.roots:
         first = verdict.roots[0].place
         return _Nothing(
-            "equal",
-            EXIT_EQUAL,
-            f"ties: the diff of the two traces has no root but ties, {len(verdict.roots)} of them. Look at the first "
-            f"all the same with --at {first.turn}/{first.step_a}",
-            [],
-            [],
+            outcome="equal",
+            exit_code=EXIT_EQUAL,
+            headline=f"ties: the diff of the two traces has no root but ties, {len(verdict.roots)} of them. To look at "
+            f"the first anyway, give --at {first.turn}/{first.step_a}",
         )
-    says = "equal: the diff of the two traces has no root. Name a step with --at TURN/STEP to look at it all the same"
-    return _Nothing("equal", EXIT_EQUAL, says, list(verdict.remarks), [])
+    says = "equal: the diff of the two traces has no root. To look at a step anyway, name it with --at TURN/STEP"
+    return _Nothing("equal", EXIT_EQUAL, says, list(verdict.remarks))
 
 
 def _violated(violations: list[Blame], baseline: Path, candidate: Path) -> _Nothing:
     """Of the first violation on each side, and how many more."""
     notes, commands = [], []
     for side, name, path in (("a", "baseline", baseline), ("b", "candidate", candidate)):
-        own = [violation for violation in violations if violation.side == side]
-        if own:
-            more = f" and {len(own) - 1} more" if len(own) > 1 else ""
-            notes.append(f"the {name} violates {own[0].invariant}{more}: {own[0].witness}")
+        on_side = [violation for violation in violations if violation.side == side]
+        if on_side:
+            more = f" and {len(on_side) - 1} more" if len(on_side) > 1 else ""
+            notes.append(f"the {name} violates {on_side[0].invariant}{more}: {on_side[0].witness}")
             commands.append(shlex.join(["specscope", "check", str(path)]))
     place = _place_of(violations[0], baseline, candidate)
     if place is not None:
         notes.append(f"look at that step with --at {place.turn}/{place.step}")
     headline = "different: the diff of the two traces has no root, but the oracle finds violated invariants"
-    return _Nothing("violation", EXIT_DIFFERENT, headline, notes, commands)
+    return _Nothing("violation", EXIT_DIFFERENT, headline, notes, next=commands)
 
 
 def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | None:
     """The baseline's step at which ``violation`` stands, or the one beside it; None where it stands at no step."""
-    from specscope.engine.lab.rerun.recorded_run import StepPlace
-
     first = check_trace(baseline if violation.side == "a" else candidate).invariants[violation.invariant].first
     if first is None or first.turn is None or first.step is None:
         return None
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         for turns in align_turns(a, b).pairs:
             for pair in align_steps(a, b, turns):
-                own = pair.a if violation.side == "a" else pair.b
-                if (own.turn, own.step) == (first.turn, first.step):
+                step = pair.a if violation.side == "a" else pair.b
+                if (step.turn, step.step) == (first.turn, first.step):
                     return StepPlace(pair.a.turn, pair.a.step)
     return None
 
@@ -198,7 +181,7 @@ def _place_of(violation: Blame, baseline: Path, candidate: Path) -> StepPlace | 
 def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str) -> int:
     """Says why there is nothing to bisect, and returns the exit code."""
     from specscope.engine.lab.bisect.conclusion import settings_text
-    from specscope.engine.lab.bisect.report import BISECTION_SCHEMA, Bisection
+    from specscope.schemas.bisection import BISECTION_SCHEMA, Bisection
 
     nothing = _nothing(verdict, baseline, candidate)
     if form != "json":
@@ -212,7 +195,7 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
     for path in (baseline, candidate):
         with TraceReader(path) as reader:
             settings.append(settings_text(reader.manifest))
-    found = Bisection(
+    bisection = Bisection(
         schema=BISECTION_SCHEMA,
         outcome=nothing.outcome,
         exit_code=nothing.exit_code,
@@ -221,9 +204,9 @@ def _print_nothing(verdict: Verdict, baseline: Path, candidate: Path, form: str)
         baseline_settings=settings[0],
         candidate_settings=settings[1],
         notes=[nothing.headline, *nothing.notes],
-        next=nothing.next,
+        next=list(nothing.next),
     )
-    click.echo(found.model_dump_json(indent=2, by_alias=True, exclude_none=True))
+    echo_document(bisection.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
     return nothing.exit_code
 
 
@@ -265,8 +248,10 @@ def _print_records(found: Bisection) -> None:
         for violation in recorded.violations:
             again = "and so does its re-run" if violation.again else "its re-run does not"
             _line("", f"the {violation.side} violates {violation.invariant}, {again}: {violation.witness}")
-    for own in found.unsteady:
-        _line("unsteady", f"the {own.side} differs from itself: {_part(own)}, error {own.error:.2e} between two runs")
+    for part in found.unsteady:
+        _line(
+            "unsteady", f"the {part.side} differs from itself: {_part(part)}, error {part.error:.2e} between two runs"
+        )
     if found.outcome == "not-reproduced" and recorded is not None:
         for number, text in enumerate(recorded.lacking):
             _line("lacking" if number == 0 else "", text)
@@ -376,9 +361,16 @@ def _print_layers(found: Bisection, culprit: OperationError) -> None:
     for layer in layers:
         if abs(layer - centre) > LAYERS_AROUND:
             continue
-        own = {o.operation: o for o in found.operations if o.layer == layer}
-        cells = [f"{own[n].error:.2e}{'*' if own[n].error > own[n].floor else ' '}" if n in own else "" for n in names]
+        errors = {o.operation: o for o in found.operations if o.layer == layer}
+        cells = [_cell(errors.get(name)) for name in names]
         _line(f"{layer:>5}", "  ".join(f"{cell:>19}" for cell in cells))
+
+
+def _cell(operation: OperationError | None) -> str:
+    """An operation's error, marked where it is above its floor; empty where the layer has no such operation."""
+    if operation is None:
+        return ""
+    return f"{operation.error:.2e}{'*' if operation.error > operation.floor else ' '}"
 
 
 def _print_prefix(found: Bisection) -> None:

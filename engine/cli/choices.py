@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from specscope.engine.settings import (
+    ATTENTIONS,
+    DEFAULT_TREE,
+    DEVICES,
+    DRAFTER_NAMES,
+    DTYPE_NAMES,
+    GREEDY,
+    MODES,
+    ModelChoice,
+    ProcessorChoice,
+    SamplingRule,
+)
+from specscope.engine.tree.policy import PRESETS, parse_policy
 from specscope.tracer.errors import UsageError
-
-if TYPE_CHECKING:
-    from specscope.engine.load.models import ModelChoice
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 #: The paper's words for the modes, as synonyms.
@@ -28,7 +38,7 @@ def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]
 
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "npu"]),
+    type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
     envvar="SPECSCOPE_DEVICE",
@@ -45,25 +55,25 @@ model_options = _all(
         show_default=True,
         envvar="SPECSCOPE_DRAFTER",
         show_envvar=True,
-        help="eagle3[:PATH], ngram, early-exit[:PATH], model:PATH or none.",
+        help=", ".join(name + more for name, more in DRAFTER_NAMES.items()) + ".",
     ),
     click.option(
         "--mode",
-        type=click.Choice(["fused", "eager", "baseline", *SYNONYMS]),
+        type=click.Choice([*MODES, *SYNONYMS]),
         envvar="SPECSCOPE_MODE",
         show_envvar=True,
         help="fused (performance), eager (reference), or baseline: the teacher alone. Default: fused.",
     ),
     click.option(
         "--attention",
-        type=click.Choice(["fused", "eager"]),
+        type=click.Choice(ATTENTIONS),
         envvar="SPECSCOPE_ATTENTION",
         show_envvar=True,
         help="The baseline's attention; without --mode it chooses the mode. Default: fused.",
     ),
     click.option(
         "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16", "float64"]),
+        type=click.Choice(DTYPE_NAMES),
         default="float32",
         show_default=True,
         envvar="SPECSCOPE_DTYPE",
@@ -80,11 +90,20 @@ tree_options = _all(
         "--tree",
         default="dynamic",
         show_default=True,
-        help="dynamic, chain, static:NAME (pair-6, bush-16, bush-25), or static:FILE, a JSON list of child-rank paths.",
+        help=f"dynamic, chain, static:NAME ({', '.join(PRESETS)}), or static:FILE, a JSON list of child-rank paths.",
     ),
-    click.option("--depth", default=5, show_default=True, help="Deepest level of a tree, in edges from the root."),
-    click.option("--top-k", default=4, show_default=True, help="Children a node, and nodes kept a level."),
-    click.option("--budget", default=16, show_default=True, help="Drafted nodes a tree; the root is not one."),
+    click.option(
+        "--depth",
+        default=DEFAULT_TREE.depth,
+        show_default=True,
+        help="Deepest level of a tree, in edges from the root.",
+    ),
+    click.option(
+        "--top-k", default=DEFAULT_TREE.top_k, show_default=True, help="Children a node, and nodes kept a level."
+    ),
+    click.option(
+        "--budget", default=DEFAULT_TREE.budget, show_default=True, help="Drafted nodes a tree; the root is not one."
+    ),
 )
 
 rule_options = _all(
@@ -108,66 +127,60 @@ rule_options = _all(
 )
 
 
-def build_choice(
-    *,
-    teacher: str,
-    drafter: str,
-    mode: str | None,
-    attention: Any,
-    dtype: str,
-    device: str,
-    tree: str,
-    depth: int,
-    top_k: int,
-    budget: int,
-    temperature: float,
-    sample_top_k: int | None,
-    top_p: float | None,
-    draft_sampling: bool,
-    typical: bool,
-    allow_download: bool,
-    allow_remote_code: bool,
-    allow_nonfinite: bool,
-    **_: Any,
-) -> ModelChoice:
-    """The options as one choice.
+def build_choice(**options: Any) -> ModelChoice:
+    """What ``model_options``, ``tree_options`` and ``rule_options`` say, as one choice.
 
     Raises:
         UsageError: where they contradict each other.
     """
-    from specscope.engine.accept.sampling import SamplingRule
-    from specscope.engine.load.models import ModelChoice
-    from specscope.engine.tree.policy import parse_policy
-
-    mode = SYNONYMS.get(mode, mode) if mode else attention or "fused"
-    if mode != "baseline" and attention not in (None, mode):
-        raise UsageError(f"got mode {mode} and attention {attention}: the mode says the attention; drop one of them")
-    drawn = {"--sample-top-k": sample_top_k, "--top-p": top_p, "--draft-sampling": draft_sampling, "--typical": typical}
-    if temperature == 0 and any(drawn.values()):
-        given = ", ".join(name for name, value in drawn.items() if value)
-        raise UsageError(f"got {given} with temperature 0, which draws nothing: give --temperature above 0")
-    if typical and draft_sampling:
-        raise UsageError("typical acceptance judges drafts one by one and draws none: drop --draft-sampling")
-    name: Any = "greedy" if temperature == 0 else "typical" if typical else "sampling"
-    rule = SamplingRule(
-        name,
-        temperature=temperature or 1.0,
-        top_k=sample_top_k,
-        top_p=top_p,
-        draft="sampled" if draft_sampling else "point-mass",
-    )
-    policy = parse_policy(tree, depth, top_k, budget)
-    choice: Any = mode
+    attention = options["attention"]
     return ModelChoice(
-        teacher,
-        drafter,
-        choice,
-        dtype,
-        device,
-        policy,
-        rule,
-        attention or "fused",
-        allow_remote_code,
-        allow_download,
-        allow_nonfinite,
+        teacher=options["teacher"],
+        drafter=options["drafter"],
+        mode=_mode(options["mode"], attention),
+        dtype=options["dtype"],
+        device=options["device"],
+        policy=parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"]),
+        rule=_rule(options),
+        baseline_attention=attention or "fused",
+        allow_remote_code=options["allow_remote_code"],
+        allow_download=options["allow_download"],
+        allow_nonfinite=options["allow_nonfinite"],
+    )
+
+
+def build_processors(options: dict[str, Any]) -> ProcessorChoice:
+    """What ``rule_options`` say of logits processors."""
+    return ProcessorChoice(
+        repetition_penalty=options["repetition_penalty"],
+        min_new_tokens=options["min_new_tokens"],
+        no_repeat_ngram=options["no_repeat_ngram"],
+    )
+
+
+def _mode(mode: str | None, attention: str | None) -> Any:
+    chosen = SYNONYMS.get(mode, mode) if mode else attention or "fused"
+    if chosen != "baseline" and attention not in (None, chosen):
+        raise UsageError(f"got mode {chosen} and attention {attention}: the mode says the attention; drop one of them")
+    return chosen
+
+
+def _rule(options: dict[str, Any]) -> SamplingRule:
+    temperature, typical = options["temperature"], options["typical"]
+    if temperature == 0:
+        drawing = ("sample_top_k", "top_p", "draft_sampling", "typical")
+        given = [f"--{name.replace('_', '-')}" for name in drawing if options[name]]
+        if given:
+            raise UsageError(
+                f"got {', '.join(given)} with temperature 0, which draws nothing: give --temperature above 0"
+            )
+        return GREEDY
+    if typical and options["draft_sampling"]:
+        raise UsageError("typical acceptance judges drafts one by one and draws none: drop --draft-sampling")
+    return SamplingRule(
+        "typical" if typical else "sampling",
+        temperature=temperature,
+        top_k=options["sample_top_k"],
+        top_p=options["top_p"],
+        draft="sampled" if options["draft_sampling"] else "point-mass",
     )

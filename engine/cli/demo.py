@@ -63,12 +63,12 @@ def demo(out: Path) -> None:
     _decode("fused", broken, FAULT, num_prompts=2)
     eager_part = out / "eager-2.jsonl"
     _decode("eager", eager_part, num_prompts=2)
-    found = diff_traces(eager_part, broken)
-    print_verdict(terminal, Report(found, texts))
+    broken_verdict = diff_traces(eager_part, broken)
+    print_verdict(terminal, Report(broken_verdict, texts))
     terminal.rule("5  look at them", align="left")
     terminal.print(f"  specscope view {paths[0]} {paths[1]}", highlight=False)
     terminal.print(f"  specscope view {eager_part} {broken}", highlight=False)
-    if verdict.exit_code or any(exit_code(report) for report in checks) or found.exit_code != EXIT_DIFFERENT:
+    if verdict.exit_code or any(exit_code(report) for report in checks) or broken_verdict.exit_code != EXIT_DIFFERENT:
         raise EngineError("the demo did not come out as it should: fused and eager equal, and the broken run found")
 
 
@@ -78,19 +78,20 @@ def _decode(
     fault: str | None = None,
     num_prompts: int | None = None,
 ) -> list[TurnReport]:
-    from specscope.engine.load.models import DEMO_MODELS, ModelChoice, load_models
+    from specscope.engine.lab.faults import find_fault, injecting
+    from specscope.engine.load.models import DEMO_MODELS, load_models
     from specscope.engine.run.prompts import load_prompts
-    from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
-    from specscope.engine.tree.policy import TreePolicy
+    from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+    from specscope.engine.settings import Settings
 
-    choice = ModelChoice("demo", "eagle3", mode, "float32", "auto", TreePolicy("dynamic", 5, 4, 16))
+    injected = find_fault(fault) if fault is not None else None
+    settings = Settings.of(mode=mode, max_new_tokens=MAX_NEW_TOKENS, fault=fault)
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:num_prompts]
-    target = TraceTarget(trace, "decisions", overwrite=True, with_text=True) if trace is not None else None
-    request = RunRequest(choice, prompts, MAX_NEW_TOKENS, [], 0, target, fault)
-    models: Models = load_models(choice)
+    target = TraceTarget(trace, overwrite=True, with_text=True) if trace is not None else None
+    request = RunRequest(settings, prompts, target)
+    models: Models = load_models(settings.choice)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    events = TurnEvents(lambda *_: None, lambda *_: None)
-    reports = list(run_turns(request, models, writer, events))
+    reports = list(run_turns(request, models, writer, change=injecting(injected)))
     if writer is not None:
         writer.check_whole()
     return reports

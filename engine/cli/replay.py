@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specscope.engine.cli.choices import SYNONYMS
+from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, DEVICES, DTYPE_NAMES
 from specscope.tracer.cli.console import progress
 from specscope.tracer.words.text import counted, printable
 
@@ -21,15 +22,13 @@ if TYPE_CHECKING:
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new trace.")
 @click.option(
-    "--mode", type=click.Choice(["fused", "eager", *SYNONYMS]), help="A baseline's attention.  [default: the run's]"
+    "--mode", type=click.Choice([*ATTENTIONS, *SYNONYMS]), help="A baseline's attention.  [default: the run's]"
 )
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), help="[default: that of the run]"
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), help="[default: that of the run]")
+@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="[default: that of the run]")
+@click.option("--device", type=click.Choice(DEVICES), help="[default: that of the run]")
 @click.option(
     "--cache-strategy",
-    type=click.Choice(["in-place", "fast-reorder", "full-reorder", "replicate"]),
+    type=click.Choice(CACHE_STRATEGIES),
     help="[default: that of the run]",
 )
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the run loaded it]")

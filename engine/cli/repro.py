@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from specscope.engine.settings import DEVICES
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_USAGE
 from specscope.tracer.words.text import printable
 
@@ -22,7 +23,7 @@ EXIT_CODES = {"reproduced": EXIT_DIFFERENT, "not reproduced": EXIT_EQUAL, "anoth
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--teacher", help="Load the teacher from here. Default: from where the run loaded it.")
 @click.option("--drafter", help="Load the drafter from here, as for run. Default: from where the run loaded it.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "npu"]), help="Default: that of the run.")
+@click.option("--device", type=click.Choice(DEVICES), help="Default: that of the run.")
 @click.option("--index", type=int, help="Which failure record, from 0: its row alone. Default: all rows as they were.")
 @click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
 def repro(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
-from specscope.tracer.cli.console import progress
+from specscope.engine.cli.choices import build_choice, build_processors, model_options, rule_options, tree_options
+from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, Settings
+from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -20,9 +21,10 @@ from specscope.tracer.words.places import turn_name
 from specscope.tracer.words.text import counted, printable
 
 if TYPE_CHECKING:
+    from specscope.engine.lab.faults import Fault
     from specscope.engine.load.models import Models
     from specscope.engine.run.prompts import Prompt
-    from specscope.engine.run.runner import RunRequest, TurnReport
+    from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport
 
 
 @click.command()
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", default=1, show_default=True, help="Conversations decoded side by side.")
 @click.option(
     "--cache-strategy",
-    type=click.Choice(["in-place", "fast-reorder", "full-reorder", "replicate"]),
+    type=click.Choice(CACHE_STRATEGIES),
     default="in-place",
     show_default=True,
     envvar="SPECSCOPE_CACHE_STRATEGY",
@@ -56,9 +58,7 @@ if TYPE_CHECKING:
     show_envvar=True,
     help="Write a trace to this file.",
 )
-@click.option(
-    "--trace-level", type=click.Choice(["decisions", "scores", "tensors"]), default="decisions", show_default=True
-)
+@click.option("--trace-level", type=click.Choice(TRACE_LEVELS), default="decisions", show_default=True)
 @click.option("--trace-text", is_flag=True, help="Record text too, not only token ids.")
 @click.option(
     "--redact",
@@ -82,22 +82,25 @@ def run(as_json: bool, **options: Any) -> None:
     Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
     written to its end although every prompt was decoded.
     """
-    request = _with_damage(build_request(**options))
+    request, fault = _with_fault(build_request(**options))
+    from specscope.engine.lab.faults import check_fits, injecting
     from specscope.engine.load.models import load_models
     from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
 
     if request.trace is not None:
         check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
-    models = load_models(request.choice)
+    models = load_models(request.settings.choice)
+    if fault is not None:
+        check_fits(fault, models)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    stream = _Stream(models, quiet=as_json or request.batch_size > 1, traced=writer is not None)
+    stream = _Stream(models, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
+    events = TurnEvents(stream.turn_begins, stream.tokens)
     reports = []
     with progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
-        for report in run_turns(request, models, writer, TurnEvents(stream.turn_begins, stream.tokens)):
+        for report in run_turns(request, models, writer, events, change=injecting(fault)):
             reports.append(report)
             if as_json:
-                sys.stdout.write(orjson.dumps(report_json(report)).decode() + "\n")
-                sys.stdout.flush()
+                echo_document(orjson.dumps(report_json(report)).decode() + "\n")
             else:
                 stream.turn_ends(report)
             advance(f"{sum(len(r.result.output_ids) for r in reports)} tokens")
@@ -109,36 +112,23 @@ def run(as_json: bool, **options: Any) -> None:
         writer.check_whole()
 
 
-def _with_damage(request: RunRequest) -> RunRequest:
-    """The request with a damaged copy of a checkpoint in it, where its fault is one of loading."""
-    if request.fault is None:
-        return request
+def _with_fault(request: RunRequest) -> tuple[RunRequest, Fault | None]:
+    """The request with its fault by the catalogue's name, and a damaged copy of a checkpoint in it where the fault is
+    one of loading; and the fault."""
+    settings = request.settings
+    if settings.fault is None:
+        return request, None
     from specscope.engine.lab.faults import find_fault
 
-    damage = find_fault(request.fault).damage
-    if damage is None:
-        return request
-    folder = click.get_current_context().with_resource(TemporaryDirectory())
-    return replace(request, choice=damage(request.choice, Path(folder)))
+    fault = find_fault(settings.fault)
+    settings = replace(settings, fault=fault.id)
+    if fault.damage is not None:
+        folder = click.get_current_context().with_resource(TemporaryDirectory())
+        settings = replace(settings, choice=fault.damage(settings.choice, Path(folder)))
+    return replace(request, settings=settings), fault
 
 
-def build_request(
-    prompt: str | None,
-    prompts_file: Path | None,
-    max_new_tokens: int,
-    stop_strings: tuple[str, ...],
-    batch_size: int,
-    cache_strategy: str,
-    seed: int,
-    trace: Path | None,
-    trace_level: Any,
-    trace_text: bool,
-    redact: str | None,
-    overwrite: bool,
-    fault: str | None,
-    strict: bool,
-    **options: Any,
-) -> RunRequest:
+def build_request(prompt: str | None, prompts_file: Path | None, **options: Any) -> RunRequest:
     """The command line's options as one request.
 
     Raises:
@@ -146,24 +136,41 @@ def build_request(
     """
     if (prompt is None) == (prompts_file is None):
         raise UsageError("give either --prompt TEXT or --prompts FILE")
-    from specscope.engine.accept.processors import ProcessorChoice
+    settings = build_settings(**options)
     from specscope.engine.run.prompts import Prompt, load_prompts
-    from specscope.engine.run.runner import RunRequest, TraceTarget
+    from specscope.engine.run.runner import RunRequest
 
     prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
-    return RunRequest(
-        build_choice(**options),
-        prompts,
-        max_new_tokens,
-        list(stop_strings),
-        seed,
-        TraceTarget(trace, trace_level, overwrite, trace_text, redact) if trace is not None else None,
-        fault,
-        batch_size,
-        cache_strategy,
-        ProcessorChoice(options["repetition_penalty"], options["min_new_tokens"], options["no_repeat_ngram"]),
-        list(options["bad_words"]),
-        strict,
+    return RunRequest(settings, prompts, _trace_target(options))
+
+
+def build_settings(**options: Any) -> Settings:
+    """The command line's options as settings.
+
+    Raises:
+        UsageError: where they contradict each other.
+    """
+    named = ("max_new_tokens", "batch_size", "cache_strategy", "seed", "strict", "fault")
+    return Settings(
+        choice=build_choice(**options),
+        stop_strings=tuple(options["stop_strings"]),
+        processors=build_processors(options),
+        bad_words=tuple(options["bad_words"]),
+        **{name: options[name] for name in named},
+    )
+
+
+def _trace_target(options: dict[str, Any]) -> TraceTarget | None:
+    from specscope.engine.run.runner import TraceTarget
+
+    if options["trace"] is None:
+        return None
+    return TraceTarget(
+        options["trace"],
+        options["trace_level"],
+        overwrite=options["overwrite"],
+        with_text=options["trace_text"],
+        redact=options["redact"],
     )
 
 
@@ -249,6 +256,6 @@ def _print_summary(reports: list[TurnReport], request: RunRequest) -> None:
     )
     fallbacks = sum(report.result.num_fallbacks for report in reports)
     if fallbacks:
-        click.echo(f"{counted(fallbacks, 'commit')} fell back from {request.cache_strategy} to full-reorder")
-    if not request.choice.rule.lossless:
+        click.echo(f"{counted(fallbacks, 'commit')} fell back from {request.settings.cache_strategy} to full-reorder")
+    if not request.settings.choice.rule.lossless:
         click.echo("typical acceptance is lossy: the output does not have the teacher's distribution")

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from specscope.engine.cli.choices import device_option
-from specscope.tracer.cli.console import console, progress
+from specscope.tracer.cli.console import console, echo_document, progress
 from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
 from specscope.tracer.words.text import printable
 
@@ -58,7 +58,7 @@ def selftest(fault_ids: tuple[str, ...], only_list: bool, keep: Path | None, dev
     with _folder(keep) as folder, progress("selftest", what.size, "runs", shown=not as_json) as advance:
         score = run_selftest(what, Runs(folder, device), advance)
     if as_json:
-        sys.stdout.write(orjson.dumps(score_json(score), option=orjson.OPT_INDENT_2).decode() + "\n")
+        echo_document(orjson.dumps(score_json(score), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         _print_score(score)
         if keep is not None:
@@ -84,7 +84,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def _print_catalogue(what: Plan, as_json: bool) -> None:
     if as_json:
         faults = [{"id": f.id, "says": f.says, "scenario": f.scenario} for f in what.faults]
-        sys.stdout.write(orjson.dumps(faults, option=orjson.OPT_INDENT_2).decode() + "\n")
+        echo_document(orjson.dumps(faults, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     table = _table("id", "what", "scenario", "the verdict must say")
     for fault in what.faults:

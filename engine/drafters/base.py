@@ -1,4 +1,4 @@
-"""What a drafter is to the loop: it takes in what was committed, and proposes trees. Knows no file format."""
+"""What a drafter is to the loop: it takes in what was committed, and proposes trees."""
 
 from __future__ import annotations
 

@@ -32,10 +32,6 @@ from transformers import (
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from specscope.engine.accept.processors import Processors
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import GREEDY, Decoding
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.turns import TurnRequest, check_turn
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.hf.memory import refuse_memory
@@ -49,17 +45,21 @@ from specscope.engine.hf.rules import (
     split_warpers,
 )
 from specscope.engine.hf.teacher import GivenTeacher, own_attention
-from specscope.engine.load.models import Attention, ModelChoice, Models, load_drafter
-from specscope.engine.record.manifest import RunSettings, TraceLevel
+from specscope.engine.load.decoding import decoding_of
+from specscope.engine.load.models import Models, load_drafter
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.turns import TurnRequest, check_turn
+from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import TurnLabel
 from specscope.engine.record.target import TraceTarget, ending
 from specscope.engine.run.runner import turn_seed
+from specscope.engine.settings import ATTENTIONS, GREEDY, TRACE_LEVELS, ModelChoice, SamplingRule, Settings, check_name
 from specscope.engine.teacher.files import refuse_unsupported
 from specscope.engine.teacher.model import Teacher, TeacherOptions, check_transformers_version
-from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.engine.tree.policy import TreePolicy
+from specscope.schemas.manifest import Attention, TraceLevel
 from specscope.tracer.errors import UsageError
 
-DEPTH, TOP_K, BUDGET = 5, 4, 16
 #: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
 KNOWN_ARGUMENTS = frozenset(
     {
@@ -99,10 +99,8 @@ class TreeGenerate:
     drafter_name: str = ""  # of a drafter that is given, for the trace
 
     def __post_init__(self) -> None:
-        if self.attention not in ("fused", "eager"):
-            raise UsageError(f"got attention {self.attention!r}, wanted fused or eager")
-        if self.trace_level not in ("decisions", "scores", "tensors"):
-            raise UsageError(f"got trace level {self.trace_level!r}, wanted decisions, scores or tensors")
+        check_name("attention", self.attention, ATTENTIONS)
+        check_name("trace level", self.trace_level, TRACE_LEVELS)
 
     def loaded(self, model: PreTrainedModel) -> TreeGenerate:
         """The same with the drafter loaded for ``model``: load it once, generate often.
@@ -131,17 +129,16 @@ class TreeGenerate:
 
     def choice(self, teacher: GivenTeacher, rule: SamplingRule) -> ModelChoice:
         """The options as the command line would have chosen them."""
-        policy = self.policy
-        return ModelChoice(
-            teacher.source,
-            self.drafter if isinstance(self.drafter, str) else self.drafter_name,
-            self.attention,
-            str(teacher.dtype).removeprefix("torch."),
-            teacher.device.type,
-            parse_policy(policy, DEPTH, TOP_K, BUDGET) if isinstance(policy, str) else policy,
-            rule,
+        settings = Settings.of(
+            teacher=teacher.source,
+            drafter=self.drafter if isinstance(self.drafter, str) else self.drafter_name,
+            mode=self.attention,
+            dtype=str(teacher.dtype).removeprefix("torch."),
+            policy=self.policy,
+            rule=rule,
             allow_nonfinite=self.allow_nonfinite,
         )
+        return replace(settings.choice, device=teacher.device.type)
 
 
 def tree_generate(
@@ -188,8 +185,8 @@ def tree_generate(
         outputs = _decode(asked, options, model, streamer)
     longest = max(map(len, outputs))
     fill = int(padding) if padding is not None else 0
-    made = input_ids.new_tensor([output + [fill] * (longest - len(output)) for output in outputs])
-    sequences = torch.cat([input_ids, made], dim=1)
+    new_ids = input_ids.new_tensor([output + [fill] * (longest - len(output)) for output in outputs])
+    sequences = torch.cat([input_ids, new_ids], dim=1)
     if generation_config.return_dict_in_generate:
         return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
     return sequences
@@ -233,14 +230,21 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
         refuse_memory(requests[0].processors, asked.input_ids[0], models.teacher.vocab_size)
     for request in requests:
         _check_fits(models.teacher, request)
-    deferred = options.attention == "fused"
-    decoding = Decoding(rule, options.cache_strategy, "deferred" if deferred else "before")
-    session = Session(models.teacher, models.drafter, decoding, len(requests))
+    assert isinstance(models.teacher, GivenTeacher)
+    settings = Settings(
+        choice=options.choice(models.teacher, rule),
+        max_new_tokens=asked.stops.rules.max_new_tokens,
+        stop_strings=tuple(asked.stops.rules.stop_strings),
+        batch_size=len(requests),
+        cache_strategy=options.cache_strategy,
+        seed=seed,
+    )
+    session = Session(models.teacher, models.drafter, decoding_of(settings, models.teacher), len(requests))
     target = _target(options)
     writer = target.open(lambda text: warnings.warn(text, stacklevel=2)) if target is not None else None
     with ending(session, writer):
         if target is not None and writer is not None:
-            recorder = target.record(writer, _settings(asked, options, models, seed), models)
+            recorder = target.record(writer, _facts(asked, settings, options.trace_level), models)
             labels = [TurnLabel(row, _prompt_id(row), 0, None) for row in range(len(requests))]
             requests = [replace(r, observer=recorder.turn(label)) for r, label in zip(requests, labels, strict=True)]
         return _run(session, requests, streamer)
@@ -249,7 +253,7 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
 def _target(options: TreeGenerate) -> TraceTarget | None:
     if options.trace is None:
         return None
-    return TraceTarget(Path(options.trace), options.trace_level, options.overwrite, False, options.redact)
+    return TraceTarget(Path(options.trace), options.trace_level, overwrite=options.overwrite, redact=options.redact)
 
 
 def _check_fits(teacher: Teacher, request: TurnRequest) -> None:
@@ -261,19 +265,10 @@ def _check_fits(teacher: Teacher, request: TurnRequest) -> None:
         )
 
 
-def _settings(asked: _Asked, options: TreeGenerate, models: Models, seed: int) -> RunSettings:
-    assert isinstance(models.teacher, GivenTeacher)
-    processors = asked.warped.processors
-    return RunSettings(
-        options.choice(models.teacher, asked.warped.rule),
-        seed,
-        options.trace_level,
-        asked.stops.rules,
-        options.cache_strategy,
-        len(asked.input_ids),
-        Processors(lambda _: LogitsProcessorList(), described(processors)) if processors else None,
-        None,
-    )
+def _facts(asked: _Asked, settings: Settings, level: TraceLevel) -> RunFacts:
+    given = asked.warped.processors
+    processors = Processors(lambda _: LogitsProcessorList(), described(given)) if given else None
+    return RunFacts(settings, level, asked.stops.rules, processors)
 
 
 def _run(session: Session, requests: list[TurnRequest], streamer: Any) -> list[list[int]]:

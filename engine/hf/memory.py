@@ -48,9 +48,9 @@ def refuse_memory(processors: Iterable[Any], prompt: torch.Tensor, vocab_size: i
         kind = type(processor)
         if kind.__module__ == logits_process.__name__ and kind is not PrefixConstrainedLogitsProcessor:
             continue  # those with memory were refused by name
-        found = _memory(processor, prompt, vocab_size)
-        if found is not None:
-            raise with_memory(kind.__name__, found)
+        evidence = _memory(processor, prompt, vocab_size)
+        if evidence is not None:
+            raise with_memory(kind.__name__, evidence)
 
 
 def refuse_known_memory(processors: Iterable[Any]) -> None:
@@ -65,11 +65,11 @@ def refuse_known_memory(processors: Iterable[Any]) -> None:
                 raise with_memory(type(processor).__name__, "it is known to")
 
 
-def with_memory(name: str, found: str) -> UsageError:
+def with_memory(name: str, evidence: str) -> UsageError:
     """The one error for a processor that remembers."""
     return UsageError(
-        f"got the processor {name}, which follows one text token by token ({found}): it cannot judge the branches of a "
-        "tree, and the text would change; make it tell all from input_ids, drop it, or generate without custom_generate"
+        f"got the processor {name}, which follows one text token by token ({evidence}): it cannot judge the branches "
+        "of a tree, and the text would change; make it depend on input_ids only, drop it, or leave custom_generate out"
     )
 
 
@@ -126,10 +126,10 @@ def _answer(processor: Any, text: torch.Tensor, scores: torch.Tensor) -> torch.T
     """What the processor makes of ``scores`` (1, V) behind ``text`` (1, T), or what it raises: decoding, which may
     never get to such a text, would tell of it."""
     try:
-        made: torch.Tensor = processor(text, scores.clone())
+        processed: torch.Tensor = processor(text, scores.clone())
     except Exception as error:
         return type(error)
-    return made.clone()
+    return processed.clone()
 
 
 def _same(one: torch.Tensor | type[Exception], other: torch.Tensor | type[Exception]) -> bool:

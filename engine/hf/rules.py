@@ -30,10 +30,9 @@ from transformers import (
 )
 from transformers.generation import logits_process
 
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import GREEDY
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.hf.memory import refuse_known_memory
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.tracer.errors import UsageError
 
 #: Processors that make of each row what its own ids and scores say: all slots of a level go through them at once.
@@ -104,15 +103,15 @@ def split_warpers(processors: Iterable[Any], *, do_sample: bool) -> Warped:
         return Warped(rest, GREEDY)
     if rest and type(rest[-1]) is LogitNormalization:
         rest.pop()  # the softmax does it again
-    found: dict[str, Any] = {}
+    warpers: dict[str, Any] = {}
     for kind, name in (
         (TopPLogitsWarper, "top_p"),
         (TopKLogitsWarper, "top_k"),
         (TemperatureLogitsWarper, "temperature"),
     ):
         if rest and type(rest[-1]) is kind and _is_plain(rest[-1]):
-            found[name] = getattr(rest.pop(), name)
-    return Warped(rest, SamplingRule("sampling", **found))
+            warpers[name] = getattr(rest.pop(), name)
+    return Warped(rest, SamplingRule("sampling", **warpers))
 
 
 def _is_plain(warper: Any) -> bool:
@@ -141,13 +140,14 @@ class RowProcessors(LogitsProcessorList):
         """``scores`` (n, V) behind ``input_ids`` (n, T) of n branches of the row, processed."""
         device = self._padding.device
         ids = torch.cat([self._padding.expand(len(input_ids), -1), input_ids.to(device)], dim=1)
-        made = scores.to(device)
+        processed = scores.to(device)
         for processor in self:
             if type(processor) in TOGETHER:
-                made = processor(ids, made)
+                processed = processor(ids, processed)
             else:  # nobody knows what a stranger makes of a batch that is none
-                made = torch.cat([processor(ids[n : n + 1], made[n : n + 1]) for n in range(len(ids))])
-        return made.to(scores.device)
+                rows = [processor(ids[n : n + 1], processed[n : n + 1]) for n in range(len(ids))]
+                processed = torch.cat(rows)
+        return processed.to(scores.device)
 
 
 def _of_row(processor: Any, row: int, num_rows: int) -> Any:
@@ -157,21 +157,21 @@ def _of_row(processor: Any, row: int, num_rows: int) -> Any:
             f"got the processor {type(processor).__name__} and {num_rows} rows: it penalises all prompts at once; "
             "generate row by row"
         )
-    own = copy.copy(processor)
+    of_row = copy.copy(processor)
     if isinstance(processor, RepetitionPenaltyLogitsProcessor):
         ignored = processor.prompt_ignore_length
         if isinstance(ignored, torch.Tensor):
-            own.prompt_ignore_length = int(ignored[row])
+            of_row.prompt_ignore_length = int(ignored[row])
     elif isinstance(processor, PrefixConstrainedLogitsProcessor):
         allowed = processor._prefix_allowed_tokens_fn
-        own._prefix_allowed_tokens_fn = lambda _, ids: allowed(row, ids)
-    return own
+        of_row._prefix_allowed_tokens_fn = lambda _, ids: allowed(row, ids)
+    return of_row
 
 
 def described(processors: list[Any]) -> dict[str, Any]:
     """The processors for the manifest: in the command line's words where it has some, else by class with what numbers
     and texts they hold."""
-    found: dict[str, Any] = {}
+    words: dict[str, Any] = {}
     for processor in processors:
         held = {k: v for k, v in vars(processor).items() if not k.startswith("_")}
         word = WORDS.get(type(processor))
@@ -180,10 +180,10 @@ def described(processors: list[Any]) -> dict[str, Any]:
             value: Any = {k: v for k, v in held.items() if isinstance(v, bool | int | float | str)}
         else:
             name, value = word.name, held[word.attribute]
-        while name in found:
+        while name in words:
             name += "+"
-        found[name] = value
-    return found
+        words[name] = value
+    return words
 
 
 class Stops(NamedTuple):

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from specscope.engine.backends.attention import registered_name
-from specscope.engine.load.models import DEMO_MODELS, Attention
+from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Teacher as TeacherManifest
+from specscope.schemas.manifest import Attention
 from specscope.tracer.errors import UsageError
 
 
@@ -36,10 +37,10 @@ class GivenTeacher(Teacher):
 
     def manifest(self) -> TeacherManifest:
         """What the trace says of it; the files' digests only where the model still is what they hold."""
-        said = super().manifest().model_copy(update={"max_positions": super().max_positions})
+        recorded = super().manifest().model_copy(update={"max_positions": super().max_positions})
         if self._has_files and _holds_files(self.model, self.folder):
-            return said
-        return said.model_copy(update={"config_digest": None, "weights_digest": None})
+            return recorded
+        return recorded.model_copy(update={"config_digest": None, "weights_digest": None})
 
 
 def _local_folder(name: str) -> Path | None:
@@ -57,16 +58,17 @@ def _local_folder(name: str) -> Path | None:
 def _holds_files(model: PreTrainedModel, folder: Path) -> bool:
     """Whether the first row of every tensor in the folder's files is the model's own: quick to read, and enough to see
     weights that were trained, merged or quantised since."""
-    own, files = model.state_dict(), list(folder.glob("*.safetensors"))
+    state = model.state_dict()
+    files = list(folder.glob("*.safetensors"))
     try:
         for file in files:
             with safe_open(file, framework="pt") as stored:
                 for name in stored.keys():  # noqa: SIM118 - it is no mapping
                     part = stored.get_slice(name)
-                    if list(own[name].shape) != part.get_shape():
+                    if list(state[name].shape) != part.get_shape():
                         return False
                     row = part[:1] if part.get_shape() else stored.get_tensor(name)
-                    mine = own[name][:1] if part.get_shape() else own[name]
+                    mine = state[name][:1] if part.get_shape() else state[name]
                     if not torch.equal(row.to(mine.dtype), mine.cpu()):
                         return False
     except (KeyError, OSError, SafetensorError):

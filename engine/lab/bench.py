@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from specscope.engine.cache.strategies import STRATEGIES
-from specscope.engine.load.models import ModelChoice, Models, load_models
-from specscope.engine.record.manifest import TraceLevel
+from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, ModelChoice, Settings
 from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy
+from specscope.schemas.manifest import TraceLevel
 
 
 class Variant(NamedTuple):
@@ -48,7 +48,7 @@ def _analysis(choice: ModelChoice) -> list[Variant]:
 
 
 def _strategies(choice: ModelChoice) -> list[Variant]:
-    return [Variant(name, choice, cache_strategy=name) for name in STRATEGIES]
+    return [Variant(name, choice, cache_strategy=name) for name in CACHE_STRATEGIES]
 
 
 def _trees(choice: ModelChoice) -> list[Variant]:
@@ -77,7 +77,7 @@ def _overhead(choice: ModelChoice) -> list[Variant]:
     found = []
     for mode in ("fused", "eager"):
         plain = Variant(mode, replace(choice, mode=mode))
-        traced = [plain._replace(name=f"{mode}, {level}", traced=level) for level in get_args(TraceLevel)]
+        traced = [plain._replace(name=f"{mode}, {level}", traced=level) for level in TRACE_LEVELS]
         found += [plain, *traced]
     return found
 
@@ -167,24 +167,17 @@ def run_bench(
 def _decode(
     variant: Variant, models: Models, prompts: list[Prompt], max_new_tokens: int, folder: Path, result: VariantResult
 ) -> None:
-    target = (
-        TraceTarget(folder / "bench.jsonl", variant.traced, overwrite=False, with_text=False)
-        if variant.traced
-        else None
-    )
-    request = RunRequest(
-        variant.choice,
-        prompts,
-        max_new_tokens,
-        [],
-        0,
-        target,
+    settings = Settings(
+        choice=variant.choice,
+        max_new_tokens=max_new_tokens,
         batch_size=variant.batch_size,
         cache_strategy=variant.cache_strategy,
     )
+    target = TraceTarget(folder / "bench.jsonl", variant.traced) if variant.traced else None
+    request = RunRequest(settings, prompts, target)
     writer = open_trace(request, models, warn=lambda _: None)
     begun = time.perf_counter_ns()
-    reports = list(run_turns(request, models, writer, TurnEvents(lambda *_: None, lambda *_: None)))
+    reports = list(run_turns(request, models, writer))
     result.durations_ns.append(time.perf_counter_ns() - begun)
     if writer is not None:
         writer.check_whole()  # what was not written took no time

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import GREEDY
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -19,46 +17,12 @@ from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
 from specscope.engine.drafters.early_exit.head import load_exit_head
 from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
 from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
+from specscope.engine.settings import DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher, TeacherOptions
-from specscope.engine.tree.policy import TreePolicy
 from specscope.tracer.errors import UsageError
 
-Mode = Literal["fused", "eager", "baseline"]
-Attention = Literal["fused", "eager"]
 DEMO_MODELS = Path(__file__).parents[1] / "demo_models"
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """What to load, in the command line's words."""
-
-    teacher: str  # demo, a folder, or an id in the local cache
-    drafter: str  # one of DRAFTERS, with :PATH where it has weights
-    mode: Mode
-    dtype: str
-    device: str  # auto, cpu, cuda or npu
-    policy: TreePolicy
-    rule: SamplingRule = GREEDY
-    baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
-    allow_remote_code: bool = False
-    allow_download: bool = False
-    allow_nonfinite: bool = False  # weights that are NaN or infinite
-
-    @property
-    def drafter_source(self) -> str:
-        """What the drafter is loaded from: the baseline has none, whatever was named."""
-        return "none" if self.mode == "baseline" else self.drafter
-
-    @property
-    def attention(self) -> Attention:
-        """The attention that the mode asks for."""
-        return self.baseline_attention if self.mode == "baseline" else self.mode
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 @dataclass(frozen=True)
@@ -101,7 +65,12 @@ def load_models(choice: ModelChoice) -> Models:
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
     options = TeacherOptions(
-        dtype, device, choice.attention, choice.allow_remote_code, choice.allow_download, choice.allow_nonfinite
+        dtype,
+        device,
+        choice.attention,
+        allow_remote_code=choice.allow_remote_code,
+        allow_download=choice.allow_download,
+        allow_nonfinite=choice.allow_nonfinite,
     )
     name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
     teacher = Teacher.load(name, options)
@@ -125,7 +94,7 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.rule.draft == "sampled":
         sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
         sampler.check(choice.policy)
-    return DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler))
+    return DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
 
 
 class _Parts(NamedTuple):

@@ -9,16 +9,17 @@ from __future__ import annotations
 import torch
 
 from specscope.engine.accept.greedy import Trials
-from specscope.engine.decode.phases import StepResult, TurnStarted
 from specscope.engine.digests import digest_tensors
+from specscope.engine.loop.phases import StepResult, TurnStarted
 from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Sampling, Trial, Visit
 
 
 def accept_section(result: StepResult, sampling: Sampling) -> AcceptSection:
     """The walk of one row, drawn as ``sampling`` says."""
-    own, trials = result.acceptance, result.shared.acceptance.trials
-    visited = [0, *own.path]
-    went: list[int | None] = [*own.path, None]
+    outcome = result.acceptance
+    trials = result.shared.acceptance.trials
+    visited = [0, *outcome.path]
+    went: list[int | None] = [*outcome.path, None]
     if trials is None:
         argmax = result.shared.verification.argmax[result.row].tolist()
         visits = [Visit(slot=s, wanted=argmax[s], child=child) for s, child in zip(visited, went, strict=True)]
@@ -28,12 +29,12 @@ def accept_section(result: StepResult, sampling: Sampling) -> AcceptSection:
         visits = [tried.visit(slot, child) for slot, child in zip(visited, went, strict=True)]
         draw = tried.bonus_draw()
     return AcceptSection(
-        rule=own.rule,
+        rule=outcome.rule,
         visited=visits,
-        path=own.path,
-        accepted_length=own.accepted_length,
-        bonus_token=own.bonus_token,
-        bonus_slot=own.bonus_slot,
+        path=outcome.path,
+        accepted_length=outcome.accepted_length,
+        bonus_token=outcome.bonus_token,
+        bonus_slot=outcome.bonus_slot,
         bonus_draw=draw,
     )
 
@@ -94,14 +95,14 @@ class _Tried:
 
     def _at(self, slot: int, child: int | None) -> list[Trial]:
         """The children of ``slot`` that were tried: with coins up to the accepted one, else all."""
-        found = []
+        trials = []
         for tried, parent in enumerate(self._parents):
             if tried == 0 or parent != slot:
                 continue
             coin = self._coins[tried] if self._coins is not None else None
             # Without coins every child past its threshold is acceptable, and the walk goes to the best of them.
             accepted = tried == child if coin is not None else self._target[tried] > self._thresholds[tried]
-            found.append(
+            trials.append(
                 Trial(
                     slot=tried,
                     target_prob=self._target[tried],
@@ -114,7 +115,7 @@ class _Tried:
             )
             if tried == child and coin is not None:
                 break
-        return found
+        return trials
 
     def bonus_draw(self) -> BonusDraw:
         """How the bonus token came about."""

@@ -1,25 +1,28 @@
-"""Line 1 of a trace: what ran, with what, and what this engine records."""
+"""Line 1 of a trace: from settings and models to the manifest, and from a manifest back to settings."""
 
 from __future__ import annotations
 
 import os
 import platform
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from specscope.engine.accept.processors import Processors
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
-from specscope.engine.load.models import ModelChoice
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.settings import ModelChoice, ProcessorChoice, SamplingRule, Settings
 from specscope.engine.teacher.model import Teacher
+from specscope.engine.tree.policy import TreePolicy as GrowthPolicy
+from specscope.engine.tree.policy import static_policy
 from specscope.schemas import SCHEMA_VERSION, Device, Manifest, Sampling, TreePolicy
 from specscope.schemas import StopRules as StopRulesManifest
-
-TraceLevel = Literal["decisions", "scores", "tensors"]
+from specscope.schemas.manifest import TraceLevel
+from specscope.tracer.errors import UsageError
 
 CAPABILITIES = [
     "draft",
@@ -36,24 +39,22 @@ CAPABILITIES = [
 ]
 
 
-class RunSettings(NamedTuple):
-    """What a run was asked for; goes into the manifest."""
+class RunFacts(NamedTuple):
+    """What line 1 tells of a run besides its models."""
 
-    choice: ModelChoice
-    seed: int | None
+    settings: Settings
     level: TraceLevel
-    rules: StopRules
-    cache_strategy: str
-    batch_size: int
-    processors: Processors | None
-    fault: str | None
+    rules: StopRules  # with the ids that end a turn
+    processors: Processors | None  # as built; their description is recorded
 
 
-def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter: Drafter) -> Manifest:
+def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Drafter) -> Manifest:
     """Line 1 of the trace."""
     device = teacher.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    policy, choice = drafter.policy, settings.choice
+    policy = drafter.policy
+    settings = facts.settings
+    choice = settings.choice
     return Manifest(
         seq=0,
         schema=str(SCHEMA_VERSION),
@@ -90,16 +91,16 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
             choices=[list(node) for node in policy.choices] or None,
             adaptive=_drafts_fewer(drafter),
         ),
-        sampling=_sampling(settings),
+        sampling=_sampling(facts),
         stop_rules=StopRulesManifest(
-            max_new_tokens=settings.rules.max_new_tokens,
-            eos_token_ids=settings.rules.eos_token_ids,
-            stop_strings=settings.rules.stop_strings,
+            max_new_tokens=facts.rules.max_new_tokens,
+            eos_token_ids=facts.rules.eos_token_ids,
+            stop_strings=facts.rules.stop_strings,
         ),
         cache_strategy=settings.cache_strategy,
         batch_size=settings.batch_size if settings.batch_size > 1 else None,
         seed=settings.seed,
-        level=settings.level,
+        level=facts.level,
         capabilities=CAPABILITIES,
         fault=settings.fault,
     )
@@ -107,9 +108,9 @@ def build_manifest(run_id: str, settings: RunSettings, teacher: Teacher, drafter
 
 def cpu_instructions() -> dict[str, str]:
     """The instruction sets that torch's own kernels and oneDNN may use: other ones round otherwise."""
-    found = {"torch": torch.backends.cpu.get_cpu_capability()}
+    instructions = {"torch": torch.backends.cpu.get_cpu_capability()}
     most = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    return found | ({"onednn": most} if most else {})
+    return instructions | ({"onednn": most} if most else {})
 
 
 def _own_parameters(drafter: Drafter) -> dict[str, str] | None:
@@ -124,9 +125,9 @@ def _drafts_fewer(drafter: Drafter) -> bool | None:
     return None if kind == "none" else kind == "ngram"
 
 
-def _sampling(settings: RunSettings) -> Sampling:
-    rule = settings.choice.rule
-    processors = settings.processors.described if settings.processors is not None else None
+def _sampling(facts: RunFacts) -> Sampling:
+    rule = facts.settings.choice.rule
+    processors = facts.processors.described if facts.processors is not None else None
     if rule.rule == "greedy":
         return Sampling(rule="greedy", lossless=True, processors=processors)
     typical = rule.rule == "typical"
@@ -141,3 +142,54 @@ def _sampling(settings: RunSettings) -> Sampling:
         delta=rule.delta if typical else None,
         processors=processors,
     )
+
+
+def settings_of(manifest: Manifest) -> Settings:
+    """The settings that a run was recorded with. A model whose source the manifest does not name is the empty text;
+    without stop rules, the length is the default one.
+
+    Raises:
+        UsageError: where the manifest names what no settings have a word for.
+    """
+    rules = manifest.stop_rules
+    attention: Any = manifest.attention
+    settings = Settings(
+        choice=ModelChoice(
+            teacher=manifest.teacher.source or "",
+            drafter="none" if manifest.drafter.kind == "none" else manifest.drafter.source or "",
+            mode=manifest.mode,
+            dtype=manifest.dtype,
+            device=manifest.device.backend,
+            policy=_policy_of(manifest.tree_policy),
+            rule=_rule_of(manifest.sampling),
+            baseline_attention=attention,
+        ),
+        batch_size=manifest.batch_size or 1,
+        cache_strategy=manifest.cache_strategy or "in-place",
+        processors=_processors_of(manifest.sampling),
+        seed=manifest.seed,
+        fault=manifest.fault,
+    )
+    if rules is None:
+        return settings
+    return replace(settings, max_new_tokens=rules.max_new_tokens, stop_strings=tuple(rules.stop_strings))
+
+
+def _policy_of(recorded: TreePolicy) -> GrowthPolicy:
+    if recorded.choices is not None and (recorded.kind == "static" or recorded.kind == "chain"):
+        return static_policy(recorded.choices, recorded.name or recorded.kind, recorded.kind)
+    return GrowthPolicy(recorded.kind, recorded.depth, recorded.top_k, recorded.budget, name=recorded.name)
+
+
+def _rule_of(recorded: Sampling) -> SamplingRule:
+    names = ("temperature", "top_k", "top_p", "epsilon", "delta", "draft")
+    stated = {name: getattr(recorded, name) for name in names if getattr(recorded, name) is not None}
+    return SamplingRule(recorded.rule, **stated)
+
+
+def _processors_of(recorded: Sampling) -> ProcessorChoice:
+    described = recorded.processors or {}
+    strange = sorted(described.keys() - {field.name for field in fields(ProcessorChoice)})
+    if strange:
+        raise UsageError(f"the run changed its logits by {strange[0]}, which cannot be built from a trace")
+    return ProcessorChoice(**described)

@@ -8,7 +8,7 @@ from pathlib import Path
 import xxhash
 from safetensors.torch import save
 
-from specscope.engine.decode.phases import StepResult
+from specscope.engine.loop.phases import StepResult
 from specscope.schemas import TensorFiles
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.locks import refuse_if_locked

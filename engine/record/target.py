@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from specscope.engine.decode.phases import EndReason
 from specscope.engine.load.models import Models
-from specscope.engine.record.manifest import RunSettings, TraceLevel, build_manifest
+from specscope.engine.loop.phases import EndReason
+from specscope.engine.record.manifest import RunFacts, build_manifest
 from specscope.engine.record.recorder import Recorder
 from specscope.engine.record.redaction import RedactedSink, Redaction, check_key
 from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.teacher.model import Teacher
+from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import RecordSink, TraceWriter
 
@@ -31,9 +32,9 @@ class TraceTarget:
     """Where and how to trace."""
 
     path: Path
-    level: TraceLevel
-    overwrite: bool
-    with_text: bool
+    level: TraceLevel = "decisions"
+    overwrite: bool = False
+    with_text: bool = False
     redact: str | None = None  # the key by which token ids are replaced
 
     def __post_init__(self) -> None:
@@ -57,16 +58,15 @@ class TraceTarget:
             check_side_folder(self.path, overwrite=self.overwrite)
         return TraceWriter(self.path, overwrite=self.overwrite, warn=warn)
 
-    def record(self, writer: TraceWriter, settings: RunSettings, models: Models) -> Recorder:
+    def record(self, writer: TraceWriter, facts: RunFacts, models: Models) -> Recorder:
         """Writes the manifest, and gives what hands out the turns' observers."""
         sink: RecordSink = writer
         if self.redact is not None:
             sink = RedactedSink(writer, Redaction(self.redact, models.teacher.vocab_size))
         token_text = _token_text(models.teacher) if self.with_text else None
         side = SideFiles(self.path, writer, overwrite=self.overwrite) if self.level == "tensors" else None
-        return Recorder(
-            sink, build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter), token_text, side
-        )
+        manifest = build_manifest(uuid.uuid4().hex, facts, models.teacher, models.drafter)
+        return Recorder(sink, manifest, token_text, side)
 
 
 class Running(Protocol):

@@ -4,49 +4,49 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import xxhash
 
-from specscope.engine.accept.processors import NO_PROCESSORS, ProcessorChoice, build_processors
-from specscope.engine.decode.phases import Decoding, Phases, TurnResult
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
-from specscope.engine.decode.turns import TurnRequest, check_turn
-from specscope.engine.lab.faults import FaultTarget, check_fits, find_fault, inject
-from specscope.engine.load.models import ModelChoice, Models
-from specscope.engine.record.manifest import RunSettings
+from specscope.engine.load.decoding import DEFAULT_PHASES, decoding_of
+from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Phases, TurnResult
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.loop.turns import TurnRequest, check_turn
+from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.record.target import TraceTarget as TraceTarget  # how callers ask for a trace
 from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
+from specscope.engine.settings import Settings
 from specscope.engine.teacher.model import Teacher
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.writer import TraceWriter
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Everything a run was asked for."""
+    """A run: what is decoded, how, and where its trace goes."""
 
-    choice: ModelChoice
+    settings: Settings
     prompts: list[Prompt]
-    max_new_tokens: int
-    stop_strings: list[str]
-    seed: int
     trace: TraceTarget | None = None
-    fault: str | None = None
-    batch_size: int = 1
-    cache_strategy: str = "in-place"
-    processors: ProcessorChoice = NO_PROCESSORS
-    bad_words: list[str] = field(default_factory=list)
-    strict: bool = False  # end at the first violated invariant, with a fault in as well
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= 1024:
-            raise UsageError(f"got batch size {self.batch_size}, wanted 1 to 1024")
+
+@dataclass(frozen=True)
+class Workings:
+    """What decodes: the models, and the loop's phases."""
+
+    models: Models
+    phases: Phases = DEFAULT_PHASES
+
+
+def unchanged(workings: Workings) -> Workings:
+    """As they are."""
+    return workings
 
 
 class TurnReport(NamedTuple):
@@ -66,18 +66,25 @@ class TurnEvents(NamedTuple):
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
 
 
-def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None]) -> TraceWriter | None:
-    """The trace file of the request, if it wants one.
+#: Nobody listens.
+QUIET = TurnEvents(lambda *_: None, lambda *_: None)
+
+
+def give_up(warning: str) -> None:
+    """For a trace that must be whole: a warning of its writer ends the run."""
+    raise EngineError(warning)
+
+
+def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None] = give_up) -> TraceWriter | None:
+    """The trace file of the request, if it names one.
 
     An existing file is replaced only here, when the models are loaded and every prompt was found to fit.
 
     Raises:
         UsageError: where the request cannot be run, or the file not be written.
     """
-    if request.fault:
-        check_fits(find_fault(request.fault), models)
-    _decoding(request, models, Phases())
-    rules = _rules(request, models)
+    decoding_of(request.settings, models.teacher)
+    rules = _rules(request.settings, models)
     for prompt in request.prompts:
         try:
             check_turn(models.teacher, Conversation(models.teacher.tokenizer, prompt).context(0, [], []), rules)
@@ -87,18 +94,29 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None])
 
 
 def run_turns(
-    request: RunRequest, models: Models, writer: TraceWriter | None, events: TurnEvents
+    request: RunRequest,
+    models: Models,
+    writer: TraceWriter | None,
+    events: TurnEvents = QUIET,
+    *,
+    change: Callable[[Workings], Workings] = unchanged,
 ) -> Iterator[TurnReport]:
-    """Decodes every turn of every prompt, ``request.batch_size`` conversations side by side; reports each turn when it
-    ends. ``writer`` is finished when the last is done, whatever happens.
+    """Decodes every turn of every prompt, as many conversations side by side as the settings say; reports each turn
+    when it ends. ``writer`` is finished when the last is done, whatever happens.
+
+    Args:
+        change: what decodes instead of the models and the loop's own phases; the manifest tells of the models alone.
 
     Raises:
         SpecScopeError: where a prompt does not fit or decoding fails; the trace then says so.
     """
-    run = _Run(request, models, _recorder(request, models, writer), events)
+    recorder = _recorder(request, models, writer)
+    run = _Run(request, change(Workings(models)), recorder, events)
     try:
         with ending(run.session, writer):
             yield from run.turns()
+    except SpecScopeError:
+        raise
     except RUN_ERRORS as error:
         raise EngineError(f"decoding failed: {type(error).__name__}: {error}") from error
 
@@ -119,16 +137,16 @@ class _Run:
     """The rows and what runs in them. A row whose conversation is over takes the next prompt; when there is none left
     it is dropped, and the last row takes its number."""
 
-    def __init__(self, request: RunRequest, models: Models, recorder: Recorder | None, events: TurnEvents) -> None:
-        target = _target(request, models)
-        self._request, self._models, self._recorder, self._events = request, target.models, recorder, events
-        self._rules = _rules(request, models)
+    def __init__(self, request: RunRequest, workings: Workings, recorder: Recorder | None, events: TurnEvents) -> None:
+        settings, models = request.settings, workings.models
+        self._request, self._models, self._recorder, self._events = request, models, recorder, events
+        self._rules = _rules(settings, models)
         self._waiting = deque(request.prompts)
         self._num_begun = 0
-        num_rows = min(request.batch_size, len(request.prompts))
+        num_rows = min(settings.batch_size, len(request.prompts))
         self._talks = [self._next_talk() for _ in range(num_rows)]
-        decoding = _decoding(request, models, target.phases)
-        self.session = Session(target.models.teacher, target.models.drafter, decoding, num_rows)
+        decoding = decoding_of(settings, models.teacher, workings.phases)
+        self.session = Session(models.teacher, models.drafter, decoding, num_rows)
 
     def turns(self) -> Iterator[TurnReport]:
         """Decodes them all."""
@@ -179,12 +197,14 @@ class _Run:
             with_text = self._request.trace is not None and self._request.trace.with_text
             text = prompt.turns[talk.turn] if prompt.turns and with_text else None
             observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text))
-        seed = turn_seed(self._request.seed, prompt.id, talk.turn)
-        return TurnRequest(talk.context, self._rules, observer, seed)
+        seed = turn_seed(self._request.settings.seed or 0, prompt.id, talk.turn)
+        return TurnRequest(talk.context, self._rules, observer=observer, generator_seed=seed)
 
     def _report(self, talk: _Talk) -> TurnReport:
         text = decode_text(self._models.teacher, talk.result.output_ids)
-        return TurnReport(talk.number, talk.prompt.id, talk.turn, talk.result, text)
+        return TurnReport(
+            turn=talk.number, prompt_id=talk.prompt.id, prompt_turn=talk.turn, result=talk.result, text=text
+        )
 
 
 def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:
@@ -192,52 +212,17 @@ def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed}/{prompt_turn}/{prompt_id}".encode()) >> 1
 
 
-def _rules(request: RunRequest, models: Models) -> StopRules:
-    if "" in request.stop_strings:
-        raise UsageError("got an empty stop string, which every text contains: leave it out")
-    return StopRules(request.max_new_tokens, models.teacher.eos_token_ids, request.stop_strings)
-
-
-def _target(request: RunRequest, models: Models) -> FaultTarget:
-    """The models and the loop's phases, with the fault in that the request asks for."""
-    target = FaultTarget(models, Phases())
-    return inject(target, find_fault(request.fault)) if request.fault else target
-
-
-def _decoding(request: RunRequest, models: Models, phases: Phases) -> Decoding:
-    teacher, choice = models.teacher, request.choice
-    return Decoding(
-        rule=choice.rule,
-        cache_strategy=request.cache_strategy,
-        checks="deferred" if choice.attention == "fused" else "before",
-        processors=build_processors(_with_bad_words(request, teacher), teacher.eos_token_ids, teacher.device),
-        phases=replace(phases, stop_on_violation=True) if request.strict else phases,
-    )
-
-
-def _with_bad_words(request: RunRequest, teacher: Teacher) -> ProcessorChoice:
-    if not request.bad_words:
-        return request.processors
-    if teacher.tokenizer is None:
-        raise UsageError(f"{teacher.folder} has no tokenizer: --bad-words needs one")
-    ids = [list(teacher.tokenizer(text, add_special_tokens=False).input_ids) for text in request.bad_words]
-    return replace(request.processors, bad_words_ids=ids)
+def _rules(settings: Settings, models: Models) -> StopRules:
+    return StopRules(settings.max_new_tokens, models.teacher.eos_token_ids, list(settings.stop_strings))
 
 
 def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None) -> Recorder | None:
     if writer is None or request.trace is None:
         return None
-    settings = RunSettings(
-        request.choice,
-        request.seed,
-        request.trace.level,
-        _rules(request, models),
-        request.cache_strategy,
-        request.batch_size,
-        _decoding(request, models, Phases()).processors,
-        find_fault(request.fault).id if request.fault else None,
-    )
-    return request.trace.record(writer, settings, models)
+    settings = request.settings
+    processors = decoding_of(settings, models.teacher).processors
+    facts = RunFacts(settings, request.trace.level, _rules(settings, models), processors)
+    return request.trace.record(writer, facts, models)
 
 
 def decode_text(teacher: Teacher, ids: list[int]) -> str | None:

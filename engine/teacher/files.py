@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.finite import refuse_nonfinite
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UnsupportedModelError, UsageError
 
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 PANGU_ARCHITECTURE = "PanguEmbeddedForCausalLM"
@@ -173,9 +173,13 @@ def refuse_unsupported(config: Any, name: str) -> None:
         )
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     if sliding and not layer_types:
-        raise UsageError(f"{name} uses sliding-window attention, whose cache cannot roll a tree back; not supported")
+        raise UnsupportedModelError(
+            f"{name} uses sliding-window attention, whose cache cannot roll a tree back; not supported"
+        )
     if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
-        raise UsageError(f"{name} is no plain decoder (model type {config.model_type}); give a causal language model")
+        raise UnsupportedModelError(
+            f"{name} is no plain decoder (model type {config.model_type}); give a causal language model"
+        )
     takes = inspect.signature(model_class.forward).parameters if model_class is not None else {}
     if (takes and "position_ids" not in takes) or getattr(config, "alibi", False):
         raise UsageError(
@@ -208,7 +212,7 @@ def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTraine
                 **arguments,
             )
     except (OSError, ValueError, SafetensorError, RuntimeError, KeyError, ImportError) as error:
-        raise UsageError(f"cannot load a teacher from {folder}: {_first_line(error)}") from None
+        raise CheckpointError(f"cannot load a teacher from {folder}: {_first_line(error)}") from None
     _check_complete(folder, info, unexpected_allowed=not renamed)
     loaded: PreTrainedModel = model
     return loaded
@@ -226,7 +230,7 @@ def _check_complete(folder: Path, info: dict[str, Any], *, unexpected_allowed: b
     if info["unexpected_keys"] and not unexpected_allowed:
         problems.append(f"unexpected {', '.join(sorted(info['unexpected_keys']))}")
     if problems:
-        raise UsageError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}")
+        raise CheckpointError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}")
 
 
 @contextmanager

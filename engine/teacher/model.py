@@ -1,4 +1,4 @@
-"""The teacher: the one file that knows how transformers wants to be called, but for loading (``teacher_files``).
+"""The teacher: how a transformers model is called to verify trees. ``files`` says what can be loaded at all.
 
 Everything else passes ids, positions and an additive mask, and gets logits and features back.
 """

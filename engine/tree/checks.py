@@ -13,7 +13,9 @@ import torch
 from specscope.engine.digests import digest_tensors
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import InvariantFailure
-from specscope.tracer.oracle.invariants.structure import SIZES, STRUCTURE, TreeArrays
+from specscope.tracer.oracle.invariants.registry import STRUCTURE
+from specscope.tracer.oracle.invariants.structure import TreeArrays
+from specscope.tracer.oracle.invariants.tensors import SIZES
 
 
 class CheckReport(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -48,3 +50,24 @@ def test_what_ran_is_counted_and_nothing_outside_the_log() -> None:
     assert log["eager"] == 1
     assert log.total() == 2
     assert {name.split("-")[0] for name in log} == {"eager", "sdpa"}
+
+
+def test_logs_nest_and_an_outer_one_has_all_that_an_inner_one_has() -> None:
+    q = torch.randn(1, 2, 3, 4)
+    mask = torch.zeros(1, 1, 3, 3)
+    with dispatch_log() as outer:
+        ATTENTION["eager"](q, q, q, mask, 0.5)
+        with dispatch_log() as inner:
+            ATTENTION["eager"](q, q, q, mask, 0.5)
+        ATTENTION["eager"](q, q, q, mask, 0.5)
+    assert (inner["eager"], outer["eager"]) == (1, 3)
+
+
+def test_a_log_counts_nothing_of_another_thread() -> None:
+    q = torch.randn(1, 2, 3, 4)
+    mask = torch.zeros(1, 1, 3, 3)
+    with dispatch_log() as log:
+        other = threading.Thread(target=ATTENTION["eager"], args=(q, q, q, mask, 0.5))
+        other.start()
+        other.join()
+    assert not log

@@ -11,15 +11,15 @@ import torch
 from support.tiny_models import reference_generate, tiny_models
 from torch.overrides import TorchFunctionMode
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cache.strategies import STRATEGIES
-from specscope.engine.decode.phases import Decoding
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
-from specscope.engine.decode.turns import TurnRequest
-from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.load.models import Models, load_models
+from specscope.engine.loop.phases import Decoding
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import ModelChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.oracle.check import check_trace
 
@@ -32,15 +32,15 @@ PROMPTS = [
     Prompt("middling", ids=tuple(range(50, 30, -1))),
 ]
 LENGTHS = {"short": 17, "long": 5, "one": 30, "repeats": 11, "middling": 23}
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
 def decode(
     models: Models, choice: ModelChoice, batch_size: int, strategy: str = "in-place", trace: Path | None = None
 ) -> dict[str, list[int]]:
     target = TraceTarget(trace, "decisions", False, False) if trace else None
-    request = RunRequest(choice, PROMPTS, 20, [], 7, target, batch_size=batch_size, cache_strategy=strategy)
-    reports = run_turns(request, models, open_trace(request, models, warn=print), QUIET)
+    settings = Settings(choice=choice, max_new_tokens=20, seed=7, batch_size=batch_size, cache_strategy=strategy)
+    request = RunRequest(settings, PROMPTS, target)
+    reports = run_turns(request, models, open_trace(request, models, warn=print))
     return {report.prompt_id: report.result.output_ids for report in reports}
 
 

@@ -20,8 +20,7 @@ from support.traces import EAGER, load, store
 from torch import nn
 
 from specscope.engine.cli import bisect as command
-from specscope.engine.cli.bisect import bisect, first_root, parse_place
-from specscope.engine.decode.phases import HandOver, hand_over
+from specscope.engine.cli.bisect import bisect, first_root
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.lab.bisect import narrow, operations, sides
 from specscope.engine.lab.bisect.floors import Floors, relative_error
@@ -29,11 +28,14 @@ from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
 from specscope.engine.lab.bisect.operations import IN_LAYER, LAYER_OUTPUT, Operation
 from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.faults.base import changing_drafts
-from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
+from specscope.engine.lab.rerun.recorded_run import Overrides
+from specscope.engine.loop.phases import HandOver, hand_over
 from specscope.schemas.verdict import Root, Verdict
+from specscope.tracer.cli.options import STEP_PLACE
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import CoverageError, IncomparableError, UsageError
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.places import StepPlace
 
 LAYERS = 8
 
@@ -376,8 +378,8 @@ def test_what_cannot_be_bisected(eager: Path, tmp_path: Path, runs: TinyRuns) ->
         bisected(eager, eager, StepPlace(0, 99))
     for text in ("", "1", "1/", "-1/2", "1/2/3", "a/b"):
         with pytest.raises(UsageError, match="wanted TURN/STEP"):
-            parse_place(text)
-    assert parse_place("1/20") == StepPlace(1, 20)
+            STEP_PLACE.convert(text, None, None)
+    assert STEP_PLACE.convert("1/20", None, None) == StepPlace(1, 20)
     other = build_teacher(tmp_path / "qwen", "qwen3")
     with pytest.raises(IncomparableError), Bisect(
         BisectRequest(eager, eager, AT, Overrides(teacher=str(other)))

@@ -20,15 +20,15 @@ from specscope.engine.cli.bisect import bisect
 from specscope.engine.drafters.base import Draft
 from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, save_exit_head
 from specscope.engine.lab.bisect.operations import Captured, Captures, Operation
-from specscope.engine.lab.bisect.report import Bisection
 from specscope.engine.lab.bisect.schedule import Begin, Drop, Together, plan_batch
 from specscope.engine.lab.bisect.whole import find_departure
 from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.faults.base import changing_drafts
-from specscope.engine.lab.rerun.recorded_run import StepPlace
 from specscope.engine.run.prompts import Prompt
+from specscope.schemas.bisection import Bisection
 from specscope.tracer.errors import EXIT_EQUAL, EXIT_NOT_REPRODUCED
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.places import StepPlace
 
 EXIT_LAYER = 3
 PROMPTS = [*IDS, Prompt("one", ids=(44,)), Prompt("middling", ids=tuple(range(50, 30, -1)))]

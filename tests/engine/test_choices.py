@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from support.commands import specscope
 
 from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
-from specscope.engine.load.models import ModelChoice
+from specscope.engine.settings import ModelChoice
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
 

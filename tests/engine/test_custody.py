@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.recorded_runs import TALKS, TinyRuns
 
-from specscope.engine.decode.session import Session
+from specscope.engine.loop.session import Session
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.oracle.check import check_trace
 

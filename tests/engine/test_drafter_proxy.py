@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support.tiny_models import tiny_models
 
-from specscope.engine.decode.phases import Phases
 from specscope.engine.drafters.base import Drafter, DrafterProxy, NoDrafter, innermost
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.lab.faults.base import check_fits
 from specscope.engine.lab.rerun.recorded_trees import RecordedTrees
+from specscope.engine.loop.phases import Phases
 from specscope.tracer.errors import UsageError
 
 

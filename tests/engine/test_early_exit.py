@@ -24,16 +24,16 @@ from support.drafting import (
 from support.tiny_models import COMMON, HIDDEN, POLICY, VOCAB, build_teacher, reference_generate
 from transformers import AutoModelForCausalLM, GraniteConfig
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.strategies import STRATEGIES
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
-from specscope.engine.decode.turns import TurnRequest
 from specscope.engine.drafters.base import Draft
 from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, load_exit_head, save_exit_head
 from specscope.engine.load.models import DEMO_MODELS, Models, load_models
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.run.prompts import load_prompts
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import TreePolicy, chain_policy, parse_policy
 from specscope.engine.tree.tensors import additive_mask, tensorize
 from specscope.tracer.errors import UsageError

@@ -13,19 +13,18 @@ import pytest
 from support.commands import specscope
 from support.traces import load
 
-from specscope.engine.accept.processors import NO_PROCESSORS, ProcessorChoice
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import Phases
-from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget, find_fault, inject, kernels
+from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget, find_fault, inject, injecting, kernels
 from specscope.engine.lab.selftest.scenarios import scenarios
-from specscope.engine.load.models import DEMO_MODELS, ModelChoice, load_models
+from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.loop.phases import Phases
 from specscope.engine.run.prompts import Prompt, load_prompts
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.errors import UsageError
-from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import OracleReport
 
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 TREE = TreePolicy("dynamic", depth=4, top_k=4, budget=12)
 DEMO = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", TREE)
 SHORT = Prompt("short", ids=(532, 46, 36, 278))
@@ -86,19 +85,16 @@ def run(setting: Setting, trace: Path, fault: Fault | None) -> Path:
     choice = setting.choice
     if fault is not None and fault.damage is not None:
         choice = fault.damage(choice, trace.parent)
-    request = RunRequest(
-        choice,
-        list(setting.prompts),
-        setting.tokens,
-        [],
-        seed=0,
-        trace=TraceTarget(trace, "decisions", overwrite=False, with_text=False),
-        fault=fault.id if fault is not None else None,
+    settings = Settings(
+        choice=choice,
+        max_new_tokens=setting.tokens,
         batch_size=setting.batch_size,
         processors=setting.processors,
+        fault=fault.id if fault is not None else None,
     )
+    request = RunRequest(settings, list(setting.prompts), TraceTarget(trace))
     models = load_models(choice)
-    list(run_turns(request, models, open_trace(request, models, print), QUIET))
+    list(run_turns(request, models, open_trace(request, models, print), change=injecting(fault)))
     return trace
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from support.tiny_models import VOCAB, build_head, build_teacher, reference_generate, tiny_models
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import Decoding, Phases, StepResult, TurnResult, TurnStarted
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Decoding, InFlight, Phases, StepResult, TurnResult, TurnStarted
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.tree.policy import TreePolicy
-from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import UsageError, ViolationError
 
 PROMPTS = [[5, 9, 2, 33, 8], [1], [44, 3, 3, 3, 60, 21, 7, 7], list(range(2, 40))]
@@ -157,7 +155,7 @@ class Starts:
 
     def __init__(self) -> None:
         self.reused: list[int] = []
-        self.failures: list[tuple[str, dict[str, Any]]] = []
+        self.failures: list[InFlight] = []
 
     def turn_started(self, turn: TurnStarted) -> None:
         self.reused.append(turn.reused_length)
@@ -168,8 +166,8 @@ class Starts:
     def turn_ended(self, result: TurnResult) -> None:
         pass
 
-    def failed(self, phase: str, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
-        self.failures.append((phase, dict(inputs)))
+    def failed(self, in_flight: InFlight, error: Exception) -> None:
+        self.failures.append(in_flight)
 
 
 def test_a_violated_structure_stops_before_the_forward(teacher_folder: Path, head_folder: Path) -> None:
@@ -179,10 +177,10 @@ def test_a_violated_structure_stops_before_the_forward(teacher_folder: Path, hea
     seen = Starts()
     with pytest.raises(ViolationError, match="position-is-length-plus-depth"):
         list(session.decode(PROMPTS[0], rules(models), seen))
-    phase, inputs = seen.failures[0]
-    assert phase == "check"
-    assert isinstance(inputs["tensors"], TreeTensors)
-    assert "verification" not in inputs
+    in_flight = seen.failures[0]
+    assert in_flight.phase == "check"
+    assert in_flight.tensors is not None
+    assert in_flight.verification is None
 
 
 def test_a_fault_is_off_unless_asked_for_and_leaves_the_phases_as_they_were(

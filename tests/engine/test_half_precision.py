@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.decode.phases import GREEDY
-from specscope.engine.load.models import DEMO_MODELS, ModelChoice, Models, load_models
+from specscope.engine.load.models import DEMO_MODELS, Models, load_models
 from specscope.engine.run.prompts import load_prompts
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import GREEDY, ModelChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.verdict import TIES, Verdict
 from specscope.tracer.compare import diff_traces
@@ -27,7 +26,6 @@ from specscope.tracer.compare.diff import DiffOptions
 
 pytestmark = pytest.mark.numbers
 
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 SMALL = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
 KINDS = {
     "16 nodes": (SMALL, GREEDY),
@@ -74,11 +72,11 @@ class Recorded:
         wanted: Any = mode
         choice = ModelChoice("demo", "eagle3", wanted, dtype, "cpu", policy, rule)
         prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[: changes.pop("num_prompts", 4)]
-        target = TraceTarget(path, "decisions", overwrite=False, with_text=False)
-        request = RunRequest(choice, prompts, 32, [], seed=0, trace=target, **changes)
+        settings = Settings(choice=choice, max_new_tokens=32, **changes)
+        request = RunRequest(settings, prompts, TraceTarget(path))
         models = loaded(choice)
         with block_off(models, size):
-            list(run_turns(request, models, open_trace(request, models, warn=pytest.fail), QUIET))
+            list(run_turns(request, models, open_trace(request, models, warn=pytest.fail)))
         return path
 
 
@@ -150,10 +148,10 @@ def test_parameters_that_were_loaded_otherwise_are_named(recorded: Recorded) -> 
         first.copy_(second)
         second.copy_(kept)
     choice = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", policy, rule)
-    target = TraceTarget(recorded.folder / "swapped.jsonl", "decisions", overwrite=False, with_text=False)
+    target = TraceTarget(recorded.folder / "swapped.jsonl")
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:1]
-    request = RunRequest(choice, prompts, 32, [], seed=0, trace=target)
-    list(run_turns(request, models, open_trace(request, models, warn=pytest.fail), QUIET))
+    request = RunRequest(Settings(choice=choice, max_new_tokens=32), prompts, target)
+    list(run_turns(request, models, open_trace(request, models, warn=pytest.fail)))
     verdict = diff_traces(honest, target.path)
     assert verdict.loaded == sorted(f"drafter {name}" for name in names[:2])
     assert (verdict.verdict, verdict.exit_code) == ("different", 1)

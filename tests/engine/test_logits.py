@@ -13,11 +13,12 @@ from support.tiny_models import VOCAB, tiny_models
 from support.trees import ragged_trees
 from transformers import AutoModelForCausalLM, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from specscope.engine.accept.processors import ProcessorChoice, build_processors, process_tree
-from specscope.engine.decode.phases import Decoding
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
-from specscope.engine.decode.turns import TurnRequest
+from specscope.engine.accept.processors import build_processors, process_tree
+from specscope.engine.loop.phases import Decoding
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.loop.turns import TurnRequest
+from specscope.engine.settings import ProcessorChoice
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import tensorize
 from specscope.tracer.errors import UsageError

@@ -10,15 +10,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specscope.engine.lab.training.corpus import load_corpus, stdlib_root
 from specscope.engine.lab.training.measure import held_out_prompts
-from specscope.engine.load.models import DEMO_MODELS, Mode, ModelChoice, load_models
+from specscope.engine.load.models import DEMO_MODELS, load_models
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TurnEvents, run_turns
+from specscope.engine.run.runner import RunRequest, run_turns
+from specscope.engine.settings import ModelChoice, Settings
 from specscope.engine.tree.policy import parse_policy
+from specscope.schemas.manifest import Mode
 
 NUM_PROMPTS = 64
 NEW_TOKENS = 32
 SECOND_TURN = "\n\n\ndef test_"
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
 class Conversed(NamedTuple):
@@ -86,16 +87,14 @@ def test_every_token_is_the_teachers_own_over_two_turns(name: str, expected: lis
     way, tried = WAYS[name], expected[: WAYS[name].num_prompts]
     policy = parse_policy(way.tree, depth=5, top_k=4, budget=16)
     choice = ModelChoice("demo", way.drafter, way.mode, "float32", "cpu", policy)
-    request = RunRequest(
-        choice,
-        [conversed.prompt for conversed in tried],
-        NEW_TOKENS,
-        [],
-        0,
+    settings = Settings(
+        choice=choice,
+        max_new_tokens=NEW_TOKENS,
         batch_size=way.batch_size,
         cache_strategy=way.cache_strategy,
     )
-    reports = list(run_turns(request, load_models(choice), None, QUIET))
+    request = RunRequest(settings, [conversed.prompt for conversed in tried])
+    reports = list(run_turns(request, load_models(choice), None))
     got = {(report.prompt_id, report.prompt_turn): report.result.output_ids for report in reports}
     assert got == {(c.prompt.id, turn): reply for c in tried for turn, reply in enumerate(c.replies)}
     accepted = [length for report in reports for length in report.result.accepted_lengths]

@@ -20,13 +20,13 @@ from support.drafting import (
 from support.tiny_models import POLICY, VOCAB, build_teacher, reference_generate, teacher_config
 from transformers import AutoModelForCausalLM
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.model import ModelDrafter
 from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.run.prompts import load_prompts
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import chain_policy, parse_policy
 from specscope.tracer.errors import UsageError
 

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from support.drafting import TOKENS, check_tree, choice_of, decode, decode_turn, first_pairs, teachers_own
 from support.tiny_models import reference_generate
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.session import Session
 from specscope.engine.drafters import ngram
 from specscope.engine.drafters.ngram import (
     Looked,
@@ -26,7 +24,9 @@ from specscope.engine.drafters.ngram import (
     parse_ngram_settings,
 )
 from specscope.engine.load.models import DEMO_MODELS, load_models
+from specscope.engine.loop.session import Session
 from specscope.engine.run.prompts import load_prompts
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy
 from specscope.tracer.errors import UsageError
 

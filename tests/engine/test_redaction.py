@@ -18,17 +18,17 @@ from support.traced import record
 from support.traces import Lines, load
 from transformers import AutoModelForCausalLM
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cli.run import run
 from specscope.engine.hf import TreeGenerate, tree_generate
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.repro import reproduce
 from specscope.engine.load.models import DEMO_MODELS, Models, load_models
-from specscope.engine.record.manifest import TraceLevel
 from specscope.engine.record.redaction import WITHHELD, Redaction
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import TraceTarget
+from specscope.engine.settings import SamplingRule
 from specscope.schemas import AnyRecord, Manifest, Sampling, StopRules, decode_record, token_fields
+from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.oracle.check import check_trace

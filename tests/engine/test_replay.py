@@ -16,7 +16,6 @@ from support.recorded_runs import IDS, TALKS, TinyRuns
 from support.tiny_models import build_teacher
 from support.traces import FUSED, load, store
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cli.replay import replay
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
@@ -24,6 +23,7 @@ from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, 
 from specscope.engine.lab.rerun.forcing import ForcedSession
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.replay import Replay, ReplayReport, ReplayRequest
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import parse_policy
 from specscope.schemas import Manifest, Step
 from specscope.tracer.cli.main import cli as commands

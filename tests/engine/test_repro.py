@@ -14,18 +14,17 @@ from support.commands import specscope
 from support.tiny_models import POLICY, build_head, build_teacher
 from support.traces import ROOT
 
-from specscope.engine.accept.processors import ProcessorChoice
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode import phases, session
-from specscope.engine.decode.phases import GREEDY
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
+from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.repro import reproduce
-from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.load.models import load_models
+from specscope.engine.loop import phases, session
 from specscope.engine.record.side_files import SideFiles
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import GREEDY, ModelChoice, ProcessorChoice, SamplingRule, Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.policy import parse_policy
 from specscope.engine.tree.tensors import TreeTensors
@@ -35,7 +34,6 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 
 PROMPTS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 40))), Prompt("one", ids=(44,))]
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 AS_IT_WAS = Overrides()
 
 
@@ -51,11 +49,13 @@ class Runs:
         mode, rule = changes.pop("mode", "fused"), changes.pop("rule", GREEDY)
         choice = ModelChoice(str(self.teacher), name, mode, "float32", "cpu", changes.pop("policy", POLICY), rule)
         path = self.folder / "run.jsonl"
-        target = TraceTarget(path, changes.pop("level", "decisions"), False, False)
+        target = TraceTarget(path, changes.pop("level", "decisions"))
         prompts = changes.pop("prompts", PROMPTS)
-        request = RunRequest(choice, prompts, 24, [], 7, target, **changes)
+        fault = find_fault(changes["fault"]) if "fault" in changes else None
+        settings = Settings(choice=choice, max_new_tokens=24, seed=7, **changes)
+        request = RunRequest(settings, prompts, target)
         models = load_models(choice)
-        for _ in run_turns(request, models, open_trace(request, models, warn=print), QUIET):
+        for _ in run_turns(request, models, open_trace(request, models, warn=print), change=injecting(fault)):
             pass
         return path
 

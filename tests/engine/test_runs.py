@@ -9,20 +9,21 @@ import torch
 from safetensors.torch import load_file
 from support.tiny_models import POLICY
 
-from specscope.engine.load.models import ModelChoice, load_models
-from specscope.engine.record.manifest import TraceLevel
+from specscope.engine.lab.faults import find_fault, injecting
+from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, open_trace, run_turns
+from specscope.engine.settings import ModelChoice, Settings
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import additive_mask
 from specscope.schemas import Failure, Step
+from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 
 PROMPTS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 40)))]
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
 class Runner:
@@ -42,10 +43,12 @@ class Runner:
     ) -> list[TurnReport]:
         drafter = f"eagle3:{self.head}"
         choice = ModelChoice(str(self.teacher), drafter, mode, "float32", "cpu", policy)  # type: ignore[arg-type]
-        target = TraceTarget(self.folder / f"{name}.jsonl", level, False, False) if name else None
-        request = RunRequest(choice, PROMPTS, tokens, [], 0, target, fault)
+        target = TraceTarget(self.folder / f"{name}.jsonl", level) if name else None
+        injected = find_fault(fault) if fault is not None else None
+        request = RunRequest(Settings(choice=choice, max_new_tokens=tokens, fault=fault), PROMPTS, target)
         models = load_models(choice)
-        return list(run_turns(request, models, open_trace(request, models, warn=print), QUIET))
+        writer = open_trace(request, models, warn=print)
+        return list(run_turns(request, models, writer, change=injecting(injected)))
 
 
 @pytest.fixture
@@ -168,7 +171,7 @@ def test_a_failing_step_is_recorded_with_its_inputs(run: Runner, monkeypatch: py
             raise RuntimeError("the kernel gave up")
         return additive_mask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("specscope.engine.decode.phases.additive_mask", breaks)
+    monkeypatch.setattr("specscope.engine.loop.phases.additive_mask", breaks)
     with pytest.raises(Exception, match="the kernel gave up"):
         run("failed")
     report = check_trace(run.folder / "failed.jsonl")

@@ -17,14 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from specscope.engine.accept.greedy import Acceptance, Trials, accept_greedy
-from specscope.engine.accept.sampling import (
-    SamplingRule,
-    accept_sampling,
-    accept_typical,
-    draw_bonus,
-    draw_coins,
-    target_probs,
-)
+from specscope.engine.accept.sampling import accept_sampling, accept_typical, draw_bonus, draw_coins, target_probs
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import UsageError
 from specscope.tracer.oracle.invariants.walk import greedy_walk

@@ -17,7 +17,8 @@ import torch
 
 from specscope.engine.accept import sampling
 from specscope.engine.accept.greedy import Acceptance
-from specscope.engine.accept.sampling import SamplingRule, Weighed, accept_sampling, accept_typical, target_probs
+from specscope.engine.accept.sampling import Weighed, accept_sampling, accept_typical, target_probs
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import TreeTensors, tensorize
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from support.commands import specscope
 
 from specscope.engine.cli.selftest import selftest
-from specscope.engine.lab.faults import FAULTS, Expectation, Fault, FaultTarget
+from specscope.engine.lab.faults import FAULTS, Expectation, Fault, FaultTarget, find_fault
 from specscope.engine.lab.selftest import permute, suite
 from specscope.engine.lab.selftest.controls import Control, all_controls, control_after_faults, honest_pair
 from specscope.engine.lab.selftest.judge import judge, judge_verdict
@@ -22,10 +22,11 @@ from specscope.engine.lab.selftest.runs import Runs
 from specscope.engine.lab.selftest.scenarios import BEST, Scenario, find_scenario, scenarios
 from specscope.engine.lab.selftest.score import Score
 from specscope.engine.lab.selftest.suite import Plan, run_selftest
-from specscope.engine.load.models import Mode, ModelChoice
-from specscope.engine.record.manifest import TraceLevel
-from specscope.engine.run.runner import RunRequest
+from specscope.engine.load.models import Models
+from specscope.engine.run.runner import RunRequest, TurnReport
+from specscope.engine.settings import ModelChoice
 from specscope.schemas import Step
+from specscope.schemas.manifest import Mode
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import UsageError
@@ -206,10 +207,12 @@ class Leaky(Runs):
 
     num_asked = 0
 
-    def _request(self, scenario: Scenario, mode: Mode, trace: Path | None, level: TraceLevel) -> RunRequest:
-        request = super()._request(scenario, mode, trace, level)
+    def _run(self, request: RunRequest, models: Models, fault: Fault | None = None) -> list[TurnReport]:
         self.num_asked += 1
-        return request if self.num_asked == 1 else replace(request, fault="F16")
+        if self.num_asked > 1:
+            fault = find_fault("F16")
+            request = replace(request, settings=replace(request.settings, fault=fault.id))
+        return super()._run(request, models, fault)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from support.drafting import PROMPTS, choice_of
 from support.traced import record
 
-from specscope.engine.accept.sampling import SamplingRule
 from specscope.engine.load.models import Models, load_models
+from specscope.engine.settings import SamplingRule
 
 RULES = {
     "greedy": SamplingRule("greedy"),

@@ -19,7 +19,7 @@ from support.trees import batch_of, ragged_trees
 from specscope.engine.tree.checks import check_row, pack_rows, sound_rows
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, ancestor_table, causal_mask, tensorize
-from specscope.tracer.oracle.invariants.structure import STRUCTURE
+from specscope.tracer.oracle.invariants.registry import STRUCTURE
 
 VOCAB = 100
 

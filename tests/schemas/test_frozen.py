@@ -116,9 +116,9 @@ def sections(value: Any, model: type[BaseModel]) -> Iterator[dict[str, Any]]:
     yield value
     for name, field in model.model_fields.items():
         inner = next(models_in(field.annotation), None)
-        found = value.get(field.alias or name)
-        if inner is not None and found is not None:
-            for item in found if isinstance(found, list) else [found]:
+        entry = value.get(field.alias or name)
+        if inner is not None and entry is not None:
+            for item in entry if isinstance(entry, list) else [entry]:
                 yield from sections(item, inner)
 
 

@@ -85,7 +85,7 @@ def test_steps_are_taken_one_by_one_and_only_those_that_are_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "found", "says"),
+    ("known", "written", "says"),
     [
         (KnownVersions(SchemaVersion(3, 0), {1: add_root}), 1, "no migration from major 2 to 3"),
         (KnownVersions(SchemaVersion(3, 0), {2: drop_root}), 1, "no migration from major 1 to 2"),
@@ -93,9 +93,9 @@ def test_steps_are_taken_one_by_one_and_only_those_that_are_needed() -> None:
         (KnownVersions(), 0, "no migration from major 0 to 1"),
     ],
 )
-def test_a_gap_and_a_newer_major_are_refused(tmp_path: Path, known: KnownVersions, found: int, says: str) -> None:
+def test_a_gap_and_a_newer_major_are_refused(tmp_path: Path, known: KnownVersions, written: int, says: str) -> None:
     lines = load(EAGER)
-    lines[0]["schema"] = f"specscope.trace/{found}.1"
+    lines[0]["schema"] = f"specscope.trace/{written}.1"
     path = store(lines, tmp_path / "trace.jsonl")
     with pytest.raises(TraceError, match=says):
         TraceReader(path, known)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from specscope.engine.lab.bisect.narrow import Bisect, BisectRequest
-from specscope.engine.lab.bisect.report import Bisection
 from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget
 from specscope.engine.lab.faults.base import Expectation
-from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace
+from specscope.engine.lab.rerun.recorded_run import Overrides
+from specscope.schemas.bisection import Bisection
+from specscope.tracer.words.places import StepPlace
 from support.traces import load, store
 
 Inject = Callable[[FaultTarget], FaultTarget]

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from specscope.engine.decode.phases import StepResult
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.drafters.base import DraftPairs
-from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.load.models import load_models
+from specscope.engine.loop.phases import StepResult
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import ModelChoice, Settings
 from specscope.engine.tree.grow import DraftTree
 from specscope.tracer.oracle.check import check_trace
 from support.tiny_models import POLICY, reference_generate
@@ -26,7 +27,6 @@ PROMPTS = [
     Prompt("long", ids=tuple(range(3, 40))),
 ]
 TOKENS = 16
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
 def choice_of(teacher: Path | str, drafter: str, mode: Any = "fused", **more: Any) -> ModelChoice:
@@ -45,11 +45,10 @@ def decode(
 ) -> dict[str, list[int]]:
     """The output of each prompt, by its id; the trace that was recorded must pass the oracle."""
     target = TraceTarget(trace, "decisions", True, False)
-    request = RunRequest(choice, prompts, TOKENS, [], 7, target, batch_size=batch_size, cache_strategy=strategy)
+    settings = Settings(choice=choice, max_new_tokens=TOKENS, seed=7, batch_size=batch_size, cache_strategy=strategy)
+    request = RunRequest(settings, prompts, target)
     models = load_models(choice)
-    outputs = {
-        r.prompt_id: r.result.output_ids for r in run_turns(request, models, open_trace(request, models, print), QUIET)
-    }
+    outputs = {r.prompt_id: r.result.output_ids for r in run_turns(request, models, open_trace(request, models, print))}
     report = check_trace(trace)
     assert (report.num_violations, report.num_turns) == (0, len(prompts))
     return outputs

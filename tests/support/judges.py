@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
+from specscope.schemas.pair_result import PairResult
 from specscope.tracer.fleet.compare_pair import Task, error_result
-from specscope.tracer.fleet.results import PairResult
 
 
 def by_name(task: Task) -> PairResult:

@@ -8,13 +8,13 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from specscope.engine.decode.phases import GREEDY
-from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.lab.faults import find_fault, injecting
+from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.settings import GREEDY, ModelChoice, Settings
 from support.tiny_models import POLICY, VOCAB
 
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 IDS = [Prompt("short", ids=(5, 9, 2)), Prompt("long", ids=tuple(range(3, 20)))]
 TALKS = [Prompt("talk", turns=("5 9 2", "7 7 8", "3")), Prompt("chat", turns=("30 31", "12 4"))]
 
@@ -48,11 +48,13 @@ class TinyRuns:
         kinds = ("mode", "dtype", "policy", "rule")
         choice = self.choice(drafter, **{kind: changes.pop(kind) for kind in kinds if kind in changes})
         path = self.folder / f"{name}.jsonl"
-        target = TraceTarget(path, changes.pop("level", "decisions"), True, False)
-        request = RunRequest(choice, prompts, tokens, [], 7, target, **changes)
+        target = TraceTarget(path, changes.pop("level", "decisions"), overwrite=True)
+        fault = find_fault(changes["fault"]) if changes.get("fault") is not None else None
+        settings = Settings(choice=choice, max_new_tokens=tokens, seed=7, **changes)
+        request = RunRequest(settings, prompts, target)
         loaded = load_models(choice)
         if any(prompt.turns for prompt in prompts):
             loaded.teacher.tokenizer = words()
-        for _ in run_turns(request, loaded, open_trace(request, loaded, warn=print), QUIET):
+        for _ in run_turns(request, loaded, open_trace(request, loaded, warn=print), change=injecting(fault)):
             pass
         return path

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from specscope.engine.accept.sampling import SamplingRule
+from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import TreeTensors, tensorize
 

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 
 from specscope.engine.drafters.eagle3.files import save_head
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
-from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.load.models import Models, load_models
+from specscope.engine.settings import ModelChoice
 from specscope.engine.tree.policy import TreePolicy
 
 VOCAB = 61

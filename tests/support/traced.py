@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from specscope.engine.load.models import ModelChoice, Models, load_models
+from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
-from support.drafting import QUIET
+from specscope.engine.settings import ModelChoice, Settings
 
 
 class Recording(NamedTuple):
@@ -32,7 +32,8 @@ def record(
 ) -> Recording:
     """Decodes ``prompts``; ``more`` goes to the request. Without ``trace`` nothing is recorded."""
     target = TraceTarget(trace, level, True, False, redact) if trace is not None else None
-    request = RunRequest(choice, list(prompts), tokens, [], 7, target, **more)
+    settings = Settings(choice=choice, max_new_tokens=tokens, seed=7, **more)
+    request = RunRequest(settings, list(prompts), target)
     models = models if models is not None else load_models(choice)
-    reports = run_turns(request, models, open_trace(request, models, print), QUIET)
+    reports = run_turns(request, models, open_trace(request, models, print))
     return Recording(trace, {report.prompt_id: report.result.output_ids for report in reports})

@@ -91,7 +91,7 @@ def test_what_differs_within_the_shared_range_is_found_all_the_same(tmp_path: Pa
 
 def test_an_early_end_by_another_rule_than_the_allowed_one_is_a_root(tmp_path: Path, whole: Lines) -> None:
     short = shortened(load(FUSED), 17)
-    assert diff(tmp_path, whole, short, "stop_rules.stop_strings", "seed").exit_code == 3
+    assert diff(tmp_path, whole, short, *("stop_rules.stop_strings", "seed")).exit_code == 3
     short[0]["stop_rules"] = whole[0]["stop_rules"] | {"stop_strings": ["x"]}
     verdict = diff(tmp_path, whole, short, "stop_rules.stop_strings")
     assert (verdict.exit_code, verdict.roots[0].difference.field) == (1, "kept")

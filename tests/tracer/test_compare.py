@@ -342,7 +342,13 @@ def test_equal_scores_at_the_budgets_edge_are_a_tie_and_no_difference() -> None:
             run["tree"]["tokens"][worst] = run["tensors"]["token_ids"][worst] = token
     a, b = (StepNodes(StepRecord.model_validate_json(json.dumps(s))) for s in (step, twin))
     (found,) = [
-        d for d in compare_steps(StepPair(a, b, None, None, FloatJudge(flat_floors(1e-3)), True)) if d.phase == "tree"
+        d
+        for d in compare_steps(
+            StepPair(
+                a=a, b=b, previous_a=None, previous_b=None, judge=FloatJudge(flat_floors(1e-3)), trees_compared=True
+            )
+        )
+        if d.phase == "tree"
     ]
     assert (found.field, found.kind, found.inputs_equal) == ("nodes", "near-tie", True)
 
@@ -408,10 +414,10 @@ def test_a_choice_without_its_logits_is_never_a_tie(tmp_path: Path) -> None:
     assert (verdict.verdict, verdict.exit_code) == ("different", 1)
     assert verdict.roots[0].difference.kind == "real"
     judge = FloatJudge(flat_floors(1e-3))
-    silent = Said(9, [], [])
-    for known in (Said(2, [], []), Said(2, [2, 9], [1.0, 1.0])):
+    silent = Said(best=9, tokens=[], logits=[])
+    for known in (Said(best=2, tokens=[], logits=[]), Said(best=2, tokens=[2, 9], logits=[1.0, 1.0])):
         assert choice(judge, "argmax", known, silent, inputs_equal=True).kind == "real"
-    both = (Said(2, [2, 9], [1.0, 1.0]), Said(9, [9, 2], [1.0, 1.0]))
+    both = (Said(best=2, tokens=[2, 9], logits=[1.0, 1.0]), Said(best=9, tokens=[9, 2], logits=[1.0, 1.0]))
     assert choice(judge, "argmax", *both, inputs_equal=True).kind == "exact-tie"
 
 

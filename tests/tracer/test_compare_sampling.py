@@ -32,7 +32,16 @@ def diff(tmp_path: Path, a: Lines, b: Lines, options: DiffOptions | None = None)
 def compared(a: Step, b: Step) -> list[Difference]:
     """The differences of two first steps, whatever the oracle thinks of them."""
     nodes = [StepNodes(StepRecord.model_validate_json(json.dumps(step))) for step in (a, b)]
-    return compare_steps(StepPair(nodes[0], nodes[1], None, None, FloatJudge(flat_floors(1e-3)), True))
+    return compare_steps(
+        StepPair(
+            a=nodes[0],
+            b=nodes[1],
+            previous_a=None,
+            previous_b=None,
+            judge=FloatJudge(flat_floors(1e-3)),
+            trees_compared=True,
+        )
+    )
 
 
 def trials(step: Step) -> list[dict[str, Any]]:

@@ -21,10 +21,11 @@ from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, store
 from support.verdicts import EVIL, near_tie, verdict_of
 
+from specscope.schemas.pair_result import PairResult
 from specscope.schemas.verdict import Blame
 from specscope.tracer.errors import UsageError, worst_code
 from specscope.tracer.fleet.compare_pair import Task, error_result
-from specscope.tracer.fleet.results import PairResult, first_root, open_results, read_results
+from specscope.tracer.fleet.results import first_root, open_results, read_results
 from specscope.tracer.fleet.summary import SHOWN_PAIRS, markdown_of, summarise, text_of
 from specscope.tracer.fleet.table import Pair, Shard, parse_shard, read_pairs
 from specscope.tracer.fleet.workers import judge_all
@@ -150,7 +151,7 @@ def test_an_interrupt_keeps_what_is_there(toys: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_worker_that_dies_takes_its_pair_alone(num_workers: int) -> None:
     names = ["good-1", "kill-1", "exit-1", "good-2", "kill-2", "good-3"]
-    tasks = [Task(Pair(name, Path("a"), Path("b"))) for name in names]
+    tasks = [Task(Pair(name=name, baseline=Path("a"), candidate=Path("b"))) for name in names]
     results = {result.name: result for result in judge_all(tasks, num_workers, by_name)}
     assert sorted(results) == sorted(names)
     assert {r.verdict for r in results.values()} == {"error"}
@@ -161,7 +162,9 @@ def test_a_worker_that_dies_takes_its_pair_alone(num_workers: int) -> None:
 
 
 def test_workers_end_with_the_one_who_asked() -> None:
-    judging = judge_all([Task(Pair(name, Path("a"), Path("b"))) for name in ("good", "wait")], 2, by_name)
+    judging = judge_all(
+        [Task(Pair(name=name, baseline=Path("a"), candidate=Path("b"))) for name in ("good", "wait")], 2, by_name
+    )
     pid = int((next(judging).error or "").split()[-1])
     judging.close()
     with pytest.raises(ProcessLookupError):
@@ -223,7 +226,10 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 def test_a_torn_last_line_is_cut_off_before_anything_is_added(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    first, second = (error_result(Task(Pair(n, Path("a"), Path("b"))), "", "x", 0.5) for n in ("first", "second"))
+    first, second = (
+        error_result(Task(Pair(name=n, baseline=Path("a"), candidate=Path("b"))), "", "x", 0.5)
+        for n in ("first", "second")
+    )
     with open_results(path) as results:
         results.add(first)
     line = path.read_bytes()
@@ -295,7 +301,7 @@ def test_a_violation_beside_ties_is_what_the_line_is_about() -> None:
     verdict = verdict_of(roots=[near_tie()], violations=[blame])
     assert first_root(verdict) is None
     assert first_root(verdict_of("ties", 0, roots=[near_tie()])) is not None
-    result = error_result(Task(Pair("one", Path("a"), Path("b"))), "", "", 0.5).model_copy(
+    result = error_result(Task(Pair(name="one", baseline=Path("a"), candidate=Path("b"))), "", "", 0.5).model_copy(
         update={"verdict": "different", "exit_code": 1, "num_roots": 1, "first_violation": blame}
     )
     total = summarise([result])
@@ -318,7 +324,7 @@ def test_a_pair_without_a_root_names_what_is_violated(tmp_path: Path) -> None:
 def test_a_summary_shows_hostile_names_literally_and_stays_short() -> None:
     def result(number: int) -> PairResult:
         name = f"{number} {EVIL}" * 50
-        return error_result(Task(Pair(name, Path("a"), Path("b"))), "", EVIL * 50, 0.5)
+        return error_result(Task(Pair(name=name, baseline=Path("a"), candidate=Path("b"))), "", EVIL * 50, 0.5)
 
     total = summarise(result(number) for number in range(200))
     page, text = markdown_of(total), text_of(total)

@@ -19,8 +19,10 @@ from support.traces import ROOT, Lines, load, store
 
 from specscope.schemas import AnyRecord, Step, decode_record
 from specscope.tracer.compare import diff_traces
-from specscope.tracer.oracle.check import RUN_RULES, OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants import ALL_INVARIANTS
+from specscope.tracer.oracle.invariants.run import RUN_RULES
+from specscope.tracer.oracle.report import OracleReport
 
 DOCUMENT = (ROOT / "docs" / "trace-format.md").read_text(encoding="utf-8")
 TABLES = runpy.run_path(str(ROOT / "docs" / "format_tables.py"))

@@ -15,7 +15,8 @@ from specscope.tracer.compare.align import align_turns
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import TraceError
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import Oracle, OracleReport, check_trace
+from specscope.tracer.oracle.check import Oracle, check_trace
+from specscope.tracer.oracle.report import OracleReport
 
 BATCH = Toy(batch_size=2, num_turns=4)
 

@@ -11,7 +11,8 @@ from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle import check as oracle
+from specscope.tracer.oracle import report as oracle_report
+from specscope.tracer.oracle.check import check_trace
 
 
 def words_of(path: Path, other: Path) -> list[str]:
@@ -59,7 +60,9 @@ def test_what_a_replay_takes_from_the_recording_it_is_not_asked_about(tmp_path: 
         ):
             found = root.difference.model_copy(update={"phase": phase, "field": field})
             unblamed = root.model_copy(update={"difference": found, "wrong": "neither"})
-            assert [line.split()[1] for line in next_commands(a, b, [unblamed], [], [])] == words
+            assert [
+                line.split()[1] for line in next_commands(a, b, roots=[unblamed], violations=[], incomparable=[])
+            ] == words
 
 
 def test_a_broken_rule_without_a_root_is_checked_on_its_side(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_all_fields_that_differ_are_named_at_once(tmp_path: Path) -> None:
 
 def test_blame_that_was_cut_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [line for line in diff_traces(EAGER, FAULTY).uncovered if "nobody is blamed" in line]
-    monkeypatch.setattr(oracle, "MOST_KEPT", 3)
+    monkeypatch.setattr(oracle_report, "MOST_KEPT", 3)
     verdict = diff_traces(EAGER, FAULTY)
     assert verdict.uncovered == ["the candidate violates invariants in more than 3 steps: behind them nobody is blamed"]
     assert (verdict.verdict, verdict.exit_code) == ("different", 1)
@@ -97,7 +100,7 @@ def test_blame_that_was_cut_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 def test_steps_that_cannot_be_compared_are_remembered_however_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oracle, "MOST_KEPT", 0)
+    monkeypatch.setattr(oracle_report, "MOST_KEPT", 0)
     lines = load(FUSED)
     for step in (line for line in lines if line["kind"] == "step"):
         step["verify"]["argmax"].pop()
@@ -108,5 +111,5 @@ def test_steps_that_cannot_be_compared_are_remembered_however_many(
 def test_half_of_the_prefills_best_is_skipped_and_no_violation(tmp_path: Path, left_out: str) -> None:
     lines = load(FUSED)
     del lines[1]["prefill"][left_out]
-    tally = oracle.check_trace(store(lines, tmp_path / "b.jsonl")).invariants["turn.prefill"]
+    tally = check_trace(store(lines, tmp_path / "b.jsonl")).invariants["turn.prefill"]
     assert (tally.failed, tally.skipped, tally.why_skipped) == (0, 1, f"not recorded: prefill.{left_out}")

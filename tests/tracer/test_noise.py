@@ -63,7 +63,7 @@ def drift_of(values: list[float], dtype: str = "float32", per_place: int = 10) -
     for at in range(0, len(values), per_place):
         place: Any = DriftPlace(turns=None, position=at, step_a=at // per_place, step_b=at // per_place)  # type: ignore[arg-type]
         inputs = [
-            EqualInputs(quantity, "", 0.0, value * EPSILON[dtype], 1.0)
+            EqualInputs(quantity=quantity, field="", a=0.0, b=value * EPSILON[dtype], size=1.0)
             for value in values[at : at + per_place]
             for quantity in QUANTITIES
         ]

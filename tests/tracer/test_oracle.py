@@ -14,8 +14,10 @@ from support.traces import EAGER, FUSED, Lines, accepts_at_least, first_step, lo
 
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import TraceError
-from specscope.tracer.oracle.check import STATEMENTS, OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants import ALL_INVARIANTS
+from specscope.tracer.oracle.invariants.registry import STATEMENTS
+from specscope.tracer.oracle.report import OracleReport
 
 Step = dict[str, Any]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from specscope.schemas.verdict import Blame, Difference, DifferenceKind, Phase, Place
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Blame, Difference, DifferenceKind, Place
 from specscope.tracer.compare.roots import Findings, who, with_violation
 
 

@@ -12,7 +12,8 @@ import pytest
 from support.toy_run import Toy, toy_lines
 from support.traces import Lines, accepts_at_least, drop_last_node, first_step, store
 
-from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import OracleReport
 
 Step = dict[str, Any]
 SAMPLING = Toy(rule="sampling")

@@ -70,7 +70,7 @@ def is_json(line: bytes) -> bool:
 
 def index_of(line: bytes) -> TraceIndex | str:
     """The index of a trace whose first turn's first step is ``line``, or the error."""
-    builder = index_module._Builder(Path("x"), TraceIndex("x"), None)
+    builder = index_module._Builder(Path("x"), TraceIndex(stamp="x"), None)
     for turn in (0, 1, 3, 5, 8):
         builder.add(turn, compact({"kind": "turn_start", "turn": turn, "prompt_id": "p", "prompt_turn": turn}))
     try:

@@ -17,6 +17,7 @@ from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, load, store
 
 from specscope.schemas import TimingSection
+from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.reader import TraceReader
 from specscope.viewer.drawing.palette import DARK, LIGHT
 from specscope.viewer.metrics import charts
@@ -24,7 +25,6 @@ from specscope.viewer.metrics.numbers import (
     MOST_BINS,
     MOST_DEPTHS,
     MOST_POINTS,
-    PHASES,
     Course,
     RunMetrics,
     TurnSpeed,
@@ -104,7 +104,7 @@ def test_times_and_speed_agree_with_the_records() -> None:
     assert found.times is not None
     assert found.times.synchronised == "all"
     assert (found.times.num_timed, found.times.num_read, found.times.num_steps) == (37, 37, 37)
-    total = sum(timing[f"{name}_ns"] for timing in timings for name in PHASES)
+    total = sum(timing[f"{name}_ns"] for timing in timings for name in TIMED_PHASES)
     for phase in found.times.phases:
         values = [timing[f"{phase.name}_ns"] for timing in timings]
         assert phase.median_ns == pytest.approx(median(values))
@@ -210,7 +210,7 @@ def test_committed_lengths_follow_the_commit_equation(values: list[int], num_pro
 
 
 def test_a_part_of_the_steps_is_named_as_such() -> None:
-    timing = dict.fromkeys((f"{name}_ns" for name in PHASES if name != "branch"), 1_000_000)
+    timing = dict.fromkeys((f"{name}_ns" for name in TIMED_PHASES if name != "branch"), 1_000_000)
     found = stage_times([TimingSection(**timing, synchronised=at > 0) for at in range(4)], num_read=5, num_steps=100)
     assert found.synchronised == "some"
     assert found.step_ns == 6_000_000
@@ -222,11 +222,11 @@ def test_a_part_of_the_steps_is_named_as_such() -> None:
 
 
 def test_the_copy_of_a_branch_is_a_phase_where_some_step_records_it() -> None:
-    timing = dict.fromkeys((f"{name}_ns" for name in PHASES), 1_000_000)
+    timing = dict.fromkeys((f"{name}_ns" for name in TIMED_PHASES), 1_000_000)
     copied = TimingSection(**timing, synchronised=True)
     plain = copied.model_copy(update={"branch_ns": None})
     found = stage_times([copied, copied, plain], num_read=3, num_steps=3)
-    assert [phase.name for phase in found.phases] == list(PHASES)
+    assert [phase.name for phase in found.phases] == list(TIMED_PHASES)
     assert found.step_ns == 7_000_000
     assert found.phases[0].share == pytest.approx(2 / 20)
     fused = metrics_of(FUSED)

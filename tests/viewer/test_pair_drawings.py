@@ -167,7 +167,7 @@ def test_of_many_margins_the_narrowest_are_drawn() -> None:
 
 def test_differences_name_their_node_and_where_it_begins(sound_step: Step) -> None:
     def found(field: str, node: PathKey | None, a: object, b: object) -> Difference:
-        return difference("verify", field, a, b, "real", node is not None, node)
+        return difference("verify", field, a, b, kind="real", inputs_equal=node is not None, node=node)
 
     seen = found("mask", ((2, 0),), "also sees [[1]]", "sees nothing else")
     rows = [

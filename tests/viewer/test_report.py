@@ -159,7 +159,7 @@ def test_a_place_that_is_not_there_is_refused(make_trace: Maker, asked: dict[str
 
 
 def test_neighbours_of_two_violations_are_drawn_once() -> None:
-    turns = [TurnEntry(4, "p", 0, 0, steps=list(range(9)))]
+    turns = [TurnEntry(turn=4, prompt_id="p", prompt_turn=0, start=0, steps=list(range(9)))]
     choice = choose_steps(turns, [Spot(4, 1), Spot(4, 3), Spot(4, 8)], Wanted(most_roots=2))
     assert choice.steps == {4: [0, 1, 2, 3, 4, 5]}
     assert choice.focus == {Spot(4, 1), Spot(4, 3)}

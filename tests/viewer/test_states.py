@@ -22,7 +22,16 @@ from specscope.viewer.pairs.states import STOPS, RunStates, Spot
 
 def turn(number: int, lengths: list[int], failed: list[int] | None = None) -> TurnEntry:
     steps = list(range(len(lengths)))
-    return TurnEntry(number, "p", 0, 0, None, steps, lengths, failed or [0] * len(lengths))
+    return TurnEntry(
+        turn=number,
+        prompt_id="p",
+        prompt_turn=0,
+        start=0,
+        end=None,
+        steps=steps,
+        accepted_lengths=lengths,
+        failed_invariants=failed or [0] * len(lengths),
+    )
 
 
 def states_in(found: RunStates, number: int) -> list[StepState]:

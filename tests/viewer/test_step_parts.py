@@ -138,7 +138,7 @@ def test_a_board_of_thousands_of_slots_stays_small(make_trace: TraceMaker, sound
     step = changed(step, "tensors", mask_rows=["55" * 626] * 5001)
     with TraceReader(make_trace()) as reader:
         start: TurnStart = reader.turn_start(reader.turns[0])
-        context = Context(reader.manifest, start, None, step)
+        context = Context(manifest=reader.manifest, turn=start, previous=None, step=step)
     board = step_board(context, TokenTexts(None), NodeMarks(), strip="", show_all=True)
     said = json.dumps({"html": board.html, "notes": dict(board.notes), "raw": dict(board.raw)})
     assert len(said) < 5_000_000

@@ -22,9 +22,11 @@ from typing import NamedTuple
 import pytest
 
 import specscope.viewer
+from specscope.tracer.cli.options import STEP_PLACE
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
-from specscope.viewer.cli.view import Place, check_place, parse_place, view_at
+from specscope.tracer.words.places import StepPlace
+from specscope.viewer.cli.view import check_num_files, check_place, view_at
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import Listener
@@ -182,16 +184,20 @@ def test_a_step_that_is_not_there(make_trace: Callable[..., Path]) -> None:
 
 
 def test_places(make_trace: Callable[..., Path]) -> None:
-    assert parse_place("1/20", 1) == Place(1, 20)
+    assert STEP_PLACE.convert("1/20", None, None) == StepPlace(1, 20)
     for text in ("", "1", "1/", "-1/0", "1/2/3", "1/2\n", "٣/0", "1/2000000000"):
         with pytest.raises(UsageError, match="wanted TURN/STEP"):
-            parse_place(text, 1)
+            STEP_PLACE.convert(text, None, None)
     for num_files in (0, 3):
         with pytest.raises(UsageError, match="wanted one, or the two of a diff"):
-            parse_place("0/0", num_files)
+            check_num_files(num_files)
     with TraceReader(make_trace(turns=[[1, 2], []])) as reader:
-        check_place(Place(0, 1), reader)
-        for place, words in ((Place(2, 0), "turns 0 to 1"), (Place(0, 2), "steps 0 to 1"), (Place(1, 0), "no steps")):
+        check_place(StepPlace(0, 1), reader)
+        for place, words in (
+            (StepPlace(2, 0), "turns 0 to 1"),
+            (StepPlace(0, 2), "steps 0 to 1"),
+            (StepPlace(1, 0), "no steps"),
+        ):
             with pytest.raises(UsageError, match=words):
                 check_place(place, reader)
 
@@ -200,7 +206,7 @@ def test_the_link_to_a_place(make_trace: Callable[..., Path]) -> None:
     runs = [Run("a.jsonl", Path("/x/a.jsonl")), Run("b & <c>.jsonl", Path("/x/b & <c>.jsonl"))]
     names = [run.name for run in runs]
     for files, page in ((runs[:1], "step"), (runs, "diff")):
-        wanted = view_at(Place(1, 2), files)
+        wanted = view_at(StepPlace(1, 2), files)
         query = dict(urllib.parse.parse_qsl(urllib.parse.urlencode(wanted.to_query())))
         found = View.from_query(query, names, len(files))
         assert (found.page, found.turn, found.step) == (page, 1, 2)

@@ -11,9 +11,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.unknown import named
 from specscope.tracer.cli.console import console
-from specscope.tracer.compare.coverage import COMPARED
 from specscope.tracer.errors import (
     EXIT_COVERAGE,
     EXIT_DIFFERENT,
@@ -22,11 +22,14 @@ from specscope.tracer.errors import (
     UsageError,
     worst_code,
 )
-from specscope.tracer.oracle.check import OracleReport, check_trace
-from specscope.tracer.oracle.invariants.registry import is_known_capability
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.invariants.needs import is_known_capability
+from specscope.tracer.oracle.report import OracleReport, Tally
 from specscope.tracer.oracle.unknown import unknown_lines
 from specscope.tracer.words.rules import rule_text
 from specscope.tracer.words.text import counted, printable
+
+TABLE_WIDTH = 110  # columns of a terminal from which on the words have room beside the counts
 
 
 def _required(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -41,9 +44,13 @@ def _required(_: click.Context, __: click.Parameter, value: str | None) -> tuple
     for name in names:
         if name != "all" and not is_known_capability(name):
             near = named("step", name).nearest
-            hint = f"; the nearest is {near}" if near else f": all, or of {', '.join(COMPARED)}, or section.field"
+            hint = (
+                f"; the nearest is {near}" if near else f": all, or of {', '.join(COMPARED_PHASES)}, or section.field"
+            )
             raise UsageError(f"got --require {name[:80]}, wanted a section of a step{hint}")
-    return tuple(dict.fromkeys(one for name in names for one in (COMPARED if name == "all" else (name,))))
+    return tuple(
+        dict.fromkeys(section for name in names for section in (COMPARED_PHASES if name == "all" else (name,)))
+    )
 
 
 @click.command()
@@ -150,22 +157,38 @@ def print_report(report: OracleReport, verbose: bool) -> None:
 
 
 def _print_invariants(report: OracleReport, verbose: bool) -> None:
+    """The invariants that failed or were skipped, with their words; ``verbose`` lists all of them."""
+    tallies = {name: tally for name, tally in report.invariants.items() if verbose or tally.failed or tally.skipped}
+    out = console()
+    if out.width >= TABLE_WIDTH:
+        if tallies:
+            out.print(_table(tallies))
+        return
+    for name, tally in tallies.items():
+        counts = {"passed": tally.passed, "failed": tally.failed, "skipped": tally.skipped}
+        words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        out.print(f"    {name}: {words or 'not judged'}", highlight=False, soft_wrap=True)
+        out.print(f"        {_in_words(tally)}", highlight=False, soft_wrap=True)
+
+
+def _table(tallies: dict[str, Tally]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("    invariant")
+    table.add_column("    invariant", no_wrap=True)
     for name in ("passed", "failed", "skipped"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("first violation, or what holds", overflow="fold")
-    for name, tally in report.invariants.items():
-        if not (verbose or tally.failed or tally.skipped):
-            continue
-        text, style = tally.statement, "dim"
-        if tally.why_skipped is not None:
-            text += f" (skipped; {printable(tally.why_skipped)})"
-        if tally.first is not None:
-            at = tally.first
-            place = f"turn {at.turn}, step {at.step}: " if at.step is not None else ""
-            text, style = f"{place}{printable(at.witness)}" + (f" (line {at.line})" if at.line else ""), "red"
+    for name, tally in tallies.items():
         cells = (str(n) if n else "-" for n in (tally.passed, tally.failed, tally.skipped))
-        table.add_row("    " + name, *cells, f"[{style}]{escape(text)}[/]")
-    if table.row_count:
-        console().print(table)
+        table.add_row("    " + name, *cells, _in_words(tally))
+    return table
+
+
+def _in_words(tally: Tally) -> str:
+    """The first violation, else what holds and why it was skipped, as markup."""
+    at = tally.first
+    if at is not None:
+        place = f"turn {at.turn}, step {at.step}: " if at.step is not None else ""
+        line = f" (line {at.line})" if at.line else ""
+        return f"[red]{escape(f'{place}{printable(at.witness)}{line}')}[/]"
+    skipped = "" if tally.why_skipped is None else f" (skipped; {printable(tally.why_skipped)})"
+    return f"[dim]{escape(tally.statement + skipped)}[/]"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -17,16 +18,24 @@ def console() -> Console:
     return Console(file=sys.stdout, width=200 if piped else None, no_color=piped or None, emoji=False)
 
 
+def echo_document(text: str) -> None:
+    """Prints what programs read, such as JSON, XML and HTML: as UTF-8, whatever a terminal's encoding is."""
+    click.echo(text.encode(), nl=False)
+
+
 @contextmanager
 def progress(what: str, total: int, unit: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
     """A bar with a rate on standard error, where that is a terminal and ``shown``. Call what it gives after each unit,
     with what else to say."""
-    bar = Progress(
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}, {{task.fields[rate]}} {unit}/s, {{task.fields[more]}}"),
         TimeElapsedColumn(),
+    )
+    bar = Progress(
+        *columns,
         console=Console(stderr=True),
         transient=True,
         disable=not (shown and sys.stderr.isatty()),

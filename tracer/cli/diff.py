@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from specscope.schemas.verdict import Verdict
-from specscope.tracer.cli.console import console
+from specscope.tracer.cli.console import console, echo_document
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError
@@ -71,7 +71,7 @@ def diff(
     if form == "text":
         print_verdict(console(), report)
     else:
-        click.echo(FORMATS[form].render(report), nl=False)
+        echo_document(FORMATS[form].render(report))
     sys.exit(report.verdict.exit_code)
 
 
@@ -105,4 +105,4 @@ def _write_error(targets: list[Target], form: str, error: str) -> None:
     for target in targets:
         write_whole(target.path, FORMATS[target.form].render_error(error))
     if form in ("github", "junit"):
-        click.echo(FORMATS[form].render_error(error), nl=False)
+        echo_document(FORMATS[form].render_error(error))

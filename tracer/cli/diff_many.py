@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from specscope.schemas.pair_result import PairResult
 from specscope.tracer.cli.console import progress
 from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.fleet.compare_pair import Task
-from specscope.tracer.fleet.results import PairResult, Results, open_results
+from specscope.tracer.fleet.results import Results, open_results
 from specscope.tracer.fleet.summary import summarise, text_of
 from specscope.tracer.fleet.table import parse_shard, read_pairs
 from specscope.tracer.fleet.workers import judge_all
@@ -49,12 +50,12 @@ def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: f
     if not tasks:
         click.echo(f"no pair in this shard: {shard} of a table of {len(listed)}", err=True)
     with open_results(out) as results:
-        found = _known(results, tasks)
-        if found:
-            click.echo(f"{len(found)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)
-        todo = [task for task in tasks if task.pair.name not in found]
-        found |= _judge(todo, jobs or os.cpu_count() or 1, results)
-    summary = summarise(found[task.pair.name] for task in tasks)
+        known = _known(results, tasks)
+        if known:
+            click.echo(f"{len(known)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)
+        todo = [task for task in tasks if task.pair.name not in known]
+        known |= _judge(todo, jobs or os.cpu_count() or 1, results)
+    summary = summarise(known[task.pair.name] for task in tasks)
     click.echo(text_of(summary), nl=False)
     sys.exit(summary.exit_code)
 
@@ -70,13 +71,13 @@ def _known(results: Results, tasks: list[Task]) -> dict[str, PairResult]:
 
 
 def _judge(tasks: list[Task], num_workers: int, results: Results) -> dict[str, PairResult]:
-    found: dict[str, PairResult] = {}
+    judged: dict[str, PairResult] = {}
     failing = 0
     judging = judge_all(tasks, num_workers)
     with closing(judging), progress("comparing", len(tasks), "pairs", shown=bool(tasks)) as advance:
         for result in judging:
             results.add(result)
-            found[result.name] = result
+            judged[result.name] = result
             failing += bool(result.exit_code)
             advance(f"{failing} failing")
-    return found
+    return judged

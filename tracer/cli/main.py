@@ -116,3 +116,7 @@ def _missing_extra(error: Exception) -> str | None:
     if name not in extras:
         return None
     return f"this command needs {name}: install it with  pip install 'specscope[{extras[name]}]'"
+
+
+if __name__ == "__main__":  # python -m specscope.tracer.cli.main
+    main()

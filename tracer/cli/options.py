@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from specscope.tracer.errors import UsageError
+from specscope.tracer.words.places import StepPlace
 
 tokenizer_option = click.option(
     "--tokenizer",
@@ -42,3 +45,25 @@ fail_on_option = click.option(
 allow_option = click.option(
     "--allow", multiple=True, metavar="FIELD", help="Let this manifest field differ, e.g. teacher.weights_digest."
 )
+
+
+class StepPlaceType(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
+    """``TURN/STEP``, as ``--at`` takes it."""
+
+    name = "TURN/STEP"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> StepPlace:
+        """The step that ``value`` names.
+
+        Raises:
+            UsageError: where it names none.
+        """
+        if isinstance(value, StepPlace):
+            return value
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value, re.ASCII)
+        if match is None:
+            raise UsageError(f"got --at {value!r}, wanted TURN/STEP, such as 0/7: both count from 0")
+        return StepPlace(int(match[1]), int(match[2]))
+
+
+STEP_PLACE = StepPlaceType()

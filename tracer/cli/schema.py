@@ -1,4 +1,4 @@
-"""``specscope schema``: the JSON Schema of a trace line."""
+"""``specscope schema``: the JSON Schema of a published format."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import json
 
 import click
 
-from specscope.schemas import trace_json_schema
+from specscope.schemas.published import PUBLISHED
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema that each line of a trace satisfies."""
-    click.echo(json.dumps(trace_json_schema(), indent=2, sort_keys=True))
+@click.option(
+    "--of",
+    "name",
+    type=click.Choice(list(PUBLISHED)),
+    default="trace",
+    show_default=True,
+    help="trace and results: of each line; verdict and bisection: of what diff and bisect print as JSON.",
+)
+def schema(name: str) -> None:
+    """Print the JSON Schema of a format: by default, the one that each line of a trace satisfies."""
+    click.echo(json.dumps(PUBLISHED[name].json_schema(), indent=2, sort_keys=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal, get_args
 
 import click
 from rich.markup import escape
@@ -13,11 +14,12 @@ from rich.tree import Tree
 from specscope.schemas import AcceptSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import NoSuchStepError, UsageError
+from specscope.tracer.export.graph import GraphFormat, graph_text, tree_graph
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import step_violations
 from specscope.tracer.words.places import turn_name
 from specscope.tracer.words.rules import is_lossy, rule_text
 from specscope.tracer.words.text import counted, printable
@@ -28,14 +30,27 @@ from specscope.tracer.words.tokens import TokenTexts
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--turn", default=0, show_default=True, help="Number of the turn in the run.")
 @click.option("--step", type=int, help="Number of the step in the turn.  [default: an overview of all]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", *get_args(GraphFormat)]),
+    default="text",
+    show_default=True,
+    help="dot, for Graphviz, and graphml, for yEd and Gephi, print one step's tree; give --step.",
+)
 @tokenizer_option
-def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> None:
+def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["text"], tokenizer: Path | None) -> None:
     """Draw a step's tree with the accepted path, or list the turn's steps."""
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not 0 <= turn < len(reader.turns):
-            raise UsageError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
+            raise NoSuchStepError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]
+        if form != "text":
+            if step is None:
+                raise UsageError(f"got --format {form} without a step: give --step, whose tree is printed")
+            click.echo(graph_text(tree_graph(reader.step(entry, step), texts), form), nl=False)
+            return
         if step is None:
             _print_overview(reader, entry, texts)
             return
@@ -45,10 +60,13 @@ def show(file: Path, turn: int, step: int | None, tokenizer: Path | None) -> Non
         if is_lossy(reader.manifest.sampling):
             console().print(f"[yellow]{rule_text(reader.manifest.sampling)}[/]", highlight=False)
         previous = reader.step(entry, step - 1) if step > 0 else None
-        context = Context(reader.manifest, reader.turn_start(entry), previous, record)
+        context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=record)
         out = console()
-        for found in step_violations(context):
-            out.print(f"[red]violated[/] {escape(found.invariant)}: {escape(printable(found.witness))}", soft_wrap=True)
+        for violation in step_violations(context):
+            out.print(
+                f"[red]violated[/] {escape(violation.invariant)}: {escape(printable(violation.witness))}",
+                soft_wrap=True,
+            )
 
 
 def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) -> None:
@@ -59,6 +77,7 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         f"{counted(len(start.prompt_ids), 'prompt token')}, "
         f"{counted(len(entry.steps), 'step')} (of {counted(len(reader.turns), 'turn')}; choose with --turn N --step N)",
         highlight=False,
+        soft_wrap=True,
     )
     out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -67,13 +86,14 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
     for record in reader.steps(entry):
         texts.learn(record)
         nodes = len(record.tree.tokens) - 1 if record.tree else None
-        table.add_row(
+        cells = (
             str(record.step),
             str(record.commit.committed_before) if record.commit else "-",
             str(nodes) if nodes is not None else "-",
             str(record.accept.accepted_length) if record.accept else "-",
             escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",
         )
+        table.add_row(*cells)
     out.print(table)
 
 
@@ -114,7 +134,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
     for visit in accept.visited or []:
         for trial in visit.trials or []:
             known = 0 <= trial.slot < len(tokens)
-            table.add_row(
+            cells = (
                 str(trial.slot),
                 str(visit.slot),
                 escape(texts.shown(tokens[trial.slot])) if known else "-",
@@ -122,6 +142,7 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
                 "-" if trial.coin is None else f"{trial.coin:.4g}",
                 "✓ accepted" if trial.slot == visit.child else "acceptable" if trial.accepted else "rejected",
             )
+            table.add_row(*cells)
     if table.row_count:
         console().print(table)
 

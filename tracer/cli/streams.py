@@ -2,10 +2,14 @@
 
 What a command prints behind that moment is dropped, and the command goes on to its end: its exit code is its verdict,
 and a closed pipe is none. Left to click and rich, it would be 1, which says that two traces differ.
+
+A character that their encoding does not have, as cp1252 and cp437 do not have a tick, is written in ASCII: our own
+signs as look-alikes, anything else as an escape.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE
+#: The error handler of streams for what their encoding does not have.
+IN_ASCII = "specscope.in-ascii"
+LOOK_ALIKES = {"✓": "*", "→": "->", "…": "...", "≠": "!=", "·": "."}
 
 
 class DeafFile(io.FileIO):
@@ -62,7 +69,19 @@ def _deaf(stream: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(DeafFile(descriptor, "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors=IN_ASCII if stream.errors == "strict" else stream.errors,
         line_buffering=getattr(stream, "line_buffering", False),
         write_through=getattr(stream, "write_through", False),
     )
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that an encoding does not have, and where the encoder goes on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    escaped = (LOOK_ALIKES.get(c) or c.encode("ascii", "backslashreplace").decode() for c in characters)
+    return "".join(escaped), error.end
+
+
+codecs.register_error(IN_ASCII, _in_ascii)

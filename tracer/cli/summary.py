@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from specscope.schemas.pair_result import PairResult
+from specscope.tracer.cli.console import echo_document
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
-from specscope.tracer.fleet.results import PairResult, read_results, torn_bytes
+from specscope.tracer.fleet.results import read_results, torn_bytes
 from specscope.tracer.fleet.summary import json_of, markdown_of, summarise, text_of
 from specscope.tracer.fleet.table import read_pairs
 from specscope.tracer.words.text import counted, printable
@@ -31,18 +33,22 @@ def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
     Exits with the worst code of all pairs: 1, then 2 (no verdict), 4, 3. A file without a result counts as 4, unless
     --pairs says which results there should be.
     """
-    found: dict[str, PairResult] = {}
+    by_name: dict[str, PairResult] = {}
     code = EXIT_EQUAL
     for path in results:
         of_file = read_results(path)
         _say_what_is_left_out(path, of_file)
         if not of_file and pairs is None:
             code = EXIT_COVERAGE
-        found |= of_file
-    total = summarise(found.values())
-    click.echo(FORMATS[form](total), nl=False)
+        by_name |= of_file
+    total = summarise(by_name.values())
+    page = FORMATS[form](total)
+    if form == "text":
+        click.echo(page, nl=False)
+    else:
+        echo_document(page)
     code = worst_code((code, total.exit_code))
-    missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in found]
+    missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in by_name]
     if missing:
         names = printable(", ".join(missing[:5])) + (", ..." if len(missing) > 5 else "")
         click.echo(f"missing: {counted(len(missing), 'pair')} of the table without a result: {names}", err=True)

@@ -26,21 +26,23 @@ def compare_accept(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     if a.rule != b.rule:
-        yield difference("accept", "rule", a.rule, b.rule, "structural", True)
+        yield difference("accept", "rule", a.rule, b.rule, kind="structural", inputs_equal=True)
         return
-    found = [] if a.rule == "greedy" else list(_walks(pair, a, b))
-    yield from found
-    equal = not found and (_choices_equal(pair) if a.rule == "greedy" else _met_equal(pair, a, b))
+    walks = [] if a.rule == "greedy" else list(_walks(pair, a, b))
+    yield from walks
+    equal = not walks and (_choices_equal(pair) if a.rule == "greedy" else _met_equal(pair, a, b))
     path_a, path_b = path_tokens(pair.a), path_tokens(pair.b)
     if path_a != path_b:
-        yield difference("accept", "path", path_a, path_b, "structural", equal)
+        yield difference("accept", "path", path_a, path_b, kind="structural", inputs_equal=equal)
         equal = False
     if a.accepted_length != b.accepted_length:
-        yield difference("accept", "accepted_length", a.accepted_length, b.accepted_length, "structural", equal)
+        yield difference(
+            "accept", "accepted_length", a.accepted_length, b.accepted_length, kind="structural", inputs_equal=equal
+        )
     if a.rule != "greedy":
         yield from _bonus(pair, a, b, equal)
     elif a.bonus_token != b.bonus_token:
-        yield difference("accept", "bonus_token", a.bonus_token, b.bonus_token, "structural", equal)
+        yield difference("accept", "bonus_token", a.bonus_token, b.bonus_token, kind="structural", inputs_equal=equal)
 
 
 def _choices_equal(pair: StepPair) -> bool:
@@ -80,7 +82,7 @@ def _said(nodes: StepNodes, key: PathKey | None) -> Said | None:
 
 def _size_at(pair: StepPair, key: PathKey | None) -> float:
     """Of the teacher's logits at a node; where it is not known, that at which floors are stated."""
-    sizes = [said.size for said in (_said(pair.a, key), _said(pair.b, key)) if said is not None]
+    sizes = [choice.size for choice in (_said(pair.a, key), _said(pair.b, key)) if choice is not None]
     return max(sizes, default=0.0) or STATED_SIZE
 
 
@@ -100,9 +102,9 @@ def _walks(pair: StepPair, a: AcceptSection, b: AcceptSection) -> Iterator[Diffe
         key = pair.a.key_of(visit_a.slot)
         if key != pair.b.key_of(visit_b.slot):
             return
-        found = _visits(pair, key, visit_a, visit_b)
-        if found is not None:
-            yield found
+        differing = _visits(pair, key, visit_a, visit_b)
+        if differing is not None:
+            yield differing
             return
 
 
@@ -114,19 +116,25 @@ def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Differen
     for trial_a, trial_b in zip(trials_a, trials_b, strict=False):
         key_a, key_b = pair.a.key_of(trial_a.slot), pair.b.key_of(trial_b.slot)
         if key_a != key_b:
-            return difference("accept", "trials", _last(key_a), _last(key_b), "structural", equal, key)
-        found = _trial(pair, key_a, _Tried(a, trial_a, b, trial_b, _size_at(pair, key)), equal)
-        if found is not None:
-            return found
+            return difference(
+                "accept", "trials", _last(key_a), _last(key_b), kind="structural", inputs_equal=equal, node=key
+            )
+        differing = _trial(
+            pair, key_a, _Tried(visit_a=a, a=trial_a, visit_b=b, b=trial_b, size=_size_at(pair, key)), equal
+        )
+        if differing is not None:
+            return differing
     if len(trials_a) != len(trials_b):
         count_a, count_b = f"{len(trials_a)} children tried", f"{len(trials_b)} children tried"
-        return difference("accept", "trials", count_a, count_b, "structural", equal, key)
+        return difference("accept", "trials", count_a, count_b, kind="structural", inputs_equal=equal, node=key)
     children = [None if v.child is None else n.key_of(v.child) for v, n in ((a, pair.a), (b, pair.b))]
     if children[0] == children[1] or (None in children and "accept" in pair.in_part):
         return None
-    tie = _equally_likely(pair.judge, a, trials_a, b, trials_b, pair)
+    tie = both and _equally_likely(pair, a, b)
     kind: DifferenceKind = "near-tie" if tie else "real"
-    return difference("accept", "child", _last(children[0]), _last(children[1]), kind, equal, key)
+    return difference(
+        "accept", "child", _last(children[0]), _last(children[1]), kind=kind, inputs_equal=equal, node=key
+    )
 
 
 class _Tried(NamedTuple):
@@ -168,20 +176,24 @@ def _trial(pair: StepPair, key: PathKey | None, tried: _Tried, equal: bool) -> D
     """The first difference of two trials of one child: its coin, what was weighed, the decision."""
     a, b, judge = tried.a, tried.b, pair.judge
     if a.coin != b.coin and None not in (a.coin, b.coin):
-        return difference("accept", "coins", a.coin, b.coin, "structural", _coins_comparable(pair), key)
+        return difference(
+            "accept", "coins", a.coin, b.coin, kind="structural", inputs_equal=_coins_comparable(pair), node=key
+        )
     follows = tried.follows(judge)
     for field in ("target_prob", "draft_prob", "threshold"):
         value_a, value_b = getattr(a, field), getattr(b, field)
         near = judge.same_probability(f"accept.{field}", value_a, value_b, tried.size)
         if not near and not (follows and field != "draft_prob"):
-            return difference("accept", f"trials.{field}", value_a, value_b, "real", equal, key)
+            return difference("accept", f"trials.{field}", value_a, value_b, kind="real", inputs_equal=equal, node=key)
     if a.accepted == b.accepted:
         return None
     margins = [_gap(trial) for trial in (a, b)]
     close = follows or all(judge.near_probability(_weighed(t), t.threshold, tried.size) for t in (a, b))
     word_a, word_b = ("accepted" if trial.accepted else "rejected" for trial in (a, b))
-    found = difference("accept", "trials.accepted", word_a, word_b, "near-tie" if close else "real", equal, key)
-    return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
+    differing = difference(
+        "accept", "trials.accepted", word_a, word_b, kind="near-tie" if close else "real", inputs_equal=equal, node=key
+    )
+    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
 
 
 def _weighed(trial: Trial) -> float:
@@ -193,16 +205,14 @@ def _gap(trial: Trial) -> float:
     return abs(_weighed(trial) - trial.threshold)
 
 
-def _equally_likely(
-    judge: FloatJudge, a: Visit, trials_a: list[Trial], b: Visit, trials_b: list[Trial], pair: StepPair
-) -> bool:
+def _equally_likely(pair: StepPair, a: Visit, b: Visit) -> bool:
     """Whether two accepted children of which each side chose another are as likely on both sides."""
     if a.child is None or b.child is None:
         return False
     key_a, key_b = pair.a.key_of(a.child), pair.b.key_of(b.child)
-    for nodes, trials in ((pair.a, trials_a), (pair.b, trials_b)):
-        probs = {nodes.key_of(trial.slot): trial.target_prob for trial in trials if trial.accepted}
-        if key_a not in probs or key_b not in probs or not judge.near_probability(probs[key_a], probs[key_b]):
+    for nodes, trials in ((pair.a, a.trials), (pair.b, b.trials)):
+        probs = {nodes.key_of(trial.slot): trial.target_prob for trial in trials or [] if trial.accepted}
+        if key_a not in probs or key_b not in probs or not pair.judge.near_probability(probs[key_a], probs[key_b]):
             return False
     return True
 
@@ -210,14 +220,16 @@ def _equally_likely(
 def _bonus(pair: StepPair, a: AcceptSection, b: AcceptSection, equal: bool) -> Iterator[Difference]:
     """The drawn bonus tokens. Behind unequal walks they are unequal draws, and only the tokens are compared."""
     tokens = (a.bonus_token, b.bonus_token)
-    found = compare_draws(pair.judge, "accept.bonus_draw", tokens, (a.bonus_draw, b.bonus_draw) if equal else None)
-    if found is None:
+    draws = compare_draws(pair.judge, "accept.bonus_draw", tokens, (a.bonus_draw, b.bonus_draw) if equal else None)
+    if draws is None:
         return
     fields = {"token": "bonus_token", "coin": "coins"}
-    field = fields.get(found.field, f"bonus_draw.{found.field}")
-    equal = equal and (found.field != "coin" or _coins_comparable(pair))
-    made = difference("accept", field, found.a, found.b, found.kind, equal, pair.a.key_of(a.bonus_slot))
-    yield made.model_copy(update={"margin_a": found.margin_a, "margin_b": found.margin_b})
+    field = fields.get(draws.field, f"bonus_draw.{draws.field}")
+    equal = equal and (draws.field != "coin" or _coins_comparable(pair))
+    differing = difference(
+        "accept", field, draws.a, draws.b, kind=draws.kind, inputs_equal=equal, node=pair.a.key_of(a.bonus_slot)
+    )
+    yield differing.model_copy(update={"margin_a": draws.margin_a, "margin_b": draws.margin_b})
 
 
 class DrawDifference(NamedTuple):

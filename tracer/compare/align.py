@@ -44,7 +44,7 @@ def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
     return TurnAlignment(pairs, only_a, [turn_name(t.turn, t.prompt_id) for t in others.values()])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Aligned:
     """Two steps that begin at the same position, and whether the tokens before them are equal. Their records are
     decoded where they are asked for."""
@@ -148,15 +148,15 @@ def align_steps(a: TraceReader, b: TraceReader, pair: TurnPair) -> Iterator[Alig
         before = lines_equal and regrouped == 0
         lines_equal = equal_but_for_timing(side_a.current.line, side_b.current.line)
         yield Aligned(
-            side_a.current,
-            side_b.current,
-            side_a.previous,
-            side_b.previous,
-            side_a.step,
-            side_b.step,
-            pa,
-            same,
-            regrouped,
+            line_a=side_a.current,
+            line_b=side_b.current,
+            before_a=side_a.previous,
+            before_b=side_b.previous,
+            step_a=side_a.step,
+            step_b=side_b.step,
+            position=pa,
+            same_context=same,
+            regrouped=regrouped,
             equal=same and before and lines_equal,
         )
         regrouped = 0

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, get_args
 
 from specscope.schemas import Manifest, Section
-from specscope.schemas.verdict import Phase
+from specscope.schemas.phases import Phase
 from specscope.tracer.errors import UsageError
 
 #: By which reasons a turn may end on one side alone, where a field below this name may differ.

@@ -17,7 +17,7 @@ TAKEN = ("coins", "prefill.draw", "reused")
 
 
 def next_commands(
-    a: TraceReader, b: TraceReader, roots: list[Root], violations: list[Blame], incomparable: list[str]
+    a: TraceReader, b: TraceReader, *, roots: list[Root], violations: list[Blame], incomparable: list[str]
 ) -> list[str]:
     """What to run next, as lines for a shell: nothing that this pair would be refused for."""
     baseline, candidate = shlex.quote(str(a.path)), shlex.quote(str(b.path))
@@ -28,17 +28,17 @@ def next_commands(
         return [" ".join([f"specscope diff {baseline} {candidate}", *(f"--allow {shlex.quote(f)}" for f in fields)])]
     first = roots[0] if roots else None
     if first is None or (first.difference.kind in TIES and violations):
-        sides = {found.side for found in violations}
+        sides = {difference.side for difference in violations}
         return [f"specscope check {path}" for side, path in (("a", baseline), ("b", candidate)) if side in sides]
-    place, found = first.place, first.difference
+    place, difference = first.place, first.difference
     commands = [
         f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
         f"specscope view {baseline} {candidate} --at {place.turn}/{place.step_a}",
     ]
-    if found.kind not in TIES and not found.field.startswith(TAKEN) and _runs_again(a) and _runs_again(b):
-        if found.phase in COMPUTED:
+    if difference.kind not in TIES and not difference.field.startswith(TAKEN) and _runs_again(a) and _runs_again(b):
+        if difference.phase in COMPUTED:
             commands.append(f"specscope bisect {baseline} {candidate} --at {place.turn}/{place.step_a}")
-        elif found.phase in DERIVED and first.wrong == "neither":
+        elif difference.phase in DERIVED and first.wrong == "neither":
             commands.append(f"specscope replay {candidate} --mode eager --out replay.jsonl")
     return commands
 

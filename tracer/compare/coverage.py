@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specscope.schemas import Manifest, Prefill, Section, Step
-from specscope.schemas.verdict import Phase
+from specscope.schemas.phases import COMPARED_PHASES, Phase
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.words.text import counted
 
-#: The sections that a diff compares, in the order of the phases.
-COMPARED: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
 #: Without these in both runs no decision can be compared.
 DECISIVE: tuple[Phase, ...] = ("tree", "accept", "stop")
 #: What is compared of those sections where both runs record it.
@@ -41,7 +39,7 @@ def coverage_problems(reader: TraceReader, name: str) -> list[str]:
 
 def not_supplied(manifest: Manifest, name: str) -> list[str]:
     """What the writer says that it does not supply, of that which a diff compares."""
-    missing = [section for section in COMPARED if section not in _supplied(manifest)]
+    missing = [section for section in COMPARED_PHASES if section not in _supplied(manifest)]
     return [f"the {name} does not record {', '.join(missing)}"] if missing else []
 
 
@@ -69,12 +67,12 @@ class Coverage:
 
     def add_equal(self, line: bytes) -> None:
         """Counts a pair of steps whose lines are the same, compact ones: what stands there was compared."""
-        self.phases.update(phase for phase in COMPARED if b',"%s":{' % phase.encode() in line)
+        self.phases.update(phase for phase in COMPARED_PHASES if b',"%s":{' % phase.encode() in line)
 
     def add(self, a: Step, b: Step, phases: Iterable[Phase]) -> None:
         """Counts a pair of steps, of which ``phases`` were compared."""
         self.phases.update(phases)
-        whole = [name for name in COMPARED if (getattr(a, name) is None) != (getattr(b, name) is None)]
+        whole = [name for name in COMPARED_PHASES if (getattr(a, name) is None) != (getattr(b, name) is None)]
         self._one_sided.update((_side_without(a, name), name) for name in whole)
         for name in OPTIONAL:
             section = name.partition(".")[0]
@@ -89,15 +87,15 @@ class Coverage:
 
     def lines(self, a: Manifest, b: Manifest) -> list[str]:
         """What was not compared, in words, beside the sections that one of the two never supplies."""
-        found: dict[tuple[str, int], list[str]] = {}
+        missing: dict[tuple[str, int], list[str]] = {}
         for (side, name), count in self._one_sided.items():
             supplied = _supplied(a if side == "baseline" else b)
             within_another = (side, name.rpartition(".")[0]) in self._one_sided
-            if not within_another and (name not in COMPARED or name in supplied):
-                found.setdefault((side, count), []).append(name)
+            if not within_another and (name not in COMPARED_PHASES or name in supplied):
+                missing.setdefault((side, count), []).append(name)
         lines = [
             f"the {side} does not record {', '.join(names)} in {count} place{'s' * (count != 1)} where the other does"
-            for (side, count), names in found.items()
+            for (side, count), names in missing.items()
         ]
         if self.other_trees:
             pairs = f"{self.other_trees} pair{'s' * (self.other_trees != 1)} of steps"
@@ -111,7 +109,7 @@ def _side_without(a: Section, name: str) -> str:
 
 def _has(value: Any, name: str) -> bool:
     """Whether the field ``name``, dotted, is there; below a list, in any of its entries."""
-    return any(found is not None for found in _values(value, name.split(".")))
+    return any(entry is not None for entry in _values(value, name.split(".")))
 
 
 def _values(value: Any, parts: list[str]) -> Iterator[Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from specscope.schemas.verdict import TIES, Phase, Root
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import TIES, Root
 from specscope.tracer.compare.commands import COMPUTED
-from specscope.tracer.compare.roots import phase_of
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.invariants.registry import phase_of
+from specscope.tracer.oracle.report import OracleReport
 
 MOST_NAMED = 3  # skipped invariants
 #: Fields that the default trace level leaves out.
@@ -22,14 +23,14 @@ def with_deciding(root: Root, report_a: OracleReport, report_b: OracleReport) ->
 
 def _skipped(phase: Phase, report_a: OracleReport, report_b: OracleReport) -> list[str]:
     """The invariants of ``phase`` that were never judged on a side, with what to record."""
-    found: dict[tuple[str, str], list[str]] = {}
+    skipped: dict[tuple[str, str], list[str]] = {}
     for side, report in (("baseline", report_a), ("candidate", report_b)):
         for name, tally in report.invariants.items():
             if tally.skipped and not tally.passed and phase_of(name) == phase and not name.startswith("run."):
-                found.setdefault((name, tally.why_skipped or "not said"), []).append(side)
+                skipped.setdefault((name, tally.why_skipped or "not said"), []).append(side)
     lines = [
         f"{name} would tell, and was skipped in the {' and the '.join(sides)} ({why}){_remedy(why)}"
-        for (name, why), sides in found.items()
+        for (name, why), sides in skipped.items()
     ]
     more = len(lines) - MOST_NAMED
     return lines[:MOST_NAMED] + ([f"and {more} more skipped invariants of phase {phase}"] if more > 0 else [])
@@ -44,12 +45,12 @@ def _remedy(why: str) -> str:
 
 def _to_run(root: Root) -> str:
     """What asks for more than the two records hold."""
-    found = root.difference
-    if found.phase in COMPUTED and found.kind == "real":
+    difference = root.difference
+    if difference.phase in COMPUTED and difference.kind == "real":
         return (
             "no record can tell two forwards apart: specscope bisect names layer and operation, "
             "and diff --noise GOOD_RUN measures what is noise"
         )
-    if found.phase in COMPUTED:
+    if difference.phase in COMPUTED:
         return "specscope bisect runs this step in both configurations"
     return "specscope replay in eager mode gives a third opinion from equal state"

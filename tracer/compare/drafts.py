@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from specscope.schemas.verdict import Difference, DifferenceKind, Phase
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
@@ -26,13 +27,15 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     )  # fmt: skip
     for field, va, vb in discrete if not pair.regrouped else discrete[-1:]:
         if va != vb:
-            yield difference("draft", field, va, vb, "structural", True)
+            yield difference("draft", field, va, vb, kind="structural", inputs_equal=True)
             inputs_equal = False
     norms_a, norms_b = a.inputs.hidden_norms or [], b.inputs.hidden_norms or []
     for number, (na, nb) in enumerate(zip(norms_a, norms_b, strict=False) if not pair.regrouped else ()):
         if not pair.judge.same("hidden-norms", "draft.inputs.hidden_norms", na, nb):
             floor = pair.floor("hidden-norms")
-            yield difference("draft", f"inputs.hidden_norms[{number}]", na, nb, "real", inputs_equal, floor=floor)
+            yield difference(
+                "draft", f"inputs.hidden_norms[{number}]", na, nb, kind="real", inputs_equal=inputs_equal, floor=floor
+            )
             inputs_equal = False
             break
     yield from _levels(pair, inputs_equal)
@@ -87,37 +90,41 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
     for number, (la, lb) in enumerate(zip(a.levels, b.levels, strict=False), start=1):
         place = f"levels[{number}]"
         if set(la.positions) != set(lb.positions):
-            yield difference("draft", f"{place}.positions", la.positions, lb.positions, "structural", inputs_equal)
+            yield difference(
+                "draft", f"{place}.positions", la.positions, lb.positions, kind="structural", inputs_equal=inputs_equal
+            )
             inputs_equal = False
         if la.finite != lb.finite:
-            yield difference("draft", f"{place}.finite", la.finite, lb.finite, "structural", inputs_equal)
+            yield difference(
+                "draft", f"{place}.finite", la.finite, lb.finite, kind="structural", inputs_equal=inputs_equal
+            )
             inputs_equal = False
         fa, fb = pair.a.frontiers[number - 1], pair.b.frontiers[number - 1]
         if pair.same_policy:
-            found = _frontier(pair, fa, fb, place, inputs_equal)
-            if found is not None:
-                yield found
+            differing = _frontier(pair, fa, fb, place, inputs_equal=inputs_equal)
+            if differing is not None:
+                yield differing
                 inputs_equal = False
         for row in (key for key in fa if key in set(fb)):
-            found = _row(pair, row, place, inputs_equal)
-            if found is not None:
-                yield found
+            differing = _row(pair, row, place, inputs_equal)
+            if differing is not None:
+                yield differing
                 inputs_equal = False
     if len(a.levels) != len(b.levels) and pair.same_policy:
-        yield difference("draft", "levels", len(a.levels), len(b.levels), "structural", inputs_equal)
+        yield difference("draft", "levels", len(a.levels), len(b.levels), kind="structural", inputs_equal=inputs_equal)
 
 
 def _frontier(
-    pair: StepPair, fa: list[PathKey], fb: list[PathKey], place: str, inputs_equal: bool
+    pair: StepPair, fa: list[PathKey], fb: list[PathKey], place: str, *, inputs_equal: bool
 ) -> Difference | None:
     """The candidates that were fed: which, and where it matters in what order."""
     if set(fa) != set(fb):
         tie = _boundary_tie(pair, set(fa), set(fb))
         kind: DifferenceKind = "near-tie" if tie else "structural"
-        return _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind, inputs_equal)
+        return _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind=kind, inputs_equal=inputs_equal)
     if fa != fb and pair.order_matters:
         kind = "near-tie" if _order_tie(pair, fa, fb) else "structural"
-        return _in_order("draft", f"{place}.frontier", fa, fb, kind, inputs_equal)
+        return _in_order("draft", f"{place}.frontier", fa, fb, kind=kind, inputs_equal=inputs_equal)
     return None
 
 
@@ -127,20 +134,27 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
     if ours.keys() != theirs.keys() and pair.same_policy:
         tie = _boundary_tie(pair, set(ours), set(theirs))
         kind: DifferenceKind = "near-tie" if tie else "real"
-        return _only_in("draft", f"{place}.tokens", set(ours), set(theirs), kind, inputs_equal)
-    for key, own in ours.items():
+        return _only_in("draft", f"{place}.tokens", set(ours), set(theirs), kind=kind, inputs_equal=inputs_equal)
+    for key, proposal in ours.items():
         other = theirs.get(key)
         if other is None:
             continue
-        size = max(own.size, other.size)
-        if not pair.judge.same("draft-scores", "draft.scores", own.logprob, other.logprob, size):
+        size = max(proposal.size, other.size)
+        if not pair.judge.same("draft-scores", "draft.scores", proposal.logprob, other.logprob, size=size):
             floor = pair.floor("draft-scores")
             return difference(
-                "draft", f"{place}.logprobs", own.logprob, other.logprob, "real", inputs_equal, key, floor
+                "draft",
+                f"{place}.logprobs",
+                proposal.logprob,
+                other.logprob,
+                kind="real",
+                inputs_equal=inputs_equal,
+                node=key,
+                floor=floor,
             )
     if list(ours) != list(theirs) and pair.order_matters and pair.same_policy:
         kind = "near-tie" if _order_tie(pair, list(ours), list(theirs)) else "real"
-        return _in_order("draft", f"{place}.tokens", list(ours), list(theirs), kind, inputs_equal)
+        return _in_order("draft", f"{place}.tokens", list(ours), list(theirs), kind=kind, inputs_equal=inputs_equal)
     return None
 
 
@@ -157,8 +171,12 @@ def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
         known = {key: others.proposals[key] for key in theirs if key in others.proposals}
         last = min(known, key=lambda key: known[key].ranked, default=None)
         for key in only:
-            own = others.proposals.get(key) or nodes.proposals.get(key)
-            if own is None or last is None or not _tied(pair, _Candidate(key, own), _Candidate(last, known[last])):
+            proposal = others.proposals.get(key) or nodes.proposals.get(key)
+            if (
+                proposal is None
+                or last is None
+                or not _tied(pair, _Candidate(key, proposal), _Candidate(last, known[last]))
+            ):
                 return False
     return True
 
@@ -176,10 +194,10 @@ class _Candidate(NamedTuple):
 def _tied(pair: StepPair, first: _Candidate, second: _Candidate) -> bool:
     """Whether noise may have ranked either of two candidates of one side first. Siblings are ranked by themselves, as
     they were drawn; others by their sums."""
-    one, other = first.proposal, second.proposal
+    proposal, other = first.proposal, second.proposal
     if first.key[:-1] == second.key[:-1]:
-        return pair.judge.tied("draft-scores", one.ranked - other.ranked, spacing(max(one.size, other.size)))
-    return pair.judge.tied("draft-scores", one.score - other.score, max(one.grain, other.grain))
+        return pair.judge.tied("draft-scores", proposal.ranked - other.ranked, spacing(max(proposal.size, other.size)))
+    return pair.judge.tied("draft-scores", proposal.score - other.score, max(proposal.grain, other.grain))
 
 
 def _order_tie(pair: StepPair, ours: list[PathKey], theirs: list[PathKey]) -> bool:
@@ -194,20 +212,26 @@ def _order_tie(pair: StepPair, ours: list[PathKey], theirs: list[PathKey]) -> bo
 
 
 def _in_order(
-    phase: Phase, field: str, a: list[PathKey], b: list[PathKey], kind: DifferenceKind, inputs_equal: bool
+    phase: Phase, field: str, a: list[PathKey], b: list[PathKey], *, kind: DifferenceKind, inputs_equal: bool
 ) -> Difference:
     at = next(n for n, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
     ours, theirs = ([key_tokens(key) for key in side[at : at + 4]] for side in (a, b))
-    return difference(phase, f"{field} in order", ours, theirs, kind, inputs_equal, a[at])
+    return difference(phase, f"{field} in order", ours, theirs, kind=kind, inputs_equal=inputs_equal, node=a[at])
 
 
 def _only_in(
-    phase: Phase, field: str, a: set[PathKey], b: set[PathKey], kind: DifferenceKind, inputs_equal: bool
+    phase: Phase, field: str, a: set[PathKey], b: set[PathKey], *, kind: DifferenceKind, inputs_equal: bool
 ) -> Difference:
     only_a, only_b = sorted(a - b), sorted(b - a)
     node = (only_a or only_b)[0]
     return difference(
-        phase, field, [key_tokens(k) for k in only_a], [key_tokens(k) for k in only_b], kind, inputs_equal, node
+        phase,
+        field,
+        [key_tokens(k) for k in only_a],
+        [key_tokens(k) for k in only_b],
+        kind=kind,
+        inputs_equal=inputs_equal,
+        node=node,
     )
 
 
@@ -218,19 +242,19 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
         return
     root_a, root_b = pair.a.step.tree.tokens[:1], pair.b.step.tree.tokens[:1]
     if root_a != root_b:
-        yield difference("tree", "tokens[0]", root_a, root_b, "structural", True, ROOT)
+        yield difference("tree", "tokens[0]", root_a, root_b, kind="structural", inputs_equal=True, node=ROOT)
     if keys_a != keys_b and pair.same_policy:
         # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
         known = bool(pair.a.candidates and pair.b.candidates) and not pair.fixed_shape
         sound = len(keys_a) == len(keys_b) and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
         kind: DifferenceKind = "near-tie" if known and sound else "structural"
-        yield _only_in("tree", "nodes", keys_a, keys_b, kind, drafts_equal or (known and not sound))
+        yield _only_in("tree", "nodes", keys_a, keys_b, kind=kind, inputs_equal=drafts_equal or (known and not sound))
     for field in ("parents", "depths"):
         for key in pair.common:
             va = _shape(pair.a, field, key)
             vb = _shape(pair.b, field, key)
             if va != vb:
-                yield difference("tree", field, va, vb, "structural", drafts_equal, key)
+                yield difference("tree", field, va, vb, kind="structural", inputs_equal=drafts_equal, node=key)
                 return
 
 

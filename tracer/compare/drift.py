@@ -135,7 +135,7 @@ def same_structure(a: StepNodes, b: StepNodes) -> bool:
 def _seen(nodes: StepNodes, key: PathKey, common: frozenset[PathKey]) -> frozenset[PathKey | int]:
     """What a node sees, less nodes that the other tree does not have."""
     seen = nodes.visible.get(key, frozenset())
-    return frozenset(one for one in seen if not isinstance(one, tuple) or one in common)
+    return frozenset(node for node in seen if not isinstance(node, tuple) or node in common)
 
 
 def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool) -> Iterator[EqualInputs]:
@@ -146,13 +146,23 @@ def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool)
     if not trees or not drafts or draft_a is None or draft_b is None:
         return
     norms = zip(draft_a.inputs.hidden_norms or [], draft_b.inputs.hidden_norms or [], strict=False)
-    yield from (EqualInputs("hidden-norms", f"inputs.hidden_norms[{n}]", x, y, 0.0) for n, (x, y) in enumerate(norms))
+    yield from (
+        EqualInputs(quantity="hidden-norms", field=f"inputs.hidden_norms[{n}]", a=x, b=y, size=0.0)
+        for n, (x, y) in enumerate(norms)
+    )
     theirs = b.proposals
-    for key, own in a.proposals.items():
+    for key, proposal in a.proposals.items():
         other = theirs.get(key)
         if other is not None:
-            size, level = max(own.size, other.size), len(key)
-            yield EqualInputs("draft-scores", f"levels[{level}]", own.logprob, other.logprob, size, level)
+            size, level = max(proposal.size, other.size), len(key)
+            yield EqualInputs(
+                quantity="draft-scores",
+                field=f"levels[{level}]",
+                a=proposal.logprob,
+                b=other.logprob,
+                size=size,
+                level=level,
+            )
 
 
 def _teacher_values(a: StepNodes, b: StepNodes, keys: list[PathKey]) -> Iterator[EqualInputs]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from specscope.schemas import Manifest
-from specscope.schemas.verdict import TIES, Difference, DriftFinding, NoiseFloor, Phase, Quantity
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import TIES, Difference, DriftFinding, NoiseFloor, Quantity
 from specscope.tracer.compare.drift import Drift, DriftPlace
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import Excess, find_excess, find_movement
@@ -37,10 +38,10 @@ class UniformDrift(NamedTuple):
     also: int  # further quantities
     quantities: frozenset[Quantity]  # in which differences follow from it
 
-    def explains(self, found: Difference) -> bool:
+    def explains(self, differing: Difference) -> bool:
         """Whether a difference behind the first place is one of its consequences: a number, or a choice by numbers."""
-        follows = quantity_of(found)
-        by_numbers = found.kind == "real" or (follows == "draft-scores" and found.kind == "structural")
+        follows = quantity_of(differing)
+        by_numbers = differing.kind == "real" or (follows == "draft-scores" and differing.kind == "structural")
         return by_numbers and follows in self.quantities
 
     def begins_at(self, turn: int, step: int | None) -> bool:
@@ -65,8 +66,8 @@ def same_kernels(a: Manifest, b: Manifest) -> bool:
     """Whether two runs say that the same kernels made them on a CPU, which then leave the same bits."""
     if a.device.backend != "cpu" or a.device.instructions is None:
         return False
-    found = compare_manifests(a, b, frozenset())
-    differing = {line.partition(":")[0].partition(".")[0] for line in (*found.axis, *found.incomparable)}
+    comparison = compare_manifests(a, b, frozenset())
+    differing = {line.partition(":")[0].partition(".")[0] for line in (*comparison.axis, *comparison.incomparable)}
     return not differing - set(NO_KERNEL)
 
 
@@ -92,8 +93,14 @@ def _first(
     )
     wanted = f"{first.allowed:.3g} roundings at most" if first.allowed else "the same bits"
     got = f"{first.typical:.3g} roundings on the whole, {first.num_values} values"
-    found = difference(phase, field, wanted, got, "real", inputs_equal=True)
-    return UniformDrift(place, found, finding, len(excesses) - 1, _downstream(first.quantity))
+    drifting = difference(phase, field, wanted, got, kind="real", inputs_equal=True)
+    return UniformDrift(
+        place=place,
+        difference=drifting,
+        finding=finding,
+        also=len(excesses) - 1,
+        quantities=_downstream(first.quantity),
+    )
 
 
 def _downstream(quantity: Quantity) -> frozenset[Quantity]:
@@ -103,22 +110,28 @@ def _downstream(quantity: Quantity) -> frozenset[Quantity]:
     return frozenset(ORDER)
 
 
-def is_teachers_number(found: Difference) -> bool:
+def is_teachers_number(differing: Difference) -> bool:
     """Whether a difference is one of what the teacher's forward gives: logits, what they sum up to, features."""
-    features = found.phase == "draft" and found.field.startswith("inputs.hidden_norms")
-    return features or (found.phase == "verify" and quantity_of(found) is not None)
+    features = differing.phase == "draft" and differing.field.startswith("inputs.hidden_norms")
+    return features or (differing.phase == "verify" and quantity_of(differing) is not None)
 
 
-def quantity_of(found: Difference) -> Quantity | None:
+def quantity_of(differing: Difference) -> Quantity | None:
     """The quantity that a difference is one of, or was decided by; None where that is no float."""
-    if found.kind in TIES or found.phase not in ("draft", "verify", "accept"):
+    if differing.kind in TIES or differing.phase not in ("draft", "verify", "accept"):
         return None
-    if found.phase == "verify":
-        named = (quantity for quantity, (phase, field) in SHOWN.items() if phase == "verify" and field in found.field)
+    if differing.phase == "verify":
+        named = (
+            quantity for quantity, (phase, field) in SHOWN.items() if phase == "verify" and field in differing.field
+        )
         return next(named, "logits")
-    if found.phase == "draft":
-        if found.field.startswith("inputs.hidden_norms"):
+    if differing.phase == "draft":
+        if differing.field.startswith("inputs.hidden_norms"):
             return "hidden-norms"
         numeric = ("frontier", "tokens", "logprobs")
-        return "draft-scores" if found.field.startswith("levels[") and any(n in found.field for n in numeric) else None
-    return "draft-scores" if found.field.endswith("draft_prob") else "logits"
+        return (
+            "draft-scores"
+            if differing.field.startswith("levels[") and any(n in differing.field for n in numeric)
+            else None
+        )
+    return "draft-scores" if differing.field.endswith("draft_prob") else "logits"

@@ -33,7 +33,7 @@ class FloatJudge:
             given=any(f.source == "given" for f in floors),
         )
 
-    def same(self, quantity: Quantity, name: str, a: float, b: float, size: float = 0.0) -> bool:
+    def same(self, quantity: Quantity, name: str, a: float, b: float, *, size: float = 0.0) -> bool:
         """Whether ``a`` and ``b`` differ by no more than the floor; what differs within it counts as drift of the field
         ``name``. ``size`` is that of the numbers they were made of, where it is larger than they are. Two equal
         non-finite values are the same."""

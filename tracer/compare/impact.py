@@ -11,7 +11,7 @@ from specscope.schemas.verdict import Impact
 from specscope.tracer.compare.align import TurnPair
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tokens:
     """Output tokens so far, over what both runs had to come to."""
 

@@ -90,7 +90,11 @@ def _loaded(name: str, a: Teacher | Drafter, b: Teacher | Drafter) -> list[str]:
     if a.weights_digest is None or a.weights_digest != b.weights_digest:
         return []
     ours, theirs = a.parameters or {}, b.parameters or {}
-    return [f"{name} {own}" for own in sorted(ours.keys() & theirs.keys()) if ours[own] != theirs[own]]
+    return [
+        f"{name} {parameter}"
+        for parameter in sorted(ours.keys() & theirs.keys())
+        if ours[parameter] != theirs[parameter]
+    ]
 
 
 def is_allowed(name: str, allowed: frozenset[str]) -> bool:
@@ -123,10 +127,10 @@ def _names_prove_nothing(a: Manifest, b: Manifest) -> set[str]:
 
 def _leaves(a: Any, b: Any, name: str) -> list[tuple[str, Any, Any]]:
     if isinstance(a, dict) and isinstance(b, dict):
-        found = []
+        leaves = []
         for key in sorted(a.keys() | b.keys()):
-            found += _leaves(a.get(key), b.get(key), f"{name}.{key}" if name else key)
-        return found
+            leaves += _leaves(a.get(key), b.get(key), f"{name}.{key}" if name else key)
+        return leaves
     return [(name, a, b)] if a != b else []
 
 
@@ -136,8 +140,8 @@ def _says_nothing(manifest: Manifest, name: str, value: Any) -> bool:
         return False
     if name not in SAID_BY_ABSENCE:
         return True
-    found = SchemaVersion.parse(manifest.schema_)
-    return any(found < since and name in names for since, names in SAID_SINCE.items())
+    version = SchemaVersion.parse(manifest.schema_)
+    return any(version < since and name in names for since, names in SAID_SINCE.items())
 
 
 def _meant(name: str, value: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from specscope.schemas import DraftLevel, Step
+from specscope.schemas import Step
 from specscope.tracer.compare.roundings import LEAST_SIZE, STATED_SIZE, spacing
+from specscope.tracer.files.candidates import Candidate, candidates_of
 from specscope.tracer.oracle.invariants.structure import columns
 
 #: Tokens from below the root to the node, each with its rank among equal siblings (0 in an honest tree).
@@ -29,9 +30,6 @@ class Proposal(NamedTuple):
     ranked: (
         float  # what its siblings were ranked by: the score, or where they were drawn, the perturbed log-probability
     )
-
-
-_NOTHING = Proposal(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class StepNodes:
@@ -78,42 +76,61 @@ class StepNodes:
         return rows
 
     @cached_property
+    def _numbered(self) -> list[Candidate]:
+        """What the drafter proposed; none where its levels were not recorded, or are malformed."""
+        levels = self.step.draft.levels if self.step.draft is not None else None
+        try:
+            return candidates_of(levels or [])
+        except ValueError:
+            return []  # the oracle says what is wrong with them
+
+    @cached_property
+    def _candidate_keys(self) -> list[PathKey]:
+        """Per candidate, its path key."""
+        keys: list[PathKey] = []
+        for candidate in self._numbered:
+            above = ROOT if candidate.parent is None else keys[candidate.parent.number]
+            keys.append((*above, (candidate.token, 0)))
+        return keys
+
+    @cached_property
     def proposals(self) -> dict[PathKey, Proposal]:
         """Every candidate that the drafter proposed, in order; none where it has no levels. Of equal siblings the last
         counts."""
-        draft = self.step.draft
-        if draft is None:
-            return {}
-        numbered: list[PathKey] = []
-        found: dict[PathKey, Proposal] = {}
-        for level in draft.levels or []:
-            rows = [numbered[n] if 0 <= n < len(numbered) else ROOT for n in level.frontier] or [ROOT]
-            width = max(1, len(level.tokens) // len(rows))
-            proposed = []
-            for at, (token, logprob) in enumerate(zip(level.tokens, level.logprobs, strict=False)):
-                row = min(at // width, len(rows) - 1)
-                key = (*rows[row], (token, 0))
-                proposed.append(key)
-                found[key] = self._proposal(level, at, row, logprob, found.get(rows[row], _NOTHING))
-            numbered += proposed
-        return found
+        proposals: list[Proposal] = []
+        for candidate in self._numbered:
+            above = 0.0 if candidate.parent is None else proposals[candidate.parent.number].grain
+            proposals.append(self._proposal(candidate, above))
+        return dict(zip(self._candidate_keys, proposals, strict=True))
 
     @cached_property
     def proposed_below(self) -> dict[PathKey, dict[PathKey, Proposal]]:
         """The candidates under each row that proposed, in order."""
-        found: dict[PathKey, dict[PathKey, Proposal]] = {}
+        rows: dict[PathKey, dict[PathKey, Proposal]] = {}
         for key, proposal in self.proposals.items():
-            found.setdefault(key[:-1], {})[key] = proposal
-        return found
+            rows.setdefault(key[:-1], {})[key] = proposal
+        return rows
 
-    def _proposal(self, level: DraftLevel, at: int, row: int, logprob: float, above: Proposal) -> Proposal:
-        totals, perturbed = level.logsumexp, level.perturbed
-        known = totals is not None and row < len(totals)
-        total = totals[row] if known and totals is not None else self._usual_logit
-        size = max(abs(total), abs(total + logprob)) if known else abs(total)
-        ranked = perturbed[at] if perturbed is not None and at < len(perturbed) else None
-        score = above.score + logprob
-        return Proposal(score, logprob, size, above.grain + spacing(size), score if ranked is None else ranked)
+    def _proposal(self, candidate: Candidate, grain_above: float) -> Proposal:
+        assert self.step.draft is not None
+        assert self.step.draft.levels is not None
+        level = self.step.draft.levels[candidate.level]
+        size = self._size(candidate, level.logsumexp or [])
+        perturbed = level.perturbed or []
+        return Proposal(
+            score=candidate.score,
+            logprob=candidate.logprob,
+            size=size,
+            grain=grain_above + spacing(size),
+            ranked=perturbed[candidate.entry] if candidate.entry < len(perturbed) else candidate.score,
+        )
+
+    def _size(self, candidate: Candidate, totals: list[float]) -> float:
+        """Of the logits that the log-probability was made of; ``totals`` are their logsumexps, per row."""
+        if candidate.row >= len(totals):
+            return abs(self._usual_logit)
+        total = totals[candidate.row]
+        return max(abs(total), abs(total + candidate.logprob))
 
     @cached_property
     def _usual_logit(self) -> float:
@@ -129,15 +146,8 @@ class StepNodes:
 
     @cached_property
     def frontiers(self) -> list[list[PathKey]]:
-        """Per level, the keys of the candidates that were fed."""
-        draft = self.step.draft
-        if draft is None:
-            return []
-        numbered: list[PathKey] = []
-        frontiers = []
-        for level in draft.levels or []:
-            rows = [numbered[n] if 0 <= n < len(numbered) else ROOT for n in level.frontier] or [ROOT]
-            frontiers.append(rows)
-            width = max(1, len(level.tokens) // len(rows))
-            numbered += [(*rows[min(at // width, len(rows) - 1)], (token, 0)) for at, token in enumerate(level.tokens)]
-        return frontiers
+        """Per level, the keys of the candidates that were fed; the root at the first, and at all malformed ones."""
+        levels = self.step.draft.levels if self.step.draft is not None else None
+        keys = self._candidate_keys
+        fed = ([keys[number] for number in level.frontier if 0 <= number < len(keys)] for level in levels or [])
+        return [rows or [ROOT] for rows in fed]

@@ -81,10 +81,10 @@ def measured_floors(drift: Drift, num_layers: int | None) -> list[NoiseFloor]:
     bounds = bounds_of(drift.dtype, num_layers)
     floors = []
     for quantity in QUANTITIES:
-        found = measure(drift.samples[quantity])
-        limit = bounds.most if found is None else min(max(found.limit, bounds.least), bounds.most)
-        source: FloorSource = "dtype" if found is None else "this-pair"
-        floors.append(_floor(quantity, drift, found, source, limit, bounds, bounds.typical[quantity]))
+        measured = measure(drift.samples[quantity])
+        limit = bounds.most if measured is None else min(max(measured.limit, bounds.least), bounds.most)
+        source: FloorSource = "dtype" if measured is None else "this-pair"
+        floors.append(_floor(quantity, drift, bounds, _Limits(source, limit, bounds.typical[quantity])))
     return floors
 
 
@@ -95,15 +95,14 @@ def noise_floors(pair: Drift, noise: Drift, num_layers: int | None, *, same_mode
     within = {floor.quantity: floor for floor in measured_floors(pair, num_layers)}
     floors = []
     for quantity in QUANTITIES:
-        sample, own = noise.samples[quantity], within[quantity]
-        known, found = measure(sample), measure(pair.samples[quantity])
-        if known is None:
-            floors.append(own)
+        sample, measured = noise.samples[quantity], measure(noise.samples[quantity])
+        if measured is None:
+            floors.append(within[quantity])
             continue
         # What one value may do, the pair's own tail says as well: on another machine it is a longer one.
-        limit = max(known.limit, 2 * max(sample.roundings), own.floor / _stated(pair.dtype))
-        allowed = MOST_RATIO * known.typical if same_mode else bounds.typical[quantity]
-        floors.append(_floor(quantity, pair, found, "noise-file", limit, bounds, allowed))
+        limit = max(measured.limit, 2 * max(sample.roundings), within[quantity].floor / _stated(pair.dtype))
+        allowed = MOST_RATIO * measured.typical if same_mode else bounds.typical[quantity]
+        floors.append(_floor(quantity, pair, bounds, _Limits("noise-file", limit, allowed)))
     return floors
 
 
@@ -128,28 +127,29 @@ def _stated(dtype: str) -> float:
     return epsilon_of(dtype) * spacing(STATED_SIZE)
 
 
-def _floor(
-    quantity: Quantity,
-    drift: Drift,
-    found: Measured | None,
-    source: FloorSource,
-    limit: float,
-    bounds: Bounds,
-    allowed: float,
-) -> NoiseFloor:
-    sample, unit = drift.samples[quantity], _stated(drift.dtype)
+class _Limits(NamedTuple):
+    """How far one value may drift, and all of them on the whole, in roundings."""
+
+    source: FloorSource
+    of_one: float
+    on_the_whole: float
+
+
+def _floor(quantity: Quantity, drift: Drift, bounds: Bounds, limits: _Limits) -> NoiseFloor:
+    """The floor of ``quantity``, with what ``drift``, that of the pair, measures of it."""
+    sample, unit, measured = drift.samples[quantity], _stated(drift.dtype), measure(drift.samples[quantity])
     middle = sorted(sample.roundings)[len(sample) // 2] * unit if len(sample) else None
     return NoiseFloor(
         quantity=quantity,
-        floor=limit * unit,
-        source=source,
+        floor=limits.of_one * unit,
+        source=limits.source,
         sample_size=len(sample),
         median=middle,
         least=bounds.least * unit,
         most=bounds.most * unit,
         rounding=unit,
-        typical=None if found is None else found.typical,
-        allowed=allowed,
+        typical=None if measured is None else measured.typical,
+        allowed=limits.on_the_whole,
     )
 
 
@@ -181,7 +181,7 @@ class Excess(NamedTuple):
 
 def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
     """Every quantity of which the drift as a whole is no noise; the first place first."""
-    found = []
+    excesses = []
     for floor in floors:
         if floor.typical is None or floor.allowed is None or floor.typical <= floor.allowed:
             continue
@@ -189,8 +189,18 @@ def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
         beyond = sum(value > floor.allowed for value in sample.roundings) / len(sample)
         number = _begins(sample, floor.allowed)
         level = _first_level(sample, number, floor.allowed)
-        found.append(Excess(floor.quantity, number, beyond, floor.typical, floor.allowed, len(sample), level))
-    return sorted(found, key=lambda excess: excess.number)
+        excesses.append(
+            Excess(
+                quantity=floor.quantity,
+                number=number,
+                share=beyond,
+                typical=floor.typical,
+                allowed=floor.allowed,
+                num_values=len(sample),
+                level=level,
+            )
+        )
+    return sorted(excesses, key=lambda excess: excess.number)
 
 
 #: Share of the values that may differ between two runs of the same kernels, on a device that repeats itself; and how
@@ -200,14 +210,24 @@ SAME_KERNELS, SAME_KERNELS_LEAST = 0.05, 3
 
 def find_movement(drift: Drift) -> list[Excess]:
     """Every quantity that differs between two runs of which the same kernels should have left every bit."""
-    found = []
+    excesses = []
     for quantity, sample in drift.samples.items():
         moved = sum(value > 0 for value in sample.roundings)
         if moved > max(SAME_KERNELS * len(sample), SAME_KERNELS_LEAST):
             first = next(place for value, place in zip(sample.roundings, sample.places, strict=True) if value > 0)
             level, share = _first_level(sample, first, 0.0), moved / len(sample)
-            found.append(Excess(quantity, first, share, fmean(sample.roundings), 0.0, len(sample), level))
-    return sorted(found, key=lambda excess: excess.number)
+            excesses.append(
+                Excess(
+                    quantity=quantity,
+                    number=first,
+                    share=share,
+                    typical=fmean(sample.roundings),
+                    allowed=0.0,
+                    num_values=len(sample),
+                    level=level,
+                )
+            )
+    return sorted(excesses, key=lambda excess: excess.number)
 
 
 def _first_level(sample: Sample, number: int, allowed: float) -> int:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from specscope.schemas import StopSection
-from specscope.schemas.verdict import Difference, Phase
+from specscope.schemas.phases import COMPARED_PHASES, Phase
+from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_accept
-from specscope.tracer.compare.coverage import COMPARED
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
@@ -25,25 +25,25 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     if not pair.trees_compared:
         return list(_verify(pair))
     skipped = pair.expected.phases
-    found = [] if "draft" in skipped else list(compare_drafts(pair))
+    differences = [] if "draft" in skipped else list(compare_drafts(pair))
     if pair.a.step.tree is None or pair.b.step.tree is None:
-        return [*found, *_stop(pair)]  # slots say nothing without the tree that they number
-    found += compare_trees(pair, drafts_equal=not found)
-    found += _tensors(pair)
-    found += [] if "verify" in skipped else _verify(pair)
+        return [*differences, *_stop(pair)]  # slots say nothing without the tree that they number
+    differences += compare_trees(pair, drafts_equal=not differences)
+    differences += _tensors(pair)
+    differences += [] if "verify" in skipped else _verify(pair)
     if "accept" in skipped or trees_may_differ(pair):
-        return found  # another tree, or another rule, may well accept another path
-    found += compare_accept(pair)
-    found += _commit(pair)
-    found += _stop(pair)
-    return found
+        return differences  # another tree, or another rule, may well accept another path
+    differences += compare_accept(pair)
+    differences += _commit(pair)
+    differences += _stop(pair)
+    return differences
 
 
 def compared_phases(pair: StepPair) -> list[Phase]:
     """The phases of which ``compare_steps`` compares all that both sides record, or of trees that were meant to differ
     their common nodes."""
     a, b = pair.a.step, pair.b.step
-    both = [phase for phase in COMPARED if None not in (getattr(a, phase), getattr(b, phase))]
+    both = [phase for phase in COMPARED_PHASES if None not in (getattr(a, phase), getattr(b, phase))]
     if not pair.trees_compared:
         return [phase for phase in both if phase == "verify"]
     if "tree" not in both:
@@ -65,13 +65,15 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     if a.committed_length != b.committed_length:
-        yield difference("tensors", "committed_length", a.committed_length, b.committed_length, "structural", True)
+        yield difference(
+            "tensors", "committed_length", a.committed_length, b.committed_length, kind="structural", inputs_equal=True
+        )
     for field in ("token_ids", "positions", "prefix_visible"):
         values_a, values_b = getattr(a, field), getattr(b, field)
         for key in pair.common:
             va, vb = _at(values_a, pair.a.slots[key]), _at(values_b, pair.b.slots[key])
             if va != vb:
-                yield difference("tensors", field, va, vb, "structural", True, key)
+                yield difference("tensors", field, va, vb, kind="structural", inputs_equal=True, node=key)
                 break
     same_nodes = len(pair.common) == len(pair.a.keys) == len(pair.b.keys)
     for key in pair.common:
@@ -86,8 +88,8 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
 def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list[int | list[int]]) -> Difference:
     """A row of the mask, by what each side sees and the other does not."""
     a, b = (f"also sees {extra}" if extra else "sees nothing else" for extra in (extra_a, extra_b))
-    found = difference("tensors", "mask", a, b, "structural", True, key)
-    return found.model_copy(update={"tokens_a": extra_a[:MOST_KEPT], "tokens_b": extra_b[:MOST_KEPT]})
+    differing = difference("tensors", "mask", a, b, kind="structural", inputs_equal=True, node=key)
+    return differing.model_copy(update={"tokens_a": extra_a[:MOST_KEPT], "tokens_b": extra_b[:MOST_KEPT]})
 
 
 def _listed(seen: frozenset[PathKey | int]) -> list[int | list[int]]:
@@ -136,23 +138,25 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
         equal = not pair.trees_compared or _fed_equal(pair, key)
         finite = [None if v.nonfinite_slots is None else s not in v.nonfinite_slots for v, s in ((a, sa), (b, sb))]
         if None not in finite and finite[0] != finite[1]:
-            yield difference("verify", "finite", finite[0], finite[1], "real", equal, key)
+            yield difference("verify", "finite", finite[0], finite[1], kind="real", inputs_equal=equal, node=key)
         elif ours.best != theirs.best:
-            yield choice(pair.judge, "argmax", ours, theirs, equal, key)
+            yield choice(pair.judge, "argmax", ours, theirs, inputs_equal=equal, node=key)
         else:
-            yield from _numbers(pair, key, ours, theirs, equal)
+            yield from _numbers(pair, key, ours, theirs, inputs_equal=equal)
 
 
-def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, inputs_equal: bool) -> Iterator[Difference]:
+def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, *, inputs_equal: bool) -> Iterator[Difference]:
     """The first number of a node that is out of bounds by itself."""
-    found = None
+    first = None
     for number in paired_numbers(ours, theirs):
         name = "verify." + number.field.partition("[")[0]
-        same = pair.judge.same(number.quantity, name, number.a, number.b, number.size)
-        found = number if found is None and not same else found
-    if found is not None:
-        floor = pair.floor(found.quantity)
-        yield difference("verify", found.field, found.a, found.b, "real", inputs_equal, key, floor)
+        same = pair.judge.same(number.quantity, name, number.a, number.b, size=number.size)
+        first = number if first is None and not same else first
+    if first is not None:
+        floor = pair.floor(first.quantity)
+        yield difference(
+            "verify", first.field, first.a, first.b, kind="real", inputs_equal=inputs_equal, node=key, floor=floor
+        )
 
 
 def _commit(pair: StepPair) -> Iterator[Difference]:
@@ -170,7 +174,7 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
     )
     for field, va, vb in fields:
         if va != vb and None not in (va, vb):  # absent is not recorded
-            yield difference("commit", field, va, vb, "structural", equal)
+            yield difference("commit", field, va, vb, kind="structural", inputs_equal=equal)
             return
 
 
@@ -180,14 +184,14 @@ def _stop(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     if a.emitted != b.emitted:
-        yield difference("stop", "emitted", a.emitted, b.emitted, "structural", _accepted_alike(pair))
+        yield difference("stop", "emitted", a.emitted, b.emitted, kind="structural", inputs_equal=_accepted_alike(pair))
         return
     if _ends_by(a, b) in pair.expected.ends:
         return  # what one side had to cut, the other did not
     if a.kept != b.kept:
-        yield difference("stop", "kept", a.kept, b.kept, "structural", True)
+        yield difference("stop", "kept", a.kept, b.kept, kind="structural", inputs_equal=True)
     elif a.reason != b.reason and not (None in (a.reason, b.reason) and "stop" in pair.in_part):
-        yield difference("stop", "reason", a.reason, b.reason, "structural", True)
+        yield difference("stop", "reason", a.reason, b.reason, kind="structural", inputs_equal=True)
 
 
 def _accepted_alike(pair: StepPair) -> bool:

@@ -21,16 +21,18 @@ def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | 
 def compare_prefill_logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
     """The first difference of the best logits, whatever was chosen or drawn of them."""
     for number in paired_numbers(said_behind(a), said_behind(b)):
-        if not judge.same("logits", "prefill.top_logits", number.a, number.b, number.size):
+        if not judge.same("logits", "prefill.top_logits", number.a, number.b, size=number.size):
             floor = judge.floors["logits"]
-            return difference("verify", "prefill.top_logits", number.a, number.b, "real", True, floor=floor)
+            return difference(
+                "verify", "prefill.top_logits", number.a, number.b, kind="real", inputs_equal=True, floor=floor
+            )
     return None
 
 
 def _draws(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
-    found = compare_draws(judge, "prefill.draw", (a.pending_token, b.pending_token), (a.draw, b.draw))
-    if found is None:
+    draws = compare_draws(judge, "prefill.draw", (a.pending_token, b.pending_token), (a.draw, b.draw))
+    if draws is None:
         return None
-    field = "prefill.pending_token" if found.field == "token" else f"prefill.draw.{found.field}"
-    made = difference("verify", field, found.a, found.b, found.kind, True)
-    return made.model_copy(update={"margin_a": found.margin_a, "margin_b": found.margin_b})
+    field = "prefill.pending_token" if draws.field == "token" else f"prefill.draw.{draws.field}"
+    differing = difference("verify", field, draws.a, draws.b, kind=draws.kind, inputs_equal=True)
+    return differing.model_copy(update={"margin_a": draws.margin_a, "margin_b": draws.margin_b})

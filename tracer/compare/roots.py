@@ -12,16 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from specscope.schemas.verdict import TIES, Blame, Difference, Phase, Place, Root, Wrong
-
-PHASES: tuple[Phase, ...] = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
-#: Invariants that look across steps: their phase, and that what came before may be the cause.
-ACROSS_STEPS: dict[str, Phase] = {
-    "sequence.root-is-last-bonus": "tree",
-    "sequence.committed-continues": "commit",
-    "commit.drafter-length": "commit",
-}
-
+from specscope.schemas.phases import COMPARED_PHASES
+from specscope.schemas.verdict import TIES, Blame, Difference, Place, Root, Wrong
+from specscope.tracer.oracle.invariants.registry import looks_across_steps, phase_of
 
 #: What became of a pair of steps. ``root`` has its own cause, ``tie`` is a root that a tie explains, ``inherited``
 #: follows from a root before it, ``unjudged`` could not be compared.
@@ -35,7 +28,7 @@ class Filed(NamedTuple):
     root: int | None = None  # index into the roots
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Findings:
     """The roots so far, and what is open."""
 
@@ -74,20 +67,22 @@ class Findings:
         self.roots[cause.number] = root.model_copy(update={"inherited": root.inherited + 1})
         return Filed("inherited", cause.number)
 
-    def file(self, place: Place, found: list[Difference], blame: list[Blame]) -> Filed:
+    def file(self, place: Place, differences: list[Difference], blame: list[Blame]) -> Filed:
         """Files one step's differences, in the order of the phases, and who violates what there."""
-        num_found = len(found)
+        num_found = len(differences)
         if self._drift is not None:
-            found = [difference for difference in found if not self._drift.explains(difference)]
-        follows = len(found) < num_found
-        found = with_violation(found, blame)
-        if follows and not any(difference.inputs_equal for difference in found):
+            differences = [difference for difference in differences if not self._drift.explains(difference)]
+        follows = len(differences) < num_found
+        differences = with_violation(differences, blame)
+        if follows and not any(difference.inputs_equal for difference in differences):
             return self.inherit()
-        if not found:
+        if not differences:
             self.close()
             return Filed("equal")
-        first = _first(found)
-        root = Root(place=place, difference=first, also=len(found) - 1, inherited=0, blame=blame, wrong=who(blame))
+        first = _first(differences)
+        root = Root(
+            place=place, difference=first, also=len(differences) - 1, inherited=0, blame=blame, wrong=who(blame)
+        )
         state: PairState = "tie" if first.kind in TIES else "root"
         if self.steps_stand_alone:
             return Filed(state, self._file_alone(root))
@@ -130,45 +125,45 @@ class _Open:
             return first.inputs_equal and first.kind not in TIES
         broken = _intrinsic(root.blame)
         is_new = first.inputs_equal and first.kind == "structural" and _spot(first) not in self.spots
-        found = is_new and bool(broken - self.broken)
+        is_overtaken = is_new and bool(broken - self.broken)
         self.spots.add(_spot(first))
         self.broken |= broken
-        return found
+        return is_overtaken
 
 
-def _first(found: list[Difference]) -> Difference:
+def _first(differences: list[Difference]) -> Difference:
     """The difference that the step's others follow from: real before tie, equal inputs before unequal ones."""
-    roots = [d for d in found if d.inputs_equal]
-    return next((d for d in roots if d.kind not in TIES), next(iter(roots), found[0]))
+    roots = [d for d in differences if d.inputs_equal]
+    return next((d for d in roots if d.kind not in TIES), next(iter(roots), differences[0]))
 
 
-def _spot(found: Difference) -> str:
+def _spot(difference: Difference) -> str:
     """The field without its numbers: the same bug shows at other levels and slots."""
-    return found.phase + "." + re.sub(r"\[\d+\]", "", found.field)
+    return difference.phase + "." + re.sub(r"\[\d+\]", "", difference.field)
 
 
 def who(blame: list[Blame]) -> Wrong:
     """The side that violates an invariant."""
-    sides = {found.side for found in blame}
+    sides = {violation.side for violation in blame}
     if len(sides) == 2:
         return "both"
     return "neither" if not sides else "baseline" if sides == {"a"} else "candidate"
 
 
-def with_violation(found: list[Difference], blame: list[Blame]) -> list[Difference]:
-    """``found`` with what one side alone violates, where no difference with equal inputs stands at that phase or before
-    it: a broken invariant needs no second opinion."""
+def with_violation(differences: list[Difference], blame: list[Blame]) -> list[Difference]:
+    """``differences`` with what only one side violates, where none with equal inputs is at that phase or before it: a
+    broken invariant needs no second opinion."""
     sides = {side: {b.invariant: b.witness for b in blame if b.side == side} for side in ("a", "b")}
     one_sided = [b for b in blame if b.invariant not in sides["b" if b.side == "a" else "a"]]
     if not one_sided:
-        return found
-    first = min(one_sided, key=lambda b: PHASES.index(phase_of(b.invariant)))
+        return differences
+    first = min(one_sided, key=lambda b: COMPARED_PHASES.index(phase_of(b.invariant)))
     phase = phase_of(first.invariant)
-    explained = [d for d in found if d.inputs_equal and d.kind not in TIES]
-    if any(PHASES.index(d.phase) <= PHASES.index(phase) for d in explained):
-        return found
+    explained = [d for d in differences if d.inputs_equal and d.kind not in TIES]
+    if any(COMPARED_PHASES.index(d.phase) <= COMPARED_PHASES.index(phase) for d in explained):
+        return differences
     holds = "holds"
-    made = Difference(
+    breach = Difference(
         phase=phase,
         field=first.invariant.partition(".")[2],
         a=first.witness if first.side == "a" else holds,
@@ -176,16 +171,11 @@ def with_violation(found: list[Difference], blame: list[Blame]) -> list[Differen
         kind="structural",
         inputs_equal=True,
     )
-    at = next((n for n, d in enumerate(found) if PHASES.index(d.phase) > PHASES.index(phase)), len(found))
-    return [*found[:at], made, *found[at:]]
-
-
-def phase_of(invariant: str) -> Phase:
-    """The phase that an invariant judges; ``stop`` where it is of a turn, or of the run."""
-    if invariant in ACROSS_STEPS:
-        return ACROSS_STEPS[invariant]
-    name = invariant.partition(".")[0]
-    return next((phase for phase in PHASES if phase == name), "stop")
+    at = next(
+        (n for n, d in enumerate(differences) if COMPARED_PHASES.index(d.phase) > COMPARED_PHASES.index(phase)),
+        len(differences),
+    )
+    return [*differences[:at], breach, *differences[at:]]
 
 
 def _intrinsic(blame: list[Blame]) -> set[str]:
@@ -193,5 +183,5 @@ def _intrinsic(blame: list[Blame]) -> set[str]:
     return {
         f"{b.side} {b.invariant}"
         for b in blame
-        if b.invariant not in ACROSS_STEPS and not b.invariant.startswith("draft.")
+        if not looks_across_steps(b.invariant) and not b.invariant.startswith("draft.")
     }

@@ -21,7 +21,7 @@ class EqualInputs(NamedTuple):
     level: int = 0  # of a draft score, from 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Said:
     """The teacher's choice at one place, with what is known of its logits."""
 
@@ -48,18 +48,18 @@ def said_at(verify: VerifySection, slot: int) -> Said | None:
     known = verify.top_logits is not None and verify.top_tokens is not None
     known = known and slot < min(len(verify.top_logits or ()), len(verify.top_tokens or ()))
     return Said(
-        verify.argmax[slot],
-        verify.best_tokens(slot) if known else [],
-        verify.best_logits(slot) if known else [],
-        _at(verify.logsumexp, slot),
-        _at(verify.entropy, slot),
+        best=verify.argmax[slot],
+        tokens=verify.best_tokens(slot) if known else [],
+        logits=verify.best_logits(slot) if known else [],
+        logsumexp=_at(verify.logsumexp, slot),
+        entropy=_at(verify.entropy, slot),
     )
 
 
 def said_behind(prefill: Prefill) -> Said:
     """What was said behind a prompt."""
     best = prefill.top_tokens[0] if prefill.top_tokens and prefill.draw is not None else prefill.pending_token
-    return Said(best, prefill.top_tokens or [], prefill.top_logits or [])
+    return Said(best=best, tokens=prefill.top_tokens or [], logits=prefill.top_logits or [])
 
 
 def paired_numbers(a: Said, b: Said) -> Iterator[EqualInputs]:
@@ -72,13 +72,13 @@ def paired_numbers(a: Said, b: Said) -> Iterator[EqualInputs]:
         other = b.logit_of(token)
         if other is not None:
             shared += 1
-            yield EqualInputs("logits", f"top_logits[{rank}]", logit, other, size)
+            yield EqualInputs(quantity="logits", field=f"top_logits[{rank}]", a=logit, b=other, size=size)
     if shared < 2 and len(a.logits) > 1 and len(b.logits) > 1:
-        yield EqualInputs("logits", "top_logits[1]", a.logits[1], b.logits[1], size)
+        yield EqualInputs(quantity="logits", field="top_logits[1]", a=a.logits[1], b=b.logits[1], size=size)
     if a.logsumexp is not None and b.logsumexp is not None:
-        yield EqualInputs("logsumexp", "logsumexp", a.logsumexp, b.logsumexp, size)
+        yield EqualInputs(quantity="logsumexp", field="logsumexp", a=a.logsumexp, b=b.logsumexp, size=size)
     if a.entropy is not None and b.entropy is not None:
-        yield EqualInputs("entropy", "entropy", a.entropy, b.entropy, size)
+        yield EqualInputs(quantity="entropy", field="entropy", a=a.entropy, b=b.entropy, size=size)
 
 
 def _at(values: list[float] | None, slot: int) -> float | None:

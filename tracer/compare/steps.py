@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from specscope.schemas.verdict import Difference, DifferenceKind, Phase, Quantity
+from specscope.schemas import Manifest, Step
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Difference, DifferenceKind, Quantity
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
+from specscope.tracer.compare.coverage import in_part
 from specscope.tracer.compare.floats import FloatJudge
+from specscope.tracer.compare.manifests import both_draft, same_policy
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.token_values import tokens_of
 
 
-@dataclass(frozen=True)
+class RecordedSteps(NamedTuple):
+    """Two steps as they are recorded, each with the one before it in its turn."""
+
+    a: Step
+    b: Step
+    previous_a: Step | None
+    previous_b: Step | None
+    regrouped: bool = False  # the steps before were not the same blocks
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepPair:
-    """Two steps that begin at the same position behind the same tokens."""
+    """Two steps that begin at the same position after the same tokens."""
 
     a: StepNodes
     b: StepNodes
@@ -30,6 +44,41 @@ class StepPair:
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
     expected: Consequences = NOTHING_FOLLOWS  # what need not be equal, since the user let manifest fields differ
     in_part: frozenset[str] = frozenset()  # sections of which a writer lists single fields: absent says nothing there
+
+    @classmethod
+    def of(
+        cls,
+        steps: RecordedSteps,
+        a: Manifest,
+        b: Manifest,
+        *,
+        judge: FloatJudge,
+        expected: Consequences = NOTHING_FOLLOWS,
+    ) -> StepPair:
+        """What ``compare_steps`` takes, for two steps of runs with the manifests ``a`` and ``b``.
+
+        Args:
+            steps: the two, and the ones before them.
+            a: of the baseline's run.
+            b: of the candidate's.
+            judge: holds floats against the floors of the pair.
+            expected: what need not be equal, since the user let manifest fields differ.
+        """
+        fixed_shape = a.tree_policy.kind in ("static", "chain")
+        return cls(
+            a=StepNodes(steps.a),
+            b=StepNodes(steps.b),
+            previous_a=None if steps.previous_a is None else StepNodes(steps.previous_a),
+            previous_b=None if steps.previous_b is None else StepNodes(steps.previous_b),
+            judge=judge,
+            trees_compared=both_draft(a, b),
+            same_policy=same_policy(a.tree_policy, b.tree_policy) and expected.same_trees,
+            fixed_shape=fixed_shape,
+            order_matters=fixed_shape or a.sampling.rule != "greedy",
+            regrouped=steps.regrouped,
+            expected=expected,
+            in_part=in_part(a) | in_part(b),
+        )
 
     @property
     def common(self) -> list[PathKey]:
@@ -46,6 +95,7 @@ def difference(
     field: str,
     a: Any,
     b: Any,
+    *,
     kind: DifferenceKind,
     inputs_equal: bool,
     node: PathKey | None = None,
@@ -68,7 +118,7 @@ def difference(
 
 
 def choice(
-    judge: FloatJudge, field: str, ours: Said, theirs: Said, inputs_equal: bool, node: PathKey | None = None
+    judge: FloatJudge, field: str, ours: Said, theirs: Said, *, inputs_equal: bool, node: PathKey | None = None
 ) -> Difference:
     """Two choices of the teacher that differ.
 
@@ -76,26 +126,35 @@ def choice(
     token that one side did not record there lies behind all that it did: where noise may have moved even the last of
     those to the front, it may have moved that token too.
     """
-    best, size = (ours.best, theirs.best), max(ours.size, theirs.size)
-    margins = [_margin(said, other.best) for said, other in ((ours, theirs), (theirs, ours))]
+    size = max(ours.size, theirs.size)
+    margins = [_margin(side, other.best) for side, other in ((ours, theirs), (theirs, ours))]
     kind: DifferenceKind = "real"
     if all(margin is not None and judge.tied("logits", margin, spacing(size)) for margin in margins):
         known = ours.logit_of(theirs.best) is not None and theirs.logit_of(ours.best) is not None
         kind = "exact-tie" if known and margins == [0, 0] else "near-tie"
-    found = difference("verify", field, *best, kind, inputs_equal, node, judge.allowance("logits", spacing(size)))
+    differing = difference(
+        "verify",
+        field,
+        ours.best,
+        theirs.best,
+        kind=kind,
+        inputs_equal=inputs_equal,
+        node=node,
+        floor=judge.allowance("logits", spacing(size)),
+    )
     broken = None
     if kind == "exact-tie":
-        lower = "baseline" if best[0] < best[1] else "candidate"
+        lower = "baseline" if ours.best < theirs.best else "candidate"
         broken = f"both logits are equal on both sides; the {lower} took the lower id"
-    return found.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "tie_break": broken})
+    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "tie_break": broken})
 
 
-def _margin(said: Said, other: int) -> float | None:
+def _margin(side: Said, other: int) -> float | None:
     """From the best logit to that of the token that the other side chose, or to the last one recorded."""
-    if len(said.logits) < 2:
+    if len(side.logits) < 2:
         return None
-    logit = said.logit_of(other)
-    return max(said.logits) - (min(said.logits) if logit is None else logit)
+    logit = side.logit_of(other)
+    return max(side.logits) - (min(side.logits) if logit is None else logit)
 
 
 def _text(value: Any) -> str:

@@ -35,8 +35,8 @@ def tokens_of(field: str, value: Any) -> list[int | list[int]] | None:
 def _one_token(value: Any) -> list[int | list[int]] | None:
     if type(value) is int:
         return [value]
-    found = _TOKEN_IN_WORDS.fullmatch(value) if isinstance(value, str) else None
-    return None if found is None else [int(found.group(1))]
+    match = _TOKEN_IN_WORDS.fullmatch(value) if isinstance(value, str) else None
+    return None if match is None else [int(match.group(1))]
 
 
 def _are_ids(value: Any) -> bool:

@@ -27,7 +27,7 @@ STAMP_BYTES = 1 << 16
 MAX_LINE_BYTES = 64 << 20
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TurnEntry:
     """Where one turn's records begin, as byte offsets."""
 
@@ -41,7 +41,7 @@ class TurnEntry:
     failed_invariants: list[int] = field(default_factory=list)  # those the engine itself recorded, a step
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TraceIndex:
     """The places of all records of one file."""
 
@@ -97,9 +97,9 @@ def load_or_build(path: Path, file: BinaryIO, upgrade: Upgrade = None) -> TraceI
     """
     stamp = file_stamp(file)
     size = os.fstat(file.fileno()).st_size
-    found = _load(sidecar_path(path), size)
-    if found is not None and found.stamp == stamp and _fits(found, size):
-        return found
+    index = _load(sidecar_path(path), size)
+    if index is not None and index.stamp == stamp and _fits(index, size):
+        return index
     index = _build(path, file, stamp, upgrade)
     with contextlib.suppress(OSError, TypeError):  # orjson has no integers of more than 64 bits
         _save(index, sidecar_path(path))
@@ -151,7 +151,7 @@ def _build(path: Path, file: BinaryIO, stamp: str, upgrade: Upgrade) -> TraceInd
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise TraceError(path, "the file is empty; wanted a trace, whose first line is its manifest")
-    builder = _Builder(path, TraceIndex(stamp), upgrade)
+    builder = _Builder(path, TraceIndex(stamp=stamp), upgrade)
     offset = 0
     file.seek(0)
     while line := file.readline(MAX_LINE_BYTES + 1):  # mapping the file would count all of it as memory
@@ -187,6 +187,8 @@ class _Builder:
                 self._note_step(skimmed.turn, skimmed.accepted_length, skimmed.num_failed, offset)
             else:
                 self._note(kind, record, offset)
+        except TraceError:
+            raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             name = str(error.args[0]) if isinstance(error, KeyError) else None
             raise TraceError(self._path, f"a {kind} record that does not fit here ({error})", number, name) from None
@@ -214,7 +216,9 @@ class _Builder:
     def _note(self, kind: str, record: dict[str, Any], offset: int) -> None:
         index = self.index
         if kind == "turn_start":
-            turn = TurnEntry(record["turn"], record["prompt_id"], record["prompt_turn"], offset)
+            turn = TurnEntry(
+                turn=record["turn"], prompt_id=record["prompt_id"], prompt_turn=record["prompt_turn"], start=offset
+            )
             index.turns.append(turn)
             self._open[turn.turn] = turn
             self._last_turn = max(self._last_turn, turn.turn)

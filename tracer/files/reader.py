@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -25,8 +25,11 @@ from specscope.schemas import (
     decode_record,
     parse_line,
 )
-from specscope.tracer.errors import TraceError, UsageError
+from specscope.tracer.errors import NoSuchStepError, TraceError
 from specscope.tracer.files.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
 
 #: An entry of a list that has one position for each row.
 SINGLE_POSITION = re.compile(r"^(tensors|draft\..+)\.positions\.\d+$")
@@ -73,7 +76,8 @@ class TraceReader:
             older one from which no migration leads here.
     """
 
-    def __init__(self, path: Path, known: KnownVersions = KnownVersions()) -> None:  # noqa: B008  (immutable)
+    def __init__(self, path: StrPath, known: KnownVersions = KnownVersions()) -> None:  # noqa: B008  (immutable)
+        path = Path(path)
         self.path = path
         self._known = known
         try:
@@ -150,7 +154,7 @@ class TraceReader:
             UsageError: where there is none of that number.
         """
         if not 0 <= step < len(turn.steps):
-            raise UsageError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
+            raise NoSuchStepError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
         return self._at(turn.steps[step], Step)
 
     def steps(self, turn: TurnEntry) -> Iterator[Step]:
@@ -214,11 +218,11 @@ class TraceReader:
 
     def _readable_version(self, schema: object) -> SchemaVersion:
         try:
-            found = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
-            self._known.steps_from(found)
+            version = SchemaVersion.parse(schema if isinstance(schema, str) else repr(schema))
+            self._known.steps_from(version)
         except ValueError as error:
             raise TraceError(self.path, str(error), 1, "schema") from None
-        return found
+        return version
 
     @property
     def _is_older(self) -> bool:

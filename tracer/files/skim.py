@@ -63,7 +63,15 @@ def _outcome(turn: int, step: int, tail: dict[str, Any]) -> StepSkim | None:
     integers = [length, *([] if before is None else [before]), *([] if stop is None else [kept]), *(emitted or ())]
     if type(failed) is not list or any(type(value) is not int for value in integers):
         return None
-    return StepSkim(turn, step, length, len(failed), before, emitted, kept)
+    return StepSkim(
+        turn=turn,
+        step=step,
+        accepted_length=length,
+        num_failed=len(failed),
+        committed_before=before,
+        emitted=emitted,
+        kept=kept,
+    )
 
 
 def equal_but_for_timing(a: bytes, b: bytes) -> bool:

@@ -19,22 +19,22 @@ class FileProblem(NamedTuple):
     absent: bool  # there is no such file; all else is wrong whoever holds the trace
 
 
-def file_problem(folder: Path, said: TensorFiles) -> FileProblem | None:
+def file_problem(folder: Path, recorded: TensorFiles) -> FileProblem | None:
     """What is wrong with the file that a step of a trace in ``folder`` names; None where it is there and as written."""
     try:
-        path = (folder / said.file).resolve()
-        if Path(said.file).is_absolute() or not path.is_relative_to(folder.resolve()):
-            return FileProblem(f"{said.file} lies outside the trace's folder", absent=False)
+        path = (folder / recorded.file).resolve()
+        if Path(recorded.file).is_absolute() or not path.is_relative_to(folder.resolve()):
+            return FileProblem(f"{recorded.file} lies outside the trace's folder", absent=False)
         if not path.exists():
-            return FileProblem(f"{said.file} is not there", absent=True)
+            return FileProblem(f"{recorded.file} is not there", absent=True)
         if not path.is_file():
-            return FileProblem(f"{said.file} is no regular file", absent=False)
-        found = _digest(path)
+            return FileProblem(f"{recorded.file} is no regular file", absent=False)
+        digest = _digest(path)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links, no permission
-        return FileProblem(f"{said.file} cannot be read ({type(error).__name__})", absent=False)
-    if found == said.digest:
+        return FileProblem(f"{recorded.file} cannot be read ({type(error).__name__})", absent=False)
+    if digest == recorded.digest:
         return None
-    return FileProblem(f"{said.file} has digest {found}, wanted {said.digest}", absent=False)
+    return FileProblem(f"{recorded.file} has digest {digest}, wanted {recorded.digest}", absent=False)
 
 
 def _digest(path: Path) -> str:

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from specscope.schemas.pair_result import PairResult
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_INCOMPARABLE, EXIT_USAGE, SpecScopeError
-from specscope.tracer.fleet.results import PairResult, first_root
+from specscope.tracer.fleet.results import first_root
 from specscope.tracer.fleet.table import Pair
 from specscope.tracer.words.text import printable
 
@@ -30,8 +31,8 @@ class Task:
         parts += [f"allow {' '.join(self.pair.allowed)}"]
         for path in files:
             try:
-                found = path.stat()
-                parts.append(f"{path.name} {found.st_size} {found.st_mtime_ns}")
+                status = path.stat()
+                parts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
             except OSError:
                 parts.append(f"{path.name} missing")
         return printable("; ".join(parts))
@@ -50,13 +51,13 @@ def judge_pair(task: Task) -> PairResult:
     try:
         verdict = diff_traces(pair.baseline, pair.candidate, options)
     except SpecScopeError as error:
-        return error_result(task, stamp, str(error), time.monotonic() - begun, error.exit_code)
+        return error_result(task, stamp, str(error), time.monotonic() - begun, exit_code=error.exit_code)
     except Exception as error:  # one pair that meets a defect of ours must not cost the others
         return error_result(task, stamp, f"{type(error).__name__}: {error}", time.monotonic() - begun)
     return _result(task, stamp, verdict, time.monotonic() - begun)
 
 
-def error_result(task: Task, stamp: str, error: str, seconds: float, exit_code: int = EXIT_USAGE) -> PairResult:
+def error_result(task: Task, stamp: str, error: str, seconds: float, *, exit_code: int = EXIT_USAGE) -> PairResult:
     """The result of a pair that came to no verdict."""
     return PairResult(
         name=task.pair.name,

@@ -7,46 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from specscope.schemas.base import Float, Section
-from specscope.schemas.verdict import Blame, DifferenceKind, Impact, Phase, Place, Verdict
-from specscope.tracer.errors import UsageError
+from specscope.schemas.pair_result import RESULT_SCHEMA, FirstRoot, PairResult
+from specscope.schemas.verdict import Verdict
+from specscope.tracer.errors import DamagedRecordError, UsageError
 from specscope.tracer.report.card import leading_root
-
-RESULT_SCHEMA: Literal["specscope.pair-result/1.0"] = "specscope.pair-result/1.0"
-Judged = Literal["equal", "ties", "different", "incomparable", "uncovered", "error"]
-
-
-class FirstRoot(Section):
-    """The root that the card is about."""
-
-    place: Place
-    phase: Phase
-    field: str
-    kind: DifferenceKind
-
-
-class PairResult(Section):
-    """What the comparison of one pair came to."""
-
-    schema_: Literal["specscope.pair-result/1.0"] = Field(RESULT_SCHEMA, alias="schema")
-    name: str
-    baseline: str
-    candidate: str
-    stamp: str = Field(description="What the result holds for: the files' sizes and times, and the settings.")
-    verdict: Judged
-    exit_code: int
-    seconds: Float
-    first_root: FirstRoot | None = None
-    num_roots: int = 0
-    num_inherited: int = 0
-    first_violation: Blame | None = Field(None, description="Of the first invariant that one of the runs breaks.")
-    impact: Impact | None = None
-    error: str | None = Field(None, description="Why there is no verdict.")
-    remarks: list[str] = Field(default_factory=list, description="Those of the verdict.")
 
 
 def first_root(verdict: Verdict) -> FirstRoot | None:
@@ -54,8 +22,8 @@ def first_root(verdict: Verdict) -> FirstRoot | None:
     root = leading_root(verdict)
     if root is None:
         return None
-    found = root.difference
-    return FirstRoot(place=root.place, phase=found.phase, field=found.field, kind=found.kind)
+    difference = root.difference
+    return FirstRoot(place=root.place, phase=difference.phase, field=difference.field, kind=difference.kind)
 
 
 def read_results(path: Path) -> dict[str, PairResult]:
@@ -77,7 +45,7 @@ def read_results(path: Path) -> dict[str, PairResult]:
             problem = error.errors(include_url=False)[0]
             place = ".".join(map(str, problem["loc"]))
             what = f"{place}: {problem['msg']}" if place else problem["msg"]
-            raise UsageError(f"{path}, line {number}: no result of specscope diff-many ({what})") from None
+            raise DamagedRecordError(f"{path}, line {number}: no result of specscope diff-many ({what})") from None
         results.pop(result.name, None)
         results[result.name] = result
     return results

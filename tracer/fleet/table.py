@@ -18,7 +18,7 @@ OPTIONAL = ("name", "allow", "noise")
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """One line of the table; paths are relative to the table's folder, and resolved here."""
 
@@ -47,10 +47,10 @@ def parse_shard(value: str) -> Shard:
     Raises:
         UsageError: where it has another shape, or ``i`` is not one of 1..N.
     """
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"got --shard {value!r}, wanted i/N with i of 1..N, e.g. 1/4")
-    return Shard(int(found[1]), int(found[2]))
+    return Shard(int(match[1]), int(match[2]))
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -100,11 +100,11 @@ def _pair(path: Path, number: int, header: list[str], cells: list[str]) -> Pair:
             raise UsageError(f"{path}, line {number}: the {name} is empty")
     folder = path.parent
     return Pair(
-        visible(row.get("name") or f"{row['baseline']} -> {row['candidate']}"),
-        folder / row["baseline"],
-        folder / row["candidate"],
-        tuple(row.get("allow", "").split()),
-        folder / row["noise"] if row.get("noise") else None,
+        name=visible(row.get("name") or f"{row['baseline']} -> {row['candidate']}"),
+        baseline=folder / row["baseline"],
+        candidate=folder / row["candidate"],
+        allowed=tuple(row.get("allow", "").split()),
+        noise=folder / row["noise"] if row.get("noise") else None,
     )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Generator, Iterable
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
+from specscope.schemas.pair_result import PairResult
 from specscope.tracer.fleet.compare_pair import Task, error_result, judge_pair
-from specscope.tracer.fleet.results import PairResult
 
 
 class Judge(Protocol):

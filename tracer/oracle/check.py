@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
@@ -15,169 +12,24 @@ from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEn
 from specscope.schemas.unknown import unknown_fields
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.tensor_files import file_problem
-from specscope.tracer.oracle.invariants.base import Context, Invariant, promises
-from specscope.tracer.oracle.invariants.commit import COMMIT
-from specscope.tracer.oracle.invariants.decisions import DECISIONS
-from specscope.tracer.oracle.invariants.registry import (
-    ALL_INVARIANTS,
-    absent_promises,
-    arrays_of,
-    missing_draw,
-    missing_field,
-    missing_need,
-    why_skipped,
-)
-from specscope.tracer.oracle.invariants.structure import SIZES, STRUCTURE
-from specscope.tracer.oracle.invariants.turns import TURNS, TurnTally
+from specscope.tracer.oracle.invariants.base import Context, promises
+from specscope.tracer.oracle.invariants.needs import absent_promises, missing_field, why_skipped
+from specscope.tracer.oracle.invariants.registry import STATEMENTS
+from specscope.tracer.oracle.invariants.turn import TURN, TurnTally
+from specscope.tracer.oracle.report import MOST_KEPT, OracleReport, RecordPlace, Tally, Violation
+from specscope.tracer.oracle.step import LONGEST_WITNESS, SKIPPED, judge_step, witness_of
 from specscope.tracer.words.text import shorten
 
-MOST_KEPT = 10_000  # violated steps that are remembered one by one; behind that they are only counted
-#: Where lists do not fit together, a step cannot be compared; those are always remembered.
-MISSHAPEN = ("tensors.sizes", "verify.sizes")
-
+if TYPE_CHECKING:
+    from _typeshed import StrPath
 
 MOST_UNKNOWN = 100  # names of unknown fields that are counted one by one
 OTHERS = "others"
-LONGEST_WITNESS = 2000  # characters; a record may be as long as it likes
-
-
-class Violation(NamedTuple):
-    """One violated invariant at one place."""
-
-    invariant: str
-    witness: str
-    turn: int | None
-    step: int | None
-    line: int | None
-
-
-@dataclass
-class Tally:
-    """How often one invariant passed, failed and was skipped, and its first violation."""
-
-    statement: str
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    why_skipped: str | None = None  # the first time
-    first: Violation | None = None
-
-
-@dataclass
-class OracleReport:
-    """What the oracle found in one trace."""
-
-    path: Path
-    manifest: Manifest
-    invariants: dict[str, Tally]
-    num_turns: int = 0
-    num_steps: int = 0
-    truncated: bool = False
-    torn_bytes: int = 0
-    end_reason: str | None = None
-    failures: list[Failure] = field(default_factory=list)
-    by_step: dict[tuple[int, int], list[Violation]] = field(default_factory=dict)  # by turn and step; see MOST_KEPT
-    by_turn: dict[int, list[Violation]] = field(default_factory=dict)  # of turns as a whole
-    unknown: Counter[tuple[str, str]] = field(default_factory=Counter)  # (record's kind, dotted name) -> records
-    required: tuple[str, ...] = ()  # sections, or section.field, that the caller wants in every step
-    absent: Counter[str] = field(default_factory=Counter)  # of those, how many steps do not have them
-    forgetful: bool = False  # whether a violated step is missing there
-
-    @property
-    def num_violations(self) -> int:
-        """Violations over all invariants."""
-        return sum(tally.failed for tally in self.invariants.values())
-
-    @property
-    def unmet(self) -> list[str]:
-        """The requirements that a step does not meet; all of them where there is no step."""
-        return [name for name in self.required if self.absent[name] or not self.num_steps]
-
-    def count(self, invariant: str, violation: Violation | None) -> None:
-        """Adds one pass or failure."""
-        tally = self.invariants[invariant]
-        if violation is None:
-            tally.passed += 1
-            return
-        tally.failed += 1
-        tally.first = tally.first or violation
-        if violation.turn is None:
-            return
-        if violation.step is None:
-            if len(self.by_turn) < MOST_KEPT:
-                self.by_turn.setdefault(violation.turn, []).append(violation)
-            return
-        place = (violation.turn, violation.step)
-        if place in self.by_step or len(self.by_step) < MOST_KEPT or invariant in MISSHAPEN:
-            self.by_step.setdefault(place, []).append(violation)
-        else:
-            self.forgetful = True
-
-
-#: Rules about the file as a whole, judged while it is read.
-RUN_RULES = {
-    "run.sequence": "records are numbered one after another",
-    "run.step-numbers": "turns are numbered one after another, and steps in their turn",
-    "run.order": "one manifest first, one run_end last; every turn ends, none stands twice, no more at once than rows",
-    "run.capabilities": "every step has the sections and fields that the manifest promises",
-    "run.coins-fresh": "turns that draw by seeds of their own do not draw the same coin first",
-    "run.engine-checks": "the engine's own checks found nothing",
-    "run.tensor-files": "each file of tensors lies in the trace's folder as written; skipped where none is there",
-    "run.counts": "run_end counts the records",
-    "run.digest": "run_end digests every byte before it",
-}
-#: What holds in an honest run, by invariant, in the order of a step's phases.
-STATEMENTS = {invariant.id: invariant.statement for invariant in ALL_INVARIANTS} | RUN_RULES
-
-
-def step_violations(context: Context) -> Iterator[Violation]:
-    """The violated invariants of one step."""
-    for invariant, witness in judge_step(context):
-        if witness is not None and witness is not SKIPPED:
-            yield Violation(invariant.id, witness, context.step.turn, context.step.step, None)
-
-
-SKIPPED = "skipped"
-
-
-def judge_step(context: Context) -> Iterator[tuple[Invariant[Any], str | None]]:
-    """Every invariant of a step with its witness, None where it holds, ``SKIPPED`` where it cannot be judged.
-
-    Those that say nothing of such a step, as of trials under rule greedy, are left out.
-    """
-    arrays = arrays_of(context)
-    misshapen = None if arrays is None else _judge(SIZES, arrays)
-    for structural in STRUCTURE:
-        if structural is SIZES and arrays is not None:
-            yield structural, misshapen
-        else:
-            judged = arrays is not None and misshapen is None and missing_need(context, structural.needs) is None
-            yield structural, _judge(structural, arrays) if judged else SKIPPED
-    for invariant in (*DECISIONS, *COMMIT):
-        if not invariant.applies(context):
-            continue
-        missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
-        unjudged = missing is not None or (misshapen is not None and _needs_tree(invariant.needs))
-        yield invariant, SKIPPED if unjudged else _judge(invariant, context)
 
 
 def shown(number: int) -> str:
     """``number`` in digits, or how long it is: Python refuses to print what a hostile record may well hold."""
     return str(number) if abs(number) < 10**30 else f"a number of {number.bit_length()} bits"
-
-
-@cache
-def _needs_tree(needs: tuple[str, ...]) -> bool:
-    return any(need.split(".")[0] in ("tree", "tensors") for need in needs)
-
-
-def _judge(invariant: Invariant[Any], subject: Any) -> str | None:
-    """The witness. A record too malformed for the rule to be evaluated violates it."""
-    try:
-        witness = invariant.check(subject)
-        return None if witness is None else shorten(witness, LONGEST_WITNESS)
-    except (IndexError, KeyError, ValueError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
-        return f"the record does not fit together ({type(error).__name__}: {error})"
 
 
 @dataclass
@@ -186,7 +38,7 @@ class _OpenTurn:
 
     tally: TurnTally
     previous: Step | None = None
-    overdue: bool = False  # its end is missing, and that has been said
+    overdue: bool = False  # its end is missing, and that was reported
     prefixes: dict[int, str] = field(default_factory=dict)  # by layer, as the prefill or a step left it
 
     def __post_init__(self) -> None:
@@ -224,8 +76,8 @@ class Oracle:
     """Feeds on records one by one; memory does not grow with the trace but for the open turns."""
 
     def __init__(self, path: Path, manifest: Manifest, required: tuple[str, ...] = ()) -> None:
-        tallies = {name: Tally(statement) for name, statement in STATEMENTS.items()}
-        self.report = OracleReport(path, manifest, tallies, required=required)
+        tallies = {name: Tally(statement=statement) for name, statement in STATEMENTS.items()}
+        self.report = OracleReport(path=path, manifest=manifest, invariants=tallies, required=required)
         self._manifest = manifest
         self._open: dict[int, _OpenTurn] = {}  # by number, in the order in which they started
         self._seen_turns: set[tuple[str, int]] = set()
@@ -241,11 +93,7 @@ class Oracle:
         self._number(wanted, record.turn, "turn", line)
         self._next_turn = record.turn + 1
         self.report.num_turns += 1
-        witness = self._misplaced(record)
-        if witness is None:
-            self.report.count("run.order", None)
-        else:
-            self._fail("run.order", witness, line)
+        self.report.judge("run.order", self._misplaced(record), RecordPlace(line=line))
         self._seen_turns.add((record.prompt_id, record.prompt_turn))
         self._open[record.turn] = _OpenTurn(self._tally(record))
         self._judge_coins(record, line)
@@ -259,18 +107,23 @@ class Oracle:
         other = self._first_coins.get(draw.coin)
         same_seed = other is not None and None not in (other.seed, record.generator_seed)
         same_seed = same_seed and other is not None and other.seed == record.generator_seed
+        witness = None
         if other is not None and not same_seed:
-            said = f"turn {record.turn} draws its first token with coin {draw.coin:.9g}, as turn {other.turn} does"
-            self.report.count("run.coins-fresh", Violation("run.coins-fresh", said, record.turn, None, line))
-            return
-        self.report.count("run.coins-fresh", None)
-        if len(self._first_coins) < MOST_KEPT:
+            witness = f"turn {record.turn} draws its first token with coin {draw.coin:.9g}, as turn {other.turn} does"
+        self.report.judge("run.coins-fresh", witness, RecordPlace(record.turn, None, line))
+        if witness is None and len(self._first_coins) < MOST_KEPT:
             self._first_coins[draw.coin] = _FirstCoin(record.turn, record.generator_seed)
 
     def _tally(self, start: TurnStart) -> TurnTally:
-        said = self._manifest
-        part = frozenset(section for section in ("commit", "stop") if not promises(said, section))
-        return TurnTally(start, said.sampling, self._is_replay, said.stop_rules, said.teacher.max_positions, part)
+        manifest = self._manifest
+        return TurnTally(
+            start=start,
+            sampling=manifest.sampling,
+            forced=self._is_replay,
+            stop_rules=manifest.stop_rules,
+            max_positions=manifest.teacher.max_positions,
+            in_part=frozenset(section for section in ("commit", "stop") if not promises(manifest, section)),
+        )
 
     def _misplaced(self, record: TurnStart) -> str | None:
         """Why a turn may not start here."""
@@ -297,46 +150,45 @@ class Oracle:
             return
         self._number(turn.tally.num_steps, record.step, "step", line)
         self.report.num_steps += 1
-        context = Context(self._manifest, turn.tally.start, turn.previous, record, turn.prefixes)
+        place = RecordPlace(record.turn, record.step, line)
+        context = Context(
+            manifest=self._manifest,
+            turn=turn.tally.start,
+            previous=turn.previous,
+            step=record,
+            prefixes=turn.prefixes,
+        )
         for invariant, witness in judge_step(context):
             if witness is SKIPPED:
-                self._skip(invariant.id, why_skipped(context, invariant))
+                self.report.skip(invariant.id, why_skipped(context, invariant))
             else:
-                found = Violation(invariant.id, witness, record.turn, record.step, line) if witness else None
-                self.report.count(invariant.id, found)
+                self.report.judge(invariant.id, witness, place)
         self.report.absent.update(name for name in self.report.required if missing_field(record, (name,)))
-        self._judge_promises(record, line)
-        self._judge_file(record, line)
+        self._judge_promises(record, place)
+        self._judge_file(record, place)
         turn.add(record)
 
-    def _skip(self, name: str, why: str) -> None:
-        tally = self.report.invariants[name]
-        tally.skipped += 1
-        tally.why_skipped = tally.why_skipped or why
-
-    def _judge_promises(self, record: Step, line: int) -> None:
+    def _judge_promises(self, record: Step, place: RecordPlace) -> None:
         absent = absent_promises(self._manifest, record)
-        where = (record.turn, record.step, line)
-        found = Violation("run.capabilities", f"promised and absent: {', '.join(absent)}", *where) if absent else None
-        self.report.count("run.capabilities", found)
+        self.report.judge("run.capabilities", f"promised and absent: {', '.join(absent)}" if absent else None, place)
         if record.invariants is None:
-            self._skip("run.engine-checks", "not recorded: invariants")
+            self.report.skip("run.engine-checks", "not recorded: invariants")
             return
-        reported = shorten("; ".join(f"{f.id}: {f.witness}" for f in record.invariants.failed), LONGEST_WITNESS)
-        self.report.count("run.engine-checks", Violation("run.engine-checks", reported, *where) if reported else None)
+        reported = "; ".join(f"{failure.id}: {failure.witness}" for failure in record.invariants.failed)
+        self.report.judge("run.engine-checks", shorten(reported, LONGEST_WITNESS), place)
 
-    def _judge_file(self, record: Step, line: int) -> None:
+    def _judge_file(self, record: Step, place: RecordPlace) -> None:
         if record.tensor_files is None:
             return
         problem = file_problem(self.report.path.parent, record.tensor_files)
         witness = problem and shorten(problem.witness, LONGEST_WITNESS)
-        found = Violation("run.tensor-files", witness, record.turn, record.step, line) if witness else None
         if problem is not None and problem.absent:
             self._files.absent += 1
-            self._files.first_absent = self._files.first_absent or found
+            absent = Violation("run.tensor-files", witness, **place._asdict()) if witness else None
+            self._files.first_absent = self._files.first_absent or absent
         else:
             self._files.num_there += 1
-            self.report.count("run.tensor-files", found)
+            self.report.judge("run.tensor-files", witness, place)
 
     def finish(self) -> None:
         """Judges what only the whole file can tell: a trace without any of its files was moved alone."""
@@ -345,7 +197,7 @@ class Oracle:
             tally.skipped += files.absent
             tally.why_skipped = "none of the files is there" if files.absent else None
         elif files.first_absent is not None:
-            self.report.count("run.tensor-files", files.first_absent)
+            self.report.fail(files.first_absent)
             tally.failed += files.absent - 1
 
     def turn_end(self, record: TurnEnd, line: int) -> None:
@@ -355,35 +207,30 @@ class Oracle:
             self._fail("run.step-numbers", f"an end of turn {record.turn} outside that turn", line)
             return
         turn.tally.end = record
-        for invariant in TURNS:
+        for invariant in TURN:
             if not invariant.applies(turn.tally):
                 continue
             if not turn.tally.complete:
-                self._skip(invariant.id, "not recorded in every step: tree, accept or stop")
+                self.report.skip(invariant.id, "not recorded in every step: tree, accept or stop")
                 continue
-            witness = _judge(invariant, turn.tally)
+            witness = witness_of(invariant, turn.tally)
             missing = missing_field(turn.tally.start, invariant.needs)
             if witness is None and missing is not None:
-                self._skip(invariant.id, f"not recorded: {missing}")
+                self.report.skip(invariant.id, f"not recorded: {missing}")
                 continue
-            found = Violation(invariant.id, witness, record.turn, None, line) if witness else None
-            self.report.count(invariant.id, found)
+            self.report.judge(invariant.id, witness, RecordPlace(record.turn, None, line))
 
     def _number(self, wanted: int, got: int, unit: str, line: int) -> None:
-        if got == wanted:
-            self.report.count("run.step-numbers", None)
-        else:
-            self._fail("run.step-numbers", f"got {unit} {shown(got)}, wanted {shown(wanted)}", line)
+        witness = None if got == wanted else f"got {unit} {shown(got)}, wanted {shown(wanted)}"
+        self.report.judge("run.step-numbers", witness, RecordPlace(line=line))
 
     def _fail(self, name: str, witness: str, line: int) -> None:
-        self.report.count(name, Violation(name, witness, None, None, line))
+        self.report.judge(name, witness, RecordPlace(line=line))
 
     def sequence(self, got: int, wanted: int, line: int) -> None:
         """Judges a record's number."""
-        if got == wanted:
-            self.report.count("run.sequence", None)
-        else:
-            self._fail("run.sequence", f"got seq {shown(got)}, wanted {shown(wanted)}", line)
+        witness = None if got == wanted else f"got seq {shown(got)}, wanted {shown(wanted)}"
+        self.report.judge("run.sequence", witness, RecordPlace(line=line))
 
     def note_unknown(self, record: AnyRecord) -> None:
         """Counts the fields that the format does not have: of a newer version, or misspelt."""
@@ -405,13 +252,10 @@ class Oracle:
         if late and record.reason == "complete":
             self._fail("run.order", f"turn {late[0]} has no turn_end", line)
         for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
-            if got == wanted:
-                self.report.count(name, None)
-            else:
-                self._fail(name, f"got {got}, wanted {wanted}", line)
+            self.report.judge(name, None if got == wanted else f"got {got}, wanted {wanted}", RecordPlace(line=line))
 
 
-def check_trace(path: Path, required: tuple[str, ...] = ()) -> OracleReport:
+def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
     """Judges every record of the trace at ``path``; ``required`` names sections, or section.field, whose absence from
     steps is counted.
 
@@ -419,7 +263,7 @@ def check_trace(path: Path, required: tuple[str, ...] = ()) -> OracleReport:
         TraceError: where it cannot be read as a trace.
     """
     with TraceReader(path) as reader:
-        oracle = Oracle(path, reader.manifest, required)
+        oracle = Oracle(reader.path, reader.manifest, required)
         counts: dict[str, int] = {}
         digest = xxhash.xxh3_128()
         wanted_seq = 0

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from specscope.schemas import SCHEMA_VERSION, Manifest, SchemaVersion
 from specscope.schemas.unknown import named
-from specscope.tracer.oracle.check import OTHERS, OracleReport
-from specscope.tracer.oracle.invariants.registry import is_known_capability
+from specscope.tracer.oracle.check import OTHERS
+from specscope.tracer.oracle.invariants.needs import is_known_capability
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.words.text import shorten
 
 LONGEST_NAME = 80
@@ -16,12 +17,12 @@ LONGEST_NAME = 80
 def unknown_lines(report: OracleReport) -> list[str]:
     """A line for each field that no version up to this one has. In a trace of a newer version they are legal, and are
     only counted."""
-    found = SchemaVersion.parse(report.manifest.schema_)
-    if found.minor <= SCHEMA_VERSION.minor:
+    version = SchemaVersion.parse(report.manifest.schema_)
+    if version.minor <= SCHEMA_VERSION.minor:
         return [*_capabilities(report.manifest), *_fields(report)]
     total = sum(report.unknown.values())
     here = f"{SCHEMA_VERSION.major}.{SCHEMA_VERSION.minor}"
-    return [f"{total} of format {found.major}.{found.minor}, newer than {here}, were not read"] if total else []
+    return [f"{total} of format {version.major}.{version.minor}, newer than {here}, were not read"] if total else []
 
 
 def _fields(report: OracleReport) -> Iterator[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, Blame, DriftFinding, Impact, NoiseFloor, Place, Root, Verdict
-from specscope.tracer.compare.coverage import COMPARED, DECISIVE
+from specscope.tracer.compare.coverage import DECISIVE
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
@@ -61,7 +62,7 @@ class RootLine(NamedTuple):
     inherited: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """A verdict in words."""
 
@@ -112,8 +113,8 @@ def headline(verdict: Verdict, texts: SideTexts) -> str:
             return _violated(verdict)
         return one_line(f"{HEADLINES['different']}: {root_sentence(leading, texts)}", MAX_TITLE)
     if verdict.verdict == "equal" and not _is_whole(verdict):
-        found = "OUTPUTS EQUAL" if verdict.impact.tokens_equal else "NO DIFFERENCE FOUND"
-        return f"{found}: {_share_text(verdict)}"
+        outcome = "OUTPUTS EQUAL" if verdict.impact.tokens_equal else "NO DIFFERENCE FOUND"
+        return f"{outcome}: {_share_text(verdict)}"
     if verdict.verdict == "ties" and verdict.exit_code:
         return HEADLINES["ties"] + ", and ties were asked to fail"
     if verdict.verdict == "equal" and verdict.remarks:
@@ -165,7 +166,7 @@ def _phase_counts(verdict: Verdict) -> list[str]:
     if not verdict.num_steps:
         return []
     by_count: dict[int, list[str]] = {}
-    for phase in COMPARED:
+    for phase in COMPARED_PHASES:
         by_count.setdefault(verdict.compared.get(phase, 0), []).append(phase)
     words = {0: "in none", verdict.num_steps: "in all"}
     return [f"{', '.join(by_count[n])} {words.get(n, f'in {n}')}" for n in sorted(by_count, reverse=True)]
@@ -191,10 +192,10 @@ def where_text(place: Place) -> str:
 
 def field_text(root: Root, texts: TokenTexts) -> str:
     """The phase, the field and the node that a root differs in."""
-    found = root.difference
-    if found.node is None:
-        return f"{found.phase}: {found.field}"
-    return f"{found.phase}: {found.field}  node {node_text(found.node, same_texts(texts))}"
+    difference = root.difference
+    if difference.node is None:
+        return f"{difference.phase}: {difference.field}"
+    return f"{difference.phase}: {difference.field}  node {node_text(difference.node, same_texts(texts))}"
 
 
 def blame_text(blame: Blame) -> str:
@@ -210,11 +211,11 @@ def first_blames(root: Root) -> list[Blame]:
 
 def margin_text(root: Root) -> str | None:
     """The margins and the noise floor that they were held against; None where the difference has neither."""
-    found, parts = root.difference, []
-    if found.margin_a is not None and found.margin_b is not None:
-        parts.append(f"{found.margin_a:.6g} in the baseline, {found.margin_b:.6g} in the candidate")
-    if found.floor is not None:
-        parts.append(f"noise floor {found.floor:.3g}")
+    difference, parts = root.difference, []
+    if difference.margin_a is not None and difference.margin_b is not None:
+        parts.append(f"{difference.margin_a:.6g} in the baseline, {difference.margin_b:.6g} in the candidate")
+    if difference.floor is not None:
+        parts.append(f"noise floor {difference.floor:.3g}")
     return "; ".join(parts) or None
 
 
@@ -250,15 +251,15 @@ def floor_text(floor: NoiseFloor) -> str:
     return f"{floor.quantity}: {floor.floor / floor.rounding:.3g} roundings ({', '.join(parts)})"
 
 
-def drift_text(found: DriftFinding) -> str:
+def drift_text(finding: DriftFinding) -> str:
     """What no single value tells: how far all of them drift, and what noise would come to."""
     against = {
         "dtype": "this dtype's noise comes to {} at most; --noise or float32 would say more",
         "noise-file": "the run of --noise allows {} at most",
         "same-kernels": "the run of --noise says that the same kernels made it: every bit should agree",
-    }[found.against]
-    share = f"{found.share:.0%} of {counted(found.num_values, 'value')} of {found.quantity} are off"
-    return f"{share}, by {found.typical:.3g} roundings on the whole; {against.format(f'{found.allowed:.3g}')}"
+    }[finding.against]
+    share = f"{finding.share:.0%} of {counted(finding.num_values, 'value')} of {finding.quantity} are off"
+    return f"{share}, by {finding.typical:.3g} roundings on the whole; {against.format(f'{finding.allowed:.3g}')}"
 
 
 def sensitivity_text(verdict: Verdict) -> str | None:
@@ -277,11 +278,19 @@ def roots_text(verdict: Verdict) -> str:
 
 def root_line(number: int, root: Root) -> RootLine:
     """One root as a line of a list."""
-    place, found = root.place, root.difference
+    place, difference = root.place, root.difference
     at, at_b = f"{place.turn}/{place.step_a}", f"{place.turn_b}/{place.step_b}"
     at = at if at == at_b else f"{at} ({at_b})"
     prompt = one_line(place.prompt_id, MAX_PROMPT)
-    return RootLine(number, at, prompt, found.phase, one_line(found.field), found.kind, root.inherited)
+    return RootLine(
+        number=number,
+        at=at,
+        prompt=prompt,
+        phase=difference.phase,
+        field=one_line(difference.field),
+        kind=difference.kind,
+        inherited=root.inherited,
+    )
 
 
 def _safe(rows: list[Row]) -> list[Row]:
@@ -298,8 +307,8 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
         rows.append(Row("compared", compared_text(verdict)))
         rows += _rest("loaded", loaded_texts(verdict))
         rows += _rest("not comparable", verdict.incomparable) + _rest("not judged", verdict.uncovered)
-        for found in verdict.violations[:SHOWN_ROOTS]:
-            rows.append(Row("violated", f"{SIDES[found.side]}: {found.invariant}: {found.witness}"))
+        for violation in verdict.violations[:SHOWN_ROOTS]:
+            rows.append(Row("violated", f"{SIDES[violation.side]}: {violation.invariant}: {violation.witness}"))
     if verdict.verdict != "incomparable":
         rows.append(Row("impact", impact_text(verdict.impact)))
         rows += [Row("reuse", line) for line in reuse_texts(verdict.impact)]
@@ -314,19 +323,19 @@ def loaded_texts(verdict: Verdict) -> list[str]:
 
 
 def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
-    found = root.difference
-    inputs = "equal" if found.inputs_equal else "differ"
+    difference = root.difference
+    inputs = "equal" if difference.inputs_equal else "differ"
     rows = [
         Row("where", where_text(root.place)),
         Row("phase", field_text(root, texts)),
-        Row("baseline", value_text(found, "a", same_texts(texts))),
-        Row("candidate", value_text(found, "b", same_texts(texts))),
-        Row("kind", f"{found.kind}; inputs {inputs}"),
+        Row("baseline", value_text(difference, "a", same_texts(texts))),
+        Row("candidate", value_text(difference, "b", same_texts(texts))),
+        Row("kind", f"{difference.kind}; inputs {inputs}"),
     ]
     rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []
     margin = margin_text(root)
     rows += [Row("margin", margin)] if margin is not None else []
-    rows += [Row("tie break", found.tie_break)] if found.tie_break is not None else []
+    rows += [Row("tie break", difference.tie_break)] if difference.tie_break is not None else []
     rows += [Row("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     rows += [Row("wrong", blame_text(blame)) for blame in first_blames(root)]
     rows += [] if root.blame else [Row("wrong", "neither side violates an invariant at this step")]

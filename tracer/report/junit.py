@@ -108,19 +108,21 @@ def _roots(report: Report) -> list[_Case]:
 
 
 def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
-    found, place = root.difference, root.place
+    difference, place = root.difference, root.place
     name = f"{safe_name(place.prompt_id)}.turn-{place.turn}.step-{place.step_a}"
     what = field_text(root, report.texts)
     texts = same_texts(report.texts)
-    a, b = value_text(found, "a", texts), value_text(found, "b", texts)
+    a, b = value_text(difference, "a", texts), value_text(difference, "b", texts)
     lines = [root_sentence(root, texts), where_text(place), what]
     lines += [f"baseline: {a}", f"candidate: {b}"]
-    lines += [f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}", margin_text(root) or ""]
+    lines += [f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}", margin_text(root) or ""]
     lines += [blame_text(blame) for blame in root.blame]
     lines += [f"{counted(root.also, 'further difference')} in this step; later steps inherited: {root.inherited}"]
-    fails = found.kind not in TIES or ties_fail
+    fails = difference.kind not in TIES or ties_fail
     message = f"{what} at {where_text(place)}: {a} -> {b}"
-    return _Case(f"{found.phase}.{safe_name(found.field)}.{name}", "failure" if fails else "passed", message, lines)
+    return _Case(
+        f"{difference.phase}.{safe_name(difference.field)}.{name}", "failure" if fails else "passed", message, lines
+    )
 
 
 def _invariants(verdict: Verdict) -> list[_Case]:

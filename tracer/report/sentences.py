@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, DriftFinding, Quantity, Root, Side
-from specscope.tracer.compare.roots import phase_of
 from specscope.tracer.compare.token_values import ONLY_ON_ONE_SIDE
+from specscope.tracer.oracle.invariants.registry import phase_of
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 
 NAMES: dict[Side, str] = {"a": "baseline", "b": "candidate"}
@@ -144,30 +144,30 @@ DRIFTING: dict[Quantity, str] = {
 
 def root_sentence(root: Root, texts: SideTexts) -> str:
     """What happened, in one sentence without a full stop."""
-    found, side = root.difference, _accused(root)
+    difference, side = root.difference, _accused(root)
     if root.drift is not None:
         return _drift_sentence(root.drift)
-    if side is not None and _is_breach(found):
+    if side is not None and _is_breach(difference):
         return f"the {NAMES[side]} {_breach(root, side)}"
-    if found.field == "mask":
-        return _mask_sentence(found, side, texts)
-    form = FORMS.get(_spot(found))
+    if difference.field == "mask":
+        return _mask_sentence(difference, side, texts)
+    form = FORMS.get(_spot(difference))
     if form is None:
-        return _general(found, texts)
-    node = "root" if found.node is None else node_text(found.node, texts)
-    level = next(iter(re.findall(r"\[(\d+)\]", found.field)), "")
+        return _general(difference, texts)
+    node = "root" if difference.node is None else node_text(difference.node, texts)
+    level = next(iter(re.findall(r"\[(\d+)\]", difference.field)), "")
     if side is None:
         noun = form.noun.format(node=node, level=level)
-        return _neutral(found, noun, texts)
-    got, wanted = (_plain(found, which, texts) for which in (side, _other(side)))
+        return _neutral(difference, noun, texts)
+    got, wanted = (_plain(difference, which, texts) for which in (side, _other(side)))
     return f"the {NAMES[side]} " + form.accusation.format(node=node, level=level, got=got, wanted=wanted)
 
 
-def _drift_sentence(found: DriftFinding) -> str:
-    named = DRIFTING[found.quantity]
-    if found.against == "same-kernels":
+def _drift_sentence(finding: DriftFinding) -> str:
+    named = DRIFTING[finding.quantity]
+    if finding.against == "same-kernels":
         return f"{named} of the candidate are not those of the run of --noise, which the same kernels made"
-    times = found.typical / found.allowed
+    times = finding.typical / finding.allowed
     return f"{named} are all off, by {times:.2g} times what noise comes to; no record tells on which side"
 
 
@@ -177,21 +177,21 @@ def _accused(root: Root) -> Side | None:
     return sides.pop() if len(sides) == 1 and root.wrong != "both" else None
 
 
-def _spot(found: Difference) -> str:
-    return found.phase + "." + re.sub(r"\[\d+\]", "", found.field)
+def _spot(difference: Difference) -> str:
+    return difference.phase + "." + re.sub(r"\[\d+\]", "", difference.field)
 
 
 def _other(side: Side) -> Side:
     return "b" if side == "a" else "a"
 
 
-def _plain(found: Difference, side: Side, texts: SideTexts) -> str:
-    return value_text(found, side, texts, with_ids=False).removeprefix("only here: ")
+def _plain(difference: Difference, side: Side, texts: SideTexts) -> str:
+    return value_text(difference, side, texts, with_ids=False).removeprefix("only here: ")
 
 
-def _is_breach(found: Difference) -> bool:
+def _is_breach(difference: Difference) -> bool:
     """Whether the difference is a broken invariant, which stands where no field differs."""
-    return "holds" in (found.a, found.b)
+    return "holds" in (difference.a, difference.b)
 
 
 def _breach(root: Root, side: Side) -> str:
@@ -201,22 +201,22 @@ def _breach(root: Root, side: Side) -> str:
     return BREACHES.get(name, f"breaks {name}")
 
 
-def _general(found: Difference, texts: SideTexts) -> str:
-    where = "" if found.node is None else f" at node {node_text(found.node, texts)}"
-    return _neutral(found, f"{found.phase}: {found.field}{where}", texts)
+def _general(difference: Difference, texts: SideTexts) -> str:
+    where = "" if difference.node is None else f" at node {node_text(difference.node, texts)}"
+    return _neutral(difference, f"{difference.phase}: {difference.field}{where}", texts)
 
 
-def _neutral(found: Difference, noun: str, texts: SideTexts) -> str:
-    a, b = _plain(found, "a", texts), _plain(found, "b", texts)
-    if ONLY_ON_ONE_SIDE.fullmatch(found.field):
+def _neutral(difference: Difference, noun: str, texts: SideTexts) -> str:
+    a, b = _plain(difference, "a", texts), _plain(difference, "b", texts)
+    if ONLY_ON_ONE_SIDE.fullmatch(difference.field):
         return f"{noun} has {a} in the baseline alone, {b} in the candidate alone"
     return f"{noun} is {a} in the baseline, {b} in the candidate"
 
 
-def _mask_sentence(found: Difference, side: Side | None, texts: SideTexts) -> str:
+def _mask_sentence(difference: Difference, side: Side | None, texts: SideTexts) -> str:
     """A mask's row by what one side sees and the other does not."""
-    node = node_text(found.node or [], texts)
-    seen: dict[Side, str] = {"a": _seen(found, "a", texts), "b": _seen(found, "b", texts)}
+    node = node_text(difference.node or [], texts)
+    seen: dict[Side, str] = {"a": _seen(difference, "a", texts), "b": _seen(difference, "b", texts)}
     if side is None:
         alone = [f"{words} in the {NAMES[of]} alone" for of, words in seen.items() if words]
         return f"node {node} sees {' and '.join(alone)}" if alone else f"what node {node} sees differs"
@@ -225,12 +225,12 @@ def _mask_sentence(found: Difference, side: Side | None, texts: SideTexts) -> st
     return f"the {NAMES[side]} {' and '.join(acts) or f'gets the mask of node {node} wrong'}"
 
 
-def _seen(found: Difference, side: Side, texts: SideTexts) -> str:
+def _seen(difference: Difference, side: Side, texts: SideTexts) -> str:
     """What this side sees alone, by how it is related to the node; empty where that is nothing."""
-    tokens = (found.tokens_a if side == "a" else found.tokens_b) or []
+    tokens = (difference.tokens_a if side == "a" else difference.tokens_b) or []
     words = [
-        f"padding column {one}" if isinstance(one, int) else _relative(one, found.node or [], texts, side)
-        for one in tokens[:2]
+        f"padding column {entry}" if isinstance(entry, int) else _relative(entry, difference.node or [], texts, side)
+        for entry in tokens[:2]
     ]
     more = len(tokens) - len(words)
     return " and ".join(words) + (f" and {more} more" if more > 0 else "")

@@ -17,6 +17,7 @@ from specscope.tracer.words.text import printable
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow"}
 CARD_WIDTH = 110
 PLAIN_WIDTH = 200
+BOUNDLESS = 10_000  # columns: wider than a table of bounded values can be
 
 
 def render(report: Report) -> str:
@@ -56,12 +57,23 @@ def print_verdict(out: Console, report: Report) -> None:
 
 
 def _print_roots(out: Console, card: Card) -> None:
+    table = _roots_table(card)
+    if out.measure(table, options=out.options.update(width=BOUNDLESS)).maximum <= out.width:
+        out.print(table)
+    else:  # nothing is cut; a line that is too long the terminal wraps by itself
+        for root in card.roots:
+            difference = f"{root.phase}: {root.field}, {root.kind}, {root.inherited} inherited"
+            line = f"  root {root.number}  at {root.at}  prompt {root.prompt}  {difference}"
+            out.print(escape(line), highlight=False, soft_wrap=True)
+    if card.num_roots > len(card.roots):
+        out.print(f"  and {card.num_roots - len(card.roots)} more; the json report lists them", highlight=False)
+
+
+def _roots_table(card: Card) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("  root", "at", "prompt", "phase", "field", "kind", "inherited"):
         table.add_column(name, no_wrap=True)  # a line that begins with a trace's words could be a CI's command
     for root in card.roots:
         cells = (root.at, root.prompt, root.phase, root.field, root.kind, str(root.inherited))
         table.add_row(f"  {root.number}", *map(escape, cells))
-    out.print(table)
-    if card.num_roots > len(card.roots):
-        out.print(f"  and {card.num_roots - len(card.roots)} more; the json report lists them", highlight=False)
+    return table

@@ -21,8 +21,8 @@ class SideTexts(NamedTuple):
 
     def shown(self, token: int, side: Side = "b") -> str:
         """The text of ``token`` by its own side, else by the other, else its id."""
-        own, other = (self.a, self.b) if side == "a" else (self.b, self.a)
-        return (own if own.has_text(token) or not other.has_text(token) else other).shown(token)
+        side_texts, other = (self.a, self.b) if side == "a" else (self.b, self.a)
+        return (side_texts if side_texts.has_text(token) or not other.has_text(token) else other).shown(token)
 
     def has_text(self, token: int) -> bool:
         """Whether either side knows what ``token`` looks like."""
@@ -39,25 +39,25 @@ def node_text(node: list[int], texts: SideTexts, side: Side = "b", arrow: str = 
     return arrow.join(texts.shown(token, side) for token in node) or "root"
 
 
-def value_text(found: Difference, side: Side, texts: SideTexts, *, with_ids: bool = True) -> str:
+def value_text(difference: Difference, side: Side, texts: SideTexts, *, with_ids: bool = True) -> str:
     """One side's value; ``with_ids`` keeps the ids beside the texts of tokens."""
-    value, tokens = (found.a, found.tokens_a) if side == "a" else (found.b, found.tokens_b)
+    value, tokens = (difference.a, difference.tokens_a) if side == "a" else (difference.b, difference.tokens_b)
     if tokens is None:
         return NOTHING if value == "[]" else value
-    if found.field == "mask":
+    if difference.field == "mask":
         return f"also sees {_nodes(tokens, texts, side, 'padding')}" if tokens else f"sees {NOTHING}"
-    if ONLY_ON_ONE_SIDE.fullmatch(found.field):
+    if ONLY_ON_ONE_SIDE.fullmatch(difference.field):
         return f"only here: {_nodes(tokens, texts, side, 'slot')}" if tokens else NOTHING
-    if found.field == "parents" or MANY_NODES.fullmatch(found.field):
-        return _nodes(tokens, texts, side, "row" if found.field == "inputs.source_rows" else "slot") or NOTHING
+    if difference.field == "parents" or MANY_NODES.fullmatch(difference.field):
+        return _nodes(tokens, texts, side, "row" if difference.field == "inputs.source_rows" else "slot") or NOTHING
     return _tokens([token for token in tokens if isinstance(token, int)], texts, side, with_ids) or NOTHING
 
 
-def ids_of(found: Difference) -> Iterator[int]:
+def ids_of(difference: Difference) -> Iterator[int]:
     """Every token id that the words of a difference name."""
-    yield from found.node or ()
-    numbers_are_tokens = found.field != "mask" and MANY_NODES.fullmatch(found.field) is None
-    for entry in [*(found.tokens_a or ())[:SHOWN], *(found.tokens_b or ())[:SHOWN]]:
+    yield from difference.node or ()
+    numbers_are_tokens = difference.field != "mask" and MANY_NODES.fullmatch(difference.field) is None
+    for entry in [*(difference.tokens_a or ())[:SHOWN], *(difference.tokens_b or ())[:SHOWN]]:
         if isinstance(entry, list):
             yield from entry
         elif numbers_are_tokens:
@@ -66,7 +66,7 @@ def ids_of(found: Difference) -> Iterator[int]:
 
 def _nodes(nodes: list[int | list[int]], texts: SideTexts, side: Side, number: str) -> str:
     """Nodes by path; an entry that is none is a ``number``."""
-    words = [node_text(one, texts, side) if isinstance(one, list) else f"{number} {one}" for one in nodes[:SHOWN]]
+    words = [node_text(node, texts, side) if isinstance(node, list) else f"{number} {node}" for node in nodes[:SHOWN]]
     return ", ".join(words) + _more(len(nodes))
 
 

@@ -5,6 +5,15 @@ A turn's number is the one it has in its run, counted from 0, whatever prompt it
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+
+class StepPlace(NamedTuple):
+    """A step of a run; both count from 0."""
+
+    turn: int
+    step: int
+
 
 def turn_name(turn: int, prompt_id: str) -> str:
     """``turn 3 (prompt function)``."""

@@ -72,10 +72,10 @@ class TokenTexts:
 
     def shown(self, token: int) -> str:
         """The visible text of one token."""
-        found = self._visible.get(token)
-        if found is None:
-            found = self._visible[token] = self._made_visible(token)
-        return found
+        text = self._visible.get(token)
+        if text is None:
+            text = self._visible[token] = self._made_visible(token)
+        return text
 
     def _made_visible(self, token: int) -> str:
         if token in self._recorded:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import webbrowser
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import click
 
-from specscope.tracer.cli.options import tokenizer_option
-from specscope.tracer.errors import UsageError
+from specscope.tracer.cli.options import STEP_PLACE, tokenizer_option
+from specscope.tracer.errors import NoSuchStepError, UsageError
+from specscope.tracer.words.places import StepPlace
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import LOOPBACK, Listener
@@ -27,7 +27,12 @@ if TYPE_CHECKING:  # to load them takes as long as the server does to start, whi
 
 @click.command()
 @click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
-@click.option("--at", metavar="TURN/STEP", help="Open at this step of FILE; of two files, of the first in their diff.")
+@click.option(
+    "--at",
+    type=STEP_PLACE,
+    metavar="TURN/STEP",
+    help="Open at this step of FILE; of two files, of the first in their diff.",
+)
 @click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Listen here.")
 @click.option(
     "--expose",
@@ -41,7 +46,7 @@ if TYPE_CHECKING:  # to load them takes as long as the server does to start, whi
 @tokenizer_option
 def view(
     places: tuple[Path, ...],
-    at: str | None,
+    at: StepPlace | None,
     host: str,
     exposed_as: tuple[str, ...],
     port: int | None,
@@ -57,13 +62,14 @@ def view(
         raise ModuleNotFoundError("No module named 'streamlit'", name="streamlit")
     catalogue = Catalogue(places or [Path.cwd()])
     files = catalogue.runs()[: len(catalogue.files)]
-    place = None if at is None else parse_place(at, len(files))
+    if at is not None:
+        check_num_files(len(files))
     listener = Listener.of(host, exposed_as, port)
     arguments = ["--tokenizer", str(tokenizer.resolve())] if tokenizer else []
     arguments += [str(path) for path in catalogue.given]
 
     def ready(address: str) -> None:
-        link = address if place is None else f"{address}/?{urlencode(view_at(place, files).to_query())}"
+        link = address if at is None else f"{address}/?{urlencode(view_at(at, files).to_query())}"
         click.echo(f"SpecScope is at {link}  (Ctrl-C ends it)")
         if exposed_as:
             click.echo(f"warning: whoever can reach {host} can read these traces", err=True)
@@ -71,10 +77,10 @@ def view(
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(link)
 
-    serve(arguments, listener, ready, meanwhile=lambda: read_once(files, place, tokenizer))
+    serve(arguments, listener, ready, meanwhile=lambda: read_once(files, at, tokenizer))
 
 
-def read_once(files: Sequence[Run], place: Place | None, tokenizer: Path | None) -> None:
+def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | None) -> None:
     """Reads all that the command names, so that what is wrong with it is said here, and indexes lie ready.
 
     Raises:
@@ -94,28 +100,17 @@ def read_once(files: Sequence[Run], place: Place | None, tokenizer: Path | None)
                 check_place(place, reader)
 
 
-class Place(NamedTuple):
-    """A step; both count from 0."""
-
-    turn: int
-    step: int
-
-
-def parse_place(text: str, num_files: int) -> Place:
-    """The step that ``--at`` names.
+def check_num_files(num_files: int) -> None:
+    """That ``--at`` can name a step of so many files.
 
     Raises:
-        UsageError: where it names none, or there are not one or two files that it can be a step of.
+        UsageError: where there are not one or two.
     """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-    if found is None:
-        raise UsageError(f"got --at {text!r}, wanted TURN/STEP, such as 0/7: both count from 0")
     if num_files not in (1, 2):
         raise UsageError(f"got --at and {num_files} files, wanted one, or the two of a diff")
-    return Place(int(found[1]), int(found[2]))
 
 
-def check_place(place: Place, reader: TraceReader) -> None:
+def check_place(place: StepPlace, reader: TraceReader) -> None:
     """That the trace has this step.
 
     Raises:
@@ -124,10 +119,10 @@ def check_place(place: Place, reader: TraceReader) -> None:
     asked = f"got --at {place.turn}/{place.step}, but {reader.path.name}"
     turn = next((turn for turn in reader.turns if turn.turn == place.turn), None)
     if turn is None:
-        raise UsageError(f"{asked} has {_turns(reader.turns)}")
+        raise NoSuchStepError(f"{asked} has {_turns(reader.turns)}")
     if place.step >= len(turn.steps):
         has = f"has steps 0 to {len(turn.steps) - 1}" if turn.steps else "has no steps"
-        raise UsageError(f"{asked}'s turn {place.turn} {has}")
+        raise NoSuchStepError(f"{asked}'s turn {place.turn} {has}")
 
 
 def _turns(turns: Sequence[TurnEntry]) -> str:
@@ -135,7 +130,7 @@ def _turns(turns: Sequence[TurnEntry]) -> str:
     return f"turns {numbers[0]} to {numbers[-1]}" if numbers else "no turns"
 
 
-def view_at(place: Place, files: Sequence[Run]) -> View:
+def view_at(place: StepPlace, files: Sequence[Run]) -> View:
     """The first look: at a step of one file, or of the first of two in their diff."""
     found = View(page="step", run=files[0].name)
     found.look_at(found.run, *place)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specscope.schemas import Manifest, TimingSection
+from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 
@@ -21,7 +22,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 #: In the order of a step; a branch only where the strategy copies the cache.
-PHASES = ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")
 #: Steps that are read for their timings, and turns for their ends, at most.
 MOST_STEPS, MOST_TURNS = 2_000, 2_000
 MOST_POINTS, MOST_BINS, MOST_DEPTHS = 1_000, 60, 64
@@ -246,7 +246,7 @@ def stage_times(timings: Sequence[TimingSection], *, num_read: int, num_steps: i
 
     A phase that none of them records is left out; one that some record took the others no time.
     """
-    recorded = [name for name in PHASES if any(getattr(timing, f"{name}_ns") is not None for timing in timings)]
+    recorded = [name for name in TIMED_PHASES if any(getattr(timing, f"{name}_ns") is not None for timing in timings)]
     table = np.array(
         [[min(getattr(timing, f"{name}_ns") or 0, LONGEST_NS) for name in recorded] for timing in timings],
         dtype=np.float64,

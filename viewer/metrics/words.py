@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from specscope.schemas.phases import TIMED_PHASES
 from specscope.viewer.drawing.fragments import Fact
 from specscope.viewer.drawing.words.numbers import NOT_RECORDED, decimals, length_facts, tokens_per_step
-from specscope.viewer.metrics.numbers import MOST_DEPTHS, PHASES, RunMetrics, StageTimes
+from specscope.viewer.metrics.numbers import MOST_DEPTHS, RunMetrics, StageTimes
 
 Measure = Callable[[RunMetrics], float | None]
 
@@ -36,7 +37,7 @@ def _measures(runs: Sequence[RunMetrics]) -> list[tuple[str, int, Measure]]:
         return lambda run: _median_ms(run.times, name)
 
     recorded = {phase.name for run in runs if run.times is not None for phase in run.times.phases}
-    names = [name for name in PHASES if name in recorded] if recorded else PHASES
+    names = [name for name in TIMED_PHASES if name in recorded] if recorded else TIMED_PHASES
     return [
         ("steps", 0, lambda run: float(run.num_steps)),
         ("accepted length, mean", 3, lambda run: run.accepted_length),

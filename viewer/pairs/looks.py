@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import Root, Side
-from specscope.tracer.compare.diff import Comparison, PairMark, TurnMarks
+from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import leading_root
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks

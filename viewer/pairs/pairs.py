@@ -14,17 +14,18 @@ from typing import Any
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import TIES, Difference, NoiseFloor, Root
-from specscope.tracer.compare.diff import Comparison, PairMark, TurnMarks
+from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.compare.floats import FloatJudge
-from specscope.tracer.compare.manifests import both_draft
+from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.roots import with_violation
-from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import MISSHAPEN, step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.report import MISSHAPEN
+from specscope.tracer.oracle.step import step_violations
 from specscope.viewer.drawing.marks import NodeMarks
 
 
@@ -149,16 +150,9 @@ def compare_pair(
     unjudged = steps.mark.state == "unjudged" or not steps.mark.same_context or not floors
     if unjudged or _is_misshapen(a, b, steps):
         return PairDifferences([], None, NodeMarks(names=names_a), NodeMarks(names=names_b), comparable=False)
-    pair = StepPair(
-        nodes_a,
-        nodes_b,
-        None if steps.previous_a is None else StepNodes(steps.previous_a),
-        None if steps.previous_b is None else StepNodes(steps.previous_b),
-        FloatJudge.of(floors, a.manifest),
-        both_draft(a.manifest, b.manifest),
-        a.manifest.tree_policy == b.manifest.tree_policy,
-        steps.regrouped,
-    )
+    recorded = RecordedSteps(steps.a, steps.b, steps.previous_a, steps.previous_b, regrouped=steps.regrouped)
+    pair = StepPair.of(recorded, a.manifest, b.manifest, judge=FloatJudge.of(floors, a.manifest))
+    nodes_a, nodes_b = pair.a, pair.b
     differences = with_violation(compare_steps(pair), root.blame if root is not None else [])
     begins = steps.mark.state in ("root", "tie")
     origin = root.difference if root is not None else _first(differences) if begins else None
@@ -198,8 +192,8 @@ def _has_paths(step: Step) -> bool:
 def _is_misshapen(a: TraceReader, b: TraceReader, steps: AlignedSteps) -> bool:
     """Whether the lists of one of the two do not fit together, which two equal records may have in common."""
     contexts = (
-        Context(a.manifest, a.turn_start(steps.turn_a), steps.previous_a, steps.a),
-        Context(b.manifest, b.turn_start(steps.turn_b), steps.previous_b, steps.b),
+        Context(manifest=a.manifest, turn=a.turn_start(steps.turn_a), previous=steps.previous_a, step=steps.a),
+        Context(manifest=b.manifest, turn=b.turn_start(steps.turn_b), previous=steps.previous_b, step=steps.b),
     )
     return any(found.invariant in MISSHAPEN for context in contexts for found in step_violations(context))
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from specscope.schemas.verdict import TIES, Root, Side
-from specscope.tracer.compare.diff import Comparison, TurnMarks
+from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.files.index import TurnEntry
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.report import OracleReport
 from specscope.viewer.drawing.svg.strip import STATES, StepState, StripStep
 from specscope.viewer.pairs.pairs import of_prompt
 

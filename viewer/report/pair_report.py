@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Root, Side, Verdict
-from specscope.tracer.compare.diff import Comparison, DiffOptions, PairMark, TurnMarks, compare_traces
+from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
+from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import (
     SIDES,
     Card,
@@ -214,7 +216,9 @@ class _Drawing:
         if entry is None or at >= len(entry.steps):
             return ""
         step, before = run.reader.step(entry, at), run.reader.step(entry, at - 1) if at else None
-        broken = violations(judge(Context(run.reader.manifest, run.reader.turn_start(entry), before, step)))
+        broken = violations(
+            judge(Context(manifest=run.reader.manifest, turn=run.reader.turn_start(entry), previous=before, step=step))
+        )
         return card("violated", f"At this step {SIDES[side]} breaks", run.name, broken) if broken else ""
 
     def _around(self, turn: TurnMarks, mark: PairMark) -> str:

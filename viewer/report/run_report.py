@@ -9,8 +9,9 @@ from pathlib import Path
 from specscope.schemas import Step
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import OracleReport, check_trace
+from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import MAX_PROMPT, one_line
 from specscope.tracer.words.text import counted
 from specscope.tracer.words.tokens import TokenTexts
@@ -154,5 +155,5 @@ def _contexts(reader: TraceReader, turn: TurnEntry, numbers: list[int]) -> Itera
             before = reader.step(turn, number - 1) if number else None
         else:
             before = last[1]
-        yield number, Context(reader.manifest, start, before, step)
+        yield number, Context(manifest=reader.manifest, turn=start, previous=before, step=step)
         last = (number, step)

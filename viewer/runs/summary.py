@@ -15,11 +15,10 @@ from specscope.schemas import Manifest, RunEnd
 from specscope.tracer.compare.manifests import AXIS, OWN
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TraceIndex
-from specscope.tracer.oracle.check import OracleReport
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.words.rules import rule_text
 from specscope.tracer.words.text import counted, shorten
-from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.drawing.fragments import Tone
 from specscope.viewer.drawing.words.manifest import (
     created_text,
@@ -28,6 +27,7 @@ from specscope.viewer.drawing.words.manifest import (
     peculiarities,
     tree_text,
 )
+from specscope.viewer.runs.catalogue import Run
 
 
 class Mark(NamedTuple):

@@ -54,7 +54,7 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     texts.learn(step)
     previous = reader.step(entry, view.step - 1) if view.step > 0 else None
     strip = draw_strip(states.of_turn(entry.turn))
-    context = Context(reader.manifest, reader.turn_start(entry), previous, step)
+    context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=step)
     if is_lossy(reader.manifest.sampling):
         st.html(
             note("warn", rule_text(reader.manifest.sampling), ["The output is not distributed as the teacher's own."])

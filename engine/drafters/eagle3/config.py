@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from specscope.engine.drafters.eagle3.head import HeadConfig
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UnsupportedModelError, UsageError
 
 LAYER_CONFIG = "transformer_layer_config"
 LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
@@ -112,9 +112,9 @@ def _shape(
             **switches,
         )
     except KeyError as error:
-        raise UsageError(f"{place} lacks {error.args[0]!r}") from None
+        raise CheckpointError(f"{place} lacks {error.args[0]!r}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"{place} is not an EAGLE-3 configuration: {error}") from None
+        raise CheckpointError(f"{place} is not an EAGLE-3 configuration: {error}") from None
 
 
 def _refuse_unsupported(settings: dict[str, Any], place: str) -> None:
@@ -133,7 +133,7 @@ def _refuse_unsupported(settings: dict[str, Any], place: str) -> None:
         if reason:
             reasons.append(f"{key} to {reason}")
     if reasons:
-        raise UsageError(f"{place} sets {'; '.join(reasons)}: not supported, the head would draft wrongly")
+        raise UnsupportedModelError(f"{place} sets {'; '.join(reasons)}: not supported, the head would draft wrongly")
 
 
 def _rope_reason(value: Any) -> str | None:

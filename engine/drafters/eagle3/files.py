@@ -19,7 +19,7 @@ from specscope.engine.drafters.draft_vocab import DraftVocab
 from specscope.engine.drafters.eagle3.config import LAYER_IDS, read_statement
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
 from specscope.engine.finite import refuse_nonfinite
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UsageError
 
 Tensors = dict[str, torch.Tensor]
 
@@ -189,7 +189,7 @@ def _vocab(tensors: Tensors, shape: HeadConfig, folder: Path) -> DraftVocab:
         ("t2d", t2d, shape.teacher_vocab_size),
     ):
         if tensor is not None and (tensor.is_floating_point() or list(tensor.shape) != [length]):
-            raise UsageError(
+            raise CheckpointError(
                 f"{folder} does not fit as an EAGLE-3 head: {name}: got {list(tensor.shape)} of {tensor.dtype}, wanted "
                 f"[{length}] of integers or booleans"
             )

@@ -19,7 +19,7 @@ from torch import nn
 
 from specscope.engine.drafters.eagle3.head import RMSNorm
 from specscope.engine.finite import refuse_nonfinite
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UsageError
 
 KIND = "specscope-exit-head"
 CONFIG_NAME = "config.json"
@@ -89,7 +89,7 @@ def load_exit_head(folder: Path, *, allow_nonfinite: bool = False) -> ExitHeadFi
         if name in tensors and tensors[name].shape != tensor.shape
     ]
     if problems:
-        raise UsageError(f"{path} does not fit {CONFIG_NAME}: {'; '.join(problems)}")
+        raise CheckpointError(f"{path} does not fit {CONFIG_NAME}: {'; '.join(problems)}")
     head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     if not allow_nonfinite:
         refuse_nonfinite(head, folder)

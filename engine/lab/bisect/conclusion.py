@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from specscope.engine.lab.bisect.floors import SPREAD, Floors, coarser
 from specscope.engine.lab.bisect.operations import BEFORE, BEHIND, IN_LAYER, LAYER_OUTPUT, Operation
-from specscope.engine.lab.bisect.report import (
+from specscope.schemas import Manifest
+from specscope.schemas.bisection import (
     BISECTION_SCHEMA,
     Bisection,
     Compared,
@@ -17,8 +18,7 @@ from specscope.engine.lab.bisect.report import (
     Prefix,
     State,
 )
-from specscope.schemas import Manifest
-from specscope.schemas.verdict import Phase
+from specscope.schemas.phases import Phase
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_NOT_REPRODUCED
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader

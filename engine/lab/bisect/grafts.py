@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import (
     Captures,
@@ -17,10 +16,11 @@ from specscope.engine.lab.bisect.operations import (
     run_forward,
 )
 from specscope.engine.lab.bisect.redraft import Drafted
-from specscope.engine.lab.bisect.report import Circumstances, Graft, Measure
 from specscope.engine.lab.bisect.sides import Alone, Side, moved, prefix_cache
 from specscope.engine.lab.rerun.recorded_trees import FedPairs
+from specscope.engine.loop.phases import ForwardInputs
 from specscope.schemas import DraftSection, Step, TreeSection
+from specscope.schemas.bisection import Circumstances, Graft, Measure
 from specscope.tracer.compare.floats import scaled_gap
 from specscope.tracer.compare.nodes import StepNodes
 

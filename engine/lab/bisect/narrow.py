@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.digests import digest_file
 from specscope.engine.lab.bisect.conclusion import Case, conclude, floors_of
 from specscope.engine.lab.bisect.floors import MOST, position_errors, relative_error
@@ -40,7 +39,18 @@ from specscope.engine.lab.bisect.operations import (
 )
 from specscope.engine.lab.bisect.recorded import Held, Rerun, aligned_step, first_difference, lacking
 from specscope.engine.lab.bisect.redraft import narrow_draft, narrow_in_place, redraft
-from specscope.engine.lab.bisect.report import (
+from specscope.engine.lab.bisect.schedule import plan_batch
+from specscope.engine.lab.bisect.sides import Course, Side, Unsteady, moved, prefix_cache, run_side
+from specscope.engine.lab.bisect.state import StateKeeper
+from specscope.engine.lab.bisect.whole import find_departure
+from specscope.engine.lab.rerun.recorded_run import Overrides, check_readable
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
+from specscope.engine.lab.rerun.replay import earlier_turns
+from specscope.engine.load.models import DTYPES
+from specscope.engine.loop.phases import ForwardInputs
+from specscope.engine.record.target import RUN_ERRORS
+from specscope.schemas import Manifest, Step
+from specscope.schemas.bisection import (
     STATE_SCHEMA,
     Bisection,
     Compared,
@@ -48,28 +58,19 @@ from specscope.engine.lab.bisect.report import (
     SelfDifference,
     State,
 )
-from specscope.engine.lab.bisect.schedule import plan_batch
-from specscope.engine.lab.bisect.sides import Course, Side, Unsteady, moved, prefix_cache, run_side
-from specscope.engine.lab.bisect.state import StateKeeper
-from specscope.engine.lab.bisect.whole import find_departure
-from specscope.engine.lab.rerun.recorded_run import Overrides, StepPlace, check_readable
-from specscope.engine.lab.rerun.recorded_trees import FedPairs
-from specscope.engine.lab.rerun.replay import earlier_turns
-from specscope.engine.load.models import DTYPES
-from specscope.engine.record.target import RUN_ERRORS
-from specscope.schemas import Manifest, Step
-from specscope.schemas.verdict import TIES, Difference, Phase
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned
 from specscope.tracer.compare.drafts import compare_drafts
 from specscope.tracer.compare.drift import measure_drift
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.manifests import is_teacher_only
-from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.noise import measured_floors
-from specscope.tracer.compare.steps import StepPair
-from specscope.tracer.errors import EngineError, IncomparableError, UsageError
+from specscope.tracer.compare.steps import RecordedSteps, StepPair
+from specscope.tracer.errors import EngineError, IncomparableError, NoSuchStepError, SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.words.places import StepPlace
 
 Advance = Callable[[str], None]
 
@@ -130,6 +131,8 @@ class Bisect:
         if self._state.grafts is None:
             try:
                 self._work(case, advance)
+            except SpecScopeError:
+                raise
             except RUN_ERRORS as error:
                 raise EngineError(f"the step cannot be narrowed: {type(error).__name__}: {error}") from error
         return conclude(case, self._state, self._a, self._entry)
@@ -248,8 +251,9 @@ class Bisect:
     def _pair(self, a: Step, b: Step, judge: FloatJudge) -> StepPair:
         """Two runs of the step, each behind the recorded step before it."""
         number = self._request.place.step
-        previous = StepNodes(self._a.step(self._entry, number - 1)) if number else None
-        return StepPair(StepNodes(a), StepNodes(b), previous, previous, judge, self._both_draft)
+        previous = self._a.step(self._entry, number - 1) if number else None
+        steps = RecordedSteps(a, b, previous, previous)
+        return StepPair.of(steps, self._a.manifest, self._b.manifest, judge=judge)
 
     def _first_difference(self, baseline: Baseline, side: Side, judge: FloatJudge) -> Difference | None:
         """By the records of both runs of the step, in the order of the phases."""
@@ -389,7 +393,7 @@ def _turn_of(reader: TraceReader, place: StepPlace) -> TurnEntry:
     entry = next((turn for turn in reader.turns if turn.turn == place.turn), None)
     if entry is None:
         numbers = f"0..{reader.turns[-1].turn}" if reader.turns else "none"
-        raise UsageError(f"got turn {place.turn}, wanted one of {reader.path}: {numbers}")
+        raise NoSuchStepError(f"got turn {place.turn}, wanted one of {reader.path}: {numbers}")
     reader.step(entry, place.step)  # refuses a step that is not there
     return entry
 

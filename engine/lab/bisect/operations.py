@@ -18,7 +18,7 @@ from torch import nn
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import AcceptInputs, ForwardInputs, Phases
+from specscope.engine.loop.phases import AcceptInputs, ForwardInputs, Phases
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.teacher.parts import BEFORE as BEFORE
 from specscope.engine.teacher.parts import BEHIND as BEHIND

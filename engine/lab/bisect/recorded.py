@@ -6,21 +6,21 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal, NamedTuple
 
-from specscope.engine.lab.bisect.report import Circumstances, RecordedViolation, Recordings
-from specscope.engine.lab.rerun.recorded_run import StepPlace
 from specscope.schemas import Manifest, Step, TreeSection, TurnStart
+from specscope.schemas.bisection import Circumstances, RecordedViolation, Recordings
 from specscope.schemas.verdict import TIES, Difference
 from specscope.tracer.compare.align import Aligned, align_steps, align_turns
 from specscope.tracer.compare.drafts import compare_trees
 from specscope.tracer.compare.floats import FloatJudge
-from specscope.tracer.compare.manifests import is_teacher_only
+from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
-from specscope.tracer.compare.steps import StepPair
+from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import step_violations
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import step_violations
+from specscope.tracer.words.places import StepPlace
 
 #: What of a step hangs on what was forced to the recording, unless its own inputs are equal.
 FORCED = ("accept", "commit")
@@ -84,25 +84,22 @@ class Held(NamedTuple):
 
     def to(self, baseline: Rerun, candidate: Rerun) -> Recordings:
         """The recordings against each other and against the re-runs."""
-        trees = not is_teacher_only(self.a.manifest)
-        before = None if self.before is None else StepNodes(self.before)
-        recorded = StepNodes(self.step)
-        own = StepPair(recorded, StepNodes(baseline.record), before, before, self.judge, trees)
+        a, b = self.a.manifest, self.b.manifest
+        steps = RecordedSteps(self.step, baseline.record, self.before, self.before)
         found = Recordings(
             aligned=self.partner is not None,
-            baseline=departure_of(own, baseline.own_tree),
+            baseline=departure_of(StepPair.of(steps, a, a, judge=self.judge), baseline.own_tree),
             violations=self._violations(baseline.record, candidate.record),
         )
         if self.partner is None:
             return found
-        both = trees and not is_teacher_only(self.b.manifest)
-        other, regrouped = StepNodes(self.partner.b), self.partner.regrouped > 0
-        previous = None if self.partner.previous_b is None else StepNodes(self.partner.previous_b)
-        same = self.a.manifest.tree_policy == self.b.manifest.tree_policy
-        recordings = StepPair(recorded, other, before, previous, self.judge, both, same, regrouped)
+        other, previous, regrouped = self.partner.b, self.partner.previous_b, self.partner.regrouped > 0
+        recorded = RecordedSteps(self.step, other, self.before, previous, regrouped=regrouped)
+        recordings = StepPair.of(recorded, a, b, judge=self.judge)
         recorded_difference = first_difference(recordings) or self._prefills()
-        again = StepNodes(candidate.record)
-        rerun = StepPair(other, again, previous, before, self.judge, both, regrouped=regrouped)
+        # It ran after the baseline's step before, and where one of the two drafts nothing, not on its own trees.
+        again = RecordedSteps(other, candidate.record, previous, self.before, regrouped=regrouped)
+        rerun = replace(StepPair.of(again, b, b, judge=self.judge), trees_compared=both_draft(a, b))
         return found.model_copy(
             update={
                 "difference": recorded_difference,
@@ -112,11 +109,19 @@ class Held(NamedTuple):
 
     def _violations(self, baseline: Step, candidate: Step) -> list[RecordedViolation]:
         """Of both recorded steps. A re-run is asked about those alone: its other digests are of its own numbers."""
-        found = _violations("baseline", Context(self.a.manifest, self._start_a, self.before, self.step), baseline)
+        found = _violations(
+            "baseline",
+            Context(manifest=self.a.manifest, turn=self._start_a, previous=self.before, step=self.step),
+            baseline,
+        )
         if self.partner is not None:
             b = self.partner.b
             start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == b.turn)
-            found += _violations("candidate", Context(self.b.manifest, start, self.partner.previous_b, b), candidate)
+            found += _violations(
+                "candidate",
+                Context(manifest=self.b.manifest, turn=start, previous=self.partner.previous_b, step=b),
+                candidate,
+            )
         return found
 
     @property

@@ -16,12 +16,12 @@ from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import SPREAD, Floors, relative_error
 from specscope.engine.lab.bisect.operations import Captures, Operation, run_by_itself
-from specscope.engine.lab.bisect.report import NarrowedDraft, OperationError
 from specscope.engine.lab.bisect.sides import Side, prefix_cache
 from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.load.models import DTYPES
-from specscope.engine.record.recorder import draft_section, tree_section
+from specscope.engine.record.sections import draft_section, tree_section
 from specscope.schemas import DraftSection, TreeSection
+from specscope.schemas.bisection import NarrowedDraft, OperationError
 
 #: What stands before a part, by the part that is fed it. Of the others it is the part before.
 BETWEEN = {

@@ -11,21 +11,22 @@ from typing import NamedTuple
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
-from specscope.engine.lab.bisect.report import Circumstances
 from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
 from specscope.engine.lab.rerun.forcing import ForcedSession, StepOutcome
-from specscope.engine.lab.rerun.recorded_run import Overrides, decoding_of, fault_target, load_recorded
+from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
 from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
-from specscope.engine.record.recorder import Recorder, TurnLabel, tree_section
+from specscope.engine.loop.phases import ForwardInputs
+from specscope.engine.record.recorder import Recorder, TurnLabel
+from specscope.engine.record.sections import tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Step, TreeSection
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.schemas.bisection import Circumstances
+from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
@@ -100,7 +101,7 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
     except UsageError as error:
         notes.append(str(error))
         watch = InPlace({})
-    decoding = decoding_of(manifest, teacher, watch.within(target.phases))
+    decoding = recorded_decoding(manifest, teacher, watch.within(target.phases))
     lane = ForcedSession(teacher, drafter, decoding, plan.num_rows if plan is not None else 1, keep_fed=True)
     try:
         if plan is None:
@@ -108,6 +109,8 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
         else:
             _follow_batch(lane, course, plan, advance)
         return _run_step(lane, course, watch, manifest, notes)
+    except SpecScopeError:
+        raise
     except RUN_ERRORS as error:
         raise EngineError(f"the step cannot be run again: {type(error).__name__}: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from specscope.engine.lab.bisect.report import STATE_SCHEMA, State
+from specscope.schemas.bisection import STATE_SCHEMA, State
 from specscope.tracer.errors import UsageError
 
 #: What makes two bisections the same one.

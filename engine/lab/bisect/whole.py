@@ -10,7 +10,7 @@ import torch
 
 from specscope.engine.lab.bisect.floors import SPREAD, relative_error
 from specscope.engine.lab.bisect.operations import Captures, Operation
-from specscope.engine.lab.bisect.report import OperationError
+from specscope.schemas.bisection import OperationError
 
 
 class _Value(NamedTuple):

@@ -9,8 +9,8 @@ import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import drafted, rows_at, target_probs, weigh_point_masses
-from specscope.engine.decode.phases import AcceptInputs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
+from specscope.engine.loop.phases import AcceptInputs
 
 
 def _changing_acceptance(

@@ -10,22 +10,20 @@ from typing import Any, Literal
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import Phases
 from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPairs, innermost
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
-from specscope.engine.load.models import ModelChoice, Models
-from specscope.schemas.verdict import Phase
+from specscope.engine.load.models import Models
+from specscope.engine.run.runner import Workings, unchanged
+from specscope.engine.settings import ModelChoice
+from specscope.schemas.phases import Phase
 from specscope.tracer.errors import UsageError
 
 Places = tuple[tuple[Phase, str], ...]
 
 
 @dataclass(frozen=True)
-class FaultTarget:
+class FaultTarget(Workings):
     """What a fault may change: the loop's phases, and the models, which are its own to spoil."""
-
-    models: Models
-    phases: Phases
 
     @property
     def eagle3(self) -> Eagle3Drafter:
@@ -100,6 +98,11 @@ def check_fits(fault: Fault, models: Models) -> None:
     """
     if fault.into_eagle3 and not isinstance(innermost(models.drafter), Eagle3Drafter):
         raise UsageError(f"{fault.id}: {_requires_eagle3(models.drafter)}")
+
+
+def injecting(fault: Fault | None) -> Callable[[Workings], Workings]:
+    """What a run is changed by that has ``fault`` in; nothing where there is none."""
+    return unchanged if fault is None else lambda workings: inject(FaultTarget(workings.models, workings.phases), fault)
 
 
 def inject(target: FaultTarget, fault: Fault) -> FaultTarget:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from specscope.engine.drafters.eagle3.files import CONFIG_NAME
 from specscope.engine.lab.faults.base import Expectation, Fault
-from specscope.engine.load.models import DEMO_MODELS, ModelChoice
+from specscope.engine.load.models import DEMO_MODELS
+from specscope.engine.settings import ModelChoice
 from specscope.tracer.errors import UsageError
 
 LM_HEAD = "lm_head.weight"

@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.decode.phases import HandOver
 from specscope.engine.drafters.base import Drafter, DrafterProxy, DraftPairs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
+from specscope.engine.loop.phases import HandOver
 
 
 class OtherFeatures(DrafterProxy):

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 
 from specscope.engine.accept.greedy import Acceptance, elder_siblings
-from specscope.engine.decode.phases import AcceptInputs
 from specscope.engine.drafters.base import Draft
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
+from specscope.engine.loop.phases import AcceptInputs
 from specscope.engine.tree.tensors import TreeTensors
 
 WORD = 32  # columns that a mask row of one machine word can hold

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.drafters.base import Draft
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places, changing_drafts
+from specscope.engine.loop.phases import ForwardInputs
 from specscope.engine.tree.grow import Level, tree_of
 from specscope.engine.tree.grow import selected_numbers as selected_of
 from specscope.engine.tree.tensors import TreeTensors

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from specscope.engine.decode.phases import RowAcceptance
-from specscope.engine.decode.stopping import StopDecision, StopWatch
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
+from specscope.engine.loop.phases import RowAcceptance
+from specscope.engine.loop.stopping import StopDecision, StopWatch
 
 
 def _changing_stops(

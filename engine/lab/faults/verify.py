@@ -9,9 +9,9 @@ import torch
 from transformers import LogitsProcessorList
 
 from specscope.engine.backends.attention import registered_name
-from specscope.engine.decode.phases import ForwardInputs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
-from specscope.engine.record.recorder import visible_in
+from specscope.engine.loop.phases import ForwardInputs
+from specscope.engine.record.sections import visible_in
 from specscope.engine.tree.tensors import TreeTensors, additive_mask
 
 Inputs = Callable[[TreeTensors, torch.dtype], ForwardInputs]

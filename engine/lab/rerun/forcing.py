@@ -17,22 +17,22 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.accept.greedy import Acceptance
-from specscope.engine.decode.phases import (
+from specscope.engine.drafters.base import Drafter
+from specscope.engine.lab.rerun.recorded_trees import RecordedTrees
+from specscope.engine.loop.phases import (
     AcceptInputs,
     Decoding,
     EndReason,
+    InFlight,
     PendingDraw,
-    PhaseName,
     RowAcceptance,
     StepResult,
     TurnResult,
     TurnStarted,
 )
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopDecision, StopReason, StopRules, StopWatch
-from specscope.engine.decode.turns import Turn, TurnRequest
-from specscope.engine.drafters.base import Drafter
-from specscope.engine.lab.rerun.recorded_trees import RecordedTrees
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopDecision, StopReason, StopRules, StopWatch
+from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import TurnRecorder
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import ForcedSection, Step, StopSection, TreeSection, TurnStart
@@ -115,9 +115,9 @@ class _Observer:
         """As it is: the turn came to what was forced."""
         self.recorder.turn_ended(result)
 
-    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+    def failed(self, in_flight: InFlight, error: Exception) -> None:
         """As it is."""
-        self.recorder.failed(phase, step, inputs, error)
+        self.recorder.failed(in_flight, error)
 
 
 class _Stop(NamedTuple):
@@ -170,7 +170,9 @@ class ForcedSession:
         # A turn that was interrupted or failed met no rule, and the run ended with it.
         rule = None if end == "interrupted" or end == "failed" else end
         self._stops = deque([_Stop(1, rule)])
-        self.session.begin(row, TurnRequest(start.prompt_ids, rules, observer, start.generator_seed))
+        self.session.begin(
+            row, TurnRequest(start.prompt_ids, rules, observer=observer, generator_seed=start.generator_seed)
+        )
         if end is not None and rule is None:
             self.end(end)
 

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from specscope.engine.accept.processors import ProcessorChoice, Processors, build_processors
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.backends.attention import ATTENTION
-from specscope.engine.decode.phases import Decoding, Phases
-from specscope.engine.decode.stopping import StopRules
+from specscope.engine.accept.processors import build_processors
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
-from specscope.engine.load.models import DTYPES, Attention, ModelChoice, Models, load_models
+from specscope.engine.load.decoding import decoding_of
+from specscope.engine.load.models import Models, load_models
+from specscope.engine.loop.phases import Decoding, Phases
+from specscope.engine.loop.stopping import StopRules
+from specscope.engine.record.manifest import settings_of
+from specscope.engine.settings import ATTENTIONS, DEVICES, DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher
-from specscope.engine.tree.policy import TreePolicy, static_policy
-from specscope.schemas import Drafter, Manifest, Sampling, Section
-from specscope.schemas import Teacher as TeacherManifest
+from specscope.schemas import Manifest, Section
+from specscope.schemas.manifest import Attention
 from specscope.tracer.errors import IncomparableError, UsageError
 
 #: What must be as recorded, where it was recorded: models of other weights say nothing of the run.
 SAME_TEACHER = ("architecture", "config_digest", "weights_digest", "num_layers", "hidden_size", "vocab_size")
 SAME_DRAFTER = ("kind", "config_digest", "weights_digest", "hidden_state_indices", "settings")
-
-
-class StepPlace(NamedTuple):
-    """Where a step stands in a recorded run; both count from 0."""
-
-    turn: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -112,46 +105,29 @@ def fault_target(manifest: Manifest, models: Models) -> FaultTarget:
 
 
 def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
-    for name, said, wanted in (
-        ("dtype", manifest.dtype, DTYPES),
-        ("device", overrides.device or manifest.device.backend, ("auto", "cpu", "cuda", "npu")),
-        ("attention", manifest.attention, ATTENTION),
+    device = overrides.device or manifest.device.backend
+    for name, value, allowed in (
+        ("dtype", manifest.dtype, DTYPE_NAMES),
+        ("device", device, DEVICES),
+        ("attention", manifest.attention, ATTENTIONS),
     ):
-        if said not in wanted:
-            raise UsageError(f"the trace's {name} is {said!r}, which this engine does not have: {', '.join(wanted)}")
-    attention: Any = manifest.attention
-    return ModelChoice(
-        overrides.teacher or _source("teacher", manifest.teacher),
-        overrides.drafter or _source("drafter", manifest.drafter),
-        manifest.mode,
-        manifest.dtype,
-        overrides.device or manifest.device.backend,
-        _policy(manifest),
-        _rule(manifest.sampling),
-        attention,
-        overrides.allow_remote_code,
+        if value not in allowed:
+            raise UsageError(f"the trace's {name} is {value!r}, which this engine does not have: {', '.join(allowed)}")
+    recorded = settings_of(manifest).choice
+    return replace(
+        recorded,
+        teacher=overrides.teacher or _named("teacher", recorded.teacher),
+        drafter=overrides.drafter or _named("drafter", recorded.drafter),
+        device=device,
+        allow_remote_code=overrides.allow_remote_code,
         allow_nonfinite=True,  # the run was let through with them, or they have other digests than its own
     )
 
 
-def _source(what: str, recorded: TeacherManifest | Drafter) -> str:
-    if recorded.source is not None:
-        return recorded.source
-    if isinstance(recorded, Drafter) and recorded.kind == "none":
-        return "none"
-    raise UsageError(f"the trace does not say what its {what} was loaded from: give --{what}")
-
-
-def _policy(manifest: Manifest) -> TreePolicy:
-    said = manifest.tree_policy
-    if said.choices is not None and (said.kind == "static" or said.kind == "chain"):
-        return static_policy(said.choices, said.name or said.kind, said.kind)
-    return TreePolicy(said.kind, said.depth, said.top_k, said.budget, said.name)
-
-
-def _rule(said: Sampling) -> SamplingRule:
-    told = {name: getattr(said, name) for name in ("temperature", "top_k", "top_p", "epsilon", "delta", "draft")}
-    return SamplingRule(said.rule, **{name: value for name, value in told.items() if value is not None})
+def _named(what: str, source: str) -> str:
+    if not source:
+        raise UsageError(f"the trace does not say what its {what} was loaded from: give --{what}")
+    return source
 
 
 def _check_same(what: str, recorded: Section, found: Section, names: tuple[str, ...]) -> None:
@@ -193,24 +169,13 @@ def rules_of(manifest: Manifest) -> StopRules:
     return StopRules(said.max_new_tokens, said.eos_token_ids, said.stop_strings)
 
 
-def decoding_of(manifest: Manifest, teacher: Teacher, phases: Phases) -> Decoding:
-    """What the run's loop was set to do, with ``phases``.
+def recorded_decoding(manifest: Manifest, teacher: Teacher, phases: Phases) -> Decoding:
+    """What the run's loop was set to do, with ``phases``. Trees are checked on the host, for the record's sake.
 
     Raises:
         UsageError: where it changed logits in a way that the command line has no word for.
     """
-    return Decoding(
-        rule=_rule(manifest.sampling),
-        cache_strategy=manifest.cache_strategy or "in-place",
-        processors=_processors(manifest, teacher),
-        phases=phases,
-    )
-
-
-def _processors(manifest: Manifest, teacher: Teacher) -> Processors | None:
-    described = manifest.sampling.processors or {}
-    strange = sorted(described.keys() - {field.name for field in fields(ProcessorChoice)})
-    if strange:
-        raise UsageError(f"the run changed its logits by {strange[0]}, which cannot be built from a trace")
-    eos = rules_of(manifest).eos_token_ids
-    return build_processors(ProcessorChoice(**described), eos, teacher.device)
+    settings = settings_of(manifest)
+    eos_token_ids = rules_of(manifest).eos_token_ids  # those of the run, which need not be the teacher's
+    processors = build_processors(settings.processors, eos_token_ids, teacher.device)
+    return replace(decoding_of(settings, teacher, phases), checks="before", processors=processors)

@@ -12,32 +12,33 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from specscope.engine.decode.phases import Decoding, EndReason
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.lab.faults import FaultTarget
 from specscope.engine.lab.rerun.forcing import ForcedSession
 from specscope.engine.lab.rerun.recorded_run import (
     Overrides,
-    StepPlace,
     check_readable,
-    decoding_of,
     fault_target,
     load_recorded,
+    recorded_decoding,
     rules_of,
 )
-from specscope.engine.load.models import ModelChoice, Models
-from specscope.engine.record.manifest import RunSettings, build_manifest
+from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Decoding, EndReason
+from specscope.engine.record.manifest import RunFacts, build_manifest, settings_of
 from specscope.engine.record.recorder import Recorder, TurnLabel, TurnRecorder
 from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.record.target import RUN_ERRORS, ending
+from specscope.engine.settings import ModelChoice
 from specscope.schemas import Manifest, TurnEnd, TurnStart
-from specscope.tracer.errors import EngineError, TraceLostError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, TraceLostError, UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter, check_writable
+from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import counted
 
 
@@ -95,7 +96,7 @@ class Replay:
             wanted = wanted.model_copy(update={"fault": None})
         models, notes, choice = load_recorded(self._source, request.overrides)
         target = fault_target(wanted, models)
-        self._decoding = decoding_of(wanted, models.teacher, target.phases)
+        self._decoding = recorded_decoding(wanted, models.teacher, target.phases)
         self._manifest = replay_manifest(self._source, wanted, choice, target.models, self._decoding)
         self.report.notes += notes
         self._models = target.models
@@ -128,6 +129,8 @@ class Replay:
                 for entry in self._turns:
                     is_written = self._request.turn in (None, entry.turn)
                     self._replay_turn(reader, entry, recorder if is_written else None, advance)
+        except SpecScopeError:
+            raise
         except RUN_ERRORS as error:
             raise EngineError(f"the replay failed: {type(error).__name__}: {error}") from error
         try:
@@ -186,17 +189,15 @@ def replay_manifest(
     source: Manifest, wanted: Manifest, choice: ModelChoice, models: Models, decoding: Decoding
 ) -> Manifest:
     """Line 1 of the replay of ``source`` in the configuration of ``wanted``."""
-    settings = RunSettings(
-        choice,
-        source.seed,
-        source.level,
-        rules_of(source),
-        decoding.cache_strategy,
-        1,
-        decoding.processors,
-        wanted.fault,
+    settings = replace(
+        settings_of(source),
+        choice=choice,
+        batch_size=1,
+        cache_strategy=decoding.cache_strategy,
+        fault=wanted.fault,
     )
-    manifest = build_manifest(uuid.uuid4().hex, settings, models.teacher, models.drafter)
+    facts = RunFacts(settings, source.level, rules_of(source), decoding.processors)
+    manifest = build_manifest(uuid.uuid4().hex, facts, models.teacher, models.drafter)
     # What the rule was is the run's own word; it may be older than what this version says of a rule.
     return manifest.model_copy(update={"replay_of": source.run_id, "sampling": source.sampling})
 

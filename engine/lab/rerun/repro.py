@@ -19,18 +19,24 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from specscope.engine.decode.phases import Phases
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.turns import Turn, TurnRequest
 from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
-from specscope.engine.lab.rerun.recorded_run import Overrides, check_readable, decoding_of, load_recorded, rules_of
+from specscope.engine.lab.rerun.recorded_run import (
+    Overrides,
+    check_readable,
+    load_recorded,
+    recorded_decoding,
+    rules_of,
+)
 from specscope.engine.lab.rerun.recorded_trees import RecordedTrees, trees_of
 from specscope.engine.load.models import Models
+from specscope.engine.loop.phases import Phases
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
 from specscope.schemas import Failure, FailureState, Manifest, Step, TreeSection
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import DamagedRecordError, EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
 
@@ -106,13 +112,15 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
 def _check_state(path: Path, failure: Failure, vocab_size: int) -> None:
     state = failure.state
     if state is None:
-        raise UsageError(f"{path}: the failure record holds no state to start from; it is of an older version")
+        raise DamagedRecordError(f"{path}: the failure record holds no state to start from; it is of an older version")
     first, count, last = 1 if failure.step is not None else 0, len(state.context_ids), len(state.context_ids) - 1
     fits = all(0 <= token < vocab_size for token in state.context_ids) and count > first
     if failure.step is not None:
         fits = fits and 1 <= state.num_emitted <= last and 1 <= len(state.source_rows or []) <= last
     if not fits:
-        raise UsageError(f"{path}: the failure record's state does not fit itself or the teacher; it was changed")
+        raise DamagedRecordError(
+            f"{path}: the failure record's state does not fit itself or the teacher; it was changed"
+        )
 
 
 class _Attempt(NamedTuple):
@@ -132,7 +140,7 @@ class _Rerun:
         # A run with a fault in goes on at a violation unless it was strict; then it ended with one.
         strict = manifest.fault is None or rows[0].error == "ViolationError"
         self._manifest, self._models, self._rows = manifest, target.models, rows
-        self._decoding = decoding_of(manifest, models.teacher, replace(target.phases, stop_on_violation=strict))
+        self._decoding = recorded_decoding(manifest, models.teacher, replace(target.phases, stop_on_violation=strict))
 
     def attempt(self, *, put_in: bool) -> _Attempt:
         """Runs them; with ``put_in`` on the recorded trees, whatever the drafter finds."""
@@ -158,11 +166,13 @@ class _Rerun:
             state = _state(failure)
             observer = recorder.turn(TurnLabel(failure.turn or 0, "again", 0, None))
             prompt = state.context_ids[: len(state.context_ids) - state.num_emitted]
-            requests.append(TurnRequest(prompt, rules, observer, state.generator_seed))
+            requests.append(TurnRequest(prompt, rules, observer=observer, generator_seed=state.generator_seed))
         is_prefill = self._rows[0].step is None
         if not is_prefill:
             try:
                 stand_again(session, self._rows, requests)
+            except SpecScopeError:
+                raise
             except (RuntimeError, ValueError, LookupError, TypeError) as error:
                 raise EngineError(f"what led to the step cannot be rebuilt: {type(error).__name__}: {error}") from error
         try:
@@ -237,7 +247,9 @@ def _turn(session: Session, failure: Failure, request: TurnRequest, features: to
             raw = bytearray(b64decode(state.generator_state or "", validate=True))
             turn.generator.set_state(torch.frombuffer(raw, dtype=torch.uint8))
         except (ValueError, RuntimeError, TypeError):
-            raise UsageError("the failure record's generator_state is none of torch's; it was changed") from None
+            raise DamagedRecordError(
+                "the failure record's generator_state is none of torch's; it was changed"
+            ) from None
     return turn
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from specscope.engine.lab.selftest.permute import permute_slots
 from specscope.engine.lab.selftest.runs import Runs, num_threads
 from specscope.engine.lab.selftest.scenarios import Scenario, find_scenario, scenarios
-from specscope.engine.load.models import Mode, resolve_device
-from specscope.engine.record.manifest import TraceLevel
+from specscope.engine.load.models import resolve_device
 from specscope.engine.tree.policy import TreePolicy, chain_policy
+from specscope.schemas.manifest import Mode, TraceLevel
 from specscope.schemas.verdict import TIES, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_EQUAL, SpecScopeError

@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import torch
 
-from specscope.engine.lab.faults import Fault
+from specscope.engine.lab.faults import Fault, check_fits, injecting
 from specscope.engine.lab.selftest.scenarios import Scenario
-from specscope.engine.load.models import Mode, ModelChoice, Models, load_models
-from specscope.engine.record.manifest import TraceLevel
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, TurnReport, open_trace, run_turns
-from specscope.tracer.errors import EngineError
+from specscope.engine.load.models import Models, load_models
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, open_trace, run_turns
+from specscope.engine.settings import ModelChoice, Settings
+from specscope.schemas.manifest import Mode, TraceLevel
 
 USUAL_DTYPE = "float32"
-QUIET = TurnEvents(lambda *_: None, lambda *_: None)
 
 
 class Faulty(NamedTuple):
@@ -81,18 +80,21 @@ class Runs:
         request = self._request(scenario, mode, trace, level)
         if redact is not None and request.trace is not None:
             request = replace(request, trace=replace(request.trace, redact=redact))
-        return _decode(request, self._load(request.choice))
+        return self._run(request, self._load(request.settings.choice))
 
     def faulty(self, scenario: Scenario, fault: Fault) -> Faulty:
         """Decodes the scenario's candidate with ``fault`` in. What a run may end with is part of the outcome."""
         trace = self.path(fault.id)
-        request = replace(self._request(scenario, scenario.candidate, trace, "decisions"), fault=fault.id)
+        request = self._request(scenario, scenario.candidate, trace, "decisions")
+        settings = replace(request.settings, fault=fault.id)
         try:
             if fault.damage is not None:
                 damaged = self.folder / f"{fault.id}-models"
                 damaged.mkdir()
-                request = replace(request, choice=fault.damage(request.choice, damaged))
-            _decode(request, load_models(request.choice))
+                settings = replace(settings, choice=fault.damage(settings.choice, damaged))
+            models = load_models(settings.choice)
+            check_fits(fault, models)
+            self._run(replace(request, settings=settings), models, fault)
         except Exception as error:  # a fault may break anything; the judge says whether this was the way it had to end
             return Faulty(trace, error)
         return Faulty(trace, None)
@@ -114,17 +116,20 @@ class Runs:
         """All honest traces so far."""
         return list(self._honest.values())
 
+    def _run(self, request: RunRequest, models: Models, fault: Fault | None = None) -> list[TurnReport]:
+        writer = open_trace(request, models)
+        return list(run_turns(request, models, writer, change=injecting(fault)))
+
     def _request(self, scenario: Scenario, mode: Mode, trace: Path | None, level: TraceLevel) -> RunRequest:
-        return RunRequest(
-            replace(scenario.choice, mode=mode, device=self._device, dtype=self.dtype),
-            list(scenario.prompts),
-            scenario.max_new_tokens,
-            list(scenario.stop_strings),
-            seed=0,
-            trace=TraceTarget(trace, level, overwrite=False, with_text=False) if trace is not None else None,
+        settings = Settings(
+            choice=replace(scenario.choice, mode=mode, device=self._device, dtype=self.dtype),
+            max_new_tokens=scenario.max_new_tokens,
+            stop_strings=scenario.stop_strings,
             batch_size=scenario.batch_size,
             processors=scenario.processors,
         )
+        target = TraceTarget(trace, level) if trace is not None else None
+        return RunRequest(settings, list(scenario.prompts), target)
 
 
 @contextmanager
@@ -136,12 +141,3 @@ def num_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _decode(request: RunRequest, models: Models) -> list[TurnReport]:
-    writer = open_trace(request, models, warn=_no_room)
-    return list(run_turns(request, models, writer, QUIET))
-
-
-def _no_room(warning: str) -> None:
-    raise EngineError(warning)

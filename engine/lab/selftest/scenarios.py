@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from specscope.engine.accept.processors import NO_PROCESSORS, ProcessorChoice
-from specscope.engine.accept.sampling import SamplingRule
-from specscope.engine.load.models import DEMO_MODELS, Mode, ModelChoice
+from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule
 from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
 
 TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)

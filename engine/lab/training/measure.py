@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specscope.engine.decode.session import Session
-from specscope.engine.decode.stopping import StopRules
 from specscope.engine.lab.training.corpus import Document
 from specscope.engine.load.models import Models
+from specscope.engine.loop.session import Session
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.run.prompts import Prompt
 
 PROMPT_CHARACTERS = 320

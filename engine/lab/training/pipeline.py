@@ -34,8 +34,9 @@ from specscope.engine.lab.training.tokenizer import (
     train_tokenizer,
 )
 from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe, train_against_repetition
-from specscope.engine.load.models import ModelChoice, load_models
+from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
+from specscope.engine.settings import ModelChoice
 from specscope.engine.tree.policy import TreePolicy, chain_policy
 
 SELF_TEXT_LENGTH = 256

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
+from specscope.schemas.phases import Phase
+from specscope.tracer.files.candidates import Candidate, candidates_of
 
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
@@ -16,7 +19,7 @@ def _always(_: Any) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Invariant(Generic[Subject]):
     """One rule, on subjects of one kind."""
 
@@ -27,9 +30,11 @@ class Invariant(Generic[Subject]):
     needs: tuple[str, ...] = ()
     applies: Callable[[Subject], bool] = _always  # where it says nothing of a subject, it is not even skipped
     needs_if_drawn: str | None = None  # likewise where the rule draws, unless the manifest promises the whole section
+    across_steps: bool = False  # it looks at earlier steps too, so that what came before may be the cause
+    phase: Phase | None = None  # that it judges, where its id begins with another word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """A step and what came before it in its turn."""
 
@@ -43,6 +48,15 @@ class Context:
     def rule(self) -> str:
         """The acceptance rule that the step followed; where it does not say, the run's."""
         return self.step.accept.rule if self.step.accept is not None else self.manifest.sampling.rule
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """What the step's drafter proposed.
+
+        Raises:
+            ValueError: where its levels were not recorded, or are malformed.
+        """
+        return candidates_of(present(present(self.step.draft).levels))
 
     @property
     def kept_cache(self) -> str | None:
@@ -86,6 +100,11 @@ def next_root(step: Step) -> int | None:
     if step.forced is not None:
         return step.forced.bonus_token
     return None if step.accept is None else step.accept.bonus_token
+
+
+def takes_features(c: Context) -> bool:
+    """Whether the drafter is fed features of the teacher."""
+    return c.manifest.drafter.hidden_state_indices is not None
 
 
 def tree_is_recorded(step: Step) -> bool:

@@ -1,4 +1,4 @@
-"""Invariants of the commit phase, on records."""
+"""Invariants of the commit phase: what is moved in the cache, and what must stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from specscope.tracer.oracle.invariants.base import (
     present,
     promises,
 )
-from specscope.tracer.oracle.invariants.custody import PREFIX_KEPT
 
 
 def _length_equation(c: Context) -> str | None:
@@ -21,19 +20,6 @@ def _length_equation(c: Context) -> str | None:
     if commit.committed_after == wanted:
         return None
     return f"committed after is {commit.committed_after}, wanted {wanted} = {commit.committed_before} + 1 + {accepted}"
-
-
-def _continues(c: Context) -> str | None:
-    commit = present(c.step.commit)
-    if c.previous is None:
-        wanted = len(c.turn.prompt_ids)
-    elif c.previous.commit is not None:
-        wanted = c.previous.commit.committed_after
-    else:
-        return None
-    if commit.committed_before == wanted:
-        return None
-    return f"committed before is {commit.committed_before}, the last step left {wanted}"
 
 
 def _strategy(c: Context) -> str | None:
@@ -73,6 +59,16 @@ def _prefix_unchanged(c: Context) -> str | None:
     return f"layer {commit.prefix_layer}: {commit.prefix_before} became {commit.prefix_after}"
 
 
+def _prefix_kept(c: Context) -> str | None:
+    commit, left = present(c.step.commit), present(c.kept_prefix)
+    if commit.prefix_since == left:
+        return None
+    return (
+        f"layer {commit.prefix_layer}: the committed prefix had digest {left} when it was looked at last, and the same "
+        f"rows have {commit.prefix_since} now"
+    )
+
+
 def _drafter_length(c: Context) -> str | None:
     commit = present(c.step.commit)
     before = c.step.draft.kv_before if c.step.draft is not None else commit.drafter_before
@@ -85,37 +81,52 @@ def _drafter_length(c: Context) -> str | None:
 
 COMMIT: tuple[Invariant[Context], ...] = (
     Invariant(
-        "commit.length-equation",
-        "committed after = before + 1 + accepted length",
-        _length_equation,
-        ("commit", "accept"),
+        id="commit.length-equation",
+        statement="committed after = before + 1 + accepted length",
+        check=_length_equation,
+        needs=("commit", "accept"),
     ),
     Invariant(
-        "commit.strategy",
-        "the strategy is the one asked for, or the reason for another is given",
-        _strategy,
-        ("commit", "manifest.cache_strategy"),
-    ),
-    Invariant("commit.sources-are-path", "the rows kept are the root's and the path's", _sources, ("commit", "accept")),
-    Invariant("commit.destinations-contiguous", "they go right behind the prefix", _destinations, ("commit",)),
-    Invariant(
-        "commit.content-moved",
-        "the rows written equal their sources, bit for bit",
-        _content_moved,
-        ("commit.source_checksums", "commit.written_checksums"),
+        id="commit.strategy",
+        statement="the strategy is the one asked for, or the reason for another is given",
+        check=_strategy,
+        needs=("commit", "manifest.cache_strategy"),
     ),
     Invariant(
-        "commit.prefix-unchanged",
-        "the committed prefix is never written",
-        _prefix_unchanged,
-        ("commit.prefix_before", "commit.prefix_after"),
+        id="commit.sources-are-path",
+        statement="the rows kept are the root's and the path's",
+        check=_sources,
+        needs=("commit", "accept"),
     ),
-    *PREFIX_KEPT,
     Invariant(
-        "commit.drafter-length",
-        "the drafter holds the committed pairs alone",
-        _drafter_length,
-        ("commit.drafter_after",),
+        id="commit.destinations-contiguous",
+        statement="they go right behind the prefix",
+        check=_destinations,
+        needs=("commit",),
     ),
-    Invariant("sequence.committed-continues", "each step begins where the last one ended", _continues, ("commit",)),
+    Invariant(
+        id="commit.content-moved",
+        statement="the rows written equal their sources, bit for bit",
+        check=_content_moved,
+        needs=("commit.source_checksums", "commit.written_checksums"),
+    ),
+    Invariant(
+        id="commit.prefix-unchanged",
+        statement="the committed prefix is never written",
+        check=_prefix_unchanged,
+        needs=("commit.prefix_before", "commit.prefix_after"),
+    ),
+    Invariant(
+        id="commit.prefix-kept",
+        statement="a layer's committed prefix is as it was when its turn came last, or as the prefill left it",
+        check=_prefix_kept,
+        needs=("commit.prefix_since", "kept_prefix"),
+    ),
+    Invariant(
+        id="commit.drafter-length",
+        statement="the drafter holds the committed pairs alone",
+        check=_drafter_length,
+        needs=("commit.drafter_after",),
+        across_steps=True,
+    ),
 )

@@ -2,120 +2,52 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, get_args
+from typing import Any
 
-from specscope.schemas import Manifest, Record, Section, Step, TreeSection
-from specscope.tracer.oracle.invariants.base import Context, Invariant, present, promises
+from specscope.schemas.phases import COMPARED_PHASES, Phase
+from specscope.tracer.oracle.invariants.accept import ACCEPT
+from specscope.tracer.oracle.invariants.base import Context, Invariant
 from specscope.tracer.oracle.invariants.commit import COMMIT
-from specscope.tracer.oracle.invariants.decisions import DECISIONS
-from specscope.tracer.oracle.invariants.structure import STRUCTURE, TreeArrays
-from specscope.tracer.oracle.invariants.turns import TURNS
+from specscope.tracer.oracle.invariants.draft import DRAFT
+from specscope.tracer.oracle.invariants.run import RUN_RULES
+from specscope.tracer.oracle.invariants.sequence import COMMITTED_CONTINUES, ROOT_IS_LAST_BONUS
+from specscope.tracer.oracle.invariants.stop import STOP
+from specscope.tracer.oracle.invariants.structure import TreeArrays
+from specscope.tracer.oracle.invariants.tensors import SIZES, TENSORS, TENSORS_STRUCTURE
+from specscope.tracer.oracle.invariants.tree import TREE, TREE_STRUCTURE
+from specscope.tracer.oracle.invariants.turn import TURN
+from specscope.tracer.oracle.invariants.verify import VERIFY
+
+#: On a tree and its tensors as plain lists. The engine checks these before a kernel runs.
+STRUCTURE: tuple[Invariant[TreeArrays], ...] = (SIZES, *TREE_STRUCTURE, *TENSORS_STRUCTURE)
+#: On a step's record.
+ON_STEPS: tuple[Invariant[Context], ...] = (
+    *DRAFT,
+    *TREE,
+    *TENSORS,
+    *VERIFY,
+    *ACCEPT,
+    ROOT_IS_LAST_BONUS,
+    *STOP,
+    *COMMIT,
+    COMMITTED_CONTINUES,
+)
+ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *ON_STEPS, *TURN)
+#: What holds in an honest run, by invariant.
+STATEMENTS = {invariant.id: invariant.statement for invariant in ALL_INVARIANTS} | RUN_RULES
+
+_BY_ID = {invariant.id: invariant for invariant in ALL_INVARIANTS}
 
 
-def arrays_of(context: Context) -> TreeArrays | None:
-    """The step's tree and tensors for the structural invariants; None where the writer left the tree out."""
-    tree, tensors = context.step.tree, context.step.tensors
-    if tree is None:
-        return None
-    if tensors is None:
-        return _tree_alone(tree, context.manifest.teacher.vocab_size)
-    return TreeArrays(
-        tokens=tree.tokens,
-        parents=tree.parents,
-        depths=tree.depths,
-        fed_tokens=tensors.token_ids,
-        positions=tensors.positions,
-        mask_rows=[int.from_bytes(bytes.fromhex(row), "little") for row in tensors.mask_rows],
-        prefix_visible=tensors.prefix_visible,
-        index_tensors=tensors.index_tensors,
-        committed_length=tensors.committed_length,
-        num_slots=tensors.num_slots,
-        padded_slots=tensors.padded_slots,
-        vocab_size=context.manifest.teacher.vocab_size,
-    )
+def phase_of(invariant: str) -> Phase:
+    """The phase that an invariant judges, by its id; ``stop`` where it is of a turn, or of the run."""
+    known = _BY_ID.get(invariant)
+    if known is not None and known.phase is not None:
+        return known.phase
+    name = invariant.partition(".")[0]
+    return next((phase for phase in COMPARED_PHASES if phase == name), "stop")
 
 
-def _tree_alone(tree: TreeSection, vocab_size: int) -> TreeArrays:
-    slots = len(tree.tokens)
-    return TreeArrays(tree.tokens, tree.parents, tree.depths, [], [], [], [], {}, 0, slots, slots, vocab_size, False)
-
-
-#: What is not the step's own, but the run's, or what came before.
-OF_CONTEXT = ("manifest", "features_digest", "kept_cache", "kept_prefix", "logits_of_trials")
-
-
-def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
-    """The first of ``needs`` that the step does not have; or the context, of what is the manifest's or its own."""
-    for need in needs:
-        of_context = need.split(".")[0] in OF_CONTEXT
-        if missing_field(context if of_context else context.step, (need,)):
-            return need
-    return None
-
-
-@cache
-def _parts(name: str) -> tuple[str, ...]:
-    return tuple(name.split("."))
-
-
-def missing_field(record: Any, names: tuple[str, ...]) -> str | None:
-    """The first of ``names``, dotted, that ``record`` does not have."""
-    for name in names:
-        value = record
-        for part in _parts(name):
-            value = getattr(value, part, None)
-        if value is None:
-            return name
-    return None
-
-
-def missing_draw(context: Context, invariant: Invariant[Context]) -> str | None:
-    """The first field of a draw that is absent, where the writer never said that it supplies the whole section."""
-    if context.rule == "greedy" or invariant.needs_if_drawn is None:
-        return None
-    need = invariant.needs_if_drawn
-    if promises(context.manifest, need.partition(".")[0]):
-        return None
-    return missing_need(context, (need,)) or (_missing_trials(context) if need == "accept.visited" else None)
-
-
-def _missing_trials(context: Context) -> str | None:
-    """What is absent of the trials by which a walk that draws went on."""
-    visited = present(present(context.step.accept).visited)
-    if visited and all(visit.trials is None for visit in visited):
-        return "accept.visited.trials"
-    coins = [trial.coin for visit in visited for trial in visit.trials or []]
-    lacks = context.rule == "sampling" and bool(coins) and all(coin is None for coin in coins)
-    return "accept.visited.trials.coin" if lacks else None
-
-
-def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
-    """Why the oracle did not judge a step by ``invariant``, in words."""
-    missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
-    return f"not recorded: {missing}" if missing is not None else "the step's lists do not fit together"
-
-
-def absent_promises(manifest: Manifest, step: Step) -> list[str]:
-    """The capabilities that the format knows and the step does not have, in order."""
-    absent = []
-    for name in sorted({name for name in manifest.capabilities if is_known_capability(name)}):
-        section, _, field = name.partition(".")
-        value = getattr(step, section)
-        if value is None or (field and getattr(value, field) is None):
-            absent.append(name)
-    return absent
-
-
-@cache
-def is_known_capability(capability: str) -> bool:
-    """Whether it names a section of a step, or a field of one, as this version has them."""
-    section, dot, field = capability.partition(".")
-    known = Step.model_fields.get(section)
-    if known is None or section in Record.model_fields:
-        return False
-    models = [kind for kind in get_args(known.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
-    return bool(models) and (not dot or field in models[0].model_fields)
-
-
-ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *DECISIONS, *COMMIT, *TURNS)
+def looks_across_steps(invariant: str) -> bool:
+    """Whether an invariant, by its id, looks at earlier steps too."""
+    return invariant in _BY_ID and _BY_ID[invariant].across_steps

@@ -10,8 +10,9 @@ import re
 from typing import Any, NamedTuple
 
 from specscope.schemas import Step
-from specscope.tracer.oracle.check import SKIPPED, judge_step
+from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import SKIPPED, judge_step
 from specscope.tracer.words.text import counted, shorten
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
@@ -23,7 +24,6 @@ from specscope.viewer.drawing.svg.tree_picture import FOLD_ABOVE, picture_of
 
 MAX_VALUE = 600  # characters of a fact
 #: In the order of a step; a branch only where the strategy copies the cache.
-PHASES = ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")
 #: More than a hundred years: a hostile record's time may be a number of any size.
 LONGEST_NS = 1 << 62
 #: So many nodes are drawn where all are asked for.
@@ -189,7 +189,7 @@ def timing_bars(step: Step) -> str:
     """Time by phase."""
     if step.timing is None:
         return note("info", "This step records no timings")
-    recorded = ((name, getattr(step.timing, f"{name}_ns")) for name in PHASES)
+    recorded = ((name, getattr(step.timing, f"{name}_ns")) for name in TIMED_PHASES)
     amounts = [(name, ns) for name, ns in recorded if ns is not None]
     total = sum(ns for _, ns in amounts)
     shares = bars([Share(name, ns, _milliseconds(ns)) for name, ns in amounts])

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specscope.schemas import SCHEMA_VERSION, Failure, Manifest, SchemaVersion
-from specscope.tracer.compare.coverage import COMPARED, DECISIVE, is_decisive
+from specscope.schemas.phases import COMPARED_PHASES
+from specscope.tracer.compare.coverage import DECISIVE, is_decisive
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.oracle.check import OracleReport
+from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.words.rules import is_lossy, rule_text
 from specscope.tracer.words.text import counted, html_text, shorten
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
@@ -232,7 +233,7 @@ def _coverage_notes(found: Health) -> list[str]:
         parts.append(note("warn", "No decision of this run can be compared", [line]))
     else:
         supplied = {capability.partition(".")[0] for capability in found.manifest.capabilities}
-        missing = [name for name in COMPARED if name not in supplied]
+        missing = [name for name in COMPARED_PHASES if name not in supplied]
         if missing:
             parts.append(note("info", f"A comparison cannot judge {', '.join(missing)}"))
     kept = found.report.invariants.get("run.capabilities") if found.report is not None else None

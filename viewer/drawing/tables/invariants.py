@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from specscope.tracer.oracle.check import OracleReport, Tally, Violation
+from specscope.tracer.oracle.report import OracleReport, Tally, Violation
 from specscope.tracer.words.text import counted, html_text, shorten
 from specscope.viewer.drawing.fragments import note, quiet, rows
 from specscope.viewer.drawing.frames import VIOLATED, folded, row, table

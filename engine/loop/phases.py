@@ -8,23 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
-from transformers import LogitsProcessorList
 
-from specscope.engine.accept.greedy import Acceptance, RuleName, accept_greedy
+from specscope.engine.accept.greedy import Acceptance, accept_greedy
 from specscope.engine.accept.processors import Processors, process_tree
-from specscope.engine.accept.sampling import Coins, SamplingRule, accept_sampling, accept_typical, target_probs
+from specscope.engine.accept.sampling import Coins, accept_sampling, accept_typical, target_probs
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import CheckedLayer, Commit, commit_step
-from specscope.engine.decode.stopping import StopDecision, StopWatch
 from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.loop.stopping import StopDecision, StopWatch
+from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
+from specscope.schemas.manifest import RuleName
+from specscope.schemas.phases import FailedPhase
 
-GREEDY = SamplingRule("greedy")
-PhaseName = Literal["prefill", "branch", "draft", "tensorize", "check", "verify", "accept", "commit", "stop", "record"]
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
+
+PhaseName = FailedPhase
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
 
 
@@ -70,7 +74,9 @@ def accept(inputs: AcceptInputs) -> Acceptance:
     if inputs.rule.rule == "typical":
         return accept_typical(inputs.tree, probs, inputs.rule, bonus)
     coins = torch.stack([c.slots for c in inputs.coins]).to(device)
-    return accept_sampling(inputs.tree, probs, inputs.child_probs, coins, bonus, max_children=inputs.max_children)
+    return accept_sampling(
+        inputs.tree, probs, inputs.child_probs, coins, bonus_coins=bonus, max_children=inputs.max_children
+    )
 
 
 def tensorize_draft(draft: Draft, committed_lengths: list[int], max_depth: int) -> TreeTensors:
@@ -105,7 +111,7 @@ def accepted_length(accepted: RowAcceptance) -> int:
     return accepted.accepted_length
 
 
-ProcessTree = Callable[[list[LogitsProcessorList | None], list[list[int]], TreeTensors, torch.Tensor], torch.Tensor]
+ProcessTree = Callable[["list[LogitsProcessorList | None]", list[list[int]], TreeTensors, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ class StepTensors(NamedTuple):
     custody: Custody | None = None  # without an observer nobody looks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepResult:
     """Everything one step decided for one row."""
 
@@ -187,7 +193,7 @@ class StepResult:
     durations_ns: dict[str, int]  # by phase, of all rows together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TurnStarted:
     """A turn whose prompt has been taken in."""
 
@@ -236,6 +242,31 @@ class TurnResult:
         return len(self.output_ids) / max(self.duration_ns / 1e9, 1e-9)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TurnState:
+    """Where a turn stood when its prefill or a step of it began: enough to stand there again."""
+
+    step: int | None = None  # None in a prefill
+    context_ids: list[int]  # in a prefill the prompt; in a step the committed tokens, and the pending one last
+    num_emitted: int = 0  # how many of the last of them are output
+    pairs: DraftPairs | None = None  # what the drafter is fed next; None in a prefill
+    generator_seed: int | None = None  # in a prefill
+    generator_state: torch.Tensor | None = None  # in a step that draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class InFlight:
+    """What one row was working on when its turn failed: the products of the phases that were over."""
+
+    phase: PhaseName  # that failed
+    row: int
+    state: TurnState
+    draft: Draft | None = None
+    tensors: TreeTensors | None = None
+    verification: Verification | None = None
+    acceptance: RowAcceptance | None = None
+
+
 class Observer(Protocol):
     """Is told what happens to one turn, and changes nothing."""
 
@@ -248,5 +279,5 @@ class Observer(Protocol):
     def turn_ended(self, result: TurnResult) -> None:
         """After the last step, or when the turn was interrupted or failed."""
 
-    def failed(self, phase: PhaseName, step: int | None, inputs: dict[str, Any], error: Exception) -> None:
+    def failed(self, in_flight: InFlight, error: Exception) -> None:
         """Before an exception leaves the loop."""

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from specscope.schemas import Section
-from specscope.schemas.base import Digest, Float
-from specscope.schemas.verdict import Difference, Phase
+from specscope.schemas.base import Digest, Float, Section
+from specscope.schemas.phases import Phase
+from specscope.schemas.verdict import Difference
 
 BISECTION_SCHEMA = "specscope.bisection/1.1"
 STATE_SCHEMA = "specscope.bisection-state/2.0"

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from specscope.schemas import BonusDraw, Sampling, Step, StopRules, TurnEnd, TurnStart
 from specscope.tracer.oracle.invariants.base import Invariant, committed_path, first_mismatch, present
-from specscope.tracer.oracle.invariants.sampling import TOLERANCE, draw_problem, prob_of_logit
+from specscope.tracer.oracle.invariants.draws import draw_problem
+from specscope.tracer.oracle.invariants.probabilities import TOLERANCE, prob_of_logit
 
 BROKEN = "\ufffd"  # stands for a part of a character, which its token's text alone cannot show
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TurnTally:
     """What the steps of a turn add up to; fed one by one, so that memory does not grow with them."""
 
@@ -121,9 +122,9 @@ def _metrics(t: TurnTally) -> str | None:
             return f"{name}: got {got}, the steps give {wanted}"
     if t.num_fallbacks is not None and (end.num_fallbacks or 0) != t.num_fallbacks:
         return f"num_fallbacks: got {end.num_fallbacks or 0}, the steps give {t.num_fallbacks}"
-    said = t.last_reason is not None or "stop" not in t.in_part
+    is_recorded = t.last_reason is not None or "stop" not in t.in_part
     by_a_step = end.reason in ("eos", "length", "stop_string", "criterion")
-    if t.num_steps and said and by_a_step and end.reason != t.last_reason:
+    if t.num_steps and is_recorded and by_a_step and end.reason != t.last_reason:
         return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
     return None
 
@@ -161,27 +162,33 @@ def _finite(logits: list[float], sampling: Sampling) -> bool:
 
 
 #: Their needs are those of a pass, in turn_start: what was recorded is judged without them too.
-TURNS: tuple[Invariant[TurnTally], ...] = (
-    Invariant("turn.output-is-sum", "the output is the pending token and what each step kept", _output),
+TURN: tuple[Invariant[TurnTally], ...] = (
     Invariant(
-        "turn.prefill",
-        "the prompt was taken in, and the pending token is the teacher's",
-        _prefill,
-        ("prefill.top_tokens", "prefill.top_logits"),
+        id="turn.output-is-sum",
+        statement="the output is the pending token and what each step kept",
+        check=_output,
     ),
     Invariant(
-        "turn.end",
-        "the turn ends at its stop token or its length, not before and not behind",
-        _stops_where_it_must,
-        (),
-        _has_rules,
+        id="turn.prefill",
+        statement="the prompt was taken in, and the pending token is the teacher's",
+        check=_prefill,
+        needs=("prefill.top_tokens", "prefill.top_logits"),
     ),
     Invariant(
-        "turn.stop-strings",
-        "the turn ends with the token that completes a stop string, and nowhere behind it",
-        _stops_at_its_string,
-        (),
-        _ends_by_text,
+        id="turn.end",
+        statement="the turn ends at its stop token or its length, not before and not behind",
+        check=_stops_where_it_must,
+        applies=_has_rules,
     ),
-    Invariant("turn.metrics", "the turn's counts are those of its steps", _metrics),
+    Invariant(
+        id="turn.stop-strings",
+        statement="the turn ends with the token that completes a stop string, and nowhere behind it",
+        check=_stops_at_its_string,
+        applies=_ends_by_text,
+    ),
+    Invariant(
+        id="turn.metrics",
+        statement="the turn's counts are those of its steps",
+        check=_metrics,
+    ),
 )

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import LogitsProcessorList
 
 from specscope.engine.cache.commit import CheckedLayer
-from specscope.engine.decode.phases import Observer, PhaseName, TurnResult
-from specscope.engine.decode.stopping import StopRules, StopWatch
 from specscope.engine.drafters.base import DraftPairs
+from specscope.engine.loop.phases import Observer, TurnResult
+from specscope.engine.loop.stopping import StopRules, StopWatch
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import UsageError
 
-
-class PhaseClock:
-    """Which phase is running, and what each took."""
-
-    def __init__(self) -> None:
-        self.current: PhaseName = "prefill"
-        self.durations_ns: dict[str, int] = {}
-
-    @contextmanager
-    def phase(self, name: PhaseName) -> Iterator[None]:
-        """Times the block as phase ``name``; leaves ``current`` standing where it fails."""
-        self.current = name
-        begun = time.perf_counter_ns()
-        yield
-        self.durations_ns[name] = time.perf_counter_ns() - begun
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Turn:
     """A turn that is running in a row."""
 
@@ -73,54 +57,11 @@ class TurnRequest:
 
     prompt_ids: list[int]  # the whole context
     rules: StopRules
+    _: KW_ONLY
     observer: Observer | None = None
     generator_seed: int | None = None  # needed where the rule draws
     criterion: Callable[[list[int]], bool] | None = None  # ends the turn at an output that meets it
     processors: LogitsProcessorList | None = None  # its own, instead of those that the decoding builds
-
-
-class StepBegun(NamedTuple):
-    """What a step found, a row each: kept until it ends, in case that it fails."""
-
-    steps: list[int]
-    committed_lengths: list[int]
-    pairs: list[DraftPairs]
-    generator_states: list[torch.Tensor]  # empty where nothing is drawn, or nobody looks
-
-    @classmethod
-    def of(
-        cls,
-        turns: list[Turn],
-        pairs: list[DraftPairs],
-        committed_lengths: list[int],
-        generators: list[torch.Generator],
-    ) -> StepBegun:
-        """What the step of ``turns`` finds now."""
-        return cls([t.step for t in turns], committed_lengths, pairs, [g.get_state() for g in generators])
-
-
-class TurnState(NamedTuple):
-    """Where a turn stood when its prefill or a step of it began: enough to stand there again."""
-
-    step: int | None  # None in a prefill
-    context_ids: list[int]  # in a prefill the prompt; in a step the committed tokens, and the pending one last
-    num_emitted: int  # how many of the last of them are output
-    pairs: DraftPairs | None  # what the drafter is fed next; None in a prefill
-    generator_seed: int | None  # in a prefill
-    generator_state: torch.Tensor | None  # in a step that draws
-
-
-def state_of(row: Row, number: int, begun: StepBegun | None, prefill: TurnRequest | None) -> TurnState:
-    """Where the turn of ``row`` stood when the step that found ``begun``, or else ``prefill``, began."""
-    assert row.turn is not None
-    if begun is None:
-        assert prefill is not None
-        seed = prefill.generator_seed if row.turn.generator is not None else None
-        return TurnState(None, prefill.prompt_ids, 0, None, seed, None)
-    pairs = begun.pairs[number]
-    context = [*row.committed_ids[: begun.committed_lengths[number]], pairs.token_list[-1]]
-    state = begun.generator_states[number] if begun.generator_states else None
-    return TurnState(begun.steps[number], context, len(context) - row.turn.prompt_length, pairs, None, state)
 
 
 def common_length(first: list[int], second: list[int]) -> int:

@@ -1,0 +1,192 @@
+"""What a prefill or a step has produced so far: a complete step's parts when it ends, a failure's record when it fails.
+
+Knows no file format and no transformers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from specscope.engine.accept.sampling import Coins
+from specscope.engine.cache.commit import Commit
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.loop.phases import (
+    InFlight,
+    PhaseName,
+    RowAcceptance,
+    StepResult,
+    StepTensors,
+    TurnState,
+    Verification,
+)
+from specscope.engine.loop.stopping import StopDecision
+from specscope.engine.loop.turns import Row, Turn, TurnRequest
+from specscope.engine.tree.checks import CheckReport
+from specscope.engine.tree.tensors import TreeTensors
+
+
+class PhaseClock:
+    """Which phase is running, and how long each took."""
+
+    def __init__(self) -> None:
+        self.current: PhaseName = "prefill"
+        self.durations_ns: dict[str, int] = {}
+
+    @contextmanager
+    def phase(self, name: PhaseName) -> Iterator[None]:
+        """Times the block as phase ``name``; ``current`` keeps the name where the block fails."""
+        self.current = name
+        begun = time.perf_counter_ns()
+        yield
+        self.durations_ns[name] = time.perf_counter_ns() - begun
+
+
+@dataclass(kw_only=True)
+class PrefillInFlight:
+    """A prompt that is being taken in."""
+
+    row: int
+    turn: Turn
+    request: TurnRequest
+    clock: PhaseClock = field(default_factory=PhaseClock)
+
+    def of_row(self, row: int) -> InFlight | None:
+        """What ``row`` was working on; None where the prefill is not its."""
+        if row != self.row:
+            return None
+        seed = self.request.generator_seed if self.turn.generator is not None else None
+        state = TurnState(context_ids=self.request.prompt_ids, generator_seed=seed)
+        return InFlight(phase=self.clock.current, row=row, state=state)
+
+
+@dataclass(kw_only=True)
+class RowInFlight:
+    """One row of a running step."""
+
+    number: int
+    turn: Turn
+    committed_ids: list[int]  # before the step
+    committed_length: int
+    pairs: DraftPairs  # what the drafter is fed
+    generator_state: torch.Tensor | None  # before the step; None where nothing is drawn, or nobody observes
+    tensorized_digest: str | None = None  # of the forward's inputs; None where nobody observes
+    report: CheckReport | None = None  # None where the check is left to the device
+    acceptance: RowAcceptance | None = None
+
+    @classmethod
+    def of(cls, number: int, row: Row, committed_length: int, *, observed: bool) -> RowInFlight:
+        """The row as the step finds it."""
+        turn = row.turn
+        assert turn is not None
+        assert turn.pairs is not None
+        draws = observed and turn.generator is not None
+        return cls(
+            number=number,
+            turn=turn,
+            committed_ids=row.committed_ids,
+            committed_length=committed_length,
+            pairs=turn.pairs,
+            generator_state=turn.generator.get_state() if draws and turn.generator is not None else None,
+        )
+
+    @property
+    def state(self) -> TurnState:
+        """Where the turn stood when the step began."""
+        context = [*self.committed_ids[: self.committed_length], self.pairs.token_list[-1]]
+        return TurnState(
+            step=self.turn.step,
+            context_ids=context,
+            num_emitted=len(context) - self.turn.prompt_length,
+            pairs=self.pairs,
+            generator_state=self.generator_state,
+        )
+
+    @property
+    def violates(self) -> bool:
+        """Whether the check of its tree failed."""
+        return self.report is not None and bool(self.report.failed)
+
+    @property
+    def accepted(self) -> RowAcceptance:
+        """What the row accepted, once the phase is over."""
+        assert self.acceptance is not None
+        return self.acceptance
+
+
+class Decision(NamedTuple):
+    """A commit and a stop of one row."""
+
+    commit: Commit
+    stop: StopDecision
+
+
+@dataclass(kw_only=True)
+class StepInFlight:
+    """One running step of all rows."""
+
+    rows: list[RowInFlight]
+    observed: bool  # whether anybody observes one of the rows
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    draft: Draft | None = None
+    tensors: TreeTensors | None = None
+    coins: list[Coins] | None = None
+    verification: Verification | None = None
+
+    @classmethod
+    def of(cls, rows: list[Row], committed_lengths: list[int]) -> StepInFlight:
+        """The step that all ``rows``, each with a running turn, are about to take."""
+        observed = any(row.turn is not None and row.turn.observer is not None for row in rows)
+        return cls(
+            rows=[
+                RowInFlight.of(number, row, length, observed=observed)
+                for number, (row, length) in enumerate(zip(rows, committed_lengths, strict=True))
+            ],
+            observed=observed,
+        )
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The turn of each row."""
+        return [row.turn for row in self.rows]
+
+    @property
+    def committed_lengths(self) -> list[int]:
+        """Of each row, before the step."""
+        return [row.committed_length for row in self.rows]
+
+    def of_row(self, row: int) -> InFlight:
+        """What ``row`` was working on."""
+        running = self.rows[row]
+        return InFlight(
+            phase=self.clock.current,
+            row=row,
+            state=running.state,
+            draft=self.draft,
+            tensors=self.tensors,
+            verification=self.verification,
+            acceptance=running.acceptance,
+        )
+
+    def results(self, shared: StepTensors, decisions: list[Decision], drafter_pairs: list[int]) -> list[StepResult]:
+        """One result per row."""
+        return [
+            StepResult(
+                step=row.turn.step,
+                row=row.number,
+                shared=shared,
+                tensorized_digest=row.tensorized_digest,
+                report=row.report,
+                acceptance=row.accepted,
+                commit=decision.commit,
+                drafter_pairs=drafter_pairs[row.number],
+                stop=decision.stop,
+                durations_ns=self.clock.durations_ns,
+            )
+            for row, decision in zip(self.rows, decisions, strict=True)
+        ]

@@ -1,0 +1,148 @@
+"""The phases of a step, in the order in which ``Session.step`` runs them. Each fills in what is in flight.
+
+Knows no file format and no transformers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from specscope.engine.accept.greedy import Acceptance
+from specscope.engine.backends.attention import dispatch_log
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.commit import Commit
+from specscope.engine.digests import digest_tensors
+from specscope.engine.drafters.base import Draft, Drafter, SharedLayers
+from specscope.engine.loop.acceptance import read_outcomes, row_coins
+from specscope.engine.loop.in_flight import Decision, StepInFlight
+from specscope.engine.loop.phases import (
+    AcceptInputs,
+    Custody,
+    Decoding,
+    ForwardInputs,
+    Verification,
+)
+from specscope.engine.loop.turns import Row
+from specscope.engine.teacher.model import Teacher, TeacherOutput
+from specscope.engine.tree.checks import CheckReport, check_row, input_digests, sound_rows
+from specscope.engine.tree.tensors import TreeTensors
+from specscope.tracer.errors import ViolationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPhases:
+    """The phases, over the parts of one session, which share them."""
+
+    teacher: Teacher
+    drafter: Drafter
+    decoding: Decoding
+    cache: TreeCache
+    rows: list[Row]
+
+    def draft(self, step: StepInFlight, branch: TreeCache) -> tuple[Custody | None, Draft]:
+        before = self._kept_digests() if step.observed else None
+        drawn = self.decoding.rule.draft == "sampled"
+        generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
+        with step.clock.phase("draft"):
+            draft = step.draft = self.drafter.propose([row.pairs for row in step.rows], branch, generators)
+        return None if before is None else Custody(before, self._kept_digests()), draft
+
+    def _kept_digests(self) -> list[str | None]:
+        """Of what the drafter keeps of each row."""
+        kept = [self.drafter.kept(row) for row in range(len(self.rows))]
+        return [None if pairs is None else digest_tensors(pairs) for pairs in kept]
+
+    def tensorize(self, step: StepInFlight, draft: Draft) -> TreeTensors:
+        with step.clock.phase("tensorize"):
+            tensors = self.decoding.phases.tensorize(draft, step.committed_lengths, self.drafter.policy.depth)
+        step.tensors = tensors
+        if step.observed:
+            for row, digest in zip(step.rows, input_digests(tensors), strict=True):
+                row.tensorized_digest = digest
+        return tensors
+
+    def check(self, step: StepInFlight, tensors: TreeTensors) -> None:
+        """Looks at every row's tree, unless the check is left to the device."""
+        if self.decoding.checks == "deferred" and not step.observed:
+            return
+        for row in step.rows:
+            row.report = check_row(tensors, row.number, self.teacher.vocab_size)
+        if self.decoding.phases.stop_on_violation:
+            failed = [f"row {row.number}: {_witnesses(row.report)}" for row in step.rows if row.violates]
+            if failed:
+                raise ViolationError(failed[0])
+
+    def verify(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, branch: TreeCache) -> Verification:
+        phases = self.decoding.phases
+        given = phases.inputs(tensors, self.teacher.dtype)
+        with dispatch_log() if step.observed else nullcontext(Counter[str]()) as dispatch:
+            if draft.shared is None:
+                output = self.teacher.forward(*given, branch, feature_layers=self.drafter.feature_layers)
+            else:
+                output = self._resume(given, draft.shared, branch)
+        logits = output.logits
+        if any(turn.processors is not None for turn in step.turns):
+            contexts = [row.committed_ids for row in self.rows]
+            logits = phases.processors([turn.processors for turn in step.turns], contexts, tensors, logits)
+        return Verification(
+            logits=logits,
+            raw_logits=output.logits,
+            features=output.features,
+            argmax=logits.argmax(dim=-1),
+            inputs=given,
+            feature_layers=self.drafter.feature_layers,
+            dispatch=dispatch,
+        )
+
+    def _resume(self, given: ForwardInputs, shared: SharedLayers, branch: TreeCache) -> TeacherOutput:
+        """The layers behind those that the drafter has already run."""
+        rest = range(shared.num_layers, self.teacher.num_layers)
+        hidden = self.teacher.run_layers(shared.hidden, given.position_ids, given.mask, branch, layers=rest)
+        return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
+
+    def accept(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, verification: Verification) -> Acceptance:
+        if self.decoding.rule.rule != "greedy":
+            step.coins = [row_coins(row.turn, tensors, row.number) for row in step.rows]
+        acceptance = self.decoding.phases.accept(
+            AcceptInputs(
+                tree=tensors,
+                argmax=verification.argmax,
+                logits=verification.logits,
+                child_probs=draft.child_probs,
+                coins=step.coins,
+                rule=self.decoding.rule,
+                max_children=max(self.drafter.policy.top_k, 1),
+            )
+        )
+        deferred = step.rows[0].report is None
+        sound = sound_rows(tensors, self.teacher.vocab_size) if deferred else None
+        outcomes = read_outcomes(acceptance, tensors.token_ids, sound)
+        if self.decoding.phases.stop_on_violation and not all(outcome.is_sound for outcome in outcomes):
+            step.clock.current = "check"
+            reports = [check_row(tensors, row.number, self.teacher.vocab_size) for row in step.rows]
+            raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
+        for row, outcome in zip(step.rows, outcomes, strict=True):
+            row.acceptance = outcome.acceptance
+        return acceptance
+
+    def commit(self, step: StepInFlight, branch: TreeCache) -> list[Commit]:
+        paths = [[0, *row.accepted.path] for row in step.rows]
+        layers = [turn.checked_layer(self.teacher.num_layers) for turn in step.turns]
+        return self.decoding.phases.commit(self.cache, branch, paths, layers)
+
+    def stop(self, step: StepInFlight, commits: list[Commit]) -> list[Decision]:
+        step.clock.current = "stop"
+        decisions = []
+        for row, commit in zip(step.rows, commits, strict=True):
+            accepted, watch = row.accepted, row.turn.watch
+            self.rows[row.number].committed_ids += [watch.output_ids[-1], *accepted.tokens]
+            stop = self.decoding.phases.stop(watch, [*accepted.tokens, accepted.bonus_token])
+            decisions.append(Decision(commit, stop))
+        return decisions
+
+
+def _witnesses(report: CheckReport | None) -> str:
+    failures = [] if report is None else report.failed
+    return "; ".join(f"{failure.id}: {failure.witness}" for failure in failures)

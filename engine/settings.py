@@ -1,0 +1,171 @@
+"""What a run may be set to do: data only, in the command line's words. Loads no torch, so that mistakes are reported early.
+
+One shape from the command line (``cli/choices.py``) to the manifest and back (``record/manifest.py``). A setting is a
+field here, an option there, and a field of the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.schemas.manifest import Attention, Mode, RuleName, TraceLevel
+from specscope.schemas.unknown import nearest_name
+from specscope.tracer.errors import UsageError
+
+Device = Literal["auto", "cpu", "cuda", "npu"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+CacheStrategy = Literal["in-place", "fast-reorder", "full-reorder", "replicate"]
+DraftName = Literal["point-mass", "sampled"]
+
+MODES: tuple[str, ...] = get_args(Mode)
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
+DEVICES: tuple[str, ...] = get_args(Device)
+DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
+CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
+TRACE_LEVELS: tuple[TraceLevel, ...] = get_args(TraceLevel)
+#: The drafters that ``--drafter`` can name, and what follows the colon where something may.
+DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
+
+DEFAULT_TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+
+
+def check_name(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuses a name that is not ``allowed``.
+
+    Raises:
+        UsageError: where it is not.
+    """
+    if value not in allowed:
+        raise UsageError(f"got {what} {value!r}, wanted one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class SamplingRule:
+    """How tokens are chosen. The defaults of ``epsilon`` and ``delta`` are Medusa's published ones."""
+
+    rule: RuleName
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    epsilon: float = 0.09  # typical: the probability that always suffices
+    delta: float = 0.3  # typical: the share of exp(-entropy) that suffices
+    draft: DraftName = "point-mass"  # the drafter's best tokens, or tokens drawn from its distribution
+
+    def __post_init__(self) -> None:
+        check_name("rule", self.rule, get_args(RuleName))
+        check_name("draft", self.draft, get_args(DraftName))
+        if not 1e-4 <= self.temperature <= 1e4:
+            raise UsageError(
+                f"got temperature {self.temperature}, wanted 0.0001 to 10000; the teacher's best token is rule greedy"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"got top_k {self.top_k}, wanted at least 1, or none to keep all tokens")
+        for name, share in (("top_p", self.top_p), ("epsilon", self.epsilon), ("delta", self.delta)):
+            if share is not None and not 0 < share <= 1:
+                raise UsageError(f"got {name} {share}, wanted above 0 and at most 1")
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the tokens are distributed as the teacher's own."""
+        return self.rule != "typical"
+
+
+GREEDY = SamplingRule("greedy")
+
+
+@dataclass(frozen=True)
+class ProcessorChoice:
+    """The logits processors to run, with the values that make them do nothing."""
+
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    no_repeat_ngram: int = 0
+    bad_words_ids: list[list[int]] = field(default_factory=list)
+
+
+NO_PROCESSORS = ProcessorChoice()
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What to load, and how it drafts and accepts."""
+
+    teacher: str = "demo"  # demo, a folder, or an id in the local cache
+    drafter: str = "eagle3"  # one of DRAFTER_NAMES, with :PATH where it has weights
+    mode: Mode = "fused"
+    dtype: str = "float32"  # one of DTYPE_NAMES
+    device: str = "auto"  # one of DEVICES
+    policy: TreePolicy = DEFAULT_TREE
+    rule: SamplingRule = GREEDY
+    baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
+    allow_remote_code: bool = False
+    allow_download: bool = False
+    allow_nonfinite: bool = False  # weights that are NaN or infinite
+
+    @property
+    def drafter_source(self) -> str:
+        """What the drafter is loaded from: the baseline has none, whatever was named."""
+        return "none" if self.mode == "baseline" else self.drafter
+
+    @property
+    def attention(self) -> Attention:
+        """The attention that the mode asks for."""
+        return self.baseline_attention if self.mode == "baseline" else self.mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides what a run decodes; nothing of its prompts, or of where its trace goes."""
+
+    choice: ModelChoice = ModelChoice()
+    max_new_tokens: int = 64
+    stop_strings: tuple[str, ...] = ()
+    batch_size: int = 1
+    cache_strategy: str = "in-place"  # one of CACHE_STRATEGIES
+    processors: ProcessorChoice = NO_PROCESSORS
+    bad_words: tuple[str, ...] = ()  # texts; the teacher's tokenizer makes ids of them
+    seed: int | None = 0  # None: not known, of a run that was recorded elsewhere
+    strict: bool = False  # end at the first violated invariant, even where a fault was injected
+    fault: str | None = None  # the catalogue's id of the fault that was injected
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= 1024:
+            raise UsageError(f"got batch size {self.batch_size}, wanted 1 to 1024")
+        if "" in self.stop_strings:
+            raise UsageError("got an empty stop string, which every text contains: leave it out")
+        check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)
+
+    @classmethod
+    def of(cls, **named: Any) -> Settings:
+        """Settings by name, whether they are fields of ``Settings`` or of ``ModelChoice``; the others keep their
+        defaults. ``policy`` may be a text, as ``--tree`` takes it.
+
+        Raises:
+            UsageError: for a name or a value that there is not.
+        """
+        return cls().changed(**named)
+
+    def changed(self, **named: Any) -> Settings:
+        """The same with the settings named, as ``of`` takes them."""
+        names = {f.name for f in fields(Settings)} - {"choice"}
+        choice_names = {f.name for f in fields(ModelChoice)}
+        unknown = [name for name in named if name not in names | choice_names]
+        if unknown:
+            known = sorted(names | choice_names)
+            near = nearest_name(unknown[0], known)
+            hint = f"did you mean {near}?" if near is not None else f"wanted one of {', '.join(known)}"
+            raise UsageError(f"got unknown setting {unknown[0]!r}: {hint}")
+        policy = named.get("policy")
+        if isinstance(policy, str):
+            tree = DEFAULT_TREE
+            named["policy"] = parse_policy(policy, tree.depth, tree.top_k, tree.budget)
+        for name, allowed in (("mode", MODES), ("dtype", DTYPE_NAMES), ("device", DEVICES)):
+            if name in named:
+                check_name(name, named[name], allowed)
+        for name in ("stop_strings", "bad_words"):
+            if name in named:
+                named[name] = (named[name],) if isinstance(named[name], str) else tuple(named[name])
+        choice = replace(self.choice, **{name: named.pop(name) for name in list(named) if name in choice_names})
+        return replace(self, choice=choice, **named)

@@ -1,0 +1,96 @@
+"""What the commands print on a terminal of 80 columns, and into pipes that know few characters."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+from support.traces import EAGER, FAULTY
+
+from specscope.tracer.cli import check as check_command
+from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.report.report import Report
+from specscope.tracer.report.text import print_verdict
+from specscope.tracer.words.tokens import TokenTexts
+
+LONG_ID = "tensors.position-is-length-plus-depth"
+
+
+def terminal(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=False, emoji=False)
+
+
+def printed(out: Console) -> str:
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_check_cuts_no_name_and_keeps_words_readable(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    out = terminal(width)
+    monkeypatch.setattr(check_command, "console", lambda: out)
+    check_command.print_report(check_trace(FAULTY), verbose=False)
+    text = printed(out)
+    assert LONG_ID in text
+    assert "…" not in text
+    witness = "turn 0, step 0: slot 2: position 31, wanted 30 = 29 + depth 1 (line 3)"
+    assert any(witness in line for line in text.splitlines()), "on one line: a terminal wraps it by itself"
+    if width < check_command.TABLE_WIDTH:
+        assert f"    {LONG_ID}: 53 failed\n        {witness}\n" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_diff_cuts_nothing_of_its_roots_and_wraps_no_command(width: int) -> None:
+    out = terminal(width)
+    report = Report(diff_traces(EAGER, FAULTY), TokenTexts(None))
+    print_verdict(out, report)
+    text = printed(out)
+    for command in report.verdict.next:
+        assert any(line.rstrip().endswith(command) and "│" not in line for line in text.splitlines())
+    roots = text[text.index("  compared  ") :].splitlines()[1:]
+    assert "…" not in "".join(roots)
+    if width < 80:
+        assert roots == [
+            "  root 1  at 0/0  prompt function  tensors: positions, structural, 5 inherited",
+            "  root 2  at 1/0  prompt class  tensors: positions, structural, 23 inherited",
+        ]
+    else:
+        assert roots[0].split() == ["root", "at", "prompt", "phase", "field", "kind", "inherited"]
+
+
+def piped(encoding: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "specscope", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, cwd="/", check=False
+    )
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii"])
+def test_a_pipe_that_knows_few_characters_gets_ascii_for_the_others(encoding: str) -> None:
+    done = piped(encoding, "show", EAGER, "--step", "0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode(encoding)
+    assert text.startswith("* "), "the tick of the accepted path"
+    assert "bonus token" in text
+    assert piped(encoding, "diff", EAGER, FAULTY).returncode == 1
+    assert piped(encoding, "check", EAGER, FAULTY).returncode == 1
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437"])
+def test_what_programs_read_is_utf_8_in_any_pipe(encoding: str) -> None:
+    pages = {}
+    for form in ("json", "junit", "github", "markdown", "html"):
+        done = piped(encoding, "diff", EAGER, FAULTY, "--format", form)
+        assert (done.returncode, done.stderr) == (1, b"")
+        pages[form] = done.stdout.decode()
+    assert json.loads(pages["json"])["verdict"] == "different"
+    assert ElementTree.fromstring(pages["junit"].encode()).tag == "testsuites"
+    assert "❌" in pages["markdown"]

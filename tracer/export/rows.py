@@ -1,0 +1,48 @@
+"""Steps as flat rows, for pandas, polars or a spreadsheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from specscope.schemas import Step, TurnStart
+from specscope.tracer.files.reader import TraceReader
+
+
+def step_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """One flat dictionary per step of a trace, in order; what a step does not record is None.
+
+    ``pandas.DataFrame(step_rows("run.jsonl"))`` makes a table of them. Accepted lengths count neither root nor bonus;
+    ``tokens_per_step``, which other engines call acceptance length, is one more. Durations are in milliseconds.
+
+    Raises:
+        TraceError: where the file is not a trace that can be read.
+    """
+    with TraceReader(Path(path)) as reader:
+        for entry in reader.turns:
+            start = reader.turn_start(entry)
+            for step in reader.steps(entry):
+                yield _row(start, step)
+
+
+def _row(start: TurnStart, step: Step) -> dict[str, Any]:
+    tree, accept, commit, stop = step.tree, step.accept, step.commit, step.stop
+    row: dict[str, Any] = {
+        "turn": step.turn,
+        "prompt_id": start.prompt_id,
+        "step": step.step,
+        "committed": commit.committed_before if commit is not None else None,
+        "nodes": len(tree.tokens) - 1 if tree is not None else None,
+        "depth": max(tree.depths, default=0) if tree is not None else None,
+        "accepted_length": accept.accepted_length if accept is not None else None,
+        "tokens_per_step": accept.accepted_length + 1 if accept is not None else None,
+        "bonus_token": accept.bonus_token if accept is not None else None,
+        "emitted": stop.kept if stop is not None else None,
+        "stop_reason": stop.reason if stop is not None else None,
+        "failed_invariants": len(step.invariants.failed) if step.invariants is not None else None,
+    }
+    if step.timing is not None:
+        durations = step.timing.model_dump(exclude_none=True)
+        row |= {name.removesuffix("_ns") + "_ms": ns / 1e6 for name, ns in durations.items() if name.endswith("_ns")}
+    return row

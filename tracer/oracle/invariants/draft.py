@@ -1,0 +1,148 @@
+"""Invariants of the draft phase: what the drafter was fed, and what it proposed."""
+
+from __future__ import annotations
+
+import math
+
+from specscope.schemas import DraftLevel
+from specscope.tracer.files.candidates import Candidate, first_of_equals
+from specscope.tracer.oracle.invariants.base import (
+    Context,
+    Invariant,
+    committed_path,
+    first_mismatch,
+    present,
+    takes_features,
+)
+from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
+
+#: Drafters that run a forward for each level, a position further on. Others may propose all levels in one.
+LEVEL_BY_LEVEL = ("eagle3", "model", "early-exit")
+
+
+def _scores_finite(c: Context) -> str | None:
+    for number, level in enumerate(present(present(c.step.draft).levels), start=1):
+        # A token that was masked out has -inf, and its writer says that nothing went wrong.
+        if not level.finite or any(math.isnan(value) or value == math.inf for value in level.logprobs):
+            return f"level {number}: a draft score is not finite"
+    return None
+
+
+def _pair_positions(c: Context) -> str | None:
+    draft = present(c.step.draft)
+    if draft.kv_after - draft.kv_before != len(draft.inputs.positions):
+        return f"{len(draft.inputs.positions)} pairs took the cache from {draft.kv_before} to {draft.kv_after}"
+    wanted = list(range(draft.kv_before, draft.kv_after))
+    problem = first_mismatch(draft.inputs.positions, wanted, "pair")
+    if problem is not None:
+        return problem
+    last = draft.kv_after - 1
+    if c.manifest.drafter.kind not in LEVEL_BY_LEVEL and all(set(x.positions) <= {last} for x in draft.levels or []):
+        return None  # all levels come of one forward, that of the pairs
+    for number, level in enumerate(draft.levels or []):
+        position = last + number
+        if any(p != position for p in level.positions):
+            return f"level {number + 1}: got positions {level.positions[:8]}, wanted {position}"
+    return None
+
+
+def _pair_tokens(c: Context) -> str | None:
+    inputs = present(c.step.draft).inputs
+    if c.previous is None:
+        first = c.turn.reused_length
+        fed = [*c.turn.prompt_ids[first + 1 :], c.turn.prefill.pending_token]
+        return first_mismatch(inputs.tokens, fed, "pair")
+    emitted = c.previous.stop.emitted if c.previous.stop is not None else inputs.tokens
+    return first_mismatch(inputs.tokens, emitted, "pair")
+
+
+def _source_rows(c: Context) -> str | None:
+    rows = present(c.step.draft).inputs.source_rows
+    if c.previous is None:
+        return first_mismatch(rows, list(range(len(rows))), "pair")
+    path = committed_path(c.previous)
+    return first_mismatch(rows, [0, *(rows[1:] if path is None else path)], "pair")
+
+
+def _cache_kept(c: Context) -> str | None:
+    got, left = present(c.step.draft).kv_digest_before, present(c.kept_cache)
+    if got == left:
+        return None
+    return f"the drafter's cache had digest {left} behind the draft before, and has {got} at this step"
+
+
+def _has_before(c: Context) -> bool:
+    return c.previous is not None
+
+
+def _are_committed(c: Context) -> str | None:
+    fed, committed = present(c.step.draft).inputs.hidden_digest, present(c.features_digest)
+    if fed == committed:
+        return None
+    where = "the prompt" if c.previous is None else "the step before"
+    return f"the drafter was fed features {fed}, what {where} committed has {committed}"
+
+
+def _fed_are_best(c: Context) -> str | None:
+    candidates = first_of_equals(c.candidates).values()
+    levels = present(present(c.step.draft).levels)
+    for number, after in enumerate(levels[1:], start=1):
+        before = [candidate for candidate in candidates if candidate.level == number - 1]
+        better = passed_over(before, set(after.frontier)) if _feeds_on(after, before) else None
+        if better is not None:
+            return f"level {number + 1} is fed on others than the best: {better}"
+    return None
+
+
+def _feeds_on(level: DraftLevel, above: list[Candidate]) -> bool:
+    """Whether a level was fed candidates of the one before it alone."""
+    return bool(level.frontier) and set(level.frontier) <= {candidate.number for candidate in above}
+
+
+DRAFT: tuple[Invariant[Context], ...] = (
+    Invariant(
+        id="draft.scores-finite",
+        statement="every draft score is finite before any clean-up, or -inf where its token was masked out",
+        check=_scores_finite,
+        needs=("draft.levels",),
+    ),
+    Invariant(
+        id="draft.positions",
+        statement="pair positions count on from the cache; level d adds d",
+        check=_pair_positions,
+        needs=("draft",),
+    ),
+    Invariant(
+        id="draft.pair-tokens",
+        statement="the pairs' tokens are those last emitted",
+        check=_pair_tokens,
+        needs=("draft",),
+    ),
+    Invariant(
+        id="draft.source-rows",
+        statement="the pairs' features come from the root and the accepted path",
+        check=_source_rows,
+        needs=("draft",),
+    ),
+    Invariant(
+        id="draft.cache-kept",
+        statement="the drafter's cache is as the step before left it",
+        check=_cache_kept,
+        needs=("draft.kv_digest_before", "kept_cache"),
+        applies=_has_before,
+    ),
+    Invariant(
+        id="draft.features-are-committed",
+        statement="the features fed are the teacher's own of what was committed",
+        check=_are_committed,
+        needs=("draft.inputs.hidden_digest", "features_digest"),
+        applies=takes_features,
+    ),
+    Invariant(
+        id="draft.frontier-is-best",
+        statement="a level of a dynamic tree is fed the best candidates of the level before",
+        check=_fed_are_best,
+        needs=("draft.levels",),
+        applies=is_dynamic,
+    ),
+)

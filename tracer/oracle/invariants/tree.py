@@ -1,0 +1,269 @@
+"""Invariants of the tree phase: the tree by itself, beside the candidates, and beside its policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from specscope.schemas import TreePolicy
+from specscope.tracer.files.candidates import Candidate, first_of_equals
+from specscope.tracer.oracle.invariants.base import Context, Invariant, present, tree_is_recorded
+from specscope.tracer.oracle.invariants.replayed import needless_replacement, nodes_among
+from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
+from specscope.tracer.oracle.invariants.structure import TreeArrays
+
+# The tree by itself.
+
+
+def _vocabulary(t: TreeArrays) -> str | None:
+    return next(
+        (
+            f"slot {s}: token {token}, wanted 0..{t.vocab_size - 1}"
+            for s, token in enumerate(t.tokens)
+            if not 0 <= token < t.vocab_size
+        ),
+        None,
+    )
+
+
+def _parents(t: TreeArrays) -> str | None:
+    if t.parents[0] != 0:
+        return f"the root's parent is {t.parents[0]}, wanted 0"
+    return next(
+        (
+            f"slot {s}: parent {parent}, wanted 0..{s - 1}"
+            for s, parent in enumerate(t.parents)
+            if s > 0 and not 0 <= parent < s
+        ),
+        None,
+    )
+
+
+def _depths(t: TreeArrays) -> str | None:
+    if t.depths[0] != 0:
+        return f"the root's depth is {t.depths[0]}, wanted 0"
+    if t.grows_from_root:
+        return None
+    for s in range(1, t.num_slots):
+        parent = t.parent(s)
+        if parent is not None and t.depths[s] != t.depths[parent] + 1:
+            return f"slot {s}: depth {t.depths[s]}, wanted {t.depths[parent] + 1}, one more than its parent {parent}"
+    return None
+
+
+def _siblings(t: TreeArrays) -> str | None:
+    seen: dict[tuple[int, int], int] = {}
+    for s in range(1, t.num_slots):
+        key = (t.parents[s], t.tokens[s])
+        if key in seen:
+            return f"slots {seen[key]} and {s} are both token {key[1]} under parent {key[0]}"
+        seen[key] = s
+    return None
+
+
+def _reaches_root(t: TreeArrays) -> str | None:
+    if t.grows_from_root:
+        return None
+    for s in range(1, t.num_slots):
+        at: int | None = s
+        for _ in range(min(max(t.depths[s], 0), t.num_slots)):
+            at = None if at is None else t.parent(at)
+        if at != 0:
+            return f"slot {s}: {t.depths[s]} steps up end at {at}, wanted the root"
+    return None
+
+
+# The tree beside what was proposed.
+
+
+def _nodes_proposed(c: Context) -> str | None:
+    if tree_is_recorded(c.step):
+        return needless_replacement(c)
+    candidates = first_of_equals(c.candidates)
+    tree = present(c.step.tree)
+    numbers: list[int | None] = [None]  # per slot, of its candidate
+    for slot in range(1, len(tree.tokens)):
+        parent = tree.parents[slot]
+        number = numbers[parent] if 0 <= parent < slot else None
+        candidate = candidates.get((number, tree.tokens[slot]))
+        if candidate is None:
+            return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
+        numbers.append(candidate.number)
+    return None
+
+
+def _kept_are_best(c: Context) -> str | None:
+    distinct = first_of_equals(c.candidates)
+    nodes = nodes_among(c.step, distinct)
+    if nodes is None:
+        return None  # another rule names the node that was never proposed
+    candidates = list(distinct.values())
+    better = passed_over(candidates, {node.number for node in nodes})
+    return _too_few(c, candidates, len(nodes)) if better is None else str(better)
+
+
+def _too_few(c: Context, candidates: list[Candidate], kept: int) -> str | None:
+    """Of a writer that says that it drafts all that its budget allows; masked candidates are none."""
+    policy = c.manifest.tree_policy
+    if policy.adaptive is not False:
+        return None
+    wanted = min(policy.budget, sum(candidate.score > -math.inf for candidate in candidates))
+    return f"{kept} nodes were kept, wanted {wanted}: the policy is not adaptive" if kept < wanted else None
+
+
+def _own_tree(c: Context) -> bool:
+    """Whether the drafter's own tree was run; a recorded one in its place says nothing of this run."""
+    return not tree_is_recorded(c.step)
+
+
+# The tree beside its policy.
+
+
+ADAPTIVE_HINT = "a writer whose steps may draft fewer nodes says so by tree_policy.adaptive: true in the manifest"
+
+
+def _shape(c: Context) -> str | None:
+    policy, tree = c.manifest.tree_policy, present(c.step.tree)
+    nodes, depth = len(tree.tokens) - 1, max(tree.depths, default=0)
+    if policy.kind == "none":
+        return None if nodes == 0 else f"{nodes} nodes, although nothing is drafted"
+    if nodes > policy.budget:
+        return f"{nodes} nodes, the budget is {policy.budget}"
+    if depth > policy.depth:
+        return f"depth {depth}, wanted at most {policy.depth}"
+    wants_all = _wants_all(c)
+    if policy.choices is not None and policy.kind in ("static", "chain"):
+        return _fixed_shape_problem(policy, tree.parents, wants_all)
+    return _chain_problem(policy, tree.parents, wants_all) if policy.kind == "chain" else None
+
+
+def _wants_all(c: Context) -> bool:
+    """Whether the step must draft every node of a fixed tree: by what the writer says, else by what it proposed."""
+    policy = c.manifest.tree_policy
+    if policy.adaptive is not None:
+        return not policy.adaptive
+    # A lookup drafts as much of the tree as it finds, and a drafter may stop early; all levels propose all of it.
+    levels = c.step.draft.levels if c.step.draft is not None else None
+    return levels is not None and len(levels) >= policy.depth
+
+
+def _unless_adaptive(policy: TreePolicy) -> str:
+    """How a writer that drafts fewer nodes on purpose says so, where it has not said anything of it."""
+    return "" if policy.adaptive is not None else f"; {ADAPTIVE_HINT}"
+
+
+def _fixed_shape_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
+    wanted, got = set(map(tuple, policy.choices or ())), set()
+    for slot, path in enumerate(rank_paths(parents)):
+        if slot > 0 and path not in wanted:
+            return f"slot {slot}: child ranks {list(path)} are no node of the {policy.kind} tree"
+        got.add(path)
+    missing = sorted(wanted - got, key=lambda path: (len(path), path))
+    if missing and wants_all:
+        problem = f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
+        return problem + _unless_adaptive(policy)
+    return None
+
+
+def _chain_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
+    """Of a chain whose nodes were not recorded one by one. Its depth may be any number that a file holds."""
+    stray = next((slot for slot in range(1, len(parents)) if parents[slot] != slot - 1), None)
+    if stray is not None:
+        return f"slot {stray}: under slot {parents[stray]}, wanted slot {stray - 1}, as in a chain"
+    missing = policy.depth - (len(parents) - 1)
+    return f"{missing} nodes of the chain are missing{_unless_adaptive(policy)}" if missing > 0 and wants_all else None
+
+
+def rank_paths(parents: list[int]) -> Iterator[tuple[int, ...]]:
+    """Per slot, the child ranks that lead to it from the root; siblings rank in slot order."""
+    paths: list[tuple[int, ...]] = [()]
+    children: dict[int, int] = {}
+    yield ()
+    for parent in parents[1:]:
+        rank = children[parent] = children.get(parent, -1) + 1
+        paths.append((*paths[parent], rank))
+        yield paths[-1]
+
+
+def _scores_add_up(c: Context) -> str | None:
+    tree = present(c.step.tree)
+    logprobs, scores = tree.logprobs or [], tree.scores or []
+    if not len(logprobs) == len(scores) == len(tree.tokens):
+        return f"{len(logprobs)} log-probabilities and {len(scores)} scores for {len(tree.tokens)} slots"
+    for slot in range(1, len(scores)):
+        wanted = scores[tree.parents[slot]] + logprobs[slot]
+        if scores[slot] == wanted:  # both may be -inf
+            continue
+        off = abs(scores[slot] - wanted)
+        if not off <= 1e-4 and not off <= 1e-4 * abs(wanted):
+            return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"
+    return None
+
+
+#: On plain lists; the engine checks them before a kernel runs.
+TREE_STRUCTURE: tuple[Invariant[TreeArrays], ...] = (
+    Invariant(
+        id="tree.tokens-in-vocabulary",
+        statement="every token is an id of the teacher",
+        check=_vocabulary,
+        needs=("tree",),
+    ),
+    Invariant(
+        id="tree.parent-before-child",
+        statement="parents lie in 0..slot - 1; the root is its own",
+        check=_parents,
+        needs=("tree",),
+    ),
+    Invariant(
+        id="tree.depth-follows-parent",
+        statement="depth is the parent's plus one",
+        check=_depths,
+        needs=("tree",),
+    ),
+    Invariant(
+        id="tree.siblings-distinct",
+        statement="no two children of a node have the same token",
+        check=_siblings,
+        needs=("tree",),
+    ),
+    Invariant(
+        id="tree.reaches-root",
+        statement="parent after parent, depth times, is the root",
+        check=_reaches_root,
+        needs=("tree",),
+    ),
+)
+
+
+#: On records.
+TREE: tuple[Invariant[Context], ...] = (
+    Invariant(
+        id="tree.nodes-were-proposed",
+        statement=(
+            "every node is a candidate under its parent; a replay puts in only trees that are not its own candidates'"
+        ),
+        check=_nodes_proposed,
+        needs=("draft.levels", "tree"),
+    ),
+    Invariant(
+        id="tree.best-of-candidates",
+        statement="no candidate that a dynamic tree leaves out is better than one that it keeps",
+        check=_kept_are_best,
+        needs=("draft.levels", "tree"),
+        applies=is_dynamic,
+    ),
+    Invariant(
+        id="tree.shape-is-policy",
+        statement="the tree has the shape that its policy allows",
+        check=_shape,
+        needs=("tree",),
+        applies=_own_tree,
+    ),
+    Invariant(
+        id="tree.scores-add-up",
+        statement="a score is the parent's and the node's log-probability",
+        check=_scores_add_up,
+        needs=("tree.scores", "tree.logprobs"),
+        applies=_own_tree,
+    ),
+)

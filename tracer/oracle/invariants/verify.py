@@ -1,0 +1,112 @@
+"""Invariants of the verify phase: what the teacher's forward was given, and what was read from it."""
+
+from __future__ import annotations
+
+import math
+
+from specscope.tracer.oracle.invariants.base import Context, Invariant, present, takes_features
+
+
+def _verify_sizes(c: Context) -> str | None:
+    verify, slots = present(c.step.verify), len(present(c.step.tree).tokens)
+    for name in ("argmax", "top_tokens", "top_logits", "logsumexp", "entropy"):
+        values = getattr(verify, name)
+        if values is not None and len(values) != slots:
+            return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
+    least = min(2, c.manifest.teacher.vocab_size)
+    for name, counts in (
+        ("best tokens", [len(best) for best in verify.top_tokens or ()]),
+        ("best logits", [len(best) for best in verify.top_logits or ()]),
+    ):
+        odd = next((slot for slot, count in enumerate(counts) if count < least), None)
+        if odd is not None:
+            return f"slot {odd}: got {counts[odd]} {name}, wanted {least} or more"
+    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=False)):
+        if len(tokens) != len(logits):
+            return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits"
+    return None if verify.dispatch != {} else "no attention call was recorded"
+
+
+def _logits_finite(c: Context) -> str | None:
+    verify = present(c.step.verify)
+    slots = present(verify.nonfinite_slots)
+    if slots:
+        return f"slots {slots[:8]} have logits that are not finite"
+    best = [logits[0] for logits in verify.top_logits or () if logits]
+    for name, values in (("best logit", best), ("logsumexp", verify.logsumexp), ("entropy", verify.entropy)):
+        odd = [slot for slot, value in enumerate(values or ()) if not math.isfinite(value)]
+        if odd:
+            return f"slot {odd[0]}: {name} {(values or ())[odd[0]]}, although its logits are said to be finite"
+    return None
+
+
+def _argmax_is_top(c: Context) -> str | None:
+    verify = present(c.step.verify)
+    for slot, (choice, tokens, logits) in enumerate(
+        zip(verify.argmax, present(verify.top_tokens), present(verify.top_logits), strict=False)
+    ):
+        best = max(logits)
+        if tokens[0] == choice and logits[0] == best:
+            continue  # as nearly always
+        if logits[0] != best or choice not in [t for t, v in zip(tokens, logits, strict=False) if v == best]:
+            return f"slot {slot}: argmax {choice}, but the best are tokens {tokens[:4]} with logits {logits[:4]}"
+    return None
+
+
+def _input_digest(c: Context) -> str | None:
+    recorded, given = present(c.step.tensors).input_digest, present(c.step.verify).input_digest
+    return None if recorded == given else f"tensorize made {recorded}, the forward was given {given}"
+
+
+def _dispatch(c: Context) -> str | None:
+    eager_asked = c.manifest.attention == "eager"
+    for name, calls in present(present(c.step.verify).dispatch).items():
+        if (name == "eager") != eager_asked:
+            return f"{calls} calls of {name}, asked for was {c.manifest.attention}"
+    return None
+
+
+def _layers(c: Context) -> str | None:
+    got, wanted = present(c.step.verify).feature_layers, present(c.manifest.drafter.hidden_state_indices)
+    return None if got == wanted else f"the forward gave the hidden states {got}, the drafter's are {wanted}"
+
+
+VERIFY: tuple[Invariant[Context], ...] = (
+    Invariant(
+        id="verify.sizes",
+        statement="verify has an entry a slot, two best tokens or more each, and calls",
+        check=_verify_sizes,
+        needs=("tree", "verify"),
+    ),
+    Invariant(
+        id="verify.logits-finite",
+        statement="every logit is finite before any clean-up",
+        check=_logits_finite,
+        needs=("verify.nonfinite_slots",),
+    ),
+    Invariant(
+        id="verify.argmax-is-top",
+        statement="the argmax has the best logit",
+        check=_argmax_is_top,
+        needs=("verify.top_tokens", "verify.top_logits"),
+    ),
+    Invariant(
+        id="verify.input-digest",
+        statement="the forward was given what tensorize made",
+        check=_input_digest,
+        needs=("tensors.input_digest", "verify.input_digest"),
+    ),
+    Invariant(
+        id="verify.dispatch",
+        statement="the attention that ran is the one asked for",
+        check=_dispatch,
+        needs=("verify.dispatch",),
+    ),
+    Invariant(
+        id="verify.feature-layers",
+        statement="the features are read from the layers that the drafter names",
+        check=_layers,
+        needs=("verify.feature_layers", "manifest.drafter.hidden_state_indices"),
+        applies=takes_features,
+    ),
+)
