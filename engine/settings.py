@@ -28,7 +28,7 @@ TRACE_LEVELS: tuple[TraceLevel, ...] = get_args(TraceLevel)
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
 DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
 
-DEFAULT_TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+DEFAULT_TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 
 
 def check_name(what: str, value: str, allowed: tuple[str, ...]) -> None:

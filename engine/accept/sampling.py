@@ -244,4 +244,12 @@ def _outcome(
         bonus_high=bonus.high,
         residuals=bonus.probs,
     )
-    return Acceptance(rule, walk.lengths, walk.paths, walk.last_slots, bonus.tokens, chosen, trials)
+    return Acceptance(
+        rule=rule,
+        lengths=walk.lengths,
+        paths=walk.paths,
+        bonus_slots=walk.last_slots,
+        bonus_tokens=bonus.tokens,
+        accepted=chosen,
+        trials=trials,
+    )

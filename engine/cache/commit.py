@@ -16,7 +16,7 @@ class CheckedLayer(NamedTuple):
     length_since: int | None  # of its prefix behind the step when its turn came last, or else behind the prefill
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CommitContent:
     """Checksums around a row's commit. Moving positions changes no bit of them, whatever the device's arithmetic."""
 
@@ -29,7 +29,7 @@ class CommitContent:
     prefix_committed: str  # with the rows written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Commit:
     """What a commit did to one row."""
 
@@ -78,7 +78,17 @@ def commit_step(
                 prefix_after=_prefix_checksum(cache, layer.number, row, first),
                 prefix_committed=_prefix_checksum(cache, layer.number, row, first + len(path)),
             )
-        commits.append(Commit(name, fallback, first, cache.committed_lengths[row], path, places, content))
+        commits.append(
+            Commit(
+                strategy=name,
+                fallback=fallback,
+                committed_before=first,
+                committed_after=cache.committed_lengths[row],
+                source_slots=path,
+                destination_rows=places,
+                content=content,
+            )
+        )
     return commits
 
 

@@ -40,7 +40,9 @@ def repro(
     from specscope.engine.lab.rerun.recorded_run import Overrides
     from specscope.engine.lab.rerun.repro import reproduce
 
-    result = reproduce(file, Overrides(teacher, drafter, device, allow_remote_code), index)
+    result = reproduce(
+        file, Overrides(teacher=teacher, drafter=drafter, device=device, allow_remote_code=allow_remote_code), index
+    )
     _print(result)
     sys.exit(EXIT_CODES[result.outcome])
 

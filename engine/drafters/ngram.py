@@ -179,7 +179,7 @@ def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
     """The trie's nodes level by level, siblings by rank; a node's ``parent`` is its number here + 1, or 0."""
     found: list[Looked] = []
     level: list[tuple[_Node, int]] = [(root, 0)]
-    above: dict[int, Looked] = {0: Looked(0, 0, 0, 0.0, 0.0, ())}
+    above: dict[int, Looked] = {0: Looked(token=0, parent=0, depth=0, logprob=0.0, score=0.0, ranks=())}
     while level:
         below: list[tuple[_Node, int]] = []
         for node, number in level:
@@ -188,7 +188,14 @@ def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
             best = sorted(node.children.items(), key=lambda item: -item[1].weight)[: policy.top_k]
             for rank, (token, child) in enumerate(best):
                 logprob = math.log(child.weight / total)
-                looked = Looked(token, number, parent.depth + 1, logprob, parent.score + logprob, (*parent.ranks, rank))
+                looked = Looked(
+                    token=token,
+                    parent=number,
+                    depth=parent.depth + 1,
+                    logprob=logprob,
+                    score=parent.score + logprob,
+                    ranks=(*parent.ranks, rank),
+                )
                 found.append(looked)
                 above[len(found)] = looked
                 below.append((child, len(found)))

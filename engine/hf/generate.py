@@ -124,7 +124,9 @@ class TreeGenerate:
             _finite.add(model)
         if not isinstance(self.drafter, str):
             return Models(teacher, self.drafter)
-        options = TeacherOptions(teacher.dtype, teacher.device, self.attention, allow_nonfinite=self.allow_nonfinite)
+        options = TeacherOptions(
+            dtype=teacher.dtype, device=teacher.device, attention=self.attention, allow_nonfinite=self.allow_nonfinite
+        )
         return Models(teacher, load_drafter(self.choice(teacher, GREEDY), teacher, options))
 
     def choice(self, teacher: GivenTeacher, rule: SamplingRule) -> ModelChoice:

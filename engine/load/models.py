@@ -65,9 +65,9 @@ def load_models(choice: ModelChoice) -> Models:
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
     options = TeacherOptions(
-        dtype,
-        device,
-        choice.attention,
+        dtype=dtype,
+        device=device,
+        attention=choice.attention,
         allow_remote_code=choice.allow_remote_code,
         allow_download=choice.allow_download,
         allow_nonfinite=choice.allow_nonfinite,

@@ -20,7 +20,7 @@ from specscope.engine.tree.policy import TreePolicy
 from specscope.tracer.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Level:
     """What one drafter forward proposed."""
 
@@ -36,7 +36,7 @@ class Level:
     perturbed: torch.Tensor | None = None  # (B, R, k) what ranked proposals that were drawn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DraftTree:
     """Trees in slots: the root, then nodes with parents before children, then padding (root token, parent 0)."""
 
@@ -107,9 +107,9 @@ def propose(
     sums = scores[:, :, None] + chosen
     drawn = draw is not None
     return Level(
-        frontier,
-        positions,
-        parents,
+        frontier=frontier,
+        positions=positions,
+        parents=parents,
         tokens=best,
         logprobs=chosen,
         scores=sums,
@@ -247,4 +247,6 @@ def root_only(pending_tokens: torch.Tensor) -> DraftTree:
     tokens = pending_tokens[:, None]
     index = torch.zeros_like(tokens)
     score = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
-    return DraftTree(tokens, index, index, score, score, [1] * len(tokens))
+    return DraftTree(
+        tokens=tokens, parents=index, depths=index, logprobs=score, scores=score, num_slots=[1] * len(tokens)
+    )

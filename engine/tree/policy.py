@@ -27,7 +27,7 @@ class StaticLevel(NamedTuple):
     fed: list[int]  # those among them that have children: they are the next level's rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TreePolicy:
     """How trees are grown."""
 
@@ -63,7 +63,7 @@ class TreePolicy:
         return levels
 
 
-NO_TREE = TreePolicy("none", 0, 0, 0)
+NO_TREE = TreePolicy(kind="none", depth=0, top_k=0, budget=0)
 
 
 def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "chain"] = "static") -> TreePolicy:
@@ -84,7 +84,12 @@ def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "
             raise UsageError(f"static tree {name}: node {list(node)} has no elder sibling; ranks count from 0")
     ordered = tuple(sorted(nodes, key=lambda node: (len(node), node)))
     return TreePolicy(
-        kind, max(map(len, nodes)), 1 + max(max(node) for node in nodes), len(nodes), name, choices=ordered
+        kind=kind,
+        depth=max(map(len, nodes)),
+        top_k=1 + max(max(node) for node in nodes),
+        budget=len(nodes),
+        name=name,
+        choices=ordered,
     )
 
 
@@ -123,7 +128,7 @@ def parse_policy(text: str, depth: int, top_k: int, budget: int) -> TreePolicy:
         UsageError: where it names none.
     """
     if text == "dynamic":
-        return TreePolicy("dynamic", depth, top_k, budget)
+        return TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=budget)
     if text == "chain":
         return chain_policy(depth)
     kind, _, name = text.partition(":")

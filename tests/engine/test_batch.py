@@ -23,7 +23,7 @@ from specscope.engine.settings import ModelChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.oracle.check import check_trace
 
-POLICY = TreePolicy("dynamic", depth=4, top_k=3, budget=9)
+POLICY = TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9)
 PROMPTS = [
     Prompt("short", ids=(5, 9, 2)),
     Prompt("long", ids=tuple(range(3, 40))),

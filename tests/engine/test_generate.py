@@ -44,8 +44,15 @@ def test_tokens_are_the_teachers_own(tmp_path: Path, architecture: str, mode: st
     assert decode(tiny_models(teacher, None, mode), prompt, rules(models)).output_ids == wanted
 
 
-@pytest.mark.parametrize("policy", [TreePolicy("dynamic", 1, 1, 1), TreePolicy("dynamic", 6, 1, 6),
-                                    TreePolicy("dynamic", 2, 8, 40), TreePolicy("dynamic", 7, 5, 64)])  # fmt: skip
+@pytest.mark.parametrize(
+    "policy",
+    [
+        TreePolicy(kind="dynamic", depth=1, top_k=1, budget=1),
+        TreePolicy(kind="dynamic", depth=6, top_k=1, budget=6),
+        TreePolicy(kind="dynamic", depth=2, top_k=8, budget=40),
+        TreePolicy(kind="dynamic", depth=7, top_k=5, budget=64),
+    ],
+)
 def test_every_tree_shape_is_lossless(teacher_folder: Path, head_folder: Path, policy: TreePolicy) -> None:
     models = tiny_models(teacher_folder, head_folder, policy=policy)
     wanted = reference_generate(teacher_folder, PROMPTS[0], 24)
@@ -55,7 +62,7 @@ def test_every_tree_shape_is_lossless(teacher_folder: Path, head_folder: Path, p
 class PerfectDrafter(DrafterProxy):
     """Puts the teacher's own continuation in as a chain, so that whole blocks are accepted."""
 
-    policy = TreePolicy("dynamic", 5, 1, 5)
+    policy = TreePolicy(kind="dynamic", depth=5, top_k=1, budget=5)
 
     def __init__(self, inner: Drafter, continuation: list[int]) -> None:
         super().__init__(inner)

@@ -26,10 +26,10 @@ from specscope.tracer.compare.diff import DiffOptions
 
 pytestmark = pytest.mark.numbers
 
-SMALL = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+SMALL = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 KINDS = {
     "16 nodes": (SMALL, GREEDY),
-    "60 nodes": (TreePolicy("dynamic", depth=6, top_k=10, budget=60), GREEDY),
+    "60 nodes": (TreePolicy(kind="dynamic", depth=6, top_k=10, budget=60), GREEDY),
     "drawn tokens": (SMALL, SamplingRule("sampling", temperature=0.8, top_p=0.9)),
     "drawn drafts": (
         parse_policy("static:bush-16", 1, 1, 1),

@@ -595,7 +595,7 @@ def test_positions_behind_the_models_own(model: Any, eagle: TreeGenerate) -> Non
     )
     learned: Any = AutoModelForCausalLM.from_config(config).eval()
     prompts = [[3, 7, 11, 2] * 11]
-    options = TreeGenerate("ngram", TreePolicy("dynamic", 6, 4, 16))
+    options = TreeGenerate("ngram", TreePolicy(kind="dynamic", depth=6, top_k=4, budget=16))
     assert torch.equal(
         by_trees(learned, options, prompts, max_new_tokens=20), plain(learned, prompts, max_new_tokens=20)
     )

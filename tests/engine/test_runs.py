@@ -107,8 +107,8 @@ def test_the_same_run_twice_and_both_modes_are_equal(run: Runner) -> None:
 
 
 def test_other_step_groupings_of_equal_tokens_are_aligned_by_position(run: Runner) -> None:
-    run("wide", policy=TreePolicy("dynamic", 4, 3, 9))
-    run("narrow", policy=TreePolicy("dynamic", 1, 1, 1))
+    run("wide", policy=TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9))
+    run("narrow", policy=TreePolicy(kind="dynamic", depth=1, top_k=1, budget=1))
     options = DiffOptions(allowed=frozenset(["tree_policy"]))
     verdict = diff_traces(run.folder / "wide.jsonl", run.folder / "narrow.jsonl", options)
     assert verdict.impact.tokens_equal

@@ -93,7 +93,7 @@ def paths_of(tree: DraftTree, row: int) -> list[tuple[int, ...]]:
 def test_the_tree_is_the_best_candidates_and_closed_under_parents(
     seed: int, depth: int, top_k: int, budget: int, grid: int, num_rows: int
 ) -> None:
-    policy = TreePolicy("dynamic", depth, top_k, budget)
+    policy = TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=budget)
     levels = grown(policy, [random_logits(seed + row, grid) for row in range(num_rows)])
     tree = select_tree(levels, torch.arange(num_rows), policy)
     for row in range(num_rows):
@@ -110,7 +110,9 @@ def test_the_tree_is_the_best_candidates_and_closed_under_parents(
             assert tree.scores[row, slot] <= tree.scores[row, parent]
 
 
-@pytest.mark.parametrize("policy", [TreePolicy("dynamic", 4, 3, 9), parse_policy("static:bush-16", 0, 0, 0)])
+@pytest.mark.parametrize(
+    "policy", [TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9), parse_policy("static:bush-16", 0, 0, 0)]
+)
 def test_a_row_of_a_batch_grows_as_it_does_alone(policy: TreePolicy) -> None:
     rows = [random_logits(seed, 1000) for seed in range(4)]
     together = select_tree(grown(policy, rows), torch.arange(4), policy)
@@ -226,7 +228,7 @@ def test_root_only_is_one_slot() -> None:
 def test_a_policy_of_nothing_is_refused(field: str) -> None:
     values = {"depth": 1, "top_k": 1, "budget": 1, field: 0}
     with pytest.raises(UsageError, match=field):
-        TreePolicy("dynamic", values["depth"], values["top_k"], values["budget"])
+        TreePolicy(kind="dynamic", depth=values["depth"], top_k=values["top_k"], budget=values["budget"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

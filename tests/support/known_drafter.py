@@ -22,7 +22,7 @@ class KnownDrafter(PairCounter):
         vocab_size: for the wrong siblings.
     """
 
-    policy = TreePolicy("dynamic", DEPTH, 2, 2 * DEPTH)
+    policy = TreePolicy(kind="dynamic", depth=DEPTH, top_k=2, budget=2 * DEPTH)
     feature_layers: tuple[int, ...] = ()
 
     def __init__(self, texts: list[list[int]], vocab_size: int) -> None:

@@ -16,7 +16,7 @@ from specscope.engine.tree.policy import TreePolicy
 
 VOCAB = 61
 HIDDEN = 32
-POLICY = TreePolicy("dynamic", depth=4, top_k=3, budget=9)
+POLICY = TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9)
 
 COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,

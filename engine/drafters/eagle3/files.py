@@ -33,7 +33,7 @@ INVERSE_FREQUENCIES = "rotary_emb.inv_freq"
 SWITCHED = {"input_norm.": "norm_before_fc", "fc_norm.": "fc_norm", "_proj.bias": "attention_bias"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadFiles:
     """A head read from a folder, and what the trace must say of where its settings came from."""
 
@@ -107,12 +107,12 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_no
     if not allow_nonfinite:
         refuse_nonfinite(head, folder)
     return HeadFiles(
-        head.eval(),
-        folder,
-        statement.layer_ids.indices,
-        statement.layer_ids.source,
-        statement.rope_theta_source,
-        vocab,
+        head=head.eval(),
+        folder=folder,
+        hidden_state_indices=statement.layer_ids.indices,
+        hidden_state_source=statement.layer_ids.source,
+        rope_theta_source=statement.rope_theta_source,
+        vocab=vocab,
     )
 
 

@@ -75,7 +75,7 @@ from specscope.tracer.words.places import StepPlace
 Advance = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BisectRequest:
     """What is to be bisected."""
 
@@ -176,8 +176,14 @@ class Bisect:
             elif partner is not None:
                 plan = plan_batch(self._b, partner.b.turn, partner.step_b)
                 if plan is not None:
-                    return Course(self._b, plan.members[plan.row].entry, partner.step_b, record, plan)
-        return Course(self._a, self._entry, step, record, plan)
+                    return Course(
+                        recording=self._b,
+                        entry=plan.members[plan.row].entry,
+                        step=partner.step_b,
+                        record=record,
+                        plan=plan,
+                    )
+        return Course(recording=self._a, entry=self._entry, step=step, record=record, plan=plan)
 
     def _baseline(self, advance: Advance) -> Baseline:
         """The baseline's side; its models are let go of when this returns."""
@@ -229,7 +235,9 @@ class Bisect:
     ) -> Recordings:
         number = self._request.place.step
         before = self._a.step(self._entry, number - 1) if number else None
-        held = Held(self._a, self._b, self._a.step(self._entry, number), before, partner, judge)
+        held = Held(
+            a=self._a, b=self._b, step=self._a.step(self._entry, number), before=before, partner=partner, judge=judge
+        )
         found = held.to(Rerun(baseline.record, baseline.own_tree), Rerun(side.record, side.own_tree))
         return found.model_copy(
             update={

@@ -32,7 +32,7 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Course:
     """What a side is run along, and what its step is forced to."""
 
@@ -58,7 +58,7 @@ class Alone(NamedTuple):
     unsteady: Unsteady | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """What one configuration made of the step, and what it takes to go on asking."""
 

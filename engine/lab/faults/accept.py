@@ -97,28 +97,28 @@ def _temperature_missing(target: FaultTarget) -> FaultTarget:
 
 ACCEPT_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F20",
-        "where nothing is accepted, the root's first child is taken unchecked",
-        Expectation(places=(("accept", "path"),), invariant="accept.walk"),
+        id="F20",
+        says="where nothing is accepted, the root's first child is taken unchecked",
+        expect=Expectation(places=(("accept", "path"),), invariant="accept.walk"),
         inject=_changing_acceptance(_first_child_unchecked),
     ),
     Fault(
-        "F21",
-        "all matching nodes are accepted, not only those of one path",
-        Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
+        id="F21",
+        says="all matching nodes are accepted, not only those of one path",
+        expect=Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
         inject=_changing_acceptance(_matches_counted),
     ),
     Fault(
-        "F22.coin",
-        "one coin decides all trials of a step",
-        Expectation(places=(("accept", "coins"),), invariant="accept.coins-distinct"),
+        id="F22.coin",
+        says="one coin decides all trials of a step",
+        expect=Expectation(places=(("accept", "coins"),), invariant="accept.coins-distinct"),
         scenario="sampling",
         inject=_coin_reused,
     ),
     Fault(
-        "F22.temperature",
-        "the teacher's probabilities lack the temperature",
-        Expectation(
+        id="F22.temperature",
+        says="the teacher's probabilities lack the temperature",
+        expect=Expectation(
             places=(("accept", "trials."), ("accept", "bonus_")),
             invariant="accept.target-probs",
         ),
@@ -126,22 +126,22 @@ ACCEPT_FAULTS: tuple[Fault, ...] = (
         inject=_temperature_missing,
     ),
     Fault(
-        "F23.residual",
-        "what the rejected children leave is not renormalised",
-        Expectation(places=(("accept", "bonus_"),), invariant="accept.bonus"),
+        id="F23.residual",
+        says="what the rejected children leave is not renormalised",
+        expect=Expectation(places=(("accept", "bonus_"),), invariant="accept.bonus"),
         scenario="point-mass",
         inject=_changing_acceptance(_not_renormalised),
     ),
     Fault(
-        "F23.row",
-        "the bonus token is read one row before the last accepted",
-        Expectation(places=(("accept", "bonus_token"),), invariant="accept.bonus"),
+        id="F23.row",
+        says="the bonus token is read one row before the last accepted",
+        expect=Expectation(places=(("accept", "bonus_token"),), invariant="accept.bonus"),
         inject=_changing_acceptance(_bonus_of_the_row_before),
     ),
     Fault(
-        "F27.padding",
-        "the entry that fills the path up is accepted: the root once more",
-        Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
+        id="F27.padding",
+        says="the entry that fills the path up is accepted: the root once more",
+        expect=Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
         inject=_changing_acceptance(_path_padding_taken),
     ),
 )

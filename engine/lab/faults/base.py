@@ -68,7 +68,7 @@ def _unchanged(target: FaultTarget) -> FaultTarget:
     return target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fault:
     """One kind of bug, in one of its forms."""
 

@@ -74,7 +74,7 @@ def recorded_step(step: Step, teacher: Teacher, max_depth: int) -> Recorded:
     if not sound:
         raise UsageError(f"{place}: the recorded tree and path fit neither themselves nor the teacher; was it changed?")
     decided = (path, bonus) if step.accept is None else (step.accept.path, step.accept.bonus_token)
-    return Recorded(tree, path, bonus, step.stop, decided)
+    return Recorded(tree=tree, path=path, bonus_token=bonus, stop=step.stop, decided=decided)
 
 
 class _Session(Session):

@@ -28,7 +28,7 @@ SAME_TEACHER = ("architecture", "config_digest", "weights_digest", "num_layers",
 SAME_DRAFTER = ("kind", "config_digest", "weights_digest", "hidden_state_indices", "settings")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overrides:
     """What the user says instead of the manifest."""
 

@@ -42,7 +42,7 @@ from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReplayRequest:
     """What is to be replayed, and into what."""
 
@@ -54,7 +54,7 @@ class ReplayRequest:
     overwrite: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ReplayReport:
     """What became of the steps; filled while they run."""
 

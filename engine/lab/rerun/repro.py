@@ -56,7 +56,7 @@ COMPARED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reproduction:
     """What became of the failure."""
 
@@ -106,7 +106,16 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
         attempt, put_in = run.attempt(put_in=True), True
         differing = _differing(rows, attempt, compared)
     found = attempt.failures[0] if attempt.failures else None
-    return Reproduction(rows[0], len(rows), len(failures), found, compared, differing, put_in, notes)
+    return Reproduction(
+        recorded=rows[0],
+        num_rows=len(rows),
+        num_recorded=len(failures),
+        found=found,
+        compared=compared,
+        differing=differing,
+        tree_put_in=put_in,
+        notes=notes,
+    )
 
 
 def _check_state(path: Path, failure: Failure, vocab_size: int) -> None:

@@ -54,7 +54,7 @@ def all_controls(device: str) -> list[Control]:
         *[Control(f"same run twice, {mode}", "the same run, decoded twice", _twice(mode)) for mode in MODES],
         *[Control(f"slots permuted, {mode}", "every step's slots renumbered", _permuted(mode)) for mode in MODES],
         *[_tracing(mode, level) for mode in MODES for level in LEVELS],
-        _grouping("budget 4", TreePolicy("dynamic", 5, 4, 4)),
+        _grouping("budget 4", TreePolicy(kind="dynamic", depth=5, top_k=4, budget=4)),
         _grouping("chain of 4", chain_policy(4)),
         Control("redacted", "eager against fused, both redacted with one key", _redacted),
         Control("no drafter", "the teacher alone against speculation", _without_drafter),

@@ -21,7 +21,7 @@ HALF = "bfloat16"
 ENTRIES = tuple(f"F{number:02}" for number in range(1, 34))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to try."""
 
@@ -64,7 +64,7 @@ def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not
     run = [fault for fault in faults if fault.not_run is None]
     # What goes wrong at loading does so in any dtype.
     once_more = [fault for fault in run if fault.damage is None and not fault.is_half_already]
-    return Plan(run, controls, last, not_run, with_edges=bool(last), once_more=once_more)
+    return Plan(faults=run, controls=controls, last=last, not_run=not_run, with_edges=bool(last), once_more=once_more)
 
 
 def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Score:
@@ -98,4 +98,11 @@ def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Scor
             control(one)
     reached = edges_of(runs.honest_traces()) if what.with_edges else set()
     edges = {edge: edge in reached for edge in EDGES} if what.with_edges else {}
-    return Score(judgements, results, not_run, edges, UNREACHED if what.with_edges else {}, time.monotonic() - begun)
+    return Score(
+        judgements=judgements,
+        controls=results,
+        not_run=not_run,
+        edges=edges,
+        unreached=UNREACHED if what.with_edges else {},
+        seconds=time.monotonic() - begun,
+    )

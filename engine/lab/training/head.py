@@ -25,7 +25,7 @@ from specscope.engine.lab.training.schedule import ProgressLog, set_learning_rat
 from specscope.engine.lab.training.teacher import make_optimizers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
     """Everything that decides the head's weights, but for the data and the teacher."""
 

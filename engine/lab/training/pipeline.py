@@ -43,11 +43,14 @@ SELF_TEXT_LENGTH = 256
 MEASURED_PROMPTS = 60
 MEASURED_TOKENS = 64
 MEASURED_BUDGETS = (4, 8, 16, 32)
-EXIT_HEAD_POLICIES = {"chain_depth_4": chain_policy(4), "dynamic_budget_16": TreePolicy("dynamic", 5, 4, 16)}
+EXIT_HEAD_POLICIES = {
+    "chain_depth_4": chain_policy(4),
+    "dynamic_budget_16": TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16),
+}
 DEMO_PROMPTS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """What to train, on what, where."""
 
@@ -192,7 +195,10 @@ def measure(
         "held_out_repeated_8grams": _held_out_repetition(streams["held_out"]),
         "accepted": {
             f"budget_{budget}": _accepted(
-                plan, prompts, f"eagle3:{plan.work / 'drafter'}", TreePolicy("dynamic", 5, 4, budget)
+                plan,
+                prompts,
+                f"eagle3:{plan.work / 'drafter'}",
+                TreePolicy(kind="dynamic", depth=5, top_k=4, budget=budget),
             )._asdict()
             for budget in MEASURED_BUDGETS
         },

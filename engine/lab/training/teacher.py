@@ -20,7 +20,7 @@ from specscope.engine.lab.training.checkpoint import load_checkpoint, save_check
 from specscope.engine.lab.training.schedule import ProgressLog, batch_at, set_learning_rate, warmup_stable_decay
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TeacherRecipe:
     """Everything that decides the teacher's weights, but for the data."""
 

@@ -23,7 +23,7 @@ from specscope.engine.lab.training.self_text import continue_prompts, cut_prompt
 from specscope.engine.lab.training.teacher import held_out_loss, next_token_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnlikelihoodRecipe:
     """Everything that decides this stage."""
 
