@@ -80,7 +80,7 @@ def accept_sampling(
     else:
         weighed = weigh_draws(tree, target_probs, draft_probs, max_children)
     chosen = eldest_only(tree, coins < weighed.thresholds)
-    return _outcome("sampling", tree, chosen, weighed, coins, bonus_coins)
+    return _outcome("sampling", tree, chosen=chosen, weighed=weighed, coins=coins, bonus_coins=bonus_coins)
 
 
 def accept_typical(
@@ -106,7 +106,7 @@ def accept_typical(
     chosen = acceptable & ~(better & acceptable[:, None, :]).any(dim=2)
 
     weighed = Weighed(at_slots, torch.ones_like(at_slots), thresholds, target_probs)
-    return _outcome("typical", tree, chosen, weighed, None, bonus_coins)
+    return _outcome("typical", tree, chosen=chosen, weighed=weighed, coins=None, bonus_coins=bonus_coins)
 
 
 class Weighed(NamedTuple):

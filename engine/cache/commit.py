@@ -59,7 +59,7 @@ def commit_step(
     """
     lengths = list(cache.committed_lengths)
     before = [
-        None if layer is None else _before(branch, row, layer, length, path)
+        None if layer is None else _before(branch, row, layer, length=length, path=path)
         for row, (path, layer, length) in enumerate(zip(slots, checked_layers, lengths, strict=True))
     ]
     fallback = cache.commit_paths(branch, slots)

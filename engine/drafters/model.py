@@ -124,7 +124,9 @@ class ModelDrafter:
 
         def expand(frontier: Frontier) -> torch.Tensor:
             mask = mask_behind(lengths, frontier.seen, self._model.dtype)
-            return self._model.forward(frontier.tokens, frontier.positions + 1, mask, self._cache, ()).logits
+            return self._model.forward(
+                frontier.tokens, frontier.positions + 1, mask, cache=self._cache, feature_layers=()
+            ).logits
 
         draft = grow_draft(self.policy, roots, expand, sampler=self._sampler, generators=generators)
         self._cache.drop_tail()
@@ -153,7 +155,9 @@ class ModelDrafter:
             (length,), count = self._cache.active_lengths, len(chunk)
             positions = torch.arange(length, length + count, device=tokens.device)
             mask = causal_mask(count, length, self._model.dtype, tokens.device)
-            output = self._model.forward(chunk[None], positions[None], mask, self._cache, (), last_row_only=True)
+            output = self._model.forward(
+                chunk[None], positions[None], mask, cache=self._cache, feature_layers=(), last_row_only=True
+            )
             self._cache.commit_length([count])
         return output.logits
 
@@ -163,7 +167,7 @@ class ModelDrafter:
         steps = torch.arange(padded.shape[1], device=padded.device)
         positions = torch.tensor(before, device=padded.device)[:, None] + steps
         mask = mask_behind(before, causal(len(tokens), len(steps), padded.device), self._model.dtype)
-        logits = self._model.forward(padded, positions, mask, self._cache, ()).logits
+        logits = self._model.forward(padded, positions, mask, cache=self._cache, feature_layers=()).logits
         self._cache.commit_length(counts)
         last = torch.tensor(counts, device=padded.device)[:, None, None] - 1
         return logits.gather(1, last.expand(-1, 1, logits.shape[2]))

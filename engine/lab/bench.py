@@ -163,7 +163,14 @@ def run_bench(
                 variant = variants[(at + number + turn) % len(variants)]
                 counted = results[variant.name] if number else VariantResult(name=variant.name)
                 with tempfile.TemporaryDirectory() as folder:
-                    _decode(variant, models[variant.choice], group, max_new_tokens, Path(folder), counted)
+                    _decode(
+                        variant,
+                        models[variant.choice],
+                        prompts=group,
+                        max_new_tokens=max_new_tokens,
+                        folder=Path(folder),
+                        result=counted,
+                    )
                 advance(variant.name)
     return results
 

@@ -139,7 +139,9 @@ def grow(
         raise UsageError(f"the tree wants {policy.top_k} children, the draft vocabulary has {root_logits.shape[-1]}")
 
     def level(logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor) -> Level:
-        found = propose(logits, frontier, scores, positions, _width(policy, len(levels)), draw)
+        found = propose(
+            logits, frontier=frontier, scores=scores, positions=positions, width=_width(policy, len(levels)), draw=draw
+        )
         return replace(found, tokens=to_teacher(found.tokens))
 
     levels: list[Level] = []

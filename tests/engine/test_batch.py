@@ -45,7 +45,15 @@ def decode(
 
 
 def choice_of(teacher: Path, head: Path, mode: Any = "fused", **more: Any) -> ModelChoice:
-    return ModelChoice(str(teacher), f"eagle3:{head}", mode, "float32", "cpu", more.pop("policy", POLICY), **more)
+    return ModelChoice(
+        teacher=str(teacher),
+        drafter=f"eagle3:{head}",
+        mode=mode,
+        dtype="float32",
+        device="cpu",
+        policy=more.pop("policy", POLICY),
+        **more,
+    )
 
 
 @pytest.mark.parametrize("mode", ["fused", "eager"])

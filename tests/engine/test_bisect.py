@@ -315,11 +315,11 @@ class Interruption:
         self.layers: list[int] = []
         whole = operations.run_layer
 
-        def counted(parts: Any, number: int, *others: Any) -> Any:
+        def counted(parts: Any, number: int, **others: Any) -> Any:
             if number == before:
                 raise KeyboardInterrupt
             self.layers.append(number)
-            return whole(parts, number, *others)
+            return whole(parts, number, **others)
 
         monkeypatch.setattr(narrow, "run_layer", counted)
 

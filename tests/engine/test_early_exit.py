@@ -182,7 +182,7 @@ def test_the_tail_and_the_states_are_those_of_one_whole_forward(
         )
         torch.testing.assert_close(draft.shared.hidden, output.hidden_states[EXIT_LAYER], rtol=1e-4, atol=1e-4)
         rest = range(EXIT_LAYER, 8)
-        hidden = teacher.run_layers(draft.shared.hidden, tensors.position_ids, mask, own, rest)
+        hidden = teacher.run_layers(draft.shared.hidden, tensors.position_ids, mask, cache=own, layers=rest)
     torch.testing.assert_close(teacher.head(hidden), output.logits, rtol=1e-3, atol=1e-3)
     assert own.layer_tails == whole.layer_tails
     for row, length in enumerate(own.committed_lengths):

@@ -26,7 +26,7 @@ from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.report import OracleReport
 
 TREE = TreePolicy(kind="dynamic", depth=4, top_k=4, budget=12)
-DEMO = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", TREE)
+DEMO = ModelChoice(teacher="demo", drafter="eagle3", mode="fused", dtype="float32", device="cpu", policy=TREE)
 SHORT = Prompt("short", ids=(532, 46, 36, 278))
 CODE = load_prompts(DEMO_MODELS / "prompts.jsonl")[0]
 #: Keys of the prompt from here on count as those behind position 512, so that no long prompt is needed.

@@ -47,7 +47,15 @@ class Runs:
         """The trace of a run; what it raises is raised."""
         name = {"eagle3": f"eagle3:{self.head}", "model": f"model:{self.teacher}"}.get(drafter, drafter)
         mode, rule = changes.pop("mode", "fused"), changes.pop("rule", GREEDY)
-        choice = ModelChoice(str(self.teacher), name, mode, "float32", "cpu", changes.pop("policy", POLICY), rule)
+        choice = ModelChoice(
+            teacher=str(self.teacher),
+            drafter=name,
+            mode=mode,
+            dtype="float32",
+            device="cpu",
+            policy=changes.pop("policy", POLICY),
+            rule=rule,
+        )
         path = self.folder / "run.jsonl"
         target = TraceTarget(path, changes.pop("level", "decisions"))
         prompts = changes.pop("prompts", PROMPTS)

@@ -42,7 +42,9 @@ class Runner:
         tokens: int = 20,
     ) -> list[TurnReport]:
         drafter = f"eagle3:{self.head}"
-        choice = ModelChoice(str(self.teacher), drafter, mode, "float32", "cpu", policy)  # type: ignore[arg-type]
+        choice = ModelChoice(
+            teacher=str(self.teacher), drafter=drafter, mode=mode, dtype="float32", device="cpu", policy=policy
+        )  # type: ignore[arg-type]
         target = TraceTarget(self.folder / f"{name}.jsonl", level) if name else None
         injected = find_fault(fault) if fault is not None else None
         request = RunRequest(Settings(choice=choice, max_new_tokens=tokens, fault=fault), PROMPTS, target)

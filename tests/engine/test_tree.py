@@ -197,7 +197,14 @@ def test_drawing_follows_the_distribution() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     draw = DraftSampler(1.0, 4).draw([torch.Generator().manual_seed(7)])
     none = torch.zeros(1, 0, dtype=torch.int64)
-    level = propose(logits.expand(1, 20000, 4), none, torch.zeros(1, 20000), torch.zeros(1, 1), 2, draw)
+    level = propose(
+        logits.expand(1, 20000, 4),
+        frontier=none,
+        scores=torch.zeros(1, 20000),
+        positions=torch.zeros(1, 1),
+        width=2,
+        draw=draw,
+    )
     first = torch.bincount(level.tokens[0, :, 0], minlength=4) / 20000
     assert (first - logits.softmax(0)).abs().max() < 0.015
     # The second draw, given that the first was token 2, is from what is left.
@@ -215,7 +222,13 @@ def test_stable_topk_breaks_ties_by_index(values: list[float], k: int) -> None:
 
 def test_a_score_that_is_not_finite_is_flagged_in_its_row_alone() -> None:
     logits = torch.tensor([[[0.0, float("nan"), 1.0]], [[0.0, 2.0, 1.0]]])
-    level = propose(logits, torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 1), torch.zeros(2, 1), 2)
+    level = propose(
+        logits,
+        frontier=torch.zeros(2, 0, dtype=torch.int64),
+        scores=torch.zeros(2, 1),
+        positions=torch.zeros(2, 1),
+        width=2,
+    )
     assert level.all_finite.tolist() == [False, True]
 
 

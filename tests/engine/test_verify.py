@@ -23,10 +23,10 @@ def tree_logits(models: Models, tensors: TreeTensors) -> torch.Tensor:
     ids = torch.tensor([PROMPT])
     mask = causal_mask(len(PROMPT), 0, teacher.dtype, teacher.device)
     with torch.inference_mode():
-        teacher.forward(ids, torch.arange(len(PROMPT))[None], mask, cache, ())
+        teacher.forward(ids, torch.arange(len(PROMPT))[None], mask, cache=cache, feature_layers=())
         cache.commit_length([len(PROMPT)])
         mask = additive_mask(tensors, teacher.dtype)
-        return teacher.forward(tensors.token_ids, tensors.position_ids, mask, cache, ()).logits[0]
+        return teacher.forward(tensors.token_ids, tensors.position_ids, mask, cache=cache, feature_layers=()).logits[0]
 
 
 def path_logits(models: Models, slot: int) -> torch.Tensor:
@@ -37,7 +37,9 @@ def path_logits(models: Models, slot: int) -> torch.Tensor:
     teacher = models.teacher
     mask = causal_mask(ids.shape[1], 0, teacher.dtype, teacher.device)
     with torch.inference_mode():
-        return teacher.forward(ids, torch.arange(ids.shape[1])[None], mask, teacher.new_cache(), ()).logits[0, -1]
+        return teacher.forward(
+            ids, torch.arange(ids.shape[1])[None], mask, cache=teacher.new_cache(), feature_layers=()
+        ).logits[0, -1]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "biased-llama", "qwen2", "qwen3"])
@@ -87,14 +89,14 @@ def test_a_row_of_a_batch_neither_sees_nor_is_seen_by_another(teacher_folder: Pa
                     ids = (ids + change) % VOCAB
                 mask = causal_mask(ids.shape[1], 0, teacher.dtype, teacher.device)
                 with cache.only(at):
-                    teacher.forward(ids, torch.arange(ids.shape[1])[None], mask, cache, ())
+                    teacher.forward(ids, torch.arange(ids.shape[1])[None], mask, cache=cache, feature_layers=())
                     cache.commit_length([ids.shape[1]])
             tree = batch_of([shapes[row] for row in rows])
             tensors = tensorize(tree, [len(prompts[row]) for row in rows], 2)
             ids = tensors.token_ids.clone()
             ids[torch.tensor(rows) == 1] = (ids[torch.tensor(rows) == 1] + change) % VOCAB
             mask = additive_mask(tensors, teacher.dtype)
-            return teacher.forward(ids, tensors.position_ids, mask, cache, ()).logits
+            return teacher.forward(ids, tensors.position_ids, mask, cache=cache, feature_layers=()).logits
 
     together = logits([0, 1])
     assert torch.equal(together[0], logits([0, 1], change=11)[0])

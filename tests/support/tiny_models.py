@@ -87,7 +87,9 @@ def tiny_models(
 ) -> Models:
     """A tiny teacher with a tiny head, or none, loaded as the command line loads them."""
     drafter = f"eagle3:{head}" if head is not None else "none"
-    return load_models(ModelChoice(str(teacher), drafter, mode, dtype, "cpu", policy))  # type: ignore[arg-type]
+    return load_models(
+        ModelChoice(teacher=str(teacher), drafter=drafter, mode=mode, dtype=dtype, device="cpu", policy=policy)
+    )  # type: ignore[arg-type]
 
 
 def reference_generate(folder: Path, prompt_ids: list[int], max_new_tokens: int) -> list[int]:

@@ -70,7 +70,7 @@ def read_statement(config: dict[str, Any], tensor_names: set[str], place: str) -
     }
     if switches["norm_before_fc"] and switches["fc_norm"]:
         raise UsageError(f"{place} sets norm_before_fc and fc_norm, wanted one of them at most: both norm fc's input")
-    shape = _shape(config, layer, theta, tensor_names, switches, place)
+    shape = _shape(config, layer, theta=theta, tensor_names=tensor_names, switches=switches, place=place)
     return HeadStatement(shape, _layer_ids(config, eagle, place), prefix + source)
 
 

@@ -63,10 +63,10 @@ def check_layers_run_apart(teacher: Teacher) -> None:
     ids = torch.tensor([[1, 0, 1]], device=teacher.device)
     positions = torch.arange(3, device=teacher.device)[None]
     mask = causal_mask(3, 0, teacher.dtype, teacher.device)
-    whole = teacher.forward(ids, positions, mask, teacher.new_cache(), ()).logits
+    whole = teacher.forward(ids, positions, mask, cache=teacher.new_cache(), feature_layers=()).logits
     try:
         layers = range(teacher.num_layers)
-        hidden = teacher.run_layers(teacher.embedding(ids), positions, mask, teacher.new_cache(), layers)
+        hidden = teacher.run_layers(teacher.embedding(ids), positions, mask, cache=teacher.new_cache(), layers=layers)
         same = torch.allclose(teacher.head(hidden), whole, rtol=1e-2, atol=1e-2)
     except (AttributeError, TypeError):
         same = False
@@ -183,7 +183,7 @@ class _FirstLayers:
         positions = torch.tensor(lengths, device=tokens.device)[:, None] + depths
         mask = mask_behind(lengths, seen, self._teacher.dtype)
         embedded = self._teacher.embedding(tokens)
-        hidden = self._teacher.run_layers(embedded, positions, mask, self._branch, range(self._num_layers))
+        hidden = self._teacher.run_layers(embedded, positions, mask, cache=self._branch, layers=range(self._num_layers))
         self._hidden.append(hidden)
         return hidden
 

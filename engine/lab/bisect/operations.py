@@ -79,7 +79,7 @@ class Parts:
 @torch.inference_mode()
 def run_forward(teacher: Teacher, given: ForwardInputs, cache: TreeCache) -> torch.Tensor:
     """Logits (1, P, V) of one whole forward behind what ``cache`` holds; its tail is dropped again."""
-    logits = teacher.forward(given.token_ids, given.position_ids, given.mask, cache, ()).logits
+    logits = teacher.forward(given.token_ids, given.position_ids, given.mask, cache=cache, feature_layers=()).logits
     cache.drop_tail()
     return logits.cpu()
 

@@ -57,7 +57,7 @@ def redraft(side: Side, fed: FedPairs, num_earlier: int, prefix: torch.Tensor) -
     trees.begin_session(prefix_cache(side.teacher, prefix))
     trees.begin_turn(0, side.committed_ids, 0)
     if num_earlier:
-        _draft_from(side, fed, range(num_earlier), prefix, None)
+        _draft_from(side, fed, range(num_earlier), prefix=prefix, generators=None)
         trees.begin_turn(0, side.committed_ids, num_earlier)
     generators = None
     if side.generator_state is not None and side.lane.session.decoding.rule.draft == "sampled":
@@ -65,7 +65,7 @@ def redraft(side: Side, fed: FedPairs, num_earlier: int, prefix: torch.Tensor) -
         generators[0].set_state(side.generator_state)
     calls = DraftCalls()
     with calls.watching(trees.parts()):
-        draft = _draft_from(side, fed, range(num_earlier, len(fed.tokens)), prefix, generators)
+        draft = _draft_from(side, fed, range(num_earlier, len(fed.tokens)), prefix=prefix, generators=generators)
     return Drafted(draft_section(draft, 0), tree_section(draft.tree, 0), calls.found)
 
 

@@ -108,7 +108,7 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
             _follow(lane, course, advance)
         else:
             _follow_batch(lane, course, plan, advance)
-        return _run_step(lane, course, watch, manifest, notes)
+        return _run_step(lane, course, watch, manifest=manifest, notes=notes)
     except SpecScopeError:
         raise
     except RUN_ERRORS as error:
@@ -120,7 +120,7 @@ def _follow(lane: ForcedSession, course: Course, advance: Callable[[str], None])
     recording, turn = course.recording, course.entry
     for entry in [*earlier_turns(recording.turns, turn), turn]:
         start, end = recording.turn_start(entry), recording.turn_end(entry)
-        begin_recorded(lane, recording.manifest, start, end, bool(entry.steps), None)
+        begin_recorded(lane, recording.manifest, start=start, end=end, has_steps=bool(entry.steps), recorder=None)
         for number, record in enumerate(recording.steps(entry)):
             if entry is turn and number == course.step:
                 return
@@ -139,7 +139,15 @@ def _follow_batch(lane: ForcedSession, course: Course, plan: BatchPlan, advance:
             if action.is_new:
                 session.clear_row(action.row)
             start, end = recording.turn_start(action.entry), recording.turn_end(action.entry)
-            begin_recorded(lane, recording.manifest, start, end, bool(action.entry.steps), None, action.row)
+            begin_recorded(
+                lane,
+                recording.manifest,
+                start=start,
+                end=end,
+                has_steps=bool(action.entry.steps),
+                recorder=None,
+                row=action.row,
+            )
         else:
             lane.step_together([recording.step(*member) for member in action.members])
             session.end_stopped()

@@ -58,7 +58,7 @@ def _in_bfloat16(
 ) -> torch.Tensor:
     low = torch.bfloat16
     rounded = None if mask is None else mask.to(low)
-    return fused_attention(query.to(low), key.to(low), value.to(low), rounded, scale).to(query.dtype)
+    return fused_attention(query.to(low), key.to(low), value.to(low), mask=rounded, scale=scale).to(query.dtype)
 
 
 def _without_a_block(
@@ -67,7 +67,7 @@ def _without_a_block(
     if mask is not None and key.shape[2] >= SKIPPED_KEYS.stop:
         mask = mask.clone()
         mask[..., SKIPPED_KEYS] = -float("inf")
-    return fused_attention(query, key, value, mask, scale)
+    return fused_attention(query, key, value, mask=mask, scale=scale)
 
 
 def _mask_ends(
@@ -76,7 +76,7 @@ def _mask_ends(
     if mask is not None:
         mask = mask.clone()
         mask[..., MASK_END:] = 0
-    return fused_attention(query, key, value, mask, scale)
+    return fused_attention(query, key, value, mask=mask, scale=scale)
 
 
 _VERIFY = Expectation(places=(("verify", ""),))

@@ -210,7 +210,11 @@ class ForcedSession:
         path = own.paths[row, : int(own.lengths[row])].tolist()
         tokens = result.shared.tensors.token_ids[row].tolist()
         acceptance = RowAcceptance(
-            own.rule, path, [tokens[slot] for slot in path], int(own.bonus_tokens[row]), int(own.bonus_slots[row])
+            rule=own.rule,
+            path=path,
+            tokens=[tokens[slot] for slot in path],
+            bonus_token=int(own.bonus_tokens[row]),
+            bonus_slot=int(own.bonus_slots[row]),
         )
         forced = ForcedSection(tree=self.trees.replaced[row], path=recorded.path, bonus_token=recorded.bonus_token)
         as_recorded = (acceptance.path, acceptance.bonus_token) == recorded.decided

@@ -117,7 +117,7 @@ def judge_verdict(fault: Fault, verdict: Verdict | SpecScopeError, error: Except
     blamed = detected and _is_blamed(fault, [*(b for r in verdict.roots for b in r.blame), *verdict.violations], blames)
     shown = tuple(dict.fromkeys(f"{blame.side}: {blame.invariant}" for blame in blames))
     first = _place(root) if root is not None else _without_root(verdict)
-    wrong = _complaints(fault, verdict, first, shown, [detected, placed, blamed])
+    wrong = _complaints(fault, verdict, first=first, shown=shown, answers=[detected, placed, blamed])
     if error is not None and wrong:
         wrong.append(f"the run ended with {type(error).__name__}: {_first_line(error)}")
     return Judgement(

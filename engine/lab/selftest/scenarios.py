@@ -62,8 +62,14 @@ def scenarios() -> dict[str, Scenario]:
 
 def demo_choice(policy: TreePolicy = TREE, rule: SamplingRule | None = None, drafter: str = "eagle3") -> ModelChoice:
     """The demo models with that tree and rule; greedy where no rule is given."""
-    choice = ModelChoice("demo", drafter, "fused", "float32", "auto", policy)
-    return choice if rule is None else ModelChoice("demo", drafter, "fused", "float32", "auto", policy, rule)
+    choice = ModelChoice(teacher="demo", drafter=drafter, mode="fused", dtype="float32", device="auto", policy=policy)
+    return (
+        choice
+        if rule is None
+        else ModelChoice(
+            teacher="demo", drafter=drafter, mode="fused", dtype="float32", device="auto", policy=policy, rule=rule
+        )
+    )
 
 
 def _decoded_alone() -> list[Scenario]:

@@ -170,7 +170,7 @@ def train_head(
         with torch.autocast(device.type, dtype=torch.bfloat16):
             temperature = recipe.sharp_temperature if step >= recipe.sharp_from else 1.0
             view = view_teacher(teacher, ids, head)
-            result = loss_of(head, view, recipe.unroll, recipe.loss_decay, temperature)
+            result = loss_of(head, view, recipe.unroll, decay=recipe.loss_decay, temperature=temperature)
         result.loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 0.5)
         for optimizer in optimizers:
