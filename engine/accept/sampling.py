@@ -131,10 +131,10 @@ def weigh_point_masses(tree: TreeTensors, target_probs: torch.Tensor) -> Weighed
     elder = elder_siblings(tree)
     # A token that an elder sibling had already has no probability left.
     repeated = (elder & (tree.token_ids[:, :, None] == tree.token_ids[:, None, :])).any(dim=2)
-    own = torch.where(drafted(tree) & ~repeated, at_slots, 0.0)
-    left = own + others + _sum_over(elder.transpose(1, 2), own)
-    total = left + _sum_over(elder, own)
-    return Weighed(at_slots / total, torch.ones_like(own), own / left.clamp(min=_TINY), residuals)
+    unrepeated = torch.where(drafted(tree) & ~repeated, at_slots, 0.0)
+    left = unrepeated + others + _sum_over(elder.transpose(1, 2), unrepeated)
+    total = left + _sum_over(elder, unrepeated)
+    return Weighed(at_slots / total, torch.ones_like(unrepeated), unrepeated / left.clamp(min=_TINY), residuals)
 
 
 def weigh_draws(
@@ -182,8 +182,8 @@ def draw_bonus(weights: torch.Tensor, coins: torch.Tensor) -> TokenDraw:
     total = cumulative[:, -1:]
     shares = cumulative / total
     # The clamp is for weights that are not numbers: those are reported elsewhere, and no index may go astray first.
-    found = torch.searchsorted(shares, coins.double().contiguous()[:, None], right=True)  # (B, 1)
-    tokens = found.clamp(max=weights.shape[1] - 1)
+    reached = torch.searchsorted(shares, coins.double().contiguous()[:, None], right=True)  # (B, 1)
+    tokens = reached.clamp(max=weights.shape[1] - 1)
     low = torch.where(tokens > 0, shares.gather(1, (tokens - 1).clamp(min=0)), 0.0)
     return TokenDraw(tokens[:, 0], low[:, 0], shares.gather(1, tokens)[:, 0], weights.double() / total)
 

@@ -186,8 +186,8 @@ class TreeCache(Cache):
         twin.committed_lengths = list(self.committed_lengths)
         twin._active = self._active
         twin._buffer = None if self._buffer is None else self._buffer.clone()
-        for layer, own in zip(twin._layers, self._layers, strict=True):
-            layer.tail_length = own.tail_length
+        for layer, copied in zip(twin._layers, self._layers, strict=True):
+            layer.tail_length = copied.tail_length
         return twin
 
     def at(self, row: int, places: list[int]) -> torch.Tensor:

@@ -65,16 +65,16 @@ def commit_step(
     fallback = cache.commit_paths(branch, slots)
     name = cache.strategy.name if fallback is None else "full-reorder"
     commits = []
-    for row, (path, layer, first, found) in enumerate(zip(slots, checked_layers, lengths, before, strict=True)):
+    for row, (path, layer, first, checked) in enumerate(zip(slots, checked_layers, lengths, before, strict=True)):
         places = list(range(first, first + len(path)))
         content = None
-        if layer is not None and found is not None:
+        if layer is not None and checked is not None:
             content = CommitContent(
-                source_checksums=found.sources,
+                source_checksums=checked.sources,
                 written_checksums=_checksums(cache, row, places),
                 prefix_layer=layer.number,
-                prefix_since=found.since,
-                prefix_before=found.prefix,
+                prefix_since=checked.since,
+                prefix_before=checked.prefix,
                 prefix_after=_prefix_checksum(cache, layer.number, row, first),
                 prefix_committed=_prefix_checksum(cache, layer.number, row, first + len(path)),
             )

@@ -49,7 +49,7 @@ def repro(
 
 def _print(result: Reproduction) -> None:
     recorded = result.recorded
-    click.echo(printable(f"{result.outcome}: {_said(result.found or recorded)}"))
+    click.echo(printable(f"{result.outcome}: {_said(result.failure or recorded)}"))
     if result.outcome == "another failure":
         click.echo(printable(f"  recorded: {_said(recorded)}"))
     assert recorded.state is not None

@@ -34,11 +34,11 @@ def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
             f"the model at {model.folder} cannot draft for {teacher.folder}: its vocabulary has {model.vocab_size} "
             f"ids, the teacher's {teacher.vocab_size}; give a model of the same family"
         )
-    own, wanted = model.tokenizer_manifest(), teacher.tokenizer_manifest()
-    if own is not None and wanted is not None and own.digest != wanted.digest:
+    drafters, teachers = model.tokenizer_manifest(), teacher.tokenizer_manifest()
+    if drafters is not None and teachers is not None and drafters.digest != teachers.digest:
         raise UsageError(
             f"the model at {model.folder} cannot draft for {teacher.folder}: its tokenizer.json has digest "
-            f"{own.digest}, the teacher's {wanted.digest}; give a model with the same tokenizer"
+            f"{drafters.digest}, the teacher's {teachers.digest}; give a model with the same tokenizer"
         )
 
 
@@ -97,14 +97,14 @@ class ModelDrafter:
 
     def manifest(self) -> DrafterManifest:
         """Kind model, with the digests and positions of the small one."""
-        own = self._model.manifest()
+        model = self._model.manifest()
         return DrafterManifest(
             kind="model",
-            name=own.name,
-            config_digest=own.config_digest,
-            weights_digest=own.weights_digest,
-            rope_theta=own.rope_theta,
-            max_positions=own.max_positions,
+            name=model.name,
+            config_digest=model.config_digest,
+            weights_digest=model.weights_digest,
+            rope_theta=model.rope_theta,
+            max_positions=model.max_positions,
         )
 
     def propose(
@@ -112,7 +112,7 @@ class ModelDrafter:
     ) -> Draft:
         """Takes in each row's tokens and grows a tree under the last of them."""
         before = self.num_pairs
-        logits = self._take_in([self._fresh(row, own) for row, own in enumerate(pairs)])
+        logits = self._take_in([self._fresh(row, fed) for row, fed in enumerate(pairs)])
         after, lengths = self.num_pairs, list(self._cache.committed_lengths)
         roots = ScoredRoots(
             pairs=pairs,
@@ -132,11 +132,11 @@ class ModelDrafter:
         self._cache.drop_tail()
         return draft
 
-    def _fresh(self, row: int, own: DraftPairs) -> torch.Tensor:
+    def _fresh(self, row: int, fed: DraftPairs) -> torch.Tensor:
         """(R,) the tokens that the cache of ``row`` lacks."""
         if self._cache.committed_lengths[row]:
-            return own.tokens
-        return torch.cat([own.tokens.new_tensor([self._first_tokens[row]]), own.tokens])
+            return fed.tokens
+        return torch.cat([fed.tokens.new_tensor([self._first_tokens[row]]), fed.tokens])
 
     def _take_in(self, tokens: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, 1, V) at each row's last token. Rows with a whole prompt to take in go one by one, so that the
@@ -144,9 +144,9 @@ class ModelDrafter:
         if len(tokens) > 1 and max(map(len, tokens)) <= self.policy.depth + 2:
             return self._take_in_together(tokens)
         outputs = []
-        for row, own in enumerate(tokens):
+        for row, row_tokens in enumerate(tokens):
             with self._cache.only(row):
-                outputs.append(self._take_in_alone(own))
+                outputs.append(self._take_in_alone(row_tokens))
         return torch.cat(outputs)
 
     def _take_in_alone(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ class ModelDrafter:
         return output.logits
 
     def _take_in_together(self, tokens: list[torch.Tensor]) -> torch.Tensor:
-        before, counts = self._cache.committed_lengths, [len(own) for own in tokens]
+        before, counts = self._cache.committed_lengths, [len(row_tokens) for row_tokens in tokens]
         padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, R)
         steps = torch.arange(padded.shape[1], device=padded.device)
         positions = torch.tensor(before, device=padded.device)[:, None] + steps

@@ -52,12 +52,12 @@ def parse_ngram_settings(text: str) -> NgramSettings:
     """
     if not text:
         return NgramSettings()
-    found = re.fullmatch(r"(\d{1,4})-(\d{1,4})", text)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,4})-(\d{1,4})", text)
+    if match is None:
         raise UsageError(
             f"got drafter ngram:{text}, wanted ngram, or ngram:MIN-MAX such as ngram:2-8 (tokens to match)"
         )
-    return NgramSettings(int(found[1]), int(found[2]))
+    return NgramSettings(int(match[1]), int(match[2]))
 
 
 class Match(NamedTuple):
@@ -109,14 +109,14 @@ class NgramIndex:
         """Earlier places that end like the text: the longest first, of equal ones the latest; ``MAX_MATCHES`` at most.
         Each stands there once, with its longest match."""
         last = len(self.tokens) - 1
-        found: dict[int, Match] = {}
+        matches: dict[int, Match] = {}
         for length in range(min(self._settings.max_ngram, last), self._settings.min_ngram - 1, -1):
             for end in reversed(self._ends[tuple(self.tokens[-length:])]):
-                if end != last and end not in found:
-                    found[end] = Match(end, length)
-                    if len(found) == MAX_MATCHES:
-                        return list(found.values())
-        return list(found.values())
+                if end != last and end not in matches:
+                    matches[end] = Match(end, length)
+                    if len(matches) == MAX_MATCHES:
+                        return list(matches.values())
+        return list(matches.values())
 
     def continuation(self, match: Match, length: int) -> list[int]:
         """What follows ``match``: ``length`` tokens, or as many as there are."""
@@ -177,7 +177,7 @@ def look_up(index: NgramIndex, policy: TreePolicy) -> Lookup:
 
 def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
     """The trie's nodes level by level, siblings by rank; a node's ``parent`` is its number here + 1, or 0."""
-    found: list[Looked] = []
+    ranked: list[Looked] = []
     level: list[tuple[_Node, int]] = [(root, 0)]
     above: dict[int, Looked] = {0: Looked(token=0, parent=0, depth=0, logprob=0.0, score=0.0, ranks=())}
     while level:
@@ -196,11 +196,11 @@ def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
                     score=parent.score + logprob,
                     ranks=(*parent.ranks, rank),
                 )
-                found.append(looked)
-                above[len(found)] = looked
-                below.append((child, len(found)))
+                ranked.append(looked)
+                above[len(ranked)] = looked
+                below.append((child, len(ranked)))
         level = below
-    return found
+    return ranked
 
 
 class NgramDrafter:
@@ -257,8 +257,8 @@ class NgramDrafter:
         if generators is not None:
             raise ValueError("got generators, wanted none: a lookup draws nothing")
         before = self.num_pairs
-        for index, own in zip(self._rows, pairs, strict=True):
-            index.extend(own.token_list)
+        for index, fed in zip(self._rows, pairs, strict=True):
+            index.extend(fed.token_list)
         lookups = [look_up(index, self.policy) for index in self._rows]
         roots = [index.tokens[-1] for index in self._rows]
         tree = _as_tree([lookup.nodes for lookup in lookups], roots, pairs[0].tokens.device)

@@ -78,12 +78,12 @@ def _batches(choice: ModelChoice) -> list[Variant]:
 
 
 def _overhead(choice: ModelChoice) -> list[Variant]:
-    found = []
+    variants = []
     for mode in ("fused", "eager"):
         plain = Variant(name=mode, choice=replace(choice, mode=mode))
         traced = [plain._replace(name=f"{mode}, {level}", traced=level) for level in TRACE_LEVELS]
-        found += [plain, *traced]
-    return found
+        variants += [plain, *traced]
+    return variants
 
 
 #: What can be compared, by the name that ``--compare`` gives it.

@@ -139,10 +139,10 @@ def grow(
         raise UsageError(f"the tree wants {policy.top_k} children, the draft vocabulary has {root_logits.shape[-1]}")
 
     def level(logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor) -> Level:
-        found = propose(
+        proposed = propose(
             logits, frontier=frontier, scores=scores, positions=positions, width=_width(policy, len(levels)), draw=draw
         )
-        return replace(found, tokens=to_teacher(found.tokens))
+        return replace(proposed, tokens=to_teacher(proposed.tokens))
 
     levels: list[Level] = []
     none = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
@@ -153,8 +153,8 @@ def grow(
         last = levels[-1]
         chosen = _frontier(policy, depth, last)  # (B, R) within the level
         rows = chosen // last.tokens.shape[2]
-        own = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
-        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), own], dim=2)
+        itself = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
+        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), itself], dim=2)
         positions = root_positions.expand_as(chosen) + depth
         tokens = last.tokens.flatten(1).gather(1, chosen)
         logits = expand(Frontier(rows, tokens, positions, seen))

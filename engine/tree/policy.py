@@ -141,16 +141,16 @@ def parse_policy(text: str, depth: int, top_k: int, budget: int) -> TreePolicy:
 
 def _read_choices(path: Path) -> list[list[int]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        choices = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no static tree {str(path)!r}: wanted {', '.join(PRESETS)}, or a file of choices") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read a static tree from {path}: {error}") from None
-    right = isinstance(found, list) and all(
-        isinstance(choice, list) and all(type(rank) is int and rank >= 0 for rank in choice) for choice in found
+    right = isinstance(choices, list) and all(
+        isinstance(choice, list) and all(type(rank) is int and rank >= 0 for rank in choice) for choice in choices
     )
     if not right:
         raise UsageError(
             f"{path}: wanted a JSON list of choices, each a list of child ranks, such as [[0], [1], [0, 0]]"
         )
-    return [list(choice) for choice in found]
+    return [list(choice) for choice in choices]

@@ -233,8 +233,8 @@ def test_another_failure_is_not_the_failure(run: Runs, monkeypatch: pytest.Monke
     breaks_at(monkeypatch, TreeCache, "commit_paths", long_in_commit)
     again = reproduce(trace, AS_IT_WAS)
     assert (again.outcome, again.differing) == ("another failure", [])
-    assert again.found is not None
-    assert again.found.phase == "commit"
+    assert again.failure is not None
+    assert again.failure.phase == "commit"
 
 
 def test_the_recorded_tree_is_put_in_where_the_drafter_finds_another(

@@ -176,9 +176,9 @@ class Eagle3Drafter:
         if len(pairs) == 1 or max(counts) <= self.policy.depth + 1:
             return self._take_in_together(pairs, counts)
         taken = []
-        for row, (one, count) in enumerate(zip(pairs, counts, strict=True)):
+        for row, (row_pairs, count) in enumerate(zip(pairs, counts, strict=True)):
             with self._cache.only(row):
-                taken.append(self._take_in_together([one], [count]))
+                taken.append(self._take_in_together([row_pairs], [count]))
         output = HeadOutput(*(torch.cat(values) for values in zip(*(t.output for t in taken), strict=True)))
         return TakenIn(output, [t.positions[0] for t in taken])
 
@@ -194,7 +194,7 @@ class Eagle3Drafter:
         self._cache.commit_length(counts)
         last = torch.tensor(counts, device=tokens.device)[:, None, None] - 1
         at_last = HeadOutput(*(values.gather(1, last.expand(-1, 1, values.shape[2])) for values in output))
-        return TakenIn(at_last, [own[:count] for own, count in zip(positions, counts, strict=True)])
+        return TakenIn(at_last, [row[:count] for row, count in zip(positions, counts, strict=True)])
 
     def _forward(
         self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor

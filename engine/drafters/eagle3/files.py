@@ -133,9 +133,9 @@ def _read_tensors(folder: Path) -> Tensors:
     """The tensors of all safetensors files, under our names."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
+        names = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
         raise UsageError(
-            f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {found}; pickled weights (.bin, .pt) are never "
+            f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {names}; pickled weights (.bin, .pt) are never "
             "read: convert them"
         )
     tensors: Tensors = {}

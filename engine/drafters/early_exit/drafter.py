@@ -160,13 +160,13 @@ class _Places(NamedTuple):
 def _find_fed(levels: list[Level], policy: TreePolicy) -> _Places:
     selected = selected_numbers(levels, policy)  # (B, M)
     frontiers = torch.cat([level.frontier for level in levels], dim=1)  # (B, F - 1), in the order of feeding
-    found = selected[:, :, None] == frontiers[:, None, :]
-    was_fed = found.any(dim=2)
+    matches = selected[:, :, None] == frontiers[:, None, :]
+    was_fed = matches.any(dim=2)
     # All that a fixed tree feeds is selected: what is left is known without asking the device.
     fixed_left = selected.shape[1] - frontiers.shape[1]
     most_left = fixed_left if policy.is_fixed else int((~was_fed).sum(dim=1).max())
     numbers = torch.arange(1, frontiers.shape[1] + 1, device=selected.device)  # place 0 is the root's
-    return _Places(was_fed, (found * numbers).sum(dim=2), most_left)
+    return _Places(was_fed, (matches * numbers).sum(dim=2), most_left)
 
 
 class _FirstLayers:
@@ -197,9 +197,9 @@ class _FirstLayers:
             slots = 1 + fed.was_fed.to(torch.int8).argsort(dim=1, stable=True)[:, : fed.most_left]  # (B, R)
             ancestors = ancestor_table(tree.parents, max_depth)
             visible = visible_from_ancestors(ancestors, torch.ones_like(tree.parents, dtype=torch.bool))
-            own = visible.gather(1, slots[:, :, None].expand_as(visible[:, : slots.shape[1]]))  # (B, R, N)
-            seen = own.new_zeros(*slots.shape, first + slots.shape[1])
-            seen.scatter_(2, places[:, None].expand_as(own), own)
+            ancestors_of = visible.gather(1, slots[:, :, None].expand_as(visible[:, : slots.shape[1]]))  # (B, R, N)
+            seen = ancestors_of.new_zeros(*slots.shape, first + slots.shape[1])
+            seen.scatter_(2, places[:, None].expand_as(ancestors_of), ancestors_of)
             self.feed(tree.tokens.gather(1, slots), tree.depths.gather(1, slots), seen)
         self._branch.arrange_tail(self._num_layers, places)
         hidden = torch.cat(self._hidden, dim=1)

@@ -234,12 +234,12 @@ class Bisect:
         held = Held(
             a=self._a, b=self._b, step=self._a.step(self._entry, number), before=before, partner=partner, judge=judge
         )
-        found = held.to(Rerun(baseline.record, baseline.own_tree), Rerun(side.record, side.own_tree))
-        return found.model_copy(
+        recordings = held.to(Rerun(baseline.record, baseline.own_tree), Rerun(side.record, side.own_tree))
+        return recordings.model_copy(
             update={
                 "lacking": [
-                    *lacking(self._a.manifest, "baseline", baseline.circumstances, found.baseline),
-                    *lacking(case.candidate_manifest, "candidate", side.circumstances, found.candidate),
+                    *lacking(self._a.manifest, "baseline", baseline.circumstances, recordings.baseline),
+                    *lacking(case.candidate_manifest, "candidate", side.circumstances, recordings.candidate),
                 ]
             }
         )
@@ -273,20 +273,20 @@ class Bisect:
             return
         wanted, fed = baseline.drafted, baseline.fed
         again = redraft(side, fed, baseline.num_earlier, baseline.prefix)
-        found: dict[str, Any] = {}
+        findings: dict[str, Any] = {}
         if not pairs_equal(fed, side.fed, case.dtype):
             after = draft_gap(baseline.record, baseline.own_tree, again.draft, again.tree)
-            found["draft_graft"] = graft_of(
+            findings["draft_graft"] = graft_of(
                 "draft pairs", "draft scores", before=compared.draft_gap, after=after, floor=compared.draft_floor
             )  # fmt: skip
         ours, theirs = (baseline.record.model_copy(update={"draft": d.draft}) for d in (wanted, again))
         differing = compare_drafts(self._pair(ours, theirs, self._judge()))
         if any(d.kind not in TIES for d in differing):
             parts = side.lane.trees.parts()
-            found["draft"] = narrow_draft(wanted.calls, again.calls, parts, case.dtype)
-        elif "draft_graft" not in found and _is_of(compared.difference, "draft"):
-            found["draft"] = narrow_in_place(baseline.drafting, side.drafting, case.dtype)
-        self._keeper.put(**found)
+            findings["draft"] = narrow_draft(wanted.calls, again.calls, parts, case.dtype)
+        elif "draft_graft" not in findings and _is_of(compared.difference, "draft"):
+            findings["draft"] = narrow_in_place(baseline.drafting, side.drafting, case.dtype)
+        self._keeper.put(**findings)
 
     def _teacher(self, case: Case, baseline: Baseline, side: Side, advance: Advance) -> None:
         if baseline.alone.captures and side.alone.captures:
@@ -307,8 +307,8 @@ class Bisect:
         for number in range(parts.num_layers):
             if str(number) in self._state.layers:
                 continue
-            found = run_layer(parts, number, captures=captures, given=given, cache=cache)
-            errors = {o.name: relative_error(captures[o].gave, value.gave) for o, value in found.items()}
+            outputs = run_layer(parts, number, captures=captures, given=given, cache=cache)
+            errors = {o.name: relative_error(captures[o].gave, value.gave) for o, value in outputs.items()}
             self._keeper.put(layers={**self._state.layers, str(number): errors})
             advance(f"layer {number}")
 
@@ -318,27 +318,27 @@ class Bisect:
         parts, given = Parts(side.teacher), moved(baseline.given, side.teacher)
         errors, captures = {}, baseline.alone.captures
         for name in (*BEFORE, *BEHIND):
-            own = run_end(parts, name, captures, given)
-            errors[name] = relative_error(captures[Operation(None, name)].gave, own.gave)
+            output = run_end(parts, name, captures, given)
+            errors[name] = relative_error(captures[Operation(None, name)].gave, output.gave)
         self._keeper.put(ends=errors)
 
     def _grafts(self, case: Case, baseline: Baseline, side: Side) -> None:
         """Those that the findings ask for; none where nothing differs."""
         state = self._state
         assert state.compared is not None
-        found = [state.draft_graft] if state.draft_graft is not None else []
+        grafts = [state.draft_graft] if state.draft_graft is not None else []
         if state.draft is None or state.draft.culprit is None:
             compared, floors = state.compared, floors_of(case, state)
             prefix_differs = max(compared.prefix_errors, default=0.0) > floors.of_forward
             always = ForwardGraft(not compared.inputs_equal, prefix_differs or not compared.lengths_equal)
             above = floors.above if state.departure is None else []
             for graft in forward_grafts(above, always, together=not compared.lengths_equal):
-                found.append(graft_forward(baseline, side, graft, floors.of_forward))
-        self._keeper.put(grafts=found)
+                grafts.append(graft_forward(baseline, side, graft, floors.of_forward))
+        self._keeper.put(grafts=grafts)
 
 
-def _is_of(found: Difference | None, phase: Phase) -> bool:
-    return found is not None and found.phase == phase
+def _is_of(difference: Difference | None, phase: Phase) -> bool:
+    return difference is not None and difference.phase == phase
 
 
 def _in_batch(manifest: Manifest) -> bool:
@@ -346,8 +346,8 @@ def _in_batch(manifest: Manifest) -> bool:
 
 
 def _fresh(request: BisectRequest) -> State:
-    said = request.overrides
-    settings = [f"{name}={value}" for name, value in sorted(vars(said).items()) if value not in (None, False)]
+    overrides = request.overrides
+    settings = [f"{name}={value}" for name, value in sorted(vars(overrides).items()) if value not in (None, False)]
     return State(
         schema=STATE_SCHEMA,
         baseline=digest_file(request.baseline),

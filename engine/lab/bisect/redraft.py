@@ -147,10 +147,10 @@ def _parting(ours: Captures, theirs: Captures, dtype: str) -> _Parting | None:
             error = relative_error(wanted, got) if wanted.shape == got.shape else float("inf")
             floor = max(least, SPREAD * largest)
             if error > floor:
-                found = OperationError(
+                culprit = OperationError(
                     level=operation.level, operation=name, in_place=True, error=error, floor=floor,
                     sample_size=0, at_ceiling=False,
                 )  # fmt: skip
-                return _Parting(operation, found)
+                return _Parting(operation, culprit)
             largest = max(largest, error)
     return None

@@ -75,7 +75,8 @@ def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None
             actions += _dropped(rows, talks)
             if [entry.turn if entry else None for entry in rows] != [member.entry.turn for member in event]:
                 return None
-            here = next((row for row, own in enumerate(event) if (own.entry.turn, own.step) == (turn, step)), None)
+            places = [(member.entry.turn, member.step) for member in event]
+            here = places.index((turn, step)) if (turn, step) in places else None
             if here is not None:
                 return BatchPlan(most, actions, event, here)
             actions.append(Together(event))

@@ -194,11 +194,11 @@ def _run_step(lane: ForcedSession, course: Course, watch: InPlace, manifest: Man
 
 def _given_to(inputs: ForwardInputs, row: int, num_slots: int, whole: int) -> ForwardInputs:
     """What of the inputs is one row's own: its real slots, and of the mask the columns up to the last of them."""
-    own = slice(row, row + 1)
+    rows = slice(row, row + 1)
     return ForwardInputs(
-        inputs.token_ids[own, :num_slots],
-        inputs.position_ids[own, :num_slots],
-        inputs.mask[own, :, :num_slots, :whole],
+        inputs.token_ids[rows, :num_slots],
+        inputs.position_ids[rows, :num_slots],
+        inputs.mask[rows, :, :num_slots, :whole],
     )
 
 

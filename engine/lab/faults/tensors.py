@@ -58,10 +58,10 @@ def _stale(target: FaultTarget) -> FaultTarget:
     last: list[torch.Tensor] = []
 
     def change(tensors: TreeTensors) -> TreeTensors:
-        own = tensors.visible
-        seen = last.pop() if last else own
-        last.append(own)
-        return replace(tensors, visible=seen if seen.shape == own.shape else own)
+        visible = tensors.visible
+        seen = last.pop() if last else visible
+        last.append(visible)
+        return replace(tensors, visible=seen if seen.shape == visible.shape else visible)
 
     return _changing_tensors(target, change)
 

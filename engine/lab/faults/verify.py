@@ -37,10 +37,14 @@ def _stale_mask(target: FaultTarget) -> FaultTarget:
     last: list[torch.Tensor] = []
 
     def change(tensors: TreeTensors, given: ForwardInputs) -> ForwardInputs:
-        own = given.mask
-        mask = last.pop() if last else own
-        last.append(own)
-        return given._replace(mask=_fitted(mask, own.shape[3])) if mask.shape[:3] == own.shape[:3] else given
+        honest_mask = given.mask
+        mask = last.pop() if last else honest_mask
+        last.append(honest_mask)
+        return (
+            given._replace(mask=_fitted(mask, honest_mask.shape[3]))
+            if mask.shape[:3] == honest_mask.shape[:3]
+            else given
+        )
 
     return _changing_inputs(target, change)
 
@@ -99,9 +103,12 @@ def _processed_a_row_off(target: FaultTarget) -> FaultTarget:
     honest = target.phases.processors
 
     def processors(
-        own: list[LogitsProcessorList | None], contexts: list[list[int]], tensors: TreeTensors, logits: torch.Tensor
+        row_processors: list[LogitsProcessorList | None],
+        contexts: list[list[int]],
+        tensors: TreeTensors,
+        logits: torch.Tensor,
     ) -> torch.Tensor:
-        return honest(own, contexts, tensors, logits.roll(-1, dims=1)).roll(1, dims=1)
+        return honest(row_processors, contexts, tensors, logits.roll(-1, dims=1)).roll(1, dims=1)
 
     return target.with_phases(processors=processors)
 
@@ -110,9 +117,12 @@ def _processed_twice(target: FaultTarget) -> FaultTarget:
     honest = target.phases.processors
 
     def processors(
-        own: list[LogitsProcessorList | None], contexts: list[list[int]], tensors: TreeTensors, logits: torch.Tensor
+        row_processors: list[LogitsProcessorList | None],
+        contexts: list[list[int]],
+        tensors: TreeTensors,
+        logits: torch.Tensor,
     ) -> torch.Tensor:
-        return honest(own, contexts, tensors, honest(own, contexts, tensors, logits))
+        return honest(row_processors, contexts, tensors, honest(row_processors, contexts, tensors, logits))
 
     return target.with_phases(processors=processors)
 

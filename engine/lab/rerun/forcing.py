@@ -141,7 +141,7 @@ class ForcedSession:
         self, teacher: Teacher, drafter: Drafter, decoding: Decoding, num_rows: int = 1, *, keep_fed: bool = False
     ) -> None:
         self._accept = decoding.phases.accept
-        self._own: Acceptance | None = None
+        self._decided: Acceptance | None = None
         self._recorded: list[Recorded] = []
         self.trees = RecordedTrees(drafter, keep_fed=keep_fed)
         self._stops: deque[_Stop] = deque()  # of the rows, in the order in which the loop asks
@@ -205,16 +205,16 @@ class ForcedSession:
 
     def outcome(self, result: StepResult) -> StepOutcome:
         """The step that the loop reports, told apart into its own decision and what was forced."""
-        own, recorded, row = self._own, self._recorded[result.row], result.row
-        assert own is not None
-        path = own.paths[row, : int(own.lengths[row])].tolist()
+        decided, recorded, row = self._decided, self._recorded[result.row], result.row
+        assert decided is not None
+        path = decided.paths[row, : int(decided.lengths[row])].tolist()
         tokens = result.shared.tensors.token_ids[row].tolist()
         acceptance = RowAcceptance(
-            rule=own.rule,
+            rule=decided.rule,
             path=path,
             tokens=[tokens[slot] for slot in path],
-            bonus_token=int(own.bonus_tokens[row]),
-            bonus_slot=int(own.bonus_slots[row]),
+            bonus_token=int(decided.bonus_tokens[row]),
+            bonus_slot=int(decided.bonus_slots[row]),
         )
         forced = ForcedSection(tree=self.trees.replaced[row], path=recorded.path, bonus_token=recorded.bonus_token)
         as_recorded = (acceptance.path, acceptance.bonus_token) == recorded.decided
@@ -234,15 +234,15 @@ class ForcedSession:
 
     def _forced_acceptance(self, inputs: AcceptInputs) -> Acceptance:
         """The loop goes on with the recorded outcome; the step's own is kept aside."""
-        own = self._own = self._accept(inputs)
-        width = own.paths.shape[1]
+        decided = self._decided = self._accept(inputs)
+        width = decided.paths.shape[1]
 
         def rows(values: list[Any]) -> torch.Tensor:
-            return torch.tensor(values, dtype=own.paths.dtype, device=own.paths.device)
+            return torch.tensor(values, dtype=decided.paths.dtype, device=decided.paths.device)
 
         paths = [recorded.path for recorded in self._recorded]
         return replace(
-            own,
+            decided,
             lengths=rows([len(path) for path in paths]),
             paths=rows([[*path, *[0] * (width - len(path))] for path in paths]),
             bonus_slots=rows([path[-1] if path else 0 for path in paths]),

@@ -63,7 +63,7 @@ class Reproduction:
     recorded: Failure  # of the first row
     num_rows: int  # that were rebuilt
     num_recorded: int  # that failed together
-    found: Failure | None  # None where the step ran through
+    failure: Failure | None  # None where the step ran through
     compared: list[str]  # sections
     differing: list[str]  # section.field that is not as recorded
     tree_put_in: bool  # because the drafter found another one
@@ -72,9 +72,9 @@ class Reproduction:
     @property
     def outcome(self) -> Literal["reproduced", "not reproduced", "another failure"]:
         """The same error at the same phase, none, or another one."""
-        if self.found is None:
+        if self.failure is None:
             return "not reproduced"
-        same = (self.found.error, self.found.phase) == (self.recorded.error, self.recorded.phase)
+        same = (self.failure.error, self.failure.phase) == (self.recorded.error, self.recorded.phase)
         return "reproduced" if same else "another failure"
 
 
@@ -105,12 +105,12 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
     if any(name.startswith("tree.") for name in differing):
         attempt, put_in = run.attempt(put_in=True), True
         differing = _differing(rows, attempt, compared)
-    found = attempt.failures[0] if attempt.failures else None
+    failure_again = attempt.failures[0] if attempt.failures else None
     return Reproduction(
         recorded=rows[0],
         num_rows=len(rows),
         num_recorded=len(failures),
-        found=found,
+        failure=failure_again,
         compared=compared,
         differing=differing,
         tree_put_in=put_in,
@@ -232,10 +232,12 @@ def _feed_earlier_pairs(session: Session, rows: list[Failure], features: list[to
     if not any(counts):
         return
     pairs = []
-    for failure, count, own in zip(rows, counts, features, strict=True):
+    for failure, count, row_features in zip(rows, counts, features, strict=True):
         fed = max(1, count)  # one that is taken back, where there are none: no row can be left out
         tokens = _state(failure).context_ids[1 : 1 + fed]
-        pairs.append(DraftPairs(list(range(fed)), own[:fed], torch.tensor(tokens, device=own.device), tokens))
+        pairs.append(
+            DraftPairs(list(range(fed)), row_features[:fed], torch.tensor(tokens, device=row_features.device), tokens)
+        )
     session.drafter.propose(pairs, session.cache.branch())
     session.cache.drop_tail()
     for row, (failure, count) in enumerate(zip(rows, counts, strict=True)):
@@ -278,15 +280,15 @@ def recorded_trees(rows: list[Failure]) -> list[TreeSection]:
 
 def _differing(rows: list[Failure], attempt: _Attempt, compared: list[str]) -> list[str]:
     """What of the inputs, section.field, is not as recorded."""
-    found: dict[str, None] = {}
+    differing: dict[str, None] = {}
     again: Iterable[Failure | Step] = attempt.failures or attempt.steps
     for failure, other in zip(rows, again, strict=False):
         was, now = _inputs(failure), _inputs(other)
         for section in compared:
             if section in was and section in now:
                 unlike = [name for name in COMPARED[section] if was[section].get(name) != now[section].get(name)]
-                found |= dict.fromkeys(f"{section}.{name}" for name in unlike)
-    return list(found)
+                differing |= dict.fromkeys(f"{section}.{name}" for name in unlike)
+    return list(differing)
 
 
 def _inputs(record: Failure | Step) -> dict[str, Any]:

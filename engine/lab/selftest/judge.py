@@ -164,13 +164,17 @@ def _is_placed(fault: Fault, root: Root | None) -> bool:
     if fault.expect.outcome == "violation":
         return root is None
     assert root is not None
-    found, expect = root.difference, fault.expect
-    if any(found.phase == phase and found.field.startswith(field) for phase, field in expect.places):
+    difference, expect = root.difference, fault.expect
+    if any(difference.phase == phase and difference.field.startswith(field) for phase, field in expect.places):
         return True
     # Where noise hides the field itself, the rule that it breaks is the root, or the teacher's other numbers are.
-    if expect.invariant == f"{found.phase}.{found.field}":
+    if expect.invariant == f"{difference.phase}.{difference.field}":
         return True
-    return found.kind == "real" and "verify" in {phase for phase, _ in expect.places} and is_teachers_number(found)
+    return (
+        difference.kind == "real"
+        and "verify" in {phase for phase, _ in expect.places}
+        and is_teachers_number(difference)
+    )
 
 
 def _is_blamed(fault: Fault, everywhere: list[Blame], at_root: list[Blame]) -> bool:

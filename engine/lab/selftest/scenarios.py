@@ -48,10 +48,10 @@ def find_scenario(name: str) -> Scenario:
     Raises:
         UsageError: where there is none.
     """
-    found = scenarios()
-    if name not in found:
-        raise UsageError(f"got scenario {name!r}, wanted one of {', '.join(found)}")
-    return found[name]
+    by_name = scenarios()
+    if name not in by_name:
+        raise UsageError(f"got scenario {name!r}, wanted one of {', '.join(by_name)}")
+    return by_name[name]
 
 
 @cache

@@ -101,8 +101,8 @@ def unrolled_attention(steps: list[QueryKeyValue]) -> torch.Tensor:
     rows = query.shape[-2]
     causal = torch.ones(rows, rows, dtype=torch.bool, device=query.device).tril()
     scores = (query @ keys[0].transpose(-1, -2) * scale).masked_fill(~causal, -float("inf"))
-    own = [(query * key).sum(-1, keepdim=True) * scale for key in keys[1:]]
-    probs = torch.softmax(torch.cat([scores, *own], dim=-1).float(), dim=-1).to(query.dtype)
+    later = [(query * key).sum(-1, keepdim=True) * scale for key in keys[1:]]
+    probs = torch.softmax(torch.cat([scores, *later], dim=-1).float(), dim=-1).to(query.dtype)
     attended = probs[..., :rows] @ values[0]
     for number, value in enumerate(values[1:]):
         attended = attended + probs[..., rows + number, None] * value

@@ -84,6 +84,14 @@ def write_repetitions(
     return Repetitions(tokens, repeated_mask(tokens, recipe.ngram, prompts.shape[1]), prompts.shape[1])
 
 
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step down the gradient of ``loss``, which is clipped to norm 1."""
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def train_against_repetition(
     recipe: UnlikelihoodRecipe,
     model: LlamaForCausalLM,
@@ -108,10 +116,7 @@ def train_against_repetition(
             likelihood = next_token_loss(model, ids)
             rows = torch.from_numpy(repetitions.tokens[part]).to(device)
             unlikelihood = unlikelihood_loss(model, rows, torch.from_numpy(repetitions.mask[part]).to(device))
-        (likelihood + recipe.weight * unlikelihood).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        update(model, optimizer, likelihood + recipe.weight * unlikelihood)
         log.count(ids.numel() + rows.numel())
         if (step + 1) % recipe.reuse == 0:
             losses = {"loss": likelihood.item(), "unlikelihood": unlikelihood.item()}
