@@ -86,7 +86,7 @@ def write_repetitions(
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     """One step down the gradient of ``loss``, which is clipped to norm 1."""
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
