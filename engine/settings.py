@@ -29,7 +29,7 @@ TRACE_LEVELS: tuple[TraceLevel, ...] = get_args(TraceLevel)
 DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
 
 MAX_BATCH_SIZE = 1024
-DEFAULT_TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+DEFAULT_TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 
 
 def check_name(what: str, value: str, allowed: tuple[str, ...]) -> None:

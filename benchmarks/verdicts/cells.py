@@ -17,9 +17,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 GREEDY = SamplingRule("greedy")
 BEST = SamplingRule("sampling", temperature=0.8)
 DRAWN = SamplingRule("sampling", temperature=0.8, draft="sampled")
-NODES_16 = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
-NODES_60 = TreePolicy("dynamic", depth=6, top_k=10, budget=60)
-NODES_255 = TreePolicy("dynamic", depth=8, top_k=16, budget=255)
+NODES_16 = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
+NODES_60 = TreePolicy(kind="dynamic", depth=6, top_k=10, budget=60)
+NODES_255 = TreePolicy(kind="dynamic", depth=8, top_k=16, budget=255)
 BUSH = parse_policy("static:bush-16", 1, 1, 1)
 #: The demo teacher has 2,048 positions; the others are made with more.
 LONGEST = {"demo": 1984, "wide": 2047, "outlier": 2047}

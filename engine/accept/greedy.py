@@ -16,7 +16,7 @@ from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas.manifest import RuleName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trials:
     """What a sampling rule weighed, slot by slot; entries of the root and of padding mean nothing."""
 
@@ -31,7 +31,7 @@ class Trials:
     residuals: torch.Tensor  # (B, V) the distributions that the bonus tokens were drawn from
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Acceptance:
     """The outcome of a step."""
 
@@ -81,4 +81,11 @@ def accept_greedy(tree: TreeTensors, argmax: torch.Tensor) -> Acceptance:
     chosen = eldest_only(tree, tree.token_ids == argmax.gather(1, tree.parents))
     walk = Walk(tree, chosen)
     bonus = argmax.gather(1, walk.last_slots[:, None])[:, 0]
-    return Acceptance("greedy", walk.lengths, walk.paths, walk.last_slots, bonus, chosen)
+    return Acceptance(
+        rule="greedy",
+        lengths=walk.lengths,
+        paths=walk.paths,
+        bonus_slots=walk.last_slots,
+        bonus_tokens=bonus,
+        accepted=chosen,
+    )

@@ -81,8 +81,8 @@ def process_tree(
     Padding slots stay as they are. Reads the trees back from the device: with processors a step waits twice.
     """
     processed = _wide(logits).clone()
-    for row, (own, context) in enumerate(zip(processors, contexts, strict=True)):
-        if own is None:
+    for row, (row_processors, context) in enumerate(zip(processors, contexts, strict=True)):
+        if row_processors is None:
             continue
         tokens, count = tensors.token_ids[row], tensors.num_slots[row]
         depths = tensors.depths[row, :count].tolist()
@@ -92,7 +92,7 @@ def process_tree(
             # Level l of the ancestor table holds the slot l edges up: read from the root down, it is the path.
             paths = tensors.ancestors[row, : depth + 1].flip(0)[:, slots].T  # (n, depth + 1)
             ids: Any = torch.cat([before.expand(len(slots), -1), tokens[paths]], dim=1)
-            processed[row, slots] = own(ids, processed[row, slots])
+            processed[row, slots] = row_processors(ids, processed[row, slots])
     return processed
 
 

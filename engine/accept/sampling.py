@@ -80,7 +80,7 @@ def accept_sampling(
     else:
         weighed = weigh_draws(tree, target_probs, draft_probs, max_children)
     chosen = eldest_only(tree, coins < weighed.thresholds)
-    return _outcome("sampling", tree, chosen, weighed, coins, bonus_coins)
+    return _outcome("sampling", tree, chosen=chosen, weighed=weighed, coins=coins, bonus_coins=bonus_coins)
 
 
 def accept_typical(
@@ -106,7 +106,7 @@ def accept_typical(
     chosen = acceptable & ~(better & acceptable[:, None, :]).any(dim=2)
 
     weighed = Weighed(at_slots, torch.ones_like(at_slots), thresholds, target_probs)
-    return _outcome("typical", tree, chosen, weighed, None, bonus_coins)
+    return _outcome("typical", tree, chosen=chosen, weighed=weighed, coins=None, bonus_coins=bonus_coins)
 
 
 class Weighed(NamedTuple):
@@ -131,10 +131,10 @@ def weigh_point_masses(tree: TreeTensors, target_probs: torch.Tensor) -> Weighed
     elder = elder_siblings(tree)
     # A token that an elder sibling had already has no probability left.
     repeated = (elder & (tree.token_ids[:, :, None] == tree.token_ids[:, None, :])).any(dim=2)
-    own = torch.where(drafted(tree) & ~repeated, at_slots, 0.0)
-    left = own + others + _sum_over(elder.transpose(1, 2), own)
-    total = left + _sum_over(elder, own)
-    return Weighed(at_slots / total, torch.ones_like(own), own / left.clamp(min=_TINY), residuals)
+    unrepeated = torch.where(drafted(tree) & ~repeated, at_slots, 0.0)
+    left = unrepeated + others + _sum_over(elder.transpose(1, 2), unrepeated)
+    total = left + _sum_over(elder, unrepeated)
+    return Weighed(at_slots / total, torch.ones_like(unrepeated), unrepeated / left.clamp(min=_TINY), residuals)
 
 
 def weigh_draws(
@@ -182,8 +182,8 @@ def draw_bonus(weights: torch.Tensor, coins: torch.Tensor) -> TokenDraw:
     total = cumulative[:, -1:]
     shares = cumulative / total
     # The clamp is for weights that are not numbers: those are reported elsewhere, and no index may go astray first.
-    found = torch.searchsorted(shares, coins.double().contiguous()[:, None], right=True)  # (B, 1)
-    tokens = found.clamp(max=weights.shape[1] - 1)
+    reached = torch.searchsorted(shares, coins.double().contiguous()[:, None], right=True)  # (B, 1)
+    tokens = reached.clamp(max=weights.shape[1] - 1)
     low = torch.where(tokens > 0, shares.gather(1, (tokens - 1).clamp(min=0)), 0.0)
     return TokenDraw(tokens[:, 0], low[:, 0], shares.gather(1, tokens)[:, 0], weights.double() / total)
 
@@ -244,4 +244,12 @@ def _outcome(
         bonus_high=bonus.high,
         residuals=bonus.probs,
     )
-    return Acceptance(rule, walk.lengths, walk.paths, walk.last_slots, bonus.tokens, chosen, trials)
+    return Acceptance(
+        rule=rule,
+        lengths=walk.lengths,
+        paths=walk.paths,
+        bonus_slots=walk.last_slots,
+        bonus_tokens=bonus.tokens,
+        accepted=chosen,
+        trials=trials,
+    )

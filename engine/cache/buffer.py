@@ -154,7 +154,7 @@ class TreeCache(Cache):
             raise ValueError(f"got keys of shape {tuple(like.shape)}, wanted every layer's like the first one's")
         if self._buffer is None or length > self._buffer.shape[4]:
             self._capacity = max(length, self._capacity if self._buffer is None else self._capacity + GROWTH)
-            grown = like.new_zeros(len(self._layers), 2, self.num_rows, heads, self._capacity, width)
+            grown = like.new_zeros((len(self._layers), 2, self.num_rows, heads, self._capacity, width))
             if self._buffer is not None:
                 grown[:, :, :, :, : self._buffer.shape[4]] = self._buffer[:, :, : self.num_rows]
             self._buffer = grown
@@ -186,8 +186,8 @@ class TreeCache(Cache):
         twin.committed_lengths = list(self.committed_lengths)
         twin._active = self._active
         twin._buffer = None if self._buffer is None else self._buffer.clone()
-        for layer, own in zip(twin._layers, self._layers, strict=True):
-            layer.tail_length = own.tail_length
+        for layer, copied in zip(twin._layers, self._layers, strict=True):
+            layer.tail_length = copied.tail_length
         return twin
 
     def at(self, row: int, places: list[int]) -> torch.Tensor:
@@ -286,7 +286,7 @@ def gather_places(buffer: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     if len(places) == 1:
         return buffer.index_select(4, places[0])
     layers, two, rows, heads, _, width = buffer.shape
-    index = places[None, None, :, None, :, None].expand(layers, two, rows, heads, -1, width)
+    index = places[None, None, :, None, :, None].expand((layers, two, rows, heads, -1, width))
     return buffer.gather(4, index)
 
 

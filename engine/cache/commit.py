@@ -16,7 +16,7 @@ class CheckedLayer(NamedTuple):
     length_since: int | None  # of its prefix behind the step when its turn came last, or else behind the prefill
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CommitContent:
     """Checksums around a row's commit. Moving positions changes no bit of them, whatever the device's arithmetic."""
 
@@ -29,7 +29,7 @@ class CommitContent:
     prefix_committed: str  # with the rows written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Commit:
     """What a commit did to one row."""
 
@@ -59,26 +59,36 @@ def commit_step(
     """
     lengths = list(cache.committed_lengths)
     before = [
-        None if layer is None else _before(branch, row, layer, length, path)
+        None if layer is None else _before(branch, row, layer, length=length, path=path)
         for row, (path, layer, length) in enumerate(zip(slots, checked_layers, lengths, strict=True))
     ]
     fallback = cache.commit_paths(branch, slots)
     name = cache.strategy.name if fallback is None else "full-reorder"
     commits = []
-    for row, (path, layer, first, found) in enumerate(zip(slots, checked_layers, lengths, before, strict=True)):
+    for row, (path, layer, first, checked) in enumerate(zip(slots, checked_layers, lengths, before, strict=True)):
         places = list(range(first, first + len(path)))
         content = None
-        if layer is not None and found is not None:
+        if layer is not None and checked is not None:
             content = CommitContent(
-                source_checksums=found.sources,
+                source_checksums=checked.sources,
                 written_checksums=_checksums(cache, row, places),
                 prefix_layer=layer.number,
-                prefix_since=found.since,
-                prefix_before=found.prefix,
+                prefix_since=checked.since,
+                prefix_before=checked.prefix,
                 prefix_after=_prefix_checksum(cache, layer.number, row, first),
                 prefix_committed=_prefix_checksum(cache, layer.number, row, first + len(path)),
             )
-        commits.append(Commit(name, fallback, first, cache.committed_lengths[row], path, places, content))
+        commits.append(
+            Commit(
+                strategy=name,
+                fallback=fallback,
+                committed_before=first,
+                committed_after=cache.committed_lengths[row],
+                source_slots=path,
+                destination_rows=places,
+                content=content,
+            )
+        )
     return commits
 
 

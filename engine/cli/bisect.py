@@ -100,7 +100,13 @@ def bisect(
         place = found_root
     if state is not None:
         check_writable(state, overwrite=True)
-    request = BisectRequest(baseline, candidate, place, Overrides(teacher, drafter, device, allow_remote_code), state)
+    request = BisectRequest(
+        baseline=baseline,
+        candidate=candidate,
+        place=place,
+        overrides=Overrides(teacher=teacher, drafter=drafter, device=device, allow_remote_code=allow_remote_code),
+        state=state,
+    )
     with Bisect(request) as run, progress("bisecting", run.num_units, "units", shown=True) as advance:
         bisection = run.run(advance)
     if form == "json":

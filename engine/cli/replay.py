@@ -53,7 +53,9 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
 
     if changes["mode"] in SYNONYMS:
         changes["mode"] = SYNONYMS[changes["mode"]]
-    request = ReplayRequest(trace, out, Overrides(**changes), turn, with_fault, overwrite)
+    request = ReplayRequest(
+        trace=trace, out=out, overrides=Overrides(**changes), turn=turn, with_fault=with_fault, overwrite=overwrite
+    )
     run = Replay(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
     with progress("replaying", run.num_steps, "steps", shown=True) as advance:
         report = run.run(advance)

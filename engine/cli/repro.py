@@ -42,14 +42,16 @@ def repro(
     from specscope.engine.lab.rerun.recorded_run import Overrides
     from specscope.engine.lab.rerun.repro import reproduce
 
-    result = reproduce(file, Overrides(teacher, drafter, device, allow_remote_code), index)
+    result = reproduce(
+        file, Overrides(teacher=teacher, drafter=drafter, device=device, allow_remote_code=allow_remote_code), index
+    )
     _print(result)
     sys.exit(EXIT_CODES[result.outcome])
 
 
 def _print(result: Reproduction) -> None:
     recorded = result.recorded
-    click.echo(printable(f"{result.outcome}: {_said(result.found or recorded)}"))
+    click.echo(printable(f"{result.outcome}: {_said(result.failure or recorded)}"))
     if result.outcome == "another failure":
         click.echo(printable(f"  recorded: {_said(recorded)}"))
     assert recorded.state is not None

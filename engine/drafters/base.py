@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.rows import RowList
 from specscope.engine.tree.grow import DraftTree, Level, root_only
 from specscope.engine.tree.policy import NO_TREE, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
@@ -32,7 +33,7 @@ class SharedLayers:
     hidden: torch.Tensor  # (B, N, H) of every slot, behind those layers; their cache tails hold the slots in order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """Proposed trees and how they came about."""
 
@@ -48,9 +49,11 @@ class Draft:
 
 
 class Drafter(Protocol):
-    """Proposes trees for the rows of one session. Keeps a cache of its own over the committed pairs of each."""
+    """Proposes trees for the rows of one session. Keeps its own cache over the committed pairs of each."""
 
-    policy: TreePolicy
+    @property
+    def policy(self) -> TreePolicy:
+        """How large its trees are."""
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
@@ -94,13 +97,81 @@ class Drafter(Protocol):
         """What the trace says of it."""
 
 
+class DrafterProxy:
+    """A drafter that hands every call on to another. What differs, a subclass overrides.
+
+    Args:
+        inner: the drafter that does the work.
+    """
+
+    def __init__(self, inner: Drafter) -> None:
+        self.inner = inner
+
+    @property
+    def policy(self) -> TreePolicy:
+        """The inner drafter's."""
+        return self.inner.policy
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The inner drafter's."""
+        return self.inner.feature_layers
+
+    @property
+    def num_pairs(self) -> list[int]:
+        """The inner drafter's."""
+        return self.inner.num_pairs
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The inner drafter's."""
+        return self.inner.module
+
+    def kept(self, row: int) -> torch.Tensor | None:
+        """The inner drafter's."""
+        return self.inner.kept(row)
+
+    def begin_session(self, cache: TreeCache) -> None:
+        """Hands it on."""
+        self.inner.begin_session(cache)
+
+    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
+        """Hands it on."""
+        self.inner.begin_turn(row, context_ids, num_pairs)
+
+    def drop_row(self, row: int) -> None:
+        """Hands it on."""
+        self.inner.drop_row(row)
+
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """The inner drafter's draft."""
+        return self.inner.propose(pairs, branch, generators)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The inner drafter's."""
+        return self.inner.parts()
+
+    def manifest(self) -> DrafterManifest:
+        """The inner drafter's: a trace names the drafter that does the work."""
+        return self.inner.manifest()
+
+
+def innermost(drafter: Drafter) -> Drafter:
+    """The drafter that does the work, behind all proxies."""
+    while isinstance(drafter, DrafterProxy):
+        drafter = drafter.inner
+    return drafter
+
+
 class PairCounter:
     """The rows' pair counts of a drafter that keeps no cache over them."""
 
     module: torch.nn.Module | None = None
 
     def __init__(self) -> None:
-        self._num_pairs: list[int] = []
+        self._num_pairs: RowList[int] = RowList()
 
     @property
     def num_pairs(self) -> list[int]:
@@ -113,7 +184,7 @@ class PairCounter:
 
     def begin_session(self, cache: TreeCache) -> None:
         """Every row starts at none."""
-        self._num_pairs = [0] * cache.num_rows
+        self._num_pairs = RowList([0] * cache.num_rows)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Forgets all but the first ``num_pairs``."""
@@ -121,9 +192,7 @@ class PairCounter:
 
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
-        last = self._num_pairs.pop()
-        if row < len(self._num_pairs):
-            self._num_pairs[row] = last
+        self._num_pairs.drop_row(row)
 
     def parts(self) -> dict[str, nn.Module]:
         """It runs no module."""
@@ -131,7 +200,7 @@ class PairCounter:
 
     def count(self, pairs: list[DraftPairs]) -> None:
         """Takes in ``pairs``."""
-        self._num_pairs = [n + len(p.token_list) for n, p in zip(self._num_pairs, pairs, strict=True)]
+        self._num_pairs = RowList(n + len(p.token_list) for n, p in zip(self._num_pairs, pairs, strict=True))
 
 
 def pending_tokens(pairs: list[DraftPairs]) -> torch.Tensor:
@@ -152,7 +221,14 @@ class NoDrafter(PairCounter):
         before = self.num_pairs
         self.count(pairs)
         tree = root_only(pending_tokens(pairs))
-        return Draft(tree, pairs, [], [0] * len(pairs), before, self.num_pairs)
+        return Draft(
+            tree=tree,
+            pairs=pairs,
+            levels=[],
+            num_candidates=[0] * len(pairs),
+            kv_before=before,
+            kv_after=self.num_pairs,
+        )
 
     def manifest(self) -> DrafterManifest:
         """Kind none."""

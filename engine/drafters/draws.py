@@ -11,7 +11,7 @@ from specscope.engine.tree.policy import TreePolicy, refuse_drawn
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DraftSampler:
     """How a drafter draws, and how large the teacher's vocabulary is, over which the draws are judged."""
 
     temperature: float

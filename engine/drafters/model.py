@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.cache.rows import RowList
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.drafters.draws import DraftSampler
+from specscope.engine.drafters.growing import ScoredRoots, grow_draft
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher
 from specscope.engine.teacher.parts import named_parts
-from specscope.engine.tree.grow import Frontier, grow, select_tree
+from specscope.engine.tree.grow import Frontier
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, causal_mask, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
@@ -32,11 +34,11 @@ def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
             f"the model at {model.folder} cannot draft for {teacher.folder}: its vocabulary has {model.vocab_size} "
             f"ids, the teacher's {teacher.vocab_size}; give a model of the same family"
         )
-    own, wanted = model.tokenizer_manifest(), teacher.tokenizer_manifest()
-    if own is not None and wanted is not None and own.digest != wanted.digest:
+    drafters, teachers = model.tokenizer_manifest(), teacher.tokenizer_manifest()
+    if drafters is not None and teachers is not None and drafters.digest != teachers.digest:
         raise UsageError(
             f"the model at {model.folder} cannot draft for {teacher.folder}: its tokenizer.json has digest "
-            f"{own.digest}, the teacher's {wanted.digest}; give a model with the same tokenizer"
+            f"{drafters.digest}, the teacher's {teachers.digest}; give a model with the same tokenizer"
         )
 
 
@@ -46,19 +48,19 @@ class ModelDrafter:
     Args:
         model: the small model, loaded as teachers are.
         policy: how trees are grown.
-        drawing: how proposals are drawn; None for the best ones.
+        sampler: draws the proposals; None for the best ones.
 
     Letters: B rows of the batch, R tokens or frontier rows, V vocabulary.
     """
 
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self, model: Teacher, policy: TreePolicy, drawing: Drawing | None = None) -> None:
+    def __init__(self, model: Teacher, policy: TreePolicy, sampler: DraftSampler | None = None) -> None:
         self.policy = policy
         self._model = model
-        self._drawing = drawing
+        self._sampler = sampler
         self._cache = model.new_cache()
-        self._first_tokens: list[int] = []  # of each row's context: no pair brings it
+        self._first_tokens: RowList[int] = RowList()  # of each row's context: no pair brings it
 
     @property
     def num_pairs(self) -> list[int]:
@@ -77,7 +79,7 @@ class ModelDrafter:
     def begin_session(self, cache: TreeCache) -> None:
         """An empty cache of as many rows."""
         self._cache = self._model.new_cache(cache.num_rows)
-        self._first_tokens = [0] * cache.num_rows
+        self._first_tokens = RowList([0] * cache.num_rows)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Keeps the tokens of the first ``num_pairs`` pairs and the one before them; of no pair, nothing."""
@@ -87,9 +89,7 @@ class ModelDrafter:
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
         self._cache.drop_row(row)
-        last = self._first_tokens.pop()
-        if row < len(self._first_tokens):
-            self._first_tokens[row] = last
+        self._first_tokens.drop_row(row)
 
     def parts(self) -> dict[str, nn.Module]:
         """Those of the small model, layer by layer."""
@@ -97,14 +97,14 @@ class ModelDrafter:
 
     def manifest(self) -> DrafterManifest:
         """Kind model, with the digests and positions of the small one."""
-        own = self._model.manifest()
+        model = self._model.manifest()
         return DrafterManifest(
             kind="model",
-            name=own.name,
-            config_digest=own.config_digest,
-            weights_digest=own.weights_digest,
-            rope_theta=own.rope_theta,
-            max_positions=own.max_positions,
+            name=model.name,
+            config_digest=model.config_digest,
+            weights_digest=model.weights_digest,
+            rope_theta=model.rope_theta,
+            max_positions=model.max_positions,
         )
 
     def propose(
@@ -112,28 +112,31 @@ class ModelDrafter:
     ) -> Draft:
         """Takes in each row's tokens and grows a tree under the last of them."""
         before = self.num_pairs
-        logits = self._take_in([self._fresh(row, own) for row, own in enumerate(pairs)])
-        after, roots, lengths = self.num_pairs, pending_tokens(pairs), list(self._cache.committed_lengths)
-        last = torch.tensor(after, device=roots.device)[:, None] - 1
+        logits = self._take_in([self._fresh(row, fed) for row, fed in enumerate(pairs)])
+        after, lengths = self.num_pairs, list(self._cache.committed_lengths)
+        roots = ScoredRoots(
+            pairs=pairs,
+            logits=logits,
+            positions=torch.tensor(after, device=logits.device)[:, None] - 1,
+            kv_before=before,
+            kv_after=after,
+        )
 
         def expand(frontier: Frontier) -> torch.Tensor:
             mask = mask_behind(lengths, frontier.seen, self._model.dtype)
-            return self._model.forward(frontier.tokens, frontier.positions + 1, mask, self._cache, ()).logits
+            return self._model.forward(
+                frontier.tokens, frontier.positions + 1, mask, cache=self._cache, feature_layers=()
+            ).logits
 
-        drawing = self._drawing if generators is not None else None
-        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
-        levels = grow(self.policy, logits, last, expand, _as_is, draw)
+        draft = grow_draft(self.policy, roots, expand, sampler=self._sampler, generators=generators)
         self._cache.drop_tail()
-        tree = select_tree(levels, roots, self.policy)
-        probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
-        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
-        return Draft(tree, pairs, levels, candidates, before, after, probs)
+        return draft
 
-    def _fresh(self, row: int, own: DraftPairs) -> torch.Tensor:
+    def _fresh(self, row: int, fed: DraftPairs) -> torch.Tensor:
         """(R,) the tokens that the cache of ``row`` lacks."""
         if self._cache.committed_lengths[row]:
-            return own.tokens
-        return torch.cat([own.tokens.new_tensor([self._first_tokens[row]]), own.tokens])
+            return fed.tokens
+        return torch.cat([fed.tokens.new_tensor([self._first_tokens[row]]), fed.tokens])
 
     def _take_in(self, tokens: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, 1, V) at each row's last token. Rows with a whole prompt to take in go one by one, so that the
@@ -141,9 +144,9 @@ class ModelDrafter:
         if len(tokens) > 1 and max(map(len, tokens)) <= self.policy.depth + 2:
             return self._take_in_together(tokens)
         outputs = []
-        for row, own in enumerate(tokens):
+        for row, row_tokens in enumerate(tokens):
             with self._cache.only(row):
-                outputs.append(self._take_in_alone(own))
+                outputs.append(self._take_in_alone(row_tokens))
         return torch.cat(outputs)
 
     def _take_in_alone(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -152,22 +155,19 @@ class ModelDrafter:
             (length,), count = self._cache.active_lengths, len(chunk)
             positions = torch.arange(length, length + count, device=tokens.device)
             mask = causal_mask(count, length, self._model.dtype, tokens.device)
-            output = self._model.forward(chunk[None], positions[None], mask, self._cache, (), last_row_only=True)
+            output = self._model.forward(
+                chunk[None], positions[None], mask, cache=self._cache, feature_layers=(), last_row_only=True
+            )
             self._cache.commit_length([count])
         return output.logits
 
     def _take_in_together(self, tokens: list[torch.Tensor]) -> torch.Tensor:
-        before, counts = self._cache.committed_lengths, [len(own) for own in tokens]
+        before, counts = self._cache.committed_lengths, [len(row_tokens) for row_tokens in tokens]
         padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, R)
         steps = torch.arange(padded.shape[1], device=padded.device)
         positions = torch.tensor(before, device=padded.device)[:, None] + steps
         mask = mask_behind(before, causal(len(tokens), len(steps), padded.device), self._model.dtype)
-        logits = self._model.forward(padded, positions, mask, self._cache, ()).logits
+        logits = self._model.forward(padded, positions, mask, cache=self._cache, feature_layers=()).logits
         self._cache.commit_length(counts)
         last = torch.tensor(counts, device=padded.device)[:, None, None] - 1
         return logits.gather(1, last.expand(-1, 1, logits.shape[2]))
-
-
-def _as_is(tokens: torch.Tensor) -> torch.Tensor:
-    """Its ids are the teacher's."""
-    return tokens

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.rows import RowList
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.policy import Choice, TreePolicy
@@ -51,12 +52,12 @@ def parse_ngram_settings(text: str) -> NgramSettings:
     """
     if not text:
         return NgramSettings()
-    found = re.fullmatch(r"(\d{1,4})-(\d{1,4})", text)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,4})-(\d{1,4})", text)
+    if match is None:
         raise UsageError(
             f"got drafter ngram:{text}, wanted ngram, or ngram:MIN-MAX such as ngram:2-8 (tokens to match)"
         )
-    return NgramSettings(int(found[1]), int(found[2]))
+    return NgramSettings(int(match[1]), int(match[2]))
 
 
 class Match(NamedTuple):
@@ -108,14 +109,14 @@ class NgramIndex:
         """Earlier places that end like the text: the longest first, of equal ones the latest; ``MAX_MATCHES`` at most.
         Each stands there once, with its longest match."""
         last = len(self.tokens) - 1
-        found: dict[int, Match] = {}
+        matches: dict[int, Match] = {}
         for length in range(min(self._settings.max_ngram, last), self._settings.min_ngram - 1, -1):
             for end in reversed(self._ends[tuple(self.tokens[-length:])]):
-                if end != last and end not in found:
-                    found[end] = Match(end, length)
-                    if len(found) == MAX_MATCHES:
-                        return list(found.values())
-        return list(found.values())
+                if end != last and end not in matches:
+                    matches[end] = Match(end, length)
+                    if len(matches) == MAX_MATCHES:
+                        return list(matches.values())
+        return list(matches.values())
 
     def continuation(self, match: Match, length: int) -> list[int]:
         """What follows ``match``: ``length`` tokens, or as many as there are."""
@@ -176,9 +177,9 @@ def look_up(index: NgramIndex, policy: TreePolicy) -> Lookup:
 
 def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
     """The trie's nodes level by level, siblings by rank; a node's ``parent`` is its number here + 1, or 0."""
-    found: list[Looked] = []
+    ranked: list[Looked] = []
     level: list[tuple[_Node, int]] = [(root, 0)]
-    above: dict[int, Looked] = {0: Looked(0, 0, 0, 0.0, 0.0, ())}
+    above: dict[int, Looked] = {0: Looked(token=0, parent=0, depth=0, logprob=0.0, score=0.0, ranks=())}
     while level:
         below: list[tuple[_Node, int]] = []
         for node, number in level:
@@ -187,12 +188,19 @@ def _ranked(root: _Node, policy: TreePolicy) -> list[Looked]:
             best = sorted(node.children.items(), key=lambda item: -item[1].weight)[: policy.top_k]
             for rank, (token, child) in enumerate(best):
                 logprob = math.log(child.weight / total)
-                looked = Looked(token, number, parent.depth + 1, logprob, parent.score + logprob, (*parent.ranks, rank))
-                found.append(looked)
-                above[len(found)] = looked
-                below.append((child, len(found)))
+                looked = Looked(
+                    token=token,
+                    parent=number,
+                    depth=parent.depth + 1,
+                    logprob=logprob,
+                    score=parent.score + logprob,
+                    ranks=(*parent.ranks, rank),
+                )
+                ranked.append(looked)
+                above[len(ranked)] = looked
+                below.append((child, len(ranked)))
         level = below
-    return found
+    return ranked
 
 
 class NgramDrafter:
@@ -209,7 +217,7 @@ class NgramDrafter:
     def __init__(self, policy: TreePolicy, settings: NgramSettings) -> None:
         self.policy = policy
         self._settings = settings
-        self._rows: list[NgramIndex] = []
+        self._rows: RowList[NgramIndex] = RowList()
 
     @property
     def num_pairs(self) -> list[int]:
@@ -222,7 +230,7 @@ class NgramDrafter:
 
     def begin_session(self, cache: TreeCache) -> None:
         """Every row starts without a token."""
-        self._rows = [NgramIndex(self._settings) for _ in range(cache.num_rows)]
+        self._rows = RowList(NgramIndex(self._settings) for _ in range(cache.num_rows))
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Keeps the tokens of the first ``num_pairs`` pairs, and the one before them, which no pair brings."""
@@ -232,9 +240,7 @@ class NgramDrafter:
 
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
-        last = self._rows.pop()
-        if row < len(self._rows):
-            self._rows[row] = last
+        self._rows.drop_row(row)
 
     def parts(self) -> dict[str, nn.Module]:
         """It runs no module."""
@@ -251,12 +257,19 @@ class NgramDrafter:
         if generators is not None:
             raise ValueError("got generators, wanted none: a lookup draws nothing")
         before = self.num_pairs
-        for index, own in zip(self._rows, pairs, strict=True):
-            index.extend(own.token_list)
-        found = [look_up(index, self.policy) for index in self._rows]
+        for index, fed in zip(self._rows, pairs, strict=True):
+            index.extend(fed.token_list)
+        lookups = [look_up(index, self.policy) for index in self._rows]
         roots = [index.tokens[-1] for index in self._rows]
-        tree = _as_tree([lookup.nodes for lookup in found], roots, pairs[0].tokens.device)
-        return Draft(tree, pairs, None, [lookup.num_candidates for lookup in found], before, self.num_pairs)
+        tree = _as_tree([lookup.nodes for lookup in lookups], roots, pairs[0].tokens.device)
+        return Draft(
+            tree=tree,
+            pairs=pairs,
+            levels=None,
+            num_candidates=[lookup.num_candidates for lookup in lookups],
+            kv_before=before,
+            kv_after=self.num_pairs,
+        )
 
     def manifest(self) -> DrafterManifest:
         """Kind ngram, with its settings."""

@@ -133,7 +133,9 @@ class TreeGenerate:
             _finite.add(model)
         if not isinstance(self.drafter, str):
             return Models(teacher, self.drafter)
-        options = TeacherOptions(teacher.dtype, teacher.device, self.attention, allow_nonfinite=self.allow_nonfinite)
+        options = TeacherOptions(
+            dtype=teacher.dtype, device=teacher.device, attention=self.attention, allow_nonfinite=self.allow_nonfinite
+        )
         return Models(teacher, load_drafter(self.choice(teacher, GREEDY), teacher, options))
 
     def choice(self, teacher: GivenTeacher, rule: SamplingRule) -> ModelChoice:
@@ -174,7 +176,14 @@ def tree_generate(
         return _generate(
             model,
             _given_options(specscope),
-            Given(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs, streamer),
+            Given(
+                input_ids=input_ids,
+                processors=logits_processor,
+                criteria=stopping_criteria,
+                config=generation_config,
+                model_kwargs=model_kwargs,
+                streamer=streamer,
+            ),
         )
 
 

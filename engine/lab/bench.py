@@ -33,53 +33,57 @@ class Variant(NamedTuple):
 
 def _modes(choice: ModelChoice) -> list[Variant]:
     return [
-        Variant("baseline", replace(choice, mode="baseline")),
-        Variant("eager", replace(choice, mode="eager")),
-        Variant("fused", replace(choice, mode="fused")),
-        Variant("fused, traced", replace(choice, mode="fused"), traced="decisions"),
+        Variant(name="baseline", choice=replace(choice, mode="baseline")),
+        Variant(name="eager", choice=replace(choice, mode="eager")),
+        Variant(name="fused", choice=replace(choice, mode="fused")),
+        Variant(name="fused, traced", choice=replace(choice, mode="fused"), traced="decisions"),
     ]
 
 
 def _analysis(choice: ModelChoice) -> list[Variant]:
     return [
-        Variant("baseline, eager", replace(choice, mode="baseline", baseline_attention="eager")),
-        Variant("eager", replace(choice, mode="eager")),
+        Variant(name="baseline, eager", choice=replace(choice, mode="baseline", baseline_attention="eager")),
+        Variant(name="eager", choice=replace(choice, mode="eager")),
     ]
 
 
 def _strategies(choice: ModelChoice) -> list[Variant]:
-    return [Variant(name, choice, cache_strategy=name) for name in CACHE_STRATEGIES]
+    return [Variant(name=name, choice=choice, cache_strategy=name) for name in CACHE_STRATEGIES]
 
 
 def _trees(choice: ModelChoice) -> list[Variant]:
     depth, top_k = choice.policy.depth, choice.policy.top_k
-    policies = {f"dynamic, budget {m}": TreePolicy("dynamic", depth, top_k, m) for m in (4, 8, 16, 32)}
+    policies = {
+        f"dynamic, budget {m}": TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=m) for m in (4, 8, 16, 32)
+    }
     policies |= {f"chain of {d}": chain_policy(d) for d in (3, 5)}
     policies |= {f"static:{name}": parse_policy(f"static:{name}", depth, top_k, 1) for name in PRESETS}
-    drafted = [Variant(name, replace(choice, policy=policy)) for name, policy in policies.items()]
-    return [Variant("baseline", replace(choice, mode="baseline")), *drafted]
+    drafted = [Variant(name=name, choice=replace(choice, policy=policy)) for name, policy in policies.items()]
+    return [Variant(name="baseline", choice=replace(choice, mode="baseline")), *drafted]
 
 
 def _drafters(choice: ModelChoice) -> list[Variant]:
     names = ("eagle3", "ngram", "early-exit")
-    drafted = [Variant(name, replace(choice, drafter=name)) for name in names]
-    chains = [Variant(f"{name}, chain", replace(choice, drafter=name, policy=chain_policy(4))) for name in names]
-    return [Variant("baseline", replace(choice, mode="baseline")), *drafted, *chains]
+    drafted = [Variant(name=name, choice=replace(choice, drafter=name)) for name in names]
+    chains = [
+        Variant(name=f"{name}, chain", choice=replace(choice, drafter=name, policy=chain_policy(4))) for name in names
+    ]
+    return [Variant(name="baseline", choice=replace(choice, mode="baseline")), *drafted, *chains]
 
 
 def _batches(choice: ModelChoice) -> list[Variant]:
     sizes = (1, 2, 4)
-    plain = [Variant(f"baseline, {n} rows", replace(choice, mode="baseline"), batch_size=n) for n in sizes]
-    return plain + [Variant(f"{choice.mode}, {n} rows", choice, batch_size=n) for n in sizes]
+    plain = [Variant(name=f"baseline, {n} rows", choice=replace(choice, mode="baseline"), batch_size=n) for n in sizes]
+    return plain + [Variant(name=f"{choice.mode}, {n} rows", choice=choice, batch_size=n) for n in sizes]
 
 
 def _overhead(choice: ModelChoice) -> list[Variant]:
-    found = []
+    variants = []
     for mode in ("fused", "eager"):
-        plain = Variant(mode, replace(choice, mode=mode))
+        plain = Variant(name=mode, choice=replace(choice, mode=mode))
         traced = [plain._replace(name=f"{mode}, {level}", traced=level) for level in TRACE_LEVELS]
-        found += [plain, *traced]
-    return found
+        variants += [plain, *traced]
+    return variants
 
 
 #: What can be compared, by the name that ``--compare`` gives it.
@@ -94,7 +98,7 @@ COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class VariantResult:
     """A variant's runs, in the same order for all variants."""
 
@@ -151,15 +155,22 @@ def run_bench(
     ``advance`` with the variant's name after each run.
     """
     models = {v.choice: load_models(v.choice) for v in {v.choice: v for v in variants}.values()}
-    results = {v.name: VariantResult(v.name) for v in variants}
+    results = {v.name: VariantResult(name=v.name) for v in variants}
     groups = _groups(variants, prompts)
     for number in range(rounds + 1):
         for at, group in enumerate(groups if number else groups[:1]):
             for turn in range(len(variants)):
                 variant = variants[(at + number + turn) % len(variants)]
-                counted = results[variant.name] if number else VariantResult(variant.name)
+                counted = results[variant.name] if number else VariantResult(name=variant.name)
                 with tempfile.TemporaryDirectory() as folder:
-                    _decode(variant, models[variant.choice], group, max_new_tokens, Path(folder), counted)
+                    _decode(
+                        variant,
+                        models[variant.choice],
+                        prompts=group,
+                        max_new_tokens=max_new_tokens,
+                        folder=Path(folder),
+                        result=counted,
+                    )
                 advance(variant.name)
     return results
 

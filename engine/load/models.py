@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from specscope.engine.drafters.base import Drafter, NoDrafter
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
@@ -66,9 +66,9 @@ def load_models(choice: ModelChoice) -> Models:
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
     options = TeacherOptions(
-        dtype,
-        device,
-        choice.attention,
+        dtype=dtype,
+        device=device,
+        attention=choice.attention,
         allow_remote_code=choice.allow_remote_code,
         allow_download=choice.allow_download,
         allow_nonfinite=choice.allow_nonfinite,
@@ -87,11 +87,11 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.mode == "baseline":
         return NoDrafter()
     kind, path = parse_drafter(choice.drafter, choice.teacher)
-    drawing = None
+    sampler = None
     if choice.rule.draft == "sampled":
-        drawing = Drawing(choice.rule.temperature, teacher.vocab_size)
-        drawing.check(choice.policy)
-    return DRAFTERS[kind](_Parts(choice, teacher, path, options, drawing=drawing))
+        sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
+        sampler.check(choice.policy)
+    return DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
 
 
 class _Parts(NamedTuple):
@@ -101,7 +101,7 @@ class _Parts(NamedTuple):
     teacher: Teacher
     path: str  # behind the colon; empty where there is none
     options: TeacherOptions  # how the teacher was loaded
-    drawing: Drawing | None
+    sampler: DraftSampler | None
 
     def folder(self, name: str) -> Path:
         """The folder named, or the demo's ``name``."""
@@ -114,31 +114,31 @@ def _eagle3(parts: _Parts) -> Drafter:
     files = load_head(folder, teacher.hidden_size, teacher.vocab_size, allow_nonfinite=choice.allow_nonfinite)
     return Eagle3Drafter(
         files,
-        files.embedding(teacher.embedding),
-        files.feature_layers(teacher.num_layers),
         choice.policy,
+        embedding=files.embedding(teacher.embedding),
+        feature_layers=files.feature_layers(teacher.num_layers),
         attention=choice.attention,
         dtype=parts.options.dtype,
         device=parts.options.device,
-        drawing=parts.drawing,
+        sampler=parts.sampler,
     )
 
 
 def _early_exit(parts: _Parts) -> Drafter:
     folder = parts.folder("exit_head")
     files = load_exit_head(folder, allow_nonfinite=parts.choice.allow_nonfinite)
-    return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.drawing)
+    return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.sampler)
 
 
 def _model(parts: _Parts) -> Drafter:
     name = str(DEMO_MODELS / "teacher") if parts.path == "demo" else parts.path
     model = Teacher.load(name, parts.options)
     check_same_vocabulary(model, parts.teacher)
-    return ModelDrafter(model, parts.choice.policy, parts.drawing)
+    return ModelDrafter(model, parts.choice.policy, parts.sampler)
 
 
 def _ngram(parts: _Parts) -> Drafter:
-    if parts.drawing is not None:
+    if parts.sampler is not None:
         raise UsageError(
             "got --draft-sampling with drafter ngram, which looks drafts up and has no distribution to draw them from: "
             "drop it (the best drafts are lossless too), or give another drafter"

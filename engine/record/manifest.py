@@ -178,7 +178,9 @@ def settings_of(manifest: Manifest) -> Settings:
 def _policy_of(recorded: TreePolicy) -> GrowthPolicy:
     if recorded.choices is not None and (recorded.kind == "static" or recorded.kind == "chain"):
         return static_policy(recorded.choices, recorded.name or recorded.kind, recorded.kind)
-    return GrowthPolicy(recorded.kind, recorded.depth, recorded.top_k, recorded.budget, name=recorded.name)
+    return GrowthPolicy(
+        kind=recorded.kind, depth=recorded.depth, top_k=recorded.top_k, budget=recorded.budget, name=recorded.name
+    )
 
 
 def _rule_of(recorded: Sampling) -> SamplingRule:

@@ -60,7 +60,7 @@ PANGU_OPTIONAL_FIELDS = ("head_dim", "attention_dropout", "initializer_range")
 GROWING_ROTATIONS = frozenset({"dynamic", "longrope"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TeacherOptions:
     """How to load a teacher."""
 

@@ -42,12 +42,12 @@ def check_transformers_version() -> None:
     Raises:
         UsageError: naming the installed version and the range that works.
     """
-    found = version("transformers")
-    installed = tuple(int(part) for part in found.split(".")[:2])
+    installed_version = version("transformers")
+    installed = tuple(int(part) for part in installed_version.split(".")[:2])
     first, last = TESTED_TRANSFORMERS
     if not first <= installed <= last:
         raise UsageError(
-            f"got transformers {found}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
+            f"got transformers {installed_version}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
             "its cache interface moves between releases; install a version of that range"
         )
 

@@ -41,11 +41,11 @@ def model_parts(teacher: Teacher, layers: range) -> dict[Part, nn.Module]:
     except AttributeError as error:
         kind = type(teacher.model).__name__
         raise UsageError(f"the parts of {kind} have other names than a Llama's ({error}): not narrowed") from None
-    found: dict[Part, nn.Module] = {Part(None, name): ends[name] for name in BEFORE}
+    parts: dict[Part, nn.Module] = {Part(None, name): ends[name] for name in BEFORE}
     for number in layers:
-        own = {name: getattr(body[number], path) for name, path in IN_LAYER.items() if hasattr(body[number], path)}
-        found |= {Part(number, name): module for name, module in {**own, LAYER_OUTPUT: body[number]}.items()}
-    return found | {Part(None, name): ends[name] for name in BEHIND}
+        in_layer = {name: getattr(body[number], path) for name, path in IN_LAYER.items() if hasattr(body[number], path)}
+        parts |= {Part(number, name): module for name, module in {**in_layer, LAYER_OUTPUT: body[number]}.items()}
+    return parts | {Part(None, name): ends[name] for name in BEHIND}
 
 
 def named_parts(teacher: Teacher, layers: range) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import InvariantFailure
 from specscope.tracer.oracle.invariants.registry import STRUCTURE
 from specscope.tracer.oracle.invariants.structure import TreeArrays
+from specscope.tracer.oracle.invariants.tensors import SIZES
 
 
 class CheckReport(NamedTuple):
@@ -27,12 +28,11 @@ class CheckReport(NamedTuple):
 def tree_arrays(tensors: TreeTensors, row: int, vocab_size: int) -> TreeArrays:
     """One row's tensors as plain lists."""
     n, committed = tensors.num_slots[row], tensors.committed_lengths[row]
-    fed = tensors.token_ids[row].tolist()
     return TreeArrays(
-        tokens=fed[:n],
+        tokens=tensors.tree_tokens[row].tolist()[:n],
         parents=tensors.parents[row].tolist()[:n],
         depths=tensors.depths[row].tolist()[:n],
-        fed_tokens=fed,
+        fed_tokens=tensors.token_ids[row].tolist(),
         positions=tensors.position_ids[row].tolist(),
         mask_rows=[int.from_bytes(packed, "little") for packed in pack_rows(tensors.visible[row])],
         prefix_visible=[committed] * tensors.padded_slots,
@@ -64,7 +64,7 @@ def input_digests(tensors: TreeTensors) -> list[str]:
 
 
 def check_row(tensors: TreeTensors, row: int, vocab_size: int) -> CheckReport:
-    """Every structural invariant on one row of ``tensors``."""
+    """Every structural invariant on one row of ``tensors``; where the sizes are wrong, none of the others."""
     arrays = tree_arrays(tensors, row, vocab_size)
     passed, failed = [], []
     for invariant in STRUCTURE:
@@ -73,33 +73,70 @@ def check_row(tensors: TreeTensors, row: int, vocab_size: int) -> CheckReport:
             passed.append(invariant.id)
         else:
             failed.append(InvariantFailure(id=invariant.id, witness=witness))
+            if invariant is SIZES:
+                break
     return CheckReport(passed, failed)
 
 
 def sound_rows(tensors: TreeTensors, vocab_size: int) -> torch.Tensor:
-    """(B,) bool, on the device: whether a row passes what the structural invariants come to. Waits for nothing; who
-    finds a row unsound asks ``check_row`` for the witness.
+    """(B,) bool, on the device: whether a row passes what the structural invariants amount to. Waits for nothing: for
+    the witness of an unsound row, ask ``check_row``.
     """
-    slots = torch.arange(tensors.padded_slots, device=tensors.valid.device)
-    committed = torch.tensor(tensors.committed_lengths, device=slots.device)[:, None]
-    inner, padding = tensors.valid & (slots > 0), ~tensors.valid
+    if not _sizes_agree(tensors):
+        return torch.zeros(tensors.num_rows, dtype=torch.bool, device=tensors.valid.device)
+    nodes = _sound_nodes(tensors, vocab_size) & _sound_inputs(tensors)
+    index = (tensors.ancestors >= 0) & (tensors.ancestors < tensors.padded_slots)
+    return nodes.all(dim=1) & index.flatten(1).all(dim=1) & ~_has_twins(tensors)
+
+
+def _sizes_agree(tensors: TreeTensors) -> bool:
+    """Whether every tensor has a row per padded slot, and no tree more slots than that. Only shapes are read."""
+    rows, slots = tensors.token_ids.shape
+    flat = (tensors.tree_tokens, tensors.position_ids, tensors.parents, tensors.depths, tensors.valid)
+    return (
+        all(values.shape == (rows, slots) for values in flat)
+        and tensors.visible.shape == (rows, slots, slots)
+        and tensors.ancestors.shape == (rows, tensors.ancestors.shape[1], slots)
+        and len(tensors.num_slots) == len(tensors.committed_lengths) == rows
+        and all(1 <= count <= slots for count in tensors.num_slots)
+    )
+
+
+def _sound_nodes(tensors: TreeTensors, vocab_size: int) -> torch.Tensor:
+    """(B, P) whether a slot's token, parent and depth are those of a tree."""
+    slots, padding = torch.arange(tensors.padded_slots, device=tensors.valid.device), ~tensors.valid
     above = tensors.depths.gather(1, tensors.parents.clamp(0, tensors.padded_slots - 1))
-    # A slot sees its parent's columns and itself: from the root down, that is its ancestors and nothing else.
-    itself = torch.eye(tensors.padded_slots, dtype=torch.bool, device=slots.device)
-    parents = tensors.parents.clamp(0, tensors.padded_slots - 1)[:, :, None].expand_as(tensors.visible)
-    wanted = torch.where(inner[:, :, None], tensors.visible.gather(1, parents), False) | itself
-    sound = (
-        (((tensors.token_ids >= 0) & (tensors.token_ids < vocab_size)) | padding)
+    return (
+        (((tensors.tree_tokens >= 0) & (tensors.tree_tokens < vocab_size)) | padding)
         & (tensors.parents >= 0)
         & (tensors.parents < torch.where(padding, tensors.padded_slots, slots.clamp(min=1)))
         & ((tensors.depths == torch.where(slots > 0, above + 1, 0)) | padding)
+    )
+
+
+def _sound_inputs(tensors: TreeTensors) -> torch.Tensor:
+    """(B, P) whether what a slot feeds the forward follows from the tree: its token, its position, what it sees."""
+    slots, padding = torch.arange(tensors.padded_slots, device=tensors.valid.device), ~tensors.valid
+    committed = torch.tensor(tensors.committed_lengths, device=slots.device)[:, None]
+    # A slot sees its parent's columns and itself: from the root down, that is its ancestors and nothing else.
+    itself = torch.eye(tensors.padded_slots, dtype=torch.bool, device=slots.device)
+    parents = tensors.parents.clamp(0, tensors.padded_slots - 1)[:, :, None].expand_as(tensors.visible)
+    inner = tensors.valid & (slots > 0)
+    wanted = torch.where(inner[:, :, None], tensors.visible.gather(1, parents), False) | itself
+    return (
+        ((tensors.token_ids == tensors.tree_tokens) | padding)
         & ((tensors.position_ids == committed + tensors.depths) | padding)
         & (tensors.visible == wanted).all(dim=2)
     )
+
+
+def _has_twins(tensors: TreeTensors) -> torch.Tensor:
+    """(B,) whether two children of a node have the same token."""
+    inner = tensors.valid & (torch.arange(tensors.padded_slots, device=tensors.valid.device) > 0)
     twins = (
         (tensors.parents[:, :, None] == tensors.parents[:, None])
-        & (tensors.token_ids[:, :, None] == tensors.token_ids[:, None])
+        & (tensors.tree_tokens[:, :, None] == tensors.tree_tokens[:, None])
         & inner[:, :, None]
         & inner[:, None]
     ).tril(-1)
-    return sound.all(dim=1) & ~twins.flatten(1).any(dim=1)
+    return twins.flatten(1).any(dim=1)

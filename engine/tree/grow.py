@@ -20,7 +20,7 @@ from specscope.engine.tree.policy import TreePolicy
 from specscope.tracer.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Level:
     """What one drafter forward proposed."""
 
@@ -36,7 +36,7 @@ class Level:
     perturbed: torch.Tensor | None = None  # (B, R, k) what ranked proposals that were drawn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DraftTree:
     """Trees in slots: the root, then nodes with parents before children, then padding (root token, parent 0)."""
 
@@ -107,9 +107,9 @@ def propose(
     sums = scores[:, :, None] + chosen
     drawn = draw is not None
     return Level(
-        frontier,
-        positions,
-        parents,
+        frontier=frontier,
+        positions=positions,
+        parents=parents,
         tokens=best,
         logprobs=chosen,
         scores=sums,
@@ -125,6 +125,7 @@ def grow(
     root_logits: torch.Tensor,
     root_positions: torch.Tensor,
     expand: Expand,
+    *,
     to_teacher: ToTeacher,
     draw: Draw | None = None,
 ) -> list[Level]:
@@ -138,8 +139,10 @@ def grow(
         raise UsageError(f"the tree wants {policy.top_k} children, the draft vocabulary has {root_logits.shape[-1]}")
 
     def level(logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor) -> Level:
-        found = propose(logits, frontier, scores, positions, _width(policy, len(levels)), draw)
-        return replace(found, tokens=to_teacher(found.tokens))
+        proposed = propose(
+            logits, frontier=frontier, scores=scores, positions=positions, width=_width(policy, len(levels)), draw=draw
+        )
+        return replace(proposed, tokens=to_teacher(proposed.tokens))
 
     levels: list[Level] = []
     none = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
@@ -150,8 +153,8 @@ def grow(
         last = levels[-1]
         chosen = _frontier(policy, depth, last)  # (B, R) within the level
         rows = chosen // last.tokens.shape[2]
-        own = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
-        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), own], dim=2)
+        itself = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
+        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), itself], dim=2)
         positions = root_positions.expand_as(chosen) + depth
         tokens = last.tokens.flatten(1).gather(1, chosen)
         logits = expand(Frontier(rows, tokens, positions, seen))
@@ -246,4 +249,6 @@ def root_only(pending_tokens: torch.Tensor) -> DraftTree:
     tokens = pending_tokens[:, None]
     index = torch.zeros_like(tokens)
     score = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
-    return DraftTree(tokens, index, index, score, score, [1] * len(tokens))
+    return DraftTree(
+        tokens=tokens, parents=index, depths=index, logprobs=score, scores=score, num_slots=[1] * len(tokens)
+    )

@@ -7,7 +7,7 @@ the drafter's best. ``[[0], [1], [0, 0]]`` drafts the two best tokens, and the b
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -32,6 +32,7 @@ class TreePolicy:
     """How trees are grown."""
 
     kind: PolicyKind
+    _: KW_ONLY
     depth: int  # deepest level, in edges from the root
     top_k: int  # children proposed by each frontier node, and nodes kept as the next frontier
     budget: int  # drafted nodes at most; the root is not one
@@ -76,7 +77,7 @@ def refuse_drawn(policy: TreePolicy) -> None:
         )
 
 
-NO_TREE = TreePolicy("none", 0, 0, 0)
+NO_TREE = TreePolicy(kind="none", depth=0, top_k=0, budget=0)
 
 
 def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "chain"] = "static") -> TreePolicy:
@@ -97,7 +98,12 @@ def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "
             raise UsageError(f"static tree {name}: node {list(node)} has no elder sibling; ranks count from 0")
     ordered = tuple(sorted(nodes, key=lambda node: (len(node), node)))
     return TreePolicy(
-        kind, max(map(len, nodes)), 1 + max(max(node) for node in nodes), len(nodes), name, choices=ordered
+        kind=kind,
+        depth=max(map(len, nodes)),
+        top_k=1 + max(max(node) for node in nodes),
+        budget=len(nodes),
+        name=name,
+        choices=ordered,
     )
 
 
@@ -136,7 +142,7 @@ def parse_policy(text: str, depth: int, top_k: int, budget: int) -> TreePolicy:
         UsageError: where it names none.
     """
     if text == "dynamic":
-        return TreePolicy("dynamic", depth, top_k, budget)
+        return TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=budget)
     if text == "chain":
         return chain_policy(depth)
     kind, _, name = text.partition(":")
@@ -149,16 +155,16 @@ def parse_policy(text: str, depth: int, top_k: int, budget: int) -> TreePolicy:
 
 def _read_choices(path: Path) -> list[list[int]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        choices = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no static tree {str(path)!r}: wanted {', '.join(PRESETS)}, or a file of choices") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read a static tree from {path}: {error}") from None
-    right = isinstance(found, list) and all(
-        isinstance(choice, list) and all(type(rank) is int and rank >= 0 for rank in choice) for choice in found
+    right = isinstance(choices, list) and all(
+        isinstance(choice, list) and all(type(rank) is int and rank >= 0 for rank in choice) for choice in choices
     )
     if not right:
         raise UsageError(
             f"{path}: wanted a JSON list of choices, each a list of child ranks, such as [[0], [1], [0, 0]]"
         )
-    return [list(choice) for choice in found]
+    return [list(choice) for choice in choices]

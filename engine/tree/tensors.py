@@ -15,10 +15,11 @@ import torch
 from specscope.engine.tree.grow import DraftTree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TreeTensors:
     """What one verify forward is given."""
 
+    tree_tokens: torch.Tensor  # (B, P) of the tree that the tensors were made from; what is fed must equal them
     token_ids: torch.Tensor  # (B, P)
     position_ids: torch.Tensor  # (B, P)
     parents: torch.Tensor  # (B, P) slots
@@ -72,9 +73,10 @@ def tensorize(tree: DraftTree, committed_lengths: list[int], max_depth: int, pad
     parents, depths = padded(tree.parents), padded(tree.depths)
     sizes = torch.tensor(tree.num_slots, device=device)
     valid = torch.arange(parents.shape[1], device=device) < sizes[:, None]
-    ancestors = ancestor_table(parents, max_depth)
+    tokens, ancestors = padded(tree.tokens), ancestor_table(parents, max_depth)
     return TreeTensors(
-        token_ids=padded(tree.tokens),
+        tree_tokens=tokens,
+        token_ids=tokens,
         position_ids=torch.tensor(committed_lengths, device=device)[:, None] + depths,
         parents=parents,
         depths=depths,

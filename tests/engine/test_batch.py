@@ -23,7 +23,7 @@ from specscope.engine.settings import ModelChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.oracle.check import check_trace
 
-POLICY = TreePolicy("dynamic", depth=4, top_k=3, budget=9)
+POLICY = TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9)
 PROMPTS = [
     Prompt("short", ids=(5, 9, 2)),
     Prompt("long", ids=tuple(range(3, 40))),
@@ -45,7 +45,15 @@ def decode(
 
 
 def choice_of(teacher: Path, head: Path, mode: Any = "fused", **more: Any) -> ModelChoice:
-    return ModelChoice(str(teacher), f"eagle3:{head}", mode, "float32", "cpu", more.pop("policy", POLICY), **more)
+    return ModelChoice(
+        teacher=str(teacher),
+        drafter=f"eagle3:{head}",
+        mode=mode,
+        dtype="float32",
+        device="cpu",
+        policy=more.pop("policy", POLICY),
+        **more,
+    )
 
 
 @pytest.mark.parametrize("mode", ["fused", "eager"])

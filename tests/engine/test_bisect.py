@@ -315,11 +315,11 @@ class Interruption:
         self.layers: list[int] = []
         whole = operations.run_layer
 
-        def counted(parts: Any, number: int, *others: Any) -> Any:
+        def counted(parts: Any, number: int, **others: Any) -> Any:
             if number == before:
                 raise KeyboardInterrupt
             self.layers.append(number)
-            return whole(parts, number, *others)
+            return whole(parts, number, **others)
 
         monkeypatch.setattr(narrow, "run_layer", counted)
 
@@ -356,7 +356,7 @@ def test_the_state_of_another_bisection_is_refused_and_kept(eager: Path, fused: 
         with pytest.raises(UsageError, match=message):
             bisected(a, b, place, state)
     with pytest.raises(UsageError, match="its settings is not this one's"):
-        Bisect(BisectRequest(eager, fused, AT, Overrides(device="cpu"), state))
+        Bisect(BisectRequest(baseline=eager, candidate=fused, place=AT, overrides=Overrides(device="cpu"), state=state))
     assert state.read_bytes() == before
     state.write_text("{}")
     with pytest.raises(UsageError, match="is no state file"):
@@ -382,7 +382,7 @@ def test_what_cannot_be_bisected(eager: Path, tmp_path: Path, runs: TinyRuns) ->
     assert STEP_PLACE.convert("1/20", None, None) == StepPlace(1, 20)
     other = build_teacher(tmp_path / "qwen", "qwen3")
     with pytest.raises(IncomparableError), Bisect(
-        BisectRequest(eager, eager, AT, Overrides(teacher=str(other)))
+        BisectRequest(baseline=eager, candidate=eager, place=AT, overrides=Overrides(teacher=str(other)))
     ) as run:  # fmt: skip
         run.run(QUIET)
 

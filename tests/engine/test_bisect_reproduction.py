@@ -43,7 +43,14 @@ def runs(teacher_folder: Path, head_folder: Path, tmp_path_factory: pytest.TempP
 def exit_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exit")
     torch.manual_seed(4)
-    save_exit_head(ExitHead(ExitHeadConfig(EXIT_LAYER, HIDDEN, VOCAB, 24, 1e-6)), folder)
+    save_exit_head(
+        ExitHead(
+            ExitHeadConfig(
+                exit_layer=EXIT_LAYER, hidden_size=HIDDEN, vocab_size=VOCAB, intermediate_size=24, rms_norm_eps=1e-6
+            )
+        ),
+        folder,
+    )
     return folder
 
 

@@ -15,6 +15,7 @@ from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.drafters.eagle3.files import default_hidden_state_indices, load_head
 from specscope.engine.lab.training.head import TeacherView, unrolled_loss
+from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
 
 Tensors = dict[str, torch.Tensor]
@@ -74,7 +75,7 @@ def random_pairs(count: int, seed: int) -> DraftPairs:
 
 
 @pytest.mark.parametrize("mode", ["eager", "fused"])
-def test_the_drafter_equals_a_slow_head_without_a_cache(teacher_folder: Path, head_folder: Path, mode: str) -> None:
+def test_the_drafter_equals_a_slow_head_without_a_cache(teacher_folder: Path, head_folder: Path, mode: Mode) -> None:
     models = tiny_models(teacher_folder, head_folder, mode)
     drafter = models.drafter
     weights = load_file(head_folder / "model.safetensors")

@@ -44,7 +44,14 @@ EXIT_LAYER = 3
 def build_exit_head(folder: Path, exit_layer: int = EXIT_LAYER, hidden: int = HIDDEN, vocab: int = VOCAB) -> Path:
     """A random head, whose proposals are sometimes right."""
     torch.manual_seed(4)
-    save_exit_head(ExitHead(ExitHeadConfig(exit_layer, hidden, vocab, 24, 1e-6)), folder)
+    save_exit_head(
+        ExitHead(
+            ExitHeadConfig(
+                exit_layer=exit_layer, hidden_size=hidden, vocab_size=vocab, intermediate_size=24, rms_norm_eps=1e-6
+            )
+        ),
+        folder,
+    )
     return folder
 
 
@@ -129,7 +136,9 @@ def never_selected(draft: Draft) -> int:
 
 @pytest.mark.parametrize("tree", ["dynamic", "chain", "static:bush-16", "one level"])
 def test_every_slot_passes_every_layer_once(teacher_folder: Path, exit_folder: Path, tree: str) -> None:
-    policy = TreePolicy("dynamic", 1, 4, 4) if tree == "one level" else parse_policy(tree, 4, 3, 9)
+    policy = (
+        TreePolicy(kind="dynamic", depth=1, top_k=4, budget=4) if tree == "one level" else parse_policy(tree, 4, 3, 9)
+    )
     models = load_models(choice_of(teacher_folder, f"early-exit:{exit_folder}", policy=policy))
     session = Session(models.teacher, models.drafter)
     session.begin(0, TurnRequest([5, 9, 2, 33, 8], StopRules(TOKENS, [], [])))
@@ -173,7 +182,7 @@ def test_the_tail_and_the_states_are_those_of_one_whole_forward(
         )
         torch.testing.assert_close(draft.shared.hidden, output.hidden_states[EXIT_LAYER], rtol=1e-4, atol=1e-4)
         rest = range(EXIT_LAYER, 8)
-        hidden = teacher.run_layers(draft.shared.hidden, tensors.position_ids, mask, own, rest)
+        hidden = teacher.run_layers(draft.shared.hidden, tensors.position_ids, mask, cache=own, layers=rest)
     torch.testing.assert_close(teacher.head(hidden), output.logits, rtol=1e-3, atol=1e-3)
     assert own.layer_tails == whole.layer_tails
     for row, length in enumerate(own.committed_lengths):

@@ -25,8 +25,8 @@ from specscope.tracer.errors import UsageError
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.report import OracleReport
 
-TREE = TreePolicy("dynamic", depth=4, top_k=4, budget=12)
-DEMO = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", TREE)
+TREE = TreePolicy(kind="dynamic", depth=4, top_k=4, budget=12)
+DEMO = ModelChoice(teacher="demo", drafter="eagle3", mode="fused", dtype="float32", device="cpu", policy=TREE)
 SHORT = Prompt("short", ids=(532, 46, 36, 278))
 CODE = load_prompts(DEMO_MODELS / "prompts.jsonl")[0]
 #: Keys of the prompt from here on count as those behind position 512, so that no long prompt is needed.
@@ -49,7 +49,7 @@ SETTINGS = {
     "greedy": Setting(tokens=20),
     "capacity": Setting(),
     "long": Setting(tokens=4),
-    "wide": Setting(replace(DEMO, policy=TreePolicy("dynamic", 4, 8, 48)), tokens=8),
+    "wide": Setting(replace(DEMO, policy=TreePolicy(kind="dynamic", depth=4, top_k=8, budget=48)), tokens=8),
     "sampling": Setting(replace(DEMO, policy=parse_policy("static:pair-6", 1, 1, 1), rule=DRAWN)),
     "point-mass": Setting(replace(DEMO, rule=SamplingRule("sampling", temperature=0.8))),
     "batch": Setting(prompts=(SHORT, CODE), tokens=6, batch_size=2),

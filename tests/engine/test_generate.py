@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from support.tiny_models import VOCAB, build_head, build_teacher, reference_generate, tiny_models
 
+from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Decoding, InFlight, Phases, StepResult, TurnResult, TurnStarted
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.tree.policy import TreePolicy
+from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError, ViolationError
 
 PROMPTS = [[5, 9, 2, 33, 8], [1], [44, 3, 3, 3, 60, 21, 7, 7], list(range(2, 40))]
@@ -35,7 +37,7 @@ def rules(models: Models, max_new_tokens: int = 24) -> StopRules:
 @pytest.mark.parametrize("architecture", ["llama", "biased-llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("mode", ["eager", "fused"])
 @pytest.mark.parametrize("prompt", PROMPTS, ids=["short", "one", "repeats", "long"])
-def test_tokens_are_the_teachers_own(tmp_path: Path, architecture: str, mode: str, prompt: list[int]) -> None:
+def test_tokens_are_the_teachers_own(tmp_path: Path, architecture: str, mode: Mode, prompt: list[int]) -> None:
     teacher, head = build_teacher(tmp_path / "t", architecture), build_head(tmp_path / "h")
     models = tiny_models(teacher, head, mode)
     wanted = reference_generate(teacher, prompt, 24)
@@ -43,37 +45,35 @@ def test_tokens_are_the_teachers_own(tmp_path: Path, architecture: str, mode: st
     assert decode(tiny_models(teacher, None, mode), prompt, rules(models)).output_ids == wanted
 
 
-@pytest.mark.parametrize("policy", [TreePolicy("dynamic", 1, 1, 1), TreePolicy("dynamic", 6, 1, 6),
-                                    TreePolicy("dynamic", 2, 8, 40), TreePolicy("dynamic", 7, 5, 64)])  # fmt: skip
+@pytest.mark.parametrize(
+    "policy",
+    [
+        TreePolicy(kind="dynamic", depth=1, top_k=1, budget=1),
+        TreePolicy(kind="dynamic", depth=6, top_k=1, budget=6),
+        TreePolicy(kind="dynamic", depth=2, top_k=8, budget=40),
+        TreePolicy(kind="dynamic", depth=7, top_k=5, budget=64),
+    ],
+)
 def test_every_tree_shape_is_lossless(teacher_folder: Path, head_folder: Path, policy: TreePolicy) -> None:
     models = tiny_models(teacher_folder, head_folder, policy=policy)
     wanted = reference_generate(teacher_folder, PROMPTS[0], 24)
     assert decode(models, PROMPTS[0], rules(models)).output_ids == wanted
 
 
-class PerfectDrafter:
-    """Wraps a drafter and puts the teacher's own continuation in as a chain, so that whole blocks are accepted."""
+class PerfectDrafter(DrafterProxy):
+    """Puts the teacher's own continuation in as a chain, so that whole blocks are accepted."""
 
-    def __init__(self, models: Models, continuation: list[int]) -> None:
-        self._inner = models.drafter
+    policy = TreePolicy(kind="dynamic", depth=5, top_k=1, budget=5)
+
+    def __init__(self, inner: Drafter, continuation: list[int]) -> None:
+        super().__init__(inner)
         self._continuation = continuation
-        self.policy = TreePolicy("dynamic", 5, 1, 5)
-        self.feature_layers = self._inner.feature_layers
-        self.manifest = self._inner.manifest
-        self.begin_session = self._inner.begin_session
-        self.begin_turn = self._inner.begin_turn
-        self.drop_row = self._inner.drop_row
-        self.kept = self._inner.kept
-        self.module = self._inner.module
-        self.parts = self._inner.parts
         self._emitted = 0
 
-    @property
-    def num_pairs(self) -> list[int]:
-        return self._inner.num_pairs
-
-    def propose(self, pairs: Any, *others: Any) -> Any:
-        draft = self._inner.propose(pairs, *others)
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        draft = self.inner.propose(pairs, branch, generators)
         self._emitted += len(pairs[0].token_list) if self._emitted else 1
         chain = self._continuation[self._emitted : self._emitted + 5]
         n = len(chain)
@@ -92,7 +92,7 @@ class PerfectDrafter:
 
 def perfect(teacher: Path, head: Path, prompt: list[int], length: int) -> Models:
     models = tiny_models(teacher, head)
-    return Models(models.teacher, PerfectDrafter(models, reference_generate(teacher, prompt, length)))
+    return Models(models.teacher, PerfectDrafter(models.drafter, reference_generate(teacher, prompt, length)))
 
 
 def test_whole_blocks_are_accepted_when_the_draft_is_right(teacher_folder: Path, head_folder: Path) -> None:
@@ -143,7 +143,9 @@ def test_a_stop_string_is_exact_inside_a_block(
 
 
 @pytest.mark.parametrize("mode", ["eager", "fused"])
-def test_a_second_turn_reuses_the_cache_and_changes_nothing(teacher_folder: Path, head_folder: Path, mode: str) -> None:
+def test_a_second_turn_reuses_the_cache_and_changes_nothing(
+    teacher_folder: Path, head_folder: Path, mode: Mode
+) -> None:
     models = tiny_models(teacher_folder, head_folder, mode)
     session = Session(models.teacher, models.drafter)
     starts = Starts()

@@ -26,10 +26,10 @@ from specscope.tracer.compare.diff import DiffOptions
 
 pytestmark = pytest.mark.numbers
 
-SMALL = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+SMALL = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 KINDS = {
     "16 nodes": (SMALL, GREEDY),
-    "60 nodes": (TreePolicy("dynamic", depth=6, top_k=10, budget=60), GREEDY),
+    "60 nodes": (TreePolicy(kind="dynamic", depth=6, top_k=10, budget=60), GREEDY),
     "drawn tokens": (SMALL, SamplingRule("sampling", temperature=0.8, top_p=0.9)),
     "drawn drafts": (
         parse_policy("static:bush-16", 1, 1, 1),
@@ -70,7 +70,9 @@ class Recorded:
         path = self.folder / f"{name}.jsonl"
         policy, rule = KINDS[kind]
         wanted: Any = mode
-        choice = ModelChoice("demo", "eagle3", wanted, dtype, "cpu", policy, rule)
+        choice = ModelChoice(
+            teacher="demo", drafter="eagle3", mode=wanted, dtype=dtype, device="cpu", policy=policy, rule=rule
+        )
         prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[: changes.pop("num_prompts", 4)]
         settings = Settings(choice=choice, max_new_tokens=32, **changes)
         request = RunRequest(settings, prompts, TraceTarget(path))
@@ -139,7 +141,11 @@ def test_a_structural_fault_is_placed_and_blamed_whatever_the_dtype_hides(record
 def test_parameters_that_were_loaded_otherwise_are_named(recorded: Recorded) -> None:
     honest = recorded("honest", "eager", "float32", num_prompts=1)
     policy, rule = KINDS["16 nodes"]
-    models = load_models(ModelChoice("demo", "eagle3", "fused", "float32", "cpu", policy, rule))
+    models = load_models(
+        ModelChoice(
+            teacher="demo", drafter="eagle3", mode="fused", dtype="float32", device="cpu", policy=policy, rule=rule
+        )
+    )
     head: Any = models.drafter.module
     with torch.no_grad():  # the files are right, and one norm landed in the place of another
         names = [name for name, value in head.named_parameters() if value.ndim == 1]
@@ -147,7 +153,9 @@ def test_parameters_that_were_loaded_otherwise_are_named(recorded: Recorded) -> 
         kept = first.clone()
         first.copy_(second)
         second.copy_(kept)
-    choice = ModelChoice("demo", "eagle3", "fused", "float32", "cpu", policy, rule)
+    choice = ModelChoice(
+        teacher="demo", drafter="eagle3", mode="fused", dtype="float32", device="cpu", policy=policy, rule=rule
+    )
     target = TraceTarget(recorded.folder / "swapped.jsonl")
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:1]
     request = RunRequest(Settings(choice=choice, max_new_tokens=32), prompts, target)

@@ -21,6 +21,7 @@ from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.settings import ProcessorChoice
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import tensorize
+from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
 
 PROMPTS = [[5, 9, 2, 33, 8], [44, 3, 3, 3, 60, 21, 7, 7], list(range(2, 30))]
@@ -56,7 +57,7 @@ def reference(folder: Path, prompt: list[int], choice: dict[str, Any], eos: list
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("mode", ["fused", "eager"])
 def test_tokens_are_those_of_transformers_with_the_same_processors(
-    teacher_folder: Path, head_folder: Path, name: str, mode: str
+    teacher_folder: Path, head_folder: Path, name: str, mode: Mode
 ) -> None:
     # A token that the tiny teacher likes ends the text where that is what the processor is about.
     eos = [53] if "min_new_tokens" in CHOICES[name] else []

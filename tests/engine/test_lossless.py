@@ -86,7 +86,9 @@ def test_every_token_is_the_teachers_own_over_two_turns(name: str, expected: lis
     assert len(expected) == NUM_PROMPTS
     way, tried = WAYS[name], expected[: WAYS[name].num_prompts]
     policy = parse_policy(way.tree, depth=5, top_k=4, budget=16)
-    choice = ModelChoice("demo", way.drafter, way.mode, "float32", "cpu", policy)
+    choice = ModelChoice(
+        teacher="demo", drafter=way.drafter, mode=way.mode, dtype="float32", device="cpu", policy=policy
+    )
     settings = Settings(
         choice=choice,
         max_new_tokens=NEW_TOKENS,

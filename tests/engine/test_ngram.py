@@ -109,7 +109,7 @@ def test_a_lookup_equals_a_slow_search(tokens: list[int], settings: NgramSetting
     got = [SlowNode(path_of(lookup.nodes, n), n.ranks, n.logprob, n.score) for n in lookup.nodes]
     assert got == wanted
     assert all(node.logprob < 0 for node in got)
-    everything = TreePolicy("dynamic", policy.depth, 1024, 4096)
+    everything = TreePolicy(kind="dynamic", depth=policy.depth, top_k=1024, budget=4096)
     assert lookup.num_candidates == len(slow_nodes(tokens, settings, everything))
 
 
@@ -134,14 +134,16 @@ def test_an_index_that_shrank_is_that_of_the_shorter_text(
 
 
 def test_a_sure_continuation_is_drafted_as_a_whole() -> None:
-    lookup = look_up(index_of([5, 6, 7, 8, 9, 1, 5, 6], NgramSettings()), TreePolicy("dynamic", 4, 2, 6))
+    lookup = look_up(
+        index_of([5, 6, 7, 8, 9, 1, 5, 6], NgramSettings()), TreePolicy(kind="dynamic", depth=4, top_k=2, budget=6)
+    )
     assert [node.token for node in lookup.nodes] == [7, 8, 9, 1]
     assert [node.parent for node in lookup.nodes] == [0, 1, 2, 3]
     assert lookup.nodes[3].score == pytest.approx(4 * math.log(4 / (4 + ngram.REST_WEIGHT)))
 
 
 def test_rows_of_unlike_trees_are_padded_and_the_tokens_follow_the_pairs() -> None:
-    drafter = NgramDrafter(TreePolicy("dynamic", 3, 2, 6), NgramSettings())
+    drafter = NgramDrafter(TreePolicy(kind="dynamic", depth=3, top_k=2, budget=6), NgramSettings())
     cache = TreeCache(1, 8, 3)
     drafter.begin_session(cache)
     contexts = [[1, 2, 3, 4, 1, 2], [9], [3, 4, 3, 5, 3]]
@@ -192,7 +194,7 @@ def test_a_second_turn_keeps_what_is_known_and_changes_nothing(teacher_folder: P
 def test_the_demos_repetitions_are_found() -> None:
     """The demo's teacher repeats its context often enough for a lookup to pay."""
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:3]
-    models = load_models(choice_of("demo", "ngram", policy=TreePolicy("dynamic", 5, 4, 16)))
+    models = load_models(choice_of("demo", "ngram", policy=TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)))
     alone = load_models(choice_of("demo", "none"))
     tokenizer = models.teacher.tokenizer
     assert tokenizer is not None

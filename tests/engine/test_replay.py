@@ -44,13 +44,16 @@ def run(teacher_folder: Path, head_folder: Path, tmp_path: Path) -> TinyRuns:
 @pytest.fixture(scope="module")
 def exit_drafter(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("exit")
-    save_exit_head(ExitHead(ExitHeadConfig(3, 32, 61, 24, 1e-6)), folder)
+    save_exit_head(
+        ExitHead(ExitHeadConfig(exit_layer=3, hidden_size=32, vocab_size=61, intermediate_size=24, rms_norm_eps=1e-6)),
+        folder,
+    )
     return f"early-exit:{folder}"
 
 
 def replayed(trace: Path, overrides: Overrides = Overrides(), **changes: Any) -> tuple[Path, ReplayReport]:  # noqa: B008
     out = trace.with_name("again.jsonl")
-    request = ReplayRequest(trace, out, overrides, overwrite=True, **changes)
+    request = ReplayRequest(trace=trace, out=out, overrides=overrides, overwrite=True, **changes)
     return out, Replay(request, warn=print).run(lambda _: None)
 
 
@@ -378,7 +381,7 @@ def test_places_that_cannot_be_written(run: TinyRuns, tmp_path: Path) -> None:
         (tmp_path / "link.jsonl").unlink(missing_ok=True)
         (tmp_path / "link.jsonl").symlink_to(trace)
         with pytest.raises(UsageError, match=message):
-            Replay(ReplayRequest(trace, out, Overrides(), overwrite=overwrite), warn=print)
+            Replay(ReplayRequest(trace=trace, out=out, overrides=Overrides(), overwrite=overwrite), warn=print)
     with pytest.raises(UsageError, match="got turn 4"):
         replayed(trace, turn=4)
     assert trace.read_bytes() == before
@@ -389,7 +392,7 @@ def test_level_tensors_has_side_files_of_its_own(run: TinyRuns, tmp_path: Path) 
     out, _ = replayed(trace)
     assert len(list((tmp_path / "again.tensors").iterdir())) == len(Read(out).steps)
     with pytest.raises(UsageError, match="exists already"):
-        Replay(ReplayRequest(trace, tmp_path / "again.jsonl", Overrides()), warn=print)
+        Replay(ReplayRequest(trace=trace, out=tmp_path / "again.jsonl", overrides=Overrides()), warn=print)
 
 
 def test_the_next_command_that_is_printed_works(run: TinyRuns) -> None:

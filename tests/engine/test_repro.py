@@ -47,7 +47,15 @@ class Runs:
         """The trace of a run; what it raises is raised."""
         name = {"eagle3": f"eagle3:{self.head}", "model": f"model:{self.teacher}"}.get(drafter, drafter)
         mode, rule = changes.pop("mode", "fused"), changes.pop("rule", GREEDY)
-        choice = ModelChoice(str(self.teacher), name, mode, "float32", "cpu", changes.pop("policy", POLICY), rule)
+        choice = ModelChoice(
+            teacher=str(self.teacher),
+            drafter=name,
+            mode=mode,
+            dtype="float32",
+            device="cpu",
+            policy=changes.pop("policy", POLICY),
+            rule=rule,
+        )
         path = self.folder / "run.jsonl"
         target = TraceTarget(path, changes.pop("level", "decisions"))
         prompts = changes.pop("prompts", PROMPTS)
@@ -225,8 +233,8 @@ def test_another_failure_is_not_the_failure(run: Runs, monkeypatch: pytest.Monke
     breaks_at(monkeypatch, TreeCache, "commit_paths", long_in_commit)
     again = reproduce(trace, AS_IT_WAS)
     assert (again.outcome, again.differing) == ("another failure", [])
-    assert again.found is not None
-    assert again.found.phase == "commit"
+    assert again.failure is not None
+    assert again.failure.phase == "commit"
 
 
 def test_the_recorded_tree_is_put_in_where_the_drafter_finds_another(

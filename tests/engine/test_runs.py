@@ -17,7 +17,7 @@ from specscope.engine.settings import ModelChoice, Settings
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import additive_mask
 from specscope.schemas import Failure, Step
-from specscope.schemas.manifest import TraceLevel
+from specscope.schemas.manifest import Mode, TraceLevel
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
@@ -35,14 +35,16 @@ class Runner:
     def __call__(
         self,
         name: str | None,
-        mode: str = "fused",
+        mode: Mode = "fused",
         fault: str | None = None,
         level: TraceLevel = "decisions",
         policy: TreePolicy = POLICY,
         tokens: int = 20,
     ) -> list[TurnReport]:
         drafter = f"eagle3:{self.head}"
-        choice = ModelChoice(str(self.teacher), drafter, mode, "float32", "cpu", policy)  # type: ignore[arg-type]
+        choice = ModelChoice(
+            teacher=str(self.teacher), drafter=drafter, mode=mode, dtype="float32", device="cpu", policy=policy
+        )
         target = TraceTarget(self.folder / f"{name}.jsonl", level) if name else None
         injected = find_fault(fault) if fault is not None else None
         request = RunRequest(Settings(choice=choice, max_new_tokens=tokens, fault=fault), PROMPTS, target)
@@ -62,7 +64,7 @@ def outputs(reports: list[TurnReport]) -> list[list[int]]:
 
 @pytest.mark.parametrize("mode", ["fused", "eager"])
 @pytest.mark.parametrize("level", ["decisions", "scores", "tensors"])
-def test_tracing_changes_no_token_and_the_trace_passes(run: Runner, mode: str, level: TraceLevel) -> None:
+def test_tracing_changes_no_token_and_the_trace_passes(run: Runner, mode: Mode, level: TraceLevel) -> None:
     plain = run(None, mode)
     traced = run("traced", mode, level=level)
     assert outputs(traced) == outputs(plain)
@@ -84,7 +86,7 @@ def test_the_turns_record_what_the_run_returned(run: Runner) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fused", "eager"])
-def test_what_was_dispatched_is_recorded(run: Runner, mode: str) -> None:
+def test_what_was_dispatched_is_recorded(run: Runner, mode: Mode) -> None:
     run("run", mode)
     with TraceReader(run.folder / "run.jsonl") as reader:
         for entry in reader.turns:
@@ -96,7 +98,8 @@ def test_what_was_dispatched_is_recorded(run: Runner, mode: str) -> None:
 
 
 def test_the_same_run_twice_and_both_modes_are_equal(run: Runner) -> None:
-    for name, mode in (("a", "fused"), ("b", "fused"), ("eager", "eager"), ("baseline", "baseline")):
+    modes: dict[str, Mode] = {"a": "fused", "b": "fused", "eager": "eager", "baseline": "baseline"}
+    for name, mode in modes.items():
         run(name, mode)
     paths = {name: run.folder / f"{name}.jsonl" for name in ("a", "b", "eager", "baseline")}
     same = diff_traces(paths["a"], paths["b"])
@@ -107,8 +110,8 @@ def test_the_same_run_twice_and_both_modes_are_equal(run: Runner) -> None:
 
 
 def test_other_step_groupings_of_equal_tokens_are_aligned_by_position(run: Runner) -> None:
-    run("wide", policy=TreePolicy("dynamic", 4, 3, 9))
-    run("narrow", policy=TreePolicy("dynamic", 1, 1, 1))
+    run("wide", policy=TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9))
+    run("narrow", policy=TreePolicy(kind="dynamic", depth=1, top_k=1, budget=1))
     options = DiffOptions(allowed=frozenset(["tree_policy"]))
     verdict = diff_traces(run.folder / "wide.jsonl", run.folder / "narrow.jsonl", options)
     assert verdict.impact.tokens_equal

@@ -96,7 +96,14 @@ def blank_trees(config: Config) -> TreeTensors:
     depths = config.depths()
     parents, levels = (torch.tensor([row] * ROWS) for row in (config.parents, depths))
     zeros = torch.zeros(ROWS, len(depths))
-    tree = DraftTree(torch.zeros_like(parents), parents, levels, zeros, zeros, [len(depths)] * ROWS)
+    tree = DraftTree(
+        tokens=torch.zeros_like(parents),
+        parents=parents,
+        depths=levels,
+        logprobs=zeros,
+        scores=zeros,
+        num_slots=[len(depths)] * ROWS,
+    )
     return tensorize(tree, [1] * ROWS, max(depths))
 
 

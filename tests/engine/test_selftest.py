@@ -69,7 +69,11 @@ def test_a_fault_that_cannot_be_run_here_is_never_counted_as_found(monkeypatch: 
 
 def test_a_missed_edge_is_told_and_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     def selftest_with(edges: dict[str, bool]) -> Result:
-        monkeypatch.setattr(suite, "run_selftest", lambda *_: Score([], [], [], edges, {}, 0))
+        monkeypatch.setattr(
+            suite,
+            "run_selftest",
+            lambda *_: Score(judgements=[], controls=[], not_run=[], edges=edges, unreached={}, seconds=0),
+        )
         return CliRunner().invoke(selftest, [])
 
     missed = selftest_with({"chunk tail": True, "position 512": False})
@@ -79,7 +83,9 @@ def test_a_missed_edge_is_told_and_not_as_expected(monkeypatch: pytest.MonkeyPat
     assert "chunk tail:" not in missed.output
     reached = selftest_with({"chunk tail": True, "position 512": True})
     assert (reached.exit_code, "missed" in reached.output) == (0, False)
-    assert Score([], [], [], {}, {}, 0).as_expected, "with --fault no edge is demanded"
+    assert Score(judgements=[], controls=[], not_run=[], edges={}, unreached={}, seconds=0).as_expected, (
+        "with --fault no edge is demanded"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +123,14 @@ def test_a_root_at_another_place_is_misplaced(verdict: Verdict) -> None:
     found = judge_verdict(replace(F16, expect=elsewhere), verdict)
     assert (found.detected, found.placed, found.blamed) == (True, False, True)
     assert "got the first root at tensors: positions" in found.wrong[0]
-    assert not Score([found], [], [], {}, {}, 0).as_expected
+    assert not Score(judgements=[found], controls=[], not_run=[], edges={}, unreached={}, seconds=0).as_expected
 
 
 @pytest.mark.parametrize("invariant", ["tensors.mask-is-ancestors", None], ids=["another", "none"])
 def test_another_blame_is_reported(verdict: Verdict, invariant: str | None) -> None:
     found = judge_verdict(replace(F16, expect=replace(F16.expect, invariant=invariant)), verdict)
     assert (found.detected, found.placed, found.blamed) == (True, True, False)
-    assert not Score([found], [], [], {}, {}, 0).as_expected
+    assert not Score(judgements=[found], controls=[], not_run=[], edges={}, unreached={}, seconds=0).as_expected
 
 
 def test_blame_on_the_baseline_is_wrong_whatever_else_is_right(verdict: Verdict) -> None:
@@ -167,7 +173,7 @@ def refusing(error: Exception) -> Callable[[ModelChoice, Path], ModelChoice]:
 def test_a_refusal_is_a_clean_error_that_says_why(
     runs: Runs, tmp_path: Path, error: Exception, says: str, answers: tuple[bool, bool]
 ) -> None:
-    fault = Fault("F07", "a missing key", Expectation("refused", says=says), damage=refusing(error))
+    fault = Fault(id="F07", says="a missing key", expect=Expectation("refused", says=says), damage=refusing(error))
     found = judge(Sharing(runs, tmp_path), fault)
     assert (found.detected, found.placed) == answers
     assert bool(found.wrong) == (answers != (True, True))
@@ -228,7 +234,7 @@ class Leaky(Runs):
     ],
 )
 def test_a_control_that_differs_is_reported(tmp_path: Path, name: str) -> None:
-    score = run_selftest(Plan([], [CONTROLS[name]], []), Leaky(tmp_path, "auto"), lambda _: None)
+    score = run_selftest(Plan(faults=[], controls=[CONTROLS[name]], last=[]), Leaky(tmp_path, "auto"), lambda _: None)
     assert not score.as_expected
     assert score.words.startswith("0 of 0 faults detected")
     assert "0 of 1 controls silent" in score.words
@@ -236,7 +242,7 @@ def test_a_control_that_differs_is_reported(tmp_path: Path, name: str) -> None:
 
 def test_a_control_that_fails_is_no_silence(tmp_path: Path) -> None:
     bad = replace(find_scenario("greedy"), max_new_tokens=0)
-    score = run_selftest(Plan([], [honest_pair(bad)], []), Runs(tmp_path, "auto"), lambda _: None)
+    score = run_selftest(Plan(faults=[], controls=[honest_pair(bad)], last=[]), Runs(tmp_path, "auto"), lambda _: None)
     assert not score.as_expected
 
 

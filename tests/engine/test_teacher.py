@@ -13,7 +13,7 @@ from support.tiny_models import build_teacher, tiny_models
 from specscope.engine.teacher.model import Teacher, TeacherOptions
 from specscope.tracer.errors import UsageError
 
-OPTIONS = TeacherOptions(torch.float32, torch.device("cpu"), "fused")
+OPTIONS = TeacherOptions(dtype=torch.float32, device=torch.device("cpu"), attention="fused")
 
 
 def test_an_id_in_the_local_cache_is_found_without_a_network(

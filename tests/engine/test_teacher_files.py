@@ -27,7 +27,7 @@ from transformers import (
 from specscope.engine.teacher.model import Teacher, TeacherOptions
 from specscope.tracer.errors import UsageError
 
-OPTIONS = TeacherOptions(torch.float32, torch.device("cpu"), "eager")
+OPTIONS = TeacherOptions(dtype=torch.float32, device=torch.device("cpu"), attention="eager")
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2}
 TEACHERS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**COMMON),
@@ -78,7 +78,9 @@ def causal(length: int, dtype: torch.dtype) -> torch.Tensor:
 def test_a_teacher_computes_what_transformers_computes(tmp_path: Path, name: str, attention: str) -> None:
     model = random_model(TEACHERS[name])
     model.save_pretrained(tmp_path)
-    teacher = Teacher.load(str(tmp_path), TeacherOptions(torch.float32, torch.device("cpu"), attention))
+    teacher = Teacher.load(
+        str(tmp_path), TeacherOptions(dtype=torch.float32, device=torch.device("cpu"), attention=attention)
+    )
     assert type(teacher.model) is type(model)
     assert teacher.config._attn_implementation == f"specscope_{attention}"
     assert torch.allclose(logits_of(teacher.model), logits_of(model), atol=2e-5)
@@ -99,7 +101,7 @@ def test_shards_with_an_index_are_one_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_the_dtype_asked_for_is_the_dtype_computed_in(tmp_path: Path, dtype: torch.dtype) -> None:
     random_model(TEACHERS["llama"]).to(torch.bfloat16).save_pretrained(tmp_path)
-    teacher = Teacher.load(str(tmp_path), TeacherOptions(dtype, torch.device("cpu"), "fused"))
+    teacher = Teacher.load(str(tmp_path), TeacherOptions(dtype=dtype, device=torch.device("cpu"), attention="fused"))
     assert {parameter.dtype for parameter in teacher.model.parameters()} == {dtype}
     assert logits_of(teacher.model).dtype == dtype
 
@@ -154,7 +156,9 @@ def write_pangu(folder: Path, shard_size: str = "1GB", **changes: Any) -> LlamaF
 @pytest.mark.parametrize("remote", [False, True])
 def test_pangu_is_the_llama_of_the_same_tensors(tmp_path: Path, shard_size: str, remote: bool) -> None:
     model = write_pangu(tmp_path, shard_size)
-    options = TeacherOptions(torch.float32, torch.device("cpu"), "fused", allow_remote_code=remote)
+    options = TeacherOptions(
+        dtype=torch.float32, device=torch.device("cpu"), attention="fused", allow_remote_code=remote
+    )
     teacher = Teacher.load(str(tmp_path), options)
     assert isinstance(teacher.model, LlamaForCausalLM)
     assert torch.equal(logits_of(teacher.model), logits_of(model))

@@ -82,8 +82,10 @@ def test_repetition_is_counted() -> None:
 
 def test_batches_depend_on_their_number_alone_and_an_epoch_covers_the_stream() -> None:
     stream = np.arange(1000)
-    assert torch.equal(batch_at(stream, 3, 4, 10, 0), batch_at(stream, 3, 4, 10, 0))
-    epoch = torch.cat([batch_at(stream, step, 4, 10, 0) for step in range(24)])
+    assert torch.equal(
+        batch_at(stream, 3, batch_size=4, length=10, seed=0), batch_at(stream, 3, batch_size=4, length=10, seed=0)
+    )
+    epoch = torch.cat([batch_at(stream, step, batch_size=4, length=10, seed=0) for step in range(24)])
     assert len(epoch[:, 0].unique()) == 96
 
 

@@ -54,7 +54,7 @@ def grown(policy: TreePolicy, rows: list[Logits]) -> list[Level]:
         return torch.stack([torch.stack([own(path) for path in fed]) for own, fed in zip(rows, paths, strict=True)])
 
     root = torch.stack([own(()) for own in rows])[:, None]
-    return grow(policy, root, torch.zeros(len(rows), 1, dtype=torch.int64), expand, lambda tokens: tokens)
+    return grow(policy, root, torch.zeros(len(rows), 1, dtype=torch.int64), expand, to_teacher=lambda tokens: tokens)
 
 
 def candidates(levels: list[Level], row: int) -> list[tuple[float, tuple[int, ...]]]:
@@ -93,7 +93,7 @@ def paths_of(tree: DraftTree, row: int) -> list[tuple[int, ...]]:
 def test_the_tree_is_the_best_candidates_and_closed_under_parents(
     seed: int, depth: int, top_k: int, budget: int, grid: int, num_rows: int
 ) -> None:
-    policy = TreePolicy("dynamic", depth, top_k, budget)
+    policy = TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=budget)
     levels = grown(policy, [random_logits(seed + row, grid) for row in range(num_rows)])
     tree = select_tree(levels, torch.arange(num_rows), policy)
     for row in range(num_rows):
@@ -110,7 +110,9 @@ def test_the_tree_is_the_best_candidates_and_closed_under_parents(
             assert tree.scores[row, slot] <= tree.scores[row, parent]
 
 
-@pytest.mark.parametrize("policy", [TreePolicy("dynamic", 4, 3, 9), parse_policy("static:bush-16", 0, 0, 0)])
+@pytest.mark.parametrize(
+    "policy", [TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9), parse_policy("static:bush-16", 0, 0, 0)]
+)
 def test_a_row_of_a_batch_grows_as_it_does_alone(policy: TreePolicy) -> None:
     rows = [random_logits(seed, 1000) for seed in range(4)]
     together = select_tree(grown(policy, rows), torch.arange(4), policy)
@@ -162,7 +164,7 @@ def test_a_chain_is_the_best_token_after_the_best() -> None:
 
 
 def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_drawn_from() -> None:
-    from specscope.engine.drafters.draws import Drawing
+    from specscope.engine.drafters.draws import DraftSampler
 
     policy = parse_policy("static:pair-6", 0, 0, 0)
     logits = random_logits(2, 4)
@@ -174,9 +176,11 @@ def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_draw
         ]
         return torch.stack([logits(path) for path in paths])[None]
 
-    draw = Drawing(1.5, VOCAB).draw([torch.Generator().manual_seed(3)])
+    draw = DraftSampler(1.5, VOCAB).draw([torch.Generator().manual_seed(3)])
     root = logits(())[None, None]
-    levels = grow(policy, root, torch.zeros(1, 1, dtype=torch.int64), expand, lambda tokens: tokens, draw)
+    levels = grow(
+        policy, root, torch.zeros(1, 1, dtype=torch.int64), expand, to_teacher=lambda tokens: tokens, draw=draw
+    )
     tree = select_tree(levels, torch.tensor([0]), policy)
     nodes = paths_of(tree, 0)
     assert len(set(nodes)) == len(nodes)
@@ -188,12 +192,19 @@ def test_drawn_proposals_are_distinct_and_the_slots_distributions_are_those_draw
 
 
 def test_drawing_follows_the_distribution() -> None:
-    from specscope.engine.drafters.draws import Drawing
+    from specscope.engine.drafters.draws import DraftSampler
 
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
-    draw = Drawing(1.0, 4).draw([torch.Generator().manual_seed(7)])
+    draw = DraftSampler(1.0, 4).draw([torch.Generator().manual_seed(7)])
     none = torch.zeros(1, 0, dtype=torch.int64)
-    level = propose(logits.expand(1, 20000, 4), none, torch.zeros(1, 20000), torch.zeros(1, 1), 2, draw)
+    level = propose(
+        logits.expand(1, 20000, 4),
+        frontier=none,
+        scores=torch.zeros(1, 20000),
+        positions=torch.zeros(1, 1),
+        width=2,
+        draw=draw,
+    )
     first = torch.bincount(level.tokens[0, :, 0], minlength=4) / 20000
     assert (first - logits.softmax(0)).abs().max() < 0.015
     # The second draw, given that the first was token 2, is from what is left.
@@ -211,7 +222,13 @@ def test_stable_topk_breaks_ties_by_index(values: list[float], k: int) -> None:
 
 def test_a_score_that_is_not_finite_is_flagged_in_its_row_alone() -> None:
     logits = torch.tensor([[[0.0, float("nan"), 1.0]], [[0.0, 2.0, 1.0]]])
-    level = propose(logits, torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 1), torch.zeros(2, 1), 2)
+    level = propose(
+        logits,
+        frontier=torch.zeros(2, 0, dtype=torch.int64),
+        scores=torch.zeros(2, 1),
+        positions=torch.zeros(2, 1),
+        width=2,
+    )
     assert level.all_finite.tolist() == [False, True]
 
 
@@ -224,7 +241,7 @@ def test_root_only_is_one_slot() -> None:
 def test_a_policy_of_nothing_is_refused(field: str) -> None:
     values = {"depth": 1, "top_k": 1, "budget": 1, field: 0}
     with pytest.raises(UsageError, match=field):
-        TreePolicy("dynamic", values["depth"], values["top_k"], values["budget"])
+        TreePolicy(kind="dynamic", depth=values["depth"], top_k=values["top_k"], budget=values["budget"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.structure_mutants import STRUCTURE_MUTANTS
+from support.traces import FUSED, first_step, load
 from support.trees import batch_of, ragged_trees
 
 from specscope.engine.tree.checks import check_row, pack_rows, sound_rows
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, ancestor_table, causal_mask, tensorize
+from specscope.tracer.oracle.invariants.registry import STRUCTURE
 
 VOCAB = 100
 
@@ -94,17 +99,25 @@ def put(values: torch.Tensor, index: int, value: int) -> torch.Tensor:
     return values
 
 
+def retoken(tensors: TreeTensors, slot: int, token: int) -> TreeTensors:
+    """With another token in the tree, and so in what is fed."""
+    tokens = put(tensors.token_ids, slot, token)
+    return replace(tensors, tree_tokens=tokens, token_ids=tokens)
+
+
 BROKEN: dict[str, Callable[[TreeTensors], TreeTensors]] = {
-    "tree.tokens-in-vocabulary": lambda t: replace(t, token_ids=put(t.token_ids, 2, VOCAB)),
+    "tensors.sizes": lambda t: replace(t, position_ids=t.position_ids[:, :-1]),
+    "tree.tokens-in-vocabulary": lambda t: retoken(t, 2, VOCAB),
     "tree.parent-before-child": lambda t: replace(t, parents=put(t.parents, 1, 3)),
     "tree.depth-follows-parent": lambda t: replace(t, depths=put(t.depths, 3, 1)),
-    "tree.siblings-distinct": lambda t: replace(t, token_ids=put(t.token_ids, 3, 2)),
+    "tree.siblings-distinct": lambda t: retoken(t, 3, 2),
     "tree.reaches-root": lambda t: replace(t, parents=put(put(t.parents, 2, 3), 3, 2)),
     "tensors.mask-is-ancestors": lambda t: flip(t, 3, 2),
     "tensors.mask-row-sum": lambda t: flip(t, 2, 0),
     "tensors.padding-isolated": lambda t: flip(t, 4, 0),
     "tensors.position-is-length-plus-depth": lambda t: replace(t, position_ids=put(t.position_ids, 3, 14)),
     "tensors.index-in-range": lambda t: replace(t, parents=put(t.parents, 4, -1)),
+    "tensors.tokens-are-the-trees": lambda t: replace(t, token_ids=put(t.token_ids, 2, 5)),
 }
 
 
@@ -113,6 +126,61 @@ def test_each_structural_invariant_fires_when_its_rule_is_broken(invariant: str)
     broken = BROKEN[invariant](make(FORK, [11], padding=2))
     assert invariant in {failure.id for failure in check_row(broken, 0, VOCAB).failed}
     assert sound_rows(broken, VOCAB).tolist() == [False]  # the check on the device sees it too
+
+
+def test_the_check_on_the_device_is_tested_with_every_structural_invariant() -> None:
+    assert set(BROKEN) == set(STRUCTURE_MUTANTS) == {invariant.id for invariant in STRUCTURE}
+
+
+def recorded_tensors(step: dict[str, Any], honest: dict[str, Any]) -> TreeTensors:
+    """The tensors of a recorded step as the engine held them.
+
+    A record holds a tree's tokens and parents twice, in the tree and in the tensors; the engine makes the second from
+    the first. So where ``step`` differs from ``honest`` in the tree, the tensors follow.
+    """
+    tree, record = step["tree"], step["tensors"]
+    slots, indices = record["padded_slots"], record["index_tensors"]
+    fed = record["token_ids"] if tree["tokens"] == honest["tree"]["tokens"] else tree["tokens"]
+    parents = indices["parents"] if tree["parents"] == honest["tree"]["parents"] else tree["parents"]
+    bits = [int.from_bytes(bytes.fromhex(row), "little") for row in record["mask_rows"]]
+    ancestors = torch.tensor(indices["ancestors"]).reshape(-1, len(tree["tokens"]))
+
+    def padded(values: list[int]) -> torch.Tensor:
+        return torch.tensor([values + [0] * (slots - len(values))])
+
+    return TreeTensors(
+        tree_tokens=padded(tree["tokens"]),
+        token_ids=padded(fed[:slots]),
+        position_ids=padded(record["positions"]),
+        parents=padded(parents),
+        depths=padded(tree["depths"]),
+        valid=torch.arange(slots)[None] < record["num_slots"],
+        ancestors=torch.nn.functional.pad(ancestors, (0, slots - ancestors.shape[1]))[None],
+        visible=torch.tensor([[[bool(row >> column & 1) for column in range(slots)] for row in bits]]),
+        committed_lengths=[record["committed_length"]],
+        num_slots=[record["num_slots"]],
+    )
+
+
+@pytest.mark.parametrize("invariant", STRUCTURE_MUTANTS)
+def test_what_the_oracle_finds_in_a_record_the_check_on_the_device_finds_in_the_tensors(invariant: str) -> None:
+    lines = load(FUSED)
+    vocab_size = lines[0]["teacher"]["vocab_size"]
+    honest = first_step(lines, lambda step: bool(step["step"] > 0))
+    assert sound_rows(recorded_tensors(honest, honest), vocab_size).tolist() == [True]
+    broken = deepcopy(honest)
+    STRUCTURE_MUTANTS[invariant](broken)
+    assert sound_rows(recorded_tensors(broken, honest), vocab_size).tolist() == [False]
+
+
+def test_an_ancestor_outside_the_slots_is_found_on_the_device_too() -> None:
+    tensors = make(FORK, [11], padding=2)
+    for index in (-1, tensors.padded_slots):
+        ancestors = tensors.ancestors.clone()
+        ancestors[0, 1, 2] = index
+        broken = replace(tensors, ancestors=ancestors)
+        assert [failure.id for failure in check_row(broken, 0, VOCAB).failed] == ["tensors.index-in-range"]
+        assert sound_rows(broken, VOCAB).tolist() == [False]
 
 
 def test_the_check_on_the_device_names_the_row() -> None:

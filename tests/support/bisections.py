@@ -37,11 +37,11 @@ def as_if(trace: Path, to: Path, **settings: Any) -> Path:
 
 def bisected(a: Path, b: Path, place: StepPlace = AT, state: Path | None = None) -> Bisection:
     """The answer for one step."""
-    with Bisect(BisectRequest(a, b, place, Overrides(), state)) as run:
+    with Bisect(BisectRequest(baseline=a, candidate=b, place=place, overrides=Overrides(), state=state)) as run:
         return run.run(QUIET)
 
 
 def put_in(monkeypatch: pytest.MonkeyPatch, inject: Inject, fault_id: str = "T") -> str:
     """Enters a fault into the catalogue for one test, and says its name."""
-    monkeypatch.setitem(FAULTS, fault_id, Fault(fault_id, "of a test", Expectation(), inject=inject))
+    monkeypatch.setitem(FAULTS, fault_id, Fault(id=fault_id, says="of a test", expect=Expectation(), inject=inject))
     return fault_id

@@ -31,7 +31,15 @@ TOKENS = 16
 
 def choice_of(teacher: Path | str, drafter: str, mode: Any = "fused", **more: Any) -> ModelChoice:
     """Float32 on the CPU, with the tiny models' policy unless another is given."""
-    return ModelChoice(str(teacher), drafter, mode, "float32", "cpu", more.pop("policy", POLICY), **more)
+    return ModelChoice(
+        teacher=str(teacher),
+        drafter=drafter,
+        mode=mode,
+        dtype="float32",
+        device="cpu",
+        policy=more.pop("policy", POLICY),
+        **more,
+    )
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
+from specscope.engine.cache.rows import RowList
 from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.policy import TreePolicy
@@ -21,18 +22,18 @@ class KnownDrafter(PairCounter):
         vocab_size: for the wrong siblings.
     """
 
-    policy = TreePolicy("dynamic", DEPTH, 2, 2 * DEPTH)
+    policy = TreePolicy(kind="dynamic", depth=DEPTH, top_k=2, budget=2 * DEPTH)
     feature_layers: tuple[int, ...] = ()
 
     def __init__(self, texts: list[list[int]], vocab_size: int) -> None:
         super().__init__()
         self._texts = texts
         self._vocab_size = vocab_size
-        self._rows: list[list[int]] = []
+        self._rows: RowList[list[int]] = RowList()
 
     def begin_session(self, cache: TreeCache) -> None:
         super().begin_session(cache)
-        self._rows = [[]] * cache.num_rows
+        self._rows = RowList([[]] * cache.num_rows)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         super().begin_turn(row, context_ids, num_pairs)
@@ -40,9 +41,7 @@ class KnownDrafter(PairCounter):
 
     def drop_row(self, row: int) -> None:
         super().drop_row(row)
-        last = self._rows.pop()
-        if row < len(self._rows):
-            self._rows[row] = last
+        self._rows.drop_row(row)
 
     def propose(
         self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
@@ -55,9 +54,21 @@ class KnownDrafter(PairCounter):
         depths = [[0, *(slot // 2 + 1 for slot in range(width - 1))]] * len(rows)
         real = torch.zeros(len(rows), width)
         tree = DraftTree(
-            torch.tensor(rows), torch.tensor(parents), torch.tensor(depths), real, real, [width] * len(rows)
+            tokens=torch.tensor(rows),
+            parents=torch.tensor(parents),
+            depths=torch.tensor(depths),
+            logprobs=real,
+            scores=real,
+            num_slots=[width] * len(rows),
         )
-        return Draft(tree, pairs, None, [width - 1] * len(pairs), before, self.num_pairs)
+        return Draft(
+            tree=tree,
+            pairs=pairs,
+            levels=None,
+            num_candidates=[width - 1] * len(pairs),
+            kv_before=before,
+            kv_after=self.num_pairs,
+        )
 
     def _tree(self, row: int, root: int) -> list[int]:
         """Root, then per level the wrong token and the right one, under the right one of the level before."""

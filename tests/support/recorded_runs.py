@@ -39,7 +39,9 @@ class TinyRuns:
         name = {"eagle3": f"eagle3:{self.head}", "model": f"model:{self.teacher}"}.get(drafter, drafter)
         policy, rule = changes.pop("policy", POLICY), changes.pop("rule", GREEDY)
         wanted: Any = mode
-        return ModelChoice(str(self.teacher), name, wanted, dtype, "cpu", policy, rule)
+        return ModelChoice(
+            teacher=str(self.teacher), drafter=name, mode=wanted, dtype=dtype, device="cpu", policy=policy, rule=rule
+        )
 
     def __call__(
         self, name: str = "run", drafter: str = "eagle3", prompts: list[Prompt] = IDS, tokens: int = 10, **changes: Any

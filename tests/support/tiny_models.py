@@ -13,10 +13,11 @@ from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.settings import ModelChoice
 from specscope.engine.tree.policy import TreePolicy
+from specscope.schemas.manifest import Mode
 
 VOCAB = 61
 HIDDEN = 32
-POLICY = TreePolicy("dynamic", depth=4, top_k=3, budget=9)
+POLICY = TreePolicy(kind="dynamic", depth=4, top_k=3, budget=9)
 
 COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -83,11 +84,13 @@ def build_head(folder: Path, draft_vocab: int = 40, hidden: int = HIDDEN) -> Pat
 
 
 def tiny_models(
-    teacher: Path, head: Path | None, mode: str = "fused", policy: TreePolicy = POLICY, dtype: str = "float32"
+    teacher: Path, head: Path | None, mode: Mode = "fused", policy: TreePolicy = POLICY, dtype: str = "float32"
 ) -> Models:
     """A tiny teacher with a tiny head, or none, loaded as the command line loads them."""
     drafter = f"eagle3:{head}" if head is not None else "none"
-    return load_models(ModelChoice(str(teacher), drafter, mode, dtype, "cpu", policy))  # type: ignore[arg-type]
+    return load_models(
+        ModelChoice(teacher=str(teacher), drafter=drafter, mode=mode, dtype=dtype, device="cpu", policy=policy)
+    )
 
 
 def reference_generate(folder: Path, prompt_ids: list[int], max_new_tokens: int) -> list[int]:

@@ -18,7 +18,14 @@ def batch_of(rows: list[tuple[list[int], list[int]]]) -> DraftTree:
             tokens[row, slot], parents[row, slot] = token, parent
             depths[row, slot] = depths[row, parent] + 1 if slot else 0
     values = torch.zeros(len(rows), longest)
-    return DraftTree(tokens, parents, depths, values, values, [len(t) for t, _ in rows])
+    return DraftTree(
+        tokens=tokens,
+        parents=parents,
+        depths=depths,
+        logprobs=values,
+        scores=values,
+        num_slots=[len(t) for t, _ in rows],
+    )
 
 
 @st.composite

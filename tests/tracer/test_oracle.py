@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.structure_mutants import STRUCTURE_MUTANTS, put
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FUSED, Lines, accepts_at_least, first_step, load, store
 
@@ -53,50 +54,11 @@ def test_an_honest_run_passes_everything_and_skips_nothing(path: Path) -> None:
     assert {name for name, tally in report.invariants.items() if not tally.passed} == silent
 
 
-def put(section: str, field: str, index: int, value: Any) -> Callable[[Step], None]:
-    def change(step: Step) -> None:
-        step[section][field][index] = value
-
-    return change
-
-
 def add(section: str, field: str, amount: int) -> Callable[[Step], None]:
     def change(step: Step) -> None:
         step[section][field] += amount
 
     return change
-
-
-def flip_mask(row: int, column: int) -> Callable[[Step], None]:
-    def change(step: Step) -> None:
-        rows = step["tensors"]["mask_rows"]
-        width = len(rows[row])
-        bits = int.from_bytes(bytes.fromhex(rows[row]), "little") ^ 1 << column
-        rows[row] = bits.to_bytes(width // 2, "little").hex()
-
-    return change
-
-
-def twin_sibling(step: Step) -> None:
-    tree = step["tree"]
-    slots = [s for s, p in enumerate(tree["parents"]) if p == 0 and s]
-    tree["tokens"][slots[1]] = tree["tokens"][slots[0]]
-
-
-def self_parent(step: Step) -> None:
-    step["tree"]["parents"][3] = 3
-
-
-def unpadded(step: Step) -> None:
-    step["tensors"]["padded_slots"] -= 1
-
-
-def see_padding(step: Step) -> None:
-    tensors = step["tensors"]
-    tensors["padded_slots"] += 1
-    for name in ("positions", "token_ids", "prefix_visible"):
-        tensors[name].append(tensors[name][0])
-    tensors["mask_rows"].append(tensors["mask_rows"][0])
 
 
 def swap_path(step: Step) -> None:
@@ -142,19 +104,8 @@ ANY: Callable[[Step], bool] = lambda step: step["step"] > 0  # noqa: E731
 TWO = accepts_at_least(2)
 
 #: invariant -> which step to break, and how
-MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], None]]] = {
-    "tensors.sizes": (ANY, unpadded),
-    "tree.tokens-in-vocabulary": (ANY, put("tree", "tokens", 2, 4096)),
-    "tree.parent-before-child": (ANY, put("tree", "parents", 1, 2)),
-    "tree.depth-follows-parent": (ANY, put("tree", "depths", 2, 4)),
-    "tree.siblings-distinct": (ANY, twin_sibling),
-    "tree.reaches-root": (ANY, self_parent),
-    "tensors.mask-is-ancestors": (ANY, flip_mask(2, 1)),
-    "tensors.mask-row-sum": (ANY, flip_mask(4, 0)),
-    "tensors.padding-isolated": (ANY, see_padding),
-    "tensors.position-is-length-plus-depth": (ANY, put("tensors", "positions", 1, 7)),
-    "tensors.index-in-range": (ANY, lambda s: s["tensors"]["index_tensors"]["parents"].__setitem__(1, -1)),
-    "tensors.tokens-are-the-trees": (ANY, put("tensors", "token_ids", 1, 5)),
+MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], Any]]] = {
+    **{invariant: (ANY, mutate) for invariant, mutate in STRUCTURE_MUTANTS.items()},
     "draft.scores-finite": (ANY, draft_nan),
     "draft.positions": (ANY, lambda s: s["draft"]["inputs"]["positions"].__setitem__(0, 3)),
     "draft.pair-tokens": (ANY, lambda s: s["draft"]["inputs"]["tokens"].__setitem__(0, 3)),

@@ -70,7 +70,7 @@ def read_statement(config: dict[str, Any], tensor_names: set[str], place: str) -
     }
     if switches["norm_before_fc"] and switches["fc_norm"]:
         raise UsageError(f"{place} sets norm_before_fc and fc_norm, wanted one of them at most: both norm fc's input")
-    shape = _shape(config, layer, theta, tensor_names, switches, place)
+    shape = _shape(config, layer, theta=theta, tensor_names=tensor_names, switches=switches, place=place)
     return HeadStatement(shape, _layer_ids(config, eagle, place), prefix + source)
 
 
@@ -152,18 +152,18 @@ def _rope_reason(value: Any) -> str | None:
 
 def _rope_theta(layer: dict[str, Any], place: str) -> tuple[float, str]:
     """The base of the rotation, and the field that says so."""
-    said = {
+    stated = {
         f"{key}.rope_theta": layer[key]["rope_theta"]
         for key in ("rope_parameters", "rope_scaling")
         if isinstance(layer.get(key), dict) and layer[key].get("rope_theta") is not None
     }
     if layer.get("rope_theta") is not None:
-        said["rope_theta"] = layer["rope_theta"]
-    if not said:
+        stated["rope_theta"] = layer["rope_theta"]
+    if not stated:
         return DEFAULT_ROPE_THETA, "default"
-    if len(set(said.values())) > 1:
-        raise UsageError(f"{place} contradicts itself: {said}; keep the one that the head was trained with")
-    source, theta = next(iter(said.items()))
+    if len(set(stated.values())) > 1:
+        raise UsageError(f"{place} contradicts itself: {stated}; keep the one that the head was trained with")
+    source, theta = next(iter(stated.items()))
     try:
         return float(theta), source
     except (TypeError, ValueError):
@@ -174,10 +174,10 @@ def _switch(name: str, config: dict[str, Any], eagle: dict[str, Any], place: str
     """Whether a switch is on: engines read it at the top, in ``eagle_config``, or in both."""
     on = False
     for key in (name, ALIASES.get(name, name)):
-        said = [section[key] for section in (config, eagle) if section.get(key) is not None]
-        if any(not isinstance(value, bool) for value in said) or len(set(said)) > 1:
-            raise UsageError(f"{place}: {key} is {said} (at the top and in eagle_config), wanted one true or false")
-        on = on or said[:1] == [True]
+        stated = [section[key] for section in (config, eagle) if section.get(key) is not None]
+        if any(not isinstance(value, bool) for value in stated) or len(set(stated)) > 1:
+            raise UsageError(f"{place}: {key} is {stated} (at the top and in eagle_config), wanted one true or false")
+        on = on or stated[:1] == [True]
     return on
 
 

@@ -16,11 +16,12 @@ from torch import nn
 from specscope.engine.backends.attention import ATTENTION
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.digests import digest_file, digest_files
-from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.files import CONFIG_NAME, HeadFiles
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
-from specscope.engine.tree.grow import Frontier, grow, select_tree
+from specscope.engine.drafters.growing import ScoredRoots, grow_draft
+from specscope.engine.tree.grow import Frontier
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
@@ -44,12 +45,12 @@ class Eagle3Drafter:
 
     Args:
         files: the head.
+        policy: how trees are grown.
         embedding: the teacher's input embedding, where the head brings none.
         feature_layers: transformers hidden_states indices, low to high.
-        policy: how trees are grown.
         attention: ``eager`` or ``fused``.
         dtype, device: where and in what it computes.
-        drawing: how proposals are drawn; None for the best ones.
+        sampler: draws the proposals; None for the best ones.
 
     Two seams are public, so that a deliberate fault can stand there: ``place`` gives the positions that pairs (level 0)
     and the rows fed for a further level are rotated by, given their indices; ``forget`` ends a tree in the cache.
@@ -60,13 +61,14 @@ class Eagle3Drafter:
     def __init__(
         self,
         files: HeadFiles,
+        policy: TreePolicy,
+        *,
         embedding: nn.Module,
         feature_layers: tuple[int, ...],
-        policy: TreePolicy,
         attention: str,
         dtype: torch.dtype,
         device: torch.device,
-        drawing: Drawing | None = None,
+        sampler: DraftSampler | None = None,
     ) -> None:
         if len(feature_layers) != 3:
             raise UsageError(f"got feature layers {feature_layers}, wanted three (low, mid, high)")
@@ -80,7 +82,7 @@ class Eagle3Drafter:
         self._attend = ATTENTION[attention]
         self._scale = self.head.config.head_dim**-0.5
         self._cache = TreeCache(1, 512)
-        self._drawing = drawing
+        self._sampler = sampler
 
     @property
     def num_pairs(self) -> list[int]:
@@ -134,28 +136,38 @@ class Eagle3Drafter:
         """Takes in each row's ``pairs`` and grows a tree under the last of their tokens."""
         before = self.num_pairs
         output, placed = self._take_in(pairs)
-        after, roots = self.num_pairs, pending_tokens(pairs)
-        last = torch.tensor(after, device=roots.device)[:, None] - 1
-        hidden = output.hidden  # (B, R, H) of the forward before
-        used = [torch.stack([own[-1:] for own in placed])]  # (B, R) a level: the positions of the rows that proposed
+        after, hidden = self.num_pairs, output.hidden  # (B, R, H) of the forward before
+        roots = ScoredRoots(
+            pairs=pairs,
+            logits=output.logits,
+            positions=torch.tensor(after, device=hidden.device)[:, None] - 1,
+            kv_before=before,
+            kv_after=after,
+        )
+        # Per level (B, R): the positions that the rows which proposed were rotated by.
+        rotated_by = [torch.stack([positions[-1:] for positions in placed])]
 
         def expand(frontier: Frontier) -> torch.Tensor:
             nonlocal hidden
             fed = hidden.gather(1, frontier.parent_rows[:, :, None].expand(-1, -1, hidden.shape[2]))
-            used.append(self.place(frontier.positions, len(used)))
-            found = self._forward(fed, frontier.tokens, used[-1], mask_behind(after, frontier.seen, fed.dtype))
-            hidden = found.hidden
-            return found.logits
+            rotated_by.append(self.place(frontier.positions, len(rotated_by)))
+            mask = mask_behind(after, frontier.seen, fed.dtype)
+            expanded = self._forward(fed, frontier.tokens, rotated_by[-1], mask)
+            hidden = expanded.hidden
+            return expanded.logits
 
-        drawing = self._drawing if generators is not None else None
-        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
-        levels = grow(self.policy, output.logits, last, expand, self.head.teacher_tokens, draw)
-        levels = [replace(level, positions=positions) for level, positions in zip(levels, used, strict=True)]
+        draft = grow_draft(
+            self.policy,
+            roots,
+            expand,
+            to_teacher=self.head.teacher_tokens,
+            sampler=self._sampler,
+            generators=generators,
+        )
         self.forget(self._cache)
-        tree = select_tree(levels, roots, self.policy)
-        probs = drawing.child_probs(levels, self.policy, tree, self.head.teacher_tokens) if drawing else None
-        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
-        return Draft(tree, pairs, levels, candidates, before, after, probs, positions=placed)
+        assert draft.levels is not None
+        levels = [replace(level, positions=used) for level, used in zip(draft.levels, rotated_by, strict=True)]
+        return replace(draft, levels=levels, positions=placed)
 
     def _take_in(self, pairs: list[DraftPairs]) -> TakenIn:
         """Feeds each row its pairs. Rows with a whole prompt to take in go one by one, so that
@@ -164,9 +176,9 @@ class Eagle3Drafter:
         if len(pairs) == 1 or max(counts) <= self.policy.depth + 1:
             return self._take_in_together(pairs, counts)
         taken = []
-        for row, (one, count) in enumerate(zip(pairs, counts, strict=True)):
+        for row, (row_pairs, count) in enumerate(zip(pairs, counts, strict=True)):
             with self._cache.only(row):
-                taken.append(self._take_in_together([one], [count]))
+                taken.append(self._take_in_together([row_pairs], [count]))
         output = HeadOutput(*(torch.cat(values) for values in zip(*(t.output for t in taken), strict=True)))
         return TakenIn(output, [t.positions[0] for t in taken])
 
@@ -182,7 +194,7 @@ class Eagle3Drafter:
         self._cache.commit_length(counts)
         last = torch.tensor(counts, device=tokens.device)[:, None, None] - 1
         at_last = HeadOutput(*(values.gather(1, last.expand(-1, 1, values.shape[2])) for values in output))
-        return TakenIn(at_last, [own[:count] for own, count in zip(positions, counts, strict=True)])
+        return TakenIn(at_last, [row[:count] for row, count in zip(positions, counts, strict=True)])
 
     def _forward(
         self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
@@ -190,5 +202,5 @@ class Eagle3Drafter:
         """``hidden`` (B, R, H), ``tokens`` and ``positions`` (B, R), ``mask`` (B, 1, R, S) additive."""
         query, key, value = self.head.project(hidden, self._embedding(tokens), positions)
         keys, values = self._cache.update(key, value, 0)
-        attended = self._attend(query, keys, values, mask, self._scale)
+        attended = self._attend(query, keys, values, mask, scale=self._scale)
         return self.head.finish(hidden, attended)

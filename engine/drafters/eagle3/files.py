@@ -33,7 +33,7 @@ INVERSE_FREQUENCIES = "rotary_emb.inv_freq"
 SWITCHED = {"input_norm.": "norm_before_fc", "fc_norm.": "fc_norm", "_proj.bias": "attention_bias"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadFiles:
     """A head read from a folder, and what the trace must say of where its settings came from."""
 
@@ -107,12 +107,12 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_no
     if not allow_nonfinite:
         refuse_nonfinite(head, folder)
     return HeadFiles(
-        head.eval(),
-        folder,
-        statement.layer_ids.indices,
-        statement.layer_ids.source,
-        statement.rope_theta_source,
-        vocab,
+        head=head.eval(),
+        folder=folder,
+        hidden_state_indices=statement.layer_ids.indices,
+        hidden_state_source=statement.layer_ids.source,
+        rope_theta_source=statement.rope_theta_source,
+        vocab=vocab,
     )
 
 
@@ -133,9 +133,9 @@ def _read_tensors(folder: Path) -> Tensors:
     """The tensors of all safetensors files, under our names."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
+        names = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
         raise UsageError(
-            f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {found}; pickled weights (.bin, .pt) are never "
+            f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {names}; pickled weights (.bin, .pt) are never "
             "read: convert them"
         )
     tensors: Tensors = {}

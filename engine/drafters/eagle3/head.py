@@ -27,7 +27,7 @@ from torch import nn
 from specscope.engine.drafters.draft_vocab import DraftVocab
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     """The shape of a head."""
 

@@ -10,6 +10,7 @@ Elhoushi et al. 2024, LayerSkip, drafts chains this way.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,11 +19,12 @@ from torch import nn
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, SharedLayers, pending_tokens
-from specscope.engine.drafters.draws import Drawing
+from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
+from specscope.engine.drafters.growing import ScoredRoots, grow_draft
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.teacher.parts import named_parts
-from specscope.engine.tree.grow import DraftTree, Frontier, Level, grow, select_tree, selected_numbers
+from specscope.engine.tree.grow import DraftTree, Frontier, Level, selected_numbers
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import ancestor_table, causal_mask, mask_behind, visible_from_ancestors
 from specscope.schemas import Drafter as DrafterManifest
@@ -61,10 +63,10 @@ def check_layers_run_apart(teacher: Teacher) -> None:
     ids = torch.tensor([[1, 0, 1]], device=teacher.device)
     positions = torch.arange(3, device=teacher.device)[None]
     mask = causal_mask(3, 0, teacher.dtype, teacher.device)
-    whole = teacher.forward(ids, positions, mask, teacher.new_cache(), ()).logits
+    whole = teacher.forward(ids, positions, mask, cache=teacher.new_cache(), feature_layers=()).logits
     try:
         layers = range(teacher.num_layers)
-        hidden = teacher.run_layers(teacher.embedding(ids), positions, mask, teacher.new_cache(), layers)
+        hidden = teacher.run_layers(teacher.embedding(ids), positions, mask, cache=teacher.new_cache(), layers=layers)
         same = torch.allclose(teacher.head(hidden), whole, rtol=1e-2, atol=1e-2)
     except (AttributeError, TypeError):
         same = False
@@ -82,7 +84,7 @@ class EarlyExitDrafter(PairCounter):
         teacher: the very teacher that verifies.
         files: the exit head.
         policy: how trees are grown.
-        drawing: how proposals are drawn; None for the best ones.
+        sampler: draws the proposals; None for the best ones.
 
     Letters: B rows of the batch, N slots, R frontier rows, F rows fed, H hidden, V vocabulary.
     """
@@ -90,7 +92,7 @@ class EarlyExitDrafter(PairCounter):
     feature_layers: tuple[int, ...] = ()
 
     def __init__(
-        self, teacher: Teacher, files: ExitHeadFiles, policy: TreePolicy, drawing: Drawing | None = None
+        self, teacher: Teacher, files: ExitHeadFiles, policy: TreePolicy, sampler: DraftSampler | None = None
     ) -> None:
         super().__init__()
         check_fits(files, teacher)
@@ -99,7 +101,7 @@ class EarlyExitDrafter(PairCounter):
         self._teacher = teacher
         self._files = files
         self._head = files.head.to(device=teacher.device, dtype=teacher.dtype)
-        self._drawing = drawing
+        self._sampler = sampler
         self.module = self._head
 
     def parts(self) -> dict[str, nn.Module]:
@@ -125,24 +127,21 @@ class EarlyExitDrafter(PairCounter):
         """Grows a tree under each pending token, and leaves its slots in the tail of the layers it ran."""
         before = self.num_pairs
         self.count(pairs)
-        after, roots = self.num_pairs, pending_tokens(pairs)
+        after, tokens = self.num_pairs, pending_tokens(pairs)[:, None]
         fed = _FirstLayers(self._teacher, self._head.config.exit_layer, branch)
-        last = torch.tensor(after, device=roots.device)[:, None] - 1
-        alone = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=roots.device)
-        root_logits = self._logits(fed.feed(roots[:, None], torch.zeros_like(last), alone))
+        positions = torch.tensor(after, device=tokens.device)[:, None] - 1
+        sees_root = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=tokens.device)
+        logits = self._logits(fed.feed(tokens, torch.zeros_like(positions), sees_root))
+        roots = ScoredRoots(pairs=pairs, logits=logits, positions=positions, kv_before=before, kv_after=after)
 
         def expand(frontier: Frontier) -> torch.Tensor:
-            seen = torch.cat([alone.expand(-1, frontier.seen.shape[1], -1), frontier.seen], dim=2)
-            return self._logits(fed.feed(frontier.tokens, frontier.positions - last, seen))
+            seen = torch.cat([sees_root.expand(-1, frontier.seen.shape[1], -1), frontier.seen], dim=2)
+            return self._logits(fed.feed(frontier.tokens, frontier.positions - positions, seen))
 
-        drawing = self._drawing if generators is not None else None
-        draw = drawing.draw(generators) if drawing is not None and generators is not None else None
-        levels = grow(self.policy, root_logits, last, expand, _as_is, draw)
-        tree = select_tree(levels, roots, self.policy)
-        shared = fed.finish(tree, _find_fed(levels, self.policy), self.policy.depth)
-        probs = drawing.child_probs(levels, self.policy, tree, _as_is) if drawing else None
-        candidates = [sum(level.tokens[0].numel() for level in levels)] * len(pairs)
-        return Draft(tree, pairs, levels, candidates, before, after, probs, shared)
+        draft = grow_draft(self.policy, roots, expand, sampler=self._sampler, generators=generators)
+        assert draft.levels is not None
+        shared = fed.finish(draft.tree, _find_fed(draft.levels, self.policy), self.policy.depth)
+        return replace(draft, shared=shared)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(B, R, V) of ``hidden`` (B, R, H) behind the layers that are run."""
@@ -161,13 +160,13 @@ class _Places(NamedTuple):
 def _find_fed(levels: list[Level], policy: TreePolicy) -> _Places:
     selected = selected_numbers(levels, policy)  # (B, M)
     frontiers = torch.cat([level.frontier for level in levels], dim=1)  # (B, F - 1), in the order of feeding
-    found = selected[:, :, None] == frontiers[:, None, :]
-    was_fed = found.any(dim=2)
+    matches = selected[:, :, None] == frontiers[:, None, :]
+    was_fed = matches.any(dim=2)
     # All that a fixed tree feeds is selected: what is left is known without asking the device.
     fixed_left = selected.shape[1] - frontiers.shape[1]
     most_left = fixed_left if policy.is_fixed else int((~was_fed).sum(dim=1).max())
     numbers = torch.arange(1, frontiers.shape[1] + 1, device=selected.device)  # place 0 is the root's
-    return _Places(was_fed, (found * numbers).sum(dim=2), most_left)
+    return _Places(was_fed, (matches * numbers).sum(dim=2), most_left)
 
 
 class _FirstLayers:
@@ -184,7 +183,7 @@ class _FirstLayers:
         positions = torch.tensor(lengths, device=tokens.device)[:, None] + depths
         mask = mask_behind(lengths, seen, self._teacher.dtype)
         embedded = self._teacher.embedding(tokens)
-        hidden = self._teacher.run_layers(embedded, positions, mask, self._branch, range(self._num_layers))
+        hidden = self._teacher.run_layers(embedded, positions, mask, cache=self._branch, layers=range(self._num_layers))
         self._hidden.append(hidden)
         return hidden
 
@@ -198,16 +197,11 @@ class _FirstLayers:
             slots = 1 + fed.was_fed.to(torch.int8).argsort(dim=1, stable=True)[:, : fed.most_left]  # (B, R)
             ancestors = ancestor_table(tree.parents, max_depth)
             visible = visible_from_ancestors(ancestors, torch.ones_like(tree.parents, dtype=torch.bool))
-            own = visible.gather(1, slots[:, :, None].expand_as(visible[:, : slots.shape[1]]))  # (B, R, N)
-            seen = own.new_zeros(*slots.shape, first + slots.shape[1])
-            seen.scatter_(2, places[:, None].expand_as(own), own)
+            ancestors_of = visible.gather(1, slots[:, :, None].expand_as(visible[:, : slots.shape[1]]))  # (B, R, N)
+            seen = ancestors_of.new_zeros(*slots.shape, first + slots.shape[1])
+            seen.scatter_(2, places[:, None].expand_as(ancestors_of), ancestors_of)
             self.feed(tree.tokens.gather(1, slots), tree.depths.gather(1, slots), seen)
         self._branch.arrange_tail(self._num_layers, places)
         hidden = torch.cat(self._hidden, dim=1)
         ordered = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
         return SharedLayers(self._num_layers, ordered)
-
-
-def _as_is(tokens: torch.Tensor) -> torch.Tensor:
-    """Its ids are the teacher's."""
-    return tokens

@@ -44,11 +44,11 @@ class Case(NamedTuple):
 def errors_of(state: State) -> dict[Operation, float]:
     """The errors of all operations, in the order in which they run."""
     ends = state.ends or {}
-    found = {Operation(None, name): ends[name] for name in BEFORE if name in ends}
+    errors = {Operation(None, name): ends[name] for name in BEFORE if name in ends}
     for number in sorted(state.layers, key=int):
         layer = state.layers[number]
-        found |= {Operation(int(number), name): layer[name] for name in (*IN_LAYER, LAYER_OUTPUT) if name in layer}
-    return found | {Operation(None, name): ends[name] for name in BEHIND if name in ends}
+        errors |= {Operation(int(number), name): layer[name] for name in (*IN_LAYER, LAYER_OUTPUT) if name in layer}
+    return errors | {Operation(None, name): ends[name] for name in BEHIND if name in ends}
 
 
 def floors_of(case: Case, state: State) -> Floors:
@@ -139,7 +139,7 @@ def _prefix(compared: Compared, floors: Floors, recording: TraceReader, entry: T
 
 
 def _outcome(compared: Compared, floors: Floors, culprit: OperationError | None, prefix: Prefix | None) -> Outcome:
-    if any(own.error > floors.of_forward for own in compared.unsteady):
+    if any(difference.error > floors.of_forward for difference in compared.unsteady):
         return "unsteady"
     if culprit is not None:
         return "operation"

@@ -42,9 +42,9 @@ class DraftCalls:
         def put(value: Captured) -> None:
             if self._is_over():
                 return
-            own = self._own(value)
-            if own is not None:
-                self.found.setdefault(Operation(None, name, self._level), own)
+            share = self._own(value)
+            if share is not None:
+                self.found.setdefault(Operation(None, name, self._level), share)
             if name == SCORES:
                 self._rows_done += value.fed.shape[0]
                 if self._rows_done >= self._num_rows:

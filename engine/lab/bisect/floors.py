@@ -99,11 +99,11 @@ class Floors:
     def above(self) -> list[Operation]:
         """The operations above their floors, in the order in which they run; a layer's output only where none of its
         operations explains it."""
-        found: list[Operation] = []
+        operations: list[Operation] = []
         explained: set[int | None] = set()
         for operation, error in self._errors.items():
             if error <= self.of(operation).value or (operation.name == LAYER_OUTPUT and operation.layer in explained):
                 continue
-            found.append(operation)
+            operations.append(operation)
             explained.add(operation.layer)
-        return found
+        return operations

@@ -17,7 +17,7 @@ from specscope.engine.lab.bisect.operations import (
 )
 from specscope.engine.lab.bisect.redraft import Drafted
 from specscope.engine.lab.bisect.sides import Alone, Side, moved, prefix_cache
-from specscope.engine.lab.rerun.forcing import FedPairs
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.loop.phases import ForwardInputs
 from specscope.schemas import DraftSection, Step, TreeSection
 from specscope.schemas.bisection import Circumstances, Graft, Measure
@@ -68,7 +68,7 @@ def graft_forward(baseline: Baseline, side: Side, graft: ForwardGraft, floor: fl
         logits = run_forward(side.teacher, given, cache)
     wanted = baseline.alone.logits
     before, after = relative_error(wanted, side.alone.logits), relative_error(wanted, logits)
-    return graft_of(str(graft), "logits", before, after, floor)
+    return graft_of(str(graft), "logits", before=before, after=after, floor=floor)
 
 
 def graft_of(what: str, measure: Measure, before: float, after: float, floor: float) -> Graft:

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from specscope.engine.digests import digest_file
+from specscope.engine.lab.bisect.alike import check_alike, inputs_equal, pairs_equal, unsteady
 from specscope.engine.lab.bisect.conclusion import Case, conclude, floors_of
-from specscope.engine.lab.bisect.floors import MOST, position_errors, relative_error
+from specscope.engine.lab.bisect.floors import position_errors, relative_error
 from specscope.engine.lab.bisect.grafts import (
     Baseline,
     ForwardGraft,
@@ -40,13 +39,11 @@ from specscope.engine.lab.bisect.operations import (
 from specscope.engine.lab.bisect.recorded import Held, Rerun, aligned_step, first_difference, lacking
 from specscope.engine.lab.bisect.redraft import narrow_draft, narrow_in_place, redraft
 from specscope.engine.lab.bisect.schedule import plan_batch
-from specscope.engine.lab.bisect.sides import Course, Side, Unsteady, moved, prefix_cache, run_side
+from specscope.engine.lab.bisect.sides import Course, Side, moved, prefix_cache, run_side
 from specscope.engine.lab.bisect.state import StateKeeper
 from specscope.engine.lab.bisect.whole import find_departure
-from specscope.engine.lab.rerun.forcing import FedPairs
 from specscope.engine.lab.rerun.recorded_run import Overrides, check_readable
 from specscope.engine.lab.rerun.replay import earlier_turns
-from specscope.engine.load.models import DTYPES
 from specscope.engine.loop.phases import ForwardInputs
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.schemas import Manifest, Step
@@ -55,7 +52,6 @@ from specscope.schemas.bisection import (
     Bisection,
     Compared,
     Recordings,
-    SelfDifference,
     State,
 )
 from specscope.schemas.phases import Phase
@@ -67,7 +63,7 @@ from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.manifests import is_teacher_only
 from specscope.tracer.compare.noise import measured_floors
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
-from specscope.tracer.errors import EngineError, IncomparableError, NoSuchStepError, SpecScopeError
+from specscope.tracer.errors import EngineError, NoSuchStepError, SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.words.places import StepPlace
@@ -75,7 +71,7 @@ from specscope.tracer.words.places import StepPlace
 Advance = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BisectRequest:
     """What is to be bisected."""
 
@@ -155,7 +151,7 @@ class Bisect:
         baseline = self._baseline(advance)
         course = self._course(case.candidate_manifest, partner)
         side = run_side(course, case.candidate_manifest, self._request.overrides, advance)
-        _check_alike(baseline, side)
+        check_alike(baseline, side)
         advance("the candidate's step")
         if self._state.compared is None:
             self._keeper.put(compared=self._compare(baseline, side, partner, case))
@@ -176,8 +172,14 @@ class Bisect:
             elif partner is not None:
                 plan = plan_batch(self._b, partner.b.turn, partner.step_b)
                 if plan is not None:
-                    return Course(self._b, plan.members[plan.row].entry, partner.step_b, record, plan)
-        return Course(self._a, self._entry, step, record, plan)
+                    return Course(
+                        recording=self._b,
+                        entry=plan.members[plan.row].entry,
+                        step=partner.step_b,
+                        record=record,
+                        plan=plan,
+                    )
+        return Course(recording=self._a, entry=self._entry, step=step, record=record, plan=plan)
 
     def _baseline(self, advance: Advance) -> Baseline:
         """The baseline's side; its models are let go of when this returns."""
@@ -209,7 +211,7 @@ class Bisect:
             notes.append(f"the baseline holds {length_a} committed positions, the candidate {length_b}")
         return Compared(
             difference=self._first_difference(baseline, side, judge),
-            inputs_equal=_inputs_equal(baseline, side),
+            inputs_equal=inputs_equal(baseline, side),
             logits_error=relative_error(baseline.logits, side.logits),
             alone_error=relative_error(baseline.alone.logits, side.alone.logits),
             prefix_errors=[relative_error(a, b) for a, b in zip(ours, theirs, strict=True)],
@@ -219,8 +221,8 @@ class Bisect:
             committed=length_a,
             lengths_equal=length_a == length_b,
             neighbours=side.circumstances.neighbours,
-            recordings=self._recordings(baseline, side, partner, judge, case),
-            unsteady=_unsteady(baseline, side),
+            recordings=self._recordings(baseline, side, partner=partner, judge=judge, case=case),
+            unsteady=unsteady(baseline, side),
             notes=notes,
         )
 
@@ -229,13 +231,15 @@ class Bisect:
     ) -> Recordings:
         number = self._request.place.step
         before = self._a.step(self._entry, number - 1) if number else None
-        held = Held(self._a, self._b, self._a.step(self._entry, number), before, partner, judge)
-        found = held.to(Rerun(baseline.record, baseline.own_tree), Rerun(side.record, side.own_tree))
-        return found.model_copy(
+        held = Held(
+            a=self._a, b=self._b, step=self._a.step(self._entry, number), before=before, partner=partner, judge=judge
+        )
+        recordings = held.to(Rerun(baseline.record, baseline.own_tree), Rerun(side.record, side.own_tree))
+        return recordings.model_copy(
             update={
                 "lacking": [
-                    *lacking(self._a.manifest, "baseline", baseline.circumstances, found.baseline),
-                    *lacking(case.candidate_manifest, "candidate", side.circumstances, found.candidate),
+                    *lacking(self._a.manifest, "baseline", baseline.circumstances, recordings.baseline),
+                    *lacking(case.candidate_manifest, "candidate", side.circumstances, recordings.candidate),
                 ]
             }
         )
@@ -269,20 +273,20 @@ class Bisect:
             return
         wanted, fed = baseline.drafted, baseline.fed
         again = redraft(side, fed, baseline.num_earlier, baseline.prefix)
-        found: dict[str, Any] = {}
-        if not _pairs_equal(fed, side.fed, case.dtype):
+        findings: dict[str, Any] = {}
+        if not pairs_equal(fed, side.fed, case.dtype):
             after = draft_gap(baseline.record, baseline.own_tree, again.draft, again.tree)
-            found["draft_graft"] = graft_of(
-                "draft pairs", "draft scores", compared.draft_gap, after, compared.draft_floor
+            findings["draft_graft"] = graft_of(
+                "draft pairs", "draft scores", before=compared.draft_gap, after=after, floor=compared.draft_floor
             )  # fmt: skip
         ours, theirs = (baseline.record.model_copy(update={"draft": d.draft}) for d in (wanted, again))
         differing = compare_drafts(self._pair(ours, theirs, self._judge()))
         if any(d.kind not in TIES for d in differing):
             parts = side.lane.trees.parts()
-            found["draft"] = narrow_draft(wanted.calls, again.calls, parts, case.dtype)
-        elif "draft_graft" not in found and _is_of(compared.difference, "draft"):
-            found["draft"] = narrow_in_place(baseline.drafting, side.drafting, case.dtype)
-        self._keeper.put(**found)
+            findings["draft"] = narrow_draft(wanted.calls, again.calls, parts, case.dtype)
+        elif "draft_graft" not in findings and _is_of(compared.difference, "draft"):
+            findings["draft"] = narrow_in_place(baseline.drafting, side.drafting, case.dtype)
+        self._keeper.put(**findings)
 
     def _teacher(self, case: Case, baseline: Baseline, side: Side, advance: Advance) -> None:
         if baseline.alone.captures and side.alone.captures:
@@ -303,8 +307,8 @@ class Bisect:
         for number in range(parts.num_layers):
             if str(number) in self._state.layers:
                 continue
-            found = run_layer(parts, number, captures, given, cache)
-            errors = {o.name: relative_error(captures[o].gave, value.gave) for o, value in found.items()}
+            outputs = run_layer(parts, number, captures=captures, given=given, cache=cache)
+            errors = {o.name: relative_error(captures[o].gave, value.gave) for o, value in outputs.items()}
             self._keeper.put(layers={**self._state.layers, str(number): errors})
             advance(f"layer {number}")
 
@@ -314,71 +318,36 @@ class Bisect:
         parts, given = Parts(side.teacher), moved(baseline.given, side.teacher)
         errors, captures = {}, baseline.alone.captures
         for name in (*BEFORE, *BEHIND):
-            own = run_end(parts, name, captures, given)
-            errors[name] = relative_error(captures[Operation(None, name)].gave, own.gave)
+            output = run_end(parts, name, captures, given)
+            errors[name] = relative_error(captures[Operation(None, name)].gave, output.gave)
         self._keeper.put(ends=errors)
 
     def _grafts(self, case: Case, baseline: Baseline, side: Side) -> None:
         """Those that the findings ask for; none where nothing differs."""
         state = self._state
         assert state.compared is not None
-        found = [state.draft_graft] if state.draft_graft is not None else []
+        grafts = [state.draft_graft] if state.draft_graft is not None else []
         if state.draft is None or state.draft.culprit is None:
             compared, floors = state.compared, floors_of(case, state)
             prefix_differs = max(compared.prefix_errors, default=0.0) > floors.of_forward
             always = ForwardGraft(not compared.inputs_equal, prefix_differs or not compared.lengths_equal)
             above = floors.above if state.departure is None else []
             for graft in forward_grafts(above, always, together=not compared.lengths_equal):
-                found.append(graft_forward(baseline, side, graft, floors.of_forward))
-        self._keeper.put(grafts=found)
+                grafts.append(graft_forward(baseline, side, graft, floors.of_forward))
+        self._keeper.put(grafts=grafts)
 
 
-def _is_of(found: Difference | None, phase: Phase) -> bool:
-    return found is not None and found.phase == phase
+def _is_of(difference: Difference | None, phase: Phase) -> bool:
+    return difference is not None and difference.phase == phase
 
 
 def _in_batch(manifest: Manifest) -> bool:
     return (manifest.batch_size or 1) > 1
 
 
-def _inputs_equal(baseline: Baseline, side: Side) -> bool:
-    """Whether both verify forwards were given the same. Infinities of a mask are compared as what they are: seen or
-    not."""
-    given = moved(baseline.given, side.teacher)
-    return (
-        torch.equal(given.token_ids, side.given.token_ids)
-        and torch.equal(given.position_ids, side.given.position_ids)
-        and given.mask.shape == side.given.mask.shape
-        and torch.equal(given.mask == 0, side.given.mask == 0)
-        and not (baseline.sees_beyond or side.sees_beyond)
-    )
-
-
-def _pairs_equal(ours: FedPairs, theirs: FedPairs, dtype: str) -> bool:
-    """Whether two drafters were fed the same tokens, and the same features but for rounding."""
-    if ours.tokens != theirs.tokens or ours.features is None or theirs.features is None:
-        return ours.tokens == theirs.tokens and ours.features is theirs.features
-    if ours.features.shape != theirs.features.shape:
-        return False
-    return relative_error(ours.features, theirs.features) <= MOST * torch.finfo(DTYPES[dtype]).eps
-
-
-def _unsteady(baseline: Baseline, side: Side) -> list[SelfDifference]:
-    found: list[SelfDifference] = []
-    sides: tuple[tuple[Literal["baseline", "candidate"], Unsteady | None], ...] = (
-        ("baseline", baseline.alone.unsteady),
-        ("candidate", side.alone.unsteady),
-    )
-    for name, own in sides:
-        if own is not None:
-            layer, operation = (None, None) if own.operation is None else (own.operation.layer, own.operation.name)
-            found.append(SelfDifference(side=name, layer=layer, operation=operation, error=own.error))
-    return found
-
-
 def _fresh(request: BisectRequest) -> State:
-    said = request.overrides
-    settings = [f"{name}={value}" for name, value in sorted(vars(said).items()) if value not in (None, False)]
+    overrides = request.overrides
+    settings = [f"{name}={value}" for name, value in sorted(vars(overrides).items()) if value not in (None, False)]
     return State(
         schema=STATE_SCHEMA,
         baseline=digest_file(request.baseline),
@@ -396,10 +365,3 @@ def _turn_of(reader: TraceReader, place: StepPlace) -> TurnEntry:
         raise NoSuchStepError(f"got turn {place.turn}, wanted one of {reader.path}: {numbers}")
     reader.step(entry, place.step)  # refuses a step that is not there
     return entry
-
-
-def _check_alike(baseline: Baseline, side: Side) -> None:
-    """Refuses teachers of two shapes: no value of one fits into the other."""
-    ours, theirs = baseline.prefix.shape, side.prefix.shape
-    if ours[:3] != theirs[:3] or ours[4] != theirs[4] or baseline.logits.shape[2] != side.logits.shape[2]:
-        raise IncomparableError("the two traces' teachers have other shapes: no layer of one can be held to the other")

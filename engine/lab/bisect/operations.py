@@ -79,7 +79,7 @@ class Parts:
 @torch.inference_mode()
 def run_forward(teacher: Teacher, given: ForwardInputs, cache: TreeCache) -> torch.Tensor:
     """Logits (1, P, V) of one whole forward behind what ``cache`` holds; its tail is dropped again."""
-    logits = teacher.forward(given.token_ids, given.position_ids, given.mask, cache, ()).logits
+    logits = teacher.forward(given.token_ids, given.position_ids, given.mask, cache=cache, feature_layers=()).logits
     cache.drop_tail()
     return logits.cpu()
 
@@ -93,12 +93,12 @@ class Forward(NamedTuple):
 
 def capture(teacher: Teacher, modules: dict[Operation, nn.Module], given: ForwardInputs, cache: TreeCache) -> Forward:
     """What every operation of ``modules`` is fed and gives in one whole forward behind what ``cache`` holds."""
-    found: Captures = {}
+    captures: Captures = {}
     with ExitStack() as stack:
         for operation, module in modules.items():
-            stack.enter_context(watched(module, _keeper(found, operation)))
+            stack.enter_context(watched(module, _keeper(captures, operation)))
         logits = run_forward(teacher, given, cache)
-    return Forward(found, logits)
+    return Forward(captures, logits)
 
 
 class InPlace:
@@ -148,9 +148,9 @@ class InPlace:
 
 
 def _row_of(operation: Operation, value: Captured, row: int, num_slots: int) -> Captured:
-    own = slice(row, row + 1)
-    gave = value.gave[:, own, :num_slots] if operation.name == "rotation" else value.gave[own, :num_slots]
-    return replace(value, fed=value.fed[own, :num_slots], gave=gave)
+    rows = slice(row, row + 1)
+    gave = value.gave[:, rows, :num_slots] if operation.name == "rotation" else value.gave[rows, :num_slots]
+    return replace(value, fed=value.fed[rows, :num_slots], gave=gave)
 
 
 @torch.inference_mode()
@@ -160,20 +160,20 @@ def run_layer(parts: Parts, number: int, captures: Captures, given: ForwardInput
     Each is fed the other side's own input, and not what the one before it made of that: so an operation that is off
     shows once, in itself.
     """
-    found: Captures = {}
-    own = parts.in_layer(number)
+    kept: Captures = {}
+    modules = parts.in_layer(number)
     whole = Operation(number, LAYER_OUTPUT)
     with ExitStack() as stack:
-        for operation, module in own.items():
+        for operation, module in modules.items():
             if operation == whole:
                 continue
             stack.enter_context(_fed(module, captures[operation].fed))
-            stack.enter_context(watched(module, _keeper(found, operation)))
-        stack.enter_context(watched(own[whole], _keeper(found, whole)))
+            stack.enter_context(watched(module, _keeper(kept, operation)))
+        stack.enter_context(watched(modules[whole], _keeper(kept, whole)))
         teacher = parts.teacher
         hidden = captures[whole].fed.to(device=teacher.device, dtype=teacher.dtype)
         rotation = captures[Operation(None, "rotation")].gave.to(device=teacher.device, dtype=teacher.dtype)
-        own[whole](
+        modules[whole](
             hidden,
             attention_mask=given.mask,
             position_ids=given.position_ids,
@@ -182,12 +182,12 @@ def run_layer(parts: Parts, number: int, captures: Captures, given: ForwardInput
             position_embeddings=(rotation[0], rotation[1]),
         )
     cache.drop_tail()
-    return found
+    return kept
 
 
-def _keeper(found: Captures, operation: Operation) -> Put:
+def _keeper(captures: Captures, operation: Operation) -> Put:
     def put(value: Captured) -> None:
-        found[operation] = value
+        captures[operation] = value
 
     return put
 
@@ -252,8 +252,8 @@ def _fed(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
     """Inside, ``module`` is fed ``value``; before every other hook, so that they change what is fed as ever."""
 
     def before(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        own = _first(args, named)
-        wanted = value.to(device=own.device, dtype=own.dtype)
+        given = _first(args, named)
+        wanted = value.to(device=given.device, dtype=given.dtype)
         if args:
             return (wanted, *args[1:]), named
         return args, {**named, "hidden_states": wanted}

@@ -51,25 +51,27 @@ def first_difference(pair: StepPair, own_trees: list[TreeSection] | None = None)
 def departure_of(pair: StepPair, own_tree: TreeSection) -> Difference | None:
     """Where the re-run ``pair.b`` parts from the recording ``pair.a``. What was forced is not held against it, nor what
     follows from that: the stop, and acceptance and commit from other inputs."""
-    own = None if pair.a.step.tree is None else [pair.a.step.tree, own_tree]
-    found = [d for d in _differences(pair, own) if d.phase != "stop" and (d.phase not in FORCED or d.inputs_equal)]
+    drafted = None if pair.a.step.tree is None else [pair.a.step.tree, own_tree]
+    differences = [
+        d for d in _differences(pair, drafted) if d.phase != "stop" and (d.phase not in FORCED or d.inputs_equal)
+    ]
     accepted, forced = pair.b.step.accept, pair.b.step.forced
     if accepted is not None and forced is not None and accepted.path != forced.path:
-        found = [d for d in found if d.phase != "commit"]  # that of the recorded path, not of its own
-    return next((d for d in found if d.kind not in TIES), None)
+        differences = [d for d in differences if d.phase != "commit"]  # that of the recorded path, not of its own
+    return next((d for d in differences if d.kind not in TIES), None)
 
 
 def _differences(pair: StepPair, own_trees: list[TreeSection] | None) -> list[Difference]:
-    found = compare_steps(pair)
+    differences = compare_steps(pair)
     if own_trees is None or not pair.trees_compared:
-        return found
-    drafts = [d for d in found if d.phase == "draft"]
+        return differences
+    drafts = [d for d in differences if d.phase == "draft"]
     a, b = (
         StepNodes(nodes.step.model_copy(update={"tree": tree}))
         for nodes, tree in zip((pair.a, pair.b), own_trees, strict=True)
     )
     chosen = list(compare_trees(replace(pair, a=a, b=b), drafts_equal=not drafts))
-    return drafts + chosen + [d for d in found if d.phase not in ("draft", "tree")]
+    return drafts + chosen + [d for d in differences if d.phase not in ("draft", "tree")]
 
 
 class Held(NamedTuple):
@@ -86,21 +88,21 @@ class Held(NamedTuple):
         """The recordings against each other and against the re-runs."""
         a, b = self.a.manifest, self.b.manifest
         steps = RecordedSteps(self.step, baseline.record, self.before, self.before)
-        found = Recordings(
+        recordings = Recordings(
             aligned=self.partner is not None,
             baseline=departure_of(StepPair.of(steps, a, a, judge=self.judge), baseline.own_tree),
             violations=self._violations(baseline.record, candidate.record),
         )
         if self.partner is None:
-            return found
+            return recordings
         other, previous, regrouped = self.partner.b, self.partner.previous_b, self.partner.regrouped > 0
         recorded = RecordedSteps(self.step, other, self.before, previous, regrouped=regrouped)
-        recordings = StepPair.of(recorded, a, b, judge=self.judge)
-        recorded_difference = first_difference(recordings) or self._prefills()
+        between = StepPair.of(recorded, a, b, judge=self.judge)
+        recorded_difference = first_difference(between) or self._prefills()
         # It ran after the baseline's step before, and where one of the two drafts nothing, not on its own trees.
         again = RecordedSteps(other, candidate.record, previous, self.before, regrouped=regrouped)
         rerun = replace(StepPair.of(again, b, b, judge=self.judge), trees_compared=both_draft(a, b))
-        return found.model_copy(
+        return recordings.model_copy(
             update={
                 "difference": recorded_difference,
                 "candidate": departure_of(rerun, candidate.own_tree),
@@ -109,7 +111,7 @@ class Held(NamedTuple):
 
     def _violations(self, baseline: Step, candidate: Step) -> list[RecordedViolation]:
         """Of both recorded steps. A re-run is asked about those alone: its other digests are of its own numbers."""
-        found = _violations(
+        violations = _violations(
             "baseline",
             Context(manifest=self.a.manifest, turn=self._start_a, previous=self.before, step=self.step),
             baseline,
@@ -117,12 +119,12 @@ class Held(NamedTuple):
         if self.partner is not None:
             b = self.partner.b
             start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == b.turn)
-            found += _violations(
+            violations += _violations(
                 "candidate",
                 Context(manifest=self.b.manifest, turn=start, previous=self.partner.previous_b, step=b),
                 candidate,
             )
-        return found
+        return violations
 
     @property
     def _start_a(self) -> TurnStart:
@@ -134,32 +136,34 @@ class Held(NamedTuple):
             return None
         number = self.partner.b.turn
         start = next(self.b.turn_start(entry) for entry in self.b.turns if entry.turn == number)
-        found = compare_prefills(self.judge, self._start_a.prefill, start.prefill)
-        return found if found is not None and found.kind not in TIES else None
+        difference = compare_prefills(self.judge, self._start_a.prefill, start.prefill)
+        return difference if difference is not None and difference.kind not in TIES else None
 
 
 def _violations(side: Literal["baseline", "candidate"], recorded: Context, again: Step) -> list[RecordedViolation]:
-    repeated = {found.invariant for found in step_violations(replace(recorded, step=again))}
+    repeated = {violation.invariant for violation in step_violations(replace(recorded, step=again))}
     return [
         RecordedViolation(
-            side=side, invariant=found.invariant, witness=found.witness, again=found.invariant in repeated
+            side=side, invariant=violation.invariant, witness=violation.witness, again=violation.invariant in repeated
         )
-        for found in step_violations(recorded)
+        for violation in step_violations(recorded)
     ]
 
 
 def lacking(manifest: Manifest, name: str, circumstances: Circumstances, difference: Difference | None) -> list[str]:
     """What the recorded run of the side called ``name`` had, and its re-run has not."""
-    found = []
+    reasons = []
     if (manifest.batch_size or 1) > 1 and not circumstances.in_batch:
-        found.append(f"the {name} ran in a batch of {manifest.batch_size}, its re-run has no rows beside it")
+        reasons.append(f"the {name} ran in a batch of {manifest.batch_size}, its re-run has no rows beside it")
     if circumstances.lost_hand_over:
-        found.append(f"the {name} was handed layers that its drafter had run; here they were run again")
+        reasons.append(f"the {name} was handed layers that its drafter had run; here they were run again")
     if circumstances.others:
-        found.append(f"the {name}: {', '.join(circumstances.others)}")
+        reasons.append(f"the {name}: {', '.join(circumstances.others)}")
     engine = f"specscope {version('specscope')}"
     if manifest.engine != engine:
-        found.append(f"the {name} was recorded by {manifest.engine}, this is {engine}")
+        reasons.append(f"the {name} was recorded by {manifest.engine}, this is {engine}")
     if difference is not None:
-        found.append(f"the {name}'s recording is not what this build computes: {difference.phase}, {difference.field}")
-    return found
+        reasons.append(
+            f"the {name}'s recording is not what this build computes: {difference.phase}, {difference.field}"
+        )
+    return reasons

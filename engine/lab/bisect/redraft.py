@@ -17,7 +17,7 @@ from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import SPREAD, Floors, relative_error
 from specscope.engine.lab.bisect.operations import Captures, Operation, run_by_itself
 from specscope.engine.lab.bisect.sides import Side, prefix_cache
-from specscope.engine.lab.rerun.forcing import FedPairs
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.load.models import DTYPES
 from specscope.engine.record.sections import draft_section, tree_section
 from specscope.schemas import DraftSection, TreeSection
@@ -57,7 +57,7 @@ def redraft(side: Side, fed: FedPairs, num_earlier: int, prefix: torch.Tensor) -
     trees.begin_session(prefix_cache(side.teacher, prefix))
     trees.begin_turn(0, side.committed_ids, 0)
     if num_earlier:
-        _draft_from(side, fed, range(num_earlier), prefix, None)
+        _draft_from(side, fed, range(num_earlier), prefix=prefix, generators=None)
         trees.begin_turn(0, side.committed_ids, num_earlier)
     generators = None
     if side.generator_state is not None and side.lane.session.decoding.rule.draft == "sampled":
@@ -65,7 +65,7 @@ def redraft(side: Side, fed: FedPairs, num_earlier: int, prefix: torch.Tensor) -
         generators[0].set_state(side.generator_state)
     calls = DraftCalls()
     with calls.watching(trees.parts()):
-        draft = _draft_from(side, fed, range(num_earlier, len(fed.tokens)), prefix, generators)
+        draft = _draft_from(side, fed, range(num_earlier, len(fed.tokens)), prefix=prefix, generators=generators)
     return Drafted(draft_section(draft, 0), tree_section(draft.tree, 0), calls.found)
 
 
@@ -147,10 +147,10 @@ def _parting(ours: Captures, theirs: Captures, dtype: str) -> _Parting | None:
             error = relative_error(wanted, got) if wanted.shape == got.shape else float("inf")
             floor = max(least, SPREAD * largest)
             if error > floor:
-                found = OperationError(
+                culprit = OperationError(
                     level=operation.level, operation=name, in_place=True, error=error, floor=floor,
                     sample_size=0, at_ceiling=False,
                 )  # fmt: skip
-                return _Parting(operation, found)
+                return _Parting(operation, culprit)
             largest = max(largest, error)
     return None

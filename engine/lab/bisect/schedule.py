@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from specscope.engine.cache.rows import RowList
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 
@@ -65,8 +66,8 @@ class _Event(NamedTuple):
 
 def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None:
     """What the rows did before step ``step`` of ``turn``; None where the records do not fit the rows that they name."""
-    rows: list[TurnEntry | None] = []
-    talks: list[str] = []
+    rows: RowList[TurnEntry | None] = RowList()
+    talks: RowList[str] = RowList()
     actions: list[Action] = []
     most = 0
     for event in _grouped(recording.turns):
@@ -74,7 +75,8 @@ def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None
             actions += _dropped(rows, talks)
             if [entry.turn if entry else None for entry in rows] != [member.entry.turn for member in event]:
                 return None
-            here = next((row for row, own in enumerate(event) if (own.entry.turn, own.step) == (turn, step)), None)
+            places = [(member.entry.turn, member.step) for member in event]
+            here = places.index((turn, step)) if (turn, step) in places else None
             if here is not None:
                 return BatchPlan(most, actions, event, here)
             actions.append(Together(event))
@@ -93,15 +95,14 @@ def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None
     return None
 
 
-def _dropped(rows: list[TurnEntry | None], talks: list[str]) -> list[Drop]:
+def _dropped(rows: RowList[TurnEntry | None], talks: RowList[str]) -> list[Drop]:
     """Drops the rows in which no turn runs, the last first."""
     drops = []
     for row in reversed(range(len(rows))):
         if rows[row] is None:
             drops.append(Drop(row))
-            last, talk = rows.pop(), talks.pop()
-            if row < len(rows):
-                rows[row], talks[row] = last, talk
+            rows.drop_row(row)
+            talks.drop_row(row)
     return drops
 
 

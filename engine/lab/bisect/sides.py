@@ -15,8 +15,9 @@ from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
 from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
-from specscope.engine.lab.rerun.forcing import FedPairs, ForcedSession, StepOutcome
+from specscope.engine.lab.rerun.forcing import ForcedSession, StepOutcome
 from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
+from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
 from specscope.engine.loop.phases import ForwardInputs
 from specscope.engine.record.recorder import Recorder, TurnLabel
@@ -31,7 +32,7 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Course:
     """What a side is run along, and what its step is forced to."""
 
@@ -57,7 +58,7 @@ class Alone(NamedTuple):
     unsteady: Unsteady | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """What one configuration made of the step, and what it takes to go on asking."""
 
@@ -107,7 +108,7 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
             _follow(lane, course, advance)
         else:
             _follow_batch(lane, course, plan, advance)
-        return _run_step(lane, course, watch, manifest, notes)
+        return _run_step(lane, course, watch, manifest=manifest, notes=notes)
     except SpecScopeError:
         raise
     except RUN_ERRORS as error:
@@ -119,7 +120,7 @@ def _follow(lane: ForcedSession, course: Course, advance: Callable[[str], None])
     recording, turn = course.recording, course.entry
     for entry in [*earlier_turns(recording.turns, turn), turn]:
         start, end = recording.turn_start(entry), recording.turn_end(entry)
-        begin_recorded(lane, recording.manifest, start, end, bool(entry.steps), None)
+        begin_recorded(lane, recording.manifest, start=start, end=end, has_steps=bool(entry.steps), recorder=None)
         for number, record in enumerate(recording.steps(entry)):
             if entry is turn and number == course.step:
                 return
@@ -138,7 +139,15 @@ def _follow_batch(lane: ForcedSession, course: Course, plan: BatchPlan, advance:
             if action.is_new:
                 session.clear_row(action.row)
             start, end = recording.turn_start(action.entry), recording.turn_end(action.entry)
-            begin_recorded(lane, recording.manifest, start, end, bool(action.entry.steps), None, action.row)
+            begin_recorded(
+                lane,
+                recording.manifest,
+                start=start,
+                end=end,
+                has_steps=bool(action.entry.steps),
+                recorder=None,
+                row=action.row,
+            )
         else:
             lane.step_together([recording.step(*member) for member in action.members])
             session.end_stopped()
@@ -185,11 +194,11 @@ def _run_step(lane: ForcedSession, course: Course, watch: InPlace, manifest: Man
 
 def _given_to(inputs: ForwardInputs, row: int, num_slots: int, whole: int) -> ForwardInputs:
     """What of the inputs is one row's own: its real slots, and of the mask the columns up to the last of them."""
-    own = slice(row, row + 1)
+    rows = slice(row, row + 1)
     return ForwardInputs(
-        inputs.token_ids[own, :num_slots],
-        inputs.position_ids[own, :num_slots],
-        inputs.mask[own, :, :num_slots, :whole],
+        inputs.token_ids[rows, :num_slots],
+        inputs.position_ids[rows, :num_slots],
+        inputs.mask[rows, :, :num_slots, :whole],
     )
 
 

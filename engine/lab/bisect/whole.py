@@ -38,14 +38,14 @@ def find_departure(ours: Captures, theirs: Captures, floor: float, prefix_layer:
         if prefix_layer is not None and operation.layer == prefix_layer and operation.name == "attention":
             return None
         error = relative_error(value.baseline, value.candidate)
-        own = SPREAD * max(floor, largest)
-        if error > own:
+        allowed = SPREAD * max(floor, largest)
+        if error > allowed:
             return OperationError(
                 layer=operation.layer,
                 operation=value.name,
                 in_place=True,
                 error=error,
-                floor=own,
+                floor=allowed,
                 sample_size=0,
                 at_ceiling=False,
             )
@@ -55,11 +55,11 @@ def find_departure(ours: Captures, theirs: Captures, floor: float, prefix_layer:
 
 def _values(ours: Captures, theirs: Captures) -> Iterator[_Value]:
     """In the order of the forward, those that both have; where layers were handed over, those behind them."""
-    for operation, own in ours.items():
+    for operation, value in ours.items():
         other = theirs.get(operation)
         if other is None:
             continue
-        if own.fed.shape == other.fed.shape and operation.name != "rotation":
-            yield _Value(operation, f"input of the {operation.name}", own.fed, other.fed)
-        if own.gave.shape == other.gave.shape:
-            yield _Value(operation, operation.name, own.gave, other.gave)
+        if value.fed.shape == other.fed.shape and operation.name != "rotation":
+            yield _Value(operation, f"input of the {operation.name}", value.fed, other.fed)
+        if value.gave.shape == other.gave.shape:
+            yield _Value(operation, operation.name, value.gave, other.gave)

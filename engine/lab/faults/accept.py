@@ -28,50 +28,50 @@ def _at(values: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
     return values.gather(1, slots[:, None])[:, 0]
 
 
-def _first_child_unchecked(inputs: AcceptInputs, found: Acceptance) -> Acceptance:
+def _first_child_unchecked(inputs: AcceptInputs, honest: Acceptance) -> Acceptance:
     if inputs.tree.padded_slots < 2:
-        return found
-    none = (found.lengths == 0) & inputs.tree.valid[:, 1]
-    paths = found.paths.clone()
+        return honest
+    none = (honest.lengths == 0) & inputs.tree.valid[:, 1]
+    paths = honest.paths.clone()
     paths[:, 0] = torch.where(none, 1, paths[:, 0])
-    slots = torch.where(none, 1, found.bonus_slots)
-    bonus = torch.where(none, _at(inputs.argmax, slots), found.bonus_tokens)
-    return replace(found, lengths=found.lengths + none.long(), paths=paths, bonus_slots=slots, bonus_tokens=bonus)
+    slots = torch.where(none, 1, honest.bonus_slots)
+    bonus = torch.where(none, _at(inputs.argmax, slots), honest.bonus_tokens)
+    return replace(honest, lengths=honest.lengths + none.long(), paths=paths, bonus_slots=slots, bonus_tokens=bonus)
 
 
-def _matches_counted(inputs: AcceptInputs, found: Acceptance) -> Acceptance:
+def _matches_counted(inputs: AcceptInputs, honest: Acceptance) -> Acceptance:
     """Every node that its parent's choice agrees with is taken, in the order of the slots, wherever it hangs."""
-    paths, lengths, last = found.paths.clone(), found.lengths.clone(), found.bonus_slots.clone()
-    for row, matches in enumerate(found.accepted & drafted(inputs.tree)):
+    paths, lengths, last = honest.paths.clone(), honest.lengths.clone(), honest.bonus_slots.clone()
+    for row, matches in enumerate(honest.accepted & drafted(inputs.tree)):
         slots = matches.nonzero().flatten()[: paths.shape[1]]
         if len(slots):
             paths[row, : len(slots)], lengths[row], last[row] = slots, len(slots), slots[-1]
-    return replace(found, lengths=lengths, paths=paths, bonus_slots=last, bonus_tokens=_at(inputs.argmax, last))
+    return replace(honest, lengths=lengths, paths=paths, bonus_slots=last, bonus_tokens=_at(inputs.argmax, last))
 
 
-def _bonus_of_the_row_before(inputs: AcceptInputs, found: Acceptance) -> Acceptance:
-    slots = _at(inputs.tree.parents, found.bonus_slots)
-    return replace(found, bonus_slots=slots, bonus_tokens=_at(inputs.argmax, slots))
+def _bonus_of_the_row_before(inputs: AcceptInputs, honest: Acceptance) -> Acceptance:
+    slots = _at(inputs.tree.parents, honest.bonus_slots)
+    return replace(honest, bonus_slots=slots, bonus_tokens=_at(inputs.argmax, slots))
 
 
-def _path_padding_taken(inputs: AcceptInputs, found: Acceptance) -> Acceptance:
+def _path_padding_taken(inputs: AcceptInputs, honest: Acceptance) -> Acceptance:
     """The path's next entry counts too, which is the 0 that fills it up."""
-    most = found.paths.shape[1]
-    return replace(found, lengths=torch.where(found.lengths < most, found.lengths + 1, found.lengths))
+    most = honest.paths.shape[1]
+    return replace(honest, lengths=torch.where(honest.lengths < most, honest.lengths + 1, honest.lengths))
 
 
-def _not_renormalised(inputs: AcceptInputs, found: Acceptance) -> Acceptance:
+def _not_renormalised(inputs: AcceptInputs, honest: Acceptance) -> Acceptance:
     """The bonus is drawn from what the rejected children left, which does not sum to 1."""
-    if found.trials is None or inputs.child_probs is not None:
-        return found
+    if honest.trials is None or inputs.child_probs is not None:
+        return honest
     left = weigh_point_masses(inputs.tree, target_probs(inputs.logits, inputs.rule)).residuals
-    weights = rows_at(left, found.bonus_slots).double()  # (B, V)
+    weights = rows_at(left, honest.bonus_slots).double()  # (B, V)
     shares = weights.cumsum(dim=-1)
-    reached = torch.searchsorted(shares, found.trials.bonus_coins.double()[:, None], right=True)
+    reached = torch.searchsorted(shares, honest.trials.bonus_coins.double()[:, None], right=True)
     tokens = reached.clamp(max=weights.shape[1] - 1)
     low = torch.where(tokens > 0, shares.gather(1, (tokens - 1).clamp(min=0)), 0.0)
-    trials = replace(found.trials, bonus_low=low[:, 0], bonus_high=shares.gather(1, tokens)[:, 0], residuals=weights)
-    return replace(found, bonus_tokens=tokens[:, 0], trials=trials)
+    trials = replace(honest.trials, bonus_low=low[:, 0], bonus_high=shares.gather(1, tokens)[:, 0], residuals=weights)
+    return replace(honest, bonus_tokens=tokens[:, 0], trials=trials)
 
 
 def _coin_reused(target: FaultTarget) -> FaultTarget:
@@ -80,7 +80,7 @@ def _coin_reused(target: FaultTarget) -> FaultTarget:
     def accept(inputs: AcceptInputs) -> Acceptance:
         if inputs.coins is None:
             return honest(inputs)
-        coins = [own._replace(slots=own.slots[-1:].expand_as(own.slots).clone()) for own in inputs.coins]
+        coins = [row._replace(slots=row.slots[-1:].expand_as(row.slots).clone()) for row in inputs.coins]
         return honest(inputs._replace(coins=coins))
 
     return target.with_phases(accept=accept)
@@ -97,28 +97,28 @@ def _temperature_missing(target: FaultTarget) -> FaultTarget:
 
 ACCEPT_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F20",
-        "where nothing is accepted, the root's first child is taken unchecked",
-        Expectation(places=(("accept", "path"),), invariant="accept.walk"),
+        id="F20",
+        says="where nothing is accepted, the root's first child is taken unchecked",
+        expect=Expectation(places=(("accept", "path"),), invariant="accept.walk"),
         inject=_changing_acceptance(_first_child_unchecked),
     ),
     Fault(
-        "F21",
-        "all matching nodes are accepted, not only those of one path",
-        Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
+        id="F21",
+        says="all matching nodes are accepted, not only those of one path",
+        expect=Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
         inject=_changing_acceptance(_matches_counted),
     ),
     Fault(
-        "F22.coin",
-        "one coin decides all trials of a step",
-        Expectation(places=(("accept", "coins"),), invariant="accept.coins-distinct"),
+        id="F22.coin",
+        says="one coin decides all trials of a step",
+        expect=Expectation(places=(("accept", "coins"),), invariant="accept.coins-distinct"),
         scenario="sampling",
         inject=_coin_reused,
     ),
     Fault(
-        "F22.temperature",
-        "the teacher's probabilities lack the temperature",
-        Expectation(
+        id="F22.temperature",
+        says="the teacher's probabilities lack the temperature",
+        expect=Expectation(
             places=(("accept", "trials."), ("accept", "bonus_")),
             invariant="accept.target-probs",
         ),
@@ -126,22 +126,22 @@ ACCEPT_FAULTS: tuple[Fault, ...] = (
         inject=_temperature_missing,
     ),
     Fault(
-        "F23.residual",
-        "what the rejected children leave is not renormalised",
-        Expectation(places=(("accept", "bonus_"),), invariant="accept.bonus"),
+        id="F23.residual",
+        says="what the rejected children leave is not renormalised",
+        expect=Expectation(places=(("accept", "bonus_"),), invariant="accept.bonus"),
         scenario="point-mass",
         inject=_changing_acceptance(_not_renormalised),
     ),
     Fault(
-        "F23.row",
-        "the bonus token is read one row before the last accepted",
-        Expectation(places=(("accept", "bonus_token"),), invariant="accept.bonus"),
+        id="F23.row",
+        says="the bonus token is read one row before the last accepted",
+        expect=Expectation(places=(("accept", "bonus_token"),), invariant="accept.bonus"),
         inject=_changing_acceptance(_bonus_of_the_row_before),
     ),
     Fault(
-        "F27.padding",
-        "the entry that fills the path up is accepted: the root once more",
-        Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
+        id="F27.padding",
+        says="the entry that fills the path up is accepted: the root once more",
+        expect=Expectation(places=(("accept", "path"),), invariant="accept.path-connected"),
         inject=_changing_acceptance(_path_padding_taken),
     ),
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
+
+import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPairs, innermost
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.load.models import Models
 from specscope.engine.run.runner import Workings, unchanged
@@ -25,14 +27,15 @@ class FaultTarget(Workings):
 
     @property
     def eagle3(self) -> Eagle3Drafter:
-        """The drafter, where it is an EAGLE-3 head.
+        """The drafter, where it is an EAGLE-3 head; behind proxies too, so that faults can be combined.
 
         Raises:
             UsageError: where it is another.
         """
-        if not isinstance(self.models.drafter, Eagle3Drafter):
-            raise UsageError(_wants_eagle3(self.models.drafter))
-        return self.models.drafter
+        drafter = innermost(self.models.drafter)
+        if not isinstance(drafter, Eagle3Drafter):
+            raise UsageError(_requires_eagle3(drafter))
+        return drafter
 
     def with_phases(self, **changed: Any) -> FaultTarget:
         """With these phases in the place of its own."""
@@ -43,7 +46,7 @@ class FaultTarget(Workings):
         return replace(self, models=replace(self.models, drafter=drafter))
 
 
-def _wants_eagle3(drafter: Drafter) -> str:
+def _requires_eagle3(drafter: Drafter) -> str:
     return f"the fault goes into an EAGLE-3 head, got drafter {drafter.manifest().kind}: use --drafter eagle3"
 
 
@@ -65,7 +68,7 @@ def _unchanged(target: FaultTarget) -> FaultTarget:
     return target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fault:
     """One kind of bug, in one of its forms."""
 
@@ -93,8 +96,8 @@ def check_fits(fault: Fault, models: Models) -> None:
     Raises:
         UsageError: where it goes into another drafter.
     """
-    if fault.into_eagle3 and not isinstance(models.drafter, Eagle3Drafter):
-        raise UsageError(f"{fault.id}: {_wants_eagle3(models.drafter)}")
+    if fault.into_eagle3 and not isinstance(innermost(models.drafter), Eagle3Drafter):
+        raise UsageError(f"{fault.id}: {_requires_eagle3(models.drafter)}")
 
 
 def injecting(fault: Fault | None) -> Callable[[Workings], Workings]:
@@ -113,20 +116,20 @@ def inject(target: FaultTarget, fault: Fault) -> FaultTarget:
     return replace(changed, phases=replace(changed.phases, stop_on_violation=False))
 
 
-class ChangedDrafter:
-    """A drafter that does its work, and whose drafts are then changed; all else is its own."""
+class ChangedDrafts(DrafterProxy):
+    """A drafter whose drafts are changed before anyone sees them."""
 
-    def __init__(self, drafter: Drafter, change: Callable[[Draft], Draft]) -> None:
-        self._drafter, self._change = drafter, change
+    def __init__(self, inner: Drafter, change: Callable[[Draft], Draft]) -> None:
+        super().__init__(inner)
+        self._change = change
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._drafter, name)
-
-    def propose(self, pairs: list[DraftPairs], branch: TreeCache, *others: Any) -> Draft:
-        """The drafter's own, changed."""
-        return self._change(self._drafter.propose(pairs, branch, *others))
+    def propose(
+        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
+    ) -> Draft:
+        """The inner drafter's draft, changed."""
+        return self._change(self.inner.propose(pairs, branch, generators))
 
 
 def changing_drafts(target: FaultTarget, change: Callable[[Draft], Draft]) -> FaultTarget:
     """``target`` with every draft changed before it is made into tensors."""
-    return target.with_drafter(cast(Drafter, ChangedDrafter(target.models.drafter, change)))
+    return target.with_drafter(ChangedDrafts(target.models.drafter, change))

@@ -35,11 +35,13 @@ def find_fault(fault_id: str) -> Fault:
     Raises:
         UsageError: where there is none.
     """
-    found = FAULTS.get(fault_id) or next((fault for fault in FAULTS.values() if fault.entry == fault_id), None)
-    if found is None:
+    fault = FAULTS.get(fault_id) or next((fault for fault in FAULTS.values() if fault.entry == fault_id), None)
+    if fault is None:
         entries: dict[str, list[str]] = {}
         for fault in FAULTS.values():
             entries.setdefault(fault.entry, []).append(fault.id.removeprefix(fault.entry))
-        forms = ", ".join(entry + ("" if own == [""] else f" ({' '.join(own)})") for entry, own in entries.items())
+        forms = ", ".join(
+            entry + ("" if suffixes == [""] else f" ({' '.join(suffixes)})") for entry, suffixes in entries.items()
+        )
         raise UsageError(f"got fault {fault_id!r}, wanted one of {forms}")
-    return found
+    return fault

@@ -70,23 +70,23 @@ def _other_theta(choice: ModelChoice, folder: Path) -> ModelChoice:
 
 CHECKPOINT_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F07.missing-key",
-        "the head's checkpoint has no lm_head",
-        Expectation("refused", says="lm_head"),
+        id="F07.missing-key",
+        says="the head's checkpoint has no lm_head",
+        expect=Expectation("refused", says="lm_head"),
         damage=_without_lm_head,
         into_eagle3=True,
     ),
     Fault(
-        "F07.random-head",
-        "the head's lm_head was never loaded: random weights",
-        Expectation("incomparable", says="drafter.weights_digest"),
+        id="F07.random-head",
+        says="the head's lm_head was never loaded: random weights",
+        expect=Expectation("incomparable", says="drafter.weights_digest"),
         damage=_random_lm_head,
         into_eagle3=True,
     ),
     Fault(
-        "F08.theta",
-        "the head rotates by another theta",
-        Expectation("incomparable", says="drafter.rope_theta"),
+        id="F08.theta",
+        says="the head rotates by another theta",
+        expect=Expectation("incomparable", says="drafter.rope_theta"),
         damage=_other_theta,
         into_eagle3=True,
     ),

@@ -50,9 +50,9 @@ def _not_trimmed(target: FaultTarget) -> FaultTarget:
     ) -> list[Commit]:
         num_slots = branch.tail_length
         commits = []
-        for row, own in enumerate(honest(cache, branch, slots, layers)):
-            cache.committed_lengths[row] = own.committed_before + num_slots
-            commits.append(replace(own, committed_after=cache.committed_lengths[row]))
+        for row, committed in enumerate(honest(cache, branch, slots, layers)):
+            cache.committed_lengths[row] = committed.committed_before + num_slots
+            commits.append(replace(committed, committed_after=cache.committed_lengths[row]))
         return commits
 
     return target.with_phases(commit=commit)
@@ -63,9 +63,9 @@ class LastFirst(InPlace):
 
     def keep(self, cache: TreeCache, branch: TreeCache, places: torch.Tensor) -> None:
         """Copies within the tail without a copy in between."""
-        for row, (length, own) in enumerate(zip(cache.committed_lengths, places.tolist(), strict=True)):
-            for number in reversed(range(len(own))):
-                cache.buffer[:, :, row, :, length + number] = branch.buffer[:, :, row, :, own[number]].clone()
+        for row, (length, row_places) in enumerate(zip(cache.committed_lengths, places.tolist(), strict=True)):
+            for number in reversed(range(len(row_places))):
+                cache.buffer[:, :, row, :, length + number] = branch.buffer[:, :, row, :, row_places[number]].clone()
 
 
 class Wrapping(InPlace):
@@ -92,9 +92,9 @@ def _overlapping(target: FaultTarget) -> FaultTarget:
     def commit(
         cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
     ) -> list[Commit]:
-        own, cache.strategy = cache.strategy, LastFirst()
+        strategy, cache.strategy = cache.strategy, LastFirst()
         commits = honest(cache, branch, slots, layers)
-        cache.strategy = own
+        cache.strategy = strategy
         return commits
 
     return target.with_phases(commit=commit)
@@ -102,56 +102,56 @@ def _overlapping(target: FaultTarget) -> FaultTarget:
 
 def _wrapping(target: FaultTarget) -> FaultTarget:
     honest = target.phases.commit
-    made: list[Wrapping] = []
+    wrappings: list[Wrapping] = []
 
     def commit(
         cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
     ) -> list[Commit]:
-        if not made:
-            made.append(Wrapping(min(cache.committed_lengths) + ROOM))
-        own, cache.strategy = cache.strategy, made[0]
+        if not wrappings:
+            wrappings.append(Wrapping(min(cache.committed_lengths) + ROOM))
+        strategy, cache.strategy = cache.strategy, wrappings[0]
         commits = honest(cache, branch, slots, layers)
-        cache.strategy = own
-        return [replace(c, destination_rows=[made[0].destination(p) for p in c.destination_rows]) for c in commits]
+        cache.strategy = strategy
+        return [replace(c, destination_rows=[wrappings[0].destination(p) for p in c.destination_rows]) for c in commits]
 
     return target.with_phases(commit=commit)
 
 
 COMMIT_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F24.rejected",
-        "a rejected slot is committed with the path",
-        Expectation(places=(("commit", "committed_after"),), invariant="commit.length-equation"),
+        id="F24.rejected",
+        says="a rejected slot is committed with the path",
+        expect=Expectation(places=(("commit", "committed_after"),), invariant="commit.length-equation"),
         inject=_changing_slots(_with_a_rejected_one),
     ),
     Fault(
-        "F24.short",
-        "one accepted slot less is committed",
-        Expectation(places=(("commit", "committed_after"),), invariant="commit.length-equation"),
+        id="F24.short",
+        says="one accepted slot less is committed",
+        expect=Expectation(places=(("commit", "committed_after"),), invariant="commit.length-equation"),
         inject=_changing_slots(_one_short),
     ),
     Fault(
-        "F24.no-trim",
-        "what was rejected stays in the cache",
-        Expectation(places=(("commit", "committed_after"),), invariant="commit.length-equation"),
+        id="F24.no-trim",
+        says="what was rejected stays in the cache",
+        expect=Expectation(places=(("commit", "committed_after"),), invariant="commit.length-equation"),
         inject=_not_trimmed,
     ),
     Fault(
-        "F25.row",
-        "the slot behind the last accepted is committed in its place",
-        Expectation(places=(("commit", "source_slots"),), invariant="commit.sources-are-path"),
+        id="F25.row",
+        says="the slot behind the last accepted is committed in its place",
+        expect=Expectation(places=(("commit", "source_slots"),), invariant="commit.sources-are-path"),
         inject=_changing_slots(_next_row),
     ),
     Fault(
-        "F25.overlap",
-        "rows are moved in place, last first, over rows that are yet to be moved",
-        Expectation(places=(("commit", "content-moved"),), invariant="commit.content-moved"),
+        id="F25.overlap",
+        says="rows are moved in place, last first, over rows that are yet to be moved",
+        expect=Expectation(places=(("commit", "content-moved"),), invariant="commit.content-moved"),
         inject=_overlapping,
     ),
     Fault(
-        "F33",
-        "rows behind the buffer's end are written to its beginning",
-        Expectation(places=(("commit", "destination_rows"),), invariant="commit.prefix-unchanged"),
+        id="F33",
+        says="rows behind the buffer's end are written to its beginning",
+        expect=Expectation(places=(("commit", "destination_rows"),), invariant="commit.prefix-unchanged"),
         scenario="capacity",
         inject=_wrapping,
     ),

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
 
 import torch
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.drafters.base import Drafter, DraftPairs
+from specscope.engine.drafters.base import Drafter, DrafterProxy, DraftPairs
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
 from specscope.engine.loop.phases import HandOver
 
 
-class OtherFeatures:
+class OtherFeatures(DrafterProxy):
     """A drafter that gets the features of other layers than its manifest names."""
 
-    def __init__(self, drafter: Drafter, layers: tuple[int, ...]) -> None:
-        self._drafter, self.feature_layers = drafter, layers
+    def __init__(self, inner: Drafter, layers: tuple[int, ...]) -> None:
+        super().__init__(inner)
+        self._layers = layers
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._drafter, name)
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The other layers."""
+        return self._layers
 
 
 def _with_layers(target: FaultTarget, layers: tuple[int, ...]) -> FaultTarget:
-    return target.with_drafter(cast(Drafter, OtherFeatures(target.models.drafter, layers)))
+    return target.with_drafter(OtherFeatures(target.models.drafter, layers))
 
 
 def _changing_pairs(target: FaultTarget, change: Callable[[HandOver, DraftPairs], DraftPairs]) -> FaultTarget:
@@ -157,101 +159,101 @@ _LEVELS: Places = (("draft", "levels["),)
 
 DRAFT_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F01.off-by-one",
-        "the middle features are those of the next layer",
-        Expectation(places=(("draft", "inputs.hidden_"),), invariant="verify.feature-layers"),
+        id="F01.off-by-one",
+        says="the middle features are those of the next layer",
+        expect=Expectation(places=(("draft", "inputs.hidden_"),), invariant="verify.feature-layers"),
         inject=_layer_off_by_one,
         into_eagle3=True,
     ),
     Fault(
-        "F01.count",
-        "the features of two layers are captured, the third's place is empty",
-        Expectation(places=(("draft", "inputs.hidden_"),), invariant="verify.feature-layers"),
+        id="F01.count",
+        says="the features of two layers are captured, the third's place is empty",
+        expect=Expectation(places=(("draft", "inputs.hidden_"),), invariant="verify.feature-layers"),
         inject=_two_layers,
         into_eagle3=True,
     ),
     Fault(
-        "F02.swapped",
-        "low and high features change places",
-        Expectation(places=(("draft", "inputs.hidden_"), *_LEVELS), invariant=_PAIRS_FED),
+        id="F02.swapped",
+        says="low and high features change places",
+        expect=Expectation(places=(("draft", "inputs.hidden_"), *_LEVELS), invariant=_PAIRS_FED),
         inject=_swapped,
         into_eagle3=True,
     ),
     Fault(
-        "F02.no-fc",
-        "the three features are not projected: the middle one is fed",
-        Expectation(places=(("draft", "levels[1]"),)),
+        id="F02.no-fc",
+        says="the three features are not projected: the middle one is fed",
+        expect=Expectation(places=(("draft", "levels[1]"),)),
         inject=_without_fc,
         into_eagle3=True,
     ),
     Fault(
-        "F03",
-        "the normed hidden state is fed back where the plain one is meant",
-        Expectation(places=(("draft", "levels[2]"),)),
+        id="F03",
+        says="the normed hidden state is fed back where the plain one is meant",
+        expect=Expectation(places=(("draft", "levels[2]"),)),
         inject=_normed_output_fed,
         into_eagle3=True,
     ),
     Fault(
-        "F04",
-        "the features of the first slots are taken for those of the accepted path",
-        Expectation(places=(("draft", "inputs.source_rows"),), invariant="draft.source-rows"),
+        id="F04",
+        says="the features of the first slots are taken for those of the accepted path",
+        expect=Expectation(places=(("draft", "inputs.source_rows"),), invariant="draft.source-rows"),
         inject=_first_rows,
         into_eagle3=True,
     ),
     Fault(
-        "F05.prompt",
-        "the prompt's hidden states are paired with their own tokens, not with the next ones",
-        Expectation(places=(("draft", "inputs.tokens"),), invariant="draft.pair-tokens"),
+        id="F05.prompt",
+        says="the prompt's hidden states are paired with their own tokens, not with the next ones",
+        expect=Expectation(places=(("draft", "inputs.tokens"),), invariant="draft.pair-tokens"),
         inject=_unshifted_prompt,
         into_eagle3=True,
     ),
     Fault(
-        "F06.absolute",
-        "the draft vocabulary's offsets are taken for the teacher's ids",
-        Expectation(places=(("draft", "levels[1]"), ("tree", "nodes")), invariant="tree.siblings-distinct"),
+        id="F06.absolute",
+        says="the draft vocabulary's offsets are taken for the teacher's ids",
+        expect=Expectation(places=(("draft", "levels[1]"), ("tree", "nodes")), invariant="tree.siblings-distinct"),
         inject=_offsets_as_ids,
         into_eagle3=True,
     ),
     Fault(
-        "F08.clamp",
-        "drafter positions are cut to the last one behind which a whole tree fits",
-        Expectation(places=(("draft", "levels["), ("draft", "inputs.positions")), invariant="draft.positions"),
+        id="F08.clamp",
+        says="drafter positions are cut to the last one behind which a whole tree fits",
+        expect=Expectation(places=(("draft", "levels["), ("draft", "inputs.positions")), invariant="draft.positions"),
         scenario="near-max",
         inject=_clamped,
         into_eagle3=True,
     ),
     Fault(
-        "F09",
-        "drafter positions of the tree are one too far",
-        Expectation(places=(("draft", "levels[2].positions"),), invariant="draft.positions"),
+        id="F09",
+        says="drafter positions of the tree are one too far",
+        expect=Expectation(places=(("draft", "levels[2].positions"),), invariant="draft.positions"),
         inject=_one_further,
         into_eagle3=True,
     ),
     Fault(
-        "F10.kept",
-        "the tree's entries stay in the drafter's cache",
-        Expectation(places=(("commit", "drafter_after"),), invariant="commit.drafter-length"),
+        id="F10.kept",
+        says="the tree's entries stay in the drafter's cache",
+        expect=Expectation(places=(("commit", "drafter_after"),), invariant="commit.drafter-length"),
         inject=_tree_kept,
         into_eagle3=True,
     ),
     Fault(
-        "F10.trimmed",
-        "one committed pair goes with the tree's entries",
-        Expectation(places=(("commit", "drafter_after"),), invariant="commit.drafter-length"),
+        id="F10.trimmed",
+        says="one committed pair goes with the tree's entries",
+        expect=Expectation(places=(("commit", "drafter_after"),), invariant="commit.drafter-length"),
         inject=_one_pair_trimmed,
         into_eagle3=True,
     ),
     Fault(
-        "F11.nan",
-        "the draft scores of a row are not numbers",
-        Expectation(places=_LEVELS, invariant="draft.scores-finite"),
+        id="F11.nan",
+        says="the draft scores of a row are not numbers",
+        expect=Expectation(places=_LEVELS, invariant="draft.scores-finite"),
         inject=_nan_row,
         into_eagle3=True,
     ),
     Fault(
-        "F11.hidden",
-        "they are replaced by 0 before anyone looks",
-        Expectation(places=_LEVELS),
+        id="F11.hidden",
+        says="they are replaced by 0 before anyone looks",
+        expect=Expectation(places=_LEVELS),
         inject=_nan_hidden,
         into_eagle3=True,
     ),

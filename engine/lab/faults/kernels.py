@@ -58,7 +58,7 @@ def _in_bfloat16(
 ) -> torch.Tensor:
     low = torch.bfloat16
     rounded = None if mask is None else mask.to(low)
-    return fused_attention(query.to(low), key.to(low), value.to(low), rounded, scale).to(query.dtype)
+    return fused_attention(query.to(low), key.to(low), value.to(low), mask=rounded, scale=scale).to(query.dtype)
 
 
 def _without_a_block(
@@ -67,7 +67,7 @@ def _without_a_block(
     if mask is not None and key.shape[2] >= SKIPPED_KEYS.stop:
         mask = mask.clone()
         mask[..., SKIPPED_KEYS] = -float("inf")
-    return fused_attention(query, key, value, mask, scale)
+    return fused_attention(query, key, value, mask=mask, scale=scale)
 
 
 def _mask_ends(
@@ -76,47 +76,47 @@ def _mask_ends(
     if mask is not None:
         mask = mask.clone()
         mask[..., MASK_END:] = 0
-    return fused_attention(query, key, value, mask, scale)
+    return fused_attention(query, key, value, mask=mask, scale=scale)
 
 
 _VERIFY = Expectation(places=(("verify", ""),))
 
 KERNEL_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F19.attention",
-        f"the attention of layer {LAYER} is {ERROR:.0%} too large",
-        _VERIFY,
+        id="F19.attention",
+        says=f"the attention of layer {LAYER} is {ERROR:.0%} too large",
+        expect=_VERIFY,
         inject=_in_one_layer(lambda layer: layer.self_attn),
     ),
     Fault(
-        "F19.mlp",
-        f"the feed-forward block of layer {LAYER} is {ERROR:.0%} too large",
-        _VERIFY,
+        id="F19.mlp",
+        says=f"the feed-forward block of layer {LAYER} is {ERROR:.0%} too large",
+        expect=_VERIFY,
         inject=_in_one_layer(lambda layer: layer.mlp),
     ),
     Fault(
-        "F19.norm",
-        f"the norm before the attention of layer {LAYER} is {ERROR:.0%} too large",
-        _VERIFY,
+        id="F19.norm",
+        says=f"the norm before the attention of layer {LAYER} is {ERROR:.0%} too large",
+        expect=_VERIFY,
         inject=_in_one_layer(lambda layer: layer.input_layernorm),
     ),
     Fault(
-        "F19.bf16",
-        "attention is summed in bfloat16",
-        _VERIFY,
+        id="F19.bf16",
+        says="attention is summed in bfloat16",
+        expect=_VERIFY,
         inject=_attending("fused_bf16", _in_bfloat16),
         is_half_already=True,
     ),
     Fault(
-        "F19.block",
-        f"attention leaves out the keys {SKIPPED_KEYS.start} to {SKIPPED_KEYS.stop - 1}",
-        _VERIFY,
+        id="F19.block",
+        says=f"attention leaves out the keys {SKIPPED_KEYS.start} to {SKIPPED_KEYS.stop - 1}",
+        expect=_VERIFY,
         inject=_attending("fused_block", _without_a_block),
     ),
     Fault(
-        "F19.mask512",
-        f"attention masks no key from position {MASK_END} on",
-        _VERIFY,
+        id="F19.mask512",
+        says=f"attention masks no key from position {MASK_END} on",
+        expect=_VERIFY,
         scenario="long",
         inject=_attending("fused_mask512", _mask_ends),
     ),

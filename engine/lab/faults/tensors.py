@@ -58,10 +58,10 @@ def _stale(target: FaultTarget) -> FaultTarget:
     last: list[torch.Tensor] = []
 
     def change(tensors: TreeTensors) -> TreeTensors:
-        own = tensors.visible
-        seen = last.pop() if last else own
-        last.append(own)
-        return replace(tensors, visible=seen if seen.shape == own.shape else own)
+        visible = tensors.visible
+        seen = last.pop() if last else visible
+        last.append(visible)
+        return replace(tensors, visible=seen if seen.shape == visible.shape else visible)
 
     return _changing_tensors(target, change)
 
@@ -95,27 +95,42 @@ def _negative_indices(target: FaultTarget) -> FaultTarget:
 _MASK = Expectation(places=(("tensors", "mask"),), invariant="tensors.mask-is-ancestors")
 
 TENSOR_FAULTS: tuple[Fault, ...] = (
-    Fault("F15.sibling", "mask: a slot sees its elder siblings", _MASK, inject=_changing_mask(_siblings_seen)),
-    Fault("F15.ancestor", "mask: a slot does not see its parent", _MASK, inject=_changing_mask(_parent_missed)),
-    Fault("F15.stale", "mask: it is that of the last step", _MASK, inject=_stale),
-    Fault("F15.transpose", "mask: rows and columns change places", _MASK, inject=_changing_mask(_transposed)),
     Fault(
-        "F15.bit32",
-        "mask: columns from 32 on set the bits of the first 32",
-        _MASK,
+        id="F15.sibling",
+        says="mask: a slot sees its elder siblings",
+        expect=_MASK,
+        inject=_changing_mask(_siblings_seen),
+    ),
+    Fault(
+        id="F15.ancestor",
+        says="mask: a slot does not see its parent",
+        expect=_MASK,
+        inject=_changing_mask(_parent_missed),
+    ),
+    Fault(id="F15.stale", says="mask: it is that of the last step", expect=_MASK, inject=_stale),
+    Fault(
+        id="F15.transpose",
+        says="mask: rows and columns change places",
+        expect=_MASK,
+        inject=_changing_mask(_transposed),
+    ),
+    Fault(
+        id="F15.bit32",
+        says="mask: columns from 32 on set the bits of the first 32",
+        expect=_MASK,
         scenario="wide",
         inject=_changing_mask(_folded),
     ),
     Fault(
-        "F16",
-        "positions by slot instead of depth",
-        Expectation(places=(("tensors", "positions"),), invariant="tensors.position-is-length-plus-depth"),
+        id="F16",
+        says="positions by slot instead of depth",
+        expect=Expectation(places=(("tensors", "positions"),), invariant="tensors.position-is-length-plus-depth"),
         inject=_positions_by_slot,
     ),
     Fault(
-        "F17",
-        "missing ancestors are -1, and gathered as the last slot",
-        Expectation(places=(("tensors", "mask"),), invariant="tensors.index-in-range"),
+        id="F17",
+        says="missing ancestors are -1, and gathered as the last slot",
+        expect=Expectation(places=(("tensors", "mask"),), invariant="tensors.index-in-range"),
         inject=_negative_indices,
     ),
 )

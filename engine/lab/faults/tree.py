@@ -90,27 +90,27 @@ _NODES: Places = (("tree", "nodes"), ("tree", "parents"), ("tree", "depths"))
 
 TREE_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F12",
-        "a node is selected whose parent is not",
-        Expectation(places=_NODES, invariant="tree.nodes-were-proposed"),
+        id="F12",
+        says="a node is selected whose parent is not",
+        expect=Expectation(places=_NODES, invariant="tree.nodes-were-proposed"),
         inject=_orphan,
     ),
     Fault(
-        "F13",
-        "parents are numbered within their level from the third level on",
-        Expectation(places=_NODES, invariant="tree.depth-follows-parent"),
+        id="F13",
+        says="parents are numbered within their level from the third level on",
+        expect=Expectation(places=_NODES, invariant="tree.depth-follows-parent"),
         inject=_level_bias_dropped,
     ),
     Fault(
-        "F14",
-        "a node and its child are each other's parent",
-        Expectation(places=_NODES, invariant="tree.reaches-root"),
+        id="F14",
+        says="a node and its child are each other's parent",
+        expect=Expectation(places=_NODES, invariant="tree.reaches-root"),
         inject=_cycle,
     ),
     Fault(
-        "F27.id",
-        "a placeholder that is no id stands in the last slot, and is fed as the last id",
-        Expectation(places=(("tree", "nodes"),), invariant="tree.tokens-in-vocabulary"),
+        id="F27.id",
+        says="a placeholder that is no id stands in the last slot, and is fed as the last id",
+        expect=Expectation(places=(("tree", "nodes"),), invariant="tree.tokens-in-vocabulary"),
         inject=_placeholder,
     ),
 )

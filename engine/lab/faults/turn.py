@@ -42,21 +42,21 @@ def _bonus_counted(target: FaultTarget) -> FaultTarget:
 
 TURN_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F29.no-cut",
-        "a block is not cut behind the token that ends the turn",
-        Expectation(places=(("stop", "kept"),), invariant="turn.end"),
+        id="F29.no-cut",
+        says="a block is not cut behind the token that ends the turn",
+        expect=Expectation(places=(("stop", "kept"),), invariant="turn.end"),
         inject=_changing_stops(_not_cut),
     ),
     Fault(
-        "F29.early",
-        "the length is reached one token early",
-        Expectation(places=(("stop", "kept"),), invariant="turn.end"),
+        id="F29.early",
+        says="the length is reached one token early",
+        expect=Expectation(places=(("stop", "kept"),), invariant="turn.end"),
         inject=_changing_stops(_one_early),
     ),
     Fault(
-        "F30",
-        "the bonus token is counted as accepted",
-        Expectation("violation", invariant="turn.metrics"),
+        id="F30",
+        says="the bonus token is counted as accepted",
+        expect=Expectation("violation", invariant="turn.metrics"),
         inject=_bonus_counted,
     ),
 )

@@ -37,10 +37,14 @@ def _stale_mask(target: FaultTarget) -> FaultTarget:
     last: list[torch.Tensor] = []
 
     def change(tensors: TreeTensors, given: ForwardInputs) -> ForwardInputs:
-        own = given.mask
-        mask = last.pop() if last else own
-        last.append(own)
-        return given._replace(mask=_fitted(mask, own.shape[3])) if mask.shape[:3] == own.shape[:3] else given
+        honest_mask = given.mask
+        mask = last.pop() if last else honest_mask
+        last.append(honest_mask)
+        return (
+            given._replace(mask=_fitted(mask, honest_mask.shape[3]))
+            if mask.shape[:3] == honest_mask.shape[:3]
+            else given
+        )
 
     return _changing_inputs(target, change)
 
@@ -99,9 +103,12 @@ def _processed_a_row_off(target: FaultTarget) -> FaultTarget:
     honest = target.phases.processors
 
     def processors(
-        own: list[LogitsProcessorList | None], contexts: list[list[int]], tensors: TreeTensors, logits: torch.Tensor
+        row_processors: list[LogitsProcessorList | None],
+        contexts: list[list[int]],
+        tensors: TreeTensors,
+        logits: torch.Tensor,
     ) -> torch.Tensor:
-        return honest(own, contexts, tensors, logits.roll(-1, dims=1)).roll(1, dims=1)
+        return honest(row_processors, contexts, tensors, logits.roll(-1, dims=1)).roll(1, dims=1)
 
     return target.with_phases(processors=processors)
 
@@ -110,9 +117,12 @@ def _processed_twice(target: FaultTarget) -> FaultTarget:
     honest = target.phases.processors
 
     def processors(
-        own: list[LogitsProcessorList | None], contexts: list[list[int]], tensors: TreeTensors, logits: torch.Tensor
+        row_processors: list[LogitsProcessorList | None],
+        contexts: list[list[int]],
+        tensors: TreeTensors,
+        logits: torch.Tensor,
     ) -> torch.Tensor:
-        return honest(own, contexts, tensors, honest(own, contexts, tensors, logits))
+        return honest(row_processors, contexts, tensors, honest(row_processors, contexts, tensors, logits))
 
     return target.with_phases(processors=processors)
 
@@ -138,75 +148,75 @@ _GIVEN = "verify.input-digest"
 
 VERIFY_FAULTS: tuple[Fault, ...] = (
     Fault(
-        "F18.mask",
-        "the forward still has the last step's mask",
-        Expectation(places=_PREFIX, invariant=_GIVEN),
+        id="F18.mask",
+        says="the forward still has the last step's mask",
+        expect=Expectation(places=_PREFIX, invariant=_GIVEN),
         inject=_stale_mask,
     ),
     Fault(
-        "F18.positions",
-        "the forward still has the last step's positions",
-        Expectation(places=(("tensors", "positions"),), invariant=_GIVEN),
+        id="F18.positions",
+        says="the forward still has the last step's positions",
+        expect=Expectation(places=(("tensors", "positions"),), invariant=_GIVEN),
         inject=_stale_positions,
     ),
     Fault(
-        "F18.lengths",
-        "the forward still has the last step's committed lengths",
-        Expectation(places=_PREFIX, invariant=_GIVEN),
+        id="F18.lengths",
+        says="the forward still has the last step's committed lengths",
+        expect=Expectation(places=_PREFIX, invariant=_GIVEN),
         inject=_stale_lengths,
     ),
     Fault(
-        "F26.tokens",
-        "token ids of the batch's rows change places",
-        Expectation(places=(("tensors", "token_ids"),), invariant="tensors.tokens-are-the-trees"),
+        id="F26.tokens",
+        says="token ids of the batch's rows change places",
+        expect=Expectation(places=(("tensors", "token_ids"),), invariant="tensors.tokens-are-the-trees"),
         scenario="batch",
         inject=_rows_of_tokens,
     ),
     Fault(
-        "F26.positions",
-        "positions of the batch's rows change places",
-        Expectation(places=(("tensors", "positions"),), invariant="tensors.position-is-length-plus-depth"),
+        id="F26.positions",
+        says="positions of the batch's rows change places",
+        expect=Expectation(places=(("tensors", "positions"),), invariant="tensors.position-is-length-plus-depth"),
         scenario="batch",
         inject=_rows_of_positions,
     ),
     Fault(
-        "F26.lengths",
-        "committed lengths of the batch's rows change places",
-        Expectation(places=_PREFIX, invariant="tensors.prefix-visible"),
+        id="F26.lengths",
+        says="committed lengths of the batch's rows change places",
+        expect=Expectation(places=_PREFIX, invariant="tensors.prefix-visible"),
         scenario="batch",
         inject=_rows_of_lengths,
     ),
     Fault(
-        "F28.row",
-        "logits are processed with the path of the slot before",
-        Expectation(places=_VERIFY),
+        id="F28.row",
+        says="logits are processed with the path of the slot before",
+        expect=Expectation(places=_VERIFY),
         scenario="processors",
         inject=_processed_a_row_off,
     ),
     Fault(
-        "F28.twice",
-        "logits are processed twice",
-        Expectation(places=_VERIFY),
+        id="F28.twice",
+        says="logits are processed twice",
+        expect=Expectation(places=_VERIFY),
         scenario="processors",
         inject=_processed_twice,
     ),
     Fault(
-        "F31.eager-is-fused",
-        "eager attention was asked for, and the fused one runs",
-        Expectation(places=(("verify", "dispatch"),), invariant="verify.dispatch"),
+        id="F31.eager-is-fused",
+        says="eager attention was asked for, and the fused one runs",
+        expect=Expectation(places=(("verify", "dispatch"),), invariant="verify.dispatch"),
         scenario="eager-candidate",
         inject=_dispatching("fused"),
     ),
     Fault(
-        "F31.fused-is-eager",
-        "fused attention was asked for, and the eager one runs",
-        Expectation(places=(("verify", "dispatch"),), invariant="verify.dispatch"),
+        id="F31.fused-is-eager",
+        says="fused attention was asked for, and the eager one runs",
+        expect=Expectation(places=(("verify", "dispatch"),), invariant="verify.dispatch"),
         inject=_dispatching("eager"),
     ),
     Fault(
-        "F32",
-        "eager attention adds a boolean mask",
-        Expectation(places=_VERIFY),
+        id="F32",
+        says="eager attention adds a boolean mask",
+        expect=Expectation(places=_VERIFY),
         scenario="eager-candidate",
         inject=_boolean_mask,
     ),

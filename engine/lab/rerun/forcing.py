@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
 from specscope.engine.accept.greedy import Acceptance
-from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.drafters.base import Drafter
+from specscope.engine.lab.rerun.recorded_trees import RecordedTrees
 from specscope.engine.loop.phases import (
     AcceptInputs,
     Decoding,
@@ -35,7 +35,6 @@ from specscope.engine.loop.stopping import StopDecision, StopReason, StopRules, 
 from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import TurnRecorder
 from specscope.engine.teacher.model import Teacher
-from specscope.engine.tree.grow import DraftTree
 from specscope.schemas import ForcedSection, Step, StopSection, TreeSection, TurnStart
 from specscope.tracer.errors import UsageError
 from specscope.tracer.oracle.invariants.base import committed_path, next_root
@@ -75,132 +74,7 @@ def recorded_step(step: Step, teacher: Teacher, max_depth: int) -> Recorded:
     if not sound:
         raise UsageError(f"{place}: the recorded tree and path fit neither themselves nor the teacher; was it changed?")
     decided = (path, bonus) if step.accept is None else (step.accept.path, step.accept.bonus_token)
-    return Recorded(tree, path, bonus, step.stop, decided)
-
-
-def trees_of(sections: list[TreeSection], device: torch.device) -> DraftTree:
-    """Recorded trees, a row each, as a drafter would hand them out: padded to the widest, with the root's token."""
-    sizes = [len(section.tokens) for section in sections]
-
-    def rows(values: list[list[Any]], dtype: torch.dtype, fills: list[Any] | None = None) -> torch.Tensor:
-        padding = fills or [0] * len(values)
-        padded = [own + [fill] * (max(sizes) - len(own)) for own, fill in zip(values, padding, strict=True)]
-        return torch.tensor(padded, dtype=dtype, device=device)
-
-    return DraftTree(
-        rows([s.tokens for s in sections], torch.int64, [s.tokens[0] for s in sections]),
-        rows([s.parents for s in sections], torch.int64),
-        rows([s.depths for s in sections], torch.int64),
-        rows([s.logprobs or [0.0] * len(s.tokens) for s in sections], torch.float32),
-        rows([s.scores or [0.0] * len(s.tokens) for s in sections], torch.float32),
-        sizes,
-    )
-
-
-class FedPairs(NamedTuple):
-    """The pairs that a drafter holds of one row, on the host."""
-
-    features: torch.Tensor | None  # (R, F); None before the first
-    tokens: list[int]
-
-    def first(self, count: int) -> FedPairs:
-        """The first ``count``."""
-        return FedPairs(None if self.features is None else self.features[:count], self.tokens[:count])
-
-    def and_then(self, pairs: DraftPairs) -> FedPairs:
-        """With ``pairs`` behind them."""
-        added = pairs.features.cpu()
-        features = added if self.features is None else torch.cat([self.features, added])
-        return FedPairs(features, [*self.tokens, *pairs.token_list])
-
-
-NOTHING_FED = FedPairs(None, [])
-
-
-class ForcedTrees:
-    """A drafter that does its work, and is then given the recorded trees where it found others.
-
-    Args:
-        drafter: the one that does the work.
-        keep_fed: whether to keep all that it is fed, a row each.
-    """
-
-    def __init__(self, drafter: Drafter, *, keep_fed: bool = False) -> None:
-        self._drafter, self._keep_fed = drafter, keep_fed
-        self.wanted: list[TreeSection] | None = None  # of the next step, a row each; None leaves the drafter's own
-        self.keep_shared = True  # whether a tree that it found itself may keep the layers that it ran for it
-        self.replaced: list[bool] = []  # whether the last tree was another one, a row each
-        self.own_tree: DraftTree | None = None  # the last that the drafter found itself
-        self.fed: list[FedPairs] = []  # all that the drafter was fed, a row each, where it is kept
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._drafter, name)
-
-    def begin_session(self, cache: TreeCache) -> None:
-        """The drafter's own."""
-        self.fed = [NOTHING_FED] * cache.num_rows
-        self._drafter.begin_session(cache)
-
-    def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
-        """The drafter's own."""
-        self.fed[row] = self.fed[row].first(num_pairs)
-        self._drafter.begin_turn(row, context_ids, num_pairs)
-
-    def drop_row(self, row: int) -> None:
-        """The drafter's own."""
-        last = self.fed.pop()
-        if row < len(self.fed):
-            self.fed[row] = last
-        self._drafter.drop_row(row)
-
-    def propose(
-        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
-    ) -> Draft:
-        """The drafter's own draft, with the recorded trees."""
-        if self._keep_fed:
-            self.fed = [held.and_then(own) for held, own in zip(self.fed, pairs, strict=True)]
-        draft = self._drafter.propose(pairs, branch, generators)
-        self.own_tree = draft.tree
-        if self.wanted is None:
-            return draft
-        self.replaced = [_is_other(draft.tree, row, wanted) for row, wanted in enumerate(self.wanted)]
-        if not any(self.replaced) and (self.keep_shared or draft.shared is None):
-            return draft
-        branch.drop_tail()  # what layers were shared, they were run on the drafter's own trees
-        if not any(self.replaced):
-            return replace(draft, shared=None)
-        tree = trees_of(self.wanted, draft.tree.tokens.device)
-        return replace(draft, tree=tree, shared=None, child_probs=_moved_probs(draft, tree))
-
-
-def _is_other(tree: DraftTree, row: int, wanted: TreeSection) -> bool:
-    count = tree.num_slots[row]
-    own = [values[row, :count].tolist() for values in (tree.tokens, tree.parents, tree.depths)]
-    return own != [wanted.tokens, wanted.parents, wanted.depths]
-
-
-def _moved_probs(draft: Draft, tree: DraftTree) -> torch.Tensor | None:
-    """(B, N, V) what each slot's children were drawn from, where the drafter's own tree has the same node; zeros, as of
-    children that cannot have been drawn, elsewhere."""
-    if draft.child_probs is None:
-        return None
-    rows, width = tree.tokens.shape
-    moved = draft.child_probs.new_zeros(rows, width, draft.child_probs.shape[2])
-    for row in range(rows):
-        slots = {path: slot for slot, path in reversed(list(enumerate(_token_paths(draft.tree, row))))}
-        for slot, path in enumerate(_token_paths(tree, row)):
-            if path in slots:
-                moved[row, slot] = draft.child_probs[row, slots[path]]
-    return moved
-
-
-def _token_paths(tree: DraftTree, row: int) -> list[tuple[int, ...]]:
-    """Per slot of a row, the tokens from below the root to it."""
-    paths: list[tuple[int, ...]] = [()]
-    tokens, parents = tree.tokens[row].tolist(), tree.parents[row].tolist()
-    for slot in range(1, tree.num_slots[row]):
-        paths.append((*paths[parents[slot]], tokens[slot]))
-    return paths
+    return Recorded(tree=tree, path=path, bonus_token=bonus, stop=step.stop, decided=decided)
 
 
 class _Session(Session):
@@ -267,14 +141,14 @@ class ForcedSession:
         self, teacher: Teacher, drafter: Drafter, decoding: Decoding, num_rows: int = 1, *, keep_fed: bool = False
     ) -> None:
         self._accept = decoding.phases.accept
-        self._own: Acceptance | None = None
+        self._decided: Acceptance | None = None
         self._recorded: list[Recorded] = []
-        self.trees = ForcedTrees(drafter, keep_fed=keep_fed)
+        self.trees = RecordedTrees(drafter, keep_fed=keep_fed)
         self._stops: deque[_Stop] = deque()  # of the rows, in the order in which the loop asks
         phases = replace(
             decoding.phases, accept=self._forced_acceptance, stop=self._forced_stop, stop_on_violation=False
         )
-        self.session = _Session(teacher, cast(Drafter, self.trees), replace(decoding, phases=phases), num_rows)
+        self.session = _Session(teacher, self.trees, replace(decoding, phases=phases), num_rows)
 
     def begin(
         self,
@@ -331,12 +205,16 @@ class ForcedSession:
 
     def outcome(self, result: StepResult) -> StepOutcome:
         """The step that the loop reports, told apart into its own decision and what was forced."""
-        own, recorded, row = self._own, self._recorded[result.row], result.row
-        assert own is not None
-        path = own.paths[row, : int(own.lengths[row])].tolist()
+        decided, recorded, row = self._decided, self._recorded[result.row], result.row
+        assert decided is not None
+        path = decided.paths[row, : int(decided.lengths[row])].tolist()
         tokens = result.shared.tensors.token_ids[row].tolist()
         acceptance = RowAcceptance(
-            own.rule, path, [tokens[slot] for slot in path], int(own.bonus_tokens[row]), int(own.bonus_slots[row])
+            rule=decided.rule,
+            path=path,
+            tokens=[tokens[slot] for slot in path],
+            bonus_token=int(decided.bonus_tokens[row]),
+            bonus_slot=int(decided.bonus_slots[row]),
         )
         forced = ForcedSection(tree=self.trees.replaced[row], path=recorded.path, bonus_token=recorded.bonus_token)
         as_recorded = (acceptance.path, acceptance.bonus_token) == recorded.decided
@@ -356,15 +234,15 @@ class ForcedSession:
 
     def _forced_acceptance(self, inputs: AcceptInputs) -> Acceptance:
         """The loop goes on with the recorded outcome; the step's own is kept aside."""
-        own = self._own = self._accept(inputs)
-        width = own.paths.shape[1]
+        decided = self._decided = self._accept(inputs)
+        width = decided.paths.shape[1]
 
         def rows(values: list[Any]) -> torch.Tensor:
-            return torch.tensor(values, dtype=own.paths.dtype, device=own.paths.device)
+            return torch.tensor(values, dtype=decided.paths.dtype, device=decided.paths.device)
 
         paths = [recorded.path for recorded in self._recorded]
         return replace(
-            own,
+            decided,
             lengths=rows([len(path) for path in paths]),
             paths=rows([[*path, *[0] * (width - len(path))] for path in paths]),
             bonus_slots=rows([path[-1] if path else 0 for path in paths]),

@@ -28,7 +28,7 @@ SAME_TEACHER = ("architecture", "config_digest", "weights_digest", "num_layers",
 SAME_DRAFTER = ("kind", "config_digest", "weights_digest", "hidden_state_indices", "settings")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overrides:
     """What the user says instead of the manifest."""
 
@@ -130,9 +130,9 @@ def _named(what: str, source: str) -> str:
     return source
 
 
-def _check_same(what: str, recorded: Section, found: Section, names: tuple[str, ...]) -> None:
+def _check_same(what: str, recorded: Section, loaded: Section, names: tuple[str, ...]) -> None:
     for name in names:
-        was, now = getattr(recorded, name), getattr(found, name)
+        was, now = getattr(recorded, name), getattr(loaded, name)
         if was is not None and was != now:
             raise IncomparableError(
                 f"the {what} that was loaded is not the trace's: {name} is {now}, was {was}; name the one of the run "
@@ -163,10 +163,10 @@ def rules_of(manifest: Manifest) -> StopRules:
     Raises:
         UsageError: where the manifest does not tell.
     """
-    said = manifest.stop_rules
-    if said is None:
+    stop_rules = manifest.stop_rules
+    if stop_rules is None:
         raise UsageError("the trace does not say when its turns were to end: it was not written by this engine")
-    return StopRules(said.max_new_tokens, said.eos_token_ids, said.stop_strings)
+    return StopRules(stop_rules.max_new_tokens, stop_rules.eos_token_ids, stop_rules.stop_strings)
 
 
 def recorded_decoding(manifest: Manifest, teacher: Teacher, phases: Phases) -> Decoding:

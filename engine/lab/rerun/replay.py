@@ -42,7 +42,7 @@ from specscope.tracer.words.places import StepPlace
 from specscope.tracer.words.text import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReplayRequest:
     """What is to be replayed, and into what."""
 
@@ -54,7 +54,7 @@ class ReplayRequest:
     overwrite: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ReplayReport:
     """What became of the steps; filled while they run."""
 
@@ -97,7 +97,9 @@ class Replay:
         models, notes, choice = load_recorded(self._source, request.overrides)
         target = fault_target(wanted, models)
         self._decoding = recorded_decoding(wanted, models.teacher, target.phases)
-        self._manifest = replay_manifest(self._source, wanted, choice, target.models, self._decoding)
+        self._manifest = replay_manifest(
+            self._source, wanted, choice=choice, models=target.models, decoding=self._decoding
+        )
         self.report.notes += notes
         self._models = target.models
         self._lanes = _Lanes(target, self._decoding, wanted.fault is not None, self._turns)
@@ -153,7 +155,7 @@ class Replay:
         start, end = reader.turn_start(entry), reader.turn_end(entry)
         lane = self._running = self._lanes.of(entry)
         observer = recorder.turn(_label(start)) if recorder is not None else None
-        begin_recorded(lane, self._source, start, end, bool(entry.steps), observer)
+        begin_recorded(lane, self._source, start=start, end=end, has_steps=bool(entry.steps), recorder=observer)
         for step in reader.steps(entry):
             outcome = lane.step(step)
             if observer is not None:
@@ -182,7 +184,9 @@ def begin_recorded(
     row: int = 0,
 ) -> None:
     """Takes in the prompt of a recorded turn of the run of ``manifest`` in ``row``."""
-    lane.begin(start, rules_of(manifest), recorder, None if end is None or has_steps else end.reason, row)
+    lane.begin(
+        start, rules_of(manifest), recorder=recorder, end=None if end is None or has_steps else end.reason, row=row
+    )
 
 
 def replay_manifest(

@@ -15,12 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.drafters.base import Draft, Drafter, DraftPairs
+from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.lab.rerun.recorded_run import (
     Overrides,
@@ -29,14 +28,14 @@ from specscope.engine.lab.rerun.recorded_run import (
     recorded_decoding,
     rules_of,
 )
+from specscope.engine.lab.rerun.recorded_trees import RecordedTrees, trees_of
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Phases
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import Recorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
-from specscope.engine.tree.grow import DraftTree
-from specscope.schemas import Failure, FailureState, Manifest, Step
+from specscope.schemas import Failure, FailureState, Manifest, Step, TreeSection
 from specscope.tracer.errors import DamagedRecordError, EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
@@ -57,14 +56,14 @@ COMPARED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reproduction:
     """What became of the failure."""
 
     recorded: Failure  # of the first row
     num_rows: int  # that were rebuilt
     num_recorded: int  # that failed together
-    found: Failure | None  # None where the step ran through
+    failure: Failure | None  # None where the step ran through
     compared: list[str]  # sections
     differing: list[str]  # section.field that is not as recorded
     tree_put_in: bool  # because the drafter found another one
@@ -73,9 +72,9 @@ class Reproduction:
     @property
     def outcome(self) -> Literal["reproduced", "not reproduced", "another failure"]:
         """The same error at the same phase, none, or another one."""
-        if self.found is None:
+        if self.failure is None:
             return "not reproduced"
-        same = (self.found.error, self.found.phase) == (self.recorded.error, self.recorded.phase)
+        same = (self.failure.error, self.failure.phase) == (self.recorded.error, self.recorded.phase)
         return "reproduced" if same else "another failure"
 
 
@@ -106,8 +105,17 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
     if any(name.startswith("tree.") for name in differing):
         attempt, put_in = run.attempt(put_in=True), True
         differing = _differing(rows, attempt, compared)
-    found = attempt.failures[0] if attempt.failures else None
-    return Reproduction(rows[0], len(rows), len(failures), found, compared, differing, put_in, notes)
+    failure_again = attempt.failures[0] if attempt.failures else None
+    return Reproduction(
+        recorded=rows[0],
+        num_rows=len(rows),
+        num_recorded=len(failures),
+        failure=failure_again,
+        compared=compared,
+        differing=differing,
+        tree_put_in=put_in,
+        notes=notes,
+    )
 
 
 def _check_state(path: Path, failure: Failure, vocab_size: int) -> None:
@@ -147,7 +155,8 @@ class _Rerun:
         """Runs them; with ``put_in`` on the recorded trees, whatever the drafter finds."""
         drafter = self._models.drafter
         if put_in:
-            drafter = cast(Drafter, _WithTrees(drafter, recorded_trees(self._rows, self._models.teacher.device)))
+            drafter = trees = RecordedTrees(drafter)
+            trees.wanted = recorded_trees(self._rows)
         session = Session(self._models.teacher, drafter, self._decoding, len(self._rows))
         with TemporaryDirectory() as folder:
             path = Path(folder) / "again.jsonl"
@@ -223,10 +232,12 @@ def _feed_earlier_pairs(session: Session, rows: list[Failure], features: list[to
     if not any(counts):
         return
     pairs = []
-    for failure, count, own in zip(rows, counts, features, strict=True):
+    for failure, count, row_features in zip(rows, counts, features, strict=True):
         fed = max(1, count)  # one that is taken back, where there are none: no row can be left out
         tokens = _state(failure).context_ids[1 : 1 + fed]
-        pairs.append(DraftPairs(list(range(fed)), own[:fed], torch.tensor(tokens, device=own.device), tokens))
+        pairs.append(
+            DraftPairs(list(range(fed)), row_features[:fed], torch.tensor(tokens, device=row_features.device), tokens)
+        )
     session.drafter.propose(pairs, session.cache.branch())
     session.cache.drop_tail()
     for row, (failure, count) in enumerate(zip(rows, counts, strict=True)):
@@ -253,60 +264,31 @@ def _turn(session: Session, failure: Failure, request: TurnRequest, features: to
     return turn
 
 
-class _WithTrees:
-    """A drafter that does its work, and is then given other trees."""
-
-    def __init__(self, drafter: Drafter, tree: DraftTree) -> None:
-        self._drafter, self._tree, self._num_calls = drafter, tree, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._drafter, name)
-
-    def propose(
-        self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
-    ) -> Draft:
-        """The drafter's own, with the trees changed."""
-        draft = self._drafter.propose(pairs, branch, generators)
-        branch.drop_tail()  # what layers were shared, they were run on the other tree
-        return replace(draft, tree=self._tree, shared=None)
-
-
-def recorded_trees(rows: list[Failure], device: torch.device) -> DraftTree:
-    """The trees of the failure records, padded as a drafter pads them.
+def recorded_trees(rows: list[Failure]) -> list[TreeSection]:
+    """The trees of the failure records.
 
     Raises:
-        UsageError: where a record's tree is none.
+        UsageError: where a record does not hold a tree.
     """
-    trees = [failure.inputs["tree"] for failure in rows]
     try:
-        sizes = [len(tree["tokens"]) for tree in trees]
-
-        def padded(name: str, dtype: torch.dtype) -> torch.Tensor:
-            fills = [tree["tokens"][0] if name == "tokens" else 0 for tree in trees]
-            values = [
-                tree[name] + [fill] * (max(sizes) - len(tree[name])) for tree, fill in zip(trees, fills, strict=True)
-            ]
-            return torch.tensor(values, dtype=dtype, device=device)
-
-        tokens, parents, depths = (padded(name, torch.int64) for name in COMPARED["tree"])
-        return DraftTree(
-            tokens, parents, depths, padded("logprobs", torch.float32), padded("scores", torch.float32), sizes
-        )
+        sections = [TreeSection.model_validate(failure.inputs["tree"]) for failure in rows]
+        trees_of(sections, torch.device("cpu"))  # raises where a section does not fit itself
     except (KeyError, TypeError, ValueError, IndexError):
-        raise UsageError("the failure record's tree is none; it was changed") from None
+        raise UsageError("the failure record does not hold a tree; it was changed") from None
+    return sections
 
 
 def _differing(rows: list[Failure], attempt: _Attempt, compared: list[str]) -> list[str]:
     """What of the inputs, section.field, is not as recorded."""
-    found: dict[str, None] = {}
+    differing: dict[str, None] = {}
     again: Iterable[Failure | Step] = attempt.failures or attempt.steps
     for failure, other in zip(rows, again, strict=False):
         was, now = _inputs(failure), _inputs(other)
         for section in compared:
             if section in was and section in now:
                 unlike = [name for name in COMPARED[section] if was[section].get(name) != now[section].get(name)]
-                found |= dict.fromkeys(f"{section}.{name}" for name in unlike)
-    return list(found)
+                differing |= dict.fromkeys(f"{section}.{name}" for name in unlike)
+    return list(differing)
 
 
 def _inputs(record: Failure | Step) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def all_controls(device: str) -> list[Control]:
         *[Control(f"same run twice, {mode}", "the same run, decoded twice", _twice(mode)) for mode in MODES],
         *[Control(f"slots permuted, {mode}", "every step's slots renumbered", _permuted(mode)) for mode in MODES],
         *[_tracing(mode, level) for mode in MODES for level in LEVELS],
-        _grouping("budget 4", TreePolicy("dynamic", 5, 4, 4)),
+        _grouping("budget 4", TreePolicy(kind="dynamic", depth=5, top_k=4, budget=4)),
         _grouping("chain of 4", chain_policy(4)),
         Control("redacted", "eager against fused, both redacted with one key", _redacted),
         Control("no drafter", "the teacher alone against speculation", _without_drafter),
@@ -128,11 +128,11 @@ def _tracing(mode: Mode, level: TraceLevel) -> Control:
         scenario = replace(find_scenario("greedy"), name="traced")
         traced = runs.decode(scenario, mode, runs.unused(f"traced-{mode}-{level}"), level)
         plain = runs.decode(scenario, mode, None)
-        for one, other in zip(traced, plain, strict=True):
-            if one.result.output_ids != other.result.output_ids:
-                return Outcome(False, f"{one.prompt_id}: other tokens than without a trace")
-            if one.result.accepted_lengths != other.result.accepted_lengths:
-                return Outcome(False, f"{one.prompt_id}: other accepted lengths than without a trace")
+        for with_trace, other in zip(traced, plain, strict=True):
+            if with_trace.result.output_ids != other.result.output_ids:
+                return Outcome(False, f"{with_trace.prompt_id}: other tokens than without a trace")
+            if with_trace.result.accepted_lengths != other.result.accepted_lengths:
+                return Outcome(False, f"{with_trace.prompt_id}: other accepted lengths than without a trace")
         return Outcome(True, "equal tokens and accepted lengths")
 
     return Control(f"trace off, {mode}, {level}", f"a run traced at level {level} against one that is not", run)

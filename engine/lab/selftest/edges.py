@@ -35,13 +35,13 @@ EDGES = (
 
 def edges_of(traces: Iterable[Path]) -> set[str]:
     """The edges that the runs at ``traces`` have been at."""
-    found: set[str] = set()
+    edges: set[str] = set()
     for trace in traces:
         with TraceReader(trace) as reader:
             for turn in reader.turns:
-                found |= set(_turn_edges(reader, turn))
-            found |= {"one row of the batch finished"} if _has_finished_row(reader) else set()
-    return found
+                edges |= set(_turn_edges(reader, turn))
+            edges |= {"one row of the batch finished"} if _has_finished_row(reader) else set()
+    return edges
 
 
 def _turn_edges(reader: TraceReader, turn: TurnEntry) -> Iterator[str]:

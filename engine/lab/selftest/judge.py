@@ -15,7 +15,7 @@ from specscope.tracer.compare.roundings import is_half
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_INCOMPARABLE, EXIT_USAGE, SpecScopeError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
     """What became of one fault. ``placed`` and ``blamed`` are None where there is nothing to ask: a run that was
     refused has no root and no side."""
@@ -81,8 +81,16 @@ def _judge_refusal(fault: Fault, run: Faulty) -> Judgement:
     if detected and placed is False:
         wrong.append(f"the message wants {says!r}: {message}")
     asked = fault.expect.outcome in ("root", "violation")
-    return Judgement(fault, verdict, detected, False if asked else placed, False if asked else None, message, (),
-                     tuple(wrong))  # fmt: skip
+    return Judgement(
+        fault=fault,
+        verdict=verdict,
+        detected=detected,
+        placed=False if asked else placed,
+        blamed=False if asked else None,
+        first=message,
+        blame=(),
+        wrong=tuple(wrong),
+    )
 
 
 def judge_verdict(fault: Fault, verdict: Verdict | SpecScopeError, error: Exception | None = None) -> Judgement:
@@ -90,7 +98,16 @@ def judge_verdict(fault: Fault, verdict: Verdict | SpecScopeError, error: Except
     if isinstance(verdict, SpecScopeError):
         says = f"the diff ends with {type(verdict).__name__}: {_first_line(verdict)}"
         asked = fault.expect.outcome != "incomparable"
-        return Judgement(fault, "none", False, False, False if asked else None, says, (), (says,))
+        return Judgement(
+            fault=fault,
+            verdict="none",
+            detected=False,
+            placed=False,
+            blamed=False if asked else None,
+            first=says,
+            blame=(),
+            wrong=(says,),
+        )
     if fault.expect.outcome == "incomparable":
         return _judge_incomparable(fault, verdict)
     root = next((r for r in verdict.roots if r.difference.kind not in TIES), None)
@@ -100,10 +117,19 @@ def judge_verdict(fault: Fault, verdict: Verdict | SpecScopeError, error: Except
     blamed = detected and _is_blamed(fault, [*(b for r in verdict.roots for b in r.blame), *verdict.violations], blames)
     shown = tuple(dict.fromkeys(f"{blame.side}: {blame.invariant}" for blame in blames))
     first = _place(root) if root is not None else _without_root(verdict)
-    wrong = _complaints(fault, verdict, first, shown, [detected, placed, blamed])
+    wrong = _complaints(fault, verdict, first=first, shown=shown, answers=[detected, placed, blamed])
     if error is not None and wrong:
         wrong.append(f"the run ended with {type(error).__name__}: {_first_line(error)}")
-    return Judgement(fault, verdict.verdict, detected, placed, blamed, first, shown, tuple(wrong))
+    return Judgement(
+        fault=fault,
+        verdict=verdict.verdict,
+        detected=detected,
+        placed=placed,
+        blamed=blamed,
+        first=first,
+        blame=shown,
+        wrong=tuple(wrong),
+    )
 
 
 def _judge_incomparable(fault: Fault, verdict: Verdict) -> Judgement:
@@ -113,7 +139,16 @@ def _judge_incomparable(fault: Fault, verdict: Verdict) -> Judgement:
     wrong = [] if detected else [f"wanted {_wanted(fault)}, got {verdict.verdict}"]
     if detected and placed is False:
         wrong.append(f"{says!r} is not among what differs: {fields}")
-    return Judgement(fault, verdict.verdict, detected, placed, None, fields, (), tuple(wrong))
+    return Judgement(
+        fault=fault,
+        verdict=verdict.verdict,
+        detected=detected,
+        placed=placed,
+        blamed=None,
+        first=fields,
+        blame=(),
+        wrong=tuple(wrong),
+    )
 
 
 def _is_detected(fault: Fault, verdict: Verdict, root: Root | None) -> bool:
@@ -129,13 +164,17 @@ def _is_placed(fault: Fault, root: Root | None) -> bool:
     if fault.expect.outcome == "violation":
         return root is None
     assert root is not None
-    found, expect = root.difference, fault.expect
-    if any(found.phase == phase and found.field.startswith(field) for phase, field in expect.places):
+    difference, expect = root.difference, fault.expect
+    if any(difference.phase == phase and difference.field.startswith(field) for phase, field in expect.places):
         return True
     # Where noise hides the field itself, the rule that it breaks is the root, or the teacher's other numbers are.
-    if expect.invariant == f"{found.phase}.{found.field}":
+    if expect.invariant == f"{difference.phase}.{difference.field}":
         return True
-    return found.kind == "real" and "verify" in {phase for phase, _ in expect.places} and is_teachers_number(found)
+    return (
+        difference.kind == "real"
+        and "verify" in {phase for phase, _ in expect.places}
+        and is_teachers_number(difference)
+    )
 
 
 def _is_blamed(fault: Fault, everywhere: list[Blame], at_root: list[Blame]) -> bool:

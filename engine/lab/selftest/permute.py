@@ -117,7 +117,7 @@ def _tensors(tensors: TensorsSection, new: Renumbering) -> TensorsSection:
     indices = {}
     for name, flat in tensors.index_tensors.items():  # each is one or more lists of a number a slot
         lists = [flat[at : at + count] for at in range(0, len(flat), count)]
-        indices[name] = [slot for one in lists for slot in new.slots(new.rows(one))]
+        indices[name] = [slot for slots in lists for slot in new.slots(new.rows(slots))]
     masks = [new.bits(row) for row in new.rows(tensors.mask_rows)]
     moved = tensors.model_copy(update={**rows, "index_tensors": indices, "mask_rows": masks})
     return moved.model_copy(update={"input_digest": digest_inputs(moved)})

@@ -19,14 +19,14 @@ from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
 
-TREE = TreePolicy("dynamic", depth=5, top_k=4, budget=16)
+TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 DRAWN = SamplingRule("sampling", temperature=0.8, draft="sampled")
 BEST = SamplingRule("sampling", temperature=0.8)
 #: The teacher has 2048 positions, its cache begins with 512 of them and takes a prompt in by 1024.
 NEAR_MAX, NEAR_CAPACITY, PAST_512 = 2038, 498, 540
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
     """A run to decode twice: the honest baseline, and the candidate with a fault in."""
 
@@ -48,10 +48,10 @@ def find_scenario(name: str) -> Scenario:
     Raises:
         UsageError: where there is none.
     """
-    found = scenarios()
-    if name not in found:
-        raise UsageError(f"got scenario {name!r}, wanted one of {', '.join(found)}")
-    return found[name]
+    by_name = scenarios()
+    if name not in by_name:
+        raise UsageError(f"got scenario {name!r}, wanted one of {', '.join(by_name)}")
+    return by_name[name]
 
 
 @cache
@@ -62,37 +62,55 @@ def scenarios() -> dict[str, Scenario]:
 
 def demo_choice(policy: TreePolicy = TREE, rule: SamplingRule | None = None, drafter: str = "eagle3") -> ModelChoice:
     """The demo models with that tree and rule; greedy where no rule is given."""
-    choice = ModelChoice("demo", drafter, "fused", "float32", "auto", policy)
-    return choice if rule is None else ModelChoice("demo", drafter, "fused", "float32", "auto", policy, rule)
+    choice = ModelChoice(teacher="demo", drafter=drafter, mode="fused", dtype="float32", device="auto", policy=policy)
+    return (
+        choice
+        if rule is None
+        else ModelChoice(
+            teacher="demo", drafter=drafter, mode="fused", dtype="float32", device="auto", policy=policy, rule=rule
+        )
+    )
 
 
 def _decoded_alone() -> list[Scenario]:
     prompts = _demo_prompts()
-    wide = TreePolicy("dynamic", depth=5, top_k=8, budget=48)
+    wide = TreePolicy(kind="dynamic", depth=5, top_k=8, budget=48)
     drawn = demo_choice(parse_policy("static:bush-16", 1, 1, 1), DRAWN)
     turns = (prompts[0].turns[0], prompts[1].turns[0])
     return [
-        Scenario("greedy", "two prompts, a tree of 16", prompts[:2], demo_choice()),
-        Scenario("wide", "a tree of 48, which takes more than 32 slots", prompts[:2], demo_choice(wide)),
-        Scenario("sampling", "drafts that are drawn, on a fixed tree", prompts[:2], drawn),
-        Scenario("point-mass", "drawn tokens, the best drafts", prompts[:2], demo_choice(rule=BEST)),
-        Scenario("conversation", "two turns", (Prompt("conversation", turns),), demo_choice()),
+        Scenario(name="greedy", says="two prompts, a tree of 16", prompts=prompts[:2], choice=demo_choice()),
         Scenario(
-            "stop",
-            "a stop string inside an accepted block",
-            (prompts[0], prompts[2]),
-            demo_choice(),
+            name="wide",
+            says="a tree of 48, which takes more than 32 slots",
+            prompts=prompts[:2],
+            choice=demo_choice(wide),
+        ),
+        Scenario(name="sampling", says="drafts that are drawn, on a fixed tree", prompts=prompts[:2], choice=drawn),
+        Scenario(
+            name="point-mass", says="drawn tokens, the best drafts", prompts=prompts[:2], choice=demo_choice(rule=BEST)
+        ),
+        Scenario(name="conversation", says="two turns", prompts=(Prompt("conversation", turns),), choice=demo_choice()),
+        Scenario(
+            name="stop",
+            says="a stop string inside an accepted block",
+            prompts=(prompts[0], prompts[2]),
+            choice=demo_choice(),
             stop_strings=("auto()", "_cnt,"),
         ),
         Scenario(
-            "processors",
-            "repetition penalty and no repeated 3-gram",
-            prompts[:2],
-            demo_choice(),
+            name="processors",
+            says="repetition penalty and no repeated 3-gram",
+            prompts=prompts[:2],
+            choice=demo_choice(),
             processors=ProcessorChoice(repetition_penalty=1.3, no_repeat_ngram=3),
         ),
         Scenario(
-            "eager-candidate", "eager against fused", prompts[:2], demo_choice(), baseline="fused", candidate="eager"
+            name="eager-candidate",
+            says="eager against fused",
+            prompts=prompts[:2],
+            choice=demo_choice(),
+            baseline="fused",
+            candidate="eager",
         ),
     ]
 
@@ -102,17 +120,17 @@ def _side_by_side() -> list[Scenario]:
     short = Prompt("short", ids=_text_ids(5))  # its first step accepts 4
     return [
         Scenario(
-            "batch",
-            "three prompts in two rows: a row that is done takes the next",
-            (short, prompts[1], prompts[2]),
-            demo_choice(),
+            name="batch",
+            says="three prompts in two rows: a row that is done takes the next",
+            prompts=(short, prompts[1], prompts[2]),
+            choice=demo_choice(),
             batch_size=2,
         ),
         Scenario(
-            "lookup",
-            "looked up drafts in two rows: trees of unlike sizes, so that one row is padded",
-            (prompts[1], prompts[2], prompts[0]),
-            demo_choice(drafter="ngram"),
+            name="lookup",
+            says="looked up drafts in two rows: trees of unlike sizes, so that one row is padded",
+            prompts=(prompts[1], prompts[2], prompts[0]),
+            choice=demo_choice(drafter="ngram"),
             batch_size=2,
         ),
     ]
@@ -120,7 +138,13 @@ def _side_by_side() -> list[Scenario]:
 
 def _at_length() -> list[Scenario]:
     def long(name: str, says: str, length: int, tokens: int) -> Scenario:
-        return Scenario(name, says, (Prompt(name, ids=_text_ids(length)),), demo_choice(), max_new_tokens=tokens)
+        return Scenario(
+            name=name,
+            says=says,
+            prompts=(Prompt(name, ids=_text_ids(length)),),
+            choice=demo_choice(),
+            max_new_tokens=tokens,
+        )
 
     return [
         long("long", "a prompt past position 512", PAST_512, 16),

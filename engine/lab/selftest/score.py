@@ -24,7 +24,7 @@ class ControlResult(NamedTuple):
     verdict: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """Everything that was tried."""
 

@@ -21,7 +21,7 @@ HALF = "bfloat16"
 ENTRIES = tuple(f"F{number:02}" for number in range(1, 34))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to try."""
 
@@ -50,10 +50,10 @@ def plan(fault_ids: list[str], device: str) -> Plan:
         return _plan(list(FAULTS.values()), all_controls(device), [control_after_faults()], not_run)
     faults: dict[str, Fault] = {}
     for name in fault_ids:
-        found = {fault.id: fault for fault in FAULTS.values() if name in (fault.id, fault.entry)}
-        if not found:
+        chosen = {fault.id: fault for fault in FAULTS.values() if name in (fault.id, fault.entry)}
+        if not chosen:
             raise UsageError(f"got fault {name!r}, wanted an entry such as F15 or one of {', '.join(FAULTS)}")
-        faults |= found
+        faults |= chosen
     used = dict.fromkeys(fault.scenario for fault in faults.values() if fault.not_run is None)
     return _plan(list(faults.values()), [honest_pair(find_scenario(name)) for name in used], [], [])
 
@@ -64,7 +64,7 @@ def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not
     run = [fault for fault in faults if fault.not_run is None]
     # What goes wrong at loading does so in any dtype.
     once_more = [fault for fault in run if fault.damage is None and not fault.is_half_already]
-    return Plan(run, controls, last, not_run, with_edges=bool(last), once_more=once_more)
+    return Plan(faults=run, controls=controls, last=last, not_run=not_run, with_edges=bool(last), once_more=once_more)
 
 
 def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Score:
@@ -77,25 +77,32 @@ def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Scor
     results, not_run = list[ControlResult](), list(what.not_run)
     judgements: list[Judgement] = []
 
-    def control(one: Control) -> None:
-        outcome = one.outcome(runs)
+    def try_control(control: Control) -> None:
+        outcome = control.outcome(runs)
         if outcome.silent is None:
-            not_run.append(NotRun(one.name, outcome.says))
+            not_run.append(NotRun(control.name, outcome.says))
         else:
-            results.append(ControlResult(one.name, one.says, outcome.silent, outcome.says))
-        advance(one.name)
+            results.append(ControlResult(control.name, control.says, outcome.silent, outcome.says))
+        advance(control.name)
 
     with num_threads(1):  # the models are tiny: more threads win nothing, and lose much on a machine that is busy
-        for one in what.controls:
-            control(one)
+        for control in what.controls:
+            try_control(control)
         for fault in what.faults:
             judgements.append(judge(runs, fault))
             advance(fault.id)
         for fault in what.once_more:
             judgements.append(replace(judge(runs.in_dtype(HALF), fault), dtype=HALF))
             advance(f"{fault.id}, {HALF}")
-        for one in what.last:
-            control(one)
+        for control in what.last:
+            try_control(control)
     reached = edges_of(runs.honest_traces()) if what.with_edges else set()
     edges = {edge: edge in reached for edge in EDGES} if what.with_edges else {}
-    return Score(judgements, results, not_run, edges, UNREACHED if what.with_edges else {}, time.monotonic() - begun)
+    return Score(
+        judgements=judgements,
+        controls=results,
+        not_run=not_run,
+        edges=edges,
+        unreached=UNREACHED if what.with_edges else {},
+        seconds=time.monotonic() - begun,
+    )

@@ -72,7 +72,7 @@ interruption undid are left out); the other two are the stages' own clocks.
 
 def render_card(m: dict[str, Any]) -> str:
     """The card for the measurements ``m`` of ``pipeline.measure``."""
-    teacher, head, exit_head, accepted = m["teacher"], m["head"], m["exit_head"], m["accepted"]
+    teacher, head, accepted = m["teacher"], m["head"], m["accepted"]
     first = next(iter(accepted.values()))
     seconds = {name: m["seconds"].get(name, 0) for name in STAGES}
     return TEMPLATE.format(
@@ -115,24 +115,31 @@ def render_card(m: dict[str, Any]) -> str:
         num_tokens=first["num_tokens"],
         repeated=first["repeated_8grams"],
         held_repeated=m["held_out_repeated_8grams"],
-        rows_table=_table({name.removeprefix("budget_"): found for name, found in accepted.items()}),
-        exit_inner=exit_head["intermediate_size"],
-        exit_parameters=exit_head["parameters"],
-        exit_layer=exit_head["exit_layer"],
-        exit_steps=exit_head["num_steps"],
-        exit_tokens=exit_head["tokens_seen"],
-        exit_seed=exit_head["seed"],
+        rows_table=_table({name.removeprefix("budget_"): by_depth for name, by_depth in accepted.items()}),
+        **_exit_head(m["exit_head"]),
         exit_seconds=seconds["exit_head"],
-        exit_sharp_from=exit_head["sharp_from"],
-        exit_table=_table({name.replace("_", " "): found for name, found in exit_head["accepted"].items()}),
     )
+
+
+def _exit_head(measured: dict[str, Any]) -> dict[str, Any]:
+    """What the card says of the exit head."""
+    return {
+        "exit_inner": measured["intermediate_size"],
+        "exit_parameters": measured["parameters"],
+        "exit_layer": measured["exit_layer"],
+        "exit_steps": measured["num_steps"],
+        "exit_tokens": measured["tokens_seen"],
+        "exit_seed": measured["seed"],
+        "exit_sharp_from": measured["sharp_from"],
+        "exit_table": _table({name.replace("_", " "): by_depth for name, by_depth in measured["accepted"].items()}),
+    }
 
 
 def _table(measured: dict[str, dict[str, Any]]) -> str:
     """A line for each of the acceptances ``measured``."""
     return "\n".join(
-        f"| {name} | {found['accepted_length']:.2f} | {found['accepted_length'] + 1:.2f} | "
-        + " / ".join(f"{share:.2f}" for share in found["accepted_by_depth"])
+        f"| {name} | {accepted['accepted_length']:.2f} | {accepted['accepted_length'] + 1:.2f} | "
+        + " / ".join(f"{share:.2f}" for share in accepted["accepted_by_depth"])
         + " |"
-        for name, found in measured.items()
+        for name, accepted in measured.items()
     )

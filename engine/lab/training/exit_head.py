@@ -18,7 +18,7 @@ from specscope.engine.lab.training.schedule import ProgressLog, set_learning_rat
 from specscope.engine.lab.training.teacher import make_optimizers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExitHeadRecipe:
     """Everything that decides the exit head's weights, but for the data and the teacher."""
 
@@ -43,7 +43,13 @@ class ExitLoss(NamedTuple):
 def new_exit_head(recipe: ExitHeadRecipe, teacher: LlamaForCausalLM) -> ExitHead:
     """A head for ``teacher``: the block begins as nothing, the last norm as the teacher's own."""
     c: Any = teacher.config
-    shape = ExitHeadConfig(recipe.exit_layer, c.hidden_size, c.vocab_size, recipe.intermediate_size, c.rms_norm_eps)
+    shape = ExitHeadConfig(
+        exit_layer=recipe.exit_layer,
+        hidden_size=c.hidden_size,
+        vocab_size=c.vocab_size,
+        intermediate_size=recipe.intermediate_size,
+        rms_norm_eps=c.rms_norm_eps,
+    )
     head = ExitHead(shape)
     with torch.no_grad():
         head.down_proj.weight.zero_()

@@ -25,7 +25,7 @@ from specscope.engine.lab.training.schedule import ProgressLog, set_learning_rat
 from specscope.engine.lab.training.teacher import make_optimizers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
     """Everything that decides the head's weights, but for the data and the teacher."""
 
@@ -101,8 +101,8 @@ def unrolled_attention(steps: list[QueryKeyValue]) -> torch.Tensor:
     rows = query.shape[-2]
     causal = torch.ones(rows, rows, dtype=torch.bool, device=query.device).tril()
     scores = (query @ keys[0].transpose(-1, -2) * scale).masked_fill(~causal, -float("inf"))
-    own = [(query * key).sum(-1, keepdim=True) * scale for key in keys[1:]]
-    probs = torch.softmax(torch.cat([scores, *own], dim=-1).float(), dim=-1).to(query.dtype)
+    later = [(query * key).sum(-1, keepdim=True) * scale for key in keys[1:]]
+    probs = torch.softmax(torch.cat([scores, *later], dim=-1).float(), dim=-1).to(query.dtype)
     attended = probs[..., :rows] @ values[0]
     for number, value in enumerate(values[1:]):
         attended = attended + probs[..., rows + number, None] * value
@@ -170,7 +170,7 @@ def train_head(
         with torch.autocast(device.type, dtype=torch.bfloat16):
             temperature = recipe.sharp_temperature if step >= recipe.sharp_from else 1.0
             view = view_teacher(teacher, ids, head)
-            result = loss_of(head, view, recipe.unroll, recipe.loss_decay, temperature)
+            result = loss_of(head, view, recipe.unroll, decay=recipe.loss_decay, temperature=temperature)
         result.loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 0.5)
         for optimizer in optimizers:

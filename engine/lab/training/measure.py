@@ -67,4 +67,10 @@ def measure_acceptance(models: Models, prompts: Sequence[Prompt], max_new_tokens
         repeated.append(repeated_share(session.result.output_ids))
         num_tokens += len(session.result.output_ids)
     by_depth = [float(np.mean([n > d for n in lengths])) for d in range(max(lengths, default=0))]
-    return Acceptance(len(prompts), num_tokens, float(np.mean(lengths)), by_depth, float(np.mean(repeated)))
+    return Acceptance(
+        num_prompts=len(prompts),
+        num_tokens=num_tokens,
+        accepted_length=float(np.mean(lengths)),
+        accepted_by_depth=by_depth,
+        repeated_8grams=float(np.mean(repeated)),
+    )

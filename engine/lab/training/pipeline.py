@@ -43,11 +43,14 @@ SELF_TEXT_LENGTH = 256
 MEASURED_PROMPTS = 60
 MEASURED_TOKENS = 64
 MEASURED_BUDGETS = (4, 8, 16, 32)
-EXIT_HEAD_POLICIES = {"chain_depth_4": chain_policy(4), "dynamic_budget_16": TreePolicy("dynamic", 5, 4, 16)}
+EXIT_HEAD_POLICIES = {
+    "chain_depth_4": chain_policy(4),
+    "dynamic_budget_16": TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16),
+}
 DEMO_PROMPTS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """What to train, on what, where."""
 
@@ -90,10 +93,19 @@ def _train_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) ->
     if (plan.work / "teacher" / "model.safetensors").exists():
         return
     state = plan.work / "teacher_state"
-    model = train_teacher(plan.teacher, streams["train"], streams["held_out"], state, plan.device, plan.compiled)
+    model = train_teacher(
+        plan.teacher,
+        streams["train"],
+        held_out=streams["held_out"],
+        folder=state,
+        device=plan.device,
+        compiled=plan.compiled,
+    )
     begun = time.monotonic()
     state = plan.work / "unlikelihood_state"
-    train_against_repetition(plan.unlikelihood, model, streams["train"], streams["held_out"], state)
+    train_against_repetition(
+        plan.unlikelihood, model, train=streams["train"], held_out=streams["held_out"], folder=state
+    )
     save_teacher(model, plan.work / "teacher")
     _note_time(plan, "unlikelihood", begun)
 
@@ -108,7 +120,9 @@ def _self_text(plan: TrainingPlan, stream: NDArray[np.int64]) -> NDArray[np.int6
     path = plan.work / "self_text.npy"
     if not path.exists():
         begun = time.monotonic()
-        rows = generate_self_text(_teacher(plan), stream, plan.self_text_rows, SELF_TEXT_LENGTH, plan.head.seed)
+        rows = generate_self_text(
+            _teacher(plan), stream, num_rows=plan.self_text_rows, length=SELF_TEXT_LENGTH, seed=plan.head.seed
+        )
         np.save(path, rows)
         _note_time(plan, "self_text", begun)
     result: NDArray[np.int64] = np.load(path)
@@ -120,14 +134,24 @@ def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
         return
     teacher = _teacher(plan)
     vocab = _draft_vocab(plan, rows).vocab
-    head = train_head(plan.head, teacher, rows, vocab, plan.work / "head_state", plan.device, plan.compiled)
+    head = train_head(
+        plan.head,
+        teacher,
+        rows=rows,
+        vocab=vocab,
+        folder=plan.work / "head_state",
+        device=plan.device,
+        compiled=plan.compiled,
+    )
     save_head(head.cpu(), plan.work / "drafter", default_hidden_state_indices(teacher.config.num_hidden_layers))
 
 
 def _train_exit_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
     if (plan.work / "exit_head" / "model.safetensors").exists():
         return
-    head = train_exit_head(plan.exit_head, _teacher(plan), rows, plan.work / "exit_head_state", plan.device)
+    head = train_exit_head(
+        plan.exit_head, _teacher(plan), rows=rows, folder=plan.work / "exit_head_state", device=plan.device
+    )
     save_exit_head(head.cpu().to(torch.bfloat16), plan.work / "exit_head")
 
 
@@ -192,7 +216,10 @@ def measure(
         "held_out_repeated_8grams": _held_out_repetition(streams["held_out"]),
         "accepted": {
             f"budget_{budget}": _accepted(
-                plan, prompts, f"eagle3:{plan.work / 'drafter'}", TreePolicy("dynamic", 5, 4, budget)
+                plan,
+                prompts,
+                f"eagle3:{plan.work / 'drafter'}",
+                TreePolicy(kind="dynamic", depth=5, top_k=4, budget=budget),
             )._asdict()
             for budget in MEASURED_BUDGETS
         },
@@ -244,7 +271,9 @@ def _describe_exit_head(plan: TrainingPlan, prompts: list[Prompt]) -> dict[str, 
 
 def _accepted(plan: TrainingPlan, prompts: list[Prompt], drafter: str, policy: TreePolicy) -> Acceptance:
     teacher = str(plan.work / "teacher")
-    choice = ModelChoice(teacher, drafter, "fused", "float32", plan.device.type, policy)
+    choice = ModelChoice(
+        teacher=teacher, drafter=drafter, mode="fused", dtype="float32", device=plan.device.type, policy=policy
+    )
     return measure_acceptance(load_models(choice), prompts, MEASURED_TOKENS)
 
 

@@ -20,7 +20,7 @@ from specscope.engine.lab.training.checkpoint import load_checkpoint, save_check
 from specscope.engine.lab.training.schedule import ProgressLog, batch_at, set_learning_rate, warmup_stable_decay
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TeacherRecipe:
     """Everything that decides the teacher's weights, but for the data."""
 
@@ -104,7 +104,7 @@ def train_teacher(
     log = ProgressLog(folder / "log.jsonl")
     for step in range(first, recipe.num_steps):
         set_learning_rate(optimizers, warmup_stable_decay(step, recipe.num_steps))
-        ids = batch_at(train, step, recipe.batch_size, recipe.length, recipe.seed).to(device)
+        ids = batch_at(train, step, batch_size=recipe.batch_size, length=recipe.length, seed=recipe.seed).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = loss_of(model, ids)
         loss.backward()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from specscope.engine.lab.training.self_text import continue_prompts, cut_prompt
 from specscope.engine.lab.training.teacher import held_out_loss, next_token_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnlikelihoodRecipe:
     """Everything that decides this stage."""
 
@@ -60,6 +60,38 @@ def unlikelihood_loss(model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Te
     return (losses * wanted).sum() / wanted.sum().clamp(min=1)
 
 
+class Repetitions(NamedTuple):
+    """What the model wrote of itself, and where it repeats itself."""
+
+    tokens: NDArray[np.int64]  # (rows, prompt + new)
+    mask: NDArray[np.bool_]  # the same shape: tokens that repeat
+    prompt_length: int
+
+    @property
+    def share(self) -> float:
+        """The share of the new tokens that repeat."""
+        return float(self.mask[:, self.prompt_length :].mean())
+
+
+def write_repetitions(
+    recipe: UnlikelihoodRecipe, model: LlamaForCausalLM, train: NDArray[np.int64], step: int
+) -> Repetitions:
+    """Has ``model`` continue prompts cut from ``train``; leaves it in training mode."""
+    prompts = cut_prompts(train, recipe.rows, recipe.seed + step)
+    device = torch.device(model.device)
+    tokens = continue_prompts(model.eval(), prompts.to(device), recipe.new_tokens, greedy=True).cpu().numpy()
+    model.train()
+    return Repetitions(tokens, repeated_mask(tokens, recipe.ngram, prompts.shape[1]), prompts.shape[1])
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step down the gradient of ``loss``, which is clipped to norm 1."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def train_against_repetition(
     recipe: UnlikelihoodRecipe,
     model: LlamaForCausalLM,
@@ -73,30 +105,22 @@ def train_against_repetition(
     first = load_checkpoint(folder, model, [optimizer])
     log = ProgressLog(folder / "log.jsonl")
     device = torch.device(model.device)
-    generated: Any = None
+    repetitions: Repetitions | None = None
     for step in range(first, recipe.num_steps):
-        if generated is None or step % recipe.reuse == 0:
-            prompts = cut_prompts(train, recipe.rows, recipe.seed + step)
-            generated = continue_prompts(model.eval(), prompts.to(device), recipe.new_tokens, greedy=True).cpu().numpy()
-            mask = repeated_mask(generated, recipe.ngram, prompts.shape[1])
-            model.train()
+        if repetitions is None or step % recipe.reuse == 0:
+            repetitions = write_repetitions(recipe, model, train, step)
         part = slice(step % recipe.reuse, None, recipe.reuse)
         set_learning_rate([optimizer], warmup_stable_decay(step, recipe.num_steps, warmup=10))
-        ids = batch_at(train, step, recipe.batch_size, recipe.length, recipe.seed).to(device)
+        ids = batch_at(train, step, batch_size=recipe.batch_size, length=recipe.length, seed=recipe.seed).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             likelihood = next_token_loss(model, ids)
-            rows, wanted = torch.from_numpy(generated[part]).to(device), torch.from_numpy(mask[part]).to(device)
-            unlikelihood = unlikelihood_loss(model, rows, wanted)
-        (likelihood + recipe.weight * unlikelihood).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+            rows = torch.from_numpy(repetitions.tokens[part]).to(device)
+            unlikelihood = unlikelihood_loss(model, rows, torch.from_numpy(repetitions.mask[part]).to(device))
+        update(model, optimizer, likelihood + recipe.weight * unlikelihood)
         log.count(ids.numel() + rows.numel())
         if (step + 1) % recipe.reuse == 0:
-            share = float(mask[:, prompts.shape[1] :].mean())
-            log.report(
-                step + 1, recipe.num_steps, loss=likelihood.item(), unlikelihood=unlikelihood.item(), repeated=share
-            )
+            losses = {"loss": likelihood.item(), "unlikelihood": unlikelihood.item()}
+            log.report(step + 1, recipe.num_steps, **losses, repeated=repetitions.share)
         if (step + 1) % 40 == 0 or step + 1 == recipe.num_steps:
             save_checkpoint(folder, step + 1, model, [optimizer])
             log.report(step + 1, recipe.num_steps, held_out_loss=held_out_loss(model, held_out, recipe.length, 60_000))

@@ -1,0 +1,64 @@
+"""From scores to a draft: the part of ``propose`` that every drafter that grows its trees shares.
+
+Knows no model and no cache: a drafter hands in what it scored the roots with, and a function that scores further rows.
+
+Letters: B rows of the batch, V draft vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
+from specscope.engine.drafters.draws import DraftSampler
+from specscope.engine.tree.grow import Expand, ToTeacher, grow, select_tree
+from specscope.engine.tree.policy import TreePolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRoots:
+    """Where the rows' trees begin: the pending tokens, after the drafter has taken in the rows' pairs."""
+
+    pairs: list[DraftPairs]  # one per row; the last token of each is the row's root
+    logits: torch.Tensor  # (B, 1, V) at the roots
+    positions: torch.Tensor  # (B, 1) drafter positions of the roots
+    kv_before: list[int]  # pairs in the drafter's cache before these were fed
+    kv_after: list[int]  # and after
+
+
+def same_ids(tokens: torch.Tensor) -> torch.Tensor:
+    """The teacher ids of a drafter that has the teacher's whole vocabulary: its own."""
+    return tokens
+
+
+def grow_draft(
+    policy: TreePolicy,
+    roots: ScoredRoots,
+    expand: Expand,
+    *,
+    to_teacher: ToTeacher = same_ids,
+    sampler: DraftSampler | None = None,
+    generators: list[torch.Generator] | None = None,
+) -> Draft:
+    """The draft that grows from ``roots``; ``expand`` scores the rows of each further level.
+
+    With a ``sampler`` and ``generators``, one per row, the proposals are drawn; else they are the best ones.
+
+    Raises:
+        UsageError: where a fixed tree is wider than the draft vocabulary.
+    """
+    draw = sampler.draw(generators) if sampler is not None and generators is not None else None
+    levels = grow(policy, roots.logits, roots.positions, expand, to_teacher=to_teacher, draw=draw)
+    tree = select_tree(levels, pending_tokens(roots.pairs), policy)
+    num_candidates = sum(level.tokens[0].numel() for level in levels)  # the same in every row
+    return Draft(
+        tree=tree,
+        pairs=roots.pairs,
+        levels=levels,
+        num_candidates=[num_candidates] * len(roots.pairs),
+        kv_before=roots.kv_before,
+        kv_after=roots.kv_after,
+        child_probs=sampler.child_probs(levels, policy, tree, to_teacher) if sampler and draw else None,
+    )
