@@ -85,6 +85,10 @@ def report(
         written = run_report(trace, wanted, TokenTexts.load_for(tokenizer, trace))
     else:
         written = _of_pair(trace, candidate, options, roots, tokenizer=tokenizer)
+    _write(out, written)
+
+
+def _write(out: Path, written: Written) -> None:
     write_whole(out, written.page)
     click.echo(printable(f"wrote {out} ({len(written.page.encode()) / 1e6:.2f} MB): {written.headline}"))
 
