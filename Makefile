@@ -6,15 +6,17 @@ STAMP := $(VENV)/.installed
 
 # On PyPI for Linux the newest torch brings CUDA along; the version here is the one that the tests ran with.
 TORCH ?= torch==2.13.0
+# The versions that the tests ran with. The newest that pyproject.toml allows: make LOCK=/dev/null
+LOCK ?= requirements.lock
 
-.PHONY: demo test test-elsewhere check view clean
+.PHONY: demo test test-elsewhere check view lock clean
 .DEFAULT_GOAL := demo
 
-$(STAMP): pyproject.toml Makefile
+$(STAMP): pyproject.toml Makefile requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecScope wants Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) -e '.[all,dev]'
 	touch $@
 
 demo: $(STAMP)  ## decode in both modes, trace, check, diff
@@ -23,8 +25,11 @@ demo: $(STAMP)  ## decode in both modes, trace, check, diff
 # A process a core: the tests hold torch to one thread each.
 WORKERS ?= 2
 
+# Lines and branches of schemas and tracer that no test reached. Without: make test COVERAGE=
+COVERAGE ?= --cov --cov-report=term
+
 test: $(STAMP)  ## the whole suite
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(COVERAGE)
 
 test-elsewhere: $(STAMP)  ## the tests that hang on this CPU's bits, as if on two others
 	SETTINGS="ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" WORKERS=$(WORKERS) tests/elsewhere -m numbers
@@ -38,5 +43,9 @@ check: $(STAMP)  ## lint, language and types
 view: $(STAMP)  ## the viewer on the sample traces
 	$(BIN)/specscope view sample_traces/eager.jsonl sample_traces/fused-F16.jsonl
 
+# Torch and what it brings are left out: TORCH names the build.
+lock: $(STAMP)  ## writes down the versions of .venv, once the tests passed with them
+	$(BIN)/python -m pip freeze --exclude-editable --exclude torch | grep -Ev '^(nvidia-|triton)' > requirements.lock
+
 clean:  ## all that the targets above made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

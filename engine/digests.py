@@ -34,7 +34,7 @@ def digest_rows(tensor: torch.Tensor) -> list[str]:
 
 
 def digest_parameters(module: torch.nn.Module) -> dict[str, str]:
-    """Of each parameter and buffer of ``module`` by its name; one that has two names stands under its first."""
+    """Of each parameter and buffer of ``module`` by its name; one that has two names is listed under its first."""
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: digest_tensors(tensor) for name, tensor in named}
 

@@ -23,7 +23,7 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
         narrow = f"(finite in its files, if it has any: {tensor.dtype} may be too narrow)"
         place = _place(folder) or f"{name} of {folder} {narrow}"
         raise UsageError(
-            f"{place} holds NaN or infinity, so every score behind it is worthless: get the weights anew, choose "
+            f"{place} holds NaN or infinity, so every score after it is worthless: get the weights anew, choose "
             "another dtype, or pass --allow-nonfinite (allow_nonfinite=True in Python) to record it all the same"
         )
 

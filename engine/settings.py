@@ -1,4 +1,4 @@
-"""What a run may be set to do: data only, in the command line's words. Loads no torch, so that mistakes are reported early.
+"""What a run may be set to do, in the words of the command line: only data. Loads no torch: mistakes show early.
 
 One shape from the command line (``cli/choices.py``) to the manifest and back (``record/manifest.py``). A setting is a
 field here, an option there, and a field of the manifest.
@@ -28,6 +28,7 @@ TRACE_LEVELS: tuple[TraceLevel, ...] = get_args(TraceLevel)
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
 DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
 
+MAX_BATCH_SIZE = 1024
 DEFAULT_TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 
 
@@ -131,8 +132,10 @@ class Settings:
     fault: str | None = None  # the catalogue's id of the fault that was injected
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= 1024:
-            raise UsageError(f"got batch size {self.batch_size}, wanted 1 to 1024")
+        if self.max_new_tokens < 1:
+            raise UsageError(f"got {self.max_new_tokens} new tokens, wanted at least 1")
+        if not 1 <= self.batch_size <= MAX_BATCH_SIZE:
+            raise UsageError(f"got batch size {self.batch_size}, wanted 1 to {MAX_BATCH_SIZE}")
         if "" in self.stop_strings:
             raise UsageError("got an empty stop string, which every text contains: leave it out")
         check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)

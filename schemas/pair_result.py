@@ -17,27 +17,29 @@ Judged = Literal["equal", "ties", "different", "incomparable", "uncovered", "err
 class FirstRoot(Section):
     """The root that the card is about."""
 
-    place: Place
-    phase: Phase
-    field: str
-    kind: DifferenceKind
+    place: Place = Field(description="Where it is.")
+    phase: Phase = Field(description="In which it is.")
+    field: str = Field(description="Of the step's section.")
+    kind: DifferenceKind = Field(description="That of the verdict's difference.")
 
 
 class PairResult(Section):
     """What the comparison of one pair came to."""
 
-    schema_: Literal["specscope.pair-result/1.0"] = Field(RESULT_SCHEMA, alias="schema")
-    name: str
-    baseline: str
-    candidate: str
+    schema_: Literal["specscope.pair-result/1.0"] = Field(
+        RESULT_SCHEMA, alias="schema", description="Name and version of this format."
+    )
+    name: str = Field(description="That the table gives the pair.")
+    baseline: str = Field(description="Path of the trace that is taken for right.")
+    candidate: str = Field(description="Path of the trace that is held against it.")
     stamp: str = Field(description="What the result holds for: the files' sizes and times, and the settings.")
-    verdict: Judged
-    exit_code: int
-    seconds: Float
-    first_root: FirstRoot | None = None
-    num_roots: int = 0
-    num_inherited: int = 0
+    verdict: Judged = Field(description="That of the comparison; error: it came to none.")
+    exit_code: int = Field(description="That diff would exit with.")
+    seconds: Float = Field(description="Of comparing.")
+    first_root: FirstRoot | None = Field(None, description="Absent where there is none.")
+    num_roots: int = Field(0, description="Ties are counted too.")
+    num_inherited: int = Field(0, description="Differing steps that follow from a root.")
     first_violation: Blame | None = Field(None, description="Of the first invariant that one of the runs breaks.")
-    impact: Impact | None = None
+    impact: Impact | None = Field(None, description="Whether it matters; absent where there is no verdict.")
     error: str | None = Field(None, description="Why there is no verdict.")
     remarks: list[str] = Field(default_factory=list, description="Those of the verdict.")

@@ -24,15 +24,18 @@ FloorSource = Literal["given", "noise-file", "this-pair", "dtype"]
 class Difference(Section):
     """One field that differs between two aligned steps."""
 
-    phase: Phase
-    field: str
+    phase: Phase = Field(description="In which it is.")
+    field: str = Field(description="Of the step's section, dotted, with the number of a list's entry in brackets.")
     node: list[int] | None = Field(None, description="Path key of the node: token ids from below the root to it.")
     a: str = Field(description="The baseline's value.")
     b: str = Field(description="The candidate's value.")
-    kind: DifferenceKind
+    kind: DifferenceKind = Field(
+        description="exact-tie and near-tie: noise may have decided either way; real: numbers, or what they decide;"
+        " structural: what no noise changes."
+    )
     inputs_equal: bool = Field(description="Whether everything that the value was computed from is equal.")
     margin_a: Float | None = Field(None, description="Gap between the two choices, in the baseline.")
-    margin_b: Float | None = None
+    margin_b: Float | None = Field(None, description="The same in the candidate.")
     floor: Float | None = Field(None, description="The noise floor that a float, or a margin, was held against.")
     tie_break: str | None = Field(None, description="At an exact tie: how each side broke it.")
     tokens_a: list[int | list[int]] | None = Field(
@@ -48,26 +51,26 @@ class Place(Section):
 
     turn: int = Field(description="Number of the turn in the baseline.")
     turn_b: int = Field(description="Number of the turn in the candidate.")
-    prompt_id: str
-    prompt_turn: int
+    prompt_id: str = Field(description="Of the prompt that the turn belongs to.")
+    prompt_turn: int = Field(description="Number of the turn in its prompt, from 0.")
     position: int = Field(description="Committed length at which the two steps begin.")
-    step_a: int
-    step_b: int
+    step_a: int = Field(description="Number of the step in its turn, in the baseline.")
+    step_b: int = Field(description="Number of the step in its turn, in the candidate.")
 
 
 class Blame(Section):
     """A violated invariant on one side."""
 
-    side: Side
-    invariant: str
-    witness: str
+    side: Side = Field(description="a: the baseline; b: the candidate.")
+    invariant: str = Field(description="Its id, such as tensors.mask-is-ancestors.")
+    witness: str = Field(description="What violates it, in words.")
 
 
 class DriftFinding(Section):
     """Values that drift further on the whole than noise does; the root's place is where they begin to."""
 
-    quantity: Quantity
-    num_values: int
+    quantity: Quantity = Field(description="What drifts.")
+    num_values: int = Field(description="Values that were measured.")
     typical: Float = Field(description="Their mean drift without the largest twentieth, in roundings.")
     allowed: Float = Field(
         description="What noise comes to at most, likewise; 0 where it would leave every value equal."
@@ -86,8 +89,8 @@ class Root(Section):
     was not recorded; its ``inputs_equal`` is off.
     """
 
-    place: Place
-    difference: Difference
+    place: Place = Field(description="Where it is.")
+    difference: Difference = Field(description="The first of the step with equal inputs.")
     also: int = Field(description="Further differences of the same step.")
     inherited: int = Field(description="Differing steps after it that follow from it.")
     recurs: int = Field(
@@ -110,8 +113,8 @@ class NoiseFloor(Section):
     there. One that was given is absolute up to magnitude 16, and grows in proportion above it.
     """
 
-    quantity: Quantity
-    floor: Float
+    quantity: Quantity = Field(description="What it is the floor of.")
+    floor: Float = Field(description="At magnitude 16.")
     source: FloorSource = Field(
         description="given: by --tolerance. noise-file: measured between the baseline and the run of --noise."
         " this-pair: measured on values of this pair whose inputs are equal. dtype: too few values to measure."
@@ -136,36 +139,39 @@ class Impact(Section):
     """Whether it matters: what the two runs came to, over the turns that both have."""
 
     tokens_equal: bool = Field(description="Whether every turn's output ids are equal.")
-    num_tokens_a: int
-    num_tokens_b: int
-    num_steps_a: int
-    num_steps_b: int
+    num_tokens_a: int = Field(description="Output tokens of the baseline.")
+    num_tokens_b: int = Field(description="Output tokens of the candidate.")
+    num_steps_a: int = Field(description="Steps of the baseline.")
+    num_steps_b: int = Field(description="Steps of the candidate.")
     accepted_length_a: Float | None = Field(None, description="Mean over the steps; excludes root and bonus.")
-    accepted_length_b: Float | None = None
+    accepted_length_b: Float | None = Field(None, description="The same of the candidate.")
     num_beyond_a: int = Field(
         0, description="Tokens behind the end of the other run's turn, where that was allowed to come earlier."
     )
-    num_beyond_b: int = 0
+    num_beyond_b: int = Field(0, description="The same of the candidate's tokens.")
     num_reused_a: int = Field(0, description="Tokens of the prompts whose KV was taken from an earlier turn.")
-    num_reused_b: int = 0
+    num_reused_b: int = Field(0, description="The same of the candidate.")
 
 
 class Drift(Section):
     """Float differences within the noise floor, of one field."""
 
-    field: str
-    count: int
-    largest: Float
+    field: str = Field(description="Dotted, with its section.")
+    count: int = Field(description="Values that differ within the floor.")
+    largest: Float = Field(description="The largest absolute difference of them.")
 
 
 class Verdict(Section):
     """The whole comparison."""
 
-    schema_: str = Field(VERDICT_SCHEMA, alias="schema")
-    verdict: VerdictKind
-    exit_code: int
-    baseline: str
-    candidate: str
+    schema_: str = Field(VERDICT_SCHEMA, alias="schema", description="Name and version of this format.")
+    verdict: VerdictKind = Field(
+        description="equal; ties: only those; different: a root that is not a tie, or a violation; incomparable: the"
+        " runs were not meant to be equal; uncovered: too much is missing to say."
+    )
+    exit_code: int = Field(description="That diff exits with.")
+    baseline: str = Field(description="Path of the trace that is taken for right.")
+    candidate: str = Field(description="Path of the trace that is held against it.")
     rule: str = Field(description="The acceptance rule of the baseline in words, which say where it is lossy.")
     axis: list[str] = Field(description="What was meant to differ: field: baseline -> candidate.")
     incomparable: list[str] = Field(description="What was not meant to differ, but does.")
@@ -176,8 +182,8 @@ class Verdict(Section):
     unknown: list[str] = Field(
         default_factory=list, description="Fields that no version known to this reader has, and what they may mean."
     )
-    floors: list[NoiseFloor]
-    num_turns: int
+    floors: list[NoiseFloor] = Field(description="One per quantity; empty where the pair is incomparable.")
+    num_turns: int = Field(description="Turns that are in both traces.")
     num_steps: int = Field(description="Aligned pairs of steps that were compared.")
     num_regrouped: int = Field(description="Steps without a partner: the same tokens in other steps.")
     num_beyond: int = Field(
@@ -186,9 +192,9 @@ class Verdict(Section):
     compared: dict[Phase, int] = Field(
         default_factory=dict, description="Of those pairs, in how many each phase was compared: both sides record it."
     )
-    num_inherited: int
-    impact: Impact
-    drift: list[Drift]
+    num_inherited: int = Field(description="Differing steps that follow from a root.")
+    impact: Impact = Field(description="Whether it matters.")
+    drift: list[Drift] = Field(description="Fields with differences within the noise floor.")
     roots: list[Root] = Field(description="In order; the first one is the card.")
     violations: list[Blame] = Field(description="The first violation of each invariant on each side, wherever it is.")
     loaded: list[str] = Field(

@@ -162,6 +162,26 @@ def test_the_viewer_never_loads_torch() -> None:
     assert "torch" not in loaded_after("\n".join(f"import {name}" for name in modules))
 
 
+POSIX_ONLY = ("fcntl", "grp", "posix_ipc", "pty", "pwd", "resource", "syslog", "termios", "tty")
+POSIX_SIGNALS = ("pthread_sigmask", "pthread_kill", "sigwait", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGPIPE", "SIGALRM")
+
+
+@pytest.mark.parametrize("room", ["schemas", "tracer", "viewer"])
+def test_base_and_viewer_import_without_posix(room: str) -> None:
+    paths = sorted(path for path in (ROOT / room).rglob("*.py") if path.stem not in ("app", "__init__"))
+    modules = [".".join(("specscope", *path.relative_to(ROOT).with_suffix("").parts)) for path in paths]
+    script = (
+        "import importlib, signal, sys, typing\n"
+        "import asyncio, concurrent.futures, multiprocessing, subprocess, tempfile\n"  # the standard library's own use
+        + ("import streamlit\n" if room == "viewer" else "")
+        + f"sys.modules.update(dict.fromkeys({POSIX_ONLY!r}))\n"
+        f"for name in {POSIX_SIGNALS!r}:\n    vars(signal).pop(name, None)\n"
+        f"for name in {modules!r}:\n    importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_package_of_the_tree_is_listed() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     in_the_tree = {"specscope"}

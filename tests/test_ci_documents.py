@@ -30,7 +30,7 @@ def command_lines(document: Path) -> list[str]:
 
 def parsed(line: str) -> click.Context:
     """The context of the line's command, made by its real parser; nothing runs."""
-    words = shlex.split(line.split(" >> ")[0])[1:]
+    words = shlex.split(line.split(" >> ", maxsplit=1)[0])[1:]
     group = cli.make_context("specscope", words[:1], resilient_parsing=True)
     command = cli.get_command(group, words[0])
     assert command is not None, words[0]

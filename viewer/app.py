@@ -36,7 +36,7 @@ def main() -> None:
     view = current_view(arguments, names)
     _header(view, names)
     if view.missing is not None:
-        lines = ["The link names it; it is in none of the files and folders that this viewer was started with."]
+        lines = ["The link names it, but it is not among the files and folders that this viewer was started with."]
         st.html(note("warn", f"There is no run {shorten(view.missing, 200)} here", lines))
     try:
         _show_page(arguments, view)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _show_page(arguments: Arguments, view: View) -> None:
-    """Each page is loaded when it is first looked at: charts, above all, load libraries that no other page needs."""
+    """Each page is loaded when it is first opened: charts in particular load libraries that no other page needs."""
     if view.page == "runs":
         from specscope.viewer.screens.runs import show_runs_page as show
     elif view.page == "step":
@@ -62,7 +62,8 @@ def _show_page(arguments: Arguments, view: View) -> None:
 
 def _header(view: View, names: list[str]) -> None:
     def chosen() -> None:
-        view.page, view.missing = st.session_state["page"] or view.page, None
+        view.page = st.session_state["page"] or view.page
+        view.missing = None
         view.settle()
 
     with st.container(horizontal=True, vertical_alignment="center", key="header"):

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
+from specscope.engine.cli.choices import CHOICE_SECTIONS, build_choice, model_options, rule_options, tree_options
 from specscope.tracer.cli.console import console, progress
+from specscope.tracer.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from specscope.engine.lab.bench import Variant
 
 
-@click.command()
+SECTIONS = {"Comparison": ("prompts_file", "compare", "overhead", "max_new_tokens", "rounds"), **CHOICE_SECTIONS}
+
+
+@click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
 @click.option("--prompts", "prompts_file", type=click.Path(path_type=Path), help="Default: the demo's.")
 @click.option(
     "--compare",
@@ -75,7 +79,7 @@ def _print(results: dict[str, Any], first: str, compare: str) -> None:
         traced, plain = results["fused, traced"], results["fused"]
         out.print(
             f"tracing at level decisions: time x {traced.slowdown(plain):.3f}; "
-            f"{traced.trace_bytes / max(1, traced.num_steps):.0f} bytes a step, file headers included",
+            f"{traced.trace_bytes / max(1, traced.num_steps):.0f} bytes per step, file headers included",
             highlight=False,
         )
 
@@ -83,7 +87,7 @@ def _print(results: dict[str, Any], first: str, compare: str) -> None:
 def _print_overhead(results: dict[str, Any], variants: list[Variant]) -> None:
     """Each traced variant beside the same one untraced, which was decoded in the same rounds."""
     table = Table(box=None, padding=(0, 3, 0, 0))
-    for name in ("variant", "tokens/s", "time over untraced", "middle half", "bytes a step"):
+    for name in ("variant", "tokens/s", "time over untraced", "middle half", "bytes per step"):
         table.add_column(name, justify="left" if name == "variant" else "right")
     for variant in variants:
         result, row = results[variant.name], ["-"] * 3

@@ -15,6 +15,7 @@ from specscope.engine.settings import DEVICES
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option
+from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 LAYERS_AROUND = 2  # the culprit's, shown above and below it
 
 
-@click.command()
+SECTIONS = {
+    "Step": ("at", "allow", "noise", "tolerance"),
+    "Models": ("teacher", "drafter", "device", "allow_remote_code"),
+    "Result": ("state", "form"),
+}
+
+
+@click.command(short_help="Narrow a step to the layer and the operation", cls=SectionedCommand, sections=SECTIONS)
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option(
@@ -40,12 +48,14 @@ LAYERS_AROUND = 2  # the culprit's, shown above and below it
 @allow_option
 @noise_option
 @tolerance_option
-@click.option("--state", type=click.Path(path_type=Path), help="Keep what was found in this file, and go on from it.")
+@click.option(
+    "--state", type=click.Path(path_type=Path), help="Keep intermediate results in this file, and resume from it."
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the runs loaded it]")
 @click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the runs loaded it]")
 @click.option("--device", type=click.Choice(DEVICES), help="[default: those of the runs]")
-@click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
+@click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder.")
 def bisect(
     baseline: Path,
     candidate: Path,
@@ -62,14 +72,14 @@ def bisect(
 ) -> None:
     """Run one step of BASELINE in both traces' configurations from equal state, and name what differs first.
 
-    The step runs behind the recorded tokens, on the recorded tree, with the rows beside it that its batch had. Where
-    the drafts or the verify forwards differ, every operation is run on the baseline's own inputs and held against a
-    measured noise floor; where each is right by itself, the whole forwards are held together. Then values of the
-    baseline are put into the candidate, to see whether what follows heals. A fault that was injected is injected again.
-    What was run is held against what was recorded: a difference that does not come back is never called equal.
+    The step runs after the recorded tokens, on the recorded tree, beside the same rows of the batch. Where the drafts
+    or the verify forwards differ, every operation is run on the baseline's inputs and its error is compared with a
+    measured noise floor; where every operation is right by itself, the whole forwards are compared. Then values of the
+    baseline are put into the candidate, to see whether what follows heals. An injected fault is injected again. What
+    was run is compared with what was recorded: a difference that does not come back is never called equal.
 
-    Without --at, the step is that of the first root of their diff that is no tie; --allow, --noise and --tolerance are
-    for that diff.
+    Without --at, the step is that of the first root of their diff that is not a tie; --allow, --noise and --tolerance
+    apply to that diff.
 
     Exits 1 where something was found, or their diff has no root and a trace violates an invariant; 0 where the step is
     equal in both recordings and in both runs of it, or their diff finds nothing but ties; 2 where the step cannot be
@@ -107,7 +117,7 @@ def bisect(
 
 
 def first_root(verdict: Verdict) -> StepPlace | None:
-    """Where the first root of a diff is that is no tie; None where the two were judged and there is none.
+    """Where the first root of a diff is that is not a tie; None where the two were judged and there is none.
 
     Raises:
         IncomparableError: where the two traces may not be compared.

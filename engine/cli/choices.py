@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from specscope.engine.drafters.names import parse_drafter
 from specscope.engine.settings import (
     ATTENTIONS,
     DEFAULT_TREE,
@@ -19,12 +20,25 @@ from specscope.engine.settings import (
     ProcessorChoice,
     SamplingRule,
 )
-from specscope.engine.tree.policy import PRESETS, parse_policy
+from specscope.engine.teacher.names import check_teacher_path
+from specscope.engine.tree.policy import PRESETS, parse_policy, refuse_drawn
 from specscope.tracer.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 #: The paper's words for the modes, as synonyms.
 SYNONYMS = {"reference": "eager", "performance": "fused"}
+
+
+#: The sections of a help text that lists the options below.
+CHOICE_SECTIONS = {
+    "Models": (
+        *("teacher", "drafter", "mode", "attention", "dtype", "device"),
+        *("allow_download", "allow_remote_code", "allow_nonfinite"),
+    ),
+    "Draft tree": ("tree", "depth", "top_k", "budget"),
+    "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "typical"),
+    "Logits processors": ("repetition_penalty", "min_new_tokens", "no_repeat_ngram", "bad_words"),
+}
 
 
 def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -62,7 +76,7 @@ model_options = _all(
         type=click.Choice([*MODES, *SYNONYMS]),
         envvar="SPECSCOPE_MODE",
         show_envvar=True,
-        help="fused (performance), eager (reference), or baseline: the teacher alone. Default: fused.",
+        help="fused (performance), eager (reference), or baseline: no drafts, only the teacher. Default: fused.",
     ),
     click.option(
         "--attention",
@@ -80,9 +94,9 @@ model_options = _all(
         show_envvar=True,
     ),
     device_option,
-    click.option("--allow-download", is_flag=True, help="Let transformers fetch a model id that is not cached."),
-    click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along."),
-    click.option("--allow-nonfinite", is_flag=True, help="Run weights that hold NaN or infinity all the same."),
+    click.option("--allow-download", is_flag=True, help="Let transformers download a model that is not in the cache."),
+    click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder."),
+    click.option("--allow-nonfinite", is_flag=True, help="Run even if weights contain NaN or infinity."),
 )
 
 tree_options = _all(
@@ -99,10 +113,10 @@ tree_options = _all(
         help="Deepest level of a tree, in edges from the root.",
     ),
     click.option(
-        "--top-k", default=DEFAULT_TREE.top_k, show_default=True, help="Children a node, and nodes kept a level."
+        "--top-k", default=DEFAULT_TREE.top_k, show_default=True, help="Children per node, and nodes kept per level."
     ),
     click.option(
-        "--budget", default=DEFAULT_TREE.budget, show_default=True, help="Drafted nodes a tree; the root is not one."
+        "--budget", default=DEFAULT_TREE.budget, show_default=True, help="Drafted nodes per tree; the root is not one."
     ),
 )
 
@@ -112,18 +126,28 @@ rule_options = _all(
         type=click.FloatRange(min=0),
         default=0.0,
         show_default=True,
-        help="0: greedy. Above: the output is drawn from the teacher's distribution, losslessly.",
+        help="0: greedy. Above 0: draw the output from the teacher's distribution, losslessly.",
     ),
-    click.option("--sample-top-k", type=click.IntRange(min=1), help="Draw among the k best tokens alone."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw among the best of this mass."),
+    click.option("--sample-top-k", type=click.IntRange(min=1), help="Draw only among the k best tokens."),
     click.option(
-        "--draft-sampling", is_flag=True, help="Draw the drafts too; wants a tree of fixed shape. Default: the best."
+        "--top-p",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Draw only among the best tokens that together have this probability.",
     ),
-    click.option("--typical", is_flag=True, help="Typical acceptance. Lossy: longer blocks, another distribution."),
+    click.option(
+        "--draft-sampling",
+        is_flag=True,
+        help="Draw the drafts too; requires a tree of fixed shape. Default: the drafter's best tokens.",
+    ),
+    click.option(
+        "--typical",
+        is_flag=True,
+        help="Typical acceptance. Lossy: accepts more, but changes the distribution of the output.",
+    ),
     click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True),
     click.option("--min-new-tokens", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--no-repeat-ngram", type=click.IntRange(min=0), default=0, show_default=True, help="0: off."),
-    click.option("--bad-words", multiple=True, help="Never emit this text's tokens in a row."),
+    click.option("--bad-words", multiple=True, help="Never emit the tokens of this text one after another."),
 )
 
 
@@ -134,14 +158,23 @@ def build_choice(**options: Any) -> ModelChoice:
         UsageError: where they contradict each other.
     """
     attention = options["attention"]
+    mode = _mode(options["mode"], attention)
+    rule = _rule(options)
+    policy = parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"])
+    if options["teacher"] != "demo":
+        check_teacher_path(options["teacher"])
+    if mode != "baseline":
+        parse_drafter(options["drafter"], options["teacher"])
+        if rule.draft == "sampled":
+            refuse_drawn(policy)
     return ModelChoice(
         teacher=options["teacher"],
         drafter=options["drafter"],
-        mode=_mode(options["mode"], attention),
+        mode=mode,
         dtype=options["dtype"],
         device=options["device"],
-        policy=parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"]),
-        rule=_rule(options),
+        policy=policy,
+        rule=rule,
         baseline_attention=attention or "fused",
         allow_remote_code=options["allow_remote_code"],
         allow_download=options["allow_download"],

@@ -28,7 +28,7 @@ FAULT = "F16"
 SHOWN_PROMPT = 3  # the others are decoded alike, and counted
 
 
-@click.command()
+@click.command(short_help="Decode, trace, check and diff in one go")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -43,7 +43,7 @@ def demo(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     texts = TokenTexts.load(DEMO_MODELS / "teacher")
     terminal = console()
-    terminal.rule("1  decode: teacher alone, then tree speculation in eager and in fused mode", align="left")
+    terminal.rule("1  decode: only the teacher, then tree speculation in eager and in fused mode", align="left")
     reports = {
         "baseline": _decode("baseline", None),
         "eager": _decode("eager", out / "eager.jsonl"),
@@ -121,7 +121,7 @@ def _print_runs(reports: dict[str, list[TurnReport]]) -> None:
             f"{_rate(runs) / base:.2f}x",
         )
     out.print(table)
-    out.print("[dim]= : the same tokens as the teacher alone. Accepted length counts neither root nor bonus.[/]")
+    out.print("[dim]= : the same tokens as without speculation. Accepted length counts neither root nor bonus.[/]")
 
 
 def _rate(runs: list[TurnReport]) -> float:

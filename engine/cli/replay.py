@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from specscope.schemas import Manifest
 
 
-@click.command()
+@click.command(short_help="Run recorded steps again, from equal state")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new trace.")
 @click.option(
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 )
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the run loaded it]")
 @click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the run loaded it]")
-@click.option("--turn", type=click.IntRange(min=0), help="Replay this turn alone.  [default: all]")
-@click.option("--with-fault", is_flag=True, help="Put the fault that was injected into the run in again.")
+@click.option("--turn", type=click.IntRange(min=0), help="Replay only this turn.  [default: all]")
+@click.option("--with-fault", is_flag=True, help="Re-inject the recorded fault.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-@click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
+@click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder.")
 def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite: bool, **changes: Any) -> None:
     """Run each step of TRACE again from equal state, in another configuration or the same, and record it.
 

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 EXIT_CODES = {"reproduced": EXIT_DIFFERENT, "not reproduced": EXIT_EQUAL, "another failure": EXIT_USAGE}
 
 
-@click.command()
+@click.command(short_help="Run a failed step again")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--teacher", help="Load the teacher from here. Default: from where the run loaded it.")
-@click.option("--drafter", help="Load the drafter from here, as for run. Default: from where the run loaded it.")
+@click.option("--drafter", help="Load the drafter from here, named as for run. Default: from where the run loaded it.")
 @click.option("--device", type=click.Choice(DEVICES), help="Default: that of the run.")
-@click.option("--index", type=int, help="Which failure record, from 0: its row alone. Default: all rows as they were.")
-@click.option("--allow-remote-code", is_flag=True, help="Run code that a model's folder brings along.")
+@click.option(
+    "--index", type=int, help="Run only the row of this failure record, counted from 0. Default: all rows as they were."
+)
+@click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder.")
 def repro(
     file: Path, teacher: str | None, drafter: str | None, device: str | None, index: int | None, allow_remote_code: bool
 ) -> None:

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from specscope.engine.cli.choices import build_choice, build_processors, model_options, rule_options, tree_options
+from specscope.engine.cli.choices import (
+    CHOICE_SECTIONS,
+    build_choice,
+    build_processors,
+    model_options,
+    rule_options,
+    tree_options,
+)
+from specscope.engine.record.redaction import check_redaction
+from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, Settings
-from specscope.tracer.cli.console import echo_document, progress
+from specscope.tracer.cli.console import echo_document, keeping, progress, working
+from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -23,11 +33,18 @@ from specscope.tracer.words.text import counted, printable
 if TYPE_CHECKING:
     from specscope.engine.lab.faults import Fault
     from specscope.engine.load.models import Models
-    from specscope.engine.run.prompts import Prompt
     from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport
 
 
-@click.command()
+SECTIONS = {
+    "Prompts": ("prompt", "prompts_file", "batch_size", "seed"),
+    "Stopping": ("max_new_tokens", "stop_strings", "strict"),
+    "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
+    **CHOICE_SECTIONS,
+}
+
+
+@click.command(short_help="Decode prompts; record a trace with --trace", cls=SectionedCommand, sections=SECTIONS)
 @click.option("--prompt", help="Text to continue.")
 @click.option(
     "--prompts",
@@ -38,8 +55,8 @@ if TYPE_CHECKING:
 @model_options
 @tree_options
 @rule_options
-@click.option("--max-new-tokens", default=64, show_default=True, help="Tokens a turn at most.")
-@click.option("--stop", "stop_strings", multiple=True, help="End a turn with the token that completes this text.")
+@click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
+@click.option("--stop", "stop_strings", multiple=True, help="End a turn at the token that completes this text.")
 @click.option("--batch-size", default=1, show_default=True, help="Conversations decoded side by side.")
 @click.option(
     "--cache-strategy",
@@ -48,9 +65,9 @@ if TYPE_CHECKING:
     show_default=True,
     envvar="SPECSCOPE_CACHE_STRATEGY",
     show_envvar=True,
-    help="How accepted tokens are committed; all leave the same bits.",
+    help="How accepted tokens are committed; all give bit-identical caches.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @click.option(
     "--trace",
     type=click.Path(path_type=Path),
@@ -59,44 +76,46 @@ if TYPE_CHECKING:
     help="Write a trace to this file.",
 )
 @click.option("--trace-level", type=click.Choice(TRACE_LEVELS), default="decisions", show_default=True)
-@click.option("--trace-text", is_flag=True, help="Record text too, not only token ids.")
+@click.option("--trace-text", is_flag=True, help="Record text as well as token ids.")
 @click.option(
     "--redact",
     metavar="KEY",
     envvar="SPECSCOPE_REDACT",
     show_envvar=True,
-    help="Replace every token id in the trace, by a permutation that this key decides; no text is recorded.",
+    help="Replace every token id in the trace by a permutation derived from this key; no text is recorded.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
 @click.option(
     "--inject",
     "fault",
     metavar="FAULT",
-    help="Put a fault in: ID of the catalogue, such as F16 or F15.transpose; specscope selftest --list lists them.",
+    help="Inject a fault by its catalogue ID, such as F16 or F15.transpose; specscope selftest --list lists them.",
 )
-@click.option("--strict", is_flag=True, help="End the run at the first violated invariant, injected ones included.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a turn, and nothing else.")
+@click.option(
+    "--strict", is_flag=True, help="End the run at the first violated invariant, even where a fault was injected."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per turn and nothing else.")
 def run(as_json: bool, **options: Any) -> None:
-    """Decode prompts by tree speculation, in fused or eager mode, or with the teacher alone.
+    """Decode prompts by tree speculation, in fused or eager mode, or with only the teacher.
 
     Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
     written to its end although every prompt was decoded.
     """
-    request, fault = _with_fault(build_request(**options))
-    from specscope.engine.lab.faults import check_fits, injecting
-    from specscope.engine.load.models import load_models
-    from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
+    with working("loading torch, the teacher and the drafter"):
+        request, fault = _with_fault(build_request(**options))
+        from specscope.engine.lab.faults import check_fits, injecting
+        from specscope.engine.load.models import load_models
+        from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
 
-    if request.trace is not None:
-        check_writable(request.trace.path, overwrite=request.trace.overwrite)  # before minutes of loading
-    models = load_models(request.settings.choice)
+        models = load_models(request.settings.choice)
     if fault is not None:
         check_fits(fault, models)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     stream = _Stream(models, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
     events = TurnEvents(stream.turn_begins, stream.tokens)
     reports = []
-    with progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
+    kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
+    with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
         for report in run_turns(request, models, writer, events, change=injecting(fault)):
             reports.append(report)
             if as_json:
@@ -136,11 +155,13 @@ def build_request(prompt: str | None, prompts_file: Path | None, **options: Any)
     """
     if (prompt is None) == (prompts_file is None):
         raise UsageError("give either --prompt TEXT or --prompts FILE")
+    prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
+    _check_target(options)
     settings = build_settings(**options)
-    from specscope.engine.run.prompts import Prompt, load_prompts
+
+    # What can be said without torch has been said.
     from specscope.engine.run.runner import RunRequest
 
-    prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
     return RunRequest(settings, prompts, _trace_target(options))
 
 
@@ -158,6 +179,15 @@ def build_settings(**options: Any) -> Settings:
         bad_words=tuple(options["bad_words"]),
         **{name: options[name] for name in named},
     )
+
+
+def _check_target(options: dict[str, Any]) -> None:
+    """Refuses a trace that cannot be written, or cannot hold what is asked for, before minutes of loading."""
+    if options["trace"] is None:
+        return
+    check_writable(options["trace"], overwrite=options["overwrite"])
+    if options["redact"] is not None:
+        check_redaction(options["redact"], level=options["trace_level"], with_text=options["trace_text"])
 
 
 def _trace_target(options: dict[str, Any]) -> TraceTarget | None:

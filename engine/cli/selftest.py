@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from specscope.engine.lab.selftest.suite import Plan
 
 
-@click.command()
+@click.command(short_help="Inject every known fault; score the verdicts")
 @click.option(
     "--fault",
     "fault_ids",

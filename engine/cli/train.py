@@ -1,4 +1,4 @@
-"""``specscope train``: the demo models from nothing."""
+"""``specscope train``: the demo models from scratch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Train the demo models from scratch")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and results.")
 @click.option(
     "--corpus", type=click.Path(path_type=Path), help="Folder of Python files.  [default: the standard library]"
 )
 @click.option("--teacher-steps", default=1600, show_default=True)
-@click.option("--unlikelihood-steps", default=240, show_default=True, help="Against repetition; 0 leaves it out.")
+@click.option("--unlikelihood-steps", default=240, show_default=True, help="Updates against repetition; 0: none.")
 @click.option("--head-steps", default=1200, show_default=True)
 @click.option("--exit-head-steps", default=800, show_default=True)
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--compile/--no-compile", "compiled", default=False, help="torch.compile the losses; wants a compiler.")
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=False,
+    help="Compile the losses with torch.compile; requires a compiler.",
+)
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
 def train(
     work: Path,
@@ -33,7 +38,7 @@ def train(
     compiled: bool,
     threads: int,
 ) -> None:
-    """Train tokenizer, teacher, EAGLE-3 head and exit head from nothing, and measure them. Resumes where it stopped."""
+    """Train tokenizer, teacher, EAGLE-3 head and exit head from scratch, and measure them. Resumes where it stopped."""
     import torch
 
     from specscope.engine.lab.training.corpus import stdlib_root

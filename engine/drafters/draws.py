@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from specscope.engine.tree.grow import DraftTree, Draw, Level, ToTeacher, child_distributions
-from specscope.engine.tree.policy import TreePolicy
-from specscope.tracer.errors import UsageError
+from specscope.engine.tree.policy import TreePolicy, refuse_drawn
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,7 @@ class DraftSampler:
         Raises:
             UsageError: because such a tree is not lossless.
         """
-        if not policy.is_fixed:
-            raise UsageError(
-                "sampled drafts need a tree of fixed shape: a tree shaped by what was drawn is not lossless; "
-                "give --tree chain or --tree static:NAME"
-            )
+        refuse_drawn(policy)
 
     def draw(self, generators: list[torch.Generator]) -> Draw:
         """Draws with Gumbel noise from each row's own generator, on the CPU, so that every device draws the same."""

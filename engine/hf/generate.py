@@ -45,6 +45,7 @@ from specscope.engine.hf.rules import (
     split_warpers,
 )
 from specscope.engine.hf.teacher import GivenTeacher, own_attention
+from specscope.engine.hf.words import own_words
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models, load_drafter
 from specscope.engine.loop.session import Session
@@ -83,7 +84,15 @@ class TreeGenerate:
 
     ``drafter`` is a name as ``--drafter`` takes it, loaded at every call, or a drafter, which brings its own policy;
     ``loaded`` makes the one of the other, and keeps the name for the trace. ``policy`` may be a text as ``--tree``
-    takes it. Without a ``seed``, sampling takes one from torch's global generator, as plain ``generate`` does.
+    takes it: "chain" or "static:bush-16"; the text "dynamic" stands for five levels of four children and 16 nodes.
+    Depth, children per node (top-k) and nodes per tree (budget) are set by a policy of your own:
+
+        TreeGenerate("eagle3:PATH", policy=TreePolicy("dynamic", depth=7, top_k=8, budget=48))
+        TreeGenerate("ngram", policy=chain_policy(8))
+
+    with ``from specscope.engine.tree.policy import TreePolicy, chain_policy``.
+
+    Without a ``seed``, sampling takes one from torch's global generator, as plain ``generate`` does.
     """
 
     drafter: Drafter | str = "ngram"
@@ -108,7 +117,7 @@ class TreeGenerate:
         Raises:
             UsageError: where there is none of that name, or it does not fit the model.
         """
-        with own_attention(model, self.attention):
+        with own_words(), own_attention(model, self.attention):
             name = self.drafter if isinstance(self.drafter, str) else self.drafter_name
             return replace(self, drafter=self.models(model).drafter, drafter_name=name)
 
@@ -156,18 +165,53 @@ def tree_generate(
     """The loop for ``generate(..., custom_generate=tree_generate, specscope=TreeGenerate(...))``.
 
     Returns:
-        ``input_ids`` (B, T) with the output behind them, padded on the right; in a ``GenerateDecoderOnlyOutput`` where
+        ``input_ids`` (B, T) with the output after them, padded on the right; in a ``GenerateDecoderOnlyOutput`` where
         ``return_dict_in_generate`` is on.
 
     Raises:
         UsageError: for a model that cannot verify trees, and for what ``generate`` was asked beyond greedy search and
             sampling.
     """
-    options = specscope or TreeGenerate()
+    with own_words():
+        return _generate(
+            model,
+            _given_options(specscope),
+            Given(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs, streamer),
+        )
+
+
+class Given(NamedTuple):
+    """What ``generate`` hands over."""
+
+    input_ids: torch.Tensor  # (B, T)
+    processors: LogitsProcessorList
+    criteria: StoppingCriteriaList
+    config: GenerationConfig
+    model_kwargs: dict[str, Any]
+    streamer: Any
+
+
+def _given_options(specscope: object) -> TreeGenerate:
+    """The argument ``specscope`` of ``generate``.
+
+    Raises:
+        UsageError: where it is anything but options.
+    """
+    if specscope is None:
+        return TreeGenerate()
+    if isinstance(specscope, TreeGenerate):
+        return specscope
+    drafter = specscope if isinstance(specscope, str) else "ngram"
+    got = repr(specscope) if isinstance(specscope, str) else type(specscope).__name__
+    raise UsageError(f"got specscope={got}, wanted options: specscope=TreeGenerate({drafter!r})")
+
+
+def _generate(model: PreTrainedModel, options: TreeGenerate, given: Given) -> torch.Tensor | GenerateDecoderOnlyOutput:
+    input_ids, generation_config, model_kwargs = given.input_ids, given.config, given.model_kwargs
     check_transformers_version()
     refuse_unsupported(model.config, str(model.name_or_path) or type(model).__name__)
     _check_asked(model, generation_config, model_kwargs)
-    streamer = streamer if streamer is not None else _given_to_generate("streamer")
+    streamer = given.streamer if given.streamer is not None else _given_to_generate("streamer")
     if streamer is not None and len(input_ids) > 1:
         raise UsageError(
             f"got a streamer and {len(input_ids)} rows, which end at different times: stream one row alone"
@@ -175,8 +219,8 @@ def tree_generate(
     asked = _Asked(
         input_ids,
         _num_padding(input_ids, model_kwargs),
-        split_warpers(logits_processor, do_sample=bool(generation_config.do_sample)),
-        split_criteria(stopping_criteria, input_ids.shape[1]),
+        split_warpers(given.processors, do_sample=bool(generation_config.do_sample)),
+        split_criteria(given.criteria, input_ids.shape[1]),
     )
     padding = generation_config._pad_token_tensor
     if padding is None and len(input_ids) > 1 and (asked.stops.rules.eos_token_ids or asked.stops.others):
@@ -338,7 +382,7 @@ def _given_to_generate(name: str) -> Any:
     """The argument ``name`` of the running ``generate``.
 
     With a callable ``custom_generate``, transformers (5.17 to 5.23) hands neither streamer nor assistant model on, and
-    says nothing; a streamer that is never ended hangs whoever reads it. So the caller's frame is asked.
+    says nothing; a streamer that is never ended blocks its reader for ever. So the caller's frame is asked.
     """
     code = inspect.unwrap(GenerationMixin.generate).__code__
     frame = inspect.currentframe()

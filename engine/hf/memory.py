@@ -2,7 +2,7 @@
 
 A copy of a processor that nobody knows is tried on texts that branch, twice, the second time in another order. What has
 no memory gives a text the same answer whenever it is asked, and what it holds comes to rest: a cache is filled by then.
-A number that goes on changing may be a mere counter, so it is set far ahead, to see whether an answer hangs on it.
+A number that goes on changing may be a mere counter, so it is set far ahead, to see whether an answer depends on it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def with_memory(name: str, evidence: str) -> UsageError:
 
 
 class _Texts(NamedTuple):
-    """A prompt and texts that branch behind it; each (1, T)."""
+    """A prompt and texts that branch after it; each (1, T)."""
 
     prompt: torch.Tensor
     first: torch.Tensor
@@ -101,7 +101,7 @@ def _memory(processor: Any, prompt: torch.Tensor, vocab_size: int) -> str | None
         return f"its {min(changed - counters)} changes with every call"
     for name in sorted(counters):
         if not all(_same(answers[0], _answer(_ahead(tried, name, by), texts.prompt, scores)) for by in FAR):
-            return f"its answers hang on {name}, which changes with every call"
+            return f"its answers depend on {name}, which changes with every call"
     return None
 
 

@@ -1,7 +1,7 @@
 """What transformers' ``generate`` hands to a decoding loop, in the terms of ours: a rule, processors, stop rules.
 
 ``generate`` calls processors and criteria once a token with all rows of the batch, equally long, padding in front. Here
-rows go at their own pace and a step asks for many slots of one row. So each row has processors and criteria of its own,
+rows go at their own pace and a step asks for many slots of one row. So each row has its own processors and criteria,
 which are shown its ids as ``generate`` would show them, padding included: prompt lengths that they were built with fit.
 """
 
@@ -91,7 +91,7 @@ class Warped(NamedTuple):
 def split_warpers(processors: Iterable[Any], *, do_sample: bool) -> Warped:
     """The processors without the last ones where those are temperature, top-k and top-p, which the rule then does.
 
-    ``generate`` puts them there, in that order. Where others stand behind them, all stay processors: the rule comes
+    ``generate`` puts them there, in that order. Where others stand after them, all stay processors: the rule comes
     last, and nothing is done twice.
 
     Raises:
@@ -151,7 +151,7 @@ class RowProcessors(LogitsProcessorList):
 
 
 def _of_row(processor: Any, row: int, num_rows: int) -> Any:
-    """``processor`` as it treats ``row``, in a batch of its own."""
+    """``processor`` as it treats ``row`` in its own batch."""
     if type(processor).__name__ in OF_THE_BATCH and num_rows > 1:
         raise UsageError(
             f"got the processor {type(processor).__name__} and {num_rows} rows: it penalises all prompts at once; "

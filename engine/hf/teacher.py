@@ -32,7 +32,7 @@ class GivenTeacher(Teacher):
 
     @property
     def max_positions(self) -> int | None:
-        """None where positions are computed: ``generate`` goes on behind the last one that the model was made for."""
+        """None where positions are computed: ``generate`` goes on after the last one that the model was made for."""
         return None if self.computes_positions else super().max_positions
 
     def manifest(self) -> TeacherManifest:

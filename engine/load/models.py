@@ -16,6 +16,7 @@ from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
 from specscope.engine.drafters.early_exit.head import load_exit_head
 from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
+from specscope.engine.drafters.names import parse_drafter
 from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
 from specscope.engine.settings import DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher, TeacherOptions
@@ -85,11 +86,7 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     """
     if choice.mode == "baseline":
         return NoDrafter()
-    kind, _, path = choice.drafter.partition(":")
-    if kind not in DRAFTERS:
-        raise UsageError(
-            f"got drafter {choice.drafter!r}, wanted {', '.join(DRAFTERS)}, with :PATH where it has weights"
-        )
+    kind, path = parse_drafter(choice.drafter, choice.teacher)
     sampler = None
     if choice.rule.draft == "sampled":
         sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
@@ -106,24 +103,14 @@ class _Parts(NamedTuple):
     options: TeacherOptions  # how the teacher was loaded
     sampler: DraftSampler | None
 
-    def folder(self, name: str, what: str) -> Path:
-        """The folder named, or the demo's ``name`` for the demo's teacher.
-
-        Raises:
-            UsageError: where there is none.
-        """
-        kind = self.choice.drafter.partition(":")[0]
-        if not self.path and self.choice.teacher != "demo":
-            raise UsageError(f"the demo's {what} fits the demo's teacher alone: give --drafter {kind}:PATH, or none")
-        folder = Path(self.path) if self.path else DEMO_MODELS / name
-        if not folder.is_dir():
-            raise UsageError(f"no {what} at {folder}: give a folder with config.json and safetensors")
-        return folder
+    def folder(self, name: str) -> Path:
+        """The folder named, or the demo's ``name``."""
+        return Path(self.path) if self.path else DEMO_MODELS / name
 
 
 def _eagle3(parts: _Parts) -> Drafter:
     choice, teacher = parts.choice, parts.teacher
-    folder = parts.folder("drafter", "EAGLE-3 head")
+    folder = parts.folder("drafter")
     files = load_head(folder, teacher.hidden_size, teacher.vocab_size, allow_nonfinite=choice.allow_nonfinite)
     return Eagle3Drafter(
         files,
@@ -138,14 +125,12 @@ def _eagle3(parts: _Parts) -> Drafter:
 
 
 def _early_exit(parts: _Parts) -> Drafter:
-    folder = parts.folder("exit_head", "exit head")
+    folder = parts.folder("exit_head")
     files = load_exit_head(folder, allow_nonfinite=parts.choice.allow_nonfinite)
     return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.sampler)
 
 
 def _model(parts: _Parts) -> Drafter:
-    if not parts.path:
-        raise UsageError("got drafter model without a model: give --drafter model:PATH, a folder or a cached model id")
     name = str(DEMO_MODELS / "teacher") if parts.path == "demo" else parts.path
     model = Teacher.load(name, parts.options)
     check_same_vocabulary(model, parts.teacher)

@@ -233,7 +233,7 @@ class TurnResult:
 
     @property
     def mean_accepted_length(self) -> float:
-        """Accepted nodes a step; excludes root and bonus. 0 without a step."""
+        """Accepted nodes per step; excludes root and bonus. 0 without a step."""
         return sum(self.accepted_lengths) / max(1, len(self.accepted_lengths))
 
     @property
@@ -244,7 +244,7 @@ class TurnResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnState:
-    """Where a turn stood when its prefill or a step of it began: enough to stand there again."""
+    """Where a turn stood when its prefill or a step of it began: enough to start from there again."""
 
     step: int | None = None  # None in a prefill
     context_ids: list[int]  # in a prefill the prompt; in a step the committed tokens, and the pending one last

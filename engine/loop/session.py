@@ -48,7 +48,7 @@ from specscope.tracer.errors import UsageError
 class Session:
     """Conversations decoded side by side: the teacher's cache and the ids that it has taken in, row by row.
 
-    The drafter keeps caches of its own, and serves one session at a time: a new session empties them.
+    The drafter keeps its own caches and serves one session at a time: a new session empties them.
     """
 
     def __init__(self, teacher: Teacher, drafter: Drafter, decoding: Decoding | None = None, num_rows: int = 1) -> None:
@@ -283,7 +283,7 @@ class Session:
         return pairs, self.decoding.phases.stop(turn.watch, [pending]).reason
 
     def _first_token(self, logits: torch.Tensor, turn: Turn) -> tuple[int, PendingDraw | None]:
-        """The first token behind the prompt, whose ``logits`` (V,) are given."""
+        """The first token after the prompt, whose ``logits`` (V,) are given."""
         if turn.generator is None:
             return int(logits.argmax()), None
         coin = draw_coins(turn.generator, 0).bonus

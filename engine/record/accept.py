@@ -40,7 +40,7 @@ def accept_section(result: StepResult, sampling: Sampling) -> AcceptSection:
 
 
 def pending_draw(turn: TurnStarted, sampling: Sampling) -> BonusDraw | None:
-    """How the first token behind a prompt was drawn; None where it is the best."""
+    """How the first token after a prompt was drawn; None where it is the best."""
     if turn.draw is None:
         return None
     logits = _wide(turn.last_logits)

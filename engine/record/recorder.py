@@ -118,7 +118,7 @@ class TurnRecorder:
         )
 
     def step_done(self, result: StepResult, forced: ForcedSection | None = None) -> None:
-        """Writes ``step``; in a replay with what was ``forced`` in the place of its own outcome."""
+        """Writes ``step``; in a replay with what was ``forced`` in place of its own outcome."""
         shared, row, side = result.shared, result.row, self._recorder.side_files
         verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)
         report = result.report

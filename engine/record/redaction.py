@@ -50,11 +50,11 @@ class Redaction:
         return self._hash(b"key", b"").hex()
 
     def token(self, token: int) -> int:
-        """The id in the place of ``token``; what is no id of the vocabulary is a symptom, and stays."""
+        """The id in place of ``token``; what is not an id of the vocabulary is a symptom, and stays."""
         return self._ids.get(token, token)
 
     def digest(self, digest: str) -> str:
-        """In the place of a digest over ids: as long, equal where it was equal, and of no use without the key."""
+        """In place of a digest over ids: as long, equal where it was equal, and of no use without the key."""
         return self._hash(b"digest", digest.encode()).hex()[: len(digest)]
 
     def record(self, record: AnyRecord) -> AnyRecord:
@@ -140,6 +140,21 @@ class RedactedSink:
     def write(self, record: AnyRecord) -> None:
         """Appends one record."""
         self._sink.write(self._redaction.record(record))
+
+
+def check_redaction(key: str, *, level: str, with_text: bool) -> None:
+    """Refuses what a trace that is redacted by ``key`` cannot hold, and a key that can be guessed.
+
+    Raises:
+        UsageError: for the first of them.
+    """
+    check_key(key)
+    if with_text:
+        raise UsageError("got --trace-text and --redact: a redacted trace holds no text; leave one out")
+    if level == "tensors":
+        raise UsageError(
+            "got --trace-level tensors and --redact: tensors are stored by token id; choose decisions or scores"
+        )
 
 
 def check_key(key: str) -> None:

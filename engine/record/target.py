@@ -1,6 +1,6 @@
 """A session's trace from its opening to its end: where it goes, what stands on line 1, how it ends.
 
-What ``run``, ``generate`` and whoever else drives a session share.
+What ``run``, ``generate`` and anything else that drives a session share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import EndReason
 from specscope.engine.record.manifest import RunFacts, build_manifest
 from specscope.engine.record.recorder import Recorder
-from specscope.engine.record.redaction import RedactedSink, Redaction, check_key
+from specscope.engine.record.redaction import RedactedSink, Redaction, check_redaction
 from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas.manifest import TraceLevel
@@ -38,15 +38,8 @@ class TraceTarget:
     redact: str | None = None  # the key by which token ids are replaced
 
     def __post_init__(self) -> None:
-        if self.redact is None:
-            return
-        check_key(self.redact)
-        if self.with_text:
-            raise UsageError("got --trace-text and --redact: a redacted trace holds no text; leave one out")
-        if self.level == "tensors":
-            raise UsageError(
-                "got --trace-level tensors and --redact: tensors are stored by token id; choose decisions or scores"
-            )
+        if self.redact is not None:
+            check_redaction(self.redact, level=self.level, with_text=self.with_text)
 
     def open(self, warn: Callable[[str], None]) -> TraceWriter:
         """The file, empty. An existing one is replaced here: whatever can be refused must have been.

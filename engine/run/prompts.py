@@ -48,7 +48,7 @@ def load_prompts(path: Path) -> list[Prompt]:
         raise UsageError(f"cannot read prompts from {path}: it is no regular file")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = raw.decode("utf-8").split("\n")
+        lines = raw.decode("utf-8-sig").split("\n")
     except FileNotFoundError:
         raise UsageError(f"no prompt file at {path}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:

@@ -208,7 +208,7 @@ class _Run:
 
 
 def turn_seed(seed: int, prompt_id: str, prompt_turn: int) -> int:
-    """The seed of one turn's own generator: what a turn draws does not hang on what was decoded before or beside it."""
+    """The seed of one turn: what a turn draws does not depend on what was decoded before or beside it."""
     return xxhash.xxh3_64_intdigest(f"{seed}/{prompt_turn}/{prompt_id}".encode()) >> 1
 
 

@@ -34,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.teacher.names import no_teacher
 from specscope.tracer.errors import CheckpointError, UnsupportedModelError, UsageError
 
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -103,10 +104,7 @@ def _resolve_folder(name: str, options: TeacherOptions) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=not options.allow_download, allow_patterns=SNAPSHOT_FILES))
     except (OSError, ValueError):  # hub errors are one or the other
-        raise UsageError(
-            f"no teacher at {name!r}: wanted a folder with config.json and safetensors, or the id of a model in the "
-            "local Hugging Face cache (nothing is downloaded without --allow-download)"
-        ) from None
+        raise no_teacher(name) from None
 
 
 def _load_config(folder: Path, options: TeacherOptions) -> Any:

@@ -63,6 +63,19 @@ class TreePolicy:
         return levels
 
 
+def refuse_drawn(policy: TreePolicy) -> None:
+    """Refuses a tree whose shape would depend on what was drawn.
+
+    Raises:
+        UsageError: because such a tree is not lossless.
+    """
+    if not policy.is_fixed:
+        raise UsageError(
+            "sampled drafts need a tree of fixed shape: a tree shaped by what was drawn is not lossless; "
+            "give --tree chain or --tree static:NAME"
+        )
+
+
 NO_TREE = TreePolicy(kind="none", depth=0, top_k=0, budget=0)
 
 

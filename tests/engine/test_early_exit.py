@@ -269,7 +269,7 @@ def test_folders_that_hold_no_head_are_refused(teacher_folder: Path, exit_folder
         (folder / name).unlink()
         with pytest.raises(UsageError, match=f"no exit head at .*: {name} is missing"):
             load_models(choice_of(teacher_folder, f"early-exit:{folder}"))
-    with pytest.raises(UsageError, match="the demo's exit head fits the demo's teacher alone"):
+    with pytest.raises(UsageError, match="the demo's exit head fits only the demo's teacher"):
         load_models(choice_of(teacher_folder, "early-exit"))
 
 

@@ -17,6 +17,12 @@ def write(path: Path, *entries: object) -> Path:
     return path
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    assert load_prompts(path) == [Prompt("line-1", turns=("a",)), Prompt("line-2", turns=("b",))]
+
+
 def test_every_documented_shape_loads(tmp_path: Path) -> None:
     path = write(
         tmp_path / "p.jsonl",

@@ -60,6 +60,19 @@ def test_every_schema_that_is_committed_is_published() -> None:
     assert {path.name for path in SCHEMAS.glob("*.schema.json")} == {format_.file for format_ in PUBLISHED.values()}
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_field_is_described(name: str) -> None:
+    schema = PUBLISHED[name].json_schema()
+    models = [schema, *schema["$defs"].values()]
+    bare = [
+        f"{model['title']}.{field}"
+        for model in models
+        for field, stated in model.get("properties", {}).items()
+        if "description" not in stated and "$ref" not in stated  # what is referred to has its own
+    ]
+    assert bare == []
+
+
 def test_the_trace_is_the_default() -> None:
     assert specscope("schema").out == specscope("schema", "--of", "trace").out
 

@@ -14,10 +14,11 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.drawing.pair.sides import PairSide, PairSides
-from specscope.viewer.pairs.looks import Found, PairRun, look_at
-from specscope.viewer.pairs.pairs import turn_named
+from specscope.viewer.pairs.looks import LookedAt, PairRun, look_at
+from specscope.viewer.pairs.states import Spot
 
 SVG = "{http://www.w3.org/2000/svg}"
 XHTML = "{http://www.w3.org/1999/xhtml}"
@@ -31,17 +32,15 @@ class Pair:
     a: PairRun
     b: PairRun
 
-    def at(self, turn: int, step: int) -> Found:
+    def at(self, turn: int, step: int) -> LookedAt:
         """What stands at a step of the baseline."""
-        entry = turn_named(self.a.reader, turn)
-        assert entry is not None
-        return look_at(self.a, self.b, self.comparison, entry, step)
+        return look_at(self.a, self.b, self.comparison, Spot(turn, step))
 
-    def all(self) -> Iterator[Found]:
+    def all(self) -> Iterator[LookedAt]:
         """What stands at every step of the baseline."""
         for entry in self.a.reader.turns:
             for step in range(len(entry.steps)):
-                yield look_at(self.a, self.b, self.comparison, entry, step)
+                yield look_at(self.a, self.b, self.comparison, Spot(entry.turn, step))
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def opened(a: Path, b: Path) -> Iterator[Pair]:
 
 
 def board_at(pair: Pair, turn: int, step: int) -> Board:
-    return pair_board(Front(), pair.at(turn, step).look, strip="")
+    return pair_board(Front(), pair.at(turn, step).look, strip=NOTHING)
 
 
 def parsed(board: Board) -> ElementTree.Element:

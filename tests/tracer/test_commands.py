@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from support.commands import specscope
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, accepts_at_least, first_step, load, store
 
 from specscope.tracer.cli import main as command_line
+from specscope.tracer.cli.sections import COMMAND_SECTIONS, SectionedCommand
 
 
 def test_check_passes_honest_traces_and_counts(tmp_path: Path) -> None:
@@ -230,10 +235,105 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
     assert "Exit codes" in done.out
 
 
+def test_help_groups_the_commands_by_their_question_with_an_example_each() -> None:
+    help_text = specscope("--help").out
+    places = [help_text.index(f"\n{section.title}\n") for section in COMMAND_SECTIONS]
+    assert places == sorted(places)
+    for section, place in zip(COMMAND_SECTIONS, places, strict=True):
+        part = help_text[place:].split("\n\n")[0]
+        assert all(f"\n  {name} " in part for name in section.commands)
+        assert f"\n  $ {section.example}" in part
+        assert section.example.split()[1] in section.commands
+    others = help_text[help_text.index("\nMore\n") :]
+    assert all(f"\n  {name} " in others for name in ("bench", "schema", "selftest", "train"))
+
+
+@pytest.mark.parametrize(("name", "titles"), [("run", 8), ("bench", 6), ("diff", 3), ("bisect", 4)])
+def test_options_that_belong_together_stand_together(name: str, titles: int) -> None:
+    command = command_line.cli.get_command(click.Context(command_line.cli), name)
+    assert isinstance(command, SectionedCommand)
+    names = [parameter.name for parameter in command.params]
+    listed = [option for options in command.sections.values() for option in options]
+    assert set(listed) <= set(names)
+    assert len(set(listed)) == len(listed), "each stands once"
+    help_text = specscope(name, "--help").out
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert help_text.count(f" {parameter.opts[0]} ") + help_text.count(f" {parameter.opts[0]}\n") >= 1
+    assert sum(line.endswith(":") and not line.startswith(" ") for line in help_text.splitlines()) == titles
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(words: str, number: int) -> str:
+        command = str(Path(sys.executable).with_name("specscope"))
+        asked = {"_SPECSCOPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        done = subprocess.run([command], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert completed("specscope di", 1).split() == ["plain,diff", "plain,diff-many"]
+    assert completed("specscope run --tr", 2).split() == [
+        *("plain,--tree", "plain,--trace", "plain,--trace-level", "plain,--trace-text"),
+    ]
+
+
 def test_a_wrong_option_is_a_usage_error() -> None:
     done = specscope("check", "--colour", "blue")
     assert done.code == 2
-    assert "No such option" in done.err
+    assert done.err == "error: no such option '--colour'; see  specscope check --help\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chekc"], "no such command 'chekc'"),
+        (["check"], "missing argument 'FILES...'"),
+        (["check", "x", "--format", "xml"], "invalid value for '--format': 'xml' is not one of 'text', 'json'"),
+        (["run", "--depth", "deep"], "invalid value for '--depth': 'deep' is not a valid int"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line_like_any_other(arguments: list[str], message: str) -> None:
+    done = specscope(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {message}")
+    assert done.err.rstrip().endswith("--help")
+    assert done.err.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    done = specscope()
+    assert "Usage: specscope" in done.out + done.err
+
+
+def test_a_file_that_fails_is_never_called_ok(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(FUSED.read_bytes()[:-30])
+    assert specscope("check", cut).out.startswith(f"TRUNCATED  {cut}")
+    lines = load(FUSED)
+    lines[-1]["reason"] = "failed"
+    assert specscope("check", store(lines, tmp_path / "failed.jsonl")).out.startswith("FAILED RUN  ")
+    cut.write_bytes(FAULTY.read_bytes()[:-30])
+    assert specscope("check", cut).out.startswith("VIOLATED, TRUNCATED  ")
+    assert specscope("check", FUSED).out.startswith("ok  ")
+
+
+def test_a_turn_without_steps_says_so(tmp_path: Path) -> None:
+    lines = [line for line in load(FUSED) if line["kind"] != "step"]
+    done = specscope("show", store(lines, tmp_path / "t.jsonl"), "--step", "0")
+    assert done.err == "error: got step 0, but turn 0 has no steps\n"
+    empty = store(lines[:1], tmp_path / "empty.jsonl")
+    assert specscope("show", empty).err == f"error: got turn 0, but {empty} has no turns\n"
+
+
+def test_line_ends_that_a_transfer_changed_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "crlf.jsonl"
+    path.write_bytes(FUSED.read_bytes().replace(b"\n", b"\r\n"))
+    done = specscope("check", path)
+    assert done.code == 1
+    assert "only the line ends are others: a transfer made CRLF of LF" in done.out
+    assert r"sed -i 's/\r$//' FILE" in done.out
+    path.write_bytes(path.read_bytes().replace(b'"turn":0', b'"turn": 0', 1))
+    assert "line ends" not in specscope("check", path).out, "more than the line ends has changed"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_record_runs_the_command_and_fails_with_what_it_said(pytester: pytest.Py
     )
     done.assert_outcomes(passed=1, failed=1)
     assert "specscope run --no-such-option exited 2:" in done.stdout.str()
-    assert "No such option" in done.stdout.str().split("exited 2:")[1]
+    assert "no such option" in done.stdout.str().split("exited 2:")[1]
 
 
 def test_the_option_has_a_group_of_its_own(pytester: pytest.Pytester) -> None:

@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import click
 import pytest
 from rich.console import Console
-from support.traces import EAGER, FAULTY
+from support.traces import EAGER, FAULTY, FUSED
 
 from specscope.tracer.cli import check as check_command
+from specscope.tracer.cli import console as console_module
+from specscope.tracer.cli import main as main_module
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.report.report import Report
@@ -94,3 +97,39 @@ def test_what_programs_read_is_utf_8_in_any_pipe(encoding: str) -> None:
     assert json.loads(pages["json"])["verdict"] == "different"
     assert ElementTree.fromstring(pages["junit"].encode()).tag == "testsuites"
     assert "❌" in pages["markdown"]
+
+
+def test_only_large_files_on_a_terminal_have_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = io.StringIO()
+    monkeypatch.setattr(console_module, "Console", lambda **_: Console(file=page, force_terminal=True, width=80))
+    with console_module.reading("checking", [EAGER]) as watch:
+        assert watch is None, "a small file"
+    monkeypatch.setattr(console_module, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(console_module, "DRAWN_BYTES", 1000)
+    seen: list[int] = []
+    with console_module.reading("comparing", [EAGER, FUSED], passes=2) as watch:
+        assert watch is not None
+        advance = watch
+
+        def count(num_bytes: int) -> None:
+            seen.append(num_bytes)
+            advance(num_bytes)
+
+        verdict = diff_traces(EAGER, FUSED, watch=count)
+    assert verdict == diff_traces(EAGER, FUSED)
+    assert "comparing" in page.getvalue()
+    size = EAGER.stat().st_size + FUSED.stat().st_size
+    assert size * 2 - 10 < sum(seen) <= size * 2
+    monkeypatch.setattr(console_module, "Console", lambda **_: Console(file=page, force_terminal=False))
+    with console_module.reading("checking", [EAGER]) as watch:
+        assert watch is None, "a pipe"
+
+
+def test_an_interrupt_says_what_was_kept() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, console_module.keeping("the trace t.jsonl is kept"):
+        raise KeyboardInterrupt
+    assert main_module._interrupted(caught.value) == "interrupted; the trace t.jsonl is kept"
+    abort = click.exceptions.Abort()
+    abort.__cause__ = caught.value
+    assert main_module._interrupted(abort) == "interrupted; the trace t.jsonl is kept"
+    assert main_module._interrupted(KeyboardInterrupt()) == "interrupted"

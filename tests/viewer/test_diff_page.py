@@ -158,13 +158,13 @@ def test_a_link_opens_its_place_and_node(two_roots: tuple[Path, Path], open_app:
 def test_what_follows_from_a_root_says_from_which(open_app: Opener) -> None:
     app = open_app(EAGER, FAULTY, page="diff", turn="0", step="2")
     html = html_of(app)
-    assert "Follows from root 1, which lies in step 0 of turn 0" in html
+    assert "Follows from root 1, which is in step 0 of turn 0" in html
     assert 'data-do="root:0">Go to root 1<' in html
     assert "nothing in them is compared" in html
     checked(app.button(key="previous").click().run())
     html = html_of(app)
     assert "Step 1 of the baseline has no partner" in html
-    assert "The candidate grouped these tokens into other steps" in html
+    assert "The candidate grouped these tokens into different steps" in html
     assert html.count('aria-label="draft tree of step 1,') == 2
 
 

@@ -16,6 +16,7 @@ from support.traces import accepts_at_least, first_step
 from specscope.schemas import Step
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
 from specscope.viewer.drawing.svg.strip import MOST_BARS, StripStep, draw_strip
@@ -46,8 +47,13 @@ def learned(step: Step) -> TokenTexts:
     return texts
 
 
-def drawn(step: Step, **settings: object) -> ElementTree.Element:
-    picture = picture_of(step, learned(step), **settings)  # type: ignore[arg-type]
+def view(step: Step, marks: NodeMarks | None = None) -> StepView:
+    """The step with the texts that it carries."""
+    return StepView(step, learned(step), marks or NodeMarks())
+
+
+def drawn(step: Step, marks: NodeMarks | None = None) -> ElementTree.Element:
+    picture = picture_of(view(step, marks))
     assert picture is not None
     return parsed(draw_tree(picture, title="a tree"))
 
@@ -87,7 +93,7 @@ def test_a_node_says_why_it_was_accepted(toy: Toy) -> None:
 
 
 def test_divergent_nodes_carry_a_sign_too(sound_step: Step) -> None:
-    root = drawn(sound_step, marks=NodeMarks(frozenset({2, 5}), origin=2))
+    root = drawn(sound_step, NodeMarks(frozenset({2, 5}), origin=2))
     assert texts_of(root).count("≠") == 2
     assert [e.get("data-node") for e in root.iter(f"{SVG}g") if "origin" in (e.get("class") or "")] == ["2"]
 
@@ -108,8 +114,18 @@ def test_any_text_makes_a_well_formed_drawing(text: str) -> None:
     texts = TokenTexts(None)
     texts.learn(Step(seq=0, turn=0, step=0, texts={"1": text}))
     label = texts.shown(1)
-    node = PictureNode(0, "0", label, (label,), None, accepted=True, divergent=True, origin=True, hidden_below=3)
-    whole = TreePicture([0], [node], [], Bonus(label, (label,)), 3)
+    node = PictureNode(
+        slot=0,
+        name="0",
+        label=label,
+        tooltip=(label,),
+        probability=None,
+        accepted=True,
+        divergent=True,
+        origin=True,
+        hidden_below=3,
+    )
+    whole = TreePicture(parents=[0], nodes=[node], path=[], bonus=Bonus(label, (label,)), num_folded=3)
     root = parsed(draw_tree(whole, title=text, target_width=5000))
     assert texts_of(root).count(label) >= 2
 
@@ -120,22 +136,22 @@ def test_a_large_tree_is_folded_and_says_so() -> None:
     scores = [-float(slot) for slot in range(size)]
     tree = {"tokens": list(range(size)), "parents": parents, "depths": [0] * size, "scores": scores}
     step = Step.model_validate({"seq": 0, "turn": 0, "step": 0, "tree": tree})
-    picture = picture_of(step, TokenTexts(None), NodeMarks(frozenset({199})))
+    picture = picture_of(view(step, NodeMarks(frozenset({199}))))
     assert picture is not None
     assert len(picture.nodes) == 65
     assert picture.num_folded == 135
     assert picture.nodes[-1].slot == 199
     assert sum(node.hidden_below for node in picture.nodes) == 135
-    whole = picture_of(step, TokenTexts(None), fold_above=None)
+    whole = picture_of(view(step), fold_above=None)
     assert whole is not None
     assert whole.num_folded == 0
 
 
 def test_a_record_without_a_tree_draws_nothing() -> None:
     step = Step(seq=0, turn=0, step=0)
-    assert picture_of(step, TokenTexts(None)) is None
+    assert picture_of(view(step)) is None
     assert mask_cells(step) is None
-    assert slot_columns(step, TokenTexts(None)) == {}
+    assert slot_columns(view(step)) == {}
 
 
 def test_nonsense_in_a_tree_is_drawn_all_the_same(sound_step: Step) -> None:
@@ -145,7 +161,7 @@ def test_nonsense_in_a_tree_is_drawn_all_the_same(sound_step: Step) -> None:
     )
     broken = sound_step.model_copy(update={"tree": tree, "tensors": None, "verify": None})
     assert len(list(drawn(broken).iter(f"{SVG}g"))) == 8
-    assert slot_columns(broken, TokenTexts(None))["depth"] == [None] * 7
+    assert slot_columns(view(broken))["depth"] == [None] * 7
 
 
 def test_wide_characters_get_wide_labels() -> None:
@@ -163,7 +179,7 @@ def test_the_strip_has_a_bar_a_step_and_says_what_is_wrong() -> None:
     assert classes == [{"step", "plain"}, {"step", "inherited", "none", "now"}, {"step", "root"}, {"step", "violated"}]
     assert [bar.findtext(f"{SVG}title") for bar in bars] == [
         "step 0: 2 accepted",
-        "step 1: 0 accepted, 2 in the other run; differs because of a step before it",
+        "step 1: 0 accepted, 2 in the other run; differs because of an earlier step",
         "step 2: 3 accepted; divergence begins here",
         "step 3: 1 accepted; an invariant is violated",
     ]
@@ -196,7 +212,7 @@ def with_mask(step: Step, rows: dict[int, str]) -> Step:
 def mask_of(step: Step) -> ElementTree.Element:
     cells = mask_cells(step)
     assert cells is not None
-    return parsed(draw_mask(step, cells, learned(step), NodeMarks()))
+    return parsed(draw_mask(view(step), cells))
 
 
 #: Slot 2 sees slot 1, which is no ancestor; slot 5 misses slot 2, its parent.
@@ -218,8 +234,8 @@ def test_wrong_bits_are_outlined_and_said(sound_step: Step) -> None:
     outlines = [e for e in mask_of(wrong).iter(f"{SVG}rect") if e.get("class") == "outline"]
     assert [(float(e.get("x", 0)) + 0.6, float(e.get("y", 0)) + 0.6) for e in outlines] == [(1.5, 2.5), (2.5, 5.5)]
     assert not [e for e in mask_of(sound_step).iter(f"{SVG}rect") if e.get("class") == "outline"]
-    assert "Cells that see a slot that is no ancestor: 1." in step_mask(wrong, learned(wrong), NodeMarks())
-    assert "is not the tree" not in step_mask(sound_step, learned(sound_step), NodeMarks())
+    assert "Cells that see a slot that is not an ancestor: 1." in step_mask(view(wrong))
+    assert "does not fit the tree" not in step_mask(view(sound_step))
 
 
 _RUN = re.compile(r"M(\d+) (\d+)h(\d+)v1H(\d+)z")
@@ -260,7 +276,7 @@ def test_what_a_cell_means_can_be_told_from_the_drawing(hostile_step: Step) -> N
 
 def ribbon_of(step: Step) -> ElementTree.Element:
     assert step.commit is not None
-    return parsed(draw_ribbon(step, step.commit, learned(step), NodeMarks()))
+    return parsed(draw_ribbon(view(step), step.commit))
 
 
 def test_the_ribbon_shows_what_was_gathered_where(sound_step: Step) -> None:
@@ -296,7 +312,7 @@ def test_rows_gathered_from_or_to_the_wrong_place_are_marked(
 
 
 def test_the_slot_table_shows_what_was_recorded(hostile_step: Step) -> None:
-    columns = slot_columns(hostile_step, learned(hostile_step))
+    columns = slot_columns(view(hostile_step))
     assert columns["slot"] == list(range(7))
     assert columns["token"][1] == "<script>document.title = 'pwned'</script>"
     assert columns["token"][3] == "\\u202egnp.exe"

@@ -36,10 +36,10 @@ def requests_of(app: AppTest) -> set[str]:
 def test_a_sound_trace_is_whole_and_says_what_it_holds(open_app: Opener) -> None:
     app = open_health(open_app, FUSED)
     html = html_of(app)
-    assert "This trace is whole, and nothing in it is violated" in html
+    assert "This trace is complete, and nothing in it is violated" in html
     for words in ("invariants hold", "passed wherever they were judged", "source_checksums, prefix_before"):
         assert words in html
-    for words in ("LlamaForCausalLM, 10 layers of 256", "40 tokens at most", "specscope check"):
+    for words in ("LlamaForCausalLM, 10 layers of 256", "at most 40 tokens", "specscope check"):
         assert words in html
     assert not requests_of(app)
     raw = json.loads(boards_of(app)[0]["raw"]["manifest"])
@@ -76,8 +76,8 @@ def test_a_torn_end_is_counted(make_trace: TraceMaker, open_app: Opener) -> None
         file.write(b'{"kind":"step"')
     html = html_of(open_health(open_app, path))
     assert "This trace is truncated: it has no end record" in html
-    assert "A torn record of 14 bytes at its end is left out." in html
-    assert "This trace is whole" not in html
+    assert "A torn record of 14 bytes at the end is left out." in html
+    assert "This trace is complete" not in html
 
 
 def test_an_end_that_is_not_complete(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_a_writer_does_not_supply(make_trace: TraceMaker, open_app: Opener,
     html = html_of(open_health(open_app, store(lines, tmp_path / "part.jsonl")))
     assert "No decision of this run can be compared" in html
     assert "which nodes were accepted, and the bonus token; without it no decision can be compared" in html
-    assert "Not known to this version: weather." in html
+    assert "Unknown to this version: weather." in html
     assert "not recorded: tensors" in html, "why invariants were skipped"
 
 
@@ -129,9 +129,9 @@ def test_replays_redaction_and_other_formats_are_named(
     html = html_of(open_health(open_app, store(lines, tmp_path / "odd.jsonl")))
     for words in (
         "This is a replay",
-        "Of the run another.",
+        "It replays the run another.",
         "This trace is redacted",
-        "written as specscope.trace/0.9",
+        "It was written as specscope.trace/0.9",
     ):
         assert words in html
     lines = load(make_trace())
@@ -150,9 +150,9 @@ def test_a_large_file_is_checked_only_when_asked(
     monkeypatch.setattr(session, "LARGE_BYTES", 100)
     app = open_health(open_app, make_trace())
     assert "Not checked yet" in html_of(app)
-    assert "This trace is whole" not in html_of(app), "nobody knows yet"
+    assert "This trace is complete" not in html_of(app), "nobody knows yet"
     checked(app.button(key="read-whole").click().run())
-    assert "This trace is whole, and nothing in it is violated" in html_of(app)
+    assert "This trace is complete, and nothing in it is violated" in html_of(app)
     assert not [button for button in app.button if button.key == "read-whole"]
 
 

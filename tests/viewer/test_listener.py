@@ -45,7 +45,7 @@ def test_this_machine_needs_no_more(host: str, address: str) -> None:
 
 @pytest.mark.parametrize("name", ["*", "*.lan", "http://box", "box:80", "", "a b", "-box", "box."])
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(UsageError, match="wanted a host's name"):
+    with pytest.raises(UsageError, match="wanted the name or address of a host"):
         Listener.of("0.0.0.0", (name,), None)
     with pytest.raises(UsageError, match="wanted localhost or an IP address"):
         Listener.of("example.com", (), None)

@@ -24,7 +24,7 @@ def test_one_run_has_its_numbers_and_figures(open_app: Opener) -> None:
     html = html_of(app)
     for words in ("2.297", "accepted length + 1", "tokens per second, prefill included", "From all steps."):
         assert words in html
-    assert "The device was synchronised at each phase&#x27;s end" in html
+    assert "The device was synchronised after each phase" in html
     figures = figures_of(app)
     assert len(figures) == 6
     assert not any(figure["layout"]["showlegend"] for figure in figures)

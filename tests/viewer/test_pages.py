@@ -167,7 +167,7 @@ def test_the_step_page_shows_its_parts(make_trace: TraceMaker, open_app: Opener)
         "10.13 ms in all",
         "tree mask of 7 slots",
         "cache rows before and after the commit",
-        "teacher wants",
+        "teacher&#x27;s top",
     ):
         assert words in html
     assert "violated" not in html.replace("violates", "")
@@ -181,12 +181,12 @@ def test_the_step_page_shows_its_parts(make_trace: TraceMaker, open_app: Opener)
 def test_a_node_says_why_it_was_accepted_or_not(make_trace: TraceMaker, open_app: Opener) -> None:
     notes = boards_of(open_app(make_trace()))[0]["notes"]
     assert "the root: the step before emitted it" in notes["0"]
-    assert "accepted: the teacher wanted this at slot 0" in notes["1"]
-    assert "rejected: the teacher wanted #1 at slot 0" in notes["2"]
-    assert "rejected: the walk never came to its parent" in notes["5"]
+    assert "accepted: the teacher chose this token at slot 0" in notes["1"]
+    assert "rejected: the teacher chose #1 at slot 0" in notes["2"]
+    assert "rejected: the walk never reached its parent" in notes["5"]
     assert "parent slot 2, depth 2, position 5" in notes["5"]
     assert "#50 (9.500), then #99 (7.250); gap 2.25" in notes["3"]
-    assert "0.741, of its whole path 0.607" in notes["3"]
+    assert "0.741, of the whole path 0.607" in notes["3"]
 
 
 def test_hostile_text_is_escaped_everywhere(pair_of_traces: tuple[Path, Path], open_app: Opener) -> None:
@@ -254,7 +254,7 @@ def test_a_truncated_trace_warns(make_trace: TraceMaker, open_app: Opener) -> No
         file.write(b'{"kind":"step"')
     html = html_of(open_app(path))
     assert "This trace is truncated" in html
-    assert "A torn record of 14 bytes at its end is left out" in html
+    assert "A torn record of 14 bytes at the end is left out" in html
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from specscope.tracer.compare.nodes import PathKey
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import said_at
 from specscope.tracer.compare.steps import difference
+from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.pair.board import About, Front, PairLook, pair_board, pair_masks, pair_trees
 from specscope.viewer.drawing.pair.differences import difference_table, pair_note
 from specscope.viewer.drawing.pair.margins import MOST_ROWS, draw_margins, margin_picture, margins_of
@@ -43,7 +44,7 @@ def test_the_board_of_a_root(pair_of_traces: tuple[Path, Path]) -> None:
     asked = [element.get("data-do") for element in root.iter() if element.get("data-do")]
     assert {"open:a", "open:b"} <= set(asked)
     assert json.loads(board.raw["a"])["step"] == json.loads(board.raw["b"])["step"] == 1
-    assert "≠ stands at" in words_of(ElementTree.fromstring(board.notes["a3"]))
+    assert "≠ in the tree" in words_of(ElementTree.fromstring(board.notes["a3"]))
 
 
 def test_hostile_text_stands_literally(pair_of_traces: tuple[Path, Path]) -> None:
@@ -66,7 +67,7 @@ def test_bits_that_differ_between_two_masks_are_outlined_in_both(sound_step: Ste
     drawn = ElementTree.fromstring(pair_masks(sides).replace("&#160;", ""))
     places = [(e.get("x"), e.get("y")) for e in drawn.iter() if e.get("class") == "apart"]
     assert places == [("0.9", "1.9")] * 2
-    assert words_of(drawn).count("1 bit differs from the other's") == 2
+    assert words_of(drawn).count("1 bit differs from the other mask") == 2
     assert "<details" not in pair_masks(sides)
     assert pair_masks(sides_of(sound_step, sound_step)).startswith("<details")
     assert "not compared: a mask was not recorded" in pair_masks(
@@ -193,13 +194,13 @@ def test_the_panel_signs_what_differs_and_nothing_else(sound_step: Step) -> None
     assert "≠" not in pair_note(sides, sides.nodes[5])
     changed = ElementTree.fromstring(pair_note(sides, sides.nodes[6]))
     signed = [words_of(row) for row in changed.iter(f"{XHTML}tr") if row.get("class") == "differs"]
-    assert signed == ["≠ stands at parent slot 3, depth 3, position 6 parent slot 3, depth 3, position 99"]
+    assert signed == ["≠ in the tree parent slot 3, depth 3, position 6 parent slot 3, depth 3, position 99"]
 
 
 def test_deep_trees_stand_one_above_the_other(sound_step: Step) -> None:
     def look(step: Step) -> PairLook:
         sides = sides_of(step, step)
-        return PairLook(sides.a, sides.b, About("good", "equal"))
+        return PairLook(a=sides.a, b=sides.b, about=About("good", "equal"))
 
     assert "ss-halves" in pair_trees(look(sound_step))
     assert "ss-halves" not in pair_trees(look(with_section(sound_step, "tree", depths=[0, 1, 1, 2, 2, 2, 7])))
@@ -210,6 +211,6 @@ def test_sections_that_were_not_recorded_are_told_in_words(sound_step: Step) -> 
         update=dict.fromkeys(("tree", "tensors", "verify", "accept", "commit", "stop", "timing"))
     )
     sides = sides_of(bare, bare)
-    board = pair_board(Front(), PairLook(sides.a, sides.b, About("good", "equal"), floor=1e-3), strip="")
+    board = pair_board(Front(), PairLook(a=sides.a, b=sides.b, about=About("good", "equal"), floor=1e-3), strip=NOTHING)
     text = words_of(parsed(board))
     assert text.count("records no tree") == text.count("records no mask") == text.count("records no commit") == 2

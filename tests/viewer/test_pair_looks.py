@@ -12,6 +12,7 @@ from specscope.schemas import Step
 from specscope.tracer.compare.align import align_steps, align_turns
 from specscope.tracer.compare.diff import compare_traces
 from specscope.tracer.files.reader import TraceReader
+from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.pairs.looks import first_spot
 from specscope.viewer.pairs.pairs import covering_step, first_pair, marks_of, pair_at, steps_at, turn_named
@@ -45,7 +46,7 @@ def test_lists_that_do_not_fit_are_not_matched(sound_step: Step, make_trace: Tra
 
     with opened(make_trace("a.jsonl"), make_trace("b.jsonl", change=broken)) as pair:
         found = pair.at(0, 1)
-        parsed(pair_board(Front(), found.look, strip=""))
+        parsed(pair_board(Front(), found.look, strip=NOTHING))
     assert not found.look.compared
 
 
@@ -62,10 +63,10 @@ def test_equal_steps_whose_lists_do_not_fit_say_so(make_trace: TraceMaker) -> No
     with opened(*shallow) as pair:
         looks.append(pair.at(0, 0).look)
     for look in looks:
-        parsed(pair_board(Front(), look, strip=""))
+        parsed(pair_board(Front(), look, strip=NOTHING))
     assert [look.compared for look in looks] == [True, False, True, False]
     assert looks[0].about.title == "These two steps are equal"
-    told = "These two steps are equal, and their lists do not fit together"
+    told = "These two steps are equal, but their lists do not fit together"
     assert looks[1].about.title == looks[3].about.title == told
     assert looks[1].about.tone == "warn"
     assert not looks[1].differences
@@ -79,7 +80,7 @@ def test_steps_that_record_no_tree_are_looked_at(make_trace: TraceMaker) -> None
     for a, b in (bare, (bare[0], make_trace("c.jsonl"))):
         with opened(a, b) as pair:
             for found in pair.all():
-                parsed(pair_board(Front(), found.look, strip=""))
+                parsed(pair_board(Front(), found.look, strip=NOTHING))
 
 
 def test_every_pair_knows_whether_steps_were_passed_over_before_it() -> None:
@@ -120,9 +121,9 @@ def test_a_step_without_a_partner_stands_beside_the_one_that_covers_its_position
                 told += 1
         assert told > 5
         found = pair.at(0, 1)
-        text = words_of(parsed(pair_board(Front(), found.look, strip="")))
+        text = words_of(parsed(pair_board(Front(), found.look, strip=NOTHING)))
     assert "Step 1 of the baseline has no partner" in text
-    assert "The candidate grouped these tokens into other steps" in text
+    assert "The candidate grouped these tokens into different steps" in text
     assert not found.look.compared
     assert found.beside == (0, 1)
 
@@ -195,9 +196,9 @@ def test_a_node_of_one_tree_alone_says_so(make_trace: TraceMaker) -> None:
 
     with opened(make_trace("a.jsonl"), make_trace("b.jsonl", change=smaller)) as pair:
         found = pair.at(0, 0)
-        board = pair_board(Front(), found.look, strip="")
+        board = pair_board(Front(), found.look, strip=NOTHING)
     parsed(board)
     assert found.look.b is not None
     assert found.look.a.marks.divergent == found.look.b.marks.divergent == {6}
-    assert "in the baseline alone" in board.notes["a6"]
-    assert "in the candidate alone" in board.notes["b6"]
+    assert "in the baseline only" in board.notes["a6"]
+    assert "in the candidate only" in board.notes["b6"]

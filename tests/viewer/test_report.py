@@ -18,6 +18,7 @@ from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.words.tokens import TokenTexts
+from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.pairs.states import Spot
 from specscope.viewer.report.choice import Wanted, choose_steps
 from specscope.viewer.report.page import Group, Part, report_page
@@ -82,7 +83,7 @@ def of_run(path: Path, **wanted: Any) -> ElementTree.Element:
 
 def of_pair(a: Path, b: Path, most_roots: int = 3, **options: Any) -> ElementTree.Element:
     texts = PairTexts(TokenTexts(None), TokenTexts(None), TokenTexts(None))
-    return checked(pair_report(a, b, DiffOptions(**options), most_roots, texts).page)
+    return checked(pair_report(a, b, DiffOptions(**options), most_roots=most_roots, texts=texts).page)
 
 
 def parts_of(root: ElementTree.Element) -> list[str]:
@@ -115,8 +116,8 @@ def test_a_sound_run_shows_its_first_turn(make_trace: Maker) -> None:
     root = of_run(make_trace(turns=[[2, 0, 3], [1]]))
     assert parts_of(root) == ["t0s0", "t0s1", "t0s2"]
     words = words_of(root)
-    assert "mean accepted length 1.500 nodes; root and bonus not counted" in words
-    assert "tokens per step 2.500 accepted length + 1" in words
+    assert "mean accepted length 1.500 nodes per step, without root and bonus token" in words
+    assert "tokens per step 2.500 with the bonus token: accepted length + 1" in words
     assert "3 of 4 steps are drawn." in words
     assert [len(drawn(root, kind)) for kind in ("strip", "tree", "mask", "ribbon")] == [1, 3, 3, 3]
 
@@ -149,7 +150,7 @@ def test_steps_can_be_chosen(make_trace: Maker) -> None:
     assert len(parts_of(of_run(trace, every_step=True))) == 12
     few = of_run(trace, every_step=True, most_steps=5)
     assert parts_of(few) == ["t0s0", "t0s1", "t0s2", "t0s3", "t1s0"]
-    assert "5 of 12 steps are drawn; --max-steps 5 ended it." in words_of(few)
+    assert "5 of 12 steps are drawn; --max-steps 5 is the limit." in words_of(few)
 
 
 @pytest.mark.parametrize(("asked", "words"), [({"turn": 3}, "0..1"), ({"step": 9}, "turn 0: 0..3")])
@@ -241,7 +242,7 @@ def test_runs_that_agree_and_break_an_invariant_show_where(tmp_path: Path) -> No
     root = of_pair(pair[0], pair[1])
     assert "VIOLATED: the runs agree, and break an invariant" in words_of(root)
     assert parts_of(root) == ["t1s2"]
-    assert "the baseline breaks" in words_of(part(root, "t1s2"))
+    assert "The baseline violates" in words_of(part(root, "t1s2"))
     assert "violated: tensors.position-is-length-plus-depth" in words_of(part(root, "t1s2"))
 
 
@@ -287,7 +288,7 @@ def test_what_the_candidate_alone_violates_is_marked_on_the_strip(make_trace: Ma
 
     root = of_pair(make_trace("a.jsonl", mode="eager"), make_trace("b.jsonl", change=broken))
     assert parts_of(root) == ["t0s1"]
-    assert "the candidate breaks" in words_of(part(root, "t0s1"))
+    assert "The candidate violates" in words_of(part(root, "t0s1"))
     assert "✗" in words_of(drawn(part(root, "t0s1"), "strip")[0])
 
 
@@ -296,7 +297,7 @@ def test_equal_steps_whose_lists_do_not_fit_are_drawn_as_they_are(make_trace: Ma
         return with_section(step, "verify", argmax=[50, 51])
 
     root = of_pair(make_trace("a.jsonl", change=short), make_trace("b.jsonl", change=short))
-    assert "These two steps are equal, and their lists do not fit together" in words_of(root)
+    assert "These two steps are equal, but their lists do not fit together" in words_of(root)
 
 
 def test_hostile_texts_stand_literally(make_trace: Maker, pair_of_traces: tuple[Path, Path]) -> None:
@@ -317,14 +318,14 @@ def test_a_run_that_was_cut_off_says_so(make_trace: Maker) -> None:
         file.write(b'{"kind": "st')
     words = words_of(of_run(path))
     assert "TRUNCATED" in words
-    assert "A torn record of 12 bytes at its end is left out" in words
+    assert "A torn record of 12 bytes at the end is left out" in words
 
 
 def test_traces_with_little_in_them(make_trace: Maker) -> None:
     nothing = make_trace(turns=[])
     assert "This trace holds no turns" in words_of(of_run(nothing))
     assert "This trace holds no turns" not in words_of(of_run(make_trace("b.jsonl", turns=[[]])))
-    assert "This turn has no steps It ended with the prompt's own next token." in words_of(
+    assert "This turn has no steps It ended with the token that the prompt's own forward gave." in words_of(
         of_run(make_trace("c.jsonl", turns=[[]]))
     )
     sections = dict.fromkeys(("tree", "tensors", "verify", "accept", "commit", "stop", "timing"))
@@ -340,7 +341,7 @@ def test_traces_with_little_in_them(make_trace: Maker) -> None:
 
 def test_only_the_scripts_attributes_are_left_out() -> None:
     body = '<p data-node="a1" class="x">data-do=&quot;1&quot; is text</p>'
-    root = checked(report_page("a < b", "", [Group("", "", "", [Part("one", "One", "", body)])]))
+    root = checked(report_page("a < b", NOTHING, [Group("", "", NOTHING, [Part("one", "One", "", Markup(body))])]))
     found = next(root.iter(f"{XHTML}p"))
     assert found.attrib == {"class": "x"}
     assert found.text == 'data-do="1" is text'

@@ -57,7 +57,7 @@ def test_a_file_that_is_there_is_kept_unless_asked(report: Report) -> None:
     Path("report.html").write_text("mine", encoding="utf-8")
     done = report(EAGER)
     assert done.code == 2
-    assert "report.html is there already" in done.err
+    assert "report.html already exists" in done.err
     assert Path("report.html").read_text(encoding="utf-8") == "mine"
     assert report(EAGER, "--overwrite").code == 0
     assert "<!DOCTYPE html>" in Path("report.html").read_text(encoding="utf-8")
@@ -85,9 +85,9 @@ def test_a_trace_is_never_overwritten(report: Report) -> None:
         ([EAGER, "-o", "nowhere/report.html"], "the folder nowhere does not exist"),
         ([EAGER, "--turn", "7"], "got turn 7, wanted one of the trace: 0..2"),
         ([EAGER, "--step", "700"], "got step 700, wanted one of turn 0"),
-        ([EAGER, "--step", "0", "--all-steps"], "wanted one of them"),
+        ([EAGER, "--step", "0", "--all-steps"], "pass only one of them"),
         ([EAGER, FAULTY, "--step", "0"], "choose steps of one trace"),
-        ([EAGER, "--allow", "seed"], "name the candidate, too"),
+        ([EAGER, "--allow", "seed"], "name the candidate as well"),
         ([EAGER, FAULTY, "--tolerance", "nan"], "wanted a number"),
         ([EAGER, "--tokenizer", "nowhere"], "no tokenizer at"),
     ],

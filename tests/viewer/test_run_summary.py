@@ -48,7 +48,7 @@ def test_counts_agree_with_the_records(path: Path) -> None:
 def test_an_honest_run_is_complete_and_a_broken_one_says_why() -> None:
     assert health_of(FUSED) == [("info", "complete, not checked")]
     assert health_of(FAULTY) == [
-        ("bad", "the engine saw violations in 53 steps"),
+        ("bad", "the engine reported violations in 53 steps"),
         ("warn", "fault F16 injected"),
         ("info", "complete, not checked"),
     ]
@@ -66,7 +66,7 @@ def test_only_what_the_oracle_has_seen_is_called_good(make_trace: TraceMaker) ->
     cut = make_trace("cut.jsonl", run_end=False)
     assert judged(cut, Checked(9, 2)) == [
         ("bad", "2 invariants violated"),
-        ("warn", "truncated, or still going on"),
+        ("warn", "truncated, or still in progress"),
     ]
 
 
@@ -79,7 +79,7 @@ def test_the_oracles_report_in_two_numbers(make_trace: TraceMaker) -> None:
 
 
 def test_ends_that_are_missing_or_early(make_trace: TraceMaker, tmp_path: Path) -> None:
-    assert health_of(make_trace("cut.jsonl", run_end=False)) == [("warn", "truncated, or still going on")]
+    assert health_of(make_trace("cut.jsonl", run_end=False)) == [("warn", "truncated, or still in progress")]
     for reason, tone in (("interrupted", "warn"), ("failed", "bad")):
         lines = load(make_trace())
         lines[-1]["reason"] = reason
@@ -93,7 +93,7 @@ def test_failures_replays_redaction_and_older_formats(make_trace: TraceMaker, tm
     words = [words for _, words in health_of(store([*lines[:-1], failure], tmp_path / "odd.jsonl"))]
     assert words == [
         "1 failure record",
-        "truncated, or still going on",
+        "truncated, or still in progress",
         "replay of another",
         "redacted",
         "upgraded from an older format",

@@ -71,7 +71,7 @@ def test_a_folder_lists_its_traces_and_names_what_is_none(open_app: Opener) -> N
     html = html_of(app)
     assert "Pick one run to step through it, or a baseline and a candidate to compare them." in html
     assert "Compare eager.jsonl with fused.jsonl" in html
-    assert "1 file here is no readable trace" in html
+    assert "1 file here is not a readable trace" in html
     assert "<dt>prompts.jsonl</dt><dd>line 1, field kind: got no manifest" in html
     for words in ("2.297", "3.297", "1.340", "dynamic, depth 5, top-k 4, budget 16", "fault F16 injected", "228 kB"):
         assert words in html
@@ -106,7 +106,7 @@ def test_a_choice_can_be_taken_back_and_changed() -> None:
             answer(view, shown, set(), request)
         return view.page, view.baseline, view.candidate
 
-    shown = RunList(summaries(EAGER, FUSED), [("", [0, 1])])
+    shown = RunList(runs=summaries(EAGER, FUSED), folders=[("", [0, 1])])
     assert asked(View(), "baseline:0") == ("runs", "eager.jsonl", None)
     assert asked(View(), "baseline:0", "baseline:0") == ("runs", None, None), "taken back"
     moved = asked(View(), "baseline:0", "candidate:0")
@@ -124,7 +124,7 @@ ONE = summaries(EAGER)
 @given(st.from_regex(r"(run|baseline|candidate|pair|x)(:[\w.-]{0,20})?", fullmatch=True))
 def test_a_browser_may_ask_for_anything(request: str) -> None:
     view = View()
-    answer(view, RunList(ONE, [("", [0])]), set(), request)
+    answer(view, RunList(runs=ONE, folders=[("", [0])]), set(), request)
     what, _, where = request.partition(":")
     is_listed = where.isascii() and where.isdecimal() and int(where) == 0
     assert (view != View()) == (is_listed and what in ("run", "baseline", "candidate"))
@@ -194,7 +194,7 @@ def test_a_large_file_without_index_is_read_only_when_asked(
 def test_a_trace_that_grows_is_listed_anew(make_trace: TraceMaker, open_app: Opener) -> None:
     path = make_trace(run_end=False)
     app = open_app(path, page="runs")
-    assert "truncated, or still going on" in html_of(app)
+    assert "truncated, or still in progress" in html_of(app)
     make_trace(run_end=True)
     assert "truncated" not in html_of(checked(app.run()))
     path.write_bytes(path.read_bytes().replace(b'"mode":"fused"', b'"mode":"eager"'))
@@ -252,7 +252,7 @@ def test_the_table_is_well_formed_whatever_is_said_of_a_run() -> None:
     whole = summaries(EAGER)[0]
     part = glance(Run("<b>&\x00", FUSED))
     assert isinstance(part, RunSummary)
-    shown = RunList([whole, part], [("a", [0]), ("b&<", [1])], baseline="<b>&\x00", seconds_to_index=3.0)
+    shown = RunList(runs=[whole, part], folders=[("a", [0]), ("b&<", [1])], baseline="<b>&\x00", seconds_to_index=3.0)
     board = ElementTree.fromstring(run_board(shown).html)
     asked = {element.get("data-do") for element in board.iter()} - {None}
     assert asked == {"run:0", "run:1", "baseline:0", "baseline:1", "candidate:0", "candidate:1", "index:all"}

@@ -17,7 +17,7 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 from specscope.viewer.drawing.svg.strip import STATES, StepState
-from specscope.viewer.pairs.states import STOPS, RunStates, Spot
+from specscope.viewer.pairs.states import STOPS, Partner, RunStates, Spot
 
 
 def turn(number: int, lengths: list[int], failed: list[int] | None = None) -> TurnEntry:
@@ -59,8 +59,8 @@ def compared(a: Path, b: Path) -> tuple[Comparison, RunStates, RunStates]:
     with TraceReader(a) as first, TraceReader(b) as second:
         return (
             comparison,
-            RunStates(first.turns, None, comparison, "a", second.turns),
-            RunStates(second.turns, None, comparison, "b", first.turns),
+            RunStates(first.turns, None, Partner(comparison, "a", second.turns)),
+            RunStates(second.turns, None, Partner(comparison, "b", first.turns)),
         )
 
 
@@ -106,20 +106,20 @@ def test_what_the_other_run_violates_is_found_from_here(make_trace: Callable[...
     assert comparison.verdict.verdict == "different"
     assert not comparison.verdict.roots
     with TraceReader(sound) as a, TraceReader(wrong) as b:
-        blind = RunStates(a.turns, None, comparison, "a", b.turns)
-        found = RunStates(a.turns, None, comparison, "a", b.turns, check_trace(wrong))
-        turned = RunStates(a.turns, None, compare_traces(wrong, sound), "b", b.turns, check_trace(wrong))
+        blind = RunStates(a.turns, None, Partner(comparison, "a", b.turns))
+        found = RunStates(a.turns, None, Partner(comparison, "a", b.turns, check_trace(wrong)))
+        turned = RunStates(a.turns, None, Partner(compare_traces(wrong, sound), "b", b.turns, check_trace(wrong)))
     assert not blind.stops
     assert states_in(found, 0) == states_in(turned, 0) == ["plain", "violated", "plain"]
     others = [turn(0, [2, 0, 3], [0, 0, 2])]
-    assert RunStates([turn(0, [2, 0, 3])], None, comparison, "a", others).stops == [Spot(0, 2)]
+    assert RunStates([turn(0, [2, 0, 3])], None, Partner(comparison, "a", others)).stops == [Spot(0, 2)]
 
 
 def test_a_divergence_keeps_its_mark_though_its_partner_violates() -> None:
     comparison, a, b = compared(EAGER, FAULTY)
     report = check_trace(FAULTY)
     with TraceReader(EAGER) as first, TraceReader(FAULTY) as second:
-        found = RunStates(first.turns, None, comparison, "a", second.turns, report)
+        found = RunStates(first.turns, None, Partner(comparison, "a", second.turns, report))
     assert report.by_step.keys() <= set(b.stops)
     assert found.stops == a.stops
     assert all(states_in(found, entry.turn) == states_in(a, entry.turn) for entry in first.turns)

@@ -18,24 +18,26 @@ from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.invariants.structure import expected_rows
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.step.board import step_board
-from specscope.viewer.drawing.step.parts import (
-    LIVE_FOLDING,
-    LONGEST_FIELD,
-    NO_FOLDING,
-    raw_text,
-    step_tree,
-    timing_bars,
-)
+from specscope.viewer.drawing.step.parts import LIVE_FOLDING, NO_FOLDING, step_tree, timing_bars
+from specscope.viewer.drawing.step.raw import LONGEST_FIELD, raw_text
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
 from specscope.viewer.drawing.tables.slots import MOST_LISTED, slot_columns, slot_table
-from specscope.viewer.drawing.words.nodes import describe_node, teacher_wants
+from specscope.viewer.drawing.words.nodes import describe_node, teacher_choices
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.run_report import run_report
+from specscope.viewer.runs.judge import judged_step
 from specscope.viewer.screens import inspector
 from specscope.viewer.screens import step as step_page
 
 TraceMaker = Callable[..., Path]
+
+
+def view(step: Step) -> StepView:
+    """The step with no texts and no marks."""
+    return StepView(step, TokenTexts(None))
 
 
 def changed(step: Step, section: str, **changes: Any) -> Step:
@@ -62,33 +64,33 @@ def grown(step: Step, num_nodes: int) -> Step:
 
 def test_the_teachers_choice_is_told_without_top_tokens(sound_step: Step) -> None:
     step = changed(sound_step, "verify", top_tokens=None, top_logits=None)
-    columns = slot_columns(step, TokenTexts(None))
-    assert columns["teacher wants"] == ["#1", "#3", "#50", "#50", "#50", "#50", "#50"]
+    columns = slot_columns(view(step))
+    assert columns["teacher's top"] == ["#1", "#3", "#50", "#50", "#50", "#50", "#50"]
     assert columns["logit"] == columns["second"] == columns["its logit"] == [None] * 7
-    assert dict(describe_node(step, 1, TokenTexts(None)).rows)["teacher wants next"] == "#3"
+    assert dict(describe_node(view(step), 1).rows)["teacher's top tokens"] == "#3"
 
 
 def test_of_equal_logits_the_choice_is_what_argmax_says(sound_step: Step) -> None:
     tops = {"top_tokens": [[40, 1]] * 7, "top_logits": [[2.0, 2.0]] * 7}
     step = changed(sound_step, "verify", **tops)
-    words = dict(describe_node(step, 0, TokenTexts(None)).rows)
-    assert words["teacher wants next"] == "#1 (2.000), then #40 (2.000); gap 0"
-    columns = slot_columns(step, TokenTexts(None))
-    assert (columns["teacher wants"][0], columns["second"][0]) == ("#1", "#40")
-    assert [wanted.token for wanted in teacher_wants(step, 3)] == [50, 40], "it is none of the top tokens"
-    assert dict(describe_node(step, 3, TokenTexts(None)).rows)["teacher wants next"] == "#50, then #40 (2.000)"
+    words = dict(describe_node(view(step), 0).rows)
+    assert words["teacher's top tokens"] == "#1 (2.000), then #40 (2.000); gap 0"
+    columns = slot_columns(view(step))
+    assert (columns["teacher's top"][0], columns["second"][0]) == ("#1", "#40")
+    assert [choice.token for choice in teacher_choices(step, 3)] == [50, 40], "it is none of the top tokens"
+    assert dict(describe_node(view(step), 3).rows)["teacher's top tokens"] == "#50, then #40 (2.000)"
 
 
 def test_what_rows_see_of_the_prefix_is_told_only_where_it_was_recorded(sound_step: Step) -> None:
     def said(**changes: Any) -> str:
-        return step_mask(changed(sound_step, "tensors", **changes), TokenTexts(None), NodeMarks())
+        return step_mask(view(changed(sound_step, "tensors", **changes)))
 
     every = "Every row also sees all 3 committed rows."
     assert every in said()
     assert every not in said(prefix_visible=[])
     assert "Whether the rows see the 3 committed rows was not recorded." in said(prefix_visible=[])
     assert every not in said(prefix_visible=[3] * 5)
-    assert "of the other 2 rows it was not recorded" in said(prefix_visible=[3] * 5)
+    assert "for the other 2 rows it was not recorded" in said(prefix_visible=[3] * 5)
     assert "Rows [1] do not see all 3 committed rows" in said(prefix_visible=[3, 2])
 
 
@@ -115,14 +117,14 @@ def test_a_huge_mask_draws_its_wrong_cells_alone(sound_step: Step) -> None:
     for one, wrong in ((step, 0), (changed(step, "tensors", mask_rows=rows), 1)):
         cells = mask_cells(one)
         assert cells is not None
-        drawn = draw_mask(one, cells, TokenTexts(None), NodeMarks())
+        drawn = draw_mask(view(one), cells)
         assert 'class="visible"' not in drawn
         assert "data-cells" not in drawn
         assert drawn.count('class="extra"') == wrong
-        shown = step_mask(one, TokenTexts(None), NodeMarks())
-        assert "A mask of 1,025 slots is too large to be drawn whole" in shown
-        assert ("is not the tree" in shown) == bool(wrong)
-    smaller = step_mask(grown(sound_step, MOST_DRAWN_SLOTS - 1), TokenTexts(None), NodeMarks())
+        shown = step_mask(view(one))
+        assert "A mask of 1,025 slots is too large to be drawn as a whole" in shown
+        assert ("does not fit the tree" in shown) == bool(wrong)
+    smaller = step_mask(view(grown(sound_step, MOST_DRAWN_SLOTS - 1)))
     assert "data-cells" in smaller
     assert "too large" not in smaller
 
@@ -139,18 +141,18 @@ def test_a_board_of_thousands_of_slots_stays_small(make_trace: TraceMaker, sound
     with TraceReader(make_trace()) as reader:
         start: TurnStart = reader.turn_start(reader.turns[0])
         context = Context(manifest=reader.manifest, turn=start, previous=None, step=step)
-    board = step_board(context, TokenTexts(None), NodeMarks(), strip="", show_all=True)
+    board = step_board(judged_step(context, TokenTexts(None)), strip=NOTHING, show_all=True)
     said = json.dumps({"html": board.html, "notes": dict(board.notes), "raw": dict(board.raw)})
     assert len(said) < 5_000_000
 
 
 def test_a_long_slot_table_keeps_what_matters(sound_step: Step) -> None:
     step = changed(grown(sound_step, 3000), "accept", path=[1, 2500])
-    shown = slot_table(step, TokenTexts(None), NodeMarks(frozenset({2999})))
+    shown = slot_table(StepView(step, TokenTexts(None), NodeMarks(frozenset({2999}))))
     listed = [int(slot) for slot in re.findall(r'data-node="(\d+)"', shown)]
     assert listed == [*range(MOST_LISTED), 2500, 2999]
-    assert "Listed are the first 1,024 of 3,001 slots, and those that are accepted or differ." in shown
-    assert "Listed" not in slot_table(sound_step, TokenTexts(None), NodeMarks())
+    assert "The first 1,024 of 3,001 slots are listed, and those that are accepted or differ." in shown
+    assert "are listed" not in slot_table(view(sound_step))
 
 
 def test_a_raw_field_that_is_cut_says_so(sound_step: Step) -> None:
@@ -165,16 +167,9 @@ def test_a_folded_tree_offers_what_its_place_can_do(sound_step: Step, make_trace
         return grown(step, 99) if step.step == 1 else step
 
     for show_all in (False, True):
-        drawn = step_tree(
-            grown(sound_step, 99),
-            TokenTexts(None),
-            NodeMarks(),
-            target_width=800,
-            folding=NO_FOLDING,
-            show_all=show_all,
-        )
+        drawn = step_tree(view(grown(sound_step, 99)), target_width=800, folding=NO_FOLDING, show_all=show_all)
         assert "button" not in drawn
-    live = step_tree(grown(sound_step, 99), TokenTexts(None), NodeMarks(), target_width=800, folding=LIVE_FOLDING)
+    live = step_tree(view(grown(sound_step, 99)), target_width=800, folding=LIVE_FOLDING)
     assert 'data-do="unfold"' in live
     page = run_report(make_trace(change=large), Wanted(step=1), TokenTexts(None)).page
     assert "35 unlikely nodes are folded" in page

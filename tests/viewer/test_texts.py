@@ -134,8 +134,8 @@ def test_the_proof_says_what_agrees_and_what_does_not(manifest: Manifest) -> Non
     allowed = verdict_of(axis=["mode: eager -> fused", "dtype: float32 -> bfloat16"])
     shown = proof(allowed, manifest)
     assert "✓ 7 of 9 that must agree do" in shown
-    assert "; 1 that neither run says" in shown
-    assert "<dt>neither says</dt><dd>tokenizer</dd>" in shown
+    assert "; 1 not stated by either run" in shown
+    assert "<dt>stated by neither run</dt><dd>tokenizer</dd>" in shown
     assert "✓ dtype" not in shown
     assert "✓ tree policy</dt><dd>dynamic, depth 3, top-k 2, budget 6" in shown
     assert "logits 20 roundings (1,258 values); measured on values of this pair" in shown
@@ -151,11 +151,11 @@ def test_the_proof_claims_no_agreement_that_nobody_stated(manifest: Manifest) ->
     shown = proof(verdict_of(num_turns=0, num_steps=0, compared={}, drift=[]), bare)
     for name in ("seed", "stop rules", "tokenizer", "prompts"):
         assert f"✓ {name}" not in shown
-    assert "neither says</dt><dd>seed, stop rules, tokenizer, prompts" in shown
-    assert "its weights are not said" in shown
+    assert "stated by neither run</dt><dd>seed, stop rules, tokenizer, prompts" in shown
+    assert "its weights are not identified" in shown
     assert "no float was compared" in shown
     rows = dict(manifest_rows(bare))
-    assert [rows[name] for name in ("seed", "stop rules", "processors", "tokenizer's digest")] == ["not said"] * 4
+    assert [rows[name] for name in ("seed", "stop rules", "processors", "tokenizer's digest")] == ["not stated"] * 4
 
 
 def test_commands_can_be_copied_as_they_are() -> None:

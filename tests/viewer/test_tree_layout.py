@@ -118,8 +118,21 @@ def test_a_long_chain_needs_no_recursion() -> None:
 def test_ten_levels_of_long_labels_fit_the_width() -> None:
     def drawn(target_width: float) -> ElementTree.Element:
         label = "interesting…"
-        nodes = [PictureNode(n, str(n), label, (label,), 0.5, n % 3 == 0, False, False) for n in range(11)]
-        whole = TreePicture([0, *range(10)], nodes, [], Bonus(label, (label,)), 0)
+        nodes = [
+            PictureNode(
+                slot=n,
+                name=str(n),
+                label=label,
+                tooltip=(label,),
+                probability=0.5,
+                accepted=n % 3 == 0,
+                divergent=False,
+                origin=False,
+            )
+            for n in range(11)
+        ]
+        bonus = Bonus(label, (label,))
+        whole = TreePicture(parents=[0, *range(10)], nodes=nodes, path=[], bonus=bonus, num_folded=0)
         return ElementTree.fromstring(draw_tree(whole, title="deep", target_width=target_width))
 
     def width(tree: ElementTree.Element) -> float:

@@ -268,7 +268,9 @@ def test_the_command_loads_no_heavy_library() -> None:
 
 def test_the_viewer_never_imports_torch_or_the_engine() -> None:
     folder = Path(next(iter(specscope.viewer.__path__)))
-    modules = [f"specscope.viewer.{path.stem}" for path in folder.glob("*.py") if path.stem not in ("__init__", "app")]
+    paths = [path for path in sorted(folder.rglob("*.py")) if path.stem not in ("__init__", "app")]
+    modules = [".".join(("specscope.viewer", *path.relative_to(folder).with_suffix("").parts)) for path in paths]
+    assert modules
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'specscope.engine' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, stderr=subprocess.DEVNULL).returncode == 0
 

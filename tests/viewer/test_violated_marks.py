@@ -5,7 +5,8 @@ from __future__ import annotations
 from specscope.schemas import Step
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.step.parts import Judgement, violated_slots
+from specscope.viewer.drawing.step.judgement import Judgement, violated_slots
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
 from specscope.viewer.drawing.svg.tree import draw_tree
 from specscope.viewer.drawing.svg.tree_picture import picture_of
@@ -25,13 +26,13 @@ def test_a_witness_names_its_slots(sound_step: Step) -> None:
 
 
 def test_violated_slots_are_marked_everywhere(sound_step: Step) -> None:
-    marks = NodeMarks(violated=frozenset({2}))
-    picture = picture_of(sound_step, TEXTS, marks)
+    view = StepView(sound_step, TEXTS, NodeMarks(violated=frozenset({2})))
+    picture = picture_of(view)
     assert picture is not None
     assert draw_tree(picture, title="").count("✗") == 1
-    assert slot_table(sound_step, TEXTS, marks).count("✗") == 1
+    assert slot_table(view).count("✗") == 1
     assert sound_step.commit is not None
-    assert draw_ribbon(sound_step, sound_step.commit, TEXTS, marks).count(" wrong") == 1
+    assert draw_ribbon(view, sound_step.commit).count(" wrong") == 1
 
 
 def test_no_label_is_cut_where_there_is_room(sound_step: Step) -> None:
@@ -39,6 +40,6 @@ def test_no_label_is_cut_where_there_is_room(sound_step: Step) -> None:
     texts = TokenTexts(None)
     words = {str(token): "ninechars" for token in sound_step.tree.tokens}
     texts.learn(sound_step.model_copy(update={"texts": words}))
-    picture = picture_of(sound_step, texts)
+    picture = picture_of(StepView(sound_step, texts))
     assert picture is not None
     assert "…" not in draw_tree(picture, title="", target_width=560)

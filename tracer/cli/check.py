@@ -13,7 +13,7 @@ from rich.table import Table
 
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.unknown import named
-from specscope.tracer.cli.console import console
+from specscope.tracer.cli.console import console, reading
 from specscope.tracer.errors import (
     EXIT_COVERAGE,
     EXIT_DIFFERENT,
@@ -53,7 +53,7 @@ def _required(_: click.Context, __: click.Parameter, value: str | None) -> tuple
     )
 
 
-@click.command()
+@click.command(short_help="Recompute every invariant of a trace")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="List the invariants that passed, too.")
@@ -72,7 +72,8 @@ def check(files: tuple[Path, ...], form: str, verbose: bool, require: tuple[str,
     code = EXIT_EQUAL
     for path in files:
         try:
-            report = check_trace(path, require)
+            with reading("checking", [path]) as watch:
+                report = check_trace(path, require, watch=watch)
         except SpecScopeError as error:
             click.echo(f"error: {printable(str(error))}", err=True)
             code = worst_code((code, error.exit_code))
@@ -123,15 +124,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     """The report for people."""
     out = console()
     counts = [sum(getattr(t, name) for t in report.invariants.values()) for name in ("passed", "failed", "skipped")]
-    mark = "[bold red]VIOLATED[/]" if report.num_violations else "[bold]ok[/]"
-    if report.truncated or report.torn_bytes:
-        mark += " [bold yellow]TRUNCATED[/]"
-    if report.failures or report.end_reason == "failed":
-        mark += " [bold red]FAILED RUN[/]"
-    if report.unmet:
-        mark += " [bold yellow]NOT RECORDED[/]"
     manifest = report.manifest
-    out.print(f"{mark}  {escape(printable(str(report.path)))}", soft_wrap=True)
+    out.print(f"{_status(report)}  {escape(printable(str(report.path)))}", soft_wrap=True)
     out.print(
         f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}, "
         f"{rule_text(manifest.sampling)}; {counted(report.num_turns, 'turn')}, "
@@ -154,6 +148,18 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     for line in unknown_lines(report):
         out.print(f"    unknown field: {escape(printable(line))}", highlight=False, soft_wrap=True)
     _print_invariants(report, verbose)
+
+
+def _status(report: OracleReport) -> str:
+    """What is wrong with the trace, as markup; "ok" only where ``exit_code`` is 0."""
+    words = ["[bold red]VIOLATED[/]"] if report.num_violations else []
+    if report.failures or report.end_reason == "failed":
+        words.append("[bold red]FAILED RUN[/]")
+    if report.truncated or report.torn_bytes:
+        words.append("[bold yellow]TRUNCATED[/]")
+    if report.unmet:
+        words.append("[bold yellow]NOT RECORDED[/]")
+    return ", ".join(words) or "[bold]ok[/]"
 
 
 def _print_invariants(report: OracleReport, verbose: bool) -> None:

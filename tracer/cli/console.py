@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LARGE_BYTES = 20_000_000  # files from which on reading takes seconds
+DRAWN_BYTES = 500_000  # between two updates of a bar
 
 
 def console() -> Console:
@@ -21,6 +33,53 @@ def console() -> Console:
 def echo_document(text: str) -> None:
     """Prints what programs read, such as JSON, XML and HTML: as UTF-8, whatever a terminal's encoding is."""
     click.echo(text.encode(), nl=False)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on standard error what is being done, until it is done; where that is a terminal only."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        yield
+        return
+    with errors.status(what):
+        yield
+
+
+@contextmanager
+def keeping(what: str) -> Iterator[None]:
+    """Says, where the block is interrupted, what it leaves: as a note on the interrupt, which ``main`` prints."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(what)
+        raise
+
+
+@contextmanager
+def reading(what: str, paths: Iterable[Path], passes: int = 1) -> Iterator[Callable[[int], None] | None]:
+    """A bar on standard error over the bytes of large files that are read ``passes`` times, where that is a terminal.
+
+    Call what it gives with the bytes read since; None where nothing is shown.
+    """
+    errors = Console(stderr=True)
+    total = passes * sum(path.stat().st_size for path in paths if path.is_file())
+    if total < LARGE_BYTES or not errors.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        pending = 0
+
+        def advance(num_bytes: int) -> None:
+            nonlocal pending
+            pending += num_bytes
+            if pending >= DRAWN_BYTES:  # a record may be small, and an update is not free
+                bar.advance(task, pending)
+                pending = 0
+
+        yield advance
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from specscope.schemas.verdict import Verdict
-from specscope.tracer.cli.console import console, echo_document
+from specscope.tracer.cli.console import console, echo_document, reading
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
+from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.reader import TraceReader
@@ -20,8 +21,13 @@ from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
 from specscope.tracer.words.tokens import TokenTexts
 
+SECTIONS = {
+    "Judgement": ("noise", "tolerance", "allow", "fail_on"),
+    "Report": ("form", "outs", "tokenizer"),
+}
 
-@click.command()
+
+@click.command(short_help="Where two runs part, and which side is wrong", cls=SectionedCommand, sections=SECTIONS)
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
@@ -82,7 +88,8 @@ def make_report(baseline: Path, candidate: Path, options: DiffOptions, texts: To
         TraceError: where one of them cannot be read.
     """
     begun = time.monotonic()
-    verdict = diff_traces(baseline, candidate, options)
+    with reading("comparing", [baseline, candidate], passes=2) as watch:
+        verdict = diff_traces(baseline, candidate, options, watch=watch)
     _learn_texts(texts, verdict, baseline, candidate)
     return Report(verdict, texts, time.monotonic() - begun)
 

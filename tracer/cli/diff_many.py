@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from specscope.schemas.pair_result import PairResult
-from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.console import keeping, progress
 from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.fleet.compare_pair import Task
@@ -21,7 +21,7 @@ from specscope.tracer.fleet.workers import judge_all
 from specscope.tracer.words.text import printable
 
 
-@click.command("diff-many")
+@click.command("diff-many", short_help="Compare every pair in a table; resumes")
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -49,7 +49,8 @@ def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: f
     tasks = [Task(pair, tolerance, fail_on == "near-tie") for pair in part.of(listed)]
     if not tasks:
         click.echo(f"no pair in this shard: {shard} of a table of {len(listed)}", err=True)
-    with open_results(out) as results:
+    kept = f"{out} keeps the results so far; the same command resumes them"
+    with open_results(out) as results, keeping(kept):
         known = _known(results, tasks)
         if known:
             click.echo(f"{len(known)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from specscope.tracer.cli.sections import write_commands
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, drop_output, outlive_readers
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
 from specscope.tracer.words.text import printable, shorten, visible
@@ -17,6 +18,10 @@ from specscope.tracer.words.text import printable, shorten, visible
 GROUP = "specscope.commands"
 EXIT_INTERRUPTED = 130
 TRACEBACK_VARIABLE = "SPECSCOPE_TRACEBACK"
+#: What click 8.2 and later raise where a group is called without a command; earlier ones print the help themselves.
+NO_ARGUMENTS: tuple[type[click.UsageError], ...] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
 MAX_MESSAGE = 1000  # characters of an unexpected error's message
 
 
@@ -37,6 +42,11 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = entry.load()
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands by the question that they answer."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        write_commands({name: command for name, command in commands.items() if command is not None}, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the subcommand. A pipe other than standard output that broke is reported as a shell reports it: click
@@ -64,12 +74,14 @@ def main() -> None:
     outlive_readers()
     try:
         _run()
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        click.echo(printable(_interrupted(error)), err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except NO_ARGUMENTS as error:
+        error.show()  # the help
+        sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"error: {printable(_usage(error))}", err=True)
         sys.exit(error.exit_code)
     except SpecScopeError as error:
         click.echo(f"error: {printable(str(error))}", err=True)
@@ -91,6 +103,20 @@ def _run() -> None:
         sys.stdout.flush()
 
 
+def _interrupted(error: BaseException) -> str:
+    """That a command was interrupted, and what it kept: the notes that it left on the interrupt."""
+    interrupt = error.__cause__ or error  # click raises its own from it
+    return "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])])
+
+
+def _usage(error: click.ClickException) -> str:
+    """A mistake in the command line on one line, and where to read on."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    more = f"; see  {context.command_path} --help" if context is not None else ""
+    return message[:1].lower() + message[1:] + more
+
+
 def _defect(error: Exception) -> str:
     """An error that no command foresaw, on one line; behind its traceback where the environment asks for it."""
     if os.environ.get(TRACEBACK_VARIABLE):
@@ -107,7 +133,7 @@ def _missing_extra(error: Exception) -> str | None:
         "torch": "engine",
         "transformers": "engine",
         "safetensors": "engine",
-        "tokenizers": "engine",
+        "tokenizers": "viewer",
         "numpy": "engine",
         "streamlit": "viewer",
         "plotly": "viewer",

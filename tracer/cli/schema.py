@@ -9,7 +9,7 @@ import click
 from specscope.schemas.published import PUBLISHED
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of a format")
 @click.option(
     "--of",
     "name",

@@ -26,7 +26,7 @@ from specscope.tracer.words.text import counted, printable
 from specscope.tracer.words.tokens import TokenTexts
 
 
-@click.command()
+@click.command(short_help="One step or turn in the terminal, or as a graph")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--turn", default=0, show_default=True, help="Number of the turn in the run.")
 @click.option("--step", type=int, help="Number of the step in the turn.  [default: an overview of all]")
@@ -43,6 +43,8 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
     """Draw a step's tree with the accepted path, or list the turn's steps."""
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
+        if not reader.turns:
+            raise UsageError(f"got turn {turn}, but {file} has no turns")
         if not 0 <= turn < len(reader.turns):
             raise NoSuchStepError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
         entry = reader.turns[turn]

@@ -18,7 +18,7 @@ from specscope.tracer.words.text import counted, printable
 FORMATS = {"text": text_of, "json": json_of, "markdown": markdown_of}
 
 
-@click.command()
+@click.command(short_help="Sum up the results of diff-many")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option(

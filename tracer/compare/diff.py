@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,14 +44,22 @@ class Comparison(NamedTuple):
     turns: list[TurnMarks]
 
 
-def diff_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Verdict:
+def diff_traces(
+    baseline: StrPath,
+    candidate: StrPath,
+    options: DiffOptions | None = None,
+    *,
+    watch: Callable[[int], None] | None = None,
+) -> Verdict:
     """Compares the traces at ``baseline`` (a) and ``candidate`` (b).
+
+    Both are read twice, to be checked and to be compared; ``watch`` is called with the bytes read since.
 
     Raises:
         TraceError: where one of them cannot be read.
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
-    return _compared(Path(baseline), Path(candidate), options or DiffOptions(), None)
+    return _compared(Path(baseline), Path(candidate), options or DiffOptions(), watch=watch)
 
 
 def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Comparison:
@@ -61,16 +70,23 @@ def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions |
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
     marks: list[TurnMarks] = []
-    return Comparison(_compared(Path(baseline), Path(candidate), options or DiffOptions(), marks), marks)
+    return Comparison(_compared(Path(baseline), Path(candidate), options or DiffOptions(), marks=marks), marks)
 
 
-def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list[TurnMarks] | None) -> Verdict:
+def _compared(
+    baseline: Path,
+    candidate: Path,
+    options: DiffOptions,
+    *,
+    marks: list[TurnMarks] | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Verdict:
     check_allowed(options.allowed)
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
         turns = align_turns(a, b)
         incomparable = proof.incomparable + _start_differences(a, b, turns.pairs, options)
-        sides = Sides(a, b, check_trace(baseline), check_trace(candidate))
+        sides = Sides(a, b, check_trace(baseline, watch=watch), check_trace(candidate, watch=watch))
         noise = PairNoise([], None) if incomparable else _noise(sides, options)
         walk = Walk(
             judge=FloatJudge.of(noise.floors, a.manifest),
@@ -81,7 +97,7 @@ def _compared(baseline: Path, candidate: Path, options: DiffOptions, marks: list
             uncovered=_uncovered(sides, turns),
         )
         if not incomparable:
-            _compare_turns(sides, turns.pairs, walk)
+            _compare_turns(sides, turns.pairs, walk, watch)
         return verdict_of(
             Compared(
                 sides=sides,
@@ -116,9 +132,12 @@ def _uncovered(sides: Sides, turns: TurnAlignment) -> list[str]:
     return uncovered
 
 
-def _compare_turns(sides: Sides, pairs: list[TurnPair], walk: Walk) -> None:
+def _compare_turns(sides: Sides, pairs: list[TurnPair], walk: Walk, watch: Callable[[int], None] | None) -> None:
+    num_bytes = sides.a.path.stat().st_size + sides.b.path.stat().st_size
     for pair in pairs:
         compare_turn(sides, pair, walk)
+        if watch is not None:
+            watch(num_bytes // len(pairs))
     if not pairs:
         walk.uncovered.append("no turn is in both traces")
     elif walk.num_steps == walk.num_beyond == 0 and any(pair.a.steps or pair.b.steps for pair in pairs):

@@ -79,7 +79,7 @@ class Findings:
         if not differences:
             self.close()
             return Filed("equal")
-        first = _first(differences)
+        first = origin_of(differences) or differences[0]
         root = Root(
             place=place, difference=first, also=len(differences) - 1, inherited=0, blame=blame, wrong=who(blame)
         )
@@ -131,10 +131,10 @@ class _Open:
         return is_overtaken
 
 
-def _first(differences: list[Difference]) -> Difference:
-    """The difference that the step's others follow from: real before tie, equal inputs before unequal ones."""
-    roots = [d for d in differences if d.inputs_equal]
-    return next((d for d in roots if d.kind not in TIES), next(iter(roots), differences[0]))
+def origin_of(differences: list[Difference]) -> Difference | None:
+    """The difference that the step's others follow from, real before tie; None where none of them has equal inputs."""
+    origins = [difference for difference in differences if difference.inputs_equal]
+    return next((difference for difference in origins if difference.kind not in TIES), next(iter(origins), None))
 
 
 def _spot(difference: Difference) -> str:

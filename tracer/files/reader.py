@@ -153,6 +153,8 @@ class TraceReader:
         Raises:
             UsageError: where there is none of that number.
         """
+        if not turn.steps:
+            raise NoSuchStepError(f"got step {step}, but turn {turn.turn} has no steps")
         if not 0 <= step < len(turn.steps):
             raise NoSuchStepError(f"got step {step}, wanted 0..{len(turn.steps) - 1}, the steps of turn {turn.turn}")
         return self._at(turn.steps[step], Step)

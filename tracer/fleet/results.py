@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,11 @@ from specscope.schemas.pair_result import RESULT_SCHEMA, FirstRoot, PairResult
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.errors import DamagedRecordError, UsageError
 from specscope.tracer.report.card import leading_root
+
+try:
+    import fcntl
+except ImportError:  # there is none on Windows: nothing keeps two processes from one results file there
+    fcntl = None  # type: ignore[assignment]
 
 
 def first_root(verdict: Verdict) -> FirstRoot | None:
@@ -98,7 +102,8 @@ def open_results(path: Path) -> Iterator[Results]:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"another process writes {path}: wait for it, or choose another file") from None
         except OSError as error:

@@ -9,7 +9,7 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
@@ -20,7 +20,23 @@ from specscope.tracer.fleet.compare_pair import Task, error_result, judge_pair
 class Judge(Protocol):
     """What a worker does with a task; a function of a module, since workers import it."""
 
-    def __call__(self, task: Task) -> PairResult: ...
+    def __call__(self, task: Task) -> PairResult:
+        """The result of ``task``."""
+        ...
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """An interrupt reaches the whole group. A child that is started inside inherits the block, so that only the parent
+    decides. Windows has no signal masks: there a child may end by itself, and its pair is an error."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:
@@ -30,12 +46,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=_serve, args=(end, judge), daemon=True)
-        # An interrupt reaches the whole group; the child inherits the block, so that the parent alone decides.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _interrupts_blocked():
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         end.close()
         self.task: Task | None = None
         self.stamp = ""

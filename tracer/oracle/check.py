@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import xxhash
 
 from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEnd, TurnStart
 from specscope.schemas.unknown import unknown_fields
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.tensor_files import file_problem
+from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.needs import absent_promises, missing_field, why_skipped
 from specscope.tracer.oracle.invariants.registry import STATEMENTS
@@ -245,19 +245,25 @@ class Oracle:
         if counts.get("run_end"):
             self._fail("run.order", f"a {record.kind} behind run_end", line)
 
-    def run_end(self, record: RunEnd, counts: dict[str, int], digest: str, line: int) -> None:
+    def run_end(self, record: RunEnd, counts: dict[str, int], digest: Digests, line: int) -> None:
         """Judges the last line against what came before."""
+        fits = record.digest == digest.as_is
+        hint = CONVERTED if not fits and record.digest == digest.with_lf else ""
         self.report.end_reason = record.reason
         late = [number for number, turn in self._open.items() if not turn.overdue]
         if late and record.reason == "complete":
             self._fail("run.order", f"turn {late[0]} has no turn_end", line)
-        for name, got, wanted in (("run.counts", record.counts, counts), ("run.digest", record.digest, digest)):
-            self.report.judge(name, None if got == wanted else f"got {got}, wanted {wanted}", RecordPlace(line=line))
+        judged = (("run.counts", record.counts, counts, ""), ("run.digest", record.digest, digest.as_is, hint))
+        for name, got, wanted, more in judged:
+            witness = None if got == wanted else f"got {got}, wanted {wanted}{more}"
+            self.report.judge(name, witness, RecordPlace(line=line))
 
 
-def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
+def check_trace(
+    path: StrPath, required: tuple[str, ...] = (), *, watch: Callable[[int], None] | None = None
+) -> OracleReport:
     """Judges every record of the trace at ``path``; ``required`` names sections, or section.field, whose absence from
-    steps is counted.
+    steps is counted. ``watch`` is called with the bytes of each record.
 
     Raises:
         TraceError: where it cannot be read as a trace.
@@ -265,7 +271,7 @@ def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
     with TraceReader(path) as reader:
         oracle = Oracle(reader.path, reader.manifest, required)
         counts: dict[str, int] = {}
-        digest = xxhash.xxh3_128()
+        digest = RunningDigests()
         wanted_seq = 0
         for number, record, line in reader.numbered_lines():
             oracle.sequence(record.seq, wanted_seq, number)
@@ -282,9 +288,11 @@ def check_trace(path: StrPath, required: tuple[str, ...] = ()) -> OracleReport:
                 case Failure():
                     oracle.report.failures.append(record)
                 case RunEnd():
-                    oracle.run_end(record, counts, digest.hexdigest(), number)
+                    oracle.run_end(record, counts, digest.digests(), number)
             counts[record.kind] = counts.get(record.kind, 0) + 1
             digest.update(line)
+            if watch is not None:
+                watch(len(line))
         oracle.finish()
         oracle.report.torn_bytes = reader.torn_bytes
         oracle.report.truncated = oracle.report.end_reason is None

@@ -1,4 +1,4 @@
-"""``specscope report``: the trees of a trace, or of where two part, as one file of HTML."""
+"""``specscope report``: the trees of a trace, or of where two traces diverge, as one HTML file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from specscope.viewer.report.pair_report import PairTexts, pair_report
 from specscope.viewer.report.run_report import run_report
 
 
-@click.command()
+@click.command(short_help="The trees in one HTML file, without a server")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -28,17 +28,24 @@ from specscope.viewer.report.run_report import run_report
     default=Path("report.html"),
     show_default=True,
     metavar="FILE",
-    help="Where to write it; a file that is there is kept.",
+    help="Where to write it; an existing file is kept.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option(
-    "--roots", default=3, show_default=True, type=click.IntRange(1), help="Roots, or violated steps, to draw."
+    "--roots", default=3, show_default=True, type=click.IntRange(1), help="How many roots, or violated steps, to draw."
 )
-@click.option("--turn", type=click.IntRange(0), help="Of one trace: steps of this turn alone.")
-@click.option("--step", type=click.IntRange(0), help="Of one trace: this step of the turn, and two around it.")
-@click.option("--all-steps", is_flag=True, help="Of one trace: every step, violated or not.")
+@click.option("--turn", type=click.IntRange(0), help="With one trace: draw only steps of this turn.")
 @click.option(
-    "--max-steps", default=100, show_default=True, type=click.IntRange(1), help="Of one trace: at most so many."
+    "--step", type=click.IntRange(0), help="With one trace: draw this step of the turn, and two before and after it."
+)
+@click.option("--all-steps", is_flag=True, help="With one trace: draw every step, violated or not.")
+@click.option(
+    "--max-steps",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="With one trace: draw at most N steps.",
+    metavar="N",
 )
 @noise_option
 @tolerance_option
@@ -61,42 +68,48 @@ def report(
     fail_on: str,
     tokenizer: Path | None,
 ) -> None:
-    """Write the trees of TRACE, or of where CANDIDATE parts from TRACE, into one file of HTML.
+    """Write the trees of TRACE, or of where CANDIDATE diverges from TRACE, into one HTML file.
 
-    It needs no server and fetches nothing: keep it beside a CI job's log, or mail it. Of one trace it shows the first
-    violated steps and two around each, or the first turn where none is violated; of two, the first being the baseline,
-    the verdict, and the first roots with both trees and two pairs of steps around each.
+    The file needs no server and fetches nothing: keep it beside a CI job's log, or mail it. For one trace it shows the
+    first violated steps and two around each, or the first turn where none is violated. For two traces, of which the
+    first is the baseline, it shows the verdict, then both trees of the first roots and of two pairs around each.
 
-    Exits 0 when it is written, whatever it says: specscope check and specscope diff are what to gate CI with. Exits 2,
-    and writes nothing, where a trace cannot be read.
+    Exits 0 once it is written, whatever it says: use specscope check and specscope diff to gate CI. Exits 2, and writes
+    nothing, where a trace cannot be read.
     """
-    wanted = Wanted(turn, step, all_steps, max_steps, roots)
+    wanted = Wanted(turn=turn, step=step, every_step=all_steps, most_steps=max_steps, most_roots=roots)
     options = DiffOptions(tolerance, frozenset(allow), fail_on == "near-tie", noise)
     _check_options(wanted, options, is_pair=candidate is not None)
-    check_targets([Target("html", out)], [path for path in (trace, candidate, noise) if path is not None])
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} is there already: name another file with --out, or pass --overwrite")
-    found = _report(trace, candidate, wanted, options, tokenizer)
-    write_whole(out, found.page)
-    click.echo(printable(f"wrote {out} ({len(found.page.encode()) / 1e6:.2f} MB): {found.headline}"))
-
-
-def _check_options(wanted: Wanted, options: DiffOptions, *, is_pair: bool) -> None:
-    """Refuses what has no meaning here, rather than to leave it out without a word."""
-    if wanted.step is not None and wanted.every_step:
-        raise UsageError("got --step and --all-steps: wanted one of them")
-    if is_pair and (wanted.turn is not None or wanted.step is not None or wanted.every_step):
-        raise UsageError("--turn, --step and --all-steps choose steps of one trace; of two, the roots are drawn")
-    if not is_pair and (options.allowed or options.noise is not None or options.tolerance is not None):
-        raise UsageError("--allow, --noise and --tolerance are for two traces: name the candidate, too")
-
-
-def _report(
-    trace: Path, candidate: Path | None, wanted: Wanted, options: DiffOptions, tokenizer: Path | None
-) -> Written:
+    _check_out(out, [path for path in (trace, candidate, noise) if path is not None], overwrite=overwrite)
     if candidate is None:
-        return run_report(trace, wanted, TokenTexts.load_for(tokenizer, trace))
+        written = run_report(trace, wanted, TokenTexts.load_for(tokenizer, trace))
+    else:
+        written = _of_pair(trace, candidate, options, roots, tokenizer=tokenizer)
+    write_whole(out, written.page)
+    click.echo(printable(f"wrote {out} ({len(written.page.encode()) / 1e6:.2f} MB): {written.headline}"))
+
+
+def _check_out(out: Path, read: list[Path], *, overwrite: bool) -> None:
+    """Refuses to write over a file that is read, or over any that is there unless asked to."""
+    check_targets([Target("html", out)], read)
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} already exists: name another file with --out, or pass --overwrite")
+
+
+def _of_pair(trace: Path, candidate: Path, options: DiffOptions, roots: int, *, tokenizer: Path | None) -> Written:
     texts = PairTexts(
         TokenTexts.load_for(tokenizer, trace, candidate), TokenTexts.load(tokenizer), TokenTexts.load(tokenizer)
     )
-    return pair_report(trace, candidate, options, wanted.most_roots, texts)
+    return pair_report(trace, candidate, options, most_roots=roots, texts=texts)
+
+
+def _check_options(wanted: Wanted, options: DiffOptions, *, is_pair: bool) -> None:
+    """Refuses options that have no meaning here, rather than ignoring them silently."""
+    if wanted.step is not None and wanted.every_step:
+        raise UsageError("got --step and --all-steps: pass only one of them")
+    if is_pair and (wanted.turn is not None or wanted.step is not None or wanted.every_step):
+        raise UsageError(
+            "--turn, --step and --all-steps choose steps of one trace; for two traces, the roots are drawn"
+        )
+    if not is_pair and (options.allowed or options.noise is not None or options.tolerance is not None):
+        raise UsageError("--allow, --noise and --tolerance are for two traces: name the candidate as well")

@@ -20,29 +20,29 @@ from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import LOOPBACK, Listener
 from specscope.viewer.serve.server import serve
 
-if TYPE_CHECKING:  # to load them takes as long as the server does to start, which is the time to do it in
+if TYPE_CHECKING:  # loading them takes about as long as the server takes to start: it is done meanwhile
     from specscope.tracer.files.index import TurnEntry
     from specscope.tracer.files.reader import TraceReader
 
 
-@click.command()
+@click.command(short_help="Step through the trees in a browser")
 @click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
 @click.option(
     "--at",
     type=STEP_PLACE,
     metavar="TURN/STEP",
-    help="Open at this step of FILE; of two files, of the first in their diff.",
+    help="Open this step of FILE; with two files, this step of the first in their diff.",
 )
-@click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Listen here.")
+@click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option(
     "--expose",
     "exposed_as",
     multiple=True,
     metavar="NAME",
-    help="Let other machines read the traces, under this name of this machine; needed where --host is not loopback.",
+    help="Let other machines read the traces by this name of this machine; required unless --host is loopback.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="[default: 8501, or a free one]")
-@click.option("--no-browser", is_flag=True, help="Print the address alone.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 8501, or a free port]")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
 @tokenizer_option
 def view(
     places: tuple[Path, ...],
@@ -53,9 +53,9 @@ def view(
     no_browser: bool,
     tokenizer: Path | None,
 ) -> None:
-    """Step through the trees of a trace, or look at where two traces part: the first is the baseline.
+    """Step through the trees of a trace, or see where two traces diverge: the first is the baseline.
 
-    The traces in and below a FOLDER are listed, and new ones as they come; without FILE and FOLDER those of the current
+    Traces in and below each FOLDER are listed, new ones as they appear; without FILE or FOLDER, those of the current
     folder. Ends on Ctrl-C.
     """
     if find_spec("streamlit") is None:
@@ -72,7 +72,7 @@ def view(
         link = address if at is None else f"{address}/?{urlencode(view_at(at, files).to_query())}"
         click.echo(f"SpecScope is at {link}  (Ctrl-C ends it)")
         if exposed_as:
-            click.echo(f"warning: whoever can reach {host} can read these traces", err=True)
+            click.echo(f"warning: anyone who can reach {host} can read these traces", err=True)
         if not no_browser:
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(link)
@@ -81,10 +81,10 @@ def view(
 
 
 def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | None) -> None:
-    """Reads all that the command names, so that what is wrong with it is said here, and indexes lie ready.
+    """Reads all that the command names, so that errors are reported here, and indexes are ready.
 
     Raises:
-        UsageError: where there is no such tokenizer or place, or a file is no trace.
+        UsageError: where there is no such tokenizer or step, or a file is not a trace.
     """
     from specscope.tracer.files.reader import TraceReader
     from specscope.tracer.words.tokens import TokenTexts
@@ -92,10 +92,10 @@ def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | N
     TokenTexts.load(tokenizer)
     for run in files:
         with TraceReader(run.path):
-            pass  # before any file is read as a whole: one whose first line is no manifest is said at once
+            pass  # before any file is read as a whole: a first line that is not a manifest is reported at once
     for run in files:
         with TraceReader(run.path) as reader:
-            assert reader.index  # a line that is no record is named here
+            assert reader.index  # a line that is not a record is reported here
             if place is not None and run is files[0]:
                 check_place(place, reader)
 
@@ -132,8 +132,10 @@ def _turns(turns: Sequence[TurnEntry]) -> str:
 
 def view_at(place: StepPlace, files: Sequence[Run]) -> View:
     """The first look: at a step of one file, or of the first of two in their diff."""
-    found = View(page="step", run=files[0].name)
-    found.look_at(found.run, *place)
+    view = View(page="step", run=files[0].name)
+    view.look_at(view.run, *place)
     if len(files) > 1:
-        found.page, found.baseline, found.candidate = "diff", files[0].name, files[1].name
-    return found
+        view.page = "diff"
+        view.baseline = files[0].name
+        view.candidate = files[1].name
+    return view

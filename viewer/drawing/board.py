@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from specscope.viewer.drawing import palette
-from specscope.viewer.drawing.fragments import XHTML, heading
+from specscope.viewer.drawing.fragments import heading, quiet
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,48 @@ class Board:
     once it is opened.
     """
 
-    html: str  # XHTML; one element
-    notes: Mapping[str, str] = field(default_factory=dict)  # by node name: what the panel shows, XHTML of one element
+    html: Markup  # XHTML; one element
+    notes: Mapping[str, Markup] = field(default_factory=dict)  # by node name: what the panel shows; one element each
     raw: Mapping[str, str] = field(default_factory=dict)  # by name: text shown as it is
-    strip: str = ""  # the overview above it: an SVG, or nothing
+    strip: Markup = NOTHING  # the overview above it: an SVG, or nothing
 
 
-def card(name: str, title: str, aside: str, *parts: str) -> str:
-    """A card of the board; ``name`` is its class, ``ss-card-NAME``, and the parts are markup."""
-    return f'<section class="ss-box ss-card-{name}">{heading(title, aside)}{"".join(parts)}</section>'
+def card(name: str, title: str, aside: str, content: Markup) -> Markup:
+    """A card of the board; its class is ``ss-card-NAME``."""
+    return markup(
+        '<section class="ss-box ss-card-{name}">{heading}{content}</section>',
+        name=html_text(name),
+        heading=heading(title, aside),
+        content=content,
+    )
 
 
-def columns(*parts: Iterable[str], kind: str) -> str:
+def columns(*parts: Iterable[Markup], kind: str) -> Markup:
     """Columns of cards; ``kind`` names the widths, as the style sheet has them: ``wide-narrow`` or ``halves``."""
-    cells = "".join(f"<div>{''.join(part)}</div>" for part in parts)
-    return f'<div class="ss-columns ss-{kind}">{cells}</div>'
+    cells = joined(markup("<div>{part}</div>", part=joined(part)) for part in parts)
+    return markup('<div class="ss-columns ss-{kind}">{cells}</div>', kind=html_text(kind), cells=cells)
 
 
-def board_of(*parts: str) -> str:
-    """All parts, below each other, in the one element that a board is."""
-    return f'<div xmlns="{XHTML}" class="ss-board">{"".join(parts)}</div>'
+def board_of(*parts: Markup) -> Markup:
+    """All parts, one below another, in the one element that a board is."""
+    return markup(
+        '<div xmlns="http://www.w3.org/1999/xhtml" class="ss-board">{parts}</div>',
+        parts=joined(parts),
+    )
 
 
-def raw_record(name: str, title: str) -> str:
+def panel(hint: str) -> Markup:
+    """Where the note of a node is shown; until a node is pointed at, the hint."""
+    return markup('<div class="ss-panel">{hint}</div>', hint=quiet(hint))
+
+
+def raw_record(name: str, title: str) -> Markup:
     """Room for a raw text of the board, closed at first."""
-    return (
-        f'<details class="ss-raw" data-raw="{name}"><summary>{title}</summary>'
-        f'<button type="button" data-copy="{name}">Copy</button><pre></pre></details>'
+    return markup(
+        '<details class="ss-raw" data-raw="{name}"><summary>{title}</summary>'
+        '<button type="button" data-copy="{name}">Copy</button><pre></pre></details>',
+        name=html_text(name),
+        title=html_text(title),
     )
 
 

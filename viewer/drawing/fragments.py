@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from specscope.tracer.words.text import html_text
-
-XHTML = "http://www.w3.org/1999/xhtml"
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 Tone = Literal["good", "bad", "parted", "warn", "info"]
 #: ✗ is wrong by itself, ≠ differs from the other run.
@@ -34,69 +32,90 @@ class Share(NamedTuple):
     shown: str
 
 
-def facts(entries: Iterable[Fact]) -> str:
+def facts(entries: Iterable[Fact]) -> Markup:
     """A row of facts that wraps."""
-    cells = "".join(
-        f'<div class="ss-fact"><div class="ss-name">{html_text(f.name)}</div>'
-        f'<div class="ss-value{" ss-mono" if f.is_text else ""}">{html_text(f.value)}'
-        f"{f'<span>{html_text(f.note)}</span>' if f.note else ''}</div></div>"
-        for f in entries
+    return markup('<div class="ss-facts">{cells}</div>', cells=joined(map(_fact, entries)))
+
+
+def _fact(fact: Fact) -> Markup:
+    aside = markup("<span>{note}</span>", note=html_text(fact.note)) if fact.note else NOTHING
+    return markup(
+        '<div class="ss-fact"><div class="ss-name">{name}</div><div class="ss-value{kind}">{value}{aside}</div></div>',
+        name=html_text(fact.name),
+        kind=markup(" ss-mono") if fact.is_text else NOTHING,
+        value=html_text(fact.value),
+        aside=aside,
     )
-    return f'<div class="ss-facts">{cells}</div>'
 
 
-def note(tone: Tone, title: str, lines: Sequence[str] = ()) -> str:
+def note(tone: Tone, title: str, lines: Sequence[str] = ()) -> Markup:
     """A coloured note with a sign, a title and lines of text."""
-    body = "".join(f"<div>{html_text(line)}</div>" for line in lines)
-    return (
-        f'<div class="ss-note ss-{tone}"><b aria-hidden="true">{SIGNS[tone]}</b>'
-        f"<div><strong>{html_text(title)}</strong>{body}</div></div>"
+    return markup(
+        '<div class="ss-note ss-{tone}"><b aria-hidden="true">{sign}</b>'
+        "<div><strong>{title}</strong>{lines}</div></div>",
+        tone=html_text(tone),
+        sign=html_text(SIGNS[tone]),
+        title=html_text(title),
+        lines=joined(markup("<div>{line}</div>", line=html_text(line)) for line in lines),
     )
 
 
-def heading(title: str, aside: str = "") -> str:
+def heading(title: str, aside: str = "") -> Markup:
     """A heading within a page, with a quiet remark."""
-    return f'<div class="ss-heading"><h3>{html_text(title)}</h3><span>{html_text(aside)}</span></div>'
+    return markup(
+        '<div class="ss-heading"><h3>{title}</h3><span>{aside}</span></div>',
+        title=html_text(title),
+        aside=html_text(aside),
+    )
 
 
-def quiet(text: str) -> str:
+def quiet(text: str) -> Markup:
     """A remark in small print."""
-    return f'<div class="ss-quiet">{html_text(text)}</div>'
+    return markup('<div class="ss-quiet">{text}</div>', text=html_text(text))
 
 
-def rows(entries: Iterable[tuple[str, str]], *, mono: bool = False) -> str:
+def rows(entries: Iterable[tuple[str, str]]) -> Markup:
     """A list of names and values."""
-    kind = ' class="ss-mono"' if mono else ""
-    cells = "".join(f"<dt>{html_text(name)}</dt><dd{kind}>{html_text(value)}</dd>" for name, value in entries)
-    return f'<dl class="ss-rows">{cells}</dl>'
+    cells = (
+        markup("<dt>{name}</dt><dd>{value}</dd>", name=html_text(name), value=html_text(value))
+        for name, value in entries
+    )
+    return markup('<dl class="ss-rows">{cells}</dl>', cells=joined(cells))
 
 
-def bars(shares: Sequence[Share]) -> str:
-    """Horizontal bars, longest full width."""
+def bars(shares: Sequence[Share]) -> Markup:
+    """Horizontal bars, the longest at full width."""
     longest = max([share.amount for share in shares], default=0) or 1
-    lines = "".join(
-        f'<div class="ss-bar"><span>{html_text(s.name)}</span>'
-        f'<i><u style="width:{max(0.5, 100 * s.amount / longest):.1f}%"></u></i><em>{html_text(s.shown)}</em></div>'
-        for s in shares
+    lines = (
+        markup(
+            '<div class="ss-bar"><span>{name}</span><i><u style="width:{width:.1f}%"></u></i><em>{shown}</em></div>',
+            name=html_text(share.name),
+            width=max(0.5, 100 * share.amount / longest),
+            shown=html_text(share.shown),
+        )
+        for share in shares
     )
-    return f'<div class="ss-bars">{lines}</div>'
+    return markup('<div class="ss-bars">{lines}</div>', lines=joined(lines))
 
 
-def commands(lines: Iterable[str]) -> str:
+def commands(lines: Iterable[str]) -> Markup:
     """Command lines, in monospace."""
-    return '<div class="ss-commands">' + "".join(f"<code>{html_text(line)}</code>" for line in lines) + "</div>"
+    code = joined(markup("<code>{line}</code>", line=html_text(line)) for line in lines)
+    return markup('<div class="ss-commands">{code}</div>', code=code)
 
 
-def legend(*, divergent: bool = False, origin: bool = False, violated: bool = False) -> str:
+def legend(*, divergent: bool = False, origin: bool = False, violated: bool = False) -> Markup:
     """What the shapes of the tree mean."""
-    differs = '<span><i class="ss-key ss-key-differs"></i>≠ differs</span>' if divergent else ""
+    keys = [
+        markup('<span><i class="ss-key ss-key-on"></i>accepted</span>'),
+        markup('<span><i class="ss-key ss-key-bonus"></i>bonus token</span>'),
+        markup('<span><i class="ss-key"></i>rejected</span>'),
+        markup('<span><i class="ss-key-bar"></i>draft probability</span>'),
+    ]
     if origin:
-        differs = f'<span><i class="ss-key ss-key-origin"></i>≠ first: it begins here</span>{differs}'
+        keys.append(markup('<span><i class="ss-key ss-key-origin"></i>≠ first: the divergence begins here</span>'))
+    if divergent:
+        keys.append(markup('<span><i class="ss-key ss-key-differs"></i>≠ differs</span>'))
     if violated:
-        differs += "<span>✗ breaks an invariant</span>"
-    return (
-        '<div class="ss-legend"><span><i class="ss-key ss-key-on"></i>accepted</span>'
-        '<span><i class="ss-key ss-key-bonus"></i>bonus token</span>'
-        '<span><i class="ss-key"></i>rejected</span>'
-        f'<span><i class="ss-key-bar"></i>draft probability</span>{differs}</div>'
-    )
+        keys.append(markup("<span>✗ violates an invariant</span>"))
+    return markup('<div class="ss-legend">{keys}</div>', keys=joined(keys))

@@ -7,51 +7,67 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from specscope.tracer.words.text import html_text
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 #: Before what differs, or is violated.
-DIFFERS = '<b class="ss-differs">≠</b>'
-VIOLATED = '<b class="ss-differs">✗</b>'
+DIFFERS = markup('<b class="ss-differs">≠</b>')
+VIOLATED = markup('<b class="ss-differs">✗</b>')
 
 
-def box(*parts: str, kind: str = "") -> str:
+def box(*parts: Markup, kind: str = "") -> Markup:
     """Markup on paper; ``kind`` is a further class."""
-    return f'<section class="ss-box{_also(kind)}">{"".join(parts)}</section>'
+    return markup('<section class="ss-box{kind}">{parts}</section>', kind=_also(kind), parts=joined(parts))
 
 
-def folded(title: str, *parts: str, aside: str = "", is_open: bool = False, kind: str = "") -> str:
-    """Markup behind a summary: the title, and beside it a quiet remark."""
-    state = ' open="open"' if is_open else ""
-    remark = f" <span>{html_text(aside)}</span>" if aside else ""
-    summary = f"<summary>{html_text(title)}{remark}</summary>"
-    return f'<details class="ss-more{_also(kind)}"{state}>{summary}{"".join(parts)}</details>'
+def folded(title: str, *parts: Markup, aside: str = "", is_open: bool = False, kind: str = "") -> Markup:
+    """Markup below a summary that opens it: the title, and beside it a quiet remark."""
+    return markup(
+        '<details class="ss-more{kind}"{state}><summary>{title}{remark}</summary>{parts}</details>',
+        kind=_also(kind),
+        state=markup(' open="open"') if is_open else NOTHING,
+        title=html_text(title),
+        remark=markup(" <span>{aside}</span>", aside=html_text(aside)) if aside else NOTHING,
+        parts=joined(parts),
+    )
 
 
-def table(names: Sequence[str], lines: Iterable[str], *, numbers: Collection[str] = (), kind: str = "") -> str:
+def table(names: Sequence[str], lines: Iterable[Markup], *, numbers: Collection[str] = (), kind: str = "") -> Markup:
     """A table.
 
     Args:
         names: of the columns.
-        lines: a ``<tr>`` each, such as ``row`` makes.
+        lines: the rows, each a ``<tr>`` such as ``row`` gives.
         numbers: the columns that hold numbers.
         kind: a further class.
     """
-    head = _cells("th", [html_text(name) for name in names], classes_of(names, numbers))
-    return (
-        f'<div class="ss-table{_also(kind)}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    return markup(
+        '<div class="ss-table{kind}"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>',
+        kind=_also(kind),
+        head=_cells("th", [html_text(name) for name in names], classes_of(names, numbers)),
+        lines=joined(lines),
     )
 
 
-def row(cells: Sequence[str], classes: Sequence[str] = (), attributes: str = "") -> str:
+def row(cells: Sequence[Markup], classes: Sequence[str] = (), attributes: Markup = NOTHING) -> Markup:
     """A row of a table.
 
     Args:
-        cells: markup of each.
-        classes: one a cell, empty for none; or none at all.
-        attributes: of the row, with a space before each.
+        cells: the content of each cell.
+        classes: the class of each cell, empty for none; leave it out where no cell has one.
+        attributes: of the row, as ``attribute`` gives them.
     """
-    return f"<tr{attributes}>{_cells('td', cells, classes or [''] * len(cells))}</tr>"
+    content = _cells("td", cells, classes or [""] * len(cells))
+    return markup("<tr{attributes}>{content}</tr>", attributes=attributes, content=content)
+
+
+def attribute(name: str, value: str) -> Markup:
+    """An attribute of an element, with a space before it; the value is raw."""
+    return markup(' {name}="{value}"', name=html_text(name), value=html_text(value))
+
+
+def kind_attribute(kind: str) -> Markup:
+    """The attribute ``class``; nothing where ``kind`` is empty."""
+    return attribute("class", kind) if kind else NOTHING
 
 
 def classes_of(names: Sequence[str], numbers: Collection[str]) -> list[str]:
@@ -59,10 +75,12 @@ def classes_of(names: Sequence[str], numbers: Collection[str]) -> list[str]:
     return ["num" if name in numbers else "" for name in names]
 
 
-def _cells(tag: str, cells: Sequence[str], classes: Sequence[str]) -> str:
-    kinds = (f' class="{name}"' if name else "" for name in classes)
-    return "".join(f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
+def _cells(tag: str, cells: Sequence[Markup], classes: Sequence[str]) -> Markup:
+    return joined(
+        markup("<{tag}{kind}>{cell}</{tag}>", tag=html_text(tag), kind=kind_attribute(kind), cell=cell)
+        for cell, kind in zip(cells, classes, strict=True)
+    )
 
 
-def _also(kind: str) -> str:
-    return f" {kind}" if kind else ""
+def _also(kind: str) -> Markup:
+    return markup(" {kind}", kind=html_text(kind)) if kind else NOTHING

@@ -1,8 +1,8 @@
 """The colours and fonts of everything that is drawn, in light and in dark. Knows nothing of traces.
 
 Blue and vermillion come from the Okabe-Ito palette, which colour-blind readers can tell apart; the dark ones are
-lighter kin of them. A colour never stands alone: what is accepted is also filled, what differs is also dashed and
-carries a sign.
+lighter variants of them. Colour is never the only sign: what is accepted is also filled, what differs is also dashed
+and carries a sign.
 
 Drawings name colours as CSS variables (``var(--ss-accepted)``), so that one drawing serves both.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Palette:
     """One set of colours."""
 
@@ -27,7 +27,7 @@ class Palette:
     ink: str
     muted: str  # quiet text
     line: str  # borders and grey edges
-    surface: str  # behind the cards, and unset cells
+    surface: str  # below the cards, and unset cells
     paper: str  # of the cards
 
 

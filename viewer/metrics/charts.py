@@ -1,7 +1,7 @@
-"""Figures of one run, or of two beside each other. Pure: from metrics to plotly figures, without Streamlit.
+"""Figures of one run, or of two side by side. Pure: from metrics to plotly figures, without Streamlit.
 
-The second run is told from the first by dash, marker and fill as well as by colour. Plotly reads some markup in names
-and hover texts, so that every text of a trace is escaped here.
+The second run differs from the first by dash, marker and fill as well as by colour. Plotly reads some markup in names
+and hover texts, so every text of a trace is escaped here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 
 from specscope.tracer.words.text import html_text, shorten
 from specscope.viewer.drawing.palette import SANS, Palette
-from specscope.viewer.metrics.numbers import Depths, Floats, RunMetrics
+from specscope.viewer.metrics.numbers import Floats, RunMetrics
 
 HEIGHT = 270
-#: A hostile record's may be a number of any size.
+#: A hostile record's turn may be a number of any size.
 LARGEST_TURN = 1 << 53
 
 
@@ -41,7 +41,7 @@ def depth_of_reached(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
 
 
 def depth_of_all(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
-    """Of all steps, the share that accepted so many nodes or more."""
+    """Of all steps, the share that accepted at least as many nodes."""
     return _depth_figure(runs, palette, of_all=True)
 
 
@@ -53,20 +53,22 @@ def _depth_figure(runs: Sequence[RunMetrics], palette: Palette, *, of_all: bool)
         if run.depths is not None:
             base = np.full(len(run.depths.reached), run.depths.num_steps) if of_all else run.depths.reached
             shares = run.depths.of_all if of_all else run.depths.of_reached
-            figure.add_trace(_depth_line(run.name, run.depths, shares, base, look))
+            customdata = np.column_stack([run.depths.accepted, base])
+            figure.add_trace(_depth_line(run.name, shares, customdata, look))
     figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
     figure.update_xaxes(dtick=1 if all(r.depths is None or len(r.depths.reached) <= 20 for r in runs) else 5)
     return figure
 
 
-def _depth_line(name: str, depths: Depths, shares: Floats, base: Any, look: Look) -> go.Scatter:
+def _depth_line(name: str, shares: Floats, customdata: Any, look: Look) -> go.Scatter:
+    """A line of ``shares``, (D,); ``customdata``, (D, 2), holds the counts that each is the quotient of."""
     return _line(
         name,
         np.arange(1, len(shares) + 1),
         shares,
         look,
         mode="lines+markers",
-        customdata=np.column_stack([depths.accepted, base]),
+        customdata=customdata,
         hovertemplate="depth %{x}: %{y:.1%}<br>%{customdata[0]:,} of %{customdata[1]:,} steps",
     )
 

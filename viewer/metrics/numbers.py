@@ -1,7 +1,7 @@
-"""Acceptance, stage times and speed of one run, as numbers to be drawn.
+"""Acceptance, stage times and speed of a run, as numbers to be drawn.
 
-From the index and the records that begin and end the turns; of the steps themselves only some are read, spread evenly
-over the run, and how many is said. Pure but for reading the file; knows no pages and no figures.
+They come from the index and the records that begin and end the turns; of the steps only some are read, spread evenly
+over the run, and their number is stated. Pure but for reading the file; knows no pages and no figures.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 #: Steps that are read for their timings, and turns for their ends, at most.
 MOST_STEPS, MOST_TURNS = 2_000, 2_000
 MOST_POINTS, MOST_BINS, MOST_DEPTHS = 1_000, 60, 64
-#: In a range of positions on average, or more: the mean of fewer is mostly noise.
-STEPS_A_BIN = 4
+#: Steps in a range of positions on average, or more: the mean of fewer is mostly noise.
+STEPS_PER_BIN = 4
 #: No tree is so deep; a hostile record's length may be a number of any size.
 LONGEST = 1 << 20
 LONGEST_NS = 1 << 62
@@ -77,7 +77,7 @@ class PhaseTime(NamedTuple):
     share: float  # of the time of all phases together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageTimes:
     """Time by phase."""
 
@@ -90,7 +90,7 @@ class StageTimes:
 
 
 class TurnSpeed(NamedTuple):
-    """One turn that has its end."""
+    """One turn that has ended."""
 
     turn: int
     prompt_id: str
@@ -109,10 +109,10 @@ class Speed:
 
     turns: list[TurnSpeed]
     num_turns: int  # of the run, those that were not read included
-    overall: float | None  # None where turns ran side by side, whose times overlap, or none has its end
+    overall: float | None  # None where turns ran side by side, whose times overlap, or none has ended
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunMetrics:
     """All numbers of one run. What was not recorded is None."""
 
@@ -224,7 +224,7 @@ def _positions(reader: TraceReader, turns: Sequence[TurnEntry]) -> Bins | None:
             places.append(committed_lengths(len(reader.turn_start(turn).prompt_ids), lengths))
             values.append(lengths)
     num_steps = sum(map(len, values))
-    most = max(1, min(MOST_BINS, num_steps // STEPS_A_BIN))
+    most = max(1, min(MOST_BINS, num_steps // STEPS_PER_BIN))
     return in_bins(np.concatenate(places), np.concatenate(values), most) if places else None
 
 
@@ -236,8 +236,8 @@ def committed_lengths(num_prompt: int, lengths: Ints) -> Ints:
 def _times(reader: TraceReader) -> StageTimes | None:
     places = [(turn, step) for turn in reader.turns for step in range(len(turn.steps))]
     chosen = spread(len(places), MOST_STEPS)
-    found = [reader.step(*places[at]).timing for at in chosen]
-    timings = [timing for timing in found if timing is not None]
+    recorded = [reader.step(*places[at]).timing for at in chosen]
+    timings = [timing for timing in recorded if timing is not None]
     return stage_times(timings, num_read=len(chosen), num_steps=len(places)) if timings else None
 
 
@@ -268,12 +268,12 @@ def stage_times(timings: Sequence[TimingSection], *, num_read: int, num_steps: i
 
 
 def _speed(reader: TraceReader, turns: Sequence[TurnEntry], manifest: Manifest) -> Speed:
-    found = []
+    speeds = []
     for turn in turns:
         end = reader.turn_end(turn)
         if end is not None and end.duration_ns > 0:
             seconds = min(end.duration_ns, LONGEST_NS) / 1e9
-            found.append(TurnSpeed(turn.turn, turn.prompt_id, len(end.output_ids), seconds))
-    alone = (manifest.batch_size or 1) == 1 and found
-    overall = sum(turn.num_tokens for turn in found) / sum(turn.seconds for turn in found) if alone else None
-    return Speed(found, len(reader.turns), overall)
+            speeds.append(TurnSpeed(turn.turn, turn.prompt_id, len(end.output_ids), seconds))
+    one_by_one = (manifest.batch_size or 1) == 1 and speeds
+    overall = sum(turn.num_tokens for turn in speeds) / sum(turn.seconds for turn in speeds) if one_by_one else None
+    return Speed(speeds, len(reader.turns), overall)

@@ -1,4 +1,4 @@
-"""Metrics in words: the numbers of a run, of two beside each other, and what is to be known about them. Pure."""
+"""Metrics in words: the numbers of a run, of two side by side, and remarks on them. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Measure = Callable[[RunMetrics], float | None]
 def fact_entries(run: RunMetrics) -> list[Fact]:
     """The run in one line."""
     speed = run.speed.overall
-    said = "tokens per second, prefill included" if speed is not None else ""
+    remark = "tokens per second, prefill included" if speed is not None else ""
     return [
         *length_facts(run.num_turns, run.num_steps, run.accepted_length),
-        Fact("speed", decimals(speed, 1), said),
+        Fact("speed", decimals(speed, 1), remark),
     ]
 
 
 def table_lines(runs: Sequence[RunMetrics]) -> list[list[str]]:
-    """A row a measure: its name, its value in every run, and of two runs the second's value over the first's."""
+    """One row per measure: its name, its value in each run, and for two runs the second value over the first."""
     lines = []
     for name, num_digits, measure in _measures(runs):
         values = [measure(run) for run in runs]
@@ -43,7 +43,7 @@ def _measures(runs: Sequence[RunMetrics]) -> list[tuple[str, int, Measure]]:
         ("accepted length, mean", 3, lambda run: run.accepted_length),
         ("tokens per step, mean", 3, lambda run: tokens_per_step(run.accepted_length)),
         ("tokens per second", 1, lambda run: run.speed.overall),
-        ("a step, median ms", 2, lambda run: run.times.step_ns / 1e6 if run.times else None),
+        ("step, median ms", 2, lambda run: run.times.step_ns / 1e6 if run.times else None),
         *((f"{name}, median ms", 3, phase(name)) for name in names),
     ]
 
@@ -55,7 +55,7 @@ def _median_ms(times: StageTimes | None, name: str) -> float | None:
 
 
 def phase_lines(times: StageTimes) -> list[list[str]]:
-    """A row a phase: name, median, 90th percentile, share."""
+    """One row per phase: name, median, 90th percentile, share."""
     return [
         [phase.name, f"{phase.median_ns / 1e6:.3f}", f"{phase.p90_ns / 1e6:.3f}", f"{phase.share:.1%}"]
         for phase in times.phases
@@ -63,49 +63,49 @@ def phase_lines(times: StageTimes) -> list[list[str]]:
 
 
 def times_remarks(run: RunMetrics) -> list[str]:
-    """What the stage times are of."""
+    """Remarks on the stage times."""
     times = run.times
     if times is None:
         return ["This run records no timings."]
-    every = "all" if times.num_read == times.num_steps else f"{times.num_read:,} of {times.num_steps:,}"
-    spread = "" if times.num_read == times.num_steps else ", spread evenly over the run"
-    lines = [f"From {every} steps{spread}."]
+    lines = ["From all steps."]
+    if times.num_read < times.num_steps:
+        lines = [f"From {times.num_read:,} of {times.num_steps:,} steps, spread evenly over the run."]
     if times.num_timed < times.num_read:
         lines.append(f"{times.num_read - times.num_timed:,} of them record no timings.")
     if times.synchronised == "all":
-        lines.append("The device was synchronised at each phase's end: times are those of the work.")
+        lines.append("The device was synchronised after each phase: these are the times of the work.")
     else:
         often = "not" if times.synchronised == "none" else "only sometimes"
-        lines.append(f"The device was {often} synchronised: times are those of the calls, not of the work.")
+        lines.append(f"The device was {often} synchronised: these are the times of the calls, not of the work.")
     if run.batch_size > 1:
-        lines.append("Rows were decoded side by side: times are those of all rows together.")
+        lines.append("Rows were decoded side by side: these are the times of all rows together.")
     return lines
 
 
 def speed_remarks(run: RunMetrics) -> list[str]:
-    """What the speed is of."""
+    """Remarks on the speed."""
     lines = ["Output tokens over wall time, prefill included."]
     if len(run.speed.turns) < run.num_turns:
-        lines.append(f"{len(run.speed.turns):,} of {run.num_turns:,} turns are shown: they have an end, and were read.")
+        lines.append(f"{len(run.speed.turns):,} of {run.num_turns:,} turns are shown: those that ended and were read.")
     if run.batch_size > 1:
-        lines.append("Turns ran side by side and their times overlap, so that there is no speed over all.")
+        lines.append("Turns ran side by side and their times overlap, so there is no overall speed.")
     return lines
 
 
 def position_remarks(run: RunMetrics) -> list[str]:
-    """What acceptance by position is of."""
+    """Remarks on acceptance by position."""
     if run.is_replay:
-        return ["Not shown for a replay, where what was committed is not what was accepted."]
+        return ["Not shown for a replay, which commits other tokens than it accepts."]
     if run.positions is None:
         return [f"Accepted length: {NOT_RECORDED}."]
-    lines = ["Accepted length, without root and bonus; each point the mean of its range."]
+    lines = ["Accepted length, without root and bonus token; each point is the mean of its range."]
     if run.num_turns_positioned < run.num_turns:
         lines.append(f"From {run.num_turns_positioned:,} of {run.num_turns:,} turns, spread evenly over the run.")
     return lines
 
 
 def depth_remarks(run: RunMetrics) -> list[str]:
-    """What acceptance by depth is of."""
+    """Remarks on acceptance by depth."""
     if run.depths is None:
         return [f"Accepted length: {NOT_RECORDED}."]
     if not len(run.depths.reached):

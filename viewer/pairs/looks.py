@@ -46,84 +46,92 @@ class PairRun(NamedTuple):
         return PairSide(step, self.texts, marks, self.name)
 
     def learn(self, at: Spot) -> None:
-        """Takes in the texts of a step's tokens, which words elsewhere name."""
+        """Takes in the texts of a step's tokens, which are named elsewhere."""
         entry = turn_named(self.reader, at.turn)
         if entry is not None and at.step < len(entry.steps):
             self.texts.learn(self.reader.step(entry, at.step))
 
 
-class Found(NamedTuple):
-    """What stands at a step of the baseline."""
+class LookedAt(NamedTuple):
+    """What there is at a step of the baseline."""
 
     look: PairLook
-    root: int | None  # of the verdict's roots: the one that stands here, or that this follows from
-    beside: Spot | None  # the candidate's turn and step; None where none stands there
+    root: int | None  # of the verdict's roots: the one that begins here, or that this follows from
+    beside: Spot | None  # the candidate's turn and step; None where it has none there
 
 
-def look_at(a: PairRun, b: PairRun, comparison: Comparison, entry: TurnEntry, step_a: int) -> Found:
-    """What stands at step ``step_a`` of the baseline's turn ``entry``.
+def look_at(a: PairRun, b: PairRun, comparison: Comparison, at: Spot) -> LookedAt:
+    """What there is at a step of the baseline.
 
     Args:
         a: the baseline.
         b: the candidate.
         comparison: of the two.
-        entry: a turn of the baseline.
-        step_a: one of its steps.
+        at: the step, which the baseline must have.
 
     Raises:
         TraceError: where a record cannot be read.
     """
-    marks = marks_of(comparison, entry.turn)
-    pair = pair_at(marks, step_a) if marks is not None else None
+    marks = marks_of(comparison, at.turn)
+    pair = pair_at(marks, at.step) if marks is not None else None
     steps = steps_at(a.reader, b.reader, marks, pair) if marks is not None and pair is not None else None
     if marks is None or pair is None or steps is None:
-        return _without_partner(a, b, marks, entry, step_a)
+        return _without_partner(a, b, marks, at)
     roots = comparison.verdict.roots
     number = pair.root
     if number is None and pair.step_a == 0:
         number = _root_in_prompt(roots, marks.turn_a)
-    here = _root_here(roots, pair, number)
-    found = compare_pair(a.reader, b.reader, steps, comparison.verdict.floors, here)
+    floors = comparison.verdict.floors
+    compared = compare_pair(a.reader, b.reader, steps, floors, root=_root_here(roots, pair, number))
     look = PairLook(
-        a.side(steps.a, found.marks_a),
-        b.side(steps.b, found.marks_b),
-        _about(pair, number, roots, comparable=found.comparable),
-        found.differences,
-        found.origin,
-        found.comparable,
-        next((floor.floor for floor in comparison.verdict.floors if floor.quantity == "logits"), None),
+        a=a.side(steps.a, compared.marks_a),
+        b=b.side(steps.b, compared.marks_b),
+        about=_about(pair, number, roots, comparable=compared.comparable),
+        differences=compared.differences,
+        origin=compared.origin,
+        compared=compared.comparable,
+        floor=next((floor.floor for floor in floors if floor.quantity == "logits"), None),
     )
-    return Found(look, number, Spot(marks.turn_b, pair.step_b))
+    return LookedAt(look, number, Spot(marks.turn_b, pair.step_b))
 
 
-def _without_partner(a: PairRun, b: PairRun, marks: TurnMarks | None, entry: TurnEntry, step_a: int) -> Found:
+def _without_partner(a: PairRun, b: PairRun, marks: TurnMarks | None, at: Spot) -> LookedAt:
     """The baseline's step, beside the candidate's that covers its position where there is one."""
-    step = a.reader.step(entry, step_a)
-    turn_b = turn_named(b.reader, marks.turn_b) if marks is not None else None
-    covering = None
-    if marks is not None and turn_b is not None and marks.same_prompt:
-        covering = covering_step(marks, entry, turn_b, step_a)
-    other = b.reader.step(turn_b, covering) if turn_b is not None and covering is not None else None
-    marks_a, marks_b = names_of(step, other if other is not None else step)
+    entry = turn_named(a.reader, at.turn)
+    assert entry is not None
+    step = a.reader.step(entry, at.step)
+    beside = _covering(b.reader, marks, entry, at.step)
+    turn_b = turn_named(b.reader, beside.turn) if beside is not None else None
+    other = b.reader.step(turn_b, beside.step) if beside is not None and turn_b is not None else None
+    names = names_of(step, other if other is not None else step)
     look = PairLook(
-        a.side(step, marks_a),
-        b.side(other, marks_b) if other is not None else None,
-        _about_unpaired(marks, step_a, covering),
+        a=a.side(step, names.a),
+        b=b.side(other, names.b) if other is not None else None,
+        about=_about_unpaired(marks, at.step, beside),
         compared=False,
     )
-    return Found(look, None, Spot(turn_b.turn, covering) if turn_b is not None and covering is not None else None)
+    return LookedAt(look, None, beside)
 
 
-def _about_unpaired(marks: TurnMarks | None, step_a: int, covering: int | None) -> About:
+def _covering(b: TraceReader, marks: TurnMarks | None, entry: TurnEntry, step_a: int) -> Spot | None:
+    """The candidate's step that covers the position of the baseline's step ``step_a``, where there is one."""
+    turn_b = turn_named(b, marks.turn_b) if marks is not None and marks.same_prompt else None
+    if marks is None or turn_b is None:
+        return None
+    step_b = covering_step(marks, entry, turn_b, step_a)
+    return None if step_b is None else Spot(turn_b.turn, step_b)
+
+
+def _about_unpaired(marks: TurnMarks | None, step_a: int, beside: Spot | None) -> About:
     if marks is None:
-        return About("info", "This turn was not compared", ["The candidate has no turn of that prompt."])
+        return About("info", "This turn was not compared", ["The candidate has no turn for that prompt."])
     if not marks.same_prompt:
-        words = "An earlier turn's outputs differ, so the two went on from different texts."
+        words = "The outputs of an earlier turn differ, so the two continued from different texts."
         return About("info", "The steps of this turn are not compared", [words])
     title = f"Step {step_a} of the baseline has no partner"
-    words = "The candidate grouped these tokens into other steps; beside it stands the one that covers its position."
-    if covering is None:
-        words = "The candidate grouped these tokens into other steps, or has none there."
+    words = "The candidate grouped these tokens into different steps; the one beside it covers its position."
+    if beside is None:
+        words = "The candidate grouped these tokens into different steps, or has no step there."
     return About("info", title, [words])
 
 
@@ -131,41 +139,49 @@ def _about(pair: PairMark, root: int | None, roots: Sequence[Root], *, comparabl
     """What became of the pair, in words; not ``comparable`` where its nodes could not be matched."""
     steps = f"step {pair.step_a}" if pair.step_a == pair.step_b else f"steps {pair.step_a} and {pair.step_b}"
     where = f"{steps}, position {pair.position}"
-    name = "" if root is None else f"root {root + 1} of {len(roots)}" if len(roots) > 1 else "the only root"
     if pair.state == "root":
-        return About("parted", f"The divergence begins here: {name or 'a root'}", [where])
+        return About("parted", f"The divergence begins here: {_root_name(root, roots)}", [where])
     if pair.state == "tie":
-        return About("warn", f"A tie within the noise floor: {name or 'a root'}", [where])
+        return About("warn", f"A tie within the noise floor: {_root_name(root, roots)}", [where])
     if pair.state == "inherited":
         return _about_inherited(pair, root, roots, where)
     if pair.state == "unjudged":
         return About("warn", "Not judged: the lists of one of these steps do not fit together", [where])
-    before = root is not None and of_prompt(roots[root])
-    words = [where, "The prompt's own forward, before this step, differs."] if before else [where]
+    lines = [where]
+    if root is not None and of_prompt(roots[root]):
+        lines.append("The prompt's own forward, before this step, differs.")
     if not comparable:  # equal byte by byte
-        return About("warn", "These two steps are equal, and their lists do not fit together", words)
-    return About("good", "These two steps are equal", words)
+        return About("warn", "These two steps are equal, but their lists do not fit together", lines)
+    return About("good", "These two steps are equal", lines)
+
+
+def _root_name(root: int | None, roots: Sequence[Root]) -> str:
+    if root is None:
+        return "a root"
+    return f"root {root + 1} of {len(roots)}" if len(roots) > 1 else "the only root"
 
 
 def _about_inherited(pair: PairMark, root: int | None, roots: Sequence[Root], where: str) -> About:
     lines = [where]
     if not pair.same_context:
-        lines.append("The tokens before them differ already, so nothing in them is compared.")
+        lines.append("The tokens before them already differ, so nothing in them is compared.")
     if root is None:
         return About("info", "Follows from what differed before", lines)
-    place, of = roots[root].place, roots[root]
-    begins = f"step {place.step_a} of turn {place.turn}" if not of_prompt(of) else f"the prefill of turn {place.turn}"
-    here = of_prompt(of) and pair.step_a == 0
-    return About("info", f"Follows from root {root + 1}, which lies in {begins}", lines, None if here else root)
+    origin = roots[root]
+    in_prompt = of_prompt(origin)
+    turn = origin.place.turn
+    begins = f"the prefill of turn {turn}" if in_prompt else f"step {origin.place.step_a} of turn {turn}"
+    is_here = in_prompt and pair.step_a == 0
+    return About("info", f"Follows from root {root + 1}, which is in {begins}", lines, None if is_here else root)
 
 
 def first_spot(comparison: Comparison, reports: Sequence[OracleReport | None]) -> Spot | None:
-    """Where in the baseline to look first: where the two part, which is a turn's first step where its prompt's own
-    forward differs; where they do not part, or in ties alone, at the first step that violates an invariant.
+    """Where in the baseline to look first: where the two diverge, which is a turn's first step where its prompt's own
+    forward differs; where they do not diverge, or only in ties, at the first step that violates an invariant.
 
     Args:
         comparison: of the two.
-        reports: what the oracle found in the baseline and in the candidate, where it was asked.
+        reports: what the oracle reports of the baseline and of the candidate, where it was asked.
     """
     if leading_root(comparison.verdict) is None:
         for side, report in enumerate(reports):
@@ -190,17 +206,17 @@ def beside_candidate(comparison: Comparison, at: Spot) -> Spot | None:
 
 
 def pair_of(comparison: Comparison, side: Side, at: Spot) -> tuple[TurnMarks, PairMark] | None:
-    """The pair that one run's step ``at`` stands in; None where it has no partner."""
+    """The pair of one run's step ``at``; None where it has no partner."""
     for turn in comparison.turns:
         if (turn.turn_a if side == "a" else turn.turn_b) == at.turn:
             pair = pair_at(turn, at.step) if side == "a" else pair_before(turn, at.step)
-            found = pair is not None and (pair.step_a if side == "a" else pair.step_b) == at.step
-            return (turn, pair) if pair is not None and found else None
+            is_paired = pair is not None and (pair.step_a if side == "a" else pair.step_b) == at.step
+            return (turn, pair) if pair is not None and is_paired else None
     return None
 
 
-def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, side: Side, at: Spot) -> NodeMarks:
-    """Marks for one run's step alone: the nodes that differ from its partner in the other run.
+def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, *, side: Side, at: Spot) -> NodeMarks:
+    """Marks for the step of only one run: the nodes that differ from its partner in the other.
 
     Args:
         a: the baseline.
@@ -214,13 +230,13 @@ def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, side: S
     if steps is None or steps.mark.state == "equal":
         return NodeMarks()
     root = _root_here(comparison.verdict.roots, steps.mark, steps.mark.root)
-    found = compare_pair(a, b, steps, comparison.verdict.floors, root)
-    marks = found.marks_a if side == "a" else found.marks_b
+    compared = compare_pair(a, b, steps, comparison.verdict.floors, root=root)
+    marks = compared.marks_a if side == "a" else compared.marks_b
     return NodeMarks(marks.divergent, marks.origin)
 
 
 def _root_here(roots: Sequence[Root], pair: PairMark, number: int | None) -> Root | None:
-    """The root of that number where it stands at this pair, which else follows from it."""
+    """The root of that number where it begins at this pair, which otherwise follows from it."""
     return roots[number] if number is not None and pair.state in ("root", "tie") else None
 
 
@@ -234,5 +250,5 @@ def beside_baseline(comparison: Comparison, at: Spot) -> Spot | None:
 
 
 def _root_in_prompt(roots: Sequence[Root], turn_a: int) -> int | None:
-    """The root in the forward of this turn's own prompt, which stands at no step, where there is one."""
+    """The root in the forward of this turn's own prompt, which belongs to no step, where there is one."""
     return next((at for at, root in enumerate(roots) if of_prompt(root) and root.place.turn == turn_a), None)

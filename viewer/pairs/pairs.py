@@ -1,7 +1,7 @@
 """Two steps that belong together, what differs between them, and which slots to mark. Knows records, no pages.
 
-The pages and the report look at pairs through a ``Comparison``: which steps are aligned, and what became of each, was
-found there once.
+The pages and the report look at pairs through a ``Comparison``, which holds which steps are aligned, and what became of
+each pair.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from specscope.schemas import Step
-from specscope.schemas.verdict import TIES, Difference, NoiseFloor, Root
+from specscope.schemas.verdict import Difference, NoiseFloor, Root
 from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.phases import compare_steps
-from specscope.tracer.compare.roots import with_violation
+from specscope.tracer.compare.roots import origin_of, with_violation
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
@@ -29,9 +29,9 @@ from specscope.tracer.oracle.step import step_violations
 from specscope.viewer.drawing.marks import NodeMarks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AlignedSteps:
-    """A step of the baseline (a) and its partner in the candidate (b), with what is before them."""
+    """A step of the baseline (a) and its partner in the candidate (b), each with the step before it."""
 
     turn_a: TurnEntry
     turn_b: TurnEntry
@@ -43,15 +43,15 @@ class AlignedSteps:
     regrouped: bool  # the steps before were not the same blocks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairDifferences:
     """What differs between two aligned steps."""
 
     differences: list[Difference]
-    origin: Difference | None  # where the divergence begins; None where it began at a step before
+    origin: Difference | None  # where the divergence begins; None where it began at an earlier step
     marks_a: NodeMarks  # for the drawings of the baseline's step
     marks_b: NodeMarks
-    comparable: bool  # off where the tokens before them differ, or their lists do not fit: then nothing is marked
+    comparable: bool  # False where the tokens before them differ, or their lists do not fit: then nothing is marked
 
 
 def turn_named(reader: TraceReader, number: int) -> TurnEntry | None:
@@ -68,19 +68,19 @@ def first_pair(comparison: Comparison) -> tuple[TurnMarks, PairMark] | None:
     """Where to look first: the first root, else the first tie, else the first pair of steps; None where no steps are
     aligned."""
     pairs = [(turn, pair) for turn in comparison.turns for pair in turn.pairs]
-    roots = [found for found in pairs if found[1].state == "root"]
-    ties = [found for found in pairs if found[1].state == "tie"]
+    roots = [(turn, pair) for turn, pair in pairs if pair.state == "root"]
+    ties = [(turn, pair) for turn, pair in pairs if pair.state == "tie"]
     return next(iter([*roots, *ties, *pairs]), None)
 
 
 def pair_at(turn: TurnMarks, step_a: int) -> PairMark | None:
-    """The pair that the baseline's step ``step_a`` stands in; None where it has no partner."""
+    """The pair of the baseline's step ``step_a``; None where it has no partner."""
     at = bisect_left(turn.pairs, step_a, key=lambda pair: pair.step_a)
     return turn.pairs[at] if at < len(turn.pairs) and turn.pairs[at].step_a == step_a else None
 
 
 def pair_before(turn: TurnMarks, step_b: int) -> PairMark | None:
-    """The last pair at or before the candidate's step ``step_b``; None where all are behind it."""
+    """The last pair at or before the candidate's step ``step_b``; None where all come after it."""
     at = bisect_right(turn.pairs, step_b, key=lambda pair: pair.step_b)
     return turn.pairs[at - 1] if at else None
 
@@ -98,8 +98,8 @@ def covering_step(turn: TurnMarks, turn_a: TurnEntry, turn_b: TurnEntry, step_a:
     from_a, from_b = (before.step_a, before.step_b) if before is not None else (0, 0)
     wanted = sum(length + 1 for length in turn_a.accepted_lengths[from_a:step_a])
     ends = list(accumulate(length + 1 for length in turn_b.accepted_lengths[from_b:]))
-    found = bisect_right(ends, wanted)
-    return from_b + found if found < len(ends) else None
+    num_before = bisect_right(ends, wanted)
+    return from_b + num_before if num_before < len(ends) else None
 
 
 def steps_at(a: TraceReader, b: TraceReader, turn: TurnMarks, pair: PairMark) -> AlignedSteps | None:
@@ -110,14 +110,14 @@ def steps_at(a: TraceReader, b: TraceReader, turn: TurnMarks, pair: PairMark) ->
     if pair.step_a >= len(turn_a.steps) or pair.step_b >= len(turn_b.steps):
         return None
     return AlignedSteps(
-        turn_a,
-        turn_b,
-        pair,
-        a.step(turn_a, pair.step_a),
-        b.step(turn_b, pair.step_b),
-        a.step(turn_a, pair.step_a - 1) if pair.step_a else None,
-        b.step(turn_b, pair.step_b - 1) if pair.step_b else None,
-        _is_regrouped(turn, pair),
+        turn_a=turn_a,
+        turn_b=turn_b,
+        mark=pair,
+        a=a.step(turn_a, pair.step_a),
+        b=b.step(turn_b, pair.step_b),
+        previous_a=a.step(turn_a, pair.step_a - 1) if pair.step_a else None,
+        previous_b=b.step(turn_b, pair.step_b - 1) if pair.step_b else None,
+        regrouped=_is_regrouped(turn, pair),
     )
 
 
@@ -131,57 +131,74 @@ def _is_regrouped(turn: TurnMarks, pair: PairMark) -> bool:
 
 
 def compare_pair(
-    a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: Sequence[NoiseFloor], root: Root | None = None
+    a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: Sequence[NoiseFloor], *, root: Root | None = None
 ) -> PairDifferences:
-    """Every difference of the two steps, and the marks of their nodes. Both trees' marks give one name to a node that
-    stands in both.
+    """Every difference of the two steps, and the marks of their nodes. Both trees' marks give the same name to a node
+    that is in both.
 
     Args:
         a: the baseline.
         b: the candidate.
         steps: two steps of theirs.
         floors: of the comparison.
-        root: the root that stands at this pair, where one does.
+        root: the root that begins at this pair, where one does.
     """
     if not (_has_paths(steps.a) and _has_paths(steps.b)):
-        return PairDifferences([], None, *names_of(steps.a, steps.b), comparable=False)
+        return _not_compared(names_of(steps.a, steps.b))
     nodes_a, nodes_b = StepNodes(steps.a), StepNodes(steps.b)
-    names_a, names_b = _shared_names(nodes_a, nodes_b)
+    names = _shared_names(nodes_a, nodes_b)
     unjudged = steps.mark.state == "unjudged" or not steps.mark.same_context or not floors
     if unjudged or _is_misshapen(a, b, steps):
-        return PairDifferences([], None, NodeMarks(names=names_a), NodeMarks(names=names_b), comparable=False)
-    recorded = RecordedSteps(steps.a, steps.b, steps.previous_a, steps.previous_b, regrouped=steps.regrouped)
-    pair = StepPair.of(recorded, a.manifest, b.manifest, judge=FloatJudge.of(floors, a.manifest))
-    nodes_a, nodes_b = pair.a, pair.b
+        return _not_compared(names)
+    pair = _step_pair(a, b, steps, floors)
     differences = with_violation(compare_steps(pair), root.blame if root is not None else [])
     begins = steps.mark.state in ("root", "tie")
-    origin = root.difference if root is not None else _first(differences) if begins else None
+    origin = root.difference if root is not None else origin_of(differences) if begins else None
     keys = _differing(pair, differences)
     node = origin.node if origin is not None else None
     return PairDifferences(
-        differences,
-        origin,
-        NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, node), names_a),
-        NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, node), names_b),
+        differences=differences,
+        origin=origin,
+        marks_a=NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, node), names.a.names),
+        marks_b=NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, node), names.b.names),
         comparable=True,
     )
 
 
+class BothMarks(NamedTuple):
+    """Marks of two steps."""
+
+    a: NodeMarks
+    b: NodeMarks
+
+
+def _not_compared(names: BothMarks) -> PairDifferences:
+    return PairDifferences(differences=[], origin=None, marks_a=names.a, marks_b=names.b, comparable=False)
+
+
+def _step_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: Sequence[NoiseFloor]) -> StepPair:
+    """What ``compare_steps`` takes."""
+    recorded = RecordedSteps(steps.a, steps.b, steps.previous_a, steps.previous_b, regrouped=steps.regrouped)
+    return StepPair.of(recorded, a.manifest, b.manifest, judge=FloatJudge.of(floors, a.manifest))
+
+
 def _differing(pair: StepPair, differences: list[Difference]) -> set[PathKey]:
-    """The nodes to mark: those with other values, those that ``differences`` name, and those of one tree alone."""
+    """The nodes to mark: those with other values, those that ``differences`` name, and those of only one tree."""
     a, b = pair.a, pair.b
     keys = {key for key in pair.common if _node_values(a, key) != _node_values(b, key)}
     if pair.trees_compared:
         keys |= set(a.keys) ^ set(b.keys)
-    named = {tuple(found.node) for found in differences if found.node is not None}
+    named = {tuple(difference.node) for difference in differences if difference.node is not None}
     return keys | {key for key in {*a.keys, *b.keys} if tuple(key_tokens(key)) in named}
 
 
-def names_of(a: Step, b: Step) -> tuple[NodeMarks, NodeMarks]:
-    """Marks of two steps that mark nothing, each node by its own name: nothing in one is the other's."""
-    sizes = (len(step.tree.tokens) if step.tree is not None else 0 for step in (a, b))
-    own = (NodeMarks(names=tuple(f"{side}{n}" for n in range(size))) for side, size in zip("ab", sizes, strict=True))
-    return next(own), next(own)
+def names_of(a: Step, b: Step) -> BothMarks:
+    """Marks of two steps that mark nothing, each node with its own name: no node of one is the other's."""
+    size_a, size_b = (len(step.tree.tokens) if step.tree is not None else 0 for step in (a, b))
+    return BothMarks(
+        NodeMarks(names=tuple(f"a{slot}" for slot in range(size_a))),
+        NodeMarks(names=tuple(f"b{slot}" for slot in range(size_b))),
+    )
 
 
 def _has_paths(step: Step) -> bool:
@@ -195,20 +212,16 @@ def _is_misshapen(a: TraceReader, b: TraceReader, steps: AlignedSteps) -> bool:
         Context(manifest=a.manifest, turn=a.turn_start(steps.turn_a), previous=steps.previous_a, step=steps.a),
         Context(manifest=b.manifest, turn=b.turn_start(steps.turn_b), previous=steps.previous_b, step=steps.b),
     )
-    return any(found.invariant in MISSHAPEN for context in contexts for found in step_violations(context))
+    return any(violation.invariant in MISSHAPEN for context in contexts for violation in step_violations(context))
 
 
-def _first(found: list[Difference]) -> Difference | None:
-    """The difference that the step's others follow from; None where all inputs differ already."""
-    origins = [difference for difference in found if difference.inputs_equal]
-    return next((one for one in origins if one.kind not in TIES), next(iter(origins), None))
-
-
-def _shared_names(a: StepNodes, b: StepNodes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _shared_names(a: StepNodes, b: StepNodes) -> BothMarks:
     """Names of the nodes of two trees: ``a5`` for slot 5 of the baseline, and for its partner too; ``b7`` for a node
-    that the candidate alone has."""
-    names_a = tuple(f"a{slot}" for slot in range(len(a.keys)))
-    return names_a, tuple(f"a{a.slots[key]}" if key in a.slots else f"b{slot}" for slot, key in enumerate(b.keys))
+    that only the candidate has."""
+    return BothMarks(
+        NodeMarks(names=tuple(f"a{slot}" for slot in range(len(a.keys)))),
+        NodeMarks(names=tuple(f"a{a.slots[key]}" if key in a.slots else f"b{slot}" for slot, key in enumerate(b.keys))),
+    )
 
 
 def _slot_of(nodes: StepNodes, tokens: list[int] | None) -> int | None:

@@ -12,7 +12,7 @@ from specscope.viewer.pairs.states import Spot
 AROUND = 2  # steps drawn before and after one in focus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What the user asked for."""
 
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
 
 
 def turns_by_number(turns: list[TurnEntry]) -> dict[int, TurnEntry]:
-    """Every turn by its number; of two of one number the first."""
+    """Every turn by its number; of two with the same number, the first."""
     return {turn.turn: turn for turn in reversed(turns)}
 
 
@@ -40,7 +40,7 @@ def choose_steps(turns: list[TurnEntry], violated: list[Spot], wanted: Wanted) -
     """The steps asked for, else the first violated ones and those around them, else the first turn's.
 
     Raises:
-        UsageError: where the turn or the step asked for is not there.
+        UsageError: where the turn or the step asked for does not exist.
     """
     known = turns_by_number(turns)
     if wanted.turn is not None and wanted.turn not in known:
@@ -49,14 +49,14 @@ def choose_steps(turns: list[TurnEntry], violated: list[Spot], wanted: Wanted) -
     sizes = {number: len(known[number].steps) for number in numbers}
     violated = [spot for spot in violated if spot.turn in sizes]
     if wanted.step is not None:
-        return _one(sizes, wanted.step)
+        return _single(sizes, wanted.step)
     if violated and not wanted.every_step:
         return _cut(sizes, _around(violated[: wanted.most_roots], sizes), violated, wanted)
     some = numbers if wanted.every_step or wanted.turn is not None else numbers[:1]
     return _cut(sizes, [Spot(number, step) for number in some for step in range(sizes[number])], violated, wanted)
 
 
-def _one(sizes: dict[int, int], step: int) -> Choice:
+def _single(sizes: dict[int, int], step: int) -> Choice:
     turn, size = next(iter(sizes.items()), (0, 0))
     if not 0 <= step < size:
         raise UsageError(f"got step {step}, wanted one of turn {turn}: {_ranges(list(range(size)))}")
@@ -67,13 +67,13 @@ def _one(sizes: dict[int, int], step: int) -> Choice:
 
 def _around(focus: list[Spot], sizes: dict[int, int]) -> list[Spot]:
     """``focus`` and its neighbours in their turns, each once, in order."""
-    found = {
+    spots = {
         Spot(turn, near)
         for turn, step in focus
         for near in range(max(0, step - AROUND), min(sizes[turn], step + AROUND + 1))
     }
     order = {number: at for at, number in enumerate(sizes)}
-    return sorted(found, key=lambda spot: (order[spot.turn], spot.step))
+    return sorted(spots, key=lambda spot: (order[spot.turn], spot.step))
 
 
 def _cut(sizes: dict[int, int], spots: list[Spot], violated: list[Spot], wanted: Wanted) -> Choice:
@@ -83,21 +83,21 @@ def _cut(sizes: dict[int, int], spots: list[Spot], violated: list[Spot], wanted:
     words = f"{len(kept)} of {total} steps are drawn"
     if focus and not wanted.every_step:
         words += f": the first {len(focus)} of {len(violated)} violated steps, and up to {AROUND} before and after each"
-    words += f"; --max-steps {wanted.most_steps} ended it." if len(kept) < len(spots) else "."
+    words += f"; --max-steps {wanted.most_steps} is the limit." if len(kept) < len(spots) else "."
     return Choice(_by_turn(kept), focus, words)
 
 
 def _by_turn(spots: list[Spot]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    steps: dict[int, list[int]] = {}
     for turn, step in spots:
-        found.setdefault(turn, []).append(step)
-    return found
+        steps.setdefault(turn, []).append(step)
+    return steps
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Numbers in words, short where they are many."""
+    """Numbers in words, abridged where they are many."""
     if not numbers:
-        return "it has none"
+        return "there are none"
     if numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}..{numbers[-1]}"
     return ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")

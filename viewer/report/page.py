@@ -12,22 +12,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from specscope.tracer.words.text import html_text
 from specscope.viewer.drawing.board import whole_style_sheet
-from specscope.viewer.drawing.fragments import XHTML, quiet
+from specscope.viewer.drawing.fragments import quiet
+from specscope.viewer.drawing.frames import attribute
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+#: The style sheet is ours, as the template is: only name and body hold what a trace says, and both are markup.
+DOCUMENT = """\
+<!DOCTYPE html>
+<html lang="en" xmlns="http://www.w3.org/1999/xhtml">
+<head>
+<meta charset="utf-8"/>
+<meta http-equiv="Content-Security-Policy" content="{policy}"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<title>{name}</title>
+<style>{style}</style>
+</head>
+<body class="ss-report">
+<main class="ss-board">
+<h1>{name}</h1>
+{body}</main>
+</body>
+</html>
+"""
 #: Attributes that only the pages' script reads. Every quote of a text is escaped, so that no text can look like one.
 _SCRIPTED = re.compile(r' data-[a-z]+="[^"]*"')
 
 
 class Part(NamedTuple):
-    """A section that the contents lead to. Title and aside are raw text."""
+    """A section that the contents lead to."""
 
     id: str
     title: str
     aside: str
-    body: str  # markup
+    body: Markup
     sign: str = ""  # before the title: what is wrong there
 
 
@@ -35,70 +54,75 @@ class Part(NamedTuple):
 class Group:
     """Parts that belong together, such as the steps of a turn."""
 
-    title: str  # raw text; empty for none
+    title: str  # empty for none
     aside: str
-    lead: str  # markup that stands before the parts
+    lead: Markup  # stands before the parts
     parts: Sequence[Part]
 
 
 class Written(NamedTuple):
-    """What a report comes to."""
+    """A report."""
 
-    page: str  # HTML
+    page: str  # the whole document
     headline: str  # its verdict in one line
 
 
-def report_page(title: str, head: str, groups: Sequence[Group]) -> str:
+def report_page(title: str, head: Markup, groups: Sequence[Group]) -> str:
     """The document.
 
     Args:
-        title: raw text of the title and of the first heading.
-        head: markup of what stands before the contents.
+        title: of the page, and its first heading.
+        head: what stands before the contents.
         groups: the rest.
     """
-    body = static_markup(head + _contents(groups) + "".join(map(_group, groups)))
-    name = html_text(title)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en" xmlns="{XHTML}">\n<head>\n<meta charset="utf-8"/>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{name}</title>\n<style>{whole_style_sheet()}</style>\n</head>\n"
-        f'<body class="ss-report">\n<main class="ss-board">\n<h1>{name}</h1>\n{body}</main>\n</body>\n</html>\n'
+    body = joined([head, _contents(groups), *map(_group, groups)])
+    page = DOCUMENT.format(policy=POLICY, name=html_text(title), style=whole_style_sheet(), body=body)
+    return static_page(page)
+
+
+def static_page(page: str) -> str:
+    """``page`` without the attributes that only the viewer's script reads."""
+    return _SCRIPTED.sub("", page)
+
+
+def link(target: str, text: str) -> Markup:
+    """A link within the page."""
+    return markup('<a href="#{target}">{text}</a>', target=html_text(target), text=html_text(text))
+
+
+def _contents(groups: Sequence[Group]) -> Markup:
+    """Links to all parts; nothing where there is only one."""
+    if sum(len(group.parts) for group in groups) < 2:
+        return NOTHING
+    lists = (
+        markup("<div>{title}{links}</div>", title=quiet(group.title) if group.title else NOTHING, links=_links(group))
+        for group in groups
+    )
+    return markup('<nav class="ss-box ss-contents"><h2>Contents</h2>{lists}</nav>\n', lists=joined(lists))
+
+
+def _links(group: Group) -> Markup:
+    entries = (
+        markup("<li>{sign}{link}</li>", sign=_sign(part), link=link(part.id, part.title)) for part in group.parts
+    )
+    return markup("<ul>{entries}</ul>", entries=joined(entries))
+
+
+def _group(group: Group) -> Markup:
+    title = markup("<h2>{title}<span>{aside}</span></h2>", title=html_text(group.title), aside=html_text(group.aside))
+    return joined([title if group.title else NOTHING, group.lead, markup("\n"), *map(_part, group.parts)])
+
+
+def _part(part: Part) -> Markup:
+    return markup(
+        '<article class="ss-part"{id}><h2>{sign}{title}<span>{aside}</span></h2>{body}</article>\n',
+        id=attribute("id", part.id),
+        sign=_sign(part),
+        title=html_text(part.title),
+        aside=html_text(part.aside),
+        body=part.body,
     )
 
 
-def static_markup(markup: str) -> str:
-    """``markup`` without the attributes that only the pages' script reads."""
-    return _SCRIPTED.sub("", markup)
-
-
-def link(target: str, text: str) -> str:
-    """A link within the page; ``text`` is raw."""
-    return f'<a href="#{target}">{html_text(text)}</a>'
-
-
-def _contents(groups: Sequence[Group]) -> str:
-    """Links to all parts; nothing where there is one alone."""
-    if sum(len(group.parts) for group in groups) < 2:
-        return ""
-    lists = "".join(f"<div>{quiet(group.title) if group.title else ''}{_links(group)}</div>" for group in groups)
-    return f'<nav class="ss-box ss-contents"><h2>Contents</h2>{lists}</nav>\n'
-
-
-def _links(group: Group) -> str:
-    entries = (f"<li>{_sign(part)}{link(part.id, part.title)}</li>" for part in group.parts)
-    return f"<ul>{''.join(entries)}</ul>"
-
-
-def _group(group: Group) -> str:
-    heading = f"<h2>{html_text(group.title)}<span>{html_text(group.aside)}</span></h2>" if group.title else ""
-    return f"{heading}{group.lead}\n{''.join(map(_part, group.parts))}"
-
-
-def _part(part: Part) -> str:
-    title = f"<h2>{_sign(part)}{html_text(part.title)}<span>{html_text(part.aside)}</span></h2>"
-    return f'<article class="ss-part" id="{html_text(part.id)}">{title}{part.body}</article>\n'
-
-
-def _sign(part: Part) -> str:
-    return f'<b class="ss-differs">{html_text(part.sign)}</b> ' if part.sign else ""
+def _sign(part: Part) -> Markup:
+    return markup('<b class="ss-differs">{sign}</b> ', sign=html_text(part.sign)) if part.sign else NOTHING

@@ -1,11 +1,13 @@
-"""Two steps that belong together as markup of the report: with everything, or both trees where many are drawn. Pure."""
+"""Two steps that belong together as markup of the report: in full, or only both trees where many are drawn. Pure."""
 
 from __future__ import annotations
 
+from specscope.schemas.verdict import Difference
 from specscope.tracer.words.text import shorten
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, folded
+from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.pair.board import PairLook, pair_commits, pair_masks, pair_trees
 from specscope.viewer.drawing.pair.differences import difference_table
 from specscope.viewer.drawing.pair.margins import margin_picture
@@ -14,59 +16,59 @@ from specscope.viewer.report.step_part import MOST_SLOTS, num_slots, plain_tree,
 
 #: Differences of one pair; the viewer lists all.
 SHOWN_DIFFERENCES = 40
-NEAR_DIFFERENCES = 5  # of a pair drawn plainly
+NEAR_DIFFERENCES = 5  # of a pair that is drawn plainly
 MAX_VALUE = 400  # characters
 
 
-def whole_pair(look: PairLook) -> str:
-    """The pair with everything: trees, differences, margins, masks, commits."""
+def whole_pair(look: PairLook) -> Markup:
+    """The pair in full: trees, differences, margins, masks, commits."""
     parts = [note(look.about.tone, look.about.title, look.about.lines), pair_trees(look, buttons=False)]
     sides = look.sides
     if sides is not None and look.compared:
         parts += [_compared(look, sides), _masks(sides), pair_commits(sides, look.differences)]
-    return "".join(parts)
+    return joined(parts)
 
 
-def plain_pair(look: PairLook, *, is_open: bool) -> str:
-    """The pair, folded: both trees, whose tooltips name the nodes alone, and the first differences."""
+def plain_pair(look: PairLook, *, is_open: bool) -> Markup:
+    """The pair, folded: both trees, whose tooltips only name the nodes, and the first differences."""
     trees = [
-        [
-            quiet(f"{role}, step {side.step.step}: {step_words(side.step)}"),
-            plain_tree(side.step, side.texts, side.marks),
-        ]
+        [quiet(f"{role}, step {side.step.step}: {step_words(side.step)}"), plain_tree(side)]
         for role, side in (("baseline", look.a), ("candidate", look.b))
         if side is not None
     ]
-    body = columns(*trees, kind="halves")
+    parts = [columns(*trees, kind="halves")]
     if look.sides is not None and look.compared and look.differences:
-        body += _table(look, look.sides, NEAR_DIFFERENCES)
+        parts.append(_table(look, look.sides, NEAR_DIFFERENCES))
     where, *more = look.about.lines or [f"step {look.a.step.step}"]
     title = ". ".join([where[:1].upper() + where[1:], look.about.title, *more])
-    return box(folded(shorten(title, MAX_VALUE), body, is_open=is_open))
+    return box(folded(shorten(title, MAX_VALUE), *parts, is_open=is_open))
 
 
-def _compared(look: PairLook, sides: PairSides) -> str:
-    """What differs, and beside it the margins where the teacher's words do."""
-    found = card("differences", "What differs", "in the order of the phases", _table(look, sides, SHOWN_DIFFERENCES))
+def _compared(look: PairLook, sides: PairSides) -> Markup:
+    """What differs, and beside it the margins where the teacher's output does."""
+    table = card("differences", "What differs", "in the order of the phases", _table(look, sides, SHOWN_DIFFERENCES))
     if not any(difference.phase == "verify" for difference in look.differences):
-        return found
+        return table
     margins = card("margins", "Margins", "against the noise floor", margin_picture(sides, look.floor))
-    return columns([found], [margins], kind="wide-narrow")
+    return columns([table], [margins], kind="wide-narrow")
 
 
-def _table(look: PairLook, sides: PairSides, most: int) -> str:
+def _table(look: PairLook, sides: PairSides, most: int) -> Markup:
     """The first differences, their values cut where they are long."""
-    short = [
-        found.model_copy(update={"a": shorten(found.a, MAX_VALUE), "b": shorten(found.b, MAX_VALUE)})
-        for found in look.differences[:most]
-    ]
-    begins = next((at for at, found in enumerate(look.differences[:most]) if found == look.origin), None)
+    first = look.differences[:most]
+    short = [_shortened(difference) for difference in first]
+    begins = next((at for at, difference in enumerate(first) if difference == look.origin), None)
     more = len(look.differences) - len(short)
-    rest = quiet(f"and {more} more; specscope view lists them") if more else ""
-    return difference_table(sides, short, None if begins is None else short[begins]) + rest
+    rest = quiet(f"and {more} more; specscope view lists them") if more else NOTHING
+    return joined([difference_table(sides, short, None if begins is None else short[begins]), rest])
 
 
-def _masks(sides: PairSides) -> str:
+def _shortened(difference: Difference) -> Difference:
+    values = {"a": shorten(difference.a, MAX_VALUE), "b": shorten(difference.b, MAX_VALUE)}
+    return difference.model_copy(update=values)
+
+
+def _masks(sides: PairSides) -> Markup:
     size = max(num_slots(sides.a.step), num_slots(sides.b.step))
     if size > MOST_SLOTS:
         return note("info", f"Masks of {size} slots are not drawn here", ["specscope view shows them."])

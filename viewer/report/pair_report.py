@@ -1,9 +1,9 @@
-"""The report of two runs: the verdict, what was compared, and both trees where they part. Reads steps one by one."""
+"""The report of two runs: the verdict, what was compared, and both trees where they diverge. Reads pair by pair."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,31 +29,32 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, value_text
-from specscope.tracer.words.text import html_text
 from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, note, quiet, rows
 from specscope.viewer.drawing.frames import box, classes_of, row, table
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.board import PairLook
-from specscope.viewer.drawing.step.parts import judge
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.verdict_card import proof, root_rows
 from specscope.viewer.pairs.looks import PairRun, look_at, pair_of
 from specscope.viewer.pairs.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
-from specscope.viewer.pairs.states import RunStates, Spot
+from specscope.viewer.pairs.states import Partner, RunStates, Spot
 from specscope.viewer.report.choice import AROUND
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.pair_part import plain_pair, whole_pair
 from specscope.viewer.report.run_words import both_runs
 from specscope.viewer.report.step_part import step_id, violations
+from specscope.viewer.runs.judge import judge
 
 LISTED_ROOTS = 50
 ROOT_COLUMNS = ("root", "at", "prompt", "phase", "field", "kind", "inherited")
 ROOT_NUMBERS = ("inherited",)
-#: Of what surrounds the card's verdict, what is no part of the proof that the two may be compared.
+#: Notes of the card that are not part of the proof that the two may be compared.
 ALSO = ("also violated", "tie")
 MAX_HEADLINE = 400  # characters
-MAX_NAME = 100  # characters of a file's name
+MAX_NAME = 100  # characters of a file name
+IN_PROMPT = "It begins in the prompt's own forward, before the first step of the turn"
 
 
 class PairTexts(NamedTuple):
@@ -69,22 +70,28 @@ class PairTexts(NamedTuple):
         return SideTexts(self.a, self.b)
 
 
-def pair_report(baseline: Path, candidate: Path, options: DiffOptions, most_roots: int, texts: PairTexts) -> Written:
+def pair_report(baseline: Path, candidate: Path, options: DiffOptions, *, most_roots: int, texts: PairTexts) -> Written:
     """The report of the traces at ``baseline`` (a) and ``candidate`` (b).
 
     Raises:
         TraceError: where one of them cannot be read.
-        UsageError: where the run to measure noise on cannot tell the noise of this pair.
+        UsageError: where the run to measure noise on does not fit this pair.
     """
     begun = time.monotonic()
     comparison = compare_traces(baseline, candidate, options)
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
-        drawn = _Drawing(a, b, comparison, texts)
-        parts = drawn.parts(most_roots)
-        found = card_of(Report(comparison.verdict, texts.both, time.monotonic() - begun))
-        head = _head(a, b, comparison.verdict, found, drawn.ids)
+        drawing = _Drawing(a, b, comparison, texts)
+        parts = drawing.parts(most_roots)
+        verdict_card = card_of(Report(comparison.verdict, texts.both, time.monotonic() - begun))
+        head = [
+            _verdict(verdict_card),
+            _next(comparison.verdict),
+            _roots(comparison.verdict, drawing.ids),
+            _compared(a, b, comparison),
+        ]
     title = f"SpecScope report: {baseline.name} and {candidate.name}"
-    return Written(report_page(title, head, [Group("", "", "", parts)]), _headline(comparison.verdict, texts.sides))
+    groups = [Group("", "", NOTHING, parts)]
+    return Written(report_page(title, joined(head), groups), _headline(comparison.verdict, texts.sides))
 
 
 def _headline(verdict: Verdict, texts: SideTexts) -> str:
@@ -93,38 +100,49 @@ def _headline(verdict: Verdict, texts: SideTexts) -> str:
     return one_line(headline(verdict, texts) + where, MAX_HEADLINE)
 
 
-def _head(a: TraceReader, b: TraceReader, verdict: Verdict, found: Card, ids: dict[int, str]) -> str:
-    calm = " ss-calm" if found.tone == "good" else ""
-    lines = rows([*found.rows, *(row for row in found.notes if row.name in ALSO)])
-    parts = [
-        box(f'<div class="ss-card{calm}"><h2>{html_text(found.title)}</h2>{lines}</div>'),
-        card("next", "Next", "commands to run", commands(verdict.next)) if verdict.next else "",
-        _roots(verdict, ids),
-        columns(
-            [card("compared", "What was compared", "", proof(verdict, a.manifest))],
-            [card("runs", "The runs", "≠ differs", both_runs(a, b))],
-            kind="halves",
-        ),
-    ]
-    if verdict.incomparable:
-        words = ["Record both runs alike, or allow a field: specscope report A B --allow FIELD"]
-        parts.append(note("warn", "Nothing was compared, so no trees are drawn", words))
-    return "".join(parts)
+def _verdict(verdict_card: Card) -> Markup:
+    card_rows = rows([*verdict_card.rows, *(row for row in verdict_card.notes if row.name in ALSO)])
+    return box(
+        markup(
+            '<div class="ss-card{calm}"><h2>{title}</h2>{rows}</div>',
+            calm=markup(" ss-calm") if verdict_card.tone == "good" else NOTHING,
+            title=html_text(verdict_card.title),
+            rows=card_rows,
+        )
+    )
 
 
-def _roots(verdict: Verdict, ids: dict[int, str]) -> str:
+def _compared(a: TraceReader, b: TraceReader, comparison: Comparison) -> Markup:
+    """What to do next, and what the two runs are."""
+    verdict = comparison.verdict
+    both = columns(
+        [card("compared", "What was compared", "", proof(verdict, a.manifest))],
+        [card("runs", "The runs", "≠ differs", both_runs(a, b))],
+        kind="halves",
+    )
+    lines = ["Record both runs alike, or allow a field: specscope report A B --allow FIELD"]
+    not_drawn = note("warn", "Nothing was compared, so no trees are drawn", lines)
+    return joined([both, not_drawn if verdict.incomparable else NOTHING])
+
+
+def _next(verdict: Verdict) -> Markup:
+    return card("next", "Next", "commands to run", commands(verdict.next)) if verdict.next else NOTHING
+
+
+def _roots(verdict: Verdict, ids: dict[int, str]) -> Markup:
     """All roots, those that are drawn as links."""
     if len(verdict.roots) < 2:
-        return ""
+        return NOTHING
     lines = []
     for number, root in enumerate(verdict.roots[:LISTED_ROOTS]):
         line = root_line(number + 1, root)
-        first = link(ids[number], str(line.number)) if number in ids else str(line.number)
+        first = link(ids[number], str(line.number)) if number in ids else html_text(str(line.number))
         cells = [first, *(html_text(str(cell)) for cell in line[1:])]
         lines.append(row(cells, classes_of(ROOT_COLUMNS, ROOT_NUMBERS)))
     more = len(verdict.roots) - len(lines)
-    rest = quiet(f"and {more} more; specscope diff --format json lists them") if more else ""
-    return card("roots", "Roots", roots_text(verdict), table(ROOT_COLUMNS, lines, numbers=ROOT_NUMBERS), rest)
+    rest = quiet(f"and {more} more; specscope diff --format json lists them") if more else NOTHING
+    listed = table(ROOT_COLUMNS, lines, numbers=ROOT_NUMBERS)
+    return card("roots", "Roots", roots_text(verdict), joined([listed, rest]))
 
 
 @dataclass
@@ -135,18 +153,17 @@ class _Drawing:
     b: TraceReader
     comparison: Comparison
     texts: PairTexts
-    ids: dict[int, str] = field(default_factory=dict)  # by index of the root
 
     def __post_init__(self) -> None:
+        self.ids: dict[int, str] = {}  # by index of the root
         self._shown: set[Spot] = set()
-        self._at_steps: set[Spot] = set()  # where a root stands that lies in no prompt
+        self._at_steps: set[Spot] = set()  # steps of roots, but for those in a prompt
         sides = {blame.side for blame in self.comparison.verdict.violations}
-        self._broken: dict[Side, OracleReport] = {
+        self._violating: dict[Side, OracleReport] = {
             side: check_trace(reader.path) for side, reader in (("a", self.a), ("b", self.b)) if side in sides
         }
-        self._states = RunStates(
-            self.a.turns, self._broken.get("a"), self.comparison, "a", self.b.turns, self._broken.get("b")
-        )
+        partner = Partner(self.comparison, "a", self.b.turns, self._violating.get("b"))
+        self._states = RunStates(self.a.turns, self._violating.get("a"), partner)
         self._runs: dict[Side, PairRun] = {
             "a": PairRun(self.a, self.texts.a, one_line(self.a.path.name, MAX_NAME)),
             "b": PairRun(self.b, self.texts.b, one_line(self.b.path.name, MAX_NAME)),
@@ -161,101 +178,118 @@ class _Drawing:
         return parts + [self._root(number, root) for number, root in enumerate(roots)]
 
     def _root(self, number: int, root: Root) -> Part:
-        place, found, spot = root.place, root.difference, _spot(root)
-        used = of_prompt(root) or step_id(*spot) in self.ids.values()
-        self.ids[number] = f"root{number + 1}" if used else step_id(*spot)
-        turn = marks_of(self.comparison, place.turn)
-        mark = None if turn is None else pair_at(turn, place.step_a)
-        body = ""
-        if of_prompt(root):
-            body = note("info", "It begins in the prompt's own forward, before the first step of the turn")
-        if of_prompt(root) and spot in self._at_steps:  # another root stands at that step
-            body += box(quiet(f"Step {place.step_a} is drawn elsewhere on this page."))
+        spot = _spot(root)
+        is_used = of_prompt(root) or step_id(*spot) in self.ids.values()
+        self.ids[number] = f"root{number + 1}" if is_used else step_id(*spot)
+        drawn = self._drawn_root(root)
+        words = box(_root_words(root, self.texts))  # last, when the texts of its tokens are known
+        difference = root.difference
+        return Part(
+            id=self.ids[number],
+            title=f"Root {number + 1}: {difference.phase}: {one_line(difference.field, 100)}",
+            aside=one_line(where_text(root.place)),
+            body=joined([words, *drawn]),
+            sign="≠" if difference.kind == "real" else "",
+        )
+
+    def _drawn_root(self, root: Root) -> list[Markup]:
+        spot = _spot(root)
+        turn = marks_of(self.comparison, root.place.turn)
+        mark = None if turn is None else pair_at(turn, root.place.step_a)
+        parts = [note("info", IN_PROMPT)] if of_prompt(root) else []
+        if of_prompt(root) and spot in self._at_steps:  # another root is drawn there
+            parts.append(_elsewhere(root.place.step_a))
         elif turn is not None and mark is not None:
-            body += self._strip(spot) + self._whole(turn, mark) + self._around(turn, mark)
-        body = box(_root_words(root, self.texts)) + body  # last, when the texts of its tokens are known
-        title = f"Root {number + 1}: {found.phase}: {one_line(found.field, 100)}"
-        return Part(self.ids[number], title, one_line(where_text(place)), body, "≠" if found.kind == "real" else "")
+            parts += [self._strip(spot), self._whole(turn, mark), self._around(turn, mark)]
+        return parts
 
     def _first(self) -> list[Part]:
         """The first violated pair, else the first pair of all; nothing where none is aligned."""
-        found = self._first_violated() or first_pair(self.comparison)
-        if found is None:
+        first = self._first_violated() or first_pair(self.comparison)
+        if first is None:
             return []
-        turn, mark = found
+        turn, mark = first
         spot = Spot(turn.turn_a, mark.step_a)
         if spot in self._shown:
             return []
         self._shown.add(spot)
-        broken = self._violated("a", turn, mark) + self._violated("b", turn, mark)
-        body = self._strip(spot) + broken + self._whole(turn, mark) + self._around(turn, mark)
+        parts = [
+            self._strip(spot),
+            self._violated("a", turn, mark),
+            self._violated("b", turn, mark),
+            self._whole(turn, mark),
+            self._around(turn, mark),
+        ]
         title = f"Turn {turn.turn_a}, step {mark.step_a}: where to look first"
-        return [Part(step_id(*spot), title, f"position {mark.position}", body)]
+        return [Part(step_id(*spot), title, f"position {mark.position}", joined(parts))]
 
     def _first_violated(self) -> tuple[TurnMarks, PairMark] | None:
-        for side, report in self._broken.items():
+        for side, report in self._violating.items():
             for place in report.by_step:
-                found = pair_of(self.comparison, side, Spot(*place))
-                if found is not None:
-                    return found
+                pair = pair_of(self.comparison, side, Spot(*place))
+                if pair is not None:
+                    return pair
         return None
 
-    def _strip(self, spot: Spot) -> str:
+    def _strip(self, spot: Spot) -> Markup:
         aside = "accepted length of each step of the baseline; the line is the candidate's"
         drawn = draw_strip(self._states.of_turn(spot.turn), current=spot.step)
         return card("strip", f"Turn {spot.turn}", aside, drawn)
 
-    def _whole(self, turn: TurnMarks, mark: PairMark) -> str:
+    def _whole(self, turn: TurnMarks, mark: PairMark) -> Markup:
         return whole_pair(self._look(turn, mark))
 
-    def _violated(self, side: Side, turn: TurnMarks, mark: PairMark) -> str:
+    def _violated(self, side: Side, turn: TurnMarks, mark: PairMark) -> Markup:
         """The invariants that the step of one side violates."""
         number, at = (turn.turn_a, mark.step_a) if side == "a" else (turn.turn_b, mark.step_b)
         run = self._runs[side]
         entry = turn_named(run.reader, number)
         if entry is None or at >= len(entry.steps):
-            return ""
-        step, before = run.reader.step(entry, at), run.reader.step(entry, at - 1) if at else None
-        broken = violations(
-            judge(Context(manifest=run.reader.manifest, turn=run.reader.turn_start(entry), previous=before, step=step))
-        )
-        return card("violated", f"At this step {SIDES[side]} breaks", run.name, broken) if broken else ""
+            return NOTHING
+        step = run.reader.step(entry, at)
+        before = run.reader.step(entry, at - 1) if at else None
+        context = Context(manifest=run.reader.manifest, turn=run.reader.turn_start(entry), previous=before, step=step)
+        violated = violations(judge(context))
+        return card("violated", f"{SIDES[side].capitalize()} violates", run.name, violated) if violated else NOTHING
 
-    def _around(self, turn: TurnMarks, mark: PairMark) -> str:
+    def _around(self, turn: TurnMarks, mark: PairMark) -> Markup:
         at = turn.pairs.index(mark)
         near = [*turn.pairs[max(0, at - AROUND) : at], *turn.pairs[at + 1 : at + 1 + AROUND]]
         parts = [self._near(turn, other, is_open=number == 0) for number, other in enumerate(near)]
-        return quiet("The pairs of steps before and after it:") + "".join(parts) if parts else ""
+        return joined([quiet("The pairs of steps before and after it:"), *parts]) if parts else NOTHING
 
-    def _near(self, turn: TurnMarks, mark: PairMark, *, is_open: bool) -> str:
+    def _near(self, turn: TurnMarks, mark: PairMark, *, is_open: bool) -> Markup:
         spot = Spot(turn.turn_a, mark.step_a)
         if spot in self._shown:
-            return box(quiet(f"Step {mark.step_a} is drawn elsewhere on this page."))
+            return _elsewhere(mark.step_a)
         self._shown.add(spot)
         return plain_pair(self._look(turn, mark), is_open=is_open)
 
     def _look(self, turn: TurnMarks, mark: PairMark) -> PairLook:
         entry = turn_named(self.a, turn.turn_a)
         assert entry is not None, "a turn that was compared is there"
-        look = look_at(self._runs["a"], self._runs["b"], self.comparison, entry, mark.step_a).look
-        for side in (look.b, look.a):  # where both have a text for a token, the baseline's stands
+        look = look_at(self._runs["a"], self._runs["b"], self.comparison, Spot(entry.turn, mark.step_a)).look
+        for side in (look.b, look.a):  # where both have a text for a token, the baseline's is used
             if side is not None:
                 self.texts.both.learn(side.step)
         return look
 
 
+def _elsewhere(step: int) -> Markup:
+    return box(quiet(f"Step {step} is drawn elsewhere on this page."))
+
+
 def _spot(root: Root) -> Spot:
-    """The baseline's step that a root stands at; of one in a prompt, the first of its turn."""
+    """The baseline's step of a root; of one in a prompt, the first of its turn."""
     return Spot(root.place.turn, root.place.step_a)
 
 
-def _root_words(root: Root, texts: PairTexts) -> str:
+def _root_words(root: Root, texts: PairTexts) -> Markup:
     """One root in words."""
-    found = root.difference
     values = [
         ("what", root_sentence(root, texts.sides)),
         ("phase", field_text(root, texts.both)),
-        ("baseline", value_text(found, "a", texts.sides)),
-        ("candidate", value_text(found, "b", texts.sides)),
+        ("baseline", value_text(root.difference, "a", texts.sides)),
+        ("candidate", value_text(root.difference, "b", texts.sides)),
     ]
     return rows((name, one_line(value)) for name, value in [*values, *root_rows(root)])

@@ -1,9 +1,10 @@
-"""The report of one run: what it was, its health, and the trees of the steps chosen. Reads them one by one."""
+"""The report of one run: its settings, its health, and the trees of the steps chosen. Reads one step at a time."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from specscope.schemas import Step
@@ -18,6 +19,7 @@ from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, facts, legend, note, quiet
 from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.health import health_notes, health_of, no_steps_note
 from specscope.viewer.drawing.tables.invariants import Lead, invariant_table
@@ -27,11 +29,12 @@ from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_b
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.run_words import run_words
 from specscope.viewer.report.step_part import step_id, step_part
+from specscope.viewer.runs.judge import judged_step
 from specscope.viewer.runs.summary import mean_accepted_length
 
-#: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: some 1 kB a node, else 0.4 kB.
+#: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: 0.4 kB per node instead of 1 kB.
 MOST_NODES = 1200
-MOST_WITHOUT = 3  # turns without a step that are spoken of
+MOST_WITHOUT = 3  # turns without a step that are mentioned
 
 
 def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
@@ -42,13 +45,14 @@ def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
         UsageError: where the turn or the step asked for is not there.
     """
     with TraceReader(path) as reader:
-        found = check_trace(path)
-        states = RunStates(reader.turns, found)
+        report = check_trace(path)
+        states = RunStates(reader.turns, report)
         choice = choose_steps(reader.turns, states.stops, wanted)
         plainly = _num_nodes(reader, choice) > MOST_NODES
-        groups = [_turn(reader, turn, choice, states, texts, plainly=plainly) for turn in _drawn_turns(reader, choice)]
-        head = _head(reader, found, choice, plainly=plainly)
-    return Written(report_page(f"SpecScope report: {path.name}", head, groups), run_headline(found))
+        drawing = _Drawing(reader=reader, choice=choice, states=states, texts=texts, plainly=plainly)
+        groups = [drawing.turn(turn) for turn in _drawn_turns(reader, choice)]
+        head = _head(reader, report, choice, plainly=plainly)
+    return Written(report_page(f"SpecScope report: {path.name}", head, groups), run_headline(report))
 
 
 def run_headline(report: OracleReport) -> str:
@@ -70,41 +74,41 @@ def run_headline(report: OracleReport) -> str:
 def _lead(choice: Choice) -> Lead:
     """Links to the steps that the page draws."""
 
-    def lead(turn: int, step: int) -> str:
-        is_drawn = step in choice.steps.get(turn, ())
-        return f"<div>{link(step_id(turn, step), f'Go to turn {turn}, step {step}')}</div>" if is_drawn else ""
+    def lead(turn: int, step: int) -> Markup:
+        if step not in choice.steps.get(turn, ()):
+            return NOTHING
+        return markup("<div>{link}</div>", link=link(step_id(turn, step), f"Go to turn {turn}, step {step}"))
 
     return lead
 
 
-def _head(reader: TraceReader, found: OracleReport, choice: Choice, *, plainly: bool) -> str:
+def _head(reader: TraceReader, report: OracleReport, choice: Choice, *, plainly: bool) -> Markup:
     lead = _lead(choice)
-    health = health_notes(health_of(reader, reader.path, found), lead) + invariant_table(found, lead)
-    steps = sum(len(turn.steps) for turn in reader.turns)
-    parts = [
-        box(facts(length_facts(len(reader.turns), steps, mean_accepted_length(reader)))),
-        card("health", "Health", run_headline(found), health),
-        columns(
-            [card("run", "The run", "", run_words(reader))],
-            [
-                card("next", "Next", "commands to run", commands(_next(reader.path, choice))),
-                _steps_words(reader, choice, plainly=plainly),
-            ],
-            kind="halves",
-        ),
-    ]
-    return "".join(parts)
+    notes = health_notes(health_of(reader, reader.path, report), lead)
+    health = joined([notes, invariant_table(report, lead)])
+    num_steps = sum(len(turn.steps) for turn in reader.turns)
+    following = card("next", "Next", "commands to run", commands(_next(reader.path, choice)))
+    return joined(
+        [
+            box(facts(length_facts(len(reader.turns), num_steps, mean_accepted_length(reader)))),
+            card("health", "Health", run_headline(report), health),
+            columns(
+                [card("run", "The run", "", run_words(reader))],
+                [following, _steps_words(reader, choice, plainly=plainly)],
+                kind="halves",
+            ),
+        ]
+    )
 
 
-def _steps_words(reader: TraceReader, choice: Choice, *, plainly: bool) -> str:
+def _steps_words(reader: TraceReader, choice: Choice, *, plainly: bool) -> Markup:
     if not reader.turns:
-        return note(
-            "info", "This trace holds no turns", ["Decode a prompt with tracing on: specscope run --trace FILE"]
-        )
+        line = "Decode a prompt with tracing on: specscope run --trace FILE"
+        return note("info", "This trace holds no turns", [line])
     if not choice.steps:
-        return "".join(no_steps_note(reader, turn) for turn in reader.turns[:MOST_WITHOUT])
-    plain = " So many are drawn plainly: --step N shows one with its mask and its commit." if plainly else ""
-    return box(quiet(choice.words + plain), legend())
+        return joined(no_steps_note(reader, turn) for turn in reader.turns[:MOST_WITHOUT])
+    plain = " They are many, so they are drawn plainly: --step N shows one with its mask and its commit."
+    return box(quiet(choice.words + (plain if plainly else "")), legend())
 
 
 def _next(path: Path, choice: Choice) -> list[str]:
@@ -126,23 +130,28 @@ def _num_nodes(reader: TraceReader, choice: Choice) -> int:
     return sum(len(step.tree.tokens) for step in steps if step.tree is not None)
 
 
-def _turn(
-    reader: TraceReader, turn: TurnEntry, choice: Choice, states: RunStates, texts: TokenTexts, *, plainly: bool
-) -> Group:
-    focus = {spot.step for spot in choice.focus if spot.turn == turn.turn}
-    current = min(focus) if len(focus) == 1 else None
-    strip = card(
-        "strip",
-        "Steps",
-        "accepted length of each; ! violates an invariant",
-        draw_strip(states.of_turn(turn.turn), current=current),
-    )
-    parts: list[Part] = []
-    for number, context in _contexts(reader, turn, choice.steps[turn.turn]):
-        texts.learn(context.step)
-        parts.append(step_part(context, Spot(turn.turn, number), texts, plainly=plainly and number not in focus))
-    aside = f"prompt {one_line(turn.prompt_id, MAX_PROMPT)}, {counted(len(turn.steps), 'step')}"
-    return Group(f"Turn {turn.turn}", aside, strip, parts)
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """What every turn of the report is drawn from."""
+
+    reader: TraceReader
+    choice: Choice
+    states: RunStates
+    texts: TokenTexts
+    plainly: bool  # steps that are not in focus
+
+    def turn(self, turn: TurnEntry) -> Group:
+        """The strip and the chosen steps of a turn."""
+        focus = {spot.step for spot in self.choice.focus if spot.turn == turn.turn}
+        strip = draw_strip(self.states.of_turn(turn.turn), current=min(focus) if len(focus) == 1 else None)
+        parts: list[Part] = []
+        for number, context in _contexts(self.reader, turn, self.choice.steps[turn.turn]):
+            self.texts.learn(context.step)
+            plainly = self.plainly and number not in focus
+            parts.append(step_part(judged_step(context, self.texts), Spot(turn.turn, number), plainly=plainly))
+        aside = f"prompt {one_line(turn.prompt_id, MAX_PROMPT)}, {counted(len(turn.steps), 'step')}"
+        lead = card("strip", "Steps", "accepted length of each; ✗ violates an invariant", strip)
+        return Group(f"Turn {turn.turn}", aside, lead, parts)
 
 
 def _contexts(reader: TraceReader, turn: TurnEntry, numbers: list[int]) -> Iterator[tuple[int, Context]]:

@@ -1,19 +1,20 @@
-"""One step of a run as a part of the report: with everything, or the tree and a line where many are drawn. Pure."""
+"""One step of a run as a part of the report: in full, or only the tree and a line where many are drawn. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from specscope.schemas import Step
-from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.report.card import one_line
 from specscope.tracer.words.text import counted, shorten
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, folded
-from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.step import parts as step_parts
+from specscope.viewer.drawing.step.board import COMMIT_ASIDE
+from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import step_mask
 from specscope.viewer.drawing.svg.tree import draw_tree
 from specscope.viewer.drawing.svg.tree_picture import TreePicture, picture_of
@@ -33,35 +34,41 @@ def step_id(turn: int, step: int) -> str:
     return f"t{turn}s{step}"
 
 
-def step_part(context: Context, spot: Spot, texts: TokenTexts, *, plainly: bool) -> Part:
-    """The step of ``context``.
+def step_part(judged: JudgedStep, spot: Spot, *, plainly: bool) -> Part:
+    """A step and what became of its invariants.
 
     Args:
-        context: the step, and what its invariants are judged by.
+        judged: the step.
         spot: its place in the file, whatever its record says.
-        texts: of its tokens.
-        plainly: the tree and a line on the commit alone.
+        plainly: only the tree, and a line on the commit.
     """
-    step, found = context.step, step_parts.judge(context)
-    parts = [step_parts.step_facts(step, texts), violations(found)]
-    parts += _plain(step, texts, found) if plainly else _whole(step, texts, found)
-    sign = "!" if found.violated else ""
-    return Part(step_id(*spot), f"Step {spot.step}", step_words(step), "".join(parts), sign)
+    view, judgement = judged
+    parts = [step_parts.step_facts(view), violations(judgement)]
+    parts += _plain(view, judgement) if plainly else _whole(view, judgement)
+    return Part(
+        id=step_id(*spot),
+        title=f"Step {spot.step}",
+        aside=step_words(view.step),
+        body=joined(parts),
+        sign="!" if judgement.violated else "",
+    )
 
 
 def step_words(step: Step) -> str:
-    """Where the step begins, and what it came to."""
+    """Where the step begins, and with which result it ended."""
     words = [] if step.commit is None else [f"position {step.commit.committed_before}"]
     if step.accept is not None:
-        words.append(f"accepted length {step.accept.accepted_length}")
+        length = step.accept.accepted_length
+        words += [f"accepted length {length}", f"tokens per step {length + 1}"]
     return ", ".join(words)
 
 
-def violations(found: step_parts.Judgement) -> str:
+def violations(judgement: Judgement) -> Markup:
     """The first violated invariants, each with its witness."""
-    shown = [note("bad", f"violated: {name}", [witness]) for name, witness in found.violated[:SHOWN_VIOLATIONS]]
-    more = len(found.violated) - len(shown)
-    return "".join([*shown, quiet(f"and {counted(more, 'other invariant')} violated here") if more else ""])
+    shown = [note("bad", f"violated: {name}", [witness]) for name, witness in judgement.violated[:SHOWN_VIOLATIONS]]
+    more = len(judgement.violated) - len(shown)
+    rest = quiet(f"and {counted(more, 'other invariant')} violated here") if more else NOTHING
+    return joined([*shown, rest])
 
 
 def num_slots(step: Step) -> int:
@@ -70,48 +77,40 @@ def num_slots(step: Step) -> int:
     return max(rows, 0 if step.tree is None else len(step.tree.tokens))
 
 
-def _mask(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
+def _mask(view: StepView) -> Markup:
     """The mask, where it is not too large for a page."""
-    size = num_slots(step)
+    size = num_slots(view.step)
     if size > MOST_SLOTS:
         return note("info", f"A mask of {size} slots is not drawn here", ["specscope view shows it."])
-    return step_mask(step, texts, marks)
+    return step_mask(view)
 
 
-def _whole(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> list[str]:
-    marks = NodeMarks(violated=step_parts.violated_slots(found, step))
-    drawn = step_parts.step_tree(step, texts, marks, target_width=TREE_WIDTH, folding=step_parts.NO_FOLDING)
+def _whole(view: StepView, judgement: Judgement) -> list[Markup]:
+    drawn = step_parts.step_tree(view, target_width=TREE_WIDTH, folding=step_parts.NO_FOLDING)
     tree = card("tree", "Draft tree", "left to right", drawn)
-    aside = "the root and the path are kept, the rest is dropped"
-    commit = card("commit", "Cache commit", aside, step_parts.step_commit(step, texts, marks))
-    mask = card("mask", "Tree mask", "as it was used", _mask(step, texts, marks))
-    checks = card("invariants", "Invariants", "recomputed from the record", step_parts.invariant_list(found))
-    few = step.tree is not None and num_slots(step) <= MOST_SLOTS
-    slots = box(folded("Slots", slot_table(step, texts, marks))) if few else ""
+    commit = card("commit", "Cache commit", COMMIT_ASIDE, step_parts.step_commit(view))
+    mask = card("mask", "Tree mask", "as it was used", _mask(view))
+    checks = card("invariants", "Invariants", "recomputed from the record", step_parts.invariant_list(judgement))
+    few = view.step.tree is not None and num_slots(view.step) <= MOST_SLOTS
+    slots = box(folded("Slots", slot_table(view))) if few else NOTHING
     return [columns([tree, commit], [mask, checks], kind="wide-narrow"), slots]
 
 
-def _plain(step: Step, texts: TokenTexts, found: step_parts.Judgement) -> list[str]:
-    return [
-        box(plain_tree(step, texts, NodeMarks(violated=step_parts.violated_slots(found, step)))),
-        quiet(_commit_words(step)),
-        quiet(_checked(found)),
-    ]
+def _plain(view: StepView, judgement: Judgement) -> list[Markup]:
+    return [box(plain_tree(view)), quiet(_commit_words(view.step)), quiet(_checked(judgement))]
 
 
-def plain_tree(step: Step, texts: TokenTexts, marks: NodeMarks) -> str:
-    """The draft tree, whose tooltips name the node alone."""
-    picture = picture_of(step, texts, marks)
+def plain_tree(view: StepView) -> Markup:
+    """The draft tree, whose tooltips only name the node."""
+    picture = picture_of(view)
     if picture is None:
-        return note("info", "This step records no tree", ["Its writer does not supply the tree section."])
-    title = f"draft tree of step {step.step}, {len(picture.nodes) - 1} drafted nodes"
-    folds = f"{picture.num_folded} unlikely nodes are folded; +n beside a node counts those below it."
-    return draw_tree(_named(picture), title=title, target_width=TREE_WIDTH) + (
-        quiet(folds) if picture.num_folded else ""
-    )
+        return step_parts.no_tree_note()
+    title = step_parts.tree_title(view.step, picture)
+    drawn = draw_tree(_with_short_tooltips(picture), title=title, target_width=TREE_WIDTH)
+    return joined([drawn, step_parts.folded_note(picture)])
 
 
-def _named(picture: TreePicture) -> TreePicture:
+def _with_short_tooltips(picture: TreePicture) -> TreePicture:
     nodes = [
         replace(node, tooltip=tuple(shorten(line, MAX_TITLE) for line in node.tooltip[:1])) for node in picture.nodes
     ]
@@ -127,8 +126,8 @@ def _commit_words(step: Step) -> str:
     return f"Committed {commit.committed_before} → {commit.committed_after}: {rows}, {commit.strategy}{fallback}."
 
 
-def _checked(found: step_parts.Judgement) -> str:
-    if found.violated:
+def _checked(judgement: Judgement) -> str:
+    if judgement.violated:
         return ""
-    skipped = f", {len(found.skipped)} skipped: too little was recorded to judge them" if found.skipped else ""
-    return f"{counted(len(found.passed), 'invariant')} hold at this step{skipped}."
+    skipped = f", {len(judgement.skipped)} skipped: too little was recorded to judge them" if judgement.skipped else ""
+    return f"{counted(len(judgement.passed), 'invariant')} hold at this step{skipped}."

@@ -1,6 +1,6 @@
 """The traces that a viewer may show: those in the files and folders of its command line, and no others.
 
-A browser names a run; only a name that stands in the catalogue leads to a file. No name is ever made into a path.
+A browser names a run; only a name that is in the catalogue leads to a file. No name is ever made into a path.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-#: In one folder; the newest are kept.
+#: Runs of one folder at most; the newest are kept.
 MOST_RUNS = 1000
-#: Files and folders that are looked at below one folder, the nearest first: the viewer may be started anywhere.
+#: Files and folders that are visited below one folder, the nearest first: the viewer may be started anywhere.
 MOST_ENTRIES = 50_000
-#: A folder's list is good for this long, and for as many times the time that it took to make.
+#: A folder's list stays valid for this long, and for this many times the time that it took to make.
 FRESH_SECONDS, FRESH_TIMES = 1.0, 10.0
 
 
@@ -34,10 +34,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Listing:
-    """What was found below one folder."""
+    """The traces below one folder."""
 
     paths: tuple[Path, ...] = ()  # the newest first
-    is_whole: bool = True  # off where there is more than is looked at
+    is_whole: bool = True  # False where there is more than is visited
 
 
 @dataclass
@@ -50,7 +50,7 @@ class _Kept:
 
 @dataclass
 class _Shelf:
-    """The listings of this process: every key press asks for them, and each visitor has a catalogue of their own."""
+    """The listings of this process: every key press asks for them, and each session has its own catalogue."""
 
     kept: dict[Path, _Kept] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
@@ -59,23 +59,23 @@ class _Shelf:
         """What is below ``folder``, as it is now or was a moment ago."""
         with self.lock:
             began = time.monotonic()
-            found = self.kept.get(folder)
-            if found is None or found.good_until < began:
+            kept = self.kept.get(folder)
+            if kept is None or kept.good_until < began:
                 listing = list_folder(folder)
                 now = time.monotonic()
-                found = _Kept(listing, now + max(FRESH_SECONDS, FRESH_TIMES * (now - began)))
-                self.kept[folder] = found
-            return found.listing
+                kept = _Kept(listing, now + max(FRESH_SECONDS, FRESH_TIMES * (now - began)))
+                self.kept[folder] = kept
+            return kept.listing
 
 
 _SHELF = _Shelf()
 
 
 class Catalogue:
-    """The runs below some files and folders. Folders are read anew, at most once a second: a run may still be writing.
+    """The runs among some files and folders. Folders are read again, at most once a second: a run may still be writing.
 
     Args:
-        given: files and folders; what is given twice counts once.
+        given: files and folders; a path that is given twice counts once.
     """
 
     def __init__(self, given: Sequence[Path]) -> None:
@@ -96,19 +96,19 @@ class Catalogue:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every trace below the folders is among the runs: there may be too many to look at."""
+        """Whether every trace below the folders is among the runs: there may be too many to visit."""
         return all(_SHELF.listing(folder).is_whole for folder in self.folders)
 
     def runs(self) -> list[Run]:
         """All runs: the files in the order given, then those of each folder, the newest first.
 
-        A name is the file's own; below a folder that was given, its path from there, so that no file that is added
-        there changes it. Where two would be alike, as many of the folders above precede it as tell them apart.
+        The name is the file's own; below a folder that was given, it is the path from there, so that no file that is
+        added there changes it. Where two would be equal, as many parent folders precede it as tell them apart.
         """
         return list(self._runs.values())
 
     def find(self, name: str) -> Run | None:
-        """The run of that name, or the only one whose path ends in it: a link outlives a name that has become longer.
+        """The run of that name, or the only run whose path ends in it: a link outlives a name that has become longer.
         None where there is none, or more than one."""
         runs = self._runs
         if name in runs:
@@ -135,16 +135,16 @@ def _followed(place: Path) -> Path:
     return Path(os.path.realpath(place))
 
 
-class _Found(NamedTuple):
-    """A file, by age."""
+class _DatedFile(NamedTuple):
+    """A file and its age."""
 
     written: float  # in seconds
     path: Path
 
 
 def list_folder(folder: Path) -> Listing:
-    """Every ``*.jsonl`` in and below ``folder`` but hidden ones; what a link leads to outside is left out."""
-    found: list[_Found] = []
+    """Every ``*.jsonl`` in and below ``folder`` but hidden ones; links to files outside are left out."""
+    files: list[_DatedFile] = []
     num_seen = 0
     for entry in _entries_below(folder):
         num_seen += 1
@@ -155,10 +155,10 @@ def list_folder(folder: Path) -> Listing:
         with contextlib.suppress(OSError):  # gone meanwhile, or a link in a circle
             path = Path(entry.path)
             if entry.is_file() and (not entry.is_symlink() or path.resolve().is_relative_to(folder)):
-                found.append(_Found(entry.stat().st_mtime, path))
-    found.sort(key=lambda one: (-one.written, one.path))
-    is_whole = num_seen <= MOST_ENTRIES and len(found) <= MOST_RUNS
-    return Listing(tuple(one.path for one in found[:MOST_RUNS]), is_whole)
+                files.append(_DatedFile(entry.stat().st_mtime, path))
+    files.sort(key=lambda file: (-file.written, file.path))
+    is_whole = num_seen <= MOST_ENTRIES and len(files) <= MOST_RUNS
+    return Listing(tuple(file.path for file in files[:MOST_RUNS]), is_whole)
 
 
 def _entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -168,7 +168,7 @@ def _entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(waiting.popleft()) as entries:
                 visible = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError:  # gone meanwhile, or not ours to read
+        except OSError:  # gone meanwhile, or not readable
             continue
         for entry in visible:
             if entry.is_dir(follow_symlinks=False):
@@ -180,7 +180,8 @@ def _entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
 def named(paths: tuple[Path, ...], folders: tuple[Path, ...] = ()) -> dict[str, Run]:
     """Runs by name, for different paths: each from the nearest of ``folders`` on, or longer to tell it from others."""
     names: dict[Path, str] = {}
-    unnamed, num_parts = {path: _shortest(path, folders) for path in paths}, 1
+    unnamed = {path: _shortest(path, folders) for path in paths}
+    num_parts = 1
     while unnamed:
         alike: dict[str, list[Path]] = {}
         for path, shortest in unnamed.items():
@@ -189,18 +190,21 @@ def named(paths: tuple[Path, ...], folders: tuple[Path, ...] = ()) -> dict[str, 
         for name, group in alike.items():
             if len(group) == 1:
                 names[group[0]] = name
-            elif num_parts >= max(len(path.parts) for path in group):  # names that are no text, and look alike as text
+            elif num_parts >= max(
+                len(path.parts) for path in group
+            ):  # names that are not valid text, and equal as text
                 names |= {path: f"{name} ({number})" for number, path in enumerate(group, 1)}
-        unnamed, num_parts = {path: parts for path, parts in unnamed.items() if path not in names}, num_parts + 1
+        unnamed = {path: parts for path, parts in unnamed.items() if path not in names}
+        num_parts += 1
     return {names[path]: Run(names[path], path) for path in paths}
 
 
 def _shortest(path: Path, folders: tuple[Path, ...]) -> int:
-    """How many of its last parts name a file, if no other is named alike."""
+    """How many of its last parts name a file, if no other has the same name."""
     depths = [len(folder.parts) for folder in folders if path.is_relative_to(folder)]
     return len(path.parts) - max(depths) if depths else 1
 
 
 def _tail(path: Path, num_parts: int) -> str:
-    """The last parts, as text that any link can hold: a name on disk may be bytes that are no text."""
+    """The last parts, as text that any link can hold: a name on disk may be bytes that are not valid text."""
     return str(Path(*path.parts[-num_parts:])).encode("utf-8", "backslashreplace").decode("utf-8")

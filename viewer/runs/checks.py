@@ -1,7 +1,7 @@
-"""What the oracle found in whole traces, kept for the list of runs: there nobody can wait for it to read them all.
+"""What the oracle reports of whole traces, kept for the list of runs, which cannot wait until all are read.
 
-Knows no pages, and no Streamlit: what is kept is shared by all who look. Kept by what the file looked like, so that one
-that has changed is unknown.
+Knows no pages, and no Streamlit: all sessions share what is kept. It is kept by what the file looked like, so that a
+file that has changed is unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.oracle.check import check_trace
 from specscope.viewer.runs.summary import Checked, checked
 
-#: Larger files are not checked unless somebody asks; nor is another begun when the page has waited so long.
+#: Larger files are checked only on request, and no further file is begun once the page has waited this long.
 CHECK_BYTES, CHECK_SECONDS = 2_000_000, 0.5
 MOST_KEPT = 4096
 
@@ -31,35 +31,35 @@ class Stamp(NamedTuple):
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None where the file has vanished, or is not ours to see."""
+    """The stamp as it is now; None where the file has vanished, or may not be read."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return Stamp(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return Stamp(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Checks:
-    """What was found, by what the file looked like before it was read."""
+    """Reports by what the file looked like before it was read."""
 
     def __init__(self) -> None:
         self._kept: dict[Stamp, Checked | None] = {}  # None: it cannot be read
         self._lock = Lock()
 
-    def keep(self, stamp: Stamp, found: Checked | None) -> None:
-        """Keeps what was found; of too many, the oldest is forgotten."""
+    def keep(self, stamp: Stamp, report: Checked | None) -> None:
+        """Keeps a report; when there are too many, the oldest is forgotten."""
         with self._lock:
-            self._kept[stamp] = found
+            self._kept[stamp] = report
             while len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
 
     def known(self, stamp: Stamp) -> Checked | None:
-        """What was found in that file; None where nobody asked, or it cannot be read."""
+        """The report on that file; None where it was not checked, or cannot be read."""
         with self._lock:
             return self._kept.get(stamp)
 
     def check(self, stamps: Iterable[Stamp]) -> None:
-        """Asks the oracle about those of the files that are small and not known, as many as the time allows."""
+        """Checks those of the files that are small and not known, as many as the time allows."""
         until = time.monotonic() + CHECK_SECONDS
         for stamp in stamps:
             if time.monotonic() >= until:

@@ -1,7 +1,7 @@
 """What the list of runs says of one file: from its manifest, its index and the record that ends it, not from its steps.
 
-Pure but for reading the file. Knows no pages; the oracle, which reads every record, is not asked here: what it found
-is told by ``Checked`` where somebody asked it.
+Pure but for reading the file. Knows no pages. The oracle, which reads every record, is not asked here: ``Checked``
+holds its report where it was asked elsewhere.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from specscope.viewer.runs.catalogue import Run
 
 
 class Mark(NamedTuple):
-    """One thing to be said of a run's health."""
+    """One remark on a run's health."""
 
     tone: Tone
     words: str
 
 
 class Checked(NamedTuple):
-    """What the oracle found in a whole trace."""
+    """What the oracle reports of a whole trace."""
 
     num_holding: int  # checks that hold, over all invariants and steps
     num_violated: int  # invariants that are violated somewhere
@@ -51,14 +51,14 @@ def checked(report: OracleReport) -> Checked:
 
 
 class Outcome(NamedTuple):
-    """What a run came to, as its index tells."""
+    """The outcome of a run, by its index."""
 
     num_turns: int
     num_steps: int
     accepted_length: float | None  # mean over all steps; None where there is none, or it was not recorded
     marks: tuple[Mark, ...]  # how it ended is among them, unless it is complete
     is_complete: bool
-    kin: str  # equal in two runs that agree in all but what a comparison is made across, prompts included
+    kin: str  # equal for two runs that agree in everything that a comparison requires, prompts included
 
 
 class RunSummary(NamedTuple):
@@ -66,7 +66,7 @@ class RunSummary(NamedTuple):
 
     run: Run
     num_bytes: int
-    created: str  # as it stands in the manifest; UTC, ISO 8601, so that it sorts
+    created: str  # as the manifest has it; UTC, ISO 8601, so that it sorts
     mode: str
     attention: str
     dtype: str
@@ -76,20 +76,20 @@ class RunSummary(NamedTuple):
     tree: str
     rule: str
     is_plain: bool  # neither broken on purpose, nor a replay, nor redacted
-    marks: tuple[Mark, ...]  # what the manifest alone says
+    marks: tuple[Mark, ...]  # from the manifest only
     outcome: Outcome | None  # None where the file has no index yet
-    checked: Checked | None = None  # None where the oracle was not asked
+    checked: Checked | None = None  # None where it was not checked
 
     @property
     def health(self) -> tuple[Mark, ...]:
-        """All marks, the worst first. Only what the oracle has seen is ever called good."""
-        found = [*self.marks, *(self.outcome.marks if self.outcome else (Mark("info", "not indexed yet"),))]
+        """All marks, the worst first. Only what the oracle has checked is ever called good."""
+        marks = [*self.marks, *(self.outcome.marks if self.outcome else (Mark("info", "not indexed yet"),))]
         end = "complete, " if self.outcome is not None and self.outcome.is_complete else ""
         if self.checked is not None:
-            found.append(_judged(self.checked, end, is_plain=not found))
+            marks.append(_judged(self.checked, end, is_plain=not marks))
         elif end:
-            found.append(Mark("info", "complete, not checked"))
-        return tuple(sorted(found, key=lambda mark: ("bad", "warn", "good", "info").index(mark.tone)))
+            marks.append(Mark("info", "complete, not checked"))
+        return tuple(sorted(marks, key=lambda mark: ("bad", "warn", "good", "info").index(mark.tone)))
 
     @property
     def words(self) -> str:
@@ -99,34 +99,34 @@ class RunSummary(NamedTuple):
         return " ".join([*texts, self.tree, self.rule, created_text(self.created), *marks]).lower()
 
 
-def _judged(found: Checked, end: str, *, is_plain: bool) -> Mark:
+def _judged(checked: Checked, end: str, *, is_plain: bool) -> Mark:
     """``end`` comes first; good is only what has no other mark."""
-    if found.num_violated:
-        violated = counted(found.num_violated, "invariant")
+    if checked.num_violated:
+        violated = counted(checked.num_violated, "invariant")
         return Mark("bad", f"{end}{violated} violated")
-    hold = f"{found.num_holding:,} {'check holds' if found.num_holding == 1 else 'checks hold'}"
+    hold = f"{checked.num_holding:,} {'check holds' if checked.num_holding == 1 else 'checks hold'}"
     return Mark("good" if is_plain else "info", f"{end}{hold}")
 
 
 class NoTrace(NamedTuple):
-    """A file that is no trace, or cannot be read as one."""
+    """A file that is not a trace, or cannot be read as such."""
 
     run: Run
     reason: str
 
 
 def summarise(run: Run) -> RunSummary | NoTrace:
-    """All that there is to say. Builds the index where there is none, which reads the whole file."""
+    """The whole summary. Builds the index where there is none, which reads the whole file."""
     return _read(run, with_index=True)
 
 
 def glance(run: Run) -> RunSummary | NoTrace:
-    """What the manifest alone says, however large the file is."""
+    """The summary from the manifest only, however large the file is."""
     return _read(run, with_index=False)
 
 
 def mean_accepted_length(reader: TraceReader) -> float | None:
-    """Over all steps; None where there is none, their writer supplies none, or a length is beyond floats."""
+    """Over all steps; None where there are none, their writer supplies no lengths, or one is too large for a float."""
     lengths = [length for turn in reader.turns for length in turn.accepted_lengths]
     if not lengths or "accept" not in {name.partition(".")[0] for name in reader.manifest.capabilities}:
         return None
@@ -137,14 +137,14 @@ def mean_accepted_length(reader: TraceReader) -> float | None:
 
 
 def suggest_pair(summaries: Sequence[RunSummary]) -> tuple[RunSummary, RunSummary] | None:
-    """The newest eager and fused run that agree in everything else, where no third run makes it a matter of choice."""
+    """The newest eager and fused run that agree in everything else, where no third run agrees with them."""
     kin: dict[str, list[RunSummary]] = {}
-    for found in summaries:
-        if found.outcome is not None and found.is_plain:
-            kin.setdefault(found.outcome.kin, []).append(found)
-    for group in sorted(kin.values(), key=lambda group: max(one.created for one in group), reverse=True):
-        if sorted(one.mode for one in group) == ["eager", "fused"]:
-            eager, fused = sorted(group, key=lambda one: one.mode)
+    for summary in summaries:
+        if summary.outcome is not None and summary.is_plain:
+            kin.setdefault(summary.outcome.kin, []).append(summary)
+    for group in sorted(kin.values(), key=lambda group: max(summary.created for summary in group), reverse=True):
+        if sorted(summary.mode for summary in group) == ["eager", "fused"]:
+            eager, fused = sorted(group, key=lambda summary: summary.mode)
             return eager, fused
     return None
 
@@ -175,7 +175,7 @@ def _summary(run: Run, num_bytes: int, reader: TraceReader, outcome: Outcome | N
         tree=tree_text(manifest.tree_policy),
         rule=rule_text(manifest.sampling),
         is_plain=manifest.fault is None and manifest.replay_of is None and manifest.redaction is None,
-        marks=tuple(Mark(one.tone, one.mark) for one in peculiarities(manifest)),
+        marks=tuple(Mark(entry.tone, entry.mark) for entry in peculiarities(manifest)),
         outcome=outcome,
     )
 
@@ -186,30 +186,31 @@ def _outcome(reader: TraceReader) -> Outcome:
         num_turns=len(index.turns),
         num_steps=sum(len(turn.steps) for turn in index.turns),
         accepted_length=mean_accepted_length(reader),
-        marks=tuple(_found(reader, end)),
+        marks=tuple(_marks(reader, end)),
         is_complete=end is not None and end.reason == "complete",
         kin=_kin(reader.manifest, index),
     )
 
 
-def _found(reader: TraceReader, end: RunEnd | None) -> list[Mark]:
+def _marks(reader: TraceReader, end: RunEnd | None) -> list[Mark]:
     index = reader.index
     marks = []
     if index.failures:
         marks.append(Mark("bad", counted(len(index.failures), "failure record")))
     num_violated = sum(failed > 0 for turn in index.turns for failed in turn.failed_invariants)
     if num_violated:
-        marks.append(Mark("bad", f"the engine saw violations in {counted(num_violated, 'step')}"))
+        marks.append(Mark("bad", f"the engine reported violations in {counted(num_violated, 'step')}"))
     if end is None:
-        marks.append(Mark("warn", "truncated, or still going on"))
+        marks.append(Mark("warn", "truncated, or still in progress"))
     elif end.reason != "complete":
         marks.append(Mark("bad" if end.reason == "failed" else "warn", end.reason))
     return marks
 
 
 def _kin(manifest: Manifest, index: TraceIndex) -> str:
-    said = manifest.model_dump(mode="json", by_alias=False, exclude={*AXIS, *(name for name in OWN if "." not in name)})
+    excluded = {*AXIS, *(name for name in OWN if "." not in name)}
+    shared = manifest.model_dump(mode="json", by_alias=False, exclude=excluded)
     for name in ("teacher", "drafter"):
-        said[name].pop("source")
+        shared[name].pop("source")
     prompts = [(turn.prompt_id, turn.prompt_turn) for turn in index.turns]
-    return xxhash.xxh3_128_hexdigest(repr((sorted(said.items()), prompts)).encode("utf-8", "surrogatepass"))
+    return xxhash.xxh3_128_hexdigest(repr((sorted(shared.items()), prompts)).encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""The list of runs as a board: one row a trace, with buttons that choose it. Pure.
+"""The list of runs as a board: one row per trace, with buttons that choose it. Pure.
 
 Its clicks ask for ``run:N``, ``baseline:N`` and ``candidate:N``, N being the run's place in the list as it was given,
 for ``pair:chosen`` and ``pair:suggested``, and for ``index:all``.
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from specscope.tracer.words.text import html_text
 from specscope.viewer.drawing.board import Board, board_of
 from specscope.viewer.drawing.fragments import SIGNS, commands, note, quiet, rows
-from specscope.viewer.drawing.frames import box, classes_of, folded, row, table
+from specscope.viewer.drawing.frames import attribute, box, classes_of, folded, kind_attribute, row, table
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.words.manifest import created_text
 from specscope.viewer.drawing.words.numbers import about_seconds, size_text
 from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
@@ -21,11 +21,14 @@ from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
 HEAD = ("Run", "Health", "Mode", "Models and tree", "Turns", "Steps", "Accepted length", "Tokens per step", "Compare")
 NUMBERS = ("Turns", "Steps", "Accepted length", "Tokens per step")
 CLASSES = [*classes_of(HEAD[:-1], NUMBERS), "ss-choose"]
-HOW_COUNTED = "Accepted length: drafted nodes a step, without root and bonus. Tokens per step: accepted length + 1."
+HOW_COUNTED = (
+    "Accepted length: accepted nodes per step, without root and bonus token. Tokens per step: accepted length + 1, "
+    "which other engines call acceptance length."
+)
 RECORD = ('specscope run --prompt "def parse(line):" --mode eager --trace runs/eager.jsonl', "specscope view runs")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunList:
     """What is to be listed."""
 
@@ -35,81 +38,106 @@ class RunList:
     baseline: str | None = None  # the name of the run that is chosen as such
     candidate: str | None = None
     suggested: tuple[str, str] | None = None  # names of an eager and a fused run that belong together
-    seconds_to_index: float | None = None  # what reading the rest takes; None where nothing is left to read
+    seconds_to_index: float | None = None  # how long reading the rest takes; None where nothing is left to read
     left_out: str = ""  # said below the table where the list is not all
 
 
-def run_board(found: RunList) -> Board:
-    """The list, with what to do above it and the files that are no traces below it."""
-    if not found.runs:
-        return Board(board_of(_nothing(found), _no_traces(found.no_traces)))
-    left_out = quiet(found.left_out) if found.left_out else ""
-    listed = box(_guide(found), _unread(found), _table(found), left_out, kind="ss-card-runs")
-    return Board(board_of(listed, _no_traces(found.no_traces)))
+def run_board(listed: RunList) -> Board:
+    """The list, with what to do above it and the files that are not traces below it."""
+    if not listed.runs:
+        return Board(board_of(_nothing(listed), _no_traces(listed.no_traces)))
+    left_out = quiet(listed.left_out) if listed.left_out else NOTHING
+    runs = box(_guide(listed), _unread(listed), _table(listed), left_out, kind="ss-card-runs")
+    return Board(board_of(runs, _no_traces(listed.no_traces)))
 
 
 def empty_board(folders: Sequence[Path]) -> Board:
     """What to do where there is no file at all."""
-    where = f"No *.jsonl lies in {', '.join(map(str, folders[:3]))}." if folders else "No file or folder was given."
-    told = [where, "Record a trace, then open its folder:"]
-    return Board(board_of(box(note("info", "There are no runs here yet", told), commands(RECORD))))
+    where = f"There is no *.jsonl in {', '.join(map(str, folders[:3]))}." if folders else "No file or folder was given."
+    lines = [where, "Record a trace, then open its folder:"]
+    return Board(board_of(box(note("info", "There are no runs here yet", lines), commands(RECORD))))
 
 
-def _nothing(found: RunList) -> str:
-    if found.left_out:
-        return box(note("info", "No run fits the filter", [found.left_out]))
-    lines = ["None of the files here is a trace: see below why.", "Record one, then reload this page:"]
+def _nothing(listed: RunList) -> Markup:
+    if listed.left_out:
+        return box(note("info", "No run fits the filter", [listed.left_out]))
+    lines = ["None of the files here is a trace; the reasons are below.", "Record one, then reload this page:"]
     return box(note("info", "There are no runs here yet", lines), commands(RECORD))
 
 
-def _guide(found: RunList) -> str:
-    say, button = "Pick one run to step through it, or a baseline and a candidate to compare them.", ""
-    if found.baseline is not None and found.candidate is not None:
-        say = f"Baseline {found.baseline}, candidate {found.candidate}."
+def _guide(listed: RunList) -> Markup:
+    words = "Pick one run to step through it, or a baseline and a candidate to compare them."
+    button = NOTHING
+    if listed.baseline is not None and listed.candidate is not None:
+        words = f"Baseline {listed.baseline}, candidate {listed.candidate}."
         button = _button("pair:chosen", "Compare them")
-    elif found.baseline is not None:
-        say = f"Baseline {found.baseline}: now pick the candidate to compare it with."
-    elif found.candidate is not None:
-        say = f"Candidate {found.candidate}: now pick the baseline to compare it with."
-    elif found.suggested is not None:
-        eager, fused = found.suggested
+    elif listed.baseline is not None:
+        words = f"Baseline {listed.baseline}: now pick the candidate to compare it with."
+    elif listed.candidate is not None:
+        words = f"Candidate {listed.candidate}: now pick the baseline to compare it with."
+    elif listed.suggested is not None:
+        eager, fused = listed.suggested
         button = _button("pair:suggested", f"Compare {eager} with {fused}", "the same run, eager and fused")
-    return f'<div class="ss-guide"><p>{html_text(say)}</p>{button}</div>'
+    return markup('<div class="ss-guide"><p>{words}</p>{button}</div>', words=html_text(words), button=button)
 
 
-def _button(request: str, label: str, remark: str = "") -> str:
-    aside = f"<span>{html_text(remark)}</span>" if remark else ""
-    return f'<button type="button" class="ss-lead" data-do="{request}">{html_text(label)}</button>{aside}'
+def _button(request: str, label: str, remark: str = "") -> Markup:
+    return markup(
+        '<button type="button" class="ss-lead"{request}>{label}</button>{aside}',
+        request=attribute("data-do", request),
+        label=html_text(label),
+        aside=markup("<span>{remark}</span>", remark=html_text(remark)) if remark else NOTHING,
+    )
 
 
-def _table(found: RunList) -> str:
+def _table(listed: RunList) -> Markup:
     lines = []
-    for folder, places in found.folders:
-        if len(found.folders) > 1:
-            lines.append(f'<tr class="ss-folder"><td colspan="{len(HEAD)}">{html_text(folder)}</td></tr>')
-        lines += [_row(found, place) for place in places]
-    return table(HEAD, lines, numbers=NUMBERS, kind="ss-runs") + quiet(HOW_COUNTED)
+    for folder, places in listed.folders:
+        if len(listed.folders) > 1:
+            lines.append(
+                markup(
+                    '<tr class="ss-folder"><td colspan="{width}">{folder}</td></tr>',
+                    width=len(HEAD),
+                    folder=html_text(folder),
+                )
+            )
+        lines += [_row(listed, place) for place in places]
+    return joined([table(HEAD, lines, numbers=NUMBERS, kind="ss-runs"), quiet(HOW_COUNTED)])
 
 
-def _row(found: RunList, place: int) -> str:
-    run = found.runs[place]
-    chosen = ' class="picked"' if run.run.name in (found.baseline, found.candidate) else ""
+def _row(listed: RunList, place: int) -> Markup:
+    run = listed.runs[place]
+    is_chosen = run.run.name in (listed.baseline, listed.candidate)
+    request = attribute("data-do", f"run:{place}")
+    name = markup(
+        '<button type="button" class="ss-name-of-run"{request}>{name}</button>{created}{size}',
+        request=request,
+        name=html_text(run.run.name),
+        created=quiet(created_text(run.created)),
+        size=quiet(size_text(run.num_bytes)),
+    )
     cells = [
-        f'<button type="button" class="ss-name-of-run" data-do="run:{place}">{html_text(run.run.name)}</button>'
-        f"{quiet(created_text(run.created))}{quiet(size_text(run.num_bytes))}",
+        name,
         marks(run.health),
-        html_text(f"{run.mode}, {run.dtype}") + quiet(f"{run.attention}; {run.device}"),
-        html_text(f"{run.teacher} · {run.drafter}") + quiet(f"{run.tree}; {run.rule}"),
-        *_numbers(run),
-        _choose(found, place, "baseline") + _choose(found, place, "candidate"),
+        joined([html_text(f"{run.mode}, {run.dtype}"), quiet(f"{run.attention}; {run.device}")]),
+        joined([html_text(f"{run.teacher} · {run.drafter}"), quiet(f"{run.tree}; {run.rule}")]),
+        *map(html_text, _numbers(run)),
+        joined(_choose(listed, place, side) for side in ("baseline", "candidate")),
     ]
-    return row(cells, CLASSES, f' data-do="run:{place}"{chosen}')
+    return row(cells, CLASSES, joined([request, kind_attribute("picked" if is_chosen else "")]))
 
 
-def marks(found: Sequence[Mark]) -> str:
-    """Marks with their signs, one a line."""
-    lines = (f'<div class="ss-mark ss-is-{m.tone}"><b>{SIGNS[m.tone]}</b>{html_text(m.words)}</div>' for m in found)
-    return "".join(lines)
+def marks(entries: Sequence[Mark]) -> Markup:
+    """Marks with their signs, each on its own line."""
+    return joined(
+        markup(
+            '<div class="ss-mark ss-is-{tone}"><b>{sign}</b>{words}</div>',
+            tone=html_text(mark.tone),
+            sign=html_text(SIGNS[mark.tone]),
+            words=html_text(mark.words),
+        )
+        for mark in entries
+    )
 
 
 def _numbers(run: RunSummary) -> list[str]:
@@ -117,29 +145,37 @@ def _numbers(run: RunSummary) -> list[str]:
     if outcome is None:
         return ["–"] * len(NUMBERS)
     mean = outcome.accepted_length
-    shown = ["–", "–"] if mean is None else [f"{mean:.3f}", f"{mean + 1:.3f}"]
-    return [f"{outcome.num_turns:,}", f"{outcome.num_steps:,}", *shown]
+    lengths = ["–", "–"] if mean is None else [f"{mean:.3f}", f"{mean + 1:.3f}"]
+    return [f"{outcome.num_turns:,}", f"{outcome.num_steps:,}", *lengths]
 
 
-def _choose(found: RunList, place: int, side: str) -> str:
-    is_on = found.runs[place].run.name == getattr(found, side)
-    said, sign = ("true", "✓ ") if is_on else ("false", "")
-    return f'<button type="button" data-do="{side}:{place}" aria-pressed="{said}">{sign}{side}</button>'
+def _choose(listed: RunList, place: int, side: str) -> Markup:
+    is_on = listed.runs[place].run.name == getattr(listed, side)
+    return markup(
+        '<button type="button"{request} aria-pressed="{pressed}">{label}</button>',
+        request=attribute("data-do", f"{side}:{place}"),
+        pressed=markup("true") if is_on else markup("false"),
+        label=html_text(f"✓ {side}" if is_on else side),
+    )
 
 
-def _unread(found: RunList) -> str:
-    if found.seconds_to_index is None:
-        return ""
-    num_left = sum(run.outcome is None for run in found.runs)
+def _unread(listed: RunList) -> Markup:
+    if listed.seconds_to_index is None:
+        return NOTHING
+    num_left = sum(run.outcome is None for run in listed.runs)
     title = f"{num_left:,} {'trace is' if num_left == 1 else 'traces are'} not indexed yet"
-    lines = ["Turns, steps and lengths are known once the file was read. Picking a run reads it, too."]
-    button = _button("index:all", f"Read now, {about_seconds(found.seconds_to_index)}")
-    return f'<div class="ss-unread">{note("info", title, lines)}{button}</div>'
+    line = "Turns, steps and lengths are known once the file has been read. Picking a run reads it as well."
+    return markup(
+        '<div class="ss-unread">{note}{button}</div>',
+        note=note("info", title, [line]),
+        button=_button("index:all", f"Read now, {about_seconds(listed.seconds_to_index)}"),
+    )
 
 
-def _no_traces(found: Sequence[NoTrace]) -> str:
-    if not found:
-        return ""
-    title = f"{len(found):,} {'file here is' if len(found) == 1 else 'files here are'} no readable trace"
-    listed = rows((one.run.name, one.reason) for one in found)
-    return box(folded(title, listed, kind="ss-no-traces"))
+def _no_traces(files: Sequence[NoTrace]) -> Markup:
+    if not files:
+        return NOTHING
+    title = f"{len(files):,} {'file here is not a' if len(files) == 1 else 'files here are not'} readable "
+    title += "trace" if len(files) == 1 else "traces"
+    reasons = rows((file.run.name, file.reason) for file in files)
+    return box(folded(title, reasons, kind="ss-no-traces"))

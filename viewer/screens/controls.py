@@ -1,8 +1,8 @@
-"""The controls that pages share: run, turn, the moves from step to step, and what is wrong with a file as a whole."""
+"""The controls that pages share: run, turn, moves from step to step, and warnings about a file as a whole."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import streamlit as st
 
@@ -10,7 +10,7 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.words.text import counted, shorten, visible
 from specscope.viewer.drawing.fragments import note
-from specscope.viewer.drawing.tables.health import failure_note
+from specscope.viewer.drawing.tables.health import TRUNCATED, failure_note, torn_text
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.screens.session import Arguments
 from specscope.viewer.screens.view import View
@@ -25,11 +25,10 @@ LARGEST_INPUT = (1 << 53) - 1
 def show_warnings(reader: TraceReader) -> None:
     """What is wrong with the file as a whole, in words."""
     if reader.truncated:
-        lines = ["The run was cut off, or is still going on; what is shown here is whole."]
-        lines.append("What is written meanwhile is seen with the next move, or after a reload of the page.")
-        if reader.index.torn_bytes:
-            lines.append(f"A torn record of {counted(reader.index.torn_bytes, 'byte')} at its end is left out.")
-        st.html(note("warn", "This trace is truncated: it has no end record", lines))
+        lines = ["The run was cut off, or is still in progress; all that is shown here was recorded as a whole."]
+        lines.append("New records appear with the next move, or when the page is reloaded.")
+        lines += [torn_text(reader.index.torn_bytes)] if reader.index.torn_bytes else []
+        st.html(note("warn", TRUNCATED, lines))
     for failure in reader.failures()[:3]:
         st.html(failure_note(failure))
 
@@ -64,14 +63,15 @@ def choose_turn(view: View, turns: list[TurnEntry], *, width: int = 250) -> None
 
 def nearest_turn(turns: list[TurnEntry], number: int) -> int:
     """The number of the turn, of one or more, that is nearest to the ``number`` of an input: there may be gaps."""
-    return min((turn.turn for turn in turns), key=lambda found: abs(_inputtable(found) - number))
+    return min((turn.turn for turn in turns), key=lambda turn: abs(_inputtable(turn) - number))
 
 
 def _inputtable(number: int) -> int:
     return max(-LARGEST_INPUT, min(number, LARGEST_INPUT))
 
 
-class _Move(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _Move:
     """A button."""
 
     label: str
@@ -83,17 +83,7 @@ class _Move(NamedTuple):
 
 def show_moves(view: View, num_steps: int, states: RunStates) -> None:
     """The buttons that lead from step to step, each with its key."""
-    here, last = Spot(view.turn, view.step), max(0, num_steps - 1)
-    start, end = Spot(view.turn, 0), Spot(view.turn, last)
-    moves = [
-        _Move("First", "first", "Home", start if here != start else None, "The turn's first step"),
-        _Move("Prev", "previous", "Left", Spot(view.turn, view.step - 1) if view.step else None, "One step back"),
-        _Move("Next", "next", "Right", Spot(view.turn, view.step + 1) if view.step < last else None, "One step on"),
-        _Move("Last", "last", "End", end if here != end else None, "The turn's last step"),
-        _Move("≠ Prev", "previous-divergence", "P", states.before(here), "The divergence or violation before"),
-        _Move("≠ Next", "next-divergence", "N", states.after(here), "The next divergence or violation"),
-    ]
-    for move in moves:
+    for move in _moves(Spot(view.turn, view.step), num_steps, states):
         st.button(
             move.label,
             key=move.key,
@@ -105,7 +95,46 @@ def show_moves(view: View, num_steps: int, states: RunStates) -> None:
         )
 
 
+def _moves(here: Spot, num_steps: int, states: RunStates) -> list[_Move]:
+    start = Spot(here.turn, 0)
+    end = Spot(here.turn, max(0, num_steps - 1))
+    back = Spot(here.turn, here.step - 1) if here != start else None
+    forward = Spot(here.turn, here.step + 1) if here.step < end.step else None
+    return [
+        _Move(
+            label="First",
+            key="first",
+            shortcut="Home",
+            to=start if here != start else None,
+            help="The first step of the turn",
+        ),
+        _Move(label="Prev", key="previous", shortcut="Left", to=back, help="One step back"),
+        _Move(label="Next", key="next", shortcut="Right", to=forward, help="One step forward"),
+        _Move(
+            label="Last",
+            key="last",
+            shortcut="End",
+            to=end if here != end else None,
+            help="The last step of the turn",
+        ),
+        _Move(
+            label="≠ Prev",
+            key="previous-divergence",
+            shortcut="P",
+            to=states.before(here),
+            help="The previous divergence or violation",
+        ),
+        _Move(
+            label="≠ Next",
+            key="next-divergence",
+            shortcut="N",
+            to=states.after(here),
+            help="The next divergence or violation",
+        ),
+    ]
+
+
 def go(view: View, to: Spot | None) -> None:
-    """Looks at another step, where there is one; the node that was selected is none of its."""
+    """Looks at another step, where there is one; the node that was selected belongs to the old step."""
     if to is not None:
         view.look_at(view.placed_in, *to)

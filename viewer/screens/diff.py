@@ -1,8 +1,8 @@
-"""The Diff page: the verdict's card first, then both trees where the two runs part, and the way through all pairs."""
+"""The Diff page: the verdict's card, both trees where the two runs diverge, and the way through all pairs."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -15,11 +15,12 @@ from specscope.tracer.report.values import SideTexts
 from specscope.tracer.words.text import visible
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.markup import NOTHING, joined
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.verdict_card import command_card, command_names, next_commands, proof, verdict_card
 from specscope.viewer.drawing.words.numbers import about_seconds
-from specscope.viewer.pairs.looks import Found, PairRun, beside_candidate, first_spot, look_at
+from specscope.viewer.pairs.looks import LookedAt, PairRun, beside_candidate, first_spot, look_at
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.screens.controls import SHOW_ALL, choose_turn, go, show_moves, show_warnings
@@ -51,84 +52,104 @@ def show_diff_page(arguments: Arguments, view: View) -> None:
         _choose_runs(arguments, view)
     try:
         with open_run(arguments, view.baseline) as a, open_run(arguments, view.candidate) as b:
-            _show(arguments, view, a, b, controls)
+            _show(arguments, view, BothReaders(a, b), controls)
     except SpecScopeError as error:
         st.html(note("bad", "This cannot be shown", [str(error)]))
     remember_view(view)
 
 
-def _show(arguments: Arguments, view: View, a: TraceReader, b: TraceReader, controls: DeltaGenerator) -> None:
-    comparison = comparison_of(a, b)
+def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGenerator) -> None:
+    comparison = comparison_of(*pair)
     if comparison is None:
-        _ask_to_read(a, b)
+        _ask_to_read(*pair)
         return
-    _arrive(view, comparison, a, b)
-    states = states_of(a, OpenPair(a, b, comparison, "a"))
+    _arrive(view, comparison, pair)
+    states = states_of(pair.a, OpenPair(pair.a, pair.b, comparison, "a"))
     with controls:
-        entry = _choose(view, a, states, comparison)
-    for reader in (a, b):
+        entry = _choose(view, pair.a, states, comparison)
+    for reader in pair:
         show_warnings(reader)
-    runs = [
+    a, b = (
         PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or ""))
-        for reader, name in ((a, view.baseline), (b, view.candidate))
-    ]
-    found = look_at(runs[0], runs[1], comparison, entry, view.step) if entry is not None else None
-    strip = draw_strip(states.of_turn(entry.turn)) if entry is not None else ""
-    look = found.look if found is not None else None
-    show_all = bool(st.session_state.get(SHOW_ALL))
-    board = pair_board(_front(comparison, found, runs), look, strip=strip, show_all=show_all)
-
-    def picked(name: str | None) -> None:
-        view.node = name
-
-    def asked(request: str) -> None:
-        _answer(request, view, comparison, entry, found)
-
-    show_board(board, key=BOARD, now=view.step, picked=view.node, on_pick=picked, on_request=asked)
+        for reader, name in zip(pair, (view.baseline, view.candidate), strict=True)
+    )
+    here = look_at(a, b, comparison, Spot(entry.turn, view.step)) if entry is not None else None
+    board = pair_board(
+        _front(comparison, here, a, b),
+        here.look if here is not None else None,
+        strip=draw_strip(states.of_turn(entry.turn)) if entry is not None else NOTHING,
+        show_all=bool(st.session_state.get(SHOW_ALL)),
+    )
+    clicks = _Clicks(view, comparison, entry, here)
+    show_board(board, key=BOARD, now=view.step, picked=view.node, on_pick=clicks.picked, on_request=clicks.asked)
 
 
-def _answer(request: str, view: View, comparison: Comparison, entry: TurnEntry | None, found: Found | None) -> None:
-    """Does what a click on the board asks for; what it may not ask for is passed over."""
-    what, _, which = request.partition(":")
-    number = int(which) if which.isascii() and which.isdecimal() else None
-    roots = comparison.verdict.roots
-    if what == "step" and number is not None and entry is not None:
-        go(view, Spot(view.turn, clamp(number, len(entry.steps))))
-    elif what == "root" and number is not None and number < len(roots):
-        go(view, Spot(roots[number].place.turn, roots[number].place.step_a))
-    elif what == "open" and which == "a" and entry is not None:
-        _open(view, "baseline", Spot(view.turn, view.step))
-    elif what == "open" and which == "b" and found is not None and found.beside is not None:
-        _open(view, "candidate", found.beside)
-    elif what in ("unfold", "fold"):
-        st.session_state[SHOW_ALL] = what == "unfold"
+class BothReaders(NamedTuple):
+    """The two runs of the page."""
+
+    a: TraceReader
+    b: TraceReader
 
 
-def _front(comparison: Comparison, found: Found | None, runs: list[PairRun]) -> Front:
+class _Clicks(NamedTuple):
+    """Does what clicks on the board ask for; what they may not ask for is ignored."""
+
+    view: View
+    comparison: Comparison
+    entry: TurnEntry | None
+    here: LookedAt | None
+
+    def picked(self, name: str | None) -> None:
+        self.view.node = name
+
+    def asked(self, request: str) -> None:
+        what, _, which = request.partition(":")
+        if what in ("unfold", "fold"):
+            st.session_state[SHOW_ALL] = what == "unfold"
+        elif what == "open":
+            self._open(which)
+        elif which.isascii() and which.isdecimal():
+            self._go(what, int(which))
+
+    def _go(self, what: str, number: int) -> None:
+        roots = self.comparison.verdict.roots
+        if what == "step" and self.entry is not None:
+            go(self.view, Spot(self.view.turn, clamp(number, len(self.entry.steps))))
+        elif what == "root" and number < len(roots):
+            go(self.view, Spot(roots[number].place.turn, roots[number].place.step_a))
+
+    def _open(self, side: str) -> None:
+        if side == "a" and self.entry is not None:
+            _open(self.view, "baseline", Spot(self.view.turn, self.view.step))
+        elif side == "b" and self.here is not None and self.here.beside is not None:
+            _open(self.view, "candidate", self.here.beside)
+
+
+def _front(comparison: Comparison, here: LookedAt | None, a: PairRun, b: PairRun) -> Front:
     """Card, proof and commands; of the root that is looked at, or that this pair follows from, else of the first."""
     verdict = comparison.verdict
-    number = found.root if found is not None and found.root is not None else 0
+    number = here.root if here is not None and here.root is not None else 0
     root = verdict.roots[number] if number < len(verdict.roots) else None
-    if root is not None:  # its tokens have texts, too, where another step is looked at
-        runs[0].learn(Spot(root.place.turn, root.place.step_a))
-        runs[1].learn(Spot(root.place.turn_b, root.place.step_b))
+    if root is not None:  # its tokens have texts even where another step is looked at
+        a.learn(Spot(root.place.turn, root.place.step_a))
+        b.learn(Spot(root.place.turn_b, root.place.step_b))
     commands = next_commands(verdict, root)
-    shared = proof(verdict, runs[0].reader.manifest)
+    shared = proof(verdict, a.reader.manifest)
     aside = card("proof", "What was compared", "why these two belong together", shared)
     if commands:
-        aside = command_card(commands) + aside
-    return Front(verdict_card(verdict, root, SideTexts(runs[0].texts, runs[1].texts)), aside, command_names(commands))
+        aside = joined([command_card(commands), aside])
+    return Front(verdict_card(verdict, root, SideTexts(a.texts, b.texts)), aside, command_names(commands))
 
 
-def _arrive(view: View, comparison: Comparison, a: TraceReader, b: TraceReader) -> None:
-    """Where to look on coming here: from a step of either run at its pair, else where the two part."""
+def _arrive(view: View, comparison: Comparison, pair: BothReaders) -> None:
+    """Where to look first: coming from a step of either run at its pair, else where the two diverge."""
     if view.placed_in == view.baseline:
         return
     spot = None
     if view.placed_in == view.candidate:
         spot = beside_candidate(comparison, Spot(view.turn, view.step))
     else:
-        spot = first_spot(comparison, [oracle_report_of(a), oracle_report_of(b)])
+        spot = first_spot(comparison, [oracle_report_of(reader) for reader in pair])
     node = view.node if view.placed_in is None else None
     view.look_at(view.baseline, *(spot or Spot(0, 0)))
     view.node = node
@@ -161,12 +182,12 @@ def _choose_runs(arguments: Arguments, view: View) -> None:
         view.look_anew()
 
     chooser("Baseline", "baseline")
-    st.button("⇄", key="swap", help="Baseline and candidate change places", on_click=swap)
+    st.button("⇄", key="swap", help="Swap baseline and candidate", on_click=swap)
     chooser("Candidate", "candidate")
 
 
 def _ask_to_read(a: TraceReader, b: TraceReader) -> None:
-    lines = [f"To compare them, both are read as a whole; that takes {about_seconds(seconds_to_read(a, b))}."]
+    lines = [f"Comparing them reads both as a whole, which takes {about_seconds(seconds_to_read(a, b))}."]
     st.html(note("info", "These traces are large", lines))
     if st.button("Compare them", key="compare", type="primary"):
         allow_reading(a, b)

@@ -1,4 +1,4 @@
-"""The Trace health page: what is to be known of one trace as a whole before its steps are trusted."""
+"""The Trace health page: what to know about a trace as a whole before its steps are trusted."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def show_health_page(arguments: Arguments, view: View) -> None:
     with TraceReader(path) as reader:
         report = oracle_report_of(reader)
         if report is not None and stamp is not None:
-            CHECKS.keep(stamp, checked(report))  # so that the list of runs tells it, too
+            CHECKS.keep(stamp, checked(report))  # so that the list of runs shows it as well
         if report is None:
             with controls:
                 _offer_to_read(reader)
-        found = health_of(reader, as_typed(reader.path), report, seconds_to_read(reader))
+        health = health_of(reader, as_typed(reader.path), report, seconds_to_read(reader))
 
     def asked(request: str) -> None:
         place = _PLACE.fullmatch(request)
@@ -48,7 +48,7 @@ def show_health_page(arguments: Arguments, view: View) -> None:
             view.page = "step"
             view.look_at(view.run, int(place[1]), int(place[2]))
 
-    board = health_board(found)
+    board = health_board(health)
     show_board(board, key="health", now=None, picked=None, on_pick=lambda _: None, on_request=asked)
 
 

@@ -1,6 +1,6 @@
 """Puts a board on a Streamlit page, and hears what is clicked there. Knows nothing of traces.
 
-``st.html`` drops SVG without a word; a component keeps it, and one component for a whole view is drawn several times
+``st.html`` silently drops SVG; a component keeps it, and one component for a whole view is drawn several times
 faster than a widget for each part.
 """
 
@@ -44,8 +44,8 @@ def show_board(
         key: of the component; its state survives as long as the key does.
         now: the step of the strip that is looked at.
         picked: the node that is selected.
-        on_pick: told the name of the node that was selected, or None where none is any more.
-        on_request: told what a click on ``data-do`` asks for. The caller must check it.
+        on_pick: called with the name of the node that was selected, or None once none is.
+        on_request: called with what a click on ``data-do`` asks for. The caller must check it.
     """
 
     def heard(name: str) -> str:
@@ -68,5 +68,5 @@ def show_board(
         "now": now,
         "picked": picked,
     }
-    # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to know one.
+    # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to recognise them.
     _show(data=json.dumps(data).encode(), key=key, on_picked_change=was_picked, on_done_change=was_asked)

@@ -1,6 +1,6 @@
 """What a page works on: the catalogue of the command line, the view, and what is kept between reruns.
 
-Everything that is kept is kept by the file's stamp, so that a trace that has grown is read anew.
+Everything that is kept is kept by the file's stamp, so that a trace that has grown is read again.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.words.tokens import TokenTexts
-from specscope.viewer.pairs.states import RunStates
+from specscope.viewer.pairs.states import Partner, RunStates
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.screens.view import View
 
 VIEW_KEY, WRITTEN_KEY = "specscope_view", "specscope_link"
-#: Larger files are read as a whole only when the user asks for it: a check or a comparison takes a while.
+#: Larger files are read as a whole only on request: a check or a comparison takes a while.
 LARGE_BYTES = 16 << 20
-#: About how much a check or a comparison reads in a second, to tell the user how long it will take.
+#: About how much a check or a comparison reads per second, to estimate how long it will take.
 BYTES_PER_SECOND = 10 << 20
 MOST_INDEXES = 8
-#: Streamlit would hash a path as text, which a name on disk need not be.
+#: Streamlit would hash a path as text, which a name on disk may not be.
 HASHED: dict[str | type[Any], Callable[[Any], Any]] = {type(Path()): os.fsencode}
 
 
@@ -52,12 +52,12 @@ class Arguments:
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """The arguments behind ``streamlit run app.py --``."""
+    """The arguments after ``streamlit run app.py --``."""
     parser = argparse.ArgumentParser(prog="app.py")
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("places", nargs="*", type=Path)
-    found = parser.parse_args(list(argv))
-    return Arguments(Catalogue(found.places), found.tokenizer)
+    parsed = parser.parse_args(list(argv))
+    return Arguments(Catalogue(parsed.places), parsed.tokenizer)
 
 
 def current_view(arguments: Arguments, names: Sequence[str]) -> View:
@@ -66,9 +66,9 @@ def current_view(arguments: Arguments, names: Sequence[str]) -> View:
     if VIEW_KEY not in st.session_state or _has_gone_elsewhere(st.session_state[VIEW_KEY]):
         query = st.query_params.to_dict()
         for field in ("run", "baseline", "candidate"):
-            found = arguments.catalogue.find(query[field]) if field in query else None
-            if found is not None:  # a link may be older than a file whose name made this one longer
-                query[field] = found.name
+            run = arguments.catalogue.find(query[field]) if field in query else None
+            if run is not None:  # a link may be older than a file whose name made this one longer
+                query[field] = run.name
         st.session_state[VIEW_KEY] = View.from_query(query, names, arguments.num_files)
     view = st.session_state[VIEW_KEY]
     assert isinstance(view, View)
@@ -98,10 +98,10 @@ def run_named(arguments: Arguments, name: str | None) -> Run:
     Raises:
         UsageError: where it is not, or no longer, in the catalogue.
     """
-    found = arguments.catalogue.find(name) if name is not None else None
-    if found is None:
-        raise UsageError(f"the run {name} is no longer there: choose another on the Runs page")
-    return found
+    run = arguments.catalogue.find(name) if name is not None else None
+    if run is None:
+        raise UsageError(f"the run {name} no longer exists: choose another on the Runs page")
+    return run
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
@@ -110,8 +110,8 @@ def _token_texts(tokenizer: Path | None, trace: Path, run_id: str, is_redacted: 
 
 
 def token_texts(tokenizer: Path | None, reader: TraceReader) -> TokenTexts:
-    """Token texts for one run. One object a run: texts that one trace carries must not name another's ids, nor those of
-    a run that was written in its place; a redacted trace's are no ids of the tokenizer."""
+    """Token texts for one run. Each run has its own: the texts of one trace must not name another's ids, nor those of a
+    run that was written in its place; the ids of a redacted trace are not the tokenizer's."""
     manifest = reader.manifest
     return _token_texts(tokenizer, reader.path, manifest.run_id, manifest.redaction is not None)
 
@@ -241,30 +241,34 @@ def open_pair(arguments: Arguments, view: View, reader: TraceReader) -> Iterator
 
 
 def states_of(reader: TraceReader, pair: OpenPair | None) -> RunStates:
-    """The states of all steps of the run that ``reader`` reads; of a pair, with what became of them there."""
-    report, stamp = oracle_report_of(reader), reader.index.stamp
+    """The states of all steps of the run that ``reader`` reads; of a pair, with the outcome of the comparison."""
+    report = oracle_report_of(reader)
+    stamp = reader.index.stamp
     if pair is None:
-        return _states(reader.path, (stamp, None), (report is not None, False), "a", _Found(reader.turns, report))
+        sources = _Sources(reader.turns, report, None)
+        return _states(reader.path, (stamp, None), (report is not None, False), sources)
     other_report = oracle_report_of(pair.partner)
-    found = _Found(reader.turns, report, pair.comparison, pair.partner.turns, other_report)
+    partner = Partner(pair.comparison, pair.side, pair.partner.turns, other_report)
     checked = (report is not None, other_report is not None)
-    return _states(reader.path, (stamp, pair.partner.index.stamp), checked, pair.side, found)
+    return _states(
+        reader.path,
+        (stamp, f"{pair.side} {pair.partner.index.stamp}"),
+        checked,
+        _Sources(reader.turns, report, partner),
+    )
 
 
-class _Found(NamedTuple):
-    """What is known of a run, and of the one that it was compared with."""
+class _Sources(NamedTuple):
+    """What is known of a run, and of the run that it was compared with."""
 
     turns: list[TurnEntry]
     report: OracleReport | None
-    comparison: Comparison | None = None
-    others: list[TurnEntry] | None = None
-    other_report: OracleReport | None = None
+    partner: Partner | None
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=HASHED)
 def _states(
-    trace: Path, stamps: tuple[str, str | None], are_checked: tuple[bool, bool], side: Side, _found: _Found
+    trace: Path, stamps: tuple[str, str | None], are_checked: tuple[bool, bool], _sources: _Sources
 ) -> RunStates:
-    """Kept by all that ``_found`` was made from: both files, and whether each was given to the oracle."""
-    found = _found
-    return RunStates(found.turns, found.report, found.comparison, side, found.others, found.other_report)
+    """Kept by all that ``_sources`` was made from: both files, the side, and whether each run was checked."""
+    return RunStates(*_sources)

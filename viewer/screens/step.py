@@ -13,10 +13,11 @@ from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step.board import step_board
 from specscope.viewer.drawing.svg.strip import draw_strip
-from specscope.viewer.drawing.tables.health import no_steps_note
+from specscope.viewer.drawing.tables.health import LOSSY_LINE, no_steps_note
 from specscope.viewer.pairs.looks import beside_baseline, beside_candidate, marks_beside
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
+from specscope.viewer.runs.judge import judged_step
 from specscope.viewer.screens.controls import SHOW_ALL, choose_run, choose_turn, go, show_moves, show_warnings
 from specscope.viewer.screens.inspector import show_board
 from specscope.viewer.screens.session import (
@@ -55,16 +56,10 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     previous = reader.step(entry, view.step - 1) if view.step > 0 else None
     strip = draw_strip(states.of_turn(entry.turn))
     context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=step)
-    if is_lossy(reader.manifest.sampling):
-        st.html(
-            note("warn", rule_text(reader.manifest.sampling), ["The output is not distributed as the teacher's own."])
-        )
-    elif reader.manifest.sampling.rule != "greedy":
-        st.html(
-            quiet(f"{rule_text(reader.manifest.sampling)}: tokens are drawn, so the teacher's best need not be emitted")
-        )
+    _show_rule(reader)
     show_all = bool(st.session_state.get(SHOW_ALL))
-    board = step_board(context, texts, _marks(view, pair), strip=strip, show_all=show_all)
+    judged = judged_step(context, texts, _marks(view, pair))
+    board = step_board(judged, strip=strip, show_all=show_all)
 
     def picked(name: str | None) -> None:
         view.node = name
@@ -79,8 +74,17 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     show_board(board, key="inspector", now=view.step, picked=view.node, on_pick=picked, on_request=asked)
 
 
+def _show_rule(reader: TraceReader) -> None:
+    """What to know about the acceptance rule, where it is not greedy."""
+    sampling = reader.manifest.sampling
+    if is_lossy(sampling):
+        st.html(note("warn", rule_text(sampling), [LOSSY_LINE]))
+    elif sampling.rule != "greedy":
+        st.html(quiet(f"{rule_text(sampling)}: tokens are drawn, so the teacher's top token may not be emitted"))
+
+
 def _arrive(view: View, pair: OpenPair | None) -> None:
-    """Where to look on coming here from another run: beside the step of its partner, else at the beginning."""
+    """Where to look when coming from another run: at the partner of its step, else at the beginning."""
     if view.placed_in in (view.run, None):
         view.placed_in = view.run
         return
@@ -92,10 +96,11 @@ def _arrive(view: View, pair: OpenPair | None) -> None:
 
 
 def _marks(view: View, pair: OpenPair | None) -> NodeMarks:
-    """Of a pair, the nodes that differ from the other run."""
+    """The nodes that differ from the other run of a pair."""
     if pair is None:
         return NodeMarks()
-    return marks_beside(pair.baseline, pair.candidate, pair.comparison, pair.side, Spot(view.turn, view.step))
+    at = Spot(view.turn, view.step)
+    return marks_beside(pair.baseline, pair.candidate, pair.comparison, side=pair.side, at=at)
 
 
 def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunStates) -> TurnEntry | None:

@@ -13,9 +13,9 @@ PAGES: tuple[PageName, ...] = get_args(PageName)
 _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class View:
-    """Page, runs, turn, step and node. Numbers may be too large: whoever uses one clamps it.
+    """Page, runs, turn, step and node. Numbers may be too large: they are clamped where they are used.
 
     Runs go by their names in the catalogue. ``run`` is what the pages about one run show; a pair is chosen where
     ``baseline`` and ``candidate`` are both set. In a link, turn and step count in ``run``, and on the Diff page in the
@@ -29,8 +29,8 @@ class View:
     turn: int = 0  # its number in the trace
     step: int = 0
     node: str | None = None
-    placed_in: str | None = None  # the run in which turn and step count; None: nobody has said yet where to look
-    missing: str | None = None  # what the link called a run, and is none
+    placed_in: str | None = None  # the run in which turn and step count; None: no place was chosen yet
+    missing: str | None = None  # the name in the link that is not a run here
 
     @property
     def has_pair(self) -> bool:
@@ -39,7 +39,7 @@ class View:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str], names: Sequence[str], num_files: int) -> View:
-        """The view that a link names; what is garbage, or names no run, is left at its default.
+        """The view that a link names; whatever is invalid, or names no run, is left at its default.
 
         Args:
             query: the link's parameters.
@@ -61,7 +61,7 @@ class View:
         view.turn, view.step = _number(query.get("turn", "")), _number(query.get("step", ""))
         if _NODE.fullmatch(query.get("node", "")):
             view.node = query["node"]
-        if view.missing is not None:  # another run at that place would be taken for the one that was meant
+        if view.missing is not None:  # another run in its place would be mistaken for it
             view.page = "runs"
         view.settle()
         if "turn" in query:
@@ -73,7 +73,7 @@ class View:
         self.turn, self.step, self.node, self.placed_in = 0, 0, None, None
 
     def look_at(self, run: str | None, turn: int, step: int) -> None:
-        """Looks at a step of ``run``. A node that was selected is none of it."""
+        """Looks at a step of ``run``. The node that was selected belongs to another step."""
         self.turn, self.step, self.node, self.placed_in = turn, step, None, run
 
     def settle(self) -> None:
@@ -88,7 +88,7 @@ class View:
     def to_query(self) -> dict[str, str]:
         """The link's parameters."""
         place = self.page in ("step", "diff") and self.placed_in is not None
-        found = {
+        parameters = {
             "page": self.page,
             "run": None if self.page in ("diff", "runs") else self.run,
             "baseline": self.baseline,
@@ -97,7 +97,7 @@ class View:
             "step": str(self.step) if place else None,
             "node": self.node if place else None,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _number(text: str) -> int:

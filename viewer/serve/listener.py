@@ -1,7 +1,6 @@
 """Where the viewer listens, and under which names a browser may call it. Knows nothing of the server itself.
 
-The loopback address alone, unless the user says in so many words that others are to reach it: a trace may hold the text
-of people's prompts.
+Only on the loopback address, unless the user explicitly asks for more: a trace may hold the text of people's prompts.
 """
 
 from __future__ import annotations
@@ -34,30 +33,30 @@ class Listener:
         """What ``--host``, ``--expose`` and ``--port`` ask for.
 
         Raises:
-            UsageError: where ``host`` is no address, or is not loopback and ``exposed_as`` is empty.
+            UsageError: where ``host`` is not an address, or is not loopback and ``exposed_as`` is empty.
         """
         address = LOOPBACK if host == "localhost" else host
         try:
-            found = ip_address(address)
+            parsed = ip_address(address)
         except ValueError:
             raise UsageError(f"got --host {host!r}, wanted localhost or an IP address such as {LOOPBACK}") from None
         for name in exposed_as:
             if not _is_name(name):
-                raise UsageError(f"got --expose {name!r}, wanted a host's name or address, without port or scheme")
-        if not found.is_loopback and not exposed_as:
+                raise UsageError(f"got --expose {name!r}, wanted the name or address of a host, without port or scheme")
+        if not parsed.is_loopback and not exposed_as:
             raise UsageError(
-                f"got --host {host}: whoever can reach that address could read the traces. Leave it out and come "
-                f"through a tunnel (ssh -L {DEFAULT_PORT}:{LOOPBACK}:{DEFAULT_PORT}), or, where it is meant so, say "
-                "under which name others are to call this machine: --expose NAME"
+                f"got --host {host}: anyone who can reach that address could read the traces. Leave it out and use a "
+                f"tunnel (ssh -L {DEFAULT_PORT}:{LOOPBACK}:{DEFAULT_PORT}), or, if that is intended, give the name by "
+                "which others reach this machine: --expose NAME"
             )
-        shown = (*exposed_as, *(() if found.is_unspecified else (host,)))
-        return cls(str(found), port, tuple(dict.fromkeys((*shown, *_OWN_NAMES))))
+        shown = (*exposed_as, *(() if parsed.is_unspecified else (host,)))
+        return cls(str(parsed), port, tuple(dict.fromkeys((*shown, *_OWN_NAMES))))
 
     def free_port(self) -> int:
         """The port asked for, else the default one, else ``ANY_PORT``.
 
         Raises:
-            UsageError: where the port asked for is taken, or the address is none of this machine.
+            UsageError: where the port asked for is taken, or the address does not belong to this machine.
         """
         if self.port is not None:
             problem = self._problem_at(self.port)

@@ -1,7 +1,7 @@
 """Runs the Streamlit server as a child process that ends with this one. Knows nothing of traces.
 
-Sends no statistics, watches no files, and heeds no configuration but what stands here. What the child says reaches the
-terminal only where it is an error, with every control character made visible.
+Sends no statistics, watches no files, and uses no configuration but what is set here. Only the errors that the child
+prints reach the terminal, with every control character made visible.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -82,50 +83,55 @@ def serve(
     Args:
         arguments: for the script: files and options.
         listener: where to listen.
-        ready: told the address once the server listens.
-        meanwhile: done while the server starts; ``ready`` comes after it. What it raises ends the server.
+        ready: called with the address once the server listens.
+        meanwhile: called while the server starts, before ``ready``. What it raises ends the server.
 
     Raises:
         KeyboardInterrupt: on SIGINT.
         SystemExit: on SIGTERM or SIGHUP, with 128 + the signal's number.
         SpecScopeError: where the server does not start, or ends by itself.
     """
+    run = _Serving(arguments, listener, ready, meanwhile)
     with _signals_raise():
         try:
             port = listener.free_port()
             try:
-                _run(arguments, listener, port, ready, meanwhile)
+                run.at(port)
             except _NotStartedError:
                 if listener.port is not None or port == ANY_PORT:
                     raise
-                _run(arguments, listener, ANY_PORT, ready, meanwhile)  # another took the default port meanwhile
+                run.at(ANY_PORT)  # another program took the default port meanwhile
         except Terminated as signalled:
             if signalled.number == signal.SIGINT:
                 raise KeyboardInterrupt from None
             raise SystemExit(128 + signalled.number) from None
 
 
-def _run(
-    arguments: Sequence[str],
-    listener: Listener,
-    port: int,
-    ready: Callable[[str], None],
-    meanwhile: Callable[[], None],
-) -> None:
-    child = _Child(arguments, listener, port)
-    try:
-        meanwhile()
-        ready(listener.address_at(child.wait_until_ready()))
-        raise SpecScopeError(f"the viewer's server ended by itself with exit status {child.process.wait()}")
-    finally:
-        child.stop()
+@dataclass(frozen=True)
+class _Serving:
+    """What ``serve`` was asked for."""
+
+    arguments: Sequence[str]
+    listener: Listener
+    ready: Callable[[str], None]
+    meanwhile: Callable[[], None]
+
+    def at(self, port: int) -> None:
+        """Runs the child until it ends by itself, which it should not."""
+        child = _Child(self.arguments, self.listener, port)
+        try:
+            self.meanwhile()
+            self.ready(self.listener.address_at(child.wait_until_ready()))
+            raise SpecScopeError(f"the viewer's server ended by itself with exit status {child.process.wait()}")
+        finally:
+            child.stop()
 
 
 class _Child:
-    """The server's process, and the threads that hear what it says."""
+    """The server's process, and the threads that read what it prints."""
 
     def __init__(self, arguments: Sequence[str], listener: Listener, port: int) -> None:
-        # -P: what lies in the user's folder must not be imported in place of a library.
+        # -P: files in the user's folder must not be imported in place of a library.
         command = [sys.executable, "-P", "-m", "specscope.viewer.serve.server_child", "run", str(APP)]
         options = [f"--server.port={port}", *_listening(listener), *OPTIONS]
         self.process = subprocess.Popen(  # noqa: S603  (our own interpreter and script)
@@ -138,7 +144,7 @@ class _Child:
             errors="backslashreplace",
         )
         self._port: int | None = None
-        self._errors: deque[str] = deque(maxlen=100)  # said before it was ready
+        self._errors: deque[str] = deque(maxlen=100)  # printed before it was ready
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._hear, self._pass_on)]
         for thread in self._threads:
             thread.start()
@@ -150,15 +156,15 @@ class _Child:
             code = self.process.poll()
             if code is not None:
                 self._threads[1].join(STOP_SECONDS)
-                said = "".join(f"\n{line}" for line in self._errors)
-                raise _NotStartedError(f"the viewer's server did not start (exit status {code}){said}")
+                errors = "".join(f"\n{line}" for line in self._errors)
+                raise _NotStartedError(f"the viewer's server did not start (exit status {code}){errors}")
             if time.monotonic() > deadline:
                 raise SpecScopeError(f"the viewer's server did not start within {START_SECONDS:.0f} s")
             time.sleep(0.02)
         return self._port
 
     def stop(self) -> None:
-        """Asks, then insists. A further signal meanwhile does not keep the child alive."""
+        """Terminates the child, then kills it. A further signal meanwhile does not keep it alive."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
@@ -173,15 +179,15 @@ class _Child:
                     pipe.close()
 
     def _hear(self) -> None:
-        """Waits for the line that names the port; then hears on, so that the pipe never fills."""
+        """Waits for the line that names the port; then reads on, so that the pipe never fills."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            found = _ADDRESS.search(line)
-            if found and self._port is None:
-                self._port = int(found[1])
+            match = _ADDRESS.search(line)
+            if match and self._port is None:
+                self._port = int(match[1])
 
     def _pass_on(self) -> None:
-        """Errors, to our standard error; until the child is ready they are kept, for it may be started again."""
+        """Passes errors on to our standard error; until the child is ready they are kept, since it may be restarted."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._errors.append(printable(line.rstrip("\n")))
@@ -206,7 +212,7 @@ def _environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Within it, the signals that end a program raise ``Terminated``; the old handlers come back behind it."""
+    """Within it, the signals that end a program raise ``Terminated``; the old handlers are restored after it."""
 
     def raised(number: int, _: FrameType | None) -> None:
         raise Terminated(number)

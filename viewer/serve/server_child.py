@@ -14,8 +14,8 @@ import threading
 import streamlit.config
 from streamlit.web.cli import main as streamlit_main
 
-#: None of these imports Streamlit, nor a module that does: two threads that load modules which import each other would
-#: find them half done.
+#: None of these imports Streamlit, nor a module that does: two threads that load modules which import each other could
+#: see them half loaded.
 AHEAD = ("specscope.viewer.drawing.step.board", "specscope.viewer.pairs.looks")
 
 
@@ -27,7 +27,7 @@ def end_with_parent() -> None:
 
 
 def ignore_configuration_files() -> None:
-    """A folder with traces may come from anyone; a .streamlit/config.toml in it is not to open the server up."""
+    """A folder with traces may come from anyone; a .streamlit/config.toml in it must not open the server up."""
     streamlit.config.get_config_files = lambda file_name: []
 
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from specscope.engine.lab.bisect.floors import SPREAD, Floors, coarser
+from specscope.engine.lab.bisect.floors import SPREAD, Floors
 from specscope.engine.lab.bisect.operations import BEFORE, BEHIND, IN_LAYER, LAYER_OUTPUT, Operation
 from specscope.schemas import Manifest
 from specscope.schemas.bisection import (
@@ -19,6 +19,7 @@ from specscope.schemas.bisection import (
     State,
 )
 from specscope.schemas.phases import Phase
+from specscope.tracer.compare.roundings import coarser
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_NOT_REPRODUCED
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
@@ -37,7 +38,7 @@ class Case(NamedTuple):
     @property
     def dtype(self) -> str:
         """The coarser one."""
-        return coarser([self.baseline_manifest.dtype, self.candidate_manifest.dtype])
+        return coarser(self.baseline_manifest.dtype, self.candidate_manifest.dtype)
 
 
 def errors_of(state: State) -> dict[Operation, float]:

@@ -8,7 +8,6 @@ in one layer, or in a few, does not move their median. A fault in all of them do
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
@@ -54,11 +53,6 @@ def position_errors(wanted: torch.Tensor, got: torch.Tensor) -> list[float]:
     sizes = torch.linalg.vector_norm(wanted, dim=(1, 2, 4)).clamp(min=torch.finfo(torch.float64).tiny)
     largest: list[float] = (gaps / sizes).nan_to_num(nan=math.inf).amax(dim=0).tolist()
     return largest
-
-
-def coarser(dtypes: Iterable[str]) -> str:
-    """Of the names of dtypes the one that rounds most."""
-    return max(dtypes, key=lambda name: torch.finfo(DTYPES[name]).eps)
 
 
 class Floors:

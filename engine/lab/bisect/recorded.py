@@ -88,13 +88,13 @@ class Held(NamedTuple):
         """The recordings against each other and against the re-runs."""
         a, b = self.a.manifest, self.b.manifest
         steps = RecordedSteps(self.step, baseline.record, self.before, self.before)
-        recordings = Recordings(
+        summary = Recordings(
             aligned=self.partner is not None,
             baseline=departure_of(StepPair.of(steps, a, a, judge=self.judge), baseline.own_tree),
             violations=self._violations(baseline.record, candidate.record),
         )
         if self.partner is None:
-            return recordings
+            return summary
         other, previous, regrouped = self.partner.b, self.partner.previous_b, self.partner.regrouped > 0
         recorded = RecordedSteps(self.step, other, self.before, previous, regrouped=regrouped)
         recordings = StepPair.of(recorded, a, b, judge=self.judge)
@@ -102,7 +102,7 @@ class Held(NamedTuple):
         # It ran after the baseline's step before, and where one of the two drafts nothing, not on its own trees.
         again = RecordedSteps(other, candidate.record, previous, self.before, regrouped=regrouped)
         rerun = replace(StepPair.of(again, b, b, judge=self.judge), trees_compared=both_draft(a, b))
-        return recordings.model_copy(
+        return summary.model_copy(
             update={
                 "difference": recorded_difference,
                 "candidate": departure_of(rerun, candidate.own_tree),

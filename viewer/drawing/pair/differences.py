@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from specscope.schemas import TensorsSection
 from specscope.schemas.verdict import Difference
 from specscope.tracer.report.values import SideTexts, node_text, value_text
-from specscope.tracer.words.text import html_text
-from specscope.viewer.drawing.fragments import XHTML, note, quiet
-from specscope.viewer.drawing.frames import DIFFERS, row, table
+from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.frames import DIFFERS, attribute, kind_attribute, row, table
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.sides import NodeField, NodePair, PairSide, PairSides
 from specscope.viewer.drawing.tables.verdict_card import ARROW
 from specscope.viewer.drawing.words.nodes import describe_node
@@ -27,90 +27,115 @@ LOGITS = ("top_logits[0]", "top_logits[1]")
 PLACE = "slot and id"  # slots may differ without harm
 
 
-def difference_table(sides: PairSides, differences: Sequence[Difference], origin: Difference | None) -> str:
+def difference_table(sides: PairSides, differences: Sequence[Difference], origin: Difference | None) -> Markup:
     """Every difference; ``origin`` is where the divergence begins, and marked."""
     if not differences:
-        return note("good", "Nothing differs between these two steps", ["Floats may, within the noise floor."])
-    begins = next((at for at, found in enumerate(differences) if found == origin), None)
-    lines = [_difference(sides, found, at == begins) for at, found in enumerate(differences[:MOST_ROWS])]
-    return table(HEAD, lines) + _left_out(len(differences))
+        return note("good", "Nothing differs between these two steps", ["Floats may differ within the noise floor."])
+    first = next((at for at, difference in enumerate(differences) if difference == origin), None)
+    shown = differences[:MOST_ROWS]
+    lines = [_difference(sides, difference, begins=at == first) for at, difference in enumerate(shown)]
+    return joined([table(HEAD, lines), _left_out(len(differences))])
 
 
-def node_table(sides: PairSides, differences: Sequence[Difference]) -> str:
+def node_table(sides: PairSides, differences: Sequence[Difference]) -> Markup:
     """Every node that differs: how it was fed, and what the teacher and the walk made of it. Whether a logit differs is
     what ``differences`` say: within the noise floor it does not."""
     if not sides.marked:
         return quiet("No node differs.")
-    named = ((sides.name_of_path(found.node or []), found) for found in differences if found.field in LOGITS)
-    logits = {name: NodeField(found.a, found.b) for name, found in named}
+    of_logits = (difference for difference in differences if difference.field in LOGITS)
+    logits = {sides.name_of_path(entry.node or []): NodeField(entry.a, entry.b) for entry in of_logits}
     lines = [_node(sides, node, logits) for node in sides.marked[:MOST_ROWS]]
-    return table(("node", "slot", "sees", *FIELDS, "logit"), lines) + _left_out(len(sides.marked))
+    return joined([table(("node", "slot", "sees", *FIELDS, "logit"), lines), _left_out(len(sides.marked))])
 
 
-def pair_note(sides: PairSides, node: NodePair) -> str:
+def pair_note(sides: PairSides, node: NodePair) -> Markup:
     """What the panel shows of a node: both sides' values, those that differ signed. XHTML of one element."""
-    told: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for at, (side, slot) in enumerate(((sides.a, node.slot_a), (sides.b, node.slot_b))):
         for name, value in _described(side, slot):
-            told.setdefault(name, ["", ""])[at] = value
-    both = node.slot_a is not None and node.slot_b is not None
-    lines = [_told(name, NodeField(*values), judged=both and sides.compared) for name, values in told.items()]
-    head = "<tr><th></th><th>baseline</th><th>candidate</th></tr>"
-    where = "both" if both else "the baseline alone" if node.slot_b is None else "the candidate alone"
-    title = f'<p><b class="ss-mono">{html_text(sides.label(node))}</b><span>in {where}</span></p>'
-    return f'<div xmlns="{XHTML}" class="ss-node"><div>{title}</div><table>{head}{"".join(lines)}</table></div>'
+            by_name.setdefault(name, ["", ""])[at] = value
+    in_both = node.slot_a is not None and node.slot_b is not None
+    judged = in_both and sides.compared
+    lines = [_note_row(name, NodeField(*values), judged=judged) for name, values in by_name.items()]
+    where = "both" if in_both else "the baseline only" if node.slot_b is None else "the candidate only"
+    return markup(
+        '<div xmlns="http://www.w3.org/1999/xhtml" class="ss-node">'
+        '<div><p><b class="ss-mono">{label}</b><span>in {where}</span></p></div>'
+        "<table><tr><th></th><th>baseline</th><th>candidate</th></tr>{lines}</table></div>",
+        label=html_text(sides.label(node)),
+        where=html_text(where),
+        lines=joined(lines),
+    )
 
 
 def _described(side: PairSide, slot: int | None) -> list[tuple[str, str]]:
     if slot is None:
         return []
-    words = describe_node(side.step, slot, side.texts)
+    words = describe_node(side, slot)
     return [(PLACE, words.aside), *words.rows]
 
 
-def _told(name: str, field: NodeField, *, judged: bool) -> str:
+def _note_row(name: str, field: NodeField, *, judged: bool) -> Markup:
     differs = judged and field.differs and name != PLACE
-    sign = f"{DIFFERS} " if differs else ""
-    cells = "".join(f"<td>{html_text(value) if value else ABSENT}</td>" for value in field)
-    return f"<tr{_row_kind(differs)}><th>{sign}{html_text(name)}</th>{cells}</tr>"
+    return markup(
+        "<tr{kind}><th>{sign}{name}</th><td>{a}</td><td>{b}</td></tr>",
+        kind=_row_kind(differs),
+        sign=joined([DIFFERS, markup(" ")]) if differs else NOTHING,
+        name=html_text(name),
+        a=html_text(field.a or ABSENT),
+        b=html_text(field.b or ABSENT),
+    )
 
 
-def _row_kind(is_marked: bool) -> str:
-    return ' class="differs"' if is_marked else ""
+def _row_kind(is_marked: bool) -> Markup:
+    return kind_attribute("differs" if is_marked else "")
 
 
-def _difference(sides: PairSides, found: Difference, begins: bool) -> str:
+def _difference(sides: PairSides, difference: Difference, *, begins: bool) -> Markup:
     texts = SideTexts(sides.a.texts, sides.b.texts)
-    name = sides.name_of_path(found.node) if found.node is not None else None
-    link = "" if name is None else f' data-node="{html_text(name)}"'
+    name = sides.name_of_path(difference.node) if difference.node is not None else None
     values = [
         "≠ first" if begins else "",
-        found.phase,
-        found.field,
-        "" if found.node is None else node_text(found.node, texts, arrow=ARROW),
-        value_text(found, "a", texts),
-        value_text(found, "b", texts),
-        found.kind,
-        "equal" if found.inputs_equal else "differ",
+        difference.phase,
+        difference.field,
+        "" if difference.node is None else node_text(difference.node, texts, arrow=ARROW),
+        value_text(difference, "a", texts),
+        value_text(difference, "b", texts),
+        difference.kind,
+        "equal" if difference.inputs_equal else "differ",
     ]
-    return row([html_text(value) for value in values], CLASSES, f"{link}{_row_kind(begins)}")
+    link = NOTHING if name is None else attribute("data-node", name)
+    return row([html_text(value) for value in values], CLASSES, joined([link, _row_kind(begins)]))
 
 
-def _node(sides: PairSides, node: NodePair, logits: Mapping[str | None, NodeField]) -> str:
-    slots = NodeField(*(None if slot is None else str(slot) for slot in (node.slot_a, node.slot_b)))
-    slot = slots.a if slots.a == slots.b else f"{slots.a or ABSENT} / {slots.b or ABSENT}"
-    cells = f'<td class="ss-mono">{html_text(sides.path(node))}</td><td>{html_text(slot or "")}</td>'
-    cells += _field(sides.seen(node)) + "".join(_field(sides.field(node, of)) for of in FIELDS.values())
-    own = sides.field(node, _logit)
-    cells += _field(logits.get(node.name, NodeField(own.a or own.b, None)))
+def _node(sides: PairSides, node: NodePair, logits: Mapping[str | None, NodeField]) -> Markup:
+    slot_a, slot_b = (ABSENT if slot is None else str(slot) for slot in (node.slot_a, node.slot_b))
+    logit = sides.field(node, _logit)
+    cells = [
+        _field(sides.seen(node)),
+        *(_field(sides.field(node, of)) for of in FIELDS.values()),
+        _field(logits.get(node.name, NodeField(logit.a or logit.b, None))),
+    ]
     begins = node.slot_a is not None and node.slot_a == sides.a.marks.origin
-    return f'<tr data-node="{html_text(node.name)}"{_row_kind(begins)}>{cells}</tr>'
+    return markup(
+        '<tr{name}{kind}><td class="ss-mono">{path}</td><td>{slot}</td>{cells}</tr>',
+        name=attribute("data-node", node.name),
+        kind=_row_kind(begins),
+        path=html_text(sides.path(node)),
+        slot=html_text(slot_a if slot_a == slot_b else f"{slot_a} / {slot_b}"),
+        cells=joined(cells),
+    )
 
 
-def _field(field: NodeField) -> str:
+def _field(field: NodeField) -> Markup:
     if field.differs:
-        return f'<td class="ss-unequal">{html_text(field.a or "")} {DIFFERS} {html_text(field.b or "")}</td>'
-    return f"<td>{html_text(field.a or field.b or ABSENT)}</td>"
+        return markup(
+            '<td class="ss-unequal">{a} {sign} {b}</td>',
+            a=html_text(field.a or ""),
+            sign=DIFFERS,
+            b=html_text(field.b or ""),
+        )
+    return markup("<td>{value}</td>", value=html_text(field.a or field.b or ABSENT))
 
 
 def _fed(of: Callable[[TensorsSection], Sequence[int]]) -> Callable[[PairSide, int], str | None]:
@@ -123,7 +148,7 @@ def _fed(of: Callable[[TensorsSection], Sequence[int]]) -> Callable[[PairSide, i
     return value
 
 
-def _wants(side: PairSide, slot: int) -> str | None:
+def _top_token(side: PairSide, slot: int) -> str | None:
     verify = side.step.verify
     if verify is None or slot >= len(verify.argmax):
         return None
@@ -144,15 +169,15 @@ def _walk(side: PairSide, slot: int) -> str | None:
     return "root" if slot == 0 else "accepted" if slot in accept.path else "rejected"
 
 
-#: What is told of a node, in the order of the phases.
+#: What is said of a node, in the order of the phases.
 FIELDS: dict[str, Callable[[PairSide, int], str | None]] = {
     "position": _fed(lambda tensors: tensors.positions),
     "id fed": _fed(lambda tensors: tensors.token_ids),
     "and committed rows": _fed(lambda tensors: tensors.prefix_visible),
-    "teacher wants next": _wants,
+    "teacher's top token": _top_token,
     "walk": _walk,
 }
 
 
-def _left_out(count: int) -> str:
-    return quiet(f"and {count - MOST_ROWS} more") if count > MOST_ROWS else ""
+def _left_out(count: int) -> Markup:
+    return quiet(f"and {count - MOST_ROWS} more") if count > MOST_ROWS else NOTHING

@@ -1,7 +1,7 @@
 """Draws how far the teacher's choice at each node is from being another: the gap between its two best logits, in both
 runs, against the noise floor. Knows records, no pages.
 
-A gap within twice the floor may be turned round by noise alone: such a choice is a tie. Floors hold at magnitude 16 and
+Noise alone may reverse a gap within twice the floor: such a choice is a tie. Floors hold at magnitude 16 and
 grow in proportion above it, so gaps are scaled down to that magnitude, and one band serves all nodes.
 """
 
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from specscope.tracer.compare.roundings import STATED_SIZE, spacing
 from specscope.tracer.compare.said import said_at
-from specscope.tracer.words.text import html_text, shorten
+from specscope.tracer.words.text import shorten
 from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.frames import attribute, kind_attribute
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.sides import NodePair, PairSide, PairSides
 
 #: Nodes that are drawn: where it begins, where the choices differ, and then the narrowest.
@@ -26,7 +28,7 @@ LABEL_LIMIT = 14
 CHOICE_LIMIT = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Margin:
     """The teacher's choice at one node of both trees. Texts are visible, but not yet escaped for markup."""
 
@@ -47,11 +49,11 @@ class Margin:
 
 def margins_of(sides: PairSides) -> list[Margin]:
     """Of every node in both trees whose two best logits are known on both sides; the most telling first."""
-    found = [margin for node in sides.nodes if (margin := _margin(sides, node)) is not None]
-    return sorted(found, key=lambda margin: (not margin.begins, not margin.differs, margin.narrowest))
+    margins = [margin for node in sides.nodes if (margin := _margin(sides, node)) is not None]
+    return sorted(margins, key=lambda margin: (not margin.begins, not margin.differs, margin.narrowest))
 
 
-def margin_picture(sides: PairSides, floor: float | None) -> str:
+def margin_picture(sides: PairSides, floor: float | None) -> Markup:
     """The drawing with its legend, or why there is none, in words.
 
     Args:
@@ -61,27 +63,28 @@ def margin_picture(sides: PairSides, floor: float | None) -> str:
     margins = margins_of(sides)
     if not margins:
         return note("info", "No margins to show", ["The teacher's two best logits were not recorded on both sides."])
-    shown = margins[:MOST_ROWS]
-    words = _legend(floor)
-    if len(margins) > len(shown):
-        left_out = margins[MOST_ROWS:]
-        words += quiet(
-            f"{len(left_out)} more nodes, none with a gap below {min(one.narrowest for one in left_out):.2g}."
-        )
-    return draw_margins(shown, floor) + words
+    left_out = margins[MOST_ROWS:]
+    parts = [draw_margins(margins[:MOST_ROWS], floor), _legend(floor)]
+    if left_out:
+        narrowest = min(margin.narrowest for margin in left_out)
+        parts.append(quiet(f"{len(left_out)} more nodes, none with a gap below {narrowest:.2g}."))
+    return joined(parts)
 
 
-def draw_margins(margins: Sequence[Margin], floor: float | None) -> str:
-    """An ``<svg>`` element: a row a node, the gap on a logarithmic axis."""
+def draw_margins(margins: Sequence[Margin], floor: float | None) -> Markup:
+    """An ``<svg>`` element: one row per node, the gap on a logarithmic axis."""
     axis = _Axis.of(margins, floor)
     bottom = TOP + ROW * len(margins)
-    parts = [*_band(axis, floor, bottom), *_ticks(axis, bottom)]
-    parts += [_row(margin, TOP + ROW * (at + 0.5), axis) for at, margin in enumerate(margins)]
-    return (
-        f'<svg class="ss-margin" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {bottom + BOTTOM:.0f}" '
-        'role="img" aria-label="gap between the two best logits of each node, against the noise floor" '
-        f'style="max-width:{WIDTH * 1.15:.0f}px">'
-        f"{''.join(parts)}</svg>"
+    return markup(
+        '<svg class="ss-margin" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        'aria-label="gap between the two best logits of each node, against the noise floor" '
+        'style="max-width:{most:.0f}px">{band}{ticks}{rows}</svg>',
+        width=WIDTH,
+        height=bottom + BOTTOM,
+        most=WIDTH * 1.15,
+        band=_band(axis, floor, bottom),
+        ticks=_ticks(axis, bottom),
+        rows=joined(_row(margin, TOP + ROW * (at + 0.5), axis) for at, margin in enumerate(margins)),
     )
 
 
@@ -95,7 +98,7 @@ class _Axis:
     @classmethod
     def of(cls, margins: Sequence[Margin], floor: float | None) -> _Axis:
         gaps = [gap for margin in margins for gap in (margin.gap_a, margin.gap_b) if gap > 0]
-        gaps += [2 * floor, floor / 4] if floor else []  # so that the band is to be seen
+        gaps += [2 * floor, floor / 4] if floor else []  # so that the band can be seen
         low = math.floor(math.log10(min(gaps, default=1.0)) - 0.2)
         high = math.ceil(math.log10(max(gaps, default=1.0)) + 1e-9)
         return cls(max(low, high - 12), max(high, low + 2))
@@ -106,73 +109,110 @@ class _Axis:
         return LEFT + share * (RIGHT - LEFT)
 
 
-def _band(axis: _Axis, floor: float | None, bottom: float) -> list[str]:
+def _band(axis: _Axis, floor: float | None, bottom: float) -> Markup:
     if floor is None or floor <= 0:
-        return []
+        return NOTHING
     edge = axis.x(2 * floor)
-    return [
-        f'<rect class="band" x="{LEFT}" y="{TOP}" width="{edge - LEFT:.1f}" height="{bottom - TOP:.1f}"/>',
-        f'<path class="floor" d="M{edge:.1f} {TOP - 4}V{bottom:.1f}"/>',
-        f'<text class="note" x="{edge + 4:.1f}" y="{TOP - 6}">2 × floor {floor:.2g}</text>',
-        f'<text class="note" x="{LEFT}" y="{TOP - 6}">tie</text>' if edge - LEFT > 24 else "",
-    ]
-
-
-def _ticks(axis: _Axis, bottom: float) -> list[str]:
-    every = max(1, -(-(axis.high - axis.low) // 5))
-    parts = [f'<path class="axis" d="M{LEFT} {bottom:.1f}H{RIGHT}"/>']
-    for power in range(axis.low, axis.high + 1, every):
-        x = axis.x(10.0**power)
-        shown = f"{10.0**power:g}" if -3 <= power <= 3 else f"1e{power}"
-        sign = "≤ " if power == axis.low else ""
-        parts.append(f'<path class="tick" d="M{x:.1f} {TOP}V{bottom + 4:.1f}"/>')
-        parts.append(f'<text class="note" x="{x:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{sign}{shown}</text>')
-    parts.append(
-        f'<text class="note" x="{(LEFT + RIGHT) / 2:.1f}" y="{bottom + 29:.1f}" text-anchor="middle">'
-        "gap between the teacher's two best logits</text>"
+    return markup(
+        '<rect class="band" x="{left}" y="{top}" width="{width:.1f}" height="{height:.1f}"/>'
+        '<path class="floor" d="M{edge:.1f} {above}V{bottom:.1f}"/>'
+        '<text class="note" x="{text_left:.1f}" y="{text_y}">2 × floor {floor:.2g}</text>{tie}',
+        left=LEFT,
+        top=TOP,
+        width=edge - LEFT,
+        height=bottom - TOP,
+        edge=edge,
+        above=TOP - 4,
+        bottom=bottom,
+        text_left=edge + 4,
+        text_y=TOP - 6,
+        floor=floor,
+        tie=markup('<text class="note" x="{x}" y="{y}">tie</text>', x=LEFT, y=TOP - 6) if edge - LEFT > 24 else NOTHING,
     )
-    return parts
 
 
-def _row(margin: Margin, y: float, axis: _Axis) -> str:
-    a, b = axis.x(margin.gap_a), axis.x(margin.gap_b)
-    classes = "row begins" if margin.begins else "row"
-    label = shorten(margin.label, LABEL_LIMIT)
-    parts = [
-        f"<title>{html_text(_tooltip(margin))}</title>",
-        f'<rect class="hit" x="1" y="{y - ROW / 2:.1f}" width="{WIDTH - 2}" height="{ROW}" rx="4"/>',
-        f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{html_text(label)}</text>',
-        f'<path class="line" d="M{a:.1f} {y:.1f}H{b:.1f}"/>',
-        f'<path class="candidate" d="M{b:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"/>',
-        f'<circle class="baseline" cx="{a:.1f}" cy="{y:.1f}" r="5"/>',
-        _choice(margin, y),
-    ]
-    return f'<g class="{classes}" data-node="{html_text(margin.name)}">{"".join(parts)}</g>'
+def _ticks(axis: _Axis, bottom: float) -> Markup:
+    every = max(1, -(-(axis.high - axis.low) // 5))
+    return markup(
+        '<path class="axis" d="M{left} {bottom:.1f}H{right}"/>{ticks}'
+        '<text class="note" x="{middle:.1f}" y="{below:.1f}" text-anchor="middle">'
+        "gap between the teacher's two best logits</text>",
+        left=LEFT,
+        right=RIGHT,
+        bottom=bottom,
+        ticks=joined(_tick(axis, power, bottom) for power in range(axis.low, axis.high + 1, every)),
+        middle=(LEFT + RIGHT) / 2,
+        below=bottom + 29,
+    )
 
 
-def _choice(margin: Margin, y: float) -> str:
-    a, b = shorten(margin.choice_a, CHOICE_LIMIT), shorten(margin.choice_b, CHOICE_LIMIT)
-    shown = f"{a} ≠ {b}" if margin.differs else a
-    kind = ' class="differs"' if margin.differs else ""
-    return f'<text{kind} x="{RIGHT + 12}" y="{y + 4:.1f}">{html_text(shown)}</text>'
+def _tick(axis: _Axis, power: int, bottom: float) -> Markup:
+    shown = f"{10.0**power:g}" if -3 <= power <= 3 else f"1e{power}"
+    return markup(
+        '<path class="tick" d="M{x:.1f} {top}V{end:.1f}"/>'
+        '<text class="note" x="{x:.1f}" y="{below:.1f}" text-anchor="middle">{shown}</text>',
+        x=axis.x(10.0**power),
+        top=TOP,
+        end=bottom + 4,
+        below=bottom + 16,
+        shown=html_text(f"≤ {shown}" if power == axis.low else shown),
+    )
+
+
+def _row(margin: Margin, y: float, axis: _Axis) -> Markup:
+    return markup(
+        "<g{kind}{name}><title>{tooltip}</title>"
+        '<rect class="hit" x="1" y="{top:.1f}" width="{width}" height="{height}" rx="4"/>'
+        '<text x="{label_end}" y="{base:.1f}" text-anchor="end">{label}</text>'
+        '<path class="line" d="M{a:.1f} {y:.1f}H{b:.1f}"/>'
+        '<path class="candidate" d="M{b:.1f} {diamond:.1f}l6 6l-6 6l-6 -6z"/>'
+        '<circle class="baseline" cx="{a:.1f}" cy="{y:.1f}" r="5"/>{choice}</g>',
+        kind=kind_attribute("row begins" if margin.begins else "row"),
+        name=attribute("data-node", margin.name),
+        tooltip=html_text(_tooltip(margin)),
+        top=y - ROW / 2,
+        width=WIDTH - 2,
+        height=ROW,
+        label_end=LEFT - 10,
+        base=y + 4,
+        label=html_text(shorten(margin.label, LABEL_LIMIT)),
+        a=axis.x(margin.gap_a),
+        b=axis.x(margin.gap_b),
+        y=y,
+        diamond=y - 6,
+        choice=_choice(margin, y),
+    )
+
+
+def _choice(margin: Margin, y: float) -> Markup:
+    a = shorten(margin.choice_a, CHOICE_LIMIT)
+    b = shorten(margin.choice_b, CHOICE_LIMIT)
+    return markup(
+        '<text{kind} x="{x}" y="{y:.1f}">{shown}</text>',
+        kind=kind_attribute("differs" if margin.differs else ""),
+        x=RIGHT + 12,
+        y=y + 4,
+        shown=html_text(f"{a} ≠ {b}" if margin.differs else a),
+    )
 
 
 def _tooltip(margin: Margin) -> str:
+    choice = f"teacher's top token {margin.choice_a}"
+    choice += f", in the candidate {margin.choice_b}" if margin.differs else ""
+    gaps = f"gap {margin.gap_a:.3g} in the baseline, {margin.gap_b:.3g} in the candidate"
     begins = "; the divergence begins here" if margin.begins else ""
-    choice = f"wants {margin.choice_a}" + (f", in the candidate {margin.choice_b}" if margin.differs else "")
-    return (
-        f"{margin.label}: {choice}; gap {margin.gap_a:.3g} in the baseline, {margin.gap_b:.3g} in the candidate{begins}"
-    )
+    return f"{margin.label}: {choice}; {gaps}{begins}"
 
 
-def _legend(floor: float | None) -> str:
-    band = '<span><i class="ss-key ss-key-band"></i>noise may turn it round: a tie</span>'
-    words = quiet("No noise floor: nothing was compared here.") if floor is None else ""
-    return (
+def _legend(floor: float | None) -> Markup:
+    band = markup('<span><i class="ss-key ss-key-band"></i>a tie: noise may reverse it</span>')
+    legend = markup(
         '<div class="ss-legend"><span><i class="ss-key-baseline"></i>baseline</span>'
-        '<span><i class="ss-key-candidate"></i>candidate</span>'
-        f"{band if floor else ''}<span>right: what the teacher wants next</span></div>{words}"
+        '<span><i class="ss-key-candidate"></i>candidate</span>{band}'
+        "<span>right: the teacher's top token</span></div>",
+        band=band if floor else NOTHING,
     )
+    return legend if floor is not None else joined([legend, quiet("No noise floor: nothing was compared here.")])
 
 
 def _margin(sides: PairSides, node: NodePair) -> Margin | None:
@@ -183,12 +223,12 @@ def _margin(sides: PairSides, node: NodePair) -> Margin | None:
         return None
     best_a, best_b = _best(sides.a, node.slot_a), _best(sides.b, node.slot_b)
     return Margin(
-        node.name,
-        sides.label(node),
-        gap_a,
-        gap_b,
-        sides.a.texts.shown(best_a),
-        sides.b.texts.shown(best_b),
+        name=node.name,
+        label=sides.label(node),
+        gap_a=gap_a,
+        gap_b=gap_b,
+        choice_a=sides.a.shown(best_a),
+        choice_b=sides.b.shown(best_b),
         differs=best_a != best_b,
         begins=node.slot_a == sides.a.marks.origin,
     )
@@ -203,9 +243,9 @@ def _best(side: PairSide, slot: int) -> int:
 def _gap(side: PairSide, slot: int) -> float | None:
     """Between the two best logits, at the size at which floors are stated."""
     verify = side.step.verify
-    said = None if verify is None else said_at(verify, slot)
-    if said is None or len(said.logits) < 2:
+    scores = None if verify is None else said_at(verify, slot)
+    if scores is None or len(scores.logits) < 2:
         return None
-    best, second = sorted(said.logits, reverse=True)[:2]
-    gap = (best - second) * spacing(STATED_SIZE) / spacing(said.size)
+    best, second = sorted(scores.logits, reverse=True)[:2]
+    gap = (best - second) * spacing(STATED_SIZE) / spacing(scores.size)
     return gap if math.isfinite(gap) else None

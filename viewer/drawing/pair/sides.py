@@ -10,39 +10,35 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from specscope.schemas import Step
 from specscope.tracer.oracle.invariants.structure import columns
 from specscope.tracer.words.text import counted
-from specscope.tracer.words.tokens import TokenTexts
-from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import Cell
 
 
 @dataclass(frozen=True)
-class PairSide:
+class PairSide(StepView):
     """One of two steps."""
 
-    step: Step
-    texts: TokenTexts
-    marks: NodeMarks
     run: str = ""  # its name, for people
 
     @cached_property
     def slots(self) -> dict[str, int]:
         """Node name to slot, in slot order."""
-        size = len(self.step.tree.tokens) if self.step.tree is not None else 0
-        return {self.marks.name(slot): slot for slot in range(size)}
+        return {self.name(slot): slot for slot in range(len(self.tokens))}
 
     @cached_property
     def ends(self) -> dict[tuple[int, ...], str]:
         """Tokens from below the root, to the name of the first node at their end."""
-        tree, paths, found = self.step.tree, list[tuple[int, ...]](), dict[tuple[int, ...], str]()
+        tree = self.step.tree
+        paths: list[tuple[int, ...]] = []
+        ends: dict[tuple[int, ...], str] = {}
         for name, slot in self.slots.items():
             assert tree is not None
             above = tree.parents[slot] if slot < len(tree.parents) else 0
             paths.append((*(paths[above] if 0 <= above < slot else ()), tree.tokens[slot]) if slot else ())
-            found.setdefault(paths[slot], name)
-        return found
+            ends.setdefault(paths[slot], name)
+        return ends
 
     @cached_property
     def seen(self) -> dict[str, frozenset[str | int]] | None:
@@ -51,27 +47,27 @@ class PairSide:
         if tensors is None or not tensors.mask_rows:
             return None
         names = list(self.slots)
-        found = {}
+        seen = {}
         for name, text in zip(names, tensors.mask_rows, strict=False):
             row = int.from_bytes(bytes.fromhex(text), "little")
-            found[name] = frozenset(names[at] if at < len(names) else at for at in columns(row))
-        return found
+            seen[name] = frozenset(names[at] if at < len(names) else at for at in columns(row))
+        return seen
 
     def label(self, slot: int) -> str:
-        """The node's token, visible; the root says that it is one."""
-        tree = self.step.tree
-        if tree is None or slot >= len(tree.tokens):
+        """The node's token, visible; the root is named as such."""
+        if slot >= len(self.tokens):
             return f"slot {slot}"
-        shown = self.texts.shown(tree.tokens[slot])
+        shown = self.shown(self.tokens[slot])
         return f"root {shown}" if slot == 0 else shown
 
     def path(self, slot: int) -> str:
         """The texts from below the root to the node."""
-        tree, parts = self.step.tree, list[str]()
+        tree = self.step.tree
+        parts: list[str] = []
         while tree is not None and 0 < slot < len(tree.tokens):
-            parts.append(self.texts.shown(tree.tokens[slot]))
+            parts.append(self.shown(tree.tokens[slot]))
             above = tree.parents[slot] if slot < len(tree.parents) else 0
-            slot = above if above < slot else 0  # parents stand before their children; nonsense ends here
+            slot = above if above < slot else 0  # parents come before their children; nonsense ends here
         return " › ".join(reversed(parts)) or "root"
 
 
@@ -97,7 +93,7 @@ class NodePair(NamedTuple):
 
 @dataclass(frozen=True)
 class PairSides:
-    """The baseline's step and the candidate's, which ``compared`` says to be comparable."""
+    """The baseline's step and the candidate's; ``compared`` says whether they can be compared."""
 
     a: PairSide
     b: PairSide
@@ -138,7 +134,7 @@ class PairSides:
         a, b = ((rows or {}).get(node.name) for rows in (self.a.seen, self.b.seen))
         words = [None if row is None else counted(len(row), "slot") for row in (a, b)]
         same_number = a is not None and b is not None and a != b and len(a) == len(b)
-        return NodeField(words[0], f"{words[1]}, others" if same_number else words[1])
+        return NodeField(words[0], f"{words[1]}, other ones" if same_number else words[1])
 
     @cached_property
     def mask_differences(self) -> MaskDifferences | None:
@@ -151,7 +147,7 @@ class PairSides:
         for name in (name for name in rows_a if name in rows_b):
             for seen in rows_a[name] ^ rows_b[name]:
                 common = seen in self.a.slots and seen in self.b.slots if isinstance(seen, str) else same_nodes
-                if common:  # a node of one tree alone cannot be seen in the other
+                if common:  # a node of only one tree cannot be seen in the other
                     cells_a += _cell(self.a, name, seen)
                     cells_b += _cell(self.b, name, seen)
         return MaskDifferences(sorted(cells_a), sorted(cells_b))
@@ -165,7 +161,7 @@ class MaskDifferences(NamedTuple):
 
 
 def _cell(side: PairSide, name: str, seen: str | int) -> list[Cell]:
-    """The bit on one side; none where its padding does not reach so far."""
+    """The bit on one side; none where its padding does not reach that far."""
     size = len(side.step.tensors.mask_rows) if side.step.tensors is not None else 0
     column = side.slots[seen] if isinstance(seen, str) else seen
     return [Cell(side.slots[name], column)] if column < size else []

@@ -2,72 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from specscope.tracer.oracle.invariants.base import Context
-from specscope.tracer.words.tokens import TokenTexts
-from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
-from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.board import Board, board_of, card, columns, panel, raw_record
+from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.drawing.step import parts as step_parts
+from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement
+from specscope.viewer.drawing.step.raw import raw_text
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import step_mask
 from specscope.viewer.drawing.tables.slots import slot_table
 from specscope.viewer.drawing.words.nodes import node_notes
 
 TREE_WIDTH = 860.0
+#: What a commit does, beside its title.
+COMMIT_ASIDE = "the root and the accepted path are kept, the rest is dropped"
 
 
-def step_board(context: Context, texts: TokenTexts, marks: NodeMarks, *, strip: str, show_all: bool) -> Board:
-    """The step of ``context``.
+def step_board(judged: JudgedStep, *, strip: Markup, show_all: bool) -> Board:
+    """The step with all that is known of it.
 
     Args:
-        context: the step, and what its invariants are judged by.
-        texts: of its tokens.
-        marks: nodes to be marked.
+        judged: the step, and what became of its invariants.
         strip: the overview above it.
         show_all: draw every node of a large tree.
     """
-    step = context.step
-    found = step_parts.judge(context)
-    marks = replace(marks, violated=step_parts.violated_slots(found, step))
-    tree = card(
-        "tree",
-        "Draft tree",
-        "left to right; point at a node, click to keep it",
-        step_parts.step_tree(
-            step, texts, marks, target_width=TREE_WIDTH, folding=step_parts.LIVE_FOLDING, show_all=show_all
-        ),
-    )
-    commit = card(
-        "commit",
-        "Cache commit",
-        "the root and the path are kept, the rest is dropped",
-        step_parts.step_commit(step, texts, marks),
-    )
-    slots = card("slots", "Slots", "slot k's logits predict the children of k", slot_table(step, texts, marks))
-    node = card("node", "Node", "", f'<div class="ss-panel">{quiet("Point at a node in tree, mask or table.")}</div>')
-    mask = card("mask", "Tree mask", "as it was used", step_mask(step, texts, marks))
-    invariants = card("invariants", "Invariants", "recomputed from the record", step_parts.invariant_list(found))
-    timing = f'<section class="ss-box">{step_parts.timing_bars(step)}</section>'
-    raw = f'<section class="ss-box">{raw_record("step", "Raw record")}</section>'
+    view, judgement = judged
     return Board(
         board_of(
-            step_parts.step_facts(step, texts),
-            _violated(found),
-            columns([tree, commit, slots], [node, mask, invariants, timing], kind="wide-narrow"),
-            raw,
+            step_parts.step_facts(view),
+            _violated(judgement),
+            columns(_drawings(view, show_all=show_all), _details(view, judgement), kind="wide-narrow"),
+            box(raw_record("step", "Raw record")),
         ),
-        notes=node_notes(step, texts, marks),
-        raw={"step": step_parts.raw_text(step)},
+        notes=node_notes(view),
+        raw={"step": raw_text(view.step)},
         strip=strip,
     )
 
 
-def _violated(found: step_parts.Judgement) -> str:
-    if not found.violated:
-        return ""
-    name, witness = found.violated[0]
+def _drawings(view: StepView, *, show_all: bool) -> list[Markup]:
+    tree = step_parts.step_tree(view, target_width=TREE_WIDTH, folding=step_parts.LIVE_FOLDING, show_all=show_all)
+    return [
+        card("tree", "Draft tree", "left to right; point at a node, click to select it", tree),
+        card("commit", "Cache commit", COMMIT_ASIDE, step_parts.step_commit(view)),
+        card("slots", "Slots", "slot k's logits predict the children of k", slot_table(view)),
+    ]
+
+
+def _details(view: StepView, judgement: Judgement) -> list[Markup]:
+    return [
+        card("node", "Node", "", panel("Point at a node in the tree, the mask or the table.")),
+        card("mask", "Tree mask", "as it was used", step_mask(view)),
+        card("invariants", "Invariants", "recomputed from the record", step_parts.invariant_list(judgement)),
+        box(step_parts.timing_bars(view.step)),
+    ]
+
+
+def _violated(judgement: Judgement) -> Markup:
+    if not judgement.violated:
+        return NOTHING
+    name, witness = judgement.violated[0]
     title = f"violated at this step: {name}"
-    if len(found.violated) > 1:
-        title = f"{len(found.violated)} invariants are violated at this step, {name} first"
+    if len(judgement.violated) > 1:
+        title = f"{len(judgement.violated)} invariants are violated at this step, {name} first"
     return note("bad", title, [witness])

@@ -1,18 +1,19 @@
-"""Draws the teacher's cache around a commit: the committed prefix, the tree's rows behind it, and which were gathered
+"""Draws the teacher's cache around a commit: the committed prefix, the tree's rows after it, and which were gathered
 where. Knows records, no pages.
 
-Above, the cache as verification left it: one row a slot. Below, as the commit left it: the root and the path moved up
-behind the prefix, and the pending token, which has no row yet.
+Above, the cache as verification left it: one row per slot. Below, as the commit left it: the root and the path moved up
+to the end of the prefix, and the pending token, which has no row yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specscope.schemas import CommitSection, Step
-from specscope.tracer.words.text import html_text, shorten
-from specscope.tracer.words.tokens import TokenTexts
-from specscope.viewer.drawing.marks import NodeMarks
+from specscope.schemas import CommitSection
+from specscope.tracer.words.text import shorten
+from specscope.viewer.drawing.frames import attribute, kind_attribute
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.tree import label_width
 from specscope.viewer.drawing.svg.tree_picture import LABEL_LIMIT
 
@@ -25,7 +26,7 @@ MAX_TAIL_CELL, MIN_KEPT_CELL = 26.0, 48.0
 HEIGHT = KEPT_TOP + KEPT_HEIGHT + 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Kept:
     """A row that was written."""
 
@@ -37,105 +38,156 @@ class _Kept:
     x: float
     width: float
 
+    @property
+    def middle(self) -> float:
+        return self.x + self.width / 2
 
-def draw_ribbon(step: Step, commit: CommitSection, texts: TokenTexts, marks: NodeMarks) -> str:
+
+def draw_ribbon(view: StepView, commit: CommitSection) -> Markup:
     """The ribbon as an ``<svg>`` element."""
-    tokens = step.tree.tokens if step.tree is not None else []
-    cell = min(MAX_TAIL_CELL, (WIDTH - TAIL_LEFT - 4) / max(1, len(tokens)))
-    kept = _kept(step, commit, texts, marks)
-    parts = [*_labels(commit, len(tokens)), *_tail(len(tokens), cell, kept, marks)]
-    parts += [_gather(one, cell) for one in kept if one.slot < len(tokens)]
-    parts += [_cell(one) for one in kept]
+    num_slots = len(view.tokens)
+    cell = min(MAX_TAIL_CELL, (WIDTH - TAIL_LEFT - 4) / max(1, num_slots))
+    kept = _kept(view, commit)
+    parts = [_labels(commit, num_slots), *_tail(view, cell, kept)]
+    parts += [_gather(row, cell) for row in kept if row.slot < num_slots]
+    parts += [_cell(row) for row in kept]
     end = kept[-1].x + kept[-1].width if kept else TAIL_LEFT
-    if step.accept is not None:
-        label = shorten(texts.shown(step.accept.bonus_token), LABEL_LIMIT)
+    if view.step.accept is not None:
+        label = shorten(view.shown(view.step.accept.bonus_token), LABEL_LIMIT)
         width = max(MIN_KEPT_CELL, label_width(label))
         parts.append(_pending(label, end + 8, width))
         end += 8 + width
     whole = max(WIDTH, end + 4)
-    return (
-        f'<svg class="ss-ribbon" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:.0f} {HEIGHT}" role="img" '
-        f'aria-label="cache rows before and after the commit" style="max-width:{whole * 1.15:.0f}px">'
-        f"{''.join(parts)}</svg>"
+    return markup(
+        '<svg class="ss-ribbon" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:.0f} {height}" role="img" '
+        'aria-label="cache rows before and after the commit" style="max-width:{most:.0f}px">{parts}</svg>',
+        whole=whole,
+        height=HEIGHT,
+        most=whole * 1.15,
+        parts=joined(parts),
     )
 
 
-def _kept(step: Step, commit: CommitSection, texts: TokenTexts, marks: NodeMarks) -> list[_Kept]:
-    tokens = step.tree.tokens if step.tree is not None else []
-    wanted = [0, *step.accept.path] if step.accept is not None else None
-    found, x = [], TAIL_LEFT
+def _kept(view: StepView, commit: CommitSection) -> list[_Kept]:
+    tokens = view.tokens
+    accept = view.step.accept
+    wanted = [0, *accept.path] if accept is not None else None
+    kept = []
+    x = TAIL_LEFT
     for at, (slot, row) in enumerate(zip(commit.source_slots, commit.destination_rows, strict=False)):
         known = 0 <= slot < len(tokens)
-        label = shorten(texts.shown(tokens[slot]) if known else f"slot {slot}", LABEL_LIMIT)
+        label = shorten(view.shown(tokens[slot]) if known else f"slot {slot}", LABEL_LIMIT)
         width = max(MIN_KEPT_CELL, label_width(label))
-        right = row == commit.committed_before + at and (wanted is None or wanted[at : at + 1] == [slot])
-        found.append(_Kept(row, slot, marks.name(slot) if known else "", label, right, x, width))
+        is_right = row == commit.committed_before + at and (wanted is None or wanted[at : at + 1] == [slot])
+        name = view.name(slot) if known else ""
+        kept.append(_Kept(row=row, slot=slot, name=name, label=label, is_right=is_right, x=x, width=width))
         x += width
-    return found
+    return kept
 
 
-def _labels(commit: CommitSection, num_slots: int) -> list[str]:
+def _labels(commit: CommitSection, num_slots: int) -> Markup:
     before = commit.committed_before
-    tail = (
-        f"tree tail: {num_slots} rows, {before} to {before + num_slots - 1}" if num_slots else "tree tail not recorded"
-    )
-    boxes = (
-        f'<rect class="prefix" x="1" y="{top}" width="{PREFIX}" height="{height}" rx="4"/>'
-        for top, height in ((TAIL_TOP, TAIL_HEIGHT), (KEPT_TOP, KEPT_HEIGHT))
-    )
-    return [
-        *boxes,
-        f'<text class="prefixtext" x="10" y="{TAIL_TOP + 14}">{before} rows committed</text>',
-        f'<text class="prefixtext" x="10" y="{KEPT_TOP + 20}">{before} rows, untouched</text>',
-        f'<text class="note" x="2" y="{TAIL_TOP - 7}">after verify</text>',
-        f'<text class="note" x="{TAIL_LEFT}" y="{TAIL_TOP - 7}">{tail}</text>',
-        f'<text class="note" x="2" y="{KEPT_TOP - 7}">after commit: row</text>',
-        f'<text class="note" x="2" y="{KEPT_TOP + KEPT_HEIGHT + 15}">from slot</text>',
+    last = before + num_slots - 1
+    tail = f"tree tail: {num_slots} rows, {before} to {last}" if num_slots else "tree tail not recorded"
+    below = KEPT_TOP + KEPT_HEIGHT + 15
+    parts = [
+        _prefix_box(TAIL_TOP, TAIL_HEIGHT),
+        _prefix_box(KEPT_TOP, KEPT_HEIGHT),
+        _label("prefixtext", 10, TAIL_TOP + 14, f"{before} rows committed"),
+        _label("prefixtext", 10, KEPT_TOP + 20, f"{before} rows, untouched"),
+        _label("note", 2, TAIL_TOP - 7, "after verify"),
+        _label("note", TAIL_LEFT, TAIL_TOP - 7, tail),
+        _label("note", 2, KEPT_TOP - 7, "after commit: row"),
+        _label("note", 2, below, "from slot"),
     ]
+    return joined(parts)
 
 
-def _tail(num_slots: int, cell: float, kept: list[_Kept], marks: NodeMarks) -> list[str]:
-    taken = {one.slot for one in kept}
+def _prefix_box(top: float, height: float) -> Markup:
+    return markup(
+        '<rect class="prefix" x="1" y="{top}" width="{width}" height="{height}" rx="4"/>',
+        top=top,
+        width=PREFIX,
+        height=height,
+    )
+
+
+def _label(kind: str, x: float, y: float, text: str) -> Markup:
+    return markup(
+        '<text{kind} x="{x}" y="{y}">{text}</text>', kind=kind_attribute(kind), x=x, y=y, text=html_text(text)
+    )
+
+
+def _tail(view: StepView, cell: float, kept: list[_Kept]) -> list[Markup]:
+    taken = {row.slot for row in kept}
     gap = 1.0 if cell > 5 else 0.3
     return [
-        f'<rect class="{_slot_kind(slot, taken, marks)}" data-node="{html_text(marks.name(slot))}" '
-        f'x="{TAIL_LEFT + slot * cell:.2f}" y="{TAIL_TOP}" width="{cell - gap:.2f}" height="{TAIL_HEIGHT}"/>'
-        for slot in range(num_slots)
+        markup(
+            '<rect{kind}{node} x="{x:.2f}" y="{top}" width="{width:.2f}" height="{height}"/>',
+            kind=kind_attribute(_slot_kind(view, slot, taken)),
+            node=attribute("data-node", view.name(slot)),
+            x=TAIL_LEFT + slot * cell,
+            top=TAIL_TOP,
+            width=cell - gap,
+            height=TAIL_HEIGHT,
+        )
+        for slot in range(len(view.tokens))
     ]
 
 
-def _slot_kind(slot: int, taken: set[int], marks: NodeMarks) -> str:
-    return "slot" + (" taken" if slot in taken else "") + (" wrong" if slot in marks.violated else "")
+def _slot_kind(view: StepView, slot: int, taken: set[int]) -> str:
+    return "slot" + (" taken" if slot in taken else "") + (" wrong" if slot in view.marks.violated else "")
 
 
-def _gather(one: _Kept, cell: float) -> str:
-    start, end = TAIL_LEFT + (one.slot + 0.5) * cell, one.x + one.width / 2
+def _gather(row: _Kept, cell: float) -> Markup:
     top, bottom = TAIL_TOP + TAIL_HEIGHT + 1, KEPT_TOP - 19
-    middle = (top + bottom) / 2
-    kind = "gather" if one.is_right else "gather wrong"
-    return f'<path class="{kind}" d="M{start:.1f} {top}C{start:.1f} {middle} {end:.1f} {middle} {end:.1f} {bottom}"/>'
-
-
-def _cell(one: _Kept) -> str:
-    middle = one.x + one.width / 2
-    kind, sign = ("kept", "") if one.is_right else ("kept wrong", "✗ ")
-    node = f' data-node="{html_text(one.name)}"' if one.name else ""
-    return (
-        f'<g class="{kind}"{node}><rect x="{one.x + 1:.1f}" y="{KEPT_TOP}" width="{one.width - 2:.1f}" '
-        f'height="{KEPT_HEIGHT}" rx="4"/>{_centred("", middle, KEPT_TOP + 20, one.label)}'
-        f"{_centred('note', middle, KEPT_TOP - 7, str(one.row))}"
-        f"{_centred('note', middle, KEPT_TOP + KEPT_HEIGHT + 15, f'{sign}{one.slot}')}</g>"
+    return markup(
+        '<path{kind} d="M{start:.1f} {top}C{start:.1f} {middle} {end:.1f} {middle} {end:.1f} {bottom}"/>',
+        kind=kind_attribute("gather" if row.is_right else "gather wrong"),
+        start=TAIL_LEFT + (row.slot + 0.5) * cell,
+        end=row.middle,
+        top=top,
+        middle=(top + bottom) / 2,
+        bottom=bottom,
     )
 
 
-def _pending(label: str, x: float, width: float) -> str:
+def _cell(row: _Kept) -> Markup:
+    sign = "" if row.is_right else "✗ "
+    return markup(
+        '<g{kind}{node}><rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{height}" rx="4"/>'
+        "{label}{to}{source}</g>",
+        kind=kind_attribute("kept" if row.is_right else "kept wrong"),
+        node=attribute("data-node", row.name) if row.name else NOTHING,
+        x=row.x + 1,
+        top=KEPT_TOP,
+        width=row.width - 2,
+        height=KEPT_HEIGHT,
+        label=_centred("", row.middle, KEPT_TOP + 20, row.label),
+        to=_centred("note", row.middle, KEPT_TOP - 7, str(row.row)),
+        source=_centred("note", row.middle, KEPT_TOP + KEPT_HEIGHT + 15, f"{sign}{row.slot}"),
+    )
+
+
+def _pending(label: str, x: float, width: float) -> Markup:
     middle = x + width / 2
-    return (
-        f'<g class="pending"><rect x="{x:.1f}" y="{KEPT_TOP + 1}" width="{width:.1f}" height="{KEPT_HEIGHT - 2}" '
-        'rx="4"/>'
-        f"{_centred('', middle, KEPT_TOP + 20, label)}{_centred('note', middle, KEPT_TOP - 7, 'pending')}</g>"
+    return markup(
+        '<g class="pending"><rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{height}" rx="4"/>'
+        "{label}{word}</g>",
+        x=x,
+        top=KEPT_TOP + 1,
+        width=width,
+        height=KEPT_HEIGHT - 2,
+        label=_centred("", middle, KEPT_TOP + 20, label),
+        word=_centred("note", middle, KEPT_TOP - 7, "pending"),
     )
 
 
-def _centred(kind: str, x: float, y: float, text: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{html_text(text)}</text>'
+def _centred(kind: str, x: float, y: float, text: str) -> Markup:
+    return markup(
+        '<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{text}</text>',
+        kind=kind_attribute(kind),
+        x=x,
+        y=y,
+        text=html_text(text),
+    )

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from specscope.viewer.drawing.frames import kind_attribute
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
+
 WIDTH = 1200.0
 LEFT = 26.0  # room for the scale
 TOP, BARS, BOTTOM = 18.0, 44.0, 18.0
@@ -22,8 +25,8 @@ STATES: tuple[StepState, ...] = ("plain", "unpaired", "inherited", "tie", "root"
 SIGNS: dict[StepState, str] = {"root": "≠", "violated": "✗", "tie": "≈"}
 MEANINGS: dict[StepState, str] = {
     "plain": "",
-    "unpaired": "the other run grouped these tokens into other steps",
-    "inherited": "differs because of a step before it",
+    "unpaired": "the other run grouped these tokens into different steps",
+    "inherited": "differs because of an earlier step",
     "tie": "differs by a tie within the noise floor",
     "root": "divergence begins here",
     "violated": "an invariant is violated",
@@ -39,7 +42,7 @@ class StripStep:
     other: int | None = None  # accepted length of its partner in the other run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Bar:
     """Steps ``first`` to ``last``, drawn as one."""
 
@@ -51,89 +54,133 @@ class _Bar:
     other: int | None
 
 
-def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> str:
+@dataclass(frozen=True)
+class _Scale:
+    """How bars are laid out."""
+
+    pitch: float  # from one bar to the next
+    tallest: int  # accepted length of the tallest bar
+
+    @property
+    def bar_width(self) -> float:
+        return max(0.6, self.pitch - min(6.0, self.pitch * 0.25))
+
+    def height(self, accepted: int) -> float:
+        """Of a bar; an accepted length of 0 is a step too."""
+        return max(accepted / self.tallest * BARS, 2.0)
+
+
+def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> Markup:
     """The strip; ``current`` is the step that is looked at, where it does not move."""
     bars = _bars(steps)
     tallest = max([1, *(bar.accepted for bar in bars), *(bar.other or 0 for bar in bars)])
-    pitch = min(MAX_BAR, (WIDTH - LEFT) / max(1, len(bars)))
-    floor, right = TOP + BARS, LEFT + pitch * len(bars)
-    height = floor + BOTTOM
-    parts = [
-        f'<text x="{LEFT - 8}" y="{TOP + 9}" text-anchor="end">{tallest}</text>',
-        f'<text x="{LEFT - 8}" y="{floor}" text-anchor="end">0</text>',
-        f'<line class="floor" x1="{LEFT}" x2="{right:.1f}" y1="{floor + 0.5}" y2="{floor + 0.5}"/>',
-        *(_bar(number, bar, pitch, tallest, current) for number, bar in enumerate(bars)),
-        *_ticks(bars, pitch),
-    ]
-    return (
-        f'<svg class="ss-strip" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" '
-        f'aria-label="accepted length of every step of the turn">{"".join(parts)}</svg>'
+    scale = _Scale(min(MAX_BAR, (WIDTH - LEFT) / max(1, len(bars))), tallest)
+    floor = TOP + BARS
+    return markup(
+        '<svg class="ss-strip" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        'aria-label="accepted length of every step of the turn">'
+        '<text x="{left}" y="{top}" text-anchor="end">{tallest}</text>'
+        '<text x="{left}" y="{floor}" text-anchor="end">0</text>'
+        '<line class="floor" x1="{start}" x2="{right:.1f}" y1="{line}" y2="{line}"/>{bars}{ticks}</svg>',
+        width=WIDTH,
+        height=floor + BOTTOM,
+        left=LEFT - 8,
+        top=TOP + 9,
+        tallest=tallest,
+        floor=floor,
+        start=LEFT,
+        right=LEFT + scale.pitch * len(bars),
+        line=floor + 0.5,
+        bars=joined(_bar(number, bar, scale, current) for number, bar in enumerate(bars)),
+        ticks=joined(_ticks(bars, scale)),
     )
 
 
 def _bars(steps: Sequence[StripStep]) -> list[_Bar]:
     size = -(-len(steps) // MOST_BARS) or 1
-    found = []
-    for first in range(0, len(steps), size):
-        some = steps[first : first + size]
-        gravest = max(range(len(some)), key=lambda at: (STATES.index(some[at].state), -at))
-        others = [step.other for step in some if step.other is not None]
-        found.append(
-            _Bar(
-                first,
-                first + len(some) - 1,
-                max(step.accepted for step in some),
-                some[gravest].state,
-                first + gravest,
-                max(others) if others else None,
-            )
-        )
-    return found
+    return [_bar_of(first, steps[first : first + size]) for first in range(0, len(steps), size)]
 
 
-def _bar(number: int, bar: _Bar, pitch: float, tallest: int, current: int | None) -> str:
-    x, width, floor = LEFT + number * pitch, _bar_width(pitch), TOP + BARS
-    middle = x + width / 2
+def _bar_of(first: int, steps: Sequence[StripStep]) -> _Bar:
+    """One bar for ``steps``, at least one, the first of which is step ``first``."""
+    gravest = max(range(len(steps)), key=lambda at: (STATES.index(steps[at].state), -at))
+    others = [step.other for step in steps if step.other is not None]
+    return _Bar(
+        first=first,
+        last=first + len(steps) - 1,
+        accepted=max(step.accepted for step in steps),
+        state=steps[gravest].state,
+        goes_to=first + gravest,
+        other=max(others) if others else None,
+    )
+
+
+def _bar(number: int, bar: _Bar, scale: _Scale, current: int | None) -> Markup:
+    x = LEFT + number * scale.pitch
+    middle = x + scale.bar_width / 2
     is_current = current is not None and bar.first <= current <= bar.last
-    shown = max(bar.accepted / tallest * BARS, 2.0)  # an accepted length of 0 is a step too
-    sign = SIGNS.get(bar.state)
-    parts = [
-        f"<title>{_tooltip(bar)}</title>",
-        f'<rect class="bar" x="{x:.2f}" y="{floor - shown:.1f}" width="{width:.2f}" height="{shown:.1f}"/>',
-        "" if sign is None else f'<text class="sign" x="{middle:.1f}" y="{TOP - 4}" text-anchor="middle">{sign}</text>',
-        "" if bar.other is None else _other(bar.other, x, width, tallest),
-        f'<path class="pointer" d="M{middle - 5:.1f} {floor + 7}h10l-5 -6z"/>',
-        f'<rect class="hit" x="{x:.2f}" y="0" width="{pitch:.2f}" height="{floor + BOTTOM}"/>',
-    ]
-    classes = f"step {bar.state}{' none' if not bar.accepted else ''}{' now' if is_current else ''}"
-    place = f'data-first="{bar.first}" data-last="{bar.last}"'
-    return f'<g class="{classes}" data-do="step:{bar.goes_to}" {place}>{"".join(parts)}</g>'
+    height = scale.height(bar.accepted)
+    return markup(
+        '<g{kind} data-do="step:{goes_to}" data-first="{first}" data-last="{last}"><title>{tooltip}</title>'
+        '<rect class="bar" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"/>{sign}{other}'
+        '<path class="pointer" d="M{left:.1f} {bottom}h10l-5 -6z"/>'
+        '<rect class="hit" x="{x:.2f}" y="0" width="{pitch:.2f}" height="{whole}"/></g>',
+        kind=kind_attribute(f"step {bar.state}{'' if bar.accepted else ' none'}{' now' if is_current else ''}"),
+        goes_to=bar.goes_to,
+        first=bar.first,
+        last=bar.last,
+        tooltip=html_text(_tooltip(bar)),
+        x=x,
+        y=TOP + BARS - height,
+        width=scale.bar_width,
+        height=height,
+        sign=_sign(bar.state, middle),
+        other=NOTHING if bar.other is None else _other(bar.other, x, scale),
+        left=middle - 5,
+        bottom=TOP + BARS + 7,
+        pitch=scale.pitch,
+        whole=TOP + BARS + BOTTOM,
+    )
 
 
-def _other(accepted: int, x: float, width: float, tallest: int) -> str:
+def _sign(state: StepState, middle: float) -> Markup:
+    sign = SIGNS.get(state)
+    if sign is None:
+        return NOTHING
+    return markup(
+        '<text class="sign" x="{x:.1f}" y="{y}" text-anchor="middle">{sign}</text>',
+        x=middle,
+        y=TOP - 4,
+        sign=html_text(sign),
+    )
+
+
+def _other(accepted: int, x: float, scale: _Scale) -> Markup:
     """The partner's accepted length, as a line across the bar."""
-    y = TOP + BARS - max(accepted / tallest * BARS, 2.0)
-    return f'<path class="other" d="M{x - 1:.2f} {y:.1f}h{width + 2:.2f}"/>'
+    y = TOP + BARS - scale.height(accepted)
+    return markup('<path class="other" d="M{x:.2f} {y:.1f}h{width:.2f}"/>', x=x - 1, y=y, width=scale.bar_width + 2)
 
 
 def _tooltip(bar: _Bar) -> str:
     many = bar.first != bar.last
-    words = f"steps {bar.first} to {bar.last}: at most {bar.accepted} accepted" if many else f"step {bar.first}: "
-    words += "" if many else f"{bar.accepted} accepted"
-    if bar.other is not None and not many:
-        words += f", {bar.other} in the other run"
-    where = f" (step {bar.goes_to})" if many and bar.state != "plain" else ""
-    return words + (f"; {MEANINGS[bar.state]}{where}" if bar.state != "plain" else "")
+    words = f"steps {bar.first} to {bar.last}: at most {bar.accepted} accepted"
+    if not many:
+        words = f"step {bar.first}: {bar.accepted} accepted"
+        words += f", {bar.other} in the other run" if bar.other is not None else ""
+    if bar.state == "plain":
+        return words
+    where = f" (step {bar.goes_to})" if many else ""
+    return f"{words}; {MEANINGS[bar.state]}{where}"
 
 
-def _bar_width(pitch: float) -> float:
-    return max(0.6, pitch - min(6.0, pitch * 0.25))
-
-
-def _ticks(bars: Sequence[_Bar], pitch: float) -> list[str]:
-    every = next((n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n * pitch >= 36), len(bars))
-    first, y = LEFT + _bar_width(pitch) / 2, TOP + BARS + BOTTOM - 1
+def _ticks(bars: Sequence[_Bar], scale: _Scale) -> list[Markup]:
+    every = next((n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n * scale.pitch >= 36), len(bars))
     return [
-        f'<text x="{first + number * pitch:.1f}" y="{y}" text-anchor="middle">{bars[number].first}</text>'
+        markup(
+            '<text x="{x:.1f}" y="{y}" text-anchor="middle">{step}</text>',
+            x=LEFT + scale.bar_width / 2 + number * scale.pitch,
+            y=TOP + BARS + BOTTOM - 1,
+            step=bars[number].first,
+        )
         for number in range(0, len(bars), every)
     ]

@@ -2,7 +2,7 @@
 
 A tidy layout from left to right: leaves on consecutive rows, a parent at the middle of its children, the accepted path
 straight along row 0, with the bonus token at its end. Parents that cannot be (a trace may record nonsense, which is
-why somebody looks at it) are drawn under the root instead.
+why it is being looked at) are drawn under the root instead.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def sound_parents(parents: Sequence[int]) -> list[int]:
 
 def connected_path(parents: Sequence[int], path: Sequence[int]) -> list[int]:
     """The beginning of ``path`` that really leads from the root from child to child."""
-    at, found = 0, []
+    connected: list[int] = []
     for slot in path:
-        if not 0 < slot < len(parents) or parents[slot] != at:
+        last = connected[-1] if connected else 0
+        if not 0 < slot < len(parents) or parents[slot] != last:
             break
-        found.append(slot)
-        at = slot
-    return found
+        connected.append(slot)
+    return connected
 
 
 def fold(parents: Sequence[int], scores: Sequence[float], keep: Collection[int], limit: int) -> Fold:

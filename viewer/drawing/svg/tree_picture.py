@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from specscope.schemas import BonusDraw, Step
 from specscope.tracer.words.text import shorten
-from specscope.tracer.words.tokens import TokenTexts
-from specscope.viewer.drawing.marks import NodeMarks
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.tree_layout import connected_path, fold
 from specscope.viewer.drawing.words.nodes import describe_node, draft_probability
 
@@ -18,7 +17,7 @@ MAX_TITLE = 200  # characters of a line in a tooltip: a token may be as long as 
 FOLD_ABOVE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PictureNode:
     """One node to be drawn. Texts are visible, but not yet escaped for markup."""
 
@@ -42,7 +41,7 @@ class Bonus:
     tooltip: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TreePicture:
     """A whole tree to be drawn."""
 
@@ -53,47 +52,47 @@ class TreePicture:
     num_folded: int
 
 
-def picture_of(
-    step: Step,
-    texts: TokenTexts,
-    marks: NodeMarks = NodeMarks(),  # noqa: B008  (immutable)
-    *,
-    fold_above: int | None = FOLD_ABOVE,
-) -> TreePicture | None:
-    """What to draw of ``step``; None where it records no tree, or an empty one.
+def picture_of(view: StepView, *, fold_above: int | None = FOLD_ABOVE) -> TreePicture | None:
+    """What to draw of a step; None where it records no tree, or an empty one.
 
     Args:
-        marks: nodes to be marked, and the names of all.
+        view: the step.
         fold_above: fold trees of more nodes than this; None shows everything.
     """
-    tree = step.tree
+    tree = view.step.tree
     if tree is None or not tree.tokens:
         return None
     size = len(tree.tokens)
     parents = [*tree.parents[:size], *[0] * (size - len(tree.parents))]
-    path = None if step.accept is None else connected_path(parents, step.accept.path)
-    shown, hidden = frozenset(range(size)), dict[int, int]()
+    path = None if view.step.accept is None else connected_path(parents, view.step.accept.path)
+    shown = frozenset(range(size))
+    hidden: dict[int, int] = {}
     if fold_above is not None and size - 1 > fold_above:
-        shown, hidden = fold(
-            parents, _scores(step, size), {*(path or ()), *marks.divergent, *marks.violated}, fold_above + 1
-        )
+        keep = {*(path or ()), *view.marks.divergent, *view.marks.violated}
+        shown, hidden = fold(parents, _scores(view.step, size), keep, fold_above + 1)
     accepted = frozenset([0, *path]) if path is not None else frozenset[int]()
-    nodes = [
-        PictureNode(
-            slot,
-            marks.name(slot),
-            shorten(texts.shown(tree.tokens[slot]), LABEL_LIMIT),
-            _tooltip(step, slot, texts, hidden.get(slot, 0)),
-            draft_probability(step, slot),
-            slot in accepted,
-            slot in marks.divergent,
-            slot == marks.origin,
-            slot in marks.violated,
-            hidden.get(slot, 0),
-        )
-        for slot in sorted(shown)
-    ]
-    return TreePicture(parents, nodes, path, _bonus(step, texts), size - len(shown))
+    return TreePicture(
+        parents=parents,
+        nodes=[_node(view, slot, hidden.get(slot, 0), is_accepted=slot in accepted) for slot in sorted(shown)],
+        path=path,
+        bonus=_bonus(view),
+        num_folded=size - len(shown),
+    )
+
+
+def _node(view: StepView, slot: int, num_hidden: int, *, is_accepted: bool) -> PictureNode:
+    return PictureNode(
+        slot=slot,
+        name=view.name(slot),
+        label=shorten(view.shown(view.tokens[slot]), LABEL_LIMIT),
+        tooltip=_tooltip(view, slot, num_hidden),
+        probability=draft_probability(view.step, slot),
+        accepted=is_accepted,
+        divergent=slot in view.marks.divergent,
+        origin=slot == view.marks.origin,
+        violated=slot in view.marks.violated,
+        hidden_below=num_hidden,
+    )
 
 
 def _scores(step: Step, size: int) -> list[float]:
@@ -102,24 +101,26 @@ def _scores(step: Step, size: int) -> list[float]:
     return [-math.inf if math.isnan(score) else score for score in padded]
 
 
-def _bonus(step: Step, texts: TokenTexts) -> Bonus | None:
-    if step.accept is None:
+def _bonus(view: StepView) -> Bonus | None:
+    accept = view.step.accept
+    if accept is None:
         return None
-    token = step.accept.bonus_token
+    token = accept.bonus_token
     lines = (
-        f"bonus token {texts.shown(token)} (id {token})",
-        f"the teacher's own {_choice(step.accept.bonus_draw)} at slot {step.accept.bonus_slot}",
+        f"bonus token {view.shown(token)} (id {token})",
+        f"the teacher's own {_choice(accept.bonus_draw)} at slot {accept.bonus_slot}",
         "the root of the next step",
     )
-    return Bonus(shorten(texts.shown(token), LABEL_LIMIT), lines)
+    return Bonus(shorten(view.shown(token), LABEL_LIMIT), lines)
 
 
 def _choice(draw: BonusDraw | None) -> str:
     return "choice" if draw is None else f"draw, coin {draw.coin:.3g} in {draw.low:.3g} to {draw.high:.3g},"
 
 
-def _tooltip(step: Step, slot: int, texts: TokenTexts, folded: int) -> tuple[str, ...]:
-    words = describe_node(step, slot, texts)
+def _tooltip(view: StepView, slot: int, num_hidden: int) -> tuple[str, ...]:
+    words = describe_node(view, slot)
     lines = [f"{shorten(words.title, MAX_TITLE)}: {words.aside}"]
     lines += [f"{name}: {shorten(value, MAX_TITLE)}" for name, value in words.rows]
-    return (*lines, f"{folded} unlikely nodes below are folded") if folded else tuple(lines)
+    lines += [f"{num_hidden} unlikely nodes below are folded"] if num_hidden else []
+    return tuple(lines)

@@ -1,4 +1,4 @@
-"""A trace as a whole, as a board: its end, what failed, what the oracle found, what is missing. Pure.
+"""A trace as a whole, as a board: its end, failures, what the oracle reports, what is missing. Pure.
 
 Its clicks ask for ``go:TURN.STEP``.
 """
@@ -18,22 +18,23 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.words.rules import is_lossy, rule_text
-from specscope.tracer.words.text import counted, html_text, shorten
+from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
 from specscope.viewer.drawing.fragments import Fact, Tone, commands, facts, note, quiet, rows
 from specscope.viewer.drawing.frames import box, row, table
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.tables.invariants import Lead, go_button, invariant_table
 from specscope.viewer.drawing.words.manifest import manifest_rows, peculiarities
 from specscope.viewer.drawing.words.numbers import about_seconds, size_text
 
 #: Sections that a writer may supply, with what they hold.
 SECTIONS = {
-    "draft": "what the drafter was fed, and how it came to its tree",
+    "draft": "what the drafter was fed, and how it grew its tree",
     "tree": "the draft trees",
-    "tensors": "mask, positions and token ids as they were really used",
-    "verify": "what the teacher said",
+    "tensors": "mask, positions and token ids as they were used",
+    "verify": "the teacher's output",
     "accept": "which nodes were accepted, and the bonus token",
-    "commit": "what was kept in the caches",
+    "commit": "what the caches kept",
     "stop": "what was emitted, and what ended the turn",
     "invariants": "what the engine itself checked",
     "timing": "how long each phase took",
@@ -42,7 +43,7 @@ MOST_FAILURES = 5
 LONGEST_RAW = 200_000  # characters of a raw text that are shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Health:
     """What is known of one trace."""
 
@@ -55,8 +56,8 @@ class Health:
     manifest: Manifest
     turns: Sequence[TurnEntry]
     failures: Sequence[Failure]
-    report: OracleReport | None  # None where the oracle was not asked
-    seconds_to_read: float | None = None  # what asking it takes, where it was not
+    report: OracleReport | None  # None where the trace was not checked
+    seconds_to_read: float | None = None  # how long a check takes, where there was none
 
 
 def health_of(
@@ -79,89 +80,89 @@ def health_of(
     )
 
 
-def health_board(found: Health) -> Board:
+def health_board(health: Health) -> Board:
     """The whole board."""
-    file = card("file", "The file", "", _file_facts(found), rows([("file", str(found.path))]))
-    coverage = card("coverage", "Coverage", "what this writer says that it records", _coverage(found))
-    manifest = card("manifest", "Manifest", "line 1 of the trace", rows(manifest_rows(found.manifest)))
-    following = card("next", "On the command line", "", commands(_commands(found)))
+    file = card("file", "The file", "", joined([_file_facts(health), rows([("file", str(health.path))])]))
+    coverage = card("coverage", "Coverage", "what its writer says it records", _coverage(health))
+    manifest = card("manifest", "Manifest", "line 1 of the trace", rows(manifest_rows(health.manifest)))
+    following = card("next", "On the command line", "", commands(_commands(health)))
     return Board(
         board_of(
-            f"<div>{health_notes(found, go_button)}</div>",
-            columns([_invariants(found), coverage], [file, manifest, following], kind="wide-narrow"),
+            markup("<div>{notes}</div>", notes=health_notes(health, go_button)),
+            columns([_invariants(health), coverage], [file, manifest, following], kind="wide-narrow"),
             box(raw_record("manifest", "Raw manifest")),
         ),
-        raw={"manifest": _raw(found.manifest)},
+        raw={"manifest": _raw(health.manifest)},
     )
 
 
-def _invariants(found: Health) -> str:
-    """The card; where the oracle was not asked, why."""
-    if found.report is None:
-        takes = about_seconds(found.seconds_to_read)
-        line = f"The file is large: to judge its invariants, every record must be read, which takes {takes}."
+def _invariants(health: Health) -> Markup:
+    """The card; where the trace was not checked, why."""
+    if health.report is None:
+        takes = about_seconds(health.seconds_to_read)
+        line = f"The file is large. Checking its invariants reads every record, which takes {takes}."
         return card("invariants", "Invariants", "", note("info", "Not checked yet", [line]))
     aside = "recomputed from the records, without a model"
-    return card("invariants", "Invariants", aside, invariant_table(found.report, go_button))
+    return card("invariants", "Invariants", aside, invariant_table(health.report, go_button))
 
 
-def _file_facts(found: Health) -> str:
-    num_steps = sum(len(turn.steps) for turn in found.turns)
+def _file_facts(health: Health) -> Markup:
+    num_steps = sum(len(turn.steps) for turn in health.turns)
     return facts(
         [
-            Fact("turns", f"{len(found.turns):,}"),
+            Fact("turns", f"{len(health.turns):,}"),
             Fact("steps", f"{num_steps:,}"),
-            Fact("records", f"{found.num_records:,}"),
-            Fact("size", size_text(found.num_bytes)),
-            Fact("end", found.end_reason or "missing"),
+            Fact("records", f"{health.num_records:,}"),
+            Fact("size", size_text(health.num_bytes)),
+            Fact("end", health.end_reason or "missing"),
         ]
     )
 
 
-def health_notes(found: Health, lead: Lead) -> str:
-    """What is to be known before a step of the trace is trusted, the worst first; ``lead`` leads to its steps."""
-    parts = [_failure(failure, found.turns, lead) for failure in found.failures[:MOST_FAILURES]]
-    if len(found.failures) > MOST_FAILURES:
-        parts.append(note("bad", f"and {len(found.failures) - MOST_FAILURES:,} more failure records"))
-    parts += [*_own_violations(found, lead), *_end(found), *_special(found)]
-    report = found.report
+def health_notes(health: Health, lead: Lead) -> Markup:
+    """What to know before a step of the trace is trusted, the worst first; ``lead`` leads to its steps."""
+    parts = [_failure(failure, health.turns, lead) for failure in health.failures[:MOST_FAILURES]]
+    if len(health.failures) > MOST_FAILURES:
+        parts.append(note("bad", f"and {len(health.failures) - MOST_FAILURES:,} more failure records"))
+    parts += [*_engine_violations(health, lead), *_end(health), *_special(health)]
+    report = health.report
     if not parts and report is not None and not report.num_violations:
-        parts.append(note("good", "This trace is whole, and nothing in it is violated"))
-    return "".join(parts)
+        parts.append(note("good", "This trace is complete, and nothing in it is violated"))
+    return joined(parts)
 
 
-def failure_note(failure: Failure) -> str:
+def failure_note(failure: Failure) -> Markup:
     """What failed, and where, as far as that was recorded: a prefill has no step."""
     places = (("turn", failure.turn), ("step", failure.step), ("phase", failure.phase))
     where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
     return note("bad", f"The engine failed: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
 
 
-def _failure(failure: Failure, turns: Sequence[TurnEntry], lead: Lead) -> str:
-    """The note, and the way to the last step that was recorded: the one that failed never was."""
+def _failure(failure: Failure, turns: Sequence[TurnEntry], lead: Lead) -> Markup:
+    """The note, and the way to the last step that was recorded: the one that failed is not in the trace."""
     turn = next((turn for turn in turns if turn.turn == failure.turn), None)
-    there = lead(turn.turn, len(turn.steps) - 1) if turn is not None and turn.steps else ""
-    return failure_note(failure) + there
+    last = lead(turn.turn, len(turn.steps) - 1) if turn is not None and turn.steps else NOTHING
+    return joined([failure_note(failure), last])
 
 
-def no_steps_note(reader: TraceReader, turn: TurnEntry) -> str:
+def no_steps_note(reader: TraceReader, turn: TurnEntry) -> Markup:
     """Why a turn has no step to show."""
-    failed = next((one for one in reader.failures() if one.turn == turn.turn), None)
-    if failed is not None:
-        lines = [f"It failed in phase {failed.phase}: {shorten(failed.message, 400)}"]
-        if failed.state is not None:
+    failure = next((failure for failure in reader.failures() if failure.turn == turn.turn), None)
+    if failure is not None:
+        lines = [f"It failed in phase {failure.phase}: {shorten(failure.message, 400)}"]
+        if failure.state is not None:
             lines.append(f"To run that step again: specscope repro {shlex.quote(str(reader.path))}")
         return note("bad", f"Turn {turn.turn} failed before its first step was recorded", lines)
     if reader.turn_end(turn) is None:
         return note("warn", f"Turn {turn.turn} was cut off before its first step was recorded")
-    return note("info", "This turn has no steps", ["It ended with the prompt's own next token."])
+    return note("info", "This turn has no steps", ["It ended with the token that the prompt's own forward gave."])
 
 
-def _own_violations(found: Health, lead: Lead) -> list[str]:
+def _engine_violations(health: Health, lead: Lead) -> list[Markup]:
     """What the engine itself recorded, which is known without reading the steps."""
     places = [
         (turn.turn, step)
-        for turn in found.turns
+        for turn in health.turns
         for step, num_failed in enumerate(turn.failed_invariants)
         if num_failed
     ]
@@ -169,85 +170,96 @@ def _own_violations(found: Health, lead: Lead) -> list[str]:
         return []
     turn, step = places[0]
     title = f"The engine itself recorded violated invariants in {counted(len(places), 'step')}"
-    return [note("bad", title, [f"First at turn {turn}, step {step}."]) + lead(turn, step)]
+    return [note("bad", title, [f"The first is at turn {turn}, step {step}."]), lead(turn, step)]
 
 
-def _end(found: Health) -> list[str]:
-    if found.end_reason is None:
-        lines = ["The run was cut off, or is still going on; what is shown here is whole."]
-        if found.torn_bytes:
-            lines.append(f"A torn record of {counted(found.torn_bytes, 'byte')} at its end is left out.")
-        return [note("warn", "This trace is truncated: it has no end record", lines)]
+def _end(health: Health) -> list[Markup]:
+    if health.end_reason is None:
+        lines = ["The run was cut off, or is still in progress; all that is shown here was recorded as a whole."]
+        lines += [torn_text(health.torn_bytes)] if health.torn_bytes else []
+        return [note("warn", TRUNCATED, lines)]
     parts = []
-    if found.torn_bytes:
-        line = f"What is left out behind the last whole record: {counted(found.torn_bytes, 'byte')}."
-        parts.append(note("warn", "This trace ends in a torn record", [line]))
-    if found.end_reason != "complete":
-        tone: Tone = "bad" if found.end_reason == "failed" else "warn"
-        title = "The run failed" if found.end_reason == "failed" else f"The run was {found.end_reason}"
-        parts.append(
-            note(tone, title, ["The trace is whole, but some prompts may not have been decoded to their end."])
-        )
+    if health.torn_bytes:
+        parts.append(note("warn", "This trace ends in a torn record", [torn_text(health.torn_bytes)]))
+    if health.end_reason != "complete":
+        tone: Tone = "bad" if health.end_reason == "failed" else "warn"
+        title = "The run failed" if health.end_reason == "failed" else f"The run was {health.end_reason}"
+        line = "The trace has its end record, but some prompts may not have been decoded to the end."
+        parts.append(note(tone, title, [line]))
     return parts
 
 
-def _special(found: Health) -> list[str]:
+TRUNCATED = "This trace is truncated: it has no end record"
+
+
+def torn_text(num_bytes: int) -> str:
+    """What is said of a record that was not written to its end."""
+    return f"A torn record of {counted(num_bytes, 'byte')} at the end is left out."
+
+
+def _special(health: Health) -> list[Markup]:
     """What sets the run and its file apart."""
-    sampling = found.manifest.sampling
-    parts = [note(one.tone, one.title, one.lines) for one in peculiarities(found.manifest)]
+    sampling = health.manifest.sampling
+    parts = [note(entry.tone, entry.title, entry.lines) for entry in peculiarities(health.manifest)]
     if is_lossy(sampling):
-        parts.append(note("warn", rule_text(sampling), ["The output is not distributed as the teacher's own."]))
-    if found.manifest.original_schema is None and found.original_version > SCHEMA_VERSION:
-        lines = [f"Written as {found.original_version}; this version knows {SCHEMA_VERSION} and ignores what is new."]
-        parts.append(note("info", "This trace is of a newer format", lines))
+        parts.append(note("warn", rule_text(sampling), [LOSSY_LINE]))
+    if health.manifest.original_schema is None and health.original_version > SCHEMA_VERSION:
+        line = (
+            f"It was written as {health.original_version}; this version reads {SCHEMA_VERSION} and ignores what is new."
+        )
+        parts.append(note("info", "This trace is of a newer format", [line]))
     return parts
 
 
-def _coverage(found: Health) -> str:
+LOSSY_LINE = "The output does not follow the teacher's own distribution."
+
+
+def _coverage(health: Health) -> Markup:
     """What the manifest promises, section by section, and what of it is missing in the steps."""
     promised: dict[str, list[str]] = {}
-    for capability in found.manifest.capabilities:
+    for capability in health.manifest.capabilities:
         section, _, field = capability.partition(".")
         promised.setdefault(section, []).extend([field] if field else [])
     lines = (_coverage_line(name, promised.get(name)) for name in SECTIONS)
     shown = table(("Section", "Recorded", "What it holds"), lines, kind="ss-plain")
     others = [name for name in promised if name not in SECTIONS]
-    unknown = quiet(f"Not known to this version: {shorten(', '.join(others), 200)}.") if others else ""
-    return "".join([*_coverage_notes(found), shown, unknown])
+    unknown = quiet(f"Unknown to this version: {shorten(', '.join(others), 200)}.") if others else NOTHING
+    return joined([*_coverage_notes(health), shown, unknown])
 
 
-def _coverage_line(name: str, fields: list[str] | None) -> str:
-    sign, words = '<b class="ss-has">✓</b> yes', SECTIONS[name]
+def _coverage_line(name: str, fields: list[str] | None) -> Markup:
+    sign = markup('<b class="ss-has">✓</b> yes')
+    words = SECTIONS[name]
     if fields is None:
-        sign = '<b class="ss-none">–</b> no'
+        sign = markup('<b class="ss-none">–</b> no')
         words += "; without it no decision can be compared" if name in DECISIVE else ""
     elif fields:
         words += f"; {shorten(', '.join(fields), 200)}"
-    return row([name, sign, html_text(words)], ("", "", "ss-wide"))
+    return row([html_text(name), sign, html_text(words)], ("", "", "ss-wide"))
 
 
-def _coverage_notes(found: Health) -> list[str]:
+def _coverage_notes(health: Health) -> list[Markup]:
     parts = []
-    if not is_decisive(found.manifest):
+    if not is_decisive(health.manifest):
         line = "A comparison needs trees, acceptance and what was emitted."
         parts.append(note("warn", "No decision of this run can be compared", [line]))
     else:
-        supplied = {capability.partition(".")[0] for capability in found.manifest.capabilities}
+        supplied = {capability.partition(".")[0] for capability in health.manifest.capabilities}
         missing = [name for name in COMPARED_PHASES if name not in supplied]
         if missing:
             parts.append(note("info", f"A comparison cannot judge {', '.join(missing)}"))
-    kept = found.report.invariants.get("run.capabilities") if found.report is not None else None
-    if kept is not None and kept.failed:
-        witness = kept.first.witness if kept.first is not None else ""
-        lack = "1 step lacks" if kept.failed == 1 else f"{kept.failed:,} steps lack"
+    tally = health.report.invariants.get("run.capabilities") if health.report is not None else None
+    if tally is not None and tally.failed:
+        witness = tally.first.witness if tally.first is not None else ""
+        lack = "1 step lacks" if tally.failed == 1 else f"{tally.failed:,} steps lack"
         parts.append(note("bad", f"{lack} what the manifest promises", [witness]))
     return parts
 
 
-def _commands(found: Health) -> list[str]:
-    file = shlex.quote(str(found.path))
+def _commands(health: Health) -> list[str]:
+    file = shlex.quote(str(health.path))
     lines = [f"specscope check {file}"]
-    if any(failure.state is not None for failure in found.failures):
+    if any(failure.state is not None for failure in health.failures):
         lines.append(f"specscope repro {file}")
     return lines
 

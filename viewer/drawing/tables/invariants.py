@@ -5,63 +5,71 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from specscope.tracer.oracle.report import OracleReport, Tally, Violation
-from specscope.tracer.words.text import counted, html_text, shorten
+from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.fragments import note, quiet, rows
-from specscope.viewer.drawing.frames import VIOLATED, folded, row, table
+from specscope.viewer.drawing.frames import VIOLATED, attribute, folded, kind_attribute, row, table
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 LONGEST_WITNESS = 400  # characters
-#: Turns and steps beyond it are no places that a link can name.
+#: Turns and steps beyond it cannot be named by a link.
 MOST = 10**9
 #: Turn and step to markup that leads there; empty where nothing does.
-Lead = Callable[[int, int], str]
+Lead = Callable[[int, int], Markup]
 
 
-def go_button(turn: int, step: int) -> str:
+def go_button(turn: int, step: int) -> Markup:
     """The viewer's lead: a button that asks for a step."""
     request = _request(turn, step)
-    return f'<button type="button" class="ss-go"{request}>Open turn {turn}, step {step}</button>' if request else ""
+    if not request:
+        return NOTHING
+    return markup(
+        '<button type="button" class="ss-go"{request}>Open turn {turn}, step {step}</button>',
+        request=request,
+        turn=turn,
+        step=step,
+    )
 
 
-def _request(turn: int, step: int) -> str:
+def _request(turn: int, step: int) -> Markup:
     """The attribute that asks for a step; nothing where no link can name it."""
-    return f' data-do="go:{turn}.{step}"' if 0 <= turn < MOST and 0 <= step < MOST else ""
+    return attribute("data-do", f"go:{turn}.{step}") if 0 <= turn < MOST and 0 <= step < MOST else NOTHING
 
 
-def invariant_table(report: OracleReport, lead: Lead) -> str:
+def invariant_table(report: OracleReport, lead: Lead) -> Markup:
     """All invariants: those violated or skipped as tables, the others folded.
 
     Args:
         report: of the oracle.
         lead: to the steps that violate one.
     """
-    found = report.invariants
-    violated = {name: tally for name, tally in found.items() if tally.failed}
-    skipped = {name: tally for name, tally in found.items() if tally.skipped}
-    passed = {name: tally for name, tally in found.items() if tally.passed and not tally.failed}
-    unused = {name: tally for name, tally in found.items() if not (tally.passed or tally.failed or tally.skipped)}
+    tallies = report.invariants
+    violated = {name: tally for name, tally in tallies.items() if tally.failed}
+    skipped = {name: tally for name, tally in tallies.items() if tally.skipped}
+    passed = {name: tally for name, tally in tallies.items() if tally.passed and not tally.failed}
+    unused = {name: tally for name, tally in tallies.items() if not (tally.passed or tally.failed or tally.skipped)}
     parts = [_headline(report, len(violated), len(passed))]
     if violated:
         lines = [_violated(name, tally, lead) for name, tally in violated.items()]
         parts.append(_table(("Violated", *COUNTS, "First witness"), lines))
     if skipped:
         parts.append(_table(("Skipped", *COUNTS, "Why skipped"), [_skipped(*entry) for entry in skipped.items()]))
-    held = rows((f"{name}  ({tally.passed:,})", tally.statement) for name, tally in passed.items())
-    parts.append(folded(f"{len(passed)} passed wherever they were judged", held))
+    statements = rows((f"{name}  ({tally.passed:,})", tally.statement) for name, tally in passed.items())
+    parts.append(folded(f"{len(passed)} passed wherever they were judged", statements))
     if unused:
-        statements = rows((name, tally.statement) for name, tally in unused.items())
-        parts.append(folded(f"{len(unused)} say nothing of such a run", statements))
-    return "".join(parts)
+        others = rows((name, tally.statement) for name, tally in unused.items())
+        parts.append(folded(f"{len(unused)} do not apply to this run", others))
+    return joined(parts)
 
 
 COUNTS = ("passed", "violated", "skipped")
 CLASSES = ("ss-wide", *["num"] * len(COUNTS), "ss-wide")
 
 
-def _table(names: tuple[str, ...], lines: list[str]) -> str:
+def _table(names: tuple[str, ...], lines: list[Markup]) -> Markup:
     return table(names, lines, numbers=COUNTS, kind="ss-plain ss-invariants")
 
 
-def _headline(report: OracleReport, num_violated: int, num_passed: int) -> str:
+def _headline(report: OracleReport, num_violated: int, num_passed: int) -> Markup:
     checks = sum(tally.passed for tally in report.invariants.values())
     over = f"{counted(report.num_turns, 'turn')}, {counted(report.num_steps, 'step')}"
     if num_violated:
@@ -69,37 +77,43 @@ def _headline(report: OracleReport, num_violated: int, num_passed: int) -> str:
         return note("bad", title, [f"{checks:,} checks hold; {over}."])
     if not num_passed:
         return note("warn", "Nothing was recorded that could be checked", [over])
-    if report.failures:  # what failed was never recorded, so it is in none of them
-        return note(
-            "info",
-            f"{counted(num_passed, 'invariant')} hold in what was recorded before the failure",
-            [f"{checks:,} checks; {over}."],
-        )
-    return note("good", f"{counted(num_passed, 'invariant')} hold", [f"{checks:,} checks; {over}."])
+    hold = f"{counted(num_passed, 'invariant')} hold"
+    if report.failures:  # the step that failed is not recorded, so it was not judged
+        return note("info", f"{hold} in what was recorded before the failure", [f"{checks:,} checks; {over}."])
+    return note("good", hold, [f"{checks:,} checks; {over}."])
 
 
-def _violated(name: str, tally: Tally, lead: Lead) -> str:
-    first, request, witness = tally.first, "", ""
+def _violated(name: str, tally: Tally, lead: Lead) -> Markup:
+    first = tally.first
+    request = NOTHING
+    witness = NOTHING
     if first is not None:
-        witness = html_text(shorten(first.witness, LONGEST_WITNESS)) + f"<div>{_place(first, lead)}</div>"
-        request = _request(first.turn, first.step) if first.turn is not None and first.step is not None else ""
-    return row(_cells(f"{VIOLATED} ", name, tally, witness), CLASSES, f' class="violated"{request}')
+        witness = markup(
+            "{witness}<div>{place}</div>",
+            witness=html_text(shorten(first.witness, LONGEST_WITNESS)),
+            place=_place(first, lead),
+        )
+        request = _request(first.turn, first.step) if first.turn is not None and first.step is not None else NOTHING
+    cells = _cells(joined([VIOLATED, markup(" ")]), name, tally, witness)
+    return row(cells, CLASSES, joined([kind_attribute("violated"), request]))
 
 
-def _skipped(name: str, tally: Tally) -> str:
-    why = html_text(shorten(tally.why_skipped or "not said", LONGEST_WITNESS))
-    return row(_cells("", name, tally, why), CLASSES)
+def _skipped(name: str, tally: Tally) -> Markup:
+    why = html_text(shorten(tally.why_skipped or "no reason given", LONGEST_WITNESS))
+    return row(_cells(NOTHING, name, tally, why), CLASSES)
 
 
-def _cells(sign: str, name: str, tally: Tally, words: str) -> list[str]:
-    numbers = (f"{number:,}" for number in (tally.passed, tally.failed, tally.skipped))
-    return [f"{sign}{html_text(name)}{quiet(tally.statement)}", *numbers, words]
+def _cells(sign: Markup, name: str, tally: Tally, words: Markup) -> list[Markup]:
+    title = joined([sign, html_text(name), quiet(tally.statement)])
+    numbers = (html_text(f"{number:,}") for number in (tally.passed, tally.failed, tally.skipped))
+    return [title, *numbers, words]
 
 
-def _place(found: Violation, lead: Lead) -> str:
+def _place(violation: Violation, lead: Lead) -> Markup:
     """The way to the step, or in words where it is."""
-    words = [f"turn {found.turn}"] if found.turn is not None else []
-    if found.turn is not None and found.step is not None:
-        return lead(found.turn, found.step) or quiet(shorten(f"{words[0]}, step {found.step}", LONGEST_WITNESS))
-    words += [f"line {found.line:,}"] if found.line is not None else ["the file as a whole"]
+    words = [f"turn {violation.turn}"] if violation.turn is not None else []
+    if violation.turn is not None and violation.step is not None:
+        link = lead(violation.turn, violation.step)
+        return link or quiet(shorten(f"{words[0]}, step {violation.step}", LONGEST_WITNESS))
+    words += [f"line {violation.line:,}"] if violation.line is not None else ["the file as a whole"]
     return quiet(", ".join(words))

@@ -29,59 +29,76 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.tracer.words.rules import LOSSY
-from specscope.tracer.words.text import counted, html_text
+from specscope.tracer.words.text import counted
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
-from specscope.viewer.drawing.frames import folded
+from specscope.viewer.drawing.frames import folded, kind_attribute
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.words.manifest import drafter_text, teacher_text, tree_text
 
 ARROW = " › "  # between the nodes of a path
 VALUES: tuple[tuple[str, Side], ...] = (("baseline", "a"), ("candidate", "b"))
 SIGNS: dict[VerdictKind, str] = {"equal": "✓", "ties": "≈", "different": "≠", "incomparable": "!", "uncovered": "?"}
-#: Of a list; the command line's JSON has the rest.
+#: Lines of a list that are shown; the command line's JSON has the rest.
 SHOWN_LINES = 12
 SHOWN_ROOTS = 40
 
 
-def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts) -> str:
+def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts) -> Markup:
     """The card: the verdict, and the given root where there is one."""
     calm = " ss-calm" if verdict.verdict in ("equal", "ties") and not verdict.exit_code else ""
-    title = headline(verdict, texts)
-    leads = leading_root(verdict) is not None
-    if root is not None and leads and verdict.verdict == "different":
-        title = f"{HEADLINES['different']}: {root_sentence(root, texts)}"
-    body = _root_body(verdict, root, texts) if root is not None else ""
-    if root is None or not leads:  # what fails the comparison stands before the ties
-        body = _plain_body(verdict) + body
-    if verdict.loaded:
-        body = _rows(_first("loaded", loaded_texts(verdict))) + body
-    if verdict.remarks:
-        body = _rows(_first("remark", verdict.remarks)) + body
+    return markup(
+        '<section{kind}><h2><span class="ss-sign" aria-hidden="true">{sign}</span>{title}</h2>{body}</section>',
+        kind=kind_attribute(f"ss-box ss-card{calm}"),
+        sign=html_text(_sign(verdict)),
+        title=html_text(one_line(_title(verdict, root, texts), 200)),
+        body=joined(_body(verdict, root, texts)),
+    )
+
+
+def _title(verdict: Verdict, root: Root | None, texts: SideTexts) -> str:
+    if root is not None and leading_root(verdict) is not None and verdict.verdict == "different":
+        return f"{HEADLINES['different']}: {root_sentence(root, texts)}"
+    return headline(verdict, texts)
+
+
+def _body(verdict: Verdict, root: Root | None, texts: SideTexts) -> list[Markup]:
+    parts = [
+        _rows(_first("remark", verdict.remarks)) if verdict.remarks else NOTHING,
+        _rows(_first("loaded", loaded_texts(verdict))) if verdict.loaded else NOTHING,
+    ]
+    if root is None or leading_root(verdict) is None:  # what fails the comparison comes before the ties
+        parts.append(_plain_body(verdict))
+    if root is not None:
+        parts.append(_root_body(verdict, root, texts))
     if verdict.roots:
-        body += root_list(verdict, root)
-    sign = f'<span class="ss-sign" aria-hidden="true">{_sign(verdict)}</span>'
-    return f'<section class="ss-box ss-card{calm}"><h2>{sign}{html_text(one_line(title, 200))}</h2>{body}</section>'
+        parts.append(root_list(verdict, root))
+    return parts
 
 
 def _sign(verdict: Verdict) -> str:
-    """Runs that agree, or differ in ties alone, and fail by a violated invariant, differ in nothing."""
+    """Runs that agree, or differ only in ties, and fail by a violated invariant have the sign of a violation."""
     return "✗" if verdict.verdict == "different" and leading_root(verdict) is None else SIGNS[verdict.verdict]
 
 
-def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> str:
-    found = root.difference
-    where = where_text(root.place)
-    where += f"; {found.phase}: {found.field}"
-    if found.node is not None:
-        where += f", node {node_text(found.node, texts, arrow=ARROW)}"
-    rule = _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else ""
-    place = f'<p class="ss-where">{html_text(one_line(where))}</p>'
+def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
+    difference = root.difference
+    where = f"{where_text(root.place)}; {difference.phase}: {difference.field}"
+    if difference.node is not None:
+        where += f", node {node_text(difference.node, texts, arrow=ARROW)}"
     matters = ("does it matter", impact_text(verdict.impact))
-    return rule + place + _values(found, texts) + _rows([*_blame_rows(root), matters, *_further_rows(root)])
+    return joined(
+        [
+            _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else NOTHING,
+            markup('<p class="ss-where">{where}</p>', where=html_text(one_line(where))),
+            _values(difference, texts),
+            _rows([*_blame_rows(root), matters, *_further_rows(root)]),
+        ]
+    )
 
 
 def root_rows(root: Root) -> list[tuple[str, str]]:
-    """What is known of one root: who is wrong, what kind it is of, and what follows."""
+    """What is known of one root: who is wrong, of what kind it is, and what follows."""
     return [*_blame_rows(root), *_further_rows(root)]
 
 
@@ -92,26 +109,31 @@ def _blame_rows(root: Root) -> list[tuple[str, str]]:
 
 
 def _further_rows(root: Root) -> list[tuple[str, str]]:
-    found, margin = root.difference, margin_text(root)
-    lines = [("kind", f"{found.kind}; inputs {'equal' if found.inputs_equal else 'differ'}")]
+    difference = root.difference
+    margin = margin_text(root)
+    lines = [("kind", f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")]
     lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
     lines += [("margin", margin)] if margin is not None else []
-    lines += [("tie break", found.tie_break)] if found.tie_break is not None else []
+    lines += [("tie break", difference.tie_break)] if difference.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     here = counted(root.also, "further difference")
     later = f"{counted(root.inherited, 'later step')} {'follows' if root.inherited == 1 else 'follow'} from it"
     return [*lines, ("what follows", f"{here} in this step; {later}")]
 
 
-def _values(found: Difference, texts: SideTexts) -> str:
+def _values(difference: Difference, texts: SideTexts) -> Markup:
     cells = (
-        f"<div><p>{name}</p><code>{html_text(one_line(value_text(found, side, texts)))}</code></div>"
-        for name, side in VALUES
+        markup(
+            "<div><p>{role}</p><code>{value}</code></div>",
+            role=html_text(role),
+            value=html_text(one_line(value_text(difference, side, texts))),
+        )
+        for role, side in VALUES
     )
-    return f'<div class="ss-values">{"".join(cells)}</div>'
+    return markup('<div class="ss-values">{cells}</div>', cells=joined(cells))
 
 
-def _plain_body(verdict: Verdict) -> str:
+def _plain_body(verdict: Verdict) -> Markup:
     lines = [("compared", compared_text(verdict))]
     lines += [("rule", verdict.rule)] if LOSSY in verdict.rule else []
     lines += _first("not comparable", verdict.incomparable)
@@ -124,25 +146,31 @@ def _plain_body(verdict: Verdict) -> str:
     return _rows(lines)
 
 
-def root_list(verdict: Verdict, shown: Root | None) -> str:
+def root_list(verdict: Verdict, shown: Root | None) -> Markup:
     """Every root with what follows from it, folded; a click on one asks for ``root:N``, N counted from 0."""
-    lines = []
-    for number, root in enumerate(verdict.roots[:SHOWN_ROOTS]):
-        found, follow = (
-            root.difference,
-            f"{counted(root.inherited, 'step')} inherited" if root.inherited else "nothing follows",
-        )
-        here = ' class="here"' if root is shown else ""
-        lines.append(
-            f'<li{here}><button type="button" data-do="root:{number}">Root {number + 1}</button> '
-            f"<span>{html_text(one_line(f'{where_text(root.place)}: {found.phase} {found.field}, {found.kind}', 300))}"
-            f"</span> <em>{follow}</em></li>"
-        )
+    entries = (_root_entry(at, root, is_here=root is shown) for at, root in enumerate(verdict.roots[:SHOWN_ROOTS]))
     more = len(verdict.roots) - SHOWN_ROOTS
-    rest = quiet(f"and {more} more: ≠ Next goes from one to the next") if more > 0 else ""
-    return folded(roots_text(verdict), f"<ol>{''.join(lines)}</ol>", rest, kind="ss-roots")
+    rest = quiet(f"and {more} more: ≠ Next goes from one to the next") if more > 0 else NOTHING
+    listed = markup("<ol>{entries}</ol>", entries=joined(entries))
+    return folded(roots_text(verdict), listed, rest, kind="ss-roots")
 
 
+def _root_entry(at: int, root: Root, *, is_here: bool) -> Markup:
+    difference = root.difference
+    where = f"{where_text(root.place)}: {difference.phase} {difference.field}, {difference.kind}"
+    return markup(
+        '<li{kind}><button type="button" data-do="root:{at}">Root {number}</button> '
+        "<span>{where}</span> <em>{follow}</em></li>",
+        kind=kind_attribute("here" if is_here else ""),
+        at=at,
+        number=at + 1,
+        where=html_text(one_line(where, 300)),
+        follow=html_text(f"{counted(root.inherited, 'step')} inherited" if root.inherited else "nothing follows"),
+    )
+
+
+#: The name of what neither manifest states.
+NEITHER = "stated by neither run"
 #: Fields of the manifest that two runs must share: the name for people, and the field.
 SHARED = (
     ("teacher", "teacher"),
@@ -157,28 +185,33 @@ SHARED = (
 )
 
 
-def proof(verdict: Verdict, manifest: Manifest) -> str:
+def proof(verdict: Verdict, manifest: Manifest) -> Markup:
     """Why the two may be compared: what agrees, across what they were compared, and how far.
 
     Args:
         verdict: of the comparison.
         manifest: the baseline's, which says what agrees.
     """
-    fields = {_field_of(line) for line in [*verdict.axis, *verdict.incomparable]}
-    told = _told(verdict, manifest)
-    agree = [(name, told[field]) for name, field in SHARED if field not in fields and told[field] is not None]
-    unsaid = [name for name, field in SHARED if field not in fields and told[field] is None]
-    values = [(f"✓ {name}", text or "the same") for name, text in agree]
-    values += [("neither says", ", ".join(unsaid))] if unsaid else []
-    drift = [f"{one.field}: {counted(one.count, 'value')}, at most {one.largest:.3g}" for one in verdict.drift]
+    differing = {_field_of(line) for line in [*verdict.axis, *verdict.incomparable]}
+    texts = _shared_texts(verdict, manifest)
+    shared = {name: texts[field] for name, field in SHARED if field not in differing}
+    agree = {name: text for name, text in shared.items() if text is not None}
+    unknown = [name for name, text in shared.items() if text is None]
+    values = [(f"✓ {name}", text or "the same") for name, text in agree.items()]
+    values += [(NEITHER, ", ".join(unknown))] if unknown else []
+    rest = f"; {len(unknown)} not stated by either run" if unknown else ""
+    summary = f"✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(agree)}{rest}"
+    drift = folded(summary, _rows([*values, *_drift_rows(verdict)]), kind="ss-proof")
+    return joined([surroundings(verdict), drift])
+
+
+def _drift_rows(verdict: Verdict) -> list[tuple[str, str]]:
+    lines = [f"{drift.field}: {counted(drift.count, 'value')}, at most {drift.largest:.3g}" for drift in verdict.drift]
     floats = "no float differs" if verdict.compared.keys() & {"draft", "verify"} else "no float was compared"
-    values += _first("drift within the floor", drift) or [("drift", floats)]
-    rest = f"; {len(unsaid)} that neither run says" if unsaid else ""
-    summary = f"✓ {len(agree)} of {len(SHARED)} that must agree do: {', '.join(name for name, _ in agree)}{rest}"
-    return surroundings(verdict) + folded(summary, _rows(values), kind="ss-proof")
+    return _first("drift within the floor", lines) or [("drift", floats)]
 
 
-def _told(verdict: Verdict, manifest: Manifest) -> dict[str, str | None]:
+def _shared_texts(verdict: Verdict, manifest: Manifest) -> dict[str, str | None]:
     """What two manifests that do not differ say of each shared field; None where they say nothing."""
     stored = manifest.drafter.kind not in ("none", "ngram")  # these have no weights
     return {
@@ -190,17 +223,17 @@ def _told(verdict: Verdict, manifest: Manifest) -> dict[str, str | None]:
         "seed": None if manifest.seed is None else str(manifest.seed),
         "stop_rules": None if manifest.stop_rules is None else "",
         "tokenizer": None if manifest.tokenizer is None else "",
-        "prompt": f"{verdict.num_turns} turns" if verdict.num_turns else None,
+        "prompt": counted(verdict.num_turns, "turn") if verdict.num_turns else None,
     }
 
 
 def _weights_text(digest: str | None) -> str:
-    return "" if digest is not None else "; its weights are not said"
+    return "" if digest is not None else "; its weights are not identified"
 
 
-def surroundings(verdict: Verdict) -> str:
+def surroundings(verdict: Verdict) -> Markup:
     """The axis of comparison, the noise floors with their sources, and coverage."""
-    lines = [("compared across", "; ".join(verdict.axis) or "nothing was meant to differ")]
+    lines = [("compared across", "; ".join(verdict.axis) or "nothing: both were recorded alike")]
     lines += [("noise floor", line) for line in _floor_lines(verdict.floors)]
     sees = sensitivity_text(verdict)
     lines += [("sees", sees)] if sees is not None else []
@@ -213,7 +246,7 @@ def surroundings(verdict: Verdict) -> str:
 
 
 def _floor_lines(floors: Sequence[NoiseFloor]) -> list[str]:
-    """A line a source: most comparisons have all floors from one."""
+    """One line per source: most comparisons have all floors from the same."""
     by_source: dict[str, list[str]] = {}
     for floor in floors:
         sample = f" ({counted(floor.sample_size, 'value')})" if floor.sample_size else ""
@@ -244,22 +277,28 @@ def command_names(lines: Sequence[str]) -> dict[str, str]:
     return {f"command-{number}": line for number, line in enumerate(lines)}
 
 
-def command_card(lines: Sequence[str]) -> str:
+def command_card(lines: Sequence[str]) -> Markup:
     """The commands, each with a button that copies it; the board's raw texts must hold ``command_names``."""
-    entries = "".join(
-        f'<div><code>{html_text(line)}</code><button type="button" data-copy="{name}">Copy</button></div>'
+    entries = (
+        markup(
+            '<div><code>{line}</code><button type="button" data-copy="{name}">Copy</button></div>',
+            line=html_text(line),
+            name=html_text(name),
+        )
         for name, line in command_names(lines).items()
     )
-    return card("next", "Next", "in a terminal", f'<div class="ss-commands ss-copied">{entries}</div>')
+    listed = markup('<div class="ss-commands ss-copied">{entries}</div>', entries=joined(entries))
+    return card("next", "Next", "in a terminal", listed)
 
 
 def _first(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:
     """The first lines, and how many more there are."""
-    found = [(name, line) for line in lines[:SHOWN_LINES]]
+    entries = [(name, line) for line in lines[:SHOWN_LINES]]
     more = len(lines) - SHOWN_LINES
-    return [*found, (name, f"and {more} more: specscope diff --format json lists them")] if more > 0 else found
+    entries += [(name, f"and {more} more: specscope diff --format json lists them")] if more > 0 else []
+    return entries
 
 
-def _rows(lines: Sequence[tuple[str, str]]) -> str:
+def _rows(lines: Sequence[tuple[str, str]]) -> Markup:
     """Rows whose values are on one line each, and bounded, whatever the traces hold."""
     return rows((name, one_line(value)) for name, value in lines)

@@ -1,4 +1,4 @@
-"""A manifest in words, as people ask for it. Pure; every text is raw, and escaped by whoever puts it into markup."""
+"""A manifest in words, in the order in which people ask. Pure; every text is raw."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 from specscope.schemas import Manifest, TreePolicy
 from specscope.tracer.words.rules import rule_text
-from specscope.tracer.words.text import shorten
+from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.fragments import Tone
 
 #: Characters of one value; a manifest may hold a text of any length.
 LONGEST = 200
 #: What a manifest leaves open.
-UNSAID = "not said"
+UNSTATED = "not stated"
 
 
 class Peculiarity(NamedTuple):
-    """One thing that sets a run apart from an honest one, recorded as it ran and read as it was written."""
+    """What sets a run apart from an ordinary one: a fault, a replay, redaction, an older format."""
 
     tone: Tone
     mark: str  # in few words
@@ -27,27 +27,27 @@ class Peculiarity(NamedTuple):
 
 def peculiarities(manifest: Manifest) -> list[Peculiarity]:
     """All that sets the run apart."""
-    found = []
+    entries = []
     if manifest.fault is not None:
         title = f"Fault {shorten(manifest.fault, 60)} was injected into this run"
-        line = "It is wrong on purpose: what is violated here says nothing of an honest run."
-        found.append(Peculiarity("warn", f"fault {shorten(manifest.fault, 40)} injected", title, (line,)))
+        line = "It is wrong on purpose: its violations say nothing about a correct run."
+        entries.append(Peculiarity("warn", f"fault {shorten(manifest.fault, 40)} injected", title, (line,)))
     if manifest.replay_of is not None:
-        of = f"Of the run {shorten(manifest.replay_of, 60)}."
-        lines = (of, "Each step was run again from its recorded state.")
-        found.append(Peculiarity("info", f"replay of {shorten(manifest.replay_of, 12)}", "This is a replay", lines))
+        original = f"It replays the run {shorten(manifest.replay_of, 60)}."
+        lines = (original, "Each step was run again from its recorded state.")
+        entries.append(Peculiarity("info", f"replay of {shorten(manifest.replay_of, 12)}", "This is a replay", lines))
     if manifest.redaction is not None:
-        line = "Its token ids are those of a keyed permutation, and have no text."
-        found.append(Peculiarity("info", "redacted", "This trace is redacted", (line,)))
+        line = "Its token ids are permuted with a secret key, and have no text."
+        entries.append(Peculiarity("info", "redacted", "This trace is redacted", (line,)))
     if manifest.original_schema is not None:
-        line = f"Upgraded as it is read; written as {shorten(manifest.original_schema, 60)}."
+        line = f"It was written as {shorten(manifest.original_schema, 60)}, and is upgraded when it is read."
         title = "This trace is of an older format"
-        found.append(Peculiarity("info", "upgraded from an older format", title, (line,)))
-    return found
+        entries.append(Peculiarity("info", "upgraded from an older format", title, (line,)))
+    return entries
 
 
 def created_text(created: str) -> str:
-    """When the run began, to the minute; as it stands where it is no time."""
+    """When the run began, to the minute; as it is recorded where that is not a time."""
     try:
         moment = datetime.fromisoformat(created)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -59,7 +59,7 @@ def created_text(created: str) -> str:
 def tree_text(policy: TreePolicy) -> str:
     """How trees are grown: ``dynamic, depth 5, top-k 4, budget 16``."""
     if policy.kind == "none":
-        return "no tree: the root alone"
+        return "no tree, only the root"
     shape = f" {shorten(policy.name, 40)}" if policy.name else ""
     return f"{policy.kind}{shape}, depth {policy.depth}, top-k {policy.top_k}, budget {policy.budget}"
 
@@ -85,7 +85,7 @@ def device_text(manifest: Manifest) -> str:
 
 
 def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """All that the manifest says; what it leaves open is named as such, for it cannot be judged."""
+    """All that the manifest states; what it leaves open is named as such, because it cannot be judged."""
     entries = [
         *_origin_rows(manifest),
         ("mode", f"{manifest.mode}, attention {manifest.attention}, {manifest.dtype}"),
@@ -95,12 +95,12 @@ def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("acceptance rule", rule_text(manifest.sampling)),
         ("processors", _processors_text(manifest)),
         ("stop rules", _stop_text(manifest)),
-        ("cache strategy", _or_unsaid(manifest.cache_strategy)),
-        ("batch", f"{manifest.batch_size or 1} at most, side by side"),
-        ("seed", _or_unsaid(manifest.seed)),
+        ("cache strategy", _or_unstated(manifest.cache_strategy)),
+        ("batch", f"at most {counted(manifest.batch_size or 1, 'row')} at a time"),
+        ("seed", _or_unstated(manifest.seed)),
         ("trace level", manifest.level),
-        ("set apart by", "; ".join(one.mark for one in peculiarities(manifest)) or "nothing"),
-        ("how it counts", "accepted length excludes root and bonus; tokens per step = accepted length + 1"),
+        ("set apart by", "; ".join(peculiarity.mark for peculiarity in peculiarities(manifest)) or "nothing"),
+        ("how it counts", "accepted length excludes root and bonus token; tokens per step = accepted length + 1"),
     ]
     return [(name, shorten(value, LONGEST)) for name, value in entries]
 
@@ -111,7 +111,7 @@ def _origin_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("run", manifest.run_id),
         ("created", created_text(manifest.created)),
         ("engine", manifest.engine),
-        ("versions", versions or UNSAID),
+        ("versions", versions or UNSTATED),
         ("format", manifest.schema_),
     ]
 
@@ -126,22 +126,22 @@ def _model_rows(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         ("teacher", f"{teacher_text(manifest)}, {teacher.vocab_size} token ids"),
         ("drafter", drafter_text(manifest)),
-        *((name, _or_unsaid(digest)) for name, digest in digests),
+        *((name, _or_unstated(digest)) for name, digest in digests),
     ]
 
 
 def _stop_text(manifest: Manifest) -> str:
     rules = manifest.stop_rules
     if rules is None:
-        return UNSAID
+        return UNSTATED
     strings = f", {len(rules.stop_strings)} stop strings" if rules.stop_strings else ""
-    return f"{rules.max_new_tokens} tokens at most, ends with {rules.eos_token_ids[:8]}{strings}"
+    return f"at most {rules.max_new_tokens} tokens, ends with {rules.eos_token_ids[:8]}{strings}"
 
 
 def _processors_text(manifest: Manifest) -> str:
     processors = manifest.sampling.processors
-    return UNSAID if processors is None else ", ".join(processors) or "none"
+    return UNSTATED if processors is None else ", ".join(processors) or "none"
 
 
-def _or_unsaid(value: str | int | None) -> str:
-    return UNSAID if value is None else str(value)
+def _or_unstated(value: str | int | None) -> str:
+    return UNSTATED if value is None else str(value)

@@ -1,0 +1,43 @@
+"""What a drafter may be called, checked before anything is loaded. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from specscope.engine.settings import DRAFTER_NAMES
+from specscope.tracer.errors import UsageError
+
+#: The drafters by name, with what is loaded from a folder, where that is a head of the teacher's.
+HEADS = {"eagle3": "EAGLE-3 head", "early-exit": "exit head"}
+
+
+class DrafterName(NamedTuple):
+    """A drafter as ``--drafter`` names it: ``kind`` or ``kind:path``."""
+
+    kind: str
+    path: str  # empty where none is named
+
+
+def parse_drafter(text: str, teacher: str) -> DrafterName:
+    """The drafter that ``text`` names, for the teacher that ``--teacher`` names.
+
+    Raises:
+        UsageError: where there is none of that name, or it lacks the folder that it is loaded from.
+    """
+    name = DrafterName(*text.partition(":")[::2])
+    if name.kind not in DRAFTER_NAMES:
+        raise UsageError(f"got drafter {text!r}, wanted {', '.join(DRAFTER_NAMES)}, with :PATH where it has weights")
+    if name.kind == "model" and not name.path:
+        raise UsageError("got drafter model without a model: give --drafter model:PATH, a folder or a cached model id")
+    head = HEADS.get(name.kind)
+    if head is None:
+        return name
+    if not name.path and teacher != "demo":
+        raise UsageError(
+            f"the demo's {head} fits the demo's teacher only: give --drafter {name.kind}:PATH, or one without weights, "
+            "--drafter ngram or --drafter none"
+        )
+    if name.path and not Path(name.path).is_dir():
+        raise UsageError(f"no {head} at {name.path}: give a folder with config.json and safetensors")
+    return name
