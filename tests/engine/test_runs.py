@@ -43,8 +43,13 @@ class Runner:
     ) -> list[TurnReport]:
         drafter = f"eagle3:{self.head}"
         choice = ModelChoice(
-            teacher=str(self.teacher), drafter=drafter, mode=mode, dtype="float32", device="cpu", policy=policy
-        )  # type: ignore[arg-type]
+            teacher=str(self.teacher),
+            drafter=drafter,
+            mode=mode,  # type: ignore[arg-type]
+            dtype="float32",
+            device="cpu",
+            policy=policy,
+        )
         target = TraceTarget(self.folder / f"{name}.jsonl", level) if name else None
         injected = find_fault(fault) if fault is not None else None
         request = RunRequest(Settings(choice=choice, max_new_tokens=tokens, fault=fault), PROMPTS, target)

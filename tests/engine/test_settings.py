@@ -60,8 +60,7 @@ EVERYTHING = Settings(
     ids=["everything", "static", "typical", "defaults"],
 )
 def test_settings_come_back_from_the_manifest(settings: Settings, teacher_folder: Any, head_folder: Any) -> None:
-    models = tiny_models(teacher_folder, head_folder)
-    models.drafter.policy = settings.choice.policy
+    models = tiny_models(teacher_folder, head_folder, policy=settings.choice.policy)
     rules = StopRules(settings.max_new_tokens, [0], list(settings.stop_strings))
     processors = build_processors(settings.processors, [0], models.teacher.device)
     facts = RunFacts(settings, "decisions", rules, processors)

@@ -88,8 +88,15 @@ def tiny_models(
     """A tiny teacher with a tiny head, or none, loaded as the command line loads them."""
     drafter = f"eagle3:{head}" if head is not None else "none"
     return load_models(
-        ModelChoice(teacher=str(teacher), drafter=drafter, mode=mode, dtype=dtype, device="cpu", policy=policy)
-    )  # type: ignore[arg-type]
+        ModelChoice(
+            teacher=str(teacher),
+            drafter=drafter,
+            mode=mode,  # type: ignore[arg-type]
+            dtype=dtype,
+            device="cpu",
+            policy=policy,
+        )
+    )
 
 
 def reference_generate(folder: Path, prompt_ids: list[int], max_new_tokens: int) -> list[int]:
