@@ -1,7 +1,7 @@
 """The model drafter: a smaller causal language model with the teacher's tokenizer, grown into trees.
 
 Its cache holds the tokens of the committed pairs and the one before them: always one more than there are pairs. The
-tree's own entries lie behind them for as long as it grows, and are then dropped.
+tree's own entries lie after them for as long as it grows, and are then dropped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
 
 
 class ModelDrafter:
-    """Proposes trees with a language model of its own.
+    """Proposes trees with its own, smaller language model.
 
     Args:
         model: the small model, loaded as teachers are.

@@ -2,7 +2,7 @@
 
 Llama, Qwen2, Qwen3, Mistral and what else transformers itself implements with full attention and rotations that depend
 on the position alone. openPangu-Embedded, which transformers does not implement, is Llama with biases under another
-name, and is loaded as that: its own model code, which wants an NPU at import, is never run.
+name, and is loaded as that: its own model code, which requires an NPU at import, is never run.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ IN_LAYER = {
     "MLP": "mlp",
 }
 LAYER_OUTPUT = "layer output"
-#: What runs before and behind the layers, and the modules that they are, from the model down.
+#: What runs before and after the layers, and the modules that they are, from the model down.
 BEFORE = {"embedding": "model.embed_tokens", "rotation": "model.rotary_emb"}
 BEHIND = {"final norm": "model.norm", "output head": "lm_head"}
 
@@ -25,12 +25,12 @@ BEHIND = {"final norm": "model.norm", "output head": "lm_head"}
 class Part(NamedTuple):
     """One part of a model."""
 
-    layer: int | None  # None before and behind the layers
+    layer: int | None  # None before and after the layers
     name: str
 
 
 def model_parts(teacher: Teacher, layers: range) -> dict[Part, nn.Module]:
-    """The modules of ``teacher`` before, in some of its layers, and behind them; a layer's output last in it.
+    """The modules of ``teacher`` before, in some of its layers, and after them; a layer's output last in it.
 
     Raises:
         UsageError: where the model is not laid out like the ones whose names are known.

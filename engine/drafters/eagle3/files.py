@@ -66,7 +66,7 @@ class HeadFiles:
         """
         layers = self.hidden_state_indices or default_hidden_state_indices(num_layers)
         if max(layers) >= num_layers:
-            # hidden_states[num_layers] exists, but behind the final norm; heads that name it want it before.
+            # hidden_states[num_layers] exists, but after the final norm; heads that name it want it before.
             raise UsageError(
                 f"the head at {self.folder} wants hidden states {list(layers)} ({self.hidden_state_source}), this "
                 f"teacher has the inputs of layers 0..{num_layers - 1}"
@@ -93,7 +93,7 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_no
 
     Raises:
         UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes), or where weights
-            are no finite numbers and ``allow_nonfinite`` is off.
+            are not finite and ``allow_nonfinite`` is off.
     """
     config, tensors = _read_config(folder), _read_tensors(folder)
     statement = read_statement(config, set(tensors), f"{folder / CONFIG_NAME}")

@@ -1,9 +1,9 @@
 """The early-exit drafter: the teacher's own first layers and an exit head. Nothing is computed twice.
 
 The root and every frontier go through layers 0..E-1 right on the cache that the step is verified on; the exit head
-reads the hidden states behind them. When the tree stands, the nodes that were never fed (its leaves) follow, and those
+reads the hidden states after them. When the tree stands, the nodes that were never fed (its leaves) follow, and those
 layers' tails are put into the order of the slots. The verify forward then takes the hidden states and runs the other
-layers alone, so that each slot passes each layer once. The drafter has no cache of its own: its pairs are counted.
+layers alone, so that each slot passes each layer once. The drafter has no cache: its pairs are only counted.
 
 Elhoushi et al. 2024, LayerSkip, drafts chains this way.
 """
@@ -144,7 +144,7 @@ class EarlyExitDrafter(PairCounter):
         return replace(draft, shared=shared)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(B, R, V) of ``hidden`` (B, R, H) behind the layers that are run."""
+        """(B, R, V) of ``hidden`` (B, R, H) after the layers that are run."""
         logits: torch.Tensor = self._teacher.output_head(self._head(hidden))
         return logits
 

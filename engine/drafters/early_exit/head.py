@@ -1,6 +1,6 @@
-"""Exit heads, and their folders: what turns the hidden state behind one of the teacher's first layers into logits.
+"""Exit heads, and their folders: what turns the hidden state after one of the teacher's first layers into logits.
 
-A norm, a SwiGLU block beside the residual and a norm of its own; the output matrix is the teacher's and is not stored.
+A norm, a SwiGLU block beside the residual and its own norm; the output matrix is the teacher's and is not stored.
 A folder holds ``config.json`` (kind ``specscope-exit-head``) and ``model.safetensors``.
 """
 
@@ -51,7 +51,7 @@ class ExitHead(nn.Module):
         self.norm = RMSNorm(hidden, config.rms_norm_eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the teacher's output matrix reads (..., H), of ``hidden`` (..., H) behind layer ``exit_layer - 1``."""
+        """What the teacher's output matrix reads (..., H), of ``hidden`` (..., H) after layer ``exit_layer - 1``."""
         normed = self.mlp_norm(hidden)
         inner = self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))
         final: torch.Tensor = self.norm(hidden + inner)
@@ -70,7 +70,7 @@ def load_exit_head(folder: Path, *, allow_nonfinite: bool = False) -> ExitHeadFi
 
     Raises:
         UsageError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen, or where weights
-            are no finite numbers and ``allow_nonfinite`` is off.
+            are not finite and ``allow_nonfinite`` is off.
     """
     head = ExitHead(_read_config(folder / CONFIG_NAME))
     path = folder / WEIGHTS_NAME
