@@ -20,7 +20,7 @@ from specscope.engine.tree.grow import Frontier
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, causal_mask, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError
 
 
 def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
@@ -30,13 +30,13 @@ def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
         UsageError: where the vocabularies' sizes differ, or both have a tokenizer.json and these differ.
     """
     if model.vocab_size != teacher.vocab_size:
-        raise UsageError(
+        raise CheckpointError(
             f"the model at {model.folder} cannot draft for {teacher.folder}: its vocabulary has {model.vocab_size} "
             f"ids, the teacher's {teacher.vocab_size}; give a model of the same family"
         )
     drafters, teachers = model.tokenizer_manifest(), teacher.tokenizer_manifest()
     if drafters is not None and teachers is not None and drafters.digest != teachers.digest:
-        raise UsageError(
+        raise CheckpointError(
             f"the model at {model.folder} cannot draft for {teacher.folder}: its tokenizer.json has digest "
             f"{drafters.digest}, the teacher's {teachers.digest}; give a model with the same tokenizer"
         )

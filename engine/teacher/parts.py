@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from specscope.engine.teacher.model import Teacher
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import UnsupportedModelError, UsageError
 
 #: The operations of a layer in the order in which they run, and the modules that they are.
 IN_LAYER = {
@@ -40,7 +40,9 @@ def model_parts(teacher: Teacher, layers: range) -> dict[Part, nn.Module]:
         ends = {name: teacher.model.get_submodule(path) for name, path in (BEFORE | BEHIND).items()}
     except AttributeError as error:
         kind = type(teacher.model).__name__
-        raise UsageError(f"the parts of {kind} have other names than a Llama's ({error}): not narrowed") from None
+        raise UnsupportedModelError(
+            f"the parts of {kind} have other names than a Llama's ({error}): not narrowed"
+        ) from None
     parts: dict[Part, nn.Module] = {Part(None, name): ends[name] for name in BEFORE}
     for number in layers:
         in_layer = {name: getattr(body[number], path) for name, path in IN_LAYER.items() if hasattr(body[number], path)}

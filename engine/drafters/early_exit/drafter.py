@@ -28,7 +28,7 @@ from specscope.engine.tree.grow import DraftTree, Frontier, Level, selected_numb
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import ancestor_table, causal_mask, mask_behind, visible_from_ancestors
 from specscope.schemas import Drafter as DrafterManifest
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UnsupportedModelError
 
 
 def check_fits(files: ExitHeadFiles, teacher: Teacher) -> None:
@@ -39,13 +39,13 @@ def check_fits(files: ExitHeadFiles, teacher: Teacher) -> None:
     """
     shape = files.head.config
     if (shape.hidden_size, shape.vocab_size) != (teacher.hidden_size, teacher.vocab_size):
-        raise UsageError(
+        raise CheckpointError(
             f"the exit head at {files.folder} does not fit {teacher.folder}: it reads {shape.hidden_size} wide states "
             f"and gives {shape.vocab_size} ids, the teacher has {teacher.hidden_size} and {teacher.vocab_size}; give "
             "the head that was trained for this teacher"
         )
     if not shape.exit_layer < teacher.num_layers:
-        raise UsageError(
+        raise CheckpointError(
             f"the exit head at {files.folder} leaves behind layer {shape.exit_layer}, wanted 1 to "
             f"{teacher.num_layers - 1}, as the teacher has {teacher.num_layers}; give the head that was trained for it"
         )
@@ -71,7 +71,7 @@ def check_layers_run_apart(teacher: Teacher) -> None:
     except (AttributeError, TypeError):
         same = False
     if not same:
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{teacher.folder} ({type(teacher.model).__name__}) cannot draft by early exit: its layers, run one by "
             "one, do not give its own logits; choose another drafter"
         )
