@@ -27,7 +27,7 @@ def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
     """Refuses a ``model`` whose token ids do not mean what the teacher's do.
 
     Raises:
-        UsageError: where the vocabularies' sizes differ, or both have a tokenizer.json and these differ.
+        CheckpointError: where the vocabularies' sizes differ, or both have a tokenizer.json and these differ.
     """
     if model.vocab_size != teacher.vocab_size:
         raise CheckpointError(

@@ -129,7 +129,7 @@ def pangu_as_llama(stated: dict[str, Any], folder: Path) -> LlamaConfig:
     have Llama's names (Huawei's ``modeling_openpangu_dense.py``; vLLM's ``openpangu.py`` treats it the same way).
 
     Raises:
-        UsageError: where a field is missing. Llama's defaults are not openPangu's, so none is guessed.
+        CheckpointError: where a field is missing. Llama's defaults are not openPangu's, so none is guessed.
     """
     rope = {"rope_theta": stated.get("rope_theta"), "rope_type": "default", **(stated.get("rope_parameters") or {})}
     missing = [field for field in (*PANGU_FIELDS, "bias") if field not in stated]
@@ -157,7 +157,7 @@ def refuse_unsupported(config: Any, name: str) -> None:
     """Refuses what cannot verify a tree: a tree's rows are rolled back, and their order is not that of the text.
 
     Raises:
-        UsageError: naming the model as ``name``, and why.
+        UnsupportedModelError: naming the model as ``name``, and why.
     """
     layer_types = set(getattr(config, "layer_types", None) or [])
     if layer_types - {"full_attention"}:

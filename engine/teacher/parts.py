@@ -33,7 +33,7 @@ def model_parts(teacher: Teacher, layers: range) -> dict[Part, nn.Module]:
     """The modules of ``teacher`` before, in some of its layers, and after them; a layer's output last in it.
 
     Raises:
-        UsageError: where the model is not laid out like the ones whose names are known.
+        UnsupportedModelError: where the model is not laid out like the ones whose names are known.
     """
     try:
         body = list(teacher.model.model.layers)

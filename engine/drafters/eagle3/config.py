@@ -57,7 +57,8 @@ def read_statement(config: dict[str, Any], tensor_names: set[str], place: str) -
     """The statement of ``config``; ``tensor_names`` tell which optional tensors the head has. ``place`` is for errors.
 
     Raises:
-        UsageError: where it lacks something, contradicts itself, or asks for what is not supported.
+        CheckpointError: where it lacks something or contradicts itself.
+        UnsupportedModelError: where it asks for what is not supported.
     """
     layer = _section(config, LAYER_CONFIG, place) or config
     eagle = _section(config, "eagle_config", place)

@@ -62,7 +62,7 @@ class HeadFiles:
         """The transformers hidden_states indices to feed it, for a teacher of ``num_layers``.
 
         Raises:
-            UsageError: where the teacher has no such states.
+            CheckpointError: where the teacher has no such states.
         """
         layers = self.hidden_state_indices or default_hidden_state_indices(num_layers)
         if max(layers) >= num_layers:
@@ -78,7 +78,7 @@ def default_hidden_state_indices(num_layers: int) -> tuple[int, int, int]:
     """The public default: hidden_states[2], [L // 2] and [L - 3], each the input of that layer.
 
     Raises:
-        UsageError: for fewer than 7 layers, where these collide.
+        CheckpointError: for fewer than 7 layers, where these collide.
     """
     if num_layers < 7:
         raise CheckpointError(
@@ -92,7 +92,7 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_no
     """The head in ``folder``, in float32, checked against the teacher's hidden size and vocabulary.
 
     Raises:
-        UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes), or where weights
+        CheckpointError: where it is missing, unreadable, or made for another teacher (naming the shapes), or weights
             are not finite and ``allow_nonfinite`` is off.
     """
     config, tensors = _read_config(folder), _read_tensors(folder)
@@ -209,7 +209,7 @@ def _fit(head: Eagle3Head, tensors: Tensors, vocab: DraftVocab, folder: Path) ->
     """Loads ``tensors`` strictly, in float32.
 
     Raises:
-        UsageError: naming the tensors that are missing, unexpected, of another shape or no floating-point numbers.
+        CheckpointError: naming the tensors that are missing, unexpected, of another shape or no floating-point numbers.
     """
     wanted = {name: tensor for name, tensor in head.state_dict().items() if name not in VOCAB_TENSORS}
     missing = sorted(wanted.keys() - tensors.keys())

@@ -35,7 +35,7 @@ def check_fits(files: ExitHeadFiles, teacher: Teacher) -> None:
     """Refuses a head that was made for another teacher.
 
     Raises:
-        UsageError: naming both shapes.
+        CheckpointError: naming both shapes.
     """
     shape = files.head.config
     if (shape.hidden_size, shape.vocab_size) != (teacher.hidden_size, teacher.vocab_size):
@@ -58,7 +58,7 @@ def check_layers_run_apart(teacher: Teacher) -> None:
     Some architectures scale embeddings or logits, or call their parts by other names.
 
     Raises:
-        UsageError: where it is another.
+        UnsupportedModelError: where it is another.
     """
     ids = torch.tensor([[1, 0, 1]], device=teacher.device)
     positions = torch.arange(3, device=teacher.device)[None]

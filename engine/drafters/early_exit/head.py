@@ -69,7 +69,7 @@ def load_exit_head(folder: Path, *, allow_nonfinite: bool = False) -> ExitHeadFi
     """The exit head in ``folder``, in float32.
 
     Raises:
-        UsageError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen, or where weights
+        CheckpointError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen, or weights
             are not finite and ``allow_nonfinite`` is off.
     """
     head = ExitHead(_read_config(folder / CONFIG_NAME))
