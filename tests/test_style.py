@@ -36,7 +36,7 @@ LIMITS = {
     # Not there yet.
     "tests/tracer": Limits(most_lines=519, num_banned=50),
     "engine": Limits(
-        p90_tokens=186, most_tokens=709, most_positionals=12, most_positional_fields=18, most_lines=451, num_banned=156
+        p90_tokens=186, most_tokens=636, most_positionals=6, most_positional_fields=11, most_lines=404, num_banned=10
     ),
     "viewer": Limits(most_positionals=10, most_positional_fields=13, num_banned=181),
     "tests": Limits(

@@ -37,7 +37,7 @@ class Acceptance:
 
     rule: RuleName
     lengths: torch.Tensor  # (B,) accepted nodes; excludes root and bonus
-    paths: torch.Tensor  # (B, D) accepted slots in order, without the root; 0 behind a row's length
+    paths: torch.Tensor  # (B, D) accepted slots in order, without the root; 0 after a row's length
     bonus_slots: torch.Tensor  # (B,) the last accepted slot, or the root
     bonus_tokens: torch.Tensor  # (B,) the next pending tokens
     accepted: torch.Tensor  # (B, P) bool: chosen among its siblings, whatever became of its parent

@@ -76,7 +76,7 @@ def process_tree(
     tensors: TreeTensors,
     logits: torch.Tensor,
 ) -> torch.Tensor:
-    """``logits`` (B, P, V) processed, each slot behind its row's ``contexts`` (up to before the root) and its own path.
+    """``logits`` (B, P, V) processed, each slot after its row's ``contexts`` (up to before the root) and its own path.
 
     Padding slots stay as they are. Reads the trees back from the device: with processors a step waits twice.
     """

@@ -121,8 +121,8 @@ class Weighed(NamedTuple):
 def weigh_point_masses(tree: TreeTensors, target_probs: torch.Tensor) -> Weighed:
     """A rejected child's token leaves the distribution, and what stays is renormalised.
 
-    So the threshold is p(child) / (p(child) + p of its younger siblings + p of all tokens that are no child): a sum,
-    not 1 - p(elder siblings), which would cancel. Where nothing else is left it is exactly 1, so that a row whose
+    So the threshold is p(child) / (p(child) + p of its younger siblings + p of all other tokens): a sum, not
+    1 - p(elder siblings), which would cancel. Where nothing else is left it is exactly 1, so that a row whose
     children are all rejected always has something left to draw the bonus from.
     """
     residuals = without(tree, target_probs, drafted(tree))
@@ -176,7 +176,7 @@ def draw_bonus(weights: torch.Tensor, coins: torch.Tensor) -> TokenDraw:
     """The tokens at which the cumulative share of ``weights`` (B, V), by token id, first exceeds the coin (B,).
 
     Such a token raises the cumulative share, so its weight is positive, at the coin 0 as well; and the last share is
-    exactly 1, above every coin. The first token behind a prompt is drawn in the same way.
+    exactly 1, above every coin. The first token after a prompt is drawn in the same way.
     """
     cumulative = weights.double().cumsum(dim=-1)
     total = cumulative[:, -1:]

@@ -3,7 +3,7 @@
 Built on transformers' Cache interface, whose own ``crop`` changes meaning between releases. The working part is small:
 
 - ``branch`` gives the cache that a step's forwards write to (itself, or a copy: the strategy says);
-- a forward *extends* it: every row's keys and values go right behind its own prefix, into its tail;
+- a forward *extends* it: every row's keys and values go right after its own prefix, into its tail;
 - ``commit_length`` keeps the tail's first rows, ``commit_paths`` chosen ones in a given order; both drop the others.
 
 The committed prefix is never written. All layers share one buffer, so that a commit is one gather and one write.
@@ -34,14 +34,14 @@ class CommitStrategy(Protocol):
         """The cache that a step's forwards write to."""
 
     def keep(self, cache: TreeCache, branch: TreeCache, places: torch.Tensor) -> None:
-        """Moves what stands at ``places`` (B, K) of ``branch`` to right behind each row's prefix in ``cache``."""
+        """Moves what stands at ``places`` (B, K) of ``branch`` to right after each row's prefix in ``cache``."""
 
     def objection(self, cache: TreeCache, slots: list[list[int]]) -> str | None:
         """Why these tail slots cannot be committed this way; None where they can."""
 
 
 class TreeCacheLayer(CacheLayerMixin):
-    """One layer's share of the buffer, as transformers wants to see it."""
+    """One layer's share of the buffer, in the form that transformers expects."""
 
     is_sliding = False
 
@@ -49,7 +49,7 @@ class TreeCacheLayer(CacheLayerMixin):
         super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         self._cache = cache
         self._number = number
-        self.tail_length = 0  # positions behind the prefix, the same in every active row
+        self.tail_length = 0  # positions after the prefix, the same in every active row
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing to do: the cache allocates for all layers at the first update."""
@@ -57,7 +57,7 @@ class TreeCacheLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends (B, G, P, W) behind each active row and returns all positions up to the longest row's end."""
+        """Appends (B, G, P, W) after each active row and returns all positions up to the longest row's end."""
         keys, values = self._cache.append(self._number, self.tail_length, key_states, value_states)
         self.tail_length += key_states.shape[-2]
         return keys, values
@@ -102,7 +102,7 @@ class TreeCache(Cache):
 
     @property
     def tail_length(self) -> int:
-        """Positions behind the committed prefix of the active rows."""
+        """Positions after the committed prefix of the active rows."""
         return self._layers[0].tail_length
 
     @property
@@ -122,7 +122,7 @@ class TreeCache(Cache):
     def append(
         self, layer: int, tail: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes (B, G, P, W) of one layer behind each active row's prefix and ``tail`` positions more."""
+        """Writes (B, G, P, W) of one layer after each active row's prefix and ``tail`` positions more."""
         starts = [length + tail for length in self.active_lengths]
         added, end = keys.shape[-2], max(starts) + keys.shape[-2]
         pair = self._storage(keys, end)[layer][:, self._active]  # (2, B, G, C, W)
@@ -181,7 +181,7 @@ class TreeCache(Cache):
             self._storage(other.buffer[0, 0], other.buffer.shape[4])
 
     def copy(self) -> TreeCache:
-        """A cache of its own with the same content, tail included."""
+        """A separate cache with the same content, tail included."""
         twin = TreeCache(len(self._layers), self._capacity, self.num_rows, self.strategy)
         twin.committed_lengths = list(self.committed_lengths)
         twin._active = self._active
@@ -204,7 +204,7 @@ class TreeCache(Cache):
         return self.buffer[:, :, row, :, :length] if length else None
 
     def branch(self) -> TreeCache:
-        """The cache that a step's forwards write to, as the strategy wants it; pass it back to the commit."""
+        """The cache that a step's forwards write to, as the strategy chooses it; pass it back to the commit."""
         return self.strategy.branch(self)
 
     def truncate(self, row: int, length: int) -> None:
@@ -227,7 +227,7 @@ class TreeCache(Cache):
             layer.tail_length = places.shape[1]
 
     def drop_tail(self) -> None:
-        """Drops what is behind the committed prefixes."""
+        """Drops what is after the committed prefixes."""
         for layer in self._layers:
             layer.tail_length = 0
 
@@ -259,7 +259,7 @@ class TreeCache(Cache):
                 raise ValueError(f"got slots {path}, wanted each in 0..{tail - 1}, the tail")
         objection = self.strategy.objection(branch, slots)
         strategy = self.strategy if objection is None else FullReorder()
-        # A row that keeps less is filled up with its first slot: that lands behind its end, where nothing counts.
+        # A row that keeps less is filled up with its first slot: that lands after its end, where nothing counts.
         most = max(map(len, slots))
         filled = [[*path, *[0] * (most - len(path))] for path in slots]
         device = branch.buffer.device
@@ -291,7 +291,7 @@ def gather_places(buffer: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def put_behind(buffer: torch.Tensor, lengths: list[int], kept: torch.Tensor) -> None:
-    """Writes ``kept`` (L, 2, B, G, K, W) into ``buffer``, right behind each row's ``lengths``."""
+    """Writes ``kept`` (L, 2, B, G, K, W) into ``buffer``, right after each row's ``lengths``."""
     count = kept.shape[4]
     if min(lengths) == max(lengths):
         buffer[:, :, :, :, lengths[0] : lengths[0] + count] = kept
@@ -314,7 +314,7 @@ class InPlace:
         put_behind(cache.buffer, cache.committed_lengths, gather_places(branch.buffer, places))
 
     def objection(self, cache: TreeCache, slots: list[list[int]]) -> str | None:
-        """It wants the root first and every slot behind the one before, in layers that are all as long."""
+        """It requires the root first, ascending slots, and tails of one length in all layers."""
         return ascending_objection(cache, slots)
 
 
@@ -328,7 +328,7 @@ class FullReorder:
         return cache
 
     def keep(self, cache: TreeCache, branch: TreeCache, places: torch.Tensor) -> None:
-        """An index of the whole kept sequence, row by row; what lies behind a row's end is of no account."""
+        """An index of the whole kept sequence, row by row; what lies after a row's end is irrelevant."""
         source, lengths = branch.buffer, cache.committed_lengths
         device, count = source.device, places.shape[1]
         index = torch.arange(max(lengths) + count, device=device).repeat(len(lengths), 1)

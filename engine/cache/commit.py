@@ -13,7 +13,7 @@ class CheckedLayer(NamedTuple):
     """The layer whose committed prefix is looked at in a step. They take turns: all of them would cost too much."""
 
     number: int
-    length_since: int | None  # of its prefix behind the step when its turn came last, or else behind the prefill
+    length_since: int | None  # of its prefix after the step when its turn came last, or else after the prefill
 
 
 @dataclass(frozen=True, kw_only=True)

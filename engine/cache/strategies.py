@@ -23,7 +23,7 @@ from specscope.tracer.errors import UsageError
 
 
 class FastReorder:
-    """A new buffer: the prefix as one slice, and behind it the path."""
+    """A new buffer: the prefix as one slice, and after it the path."""
 
     name = "fast-reorder"
 

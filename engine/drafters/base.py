@@ -20,7 +20,7 @@ class DraftPairs:
     """What the drafter is fed for one row before it proposes: (features of token j, token j + 1), in order."""
 
     source_rows: list[int]  # rows of the last teacher forward that the features were read from
-    features: torch.Tensor  # (R, 3 x teacher hidden), or (R, 0) where the drafter wants none
+    features: torch.Tensor  # (R, 3 x teacher hidden), or (R, 0) where the drafter reads none
     tokens: torch.Tensor  # (R,) the last is the pending token
     token_list: list[int]  # the same, on the host
 
@@ -30,7 +30,7 @@ class SharedLayers:
     """What a drafter that runs the teacher's own first layers hands on, so that they are not run twice."""
 
     num_layers: int
-    hidden: torch.Tensor  # (B, N, H) of every slot, behind those layers; their cache tails hold the slots in order
+    hidden: torch.Tensor  # (B, N, H) of every slot, after those layers; their cache tails hold the slots in order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Drafter(Protocol):
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
-        """The transformers hidden_states indices that it wants, low to high."""
+        """The transformers hidden_states indices that it reads, low to high."""
 
     @property
     def num_pairs(self) -> list[int]:
@@ -65,7 +65,7 @@ class Drafter(Protocol):
 
     @property
     def module(self) -> torch.nn.Module | None:
-        """What was loaded for it; None where it has no weights of its own."""
+        """What was loaded for it; None where it has no weights."""
 
     def kept(self, row: int) -> torch.Tensor | None:
         """The keys and values of the pairs in the cache of ``row``; None where it keeps none, or none yet."""
@@ -74,7 +74,7 @@ class Drafter(Protocol):
         """Forgets everything and makes room for the rows of ``cache``, the teacher's."""
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
-        """A turn behind ``context_ids`` begins in ``row``; the first ``num_pairs`` pairs are known and kept."""
+        """A turn after ``context_ids`` begins in ``row``; the first ``num_pairs`` pairs are known and kept."""
 
     def drop_row(self, row: int) -> None:
         """Ends ``row``: the last row takes its number."""

@@ -106,7 +106,7 @@ def count_tokens(data: Sequence[NDArray[Any]], teacher_vocab_size: int) -> NDArr
     """(V,) how often each id occurs in the arrays of ``data``, of any shape.
 
     Raises:
-        UsageError: for ids that are no integers or outside the vocabulary, or no data at all.
+        UsageError: for ids that are not integers or outside the vocabulary, or no data at all.
     """
     counts = np.zeros(teacher_vocab_size, dtype=np.int64)
     for array in data:
@@ -156,7 +156,7 @@ def build_draft_vocab(
 ) -> BuiltVocab:
     """The draft vocabulary of ``data``, read from ``cache`` where that holds the answer to this very question.
 
-    A cache of other data, another size or another teacher is replaced; so is a corrupt one, of which ``warn`` is told.
+    A cache of other data, another size or another teacher is replaced; so is a corrupt one, after a call of ``warn``.
 
     Raises:
         UsageError: where there is no such vocabulary (see ``count_tokens`` and ``most_frequent``).

@@ -1,7 +1,7 @@
 """The model drafter: a smaller causal language model with the teacher's tokenizer, grown into trees.
 
 Its cache holds the tokens of the committed pairs and the one before them: always one more than there are pairs. The
-tree's own entries lie behind them for as long as it grows, and are then dropped.
+tree's own entries lie after them for as long as it grows, and are then dropped.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from specscope.engine.tree.grow import Frontier
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, causal_mask, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError
 
 
 def check_same_vocabulary(model: Teacher, teacher: Teacher) -> None:
     """Refuses a ``model`` whose token ids do not mean what the teacher's do.
 
     Raises:
-        UsageError: where the vocabularies' sizes differ, or both have a tokenizer.json and these differ.
+        CheckpointError: where the vocabularies' sizes differ, or both have a tokenizer.json and these differ.
     """
     if model.vocab_size != teacher.vocab_size:
-        raise UsageError(
+        raise CheckpointError(
             f"the model at {model.folder} cannot draft for {teacher.folder}: its vocabulary has {model.vocab_size} "
             f"ids, the teacher's {teacher.vocab_size}; give a model of the same family"
         )
     drafters, teachers = model.tokenizer_manifest(), teacher.tokenizer_manifest()
     if drafters is not None and teachers is not None and drafters.digest != teachers.digest:
-        raise UsageError(
+        raise CheckpointError(
             f"the model at {model.folder} cannot draft for {teacher.folder}: its tokenizer.json has digest "
             f"{drafters.digest}, the teacher's {teachers.digest}; give a model with the same tokenizer"
         )
 
 
 class ModelDrafter:
-    """Proposes trees with a language model of its own.
+    """Proposes trees with its own, smaller language model.
 
     Args:
         model: the small model, loaded as teachers are.

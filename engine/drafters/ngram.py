@@ -26,13 +26,13 @@ from specscope.engine.tree.policy import Choice, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
 from specscope.tracer.errors import UsageError
 
-MAX_MATCHES = 64  # of a step; the trie's size hangs on it
+MAX_MATCHES = 64  # of a step; the trie's size depends on it
 REST_WEIGHT = 4.0  # of all that no match proposes, among siblings: a match of two tokens
 
 
 @dataclass(frozen=True)
 class NgramSettings:
-    """How long a suffix must be to count as found, and how long a match is told from a longer one."""
+    """How long a suffix must be to count as a match, and up to what length matches are distinguished."""
 
     min_ngram: int = 1
     max_ngram: int = 8
@@ -45,7 +45,7 @@ class NgramSettings:
 
 
 def parse_ngram_settings(text: str) -> NgramSettings:
-    """The settings that stand behind ``ngram:``: MIN-MAX, or nothing.
+    """The settings that follow ``ngram:``: MIN-MAX, or nothing.
 
     Raises:
         UsageError: where they are neither, or out of range.
@@ -64,7 +64,7 @@ class Match(NamedTuple):
     """An earlier place whose last tokens are those of the text."""
 
     end: int  # place of its last token
-    length: int  # tokens that are equal, as far as they are told apart
+    length: int  # tokens that are equal, as far as matches are distinguished
 
     @property
     def weight(self) -> float:
@@ -96,7 +96,7 @@ class NgramIndex:
                 self._ends.setdefault(gram, []).append(end)
 
     def truncate(self, length: int) -> None:
-        """Forgets all tokens behind the first ``length``."""
+        """Forgets all tokens after the first ``length``."""
         while len(self.tokens) > length:
             for gram in self._grams(len(self.tokens) - 1):
                 ends = self._ends[gram]
@@ -150,7 +150,7 @@ class Lookup(NamedTuple):
 
 
 def look_up(index: NgramIndex, policy: TreePolicy) -> Lookup:
-    """The tree behind the text of ``index``: the best ``budget`` nodes of the trie, or those that a fixed tree has.
+    """The tree that continues the text of ``index``: its trie's best ``budget`` nodes, or those that a fixed tree has.
 
     Children are ranked by weight, then by the match that proposed them first; only the best ``top_k`` of each node
     count. A child's score lies below its parent's, so that the best nodes are closed under parents.

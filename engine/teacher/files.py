@@ -2,7 +2,7 @@
 
 Llama, Qwen2, Qwen3, Mistral and what else transformers itself implements with full attention and rotations that depend
 on the position alone. openPangu-Embedded, which transformers does not implement, is Llama with biases under another
-name, and is loaded as that: its own model code, which wants an NPU at import, is never run.
+name, and is loaded as that: its own model code, which requires an NPU at import, is never run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from transformers.utils import logging as transformers_logging
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.teacher.names import no_teacher
-from specscope.tracer.errors import CheckpointError, UnsupportedModelError, UsageError
+from specscope.tracer.errors import CheckpointError, UnsupportedModelError
 
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 PANGU_ARCHITECTURE = "PanguEmbeddedForCausalLM"
@@ -119,7 +119,7 @@ def _load_config(folder: Path, options: TeacherOptions) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=options.allow_remote_code)
     except Exception as error:  # configurations are checked by their own code, which raises what it likes
-        raise UsageError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
+        raise CheckpointError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
 
 
 def pangu_as_llama(stated: dict[str, Any], folder: Path) -> LlamaConfig:
@@ -129,15 +129,17 @@ def pangu_as_llama(stated: dict[str, Any], folder: Path) -> LlamaConfig:
     have Llama's names (Huawei's ``modeling_openpangu_dense.py``; vLLM's ``openpangu.py`` treats it the same way).
 
     Raises:
-        UsageError: where a field is missing. Llama's defaults are not openPangu's, so none is guessed.
+        CheckpointError: where a field is missing. Llama's defaults are not openPangu's, so none is guessed.
     """
     rope = {"rope_theta": stated.get("rope_theta"), "rope_type": "default", **(stated.get("rope_parameters") or {})}
     missing = [field for field in (*PANGU_FIELDS, "bias") if field not in stated]
     missing += ["rope_theta"] * (rope["rope_theta"] is None)
     if missing:
-        raise UsageError(f"{folder / 'config.json'} lacks {', '.join(missing)}, which {PANGU_ARCHITECTURE} needs")
+        raise CheckpointError(f"{folder / 'config.json'} lacks {', '.join(missing)}, which {PANGU_ARCHITECTURE} needs")
     if stated.get("rope_scaling"):
-        raise UsageError(f"{folder / 'config.json'} sets rope_scaling, which {PANGU_ARCHITECTURE} does not read")
+        raise UnsupportedModelError(
+            f"{folder / 'config.json'} sets rope_scaling, which {PANGU_ARCHITECTURE} does not read"
+        )
     fields = {field: stated[field] for field in (*PANGU_FIELDS, *PANGU_OPTIONAL_FIELDS) if field in stated}
     try:
         return LlamaConfig(
@@ -148,24 +150,24 @@ def pangu_as_llama(stated: dict[str, Any], folder: Path) -> LlamaConfig:
             mlp_bias=False,
         )
     except Exception as error:  # as above
-        raise UsageError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
+        raise CheckpointError(f"cannot read a model configuration in {folder}: {_first_line(error)}") from None
 
 
 def refuse_unsupported(config: Any, name: str) -> None:
     """Refuses what cannot verify a tree: a tree's rows are rolled back, and their order is not that of the text.
 
     Raises:
-        UsageError: naming the model as ``name``, and why.
+        UnsupportedModelError: naming the model as ``name``, and why.
     """
     layer_types = set(getattr(config, "layer_types", None) or [])
     if layer_types - {"full_attention"}:
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{name} has layers of types {sorted(layer_types)}; only full attention is supported: the state of the "
             "others cannot be rolled back to a branch"
         )
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if getattr(model_class, "_is_stateful", False):
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{name} keeps a running state (model type {config.model_type}), which cannot be rolled back to a branch; "
             "only full attention is supported"
         )
@@ -180,13 +182,13 @@ def refuse_unsupported(config: Any, name: str) -> None:
         )
     takes = inspect.signature(model_class.forward).parameters if model_class is not None else {}
     if (takes and "position_ids" not in takes) or getattr(config, "alibi", False):
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{name} takes no position ids (model type {config.model_type}): the branches of a tree share positions, "
             "so they must be given"
         )
     rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rotation in GROWING_ROTATIONS:
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{name} rotates by rope_type {rotation!r}, which changes with the length seen: a branch would be rotated "
             "otherwise than the same text alone; not supported"
         )

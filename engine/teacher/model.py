@@ -91,7 +91,7 @@ class Teacher:
 
     @property
     def output_head(self) -> nn.Module:
-        """Hidden states behind the last norm to logits; exit heads borrow it."""
+        """Hidden states after the last norm to logits; exit heads borrow it."""
         module: nn.Module = self.model.get_output_embeddings()
         return module
 
@@ -164,7 +164,7 @@ class Teacher:
         the logits of the positions that nobody reads.
         """
         if self.max_positions is not None and not self.computes_positions:
-            # A tree may reach behind the last position. What it says there is never kept, but something must be found.
+            # A tree may reach past the last position. What is computed there is never kept, but must exist.
             position_ids = position_ids.clamp(max=self.max_positions - 1)
         output = self.model(
             input_ids=token_ids,
@@ -203,7 +203,7 @@ class Teacher:
         return hidden
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (B, P, V) of ``hidden`` (B, P, H) behind the last layer."""
+        """Logits (B, P, V) of ``hidden`` (B, P, H) after the last layer."""
         logits: torch.Tensor = self.model.lm_head(self.model.model.norm(hidden))
         return logits
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from specscope.engine.teacher.model import Teacher
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import UnsupportedModelError, UsageError
 
 #: The operations of a layer in the order in which they run, and the modules that they are.
 IN_LAYER = {
@@ -17,7 +17,7 @@ IN_LAYER = {
     "MLP": "mlp",
 }
 LAYER_OUTPUT = "layer output"
-#: What runs before and behind the layers, and the modules that they are, from the model down.
+#: What runs before and after the layers, and the modules that they are, from the model down.
 BEFORE = {"embedding": "model.embed_tokens", "rotation": "model.rotary_emb"}
 BEHIND = {"final norm": "model.norm", "output head": "lm_head"}
 
@@ -25,22 +25,24 @@ BEHIND = {"final norm": "model.norm", "output head": "lm_head"}
 class Part(NamedTuple):
     """One part of a model."""
 
-    layer: int | None  # None before and behind the layers
+    layer: int | None  # None before and after the layers
     name: str
 
 
 def model_parts(teacher: Teacher, layers: range) -> dict[Part, nn.Module]:
-    """The modules of ``teacher`` before, in some of its layers, and behind them; a layer's output last in it.
+    """The modules of ``teacher`` before, in some of its layers, and after them; a layer's output last in it.
 
     Raises:
-        UsageError: where the model is not laid out like the ones whose names are known.
+        UnsupportedModelError: where the model is not laid out like the ones whose names are known.
     """
     try:
         body = list(teacher.model.model.layers)
         ends = {name: teacher.model.get_submodule(path) for name, path in (BEFORE | BEHIND).items()}
     except AttributeError as error:
         kind = type(teacher.model).__name__
-        raise UsageError(f"the parts of {kind} have other names than a Llama's ({error}): not narrowed") from None
+        raise UnsupportedModelError(
+            f"the parts of {kind} have other names than a Llama's ({error}): not narrowed"
+        ) from None
     parts: dict[Part, nn.Module] = {Part(None, name): ends[name] for name in BEFORE}
     for number in layers:
         in_layer = {name: getattr(body[number], path) for name, path in IN_LAYER.items() if hasattr(body[number], path)}

@@ -1,7 +1,7 @@
 """How draft trees are grown: dynamic, static or a chain, and how a command line names one.
 
 A static tree is a list of choices: each node is the path of child ranks that leads to it from the root, rank 0 being
-the drafter's best. ``[[0], [1], [0, 0]]`` drafts the two best tokens, and the best behind the first of them.
+the drafter's best. ``[[0], [1], [0, 0]]`` drafts the two best tokens, and the best after the first of them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "
     """The policy of a list of choices.
 
     Raises:
-        UsageError: where it is no tree: empty, a node twice, or a node without its parent or an elder sibling.
+        UsageError: where it is not a tree: empty, a node twice, or a node without its parent or an elder sibling.
     """
     nodes = {tuple(choice) for choice in choices}
     if not choices or () in nodes:

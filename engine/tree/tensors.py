@@ -60,7 +60,7 @@ def visible_from_ancestors(ancestors: torch.Tensor, valid: torch.Tensor) -> torc
 
 
 def tensorize(tree: DraftTree, committed_lengths: list[int], max_depth: int, pad_to: int = 0) -> TreeTensors:
-    """The tensors of ``tree`` behind each row's committed tokens, padded to ``pad_to`` slots if it has fewer.
+    """The tensors of ``tree`` after each row's committed tokens, padded to ``pad_to`` slots if it has fewer.
 
     ``max_depth`` bounds the trees' depth (the policy's), so that nothing need be read back from the device.
     """
@@ -98,7 +98,7 @@ def mask_behind(lengths: list[int], seen: torch.Tensor, dtype: torch.dtype) -> t
     """(B, 1, R, S): 0 where a query sees a column, -inf elsewhere; S = longest of ``lengths`` + W.
 
     Every query of row b sees the first ``lengths[b]`` columns. The W columns of ``seen`` (B, R, W) bool stand right
-    behind those; what is behind them belongs to nobody. Additive, because transformers' eager attention adds its mask.
+    after those; what is after them belongs to nobody. Additive, because transformers' eager attention adds its mask.
     """
     num_rows, queries, width = seen.shape
     longest = max(lengths)
@@ -120,7 +120,7 @@ def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def causal_mask(num_new: int, committed_length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(1, 1, num_new, T + num_new): the additive mask of ``num_new`` tokens behind ``committed_length``."""
+    """(1, 1, num_new, T + num_new): the additive mask of ``num_new`` tokens after ``committed_length``."""
     return mask_behind([committed_length], causal(1, num_new, device), dtype)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from specscope.engine.drafters.eagle3.head import HeadConfig
-from specscope.tracer.errors import CheckpointError, UnsupportedModelError, UsageError
+from specscope.tracer.errors import CheckpointError, UnsupportedModelError
 
 LAYER_CONFIG = "transformer_layer_config"
 LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
@@ -57,7 +57,8 @@ def read_statement(config: dict[str, Any], tensor_names: set[str], place: str) -
     """The statement of ``config``; ``tensor_names`` tell which optional tensors the head has. ``place`` is for errors.
 
     Raises:
-        UsageError: where it lacks something, contradicts itself, or asks for what is not supported.
+        CheckpointError: where it lacks something or contradicts itself.
+        UnsupportedModelError: where it asks for what is not supported.
     """
     layer = _section(config, LAYER_CONFIG, place) or config
     eagle = _section(config, "eagle_config", place)
@@ -69,7 +70,9 @@ def read_statement(config: dict[str, Any], tensor_names: set[str], place: str) -
         for name in ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output")
     }
     if switches["norm_before_fc"] and switches["fc_norm"]:
-        raise UsageError(f"{place} sets norm_before_fc and fc_norm, wanted one of them at most: both norm fc's input")
+        raise CheckpointError(
+            f"{place} sets norm_before_fc and fc_norm, wanted one of them at most: both norm fc's input"
+        )
     shape = _shape(config, layer, theta=theta, tensor_names=tensor_names, switches=switches, place=place)
     return HeadStatement(shape, _layer_ids(config, eagle, place), prefix + source)
 
@@ -77,7 +80,7 @@ def read_statement(config: dict[str, Any], tensor_names: set[str], place: str) -
 def _section(config: dict[str, Any], name: str, place: str) -> dict[str, Any]:
     value = config.get(name) or {}
     if not isinstance(value, dict):
-        raise UsageError(f"{place}: {name} is {value!r}, wanted an object")
+        raise CheckpointError(f"{place}: {name} is {value!r}, wanted an object")
     return value
 
 
@@ -162,12 +165,12 @@ def _rope_theta(layer: dict[str, Any], place: str) -> tuple[float, str]:
     if not stated:
         return DEFAULT_ROPE_THETA, "default"
     if len(set(stated.values())) > 1:
-        raise UsageError(f"{place} contradicts itself: {stated}; keep the one that the head was trained with")
+        raise CheckpointError(f"{place} contradicts itself: {stated}; keep the one that the head was trained with")
     source, theta = next(iter(stated.items()))
     try:
         return float(theta), source
     except (TypeError, ValueError):
-        raise UsageError(f"{place}: {source} is {theta!r}, wanted a number") from None
+        raise CheckpointError(f"{place}: {source} is {theta!r}, wanted a number") from None
 
 
 def _switch(name: str, config: dict[str, Any], eagle: dict[str, Any], place: str) -> bool:
@@ -176,7 +179,9 @@ def _switch(name: str, config: dict[str, Any], eagle: dict[str, Any], place: str
     for key in (name, ALIASES.get(name, name)):
         stated = [section[key] for section in (config, eagle) if section.get(key) is not None]
         if any(not isinstance(value, bool) for value in stated) or len(set(stated)) > 1:
-            raise UsageError(f"{place}: {key} is {stated} (at the top and in eagle_config), wanted one true or false")
+            raise CheckpointError(
+                f"{place}: {key} is {stated} (at the top and in eagle_config), wanted one true or false"
+            )
         on = on or stated[:1] == [True]
     return on
 
@@ -194,7 +199,7 @@ def _layer_ids(config: dict[str, Any], eagle: dict[str, Any], place: str) -> Lay
     outputs = nested[0] == 1
     indices = tuple(i + 1 for i in nested) if outputs else nested
     if top and top not in (nested, indices):
-        raise UsageError(f"{place} contradicts itself: {LAYER_IDS} is {list(top)}, in eagle_config {list(nested)}")
+        raise CheckpointError(f"{place} contradicts itself: {LAYER_IDS} is {list(top)}, in eagle_config {list(nested)}")
     return LayerIds(indices, f"eagle_config.{LAYER_IDS}" + (", numbers of layers whose output is meant" * outputs))
 
 
@@ -202,5 +207,5 @@ def _checked_ids(ids: Any, place: str) -> tuple[int, ...]:
     if not ids:
         return ()
     if not isinstance(ids, list) or len(ids) != 3 or not all(type(i) is int and i >= 0 for i in ids):
-        raise UsageError(f"{place}: {LAYER_IDS} is {ids!r}, wanted three integers")
+        raise CheckpointError(f"{place}: {LAYER_IDS} is {ids!r}, wanted three integers")
     return tuple(ids)

@@ -1,6 +1,6 @@
 """The EAGLE-3 drafter: feeds the head, keeps its cache, grows trees.
 
-After every step the cache holds exactly the committed pairs of each row; the tree's own entries lie behind them for as
+After every step the cache holds exactly the committed pairs of each row; the tree's own entries lie after them for as
 long as it grows and are then dropped. The cache is the teacher's kind, with one layer.
 """
 

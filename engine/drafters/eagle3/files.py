@@ -62,12 +62,12 @@ class HeadFiles:
         """The transformers hidden_states indices to feed it, for a teacher of ``num_layers``.
 
         Raises:
-            UsageError: where the teacher has no such states.
+            CheckpointError: where the teacher has no such states.
         """
         layers = self.hidden_state_indices or default_hidden_state_indices(num_layers)
         if max(layers) >= num_layers:
-            # hidden_states[num_layers] exists, but behind the final norm; heads that name it want it before.
-            raise UsageError(
+            # hidden_states[num_layers] exists, but after the final norm; heads that name it want it before.
+            raise CheckpointError(
                 f"the head at {self.folder} wants hidden states {list(layers)} ({self.hidden_state_source}), this "
                 f"teacher has the inputs of layers 0..{num_layers - 1}"
             )
@@ -78,10 +78,10 @@ def default_hidden_state_indices(num_layers: int) -> tuple[int, int, int]:
     """The public default: hidden_states[2], [L // 2] and [L - 3], each the input of that layer.
 
     Raises:
-        UsageError: for fewer than 7 layers, where these collide.
+        CheckpointError: for fewer than 7 layers, where these collide.
     """
     if num_layers < 7:
-        raise UsageError(
+        raise CheckpointError(
             f"got a teacher of {num_layers} layers, wanted at least 7 for the default EAGLE-3 feature layers; "
             "state eagle_config.eagle_aux_hidden_state_layer_ids in the head's config.json"
         )
@@ -92,8 +92,8 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_no
     """The head in ``folder``, in float32, checked against the teacher's hidden size and vocabulary.
 
     Raises:
-        UsageError: where it is missing, unreadable, or made for another teacher (naming the shapes), or where weights
-            are no finite numbers and ``allow_nonfinite`` is off.
+        CheckpointError: where it is missing, unreadable, or made for another teacher (naming the shapes), or weights
+            are not finite and ``allow_nonfinite`` is off.
     """
     config, tensors = _read_config(folder), _read_tensors(folder)
     statement = read_statement(config, set(tensors), f"{folder / CONFIG_NAME}")
@@ -121,11 +121,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"no EAGLE-3 head at {folder}: {CONFIG_NAME} is missing") from None
+        raise CheckpointError(f"no EAGLE-3 head at {folder}: {CONFIG_NAME} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise CheckpointError(f"cannot read {path}: {error}") from None
     if not isinstance(config, dict):
-        raise UsageError(f"cannot read {path}: got {type(config).__name__}, wanted an object")
+        raise CheckpointError(f"cannot read {path}: got {type(config).__name__}, wanted an object")
     return config
 
 
@@ -134,7 +134,7 @@ def _read_tensors(folder: Path) -> Tensors:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         names = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
-        raise UsageError(
+        raise CheckpointError(
             f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {names}; pickled weights (.bin, .pt) are never "
             "read: convert them"
         )
@@ -143,13 +143,13 @@ def _read_tensors(folder: Path) -> Tensors:
         try:
             read = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise UsageError(f"cannot read {path}: {error}") from None
+            raise CheckpointError(f"cannot read {path}: {error}") from None
         for name, tensor in read.items():
             ours = name.removeprefix("model.")
             if ours.startswith(OTHER_PREFIX):
                 ours = "midlayer." + ours.removeprefix(OTHER_PREFIX)
             if ours in tensors:
-                raise UsageError(f"{folder} holds the tensor {ours} twice, again as {name} in {path.name}")
+                raise CheckpointError(f"{folder} holds the tensor {ours} twice, again as {name} in {path.name}")
             if not ours.startswith(TEACHER_PREFIX):
                 tensors[ours] = tensor
     return tensors
@@ -157,13 +157,13 @@ def _read_tensors(folder: Path) -> Tensors:
 
 def _check_teacher(shape: HeadConfig, folder: Path, teacher_hidden: int, teacher_vocab: int) -> None:
     if shape.teacher_hidden_size != teacher_hidden or (shape.hidden_size != teacher_hidden and not shape.own_embedding):
-        raise UsageError(
+        raise CheckpointError(
             f"the head at {folder} does not fit this teacher: fc.weight wants features of 3 x "
             f"{shape.teacher_hidden_size} and embeddings of {shape.hidden_size}, the teacher gives {teacher_hidden}; "
             "choose the head that was trained for this teacher"
         )
     if shape.teacher_vocab_size != teacher_vocab:
-        raise UsageError(
+        raise CheckpointError(
             f"the head at {folder} does not fit this teacher: it covers a vocabulary of {shape.teacher_vocab_size}, "
             f"the teacher has {teacher_vocab}; choose the head that was trained for this teacher"
         )
@@ -175,7 +175,7 @@ def _take_inverse_frequencies(tensors: Tensors, shape: HeadConfig, folder: Path)
         kept = tensors.pop(name).double()
         stated = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim)
         if kept.shape != stated.shape or not torch.allclose(kept, stated, rtol=1e-2):
-            raise UsageError(
+            raise CheckpointError(
                 f"{folder}: {name} is not that of rope_theta {shape.rope_theta:g} and head_dim {shape.head_dim}, as "
                 f"{CONFIG_NAME} states them: correct it"
             )
@@ -194,7 +194,7 @@ def _vocab(tensors: Tensors, shape: HeadConfig, folder: Path) -> DraftVocab:
                 f"[{length}] of integers or booleans"
             )
     if d2t is None and shape.draft_vocab_size != shape.teacher_vocab_size:
-        raise UsageError(
+        raise CheckpointError(
             f"{folder} has no d2t, and its draft vocabulary of {shape.draft_vocab_size} is not the teacher's "
             f"{shape.teacher_vocab_size}"
         )
@@ -202,14 +202,14 @@ def _vocab(tensors: Tensors, shape: HeadConfig, folder: Path) -> DraftVocab:
     try:
         return DraftVocab.from_offsets(offsets.numpy(), None if t2d is None else t2d.numpy(), shape.teacher_vocab_size)
     except UsageError as error:
-        raise UsageError(f"{folder}: {error}") from None
+        raise CheckpointError(f"{folder}: {error}") from None
 
 
 def _fit(head: Eagle3Head, tensors: Tensors, vocab: DraftVocab, folder: Path) -> None:
     """Loads ``tensors`` strictly, in float32.
 
     Raises:
-        UsageError: naming the tensors that are missing, unexpected, of another shape or no floating-point numbers.
+        CheckpointError: naming the tensors that are missing, unexpected, of another shape or no floating-point numbers.
     """
     wanted = {name: tensor for name, tensor in head.state_dict().items() if name not in VOCAB_TENSORS}
     missing = sorted(wanted.keys() - tensors.keys())
@@ -227,7 +227,7 @@ def _fit(head: Eagle3Head, tensors: Tensors, vocab: DraftVocab, folder: Path) ->
         if not tensors[name].is_floating_point()
     ]
     if problems:
-        raise UsageError(f"{folder} does not fit as an EAGLE-3 head: {'; '.join(problems)}")
+        raise CheckpointError(f"{folder} does not fit as an EAGLE-3 head: {'; '.join(problems)}")
     state = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
     state |= {"d2t": torch.from_numpy(vocab.d2t()), "t2d": torch.from_numpy(vocab.t2d())}
     head.load_state_dict(state, strict=True, assign=True)

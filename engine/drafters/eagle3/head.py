@@ -10,7 +10,7 @@ Four switches of later heads change where norms stand. They are meant as vLLM (`
 - ``norm_before_residual``: the residual of the layer is the normed hidden, not the hidden;
 - ``norm_before_fc``: one norm over all three features together, before ``fc``; its tensor is ``input_norm.weight``;
 - ``fc_norm``: a norm for each of the three features, before ``fc``; ``fc_norm.{0,1,2}.weight``;
-- ``norm_output``: the next draft step is fed the output behind ``norm``, the one that ``lm_head`` reads.
+- ``norm_output``: the next draft step is fed the output after ``norm``, the one that ``lm_head`` reads.
 
 Letters: R rows, S cached rows, H hidden, E teacher hidden, V draft vocabulary.
 """
@@ -41,14 +41,14 @@ class HeadConfig:
     teacher_vocab_size: int
     rope_theta: float
     rms_norm_eps: float
-    max_positions: int | None  # as stated; positions behind it are computed by the same formula
+    max_positions: int | None  # as stated; positions after it are computed by the same formula
     qkv_bias: bool = False
     output_bias: bool = False
     norm_before_residual: bool = False
     norm_before_fc: bool = False
     fc_norm: bool = False
     norm_output: bool = False
-    own_embedding: bool = False  # the head brings an input embedding of its own, H wide
+    own_embedding: bool = False  # the head brings its own input embedding, H wide
 
 
 class HeadOutput(NamedTuple):
@@ -211,7 +211,7 @@ class Eagle3Head(nn.Module):
         return HeadOutput(normed if self.config.norm_output else hidden, self.lm_head(normed))
 
     def parts(self) -> dict[str, nn.Module]:
-        """Its modules by the name of what they do, but for an embedding of its own."""
+        """Its modules by the name of what they do, without its own embedding, if it has one."""
         layer, attention = self.midlayer, self.midlayer.self_attn
         norms = list(self.fc_norm) if self.fc_norm is not None else []
         named: dict[str, nn.Module | None] = {

@@ -1,9 +1,9 @@
 """The early-exit drafter: the teacher's own first layers and an exit head. Nothing is computed twice.
 
 The root and every frontier go through layers 0..E-1 right on the cache that the step is verified on; the exit head
-reads the hidden states behind them. When the tree stands, the nodes that were never fed (its leaves) follow, and those
+reads the hidden states after them. When the tree stands, the nodes that were never fed (its leaves) follow, and those
 layers' tails are put into the order of the slots. The verify forward then takes the hidden states and runs the other
-layers alone, so that each slot passes each layer once. The drafter has no cache of its own: its pairs are counted.
+layers alone, so that each slot passes each layer once. The drafter has no cache: its pairs are only counted.
 
 Elhoushi et al. 2024, LayerSkip, drafts chains this way.
 """
@@ -28,24 +28,24 @@ from specscope.engine.tree.grow import DraftTree, Frontier, Level, selected_numb
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import ancestor_table, causal_mask, mask_behind, visible_from_ancestors
 from specscope.schemas import Drafter as DrafterManifest
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UnsupportedModelError
 
 
 def check_fits(files: ExitHeadFiles, teacher: Teacher) -> None:
     """Refuses a head that was made for another teacher.
 
     Raises:
-        UsageError: naming both shapes.
+        CheckpointError: naming both shapes.
     """
     shape = files.head.config
     if (shape.hidden_size, shape.vocab_size) != (teacher.hidden_size, teacher.vocab_size):
-        raise UsageError(
+        raise CheckpointError(
             f"the exit head at {files.folder} does not fit {teacher.folder}: it reads {shape.hidden_size} wide states "
             f"and gives {shape.vocab_size} ids, the teacher has {teacher.hidden_size} and {teacher.vocab_size}; give "
             "the head that was trained for this teacher"
         )
     if not shape.exit_layer < teacher.num_layers:
-        raise UsageError(
+        raise CheckpointError(
             f"the exit head at {files.folder} leaves behind layer {shape.exit_layer}, wanted 1 to "
             f"{teacher.num_layers - 1}, as the teacher has {teacher.num_layers}; give the head that was trained for it"
         )
@@ -58,7 +58,7 @@ def check_layers_run_apart(teacher: Teacher) -> None:
     Some architectures scale embeddings or logits, or call their parts by other names.
 
     Raises:
-        UsageError: where it is another.
+        UnsupportedModelError: where it is another.
     """
     ids = torch.tensor([[1, 0, 1]], device=teacher.device)
     positions = torch.arange(3, device=teacher.device)[None]
@@ -71,7 +71,7 @@ def check_layers_run_apart(teacher: Teacher) -> None:
     except (AttributeError, TypeError):
         same = False
     if not same:
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{teacher.folder} ({type(teacher.model).__name__}) cannot draft by early exit: its layers, run one by "
             "one, do not give its own logits; choose another drafter"
         )
@@ -144,7 +144,7 @@ class EarlyExitDrafter(PairCounter):
         return replace(draft, shared=shared)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(B, R, V) of ``hidden`` (B, R, H) behind the layers that are run."""
+        """(B, R, V) of ``hidden`` (B, R, H) after the layers that are run."""
         logits: torch.Tensor = self._teacher.output_head(self._head(hidden))
         return logits
 

@@ -1,6 +1,6 @@
-"""Exit heads, and their folders: what turns the hidden state behind one of the teacher's first layers into logits.
+"""Exit heads, and their folders: what turns the hidden state after one of the teacher's first layers into logits.
 
-A norm, a SwiGLU block beside the residual and a norm of its own; the output matrix is the teacher's and is not stored.
+A norm, a SwiGLU block beside the residual and its own norm; the output matrix is the teacher's and is not stored.
 A folder holds ``config.json`` (kind ``specscope-exit-head``) and ``model.safetensors``.
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from specscope.engine.drafters.eagle3.head import RMSNorm
 from specscope.engine.finite import refuse_nonfinite
-from specscope.tracer.errors import CheckpointError, UsageError
+from specscope.tracer.errors import CheckpointError
 
 KIND = "specscope-exit-head"
 CONFIG_NAME = "config.json"
@@ -51,7 +51,7 @@ class ExitHead(nn.Module):
         self.norm = RMSNorm(hidden, config.rms_norm_eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the teacher's output matrix reads (..., H), of ``hidden`` (..., H) behind layer ``exit_layer - 1``."""
+        """What the teacher's output matrix reads (..., H), of ``hidden`` (..., H) after layer ``exit_layer - 1``."""
         normed = self.mlp_norm(hidden)
         inner = self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))
         final: torch.Tensor = self.norm(hidden + inner)
@@ -69,17 +69,17 @@ def load_exit_head(folder: Path, *, allow_nonfinite: bool = False) -> ExitHeadFi
     """The exit head in ``folder``, in float32.
 
     Raises:
-        UsageError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen, or where weights
-            are no finite numbers and ``allow_nonfinite`` is off.
+        CheckpointError: where it is missing or unreadable, or a tensor is missing, unexpected or misshapen, or weights
+            are not finite and ``allow_nonfinite`` is off.
     """
     head = ExitHead(_read_config(folder / CONFIG_NAME))
     path = folder / WEIGHTS_NAME
     try:
         tensors = load_file(path)
     except FileNotFoundError:
-        raise UsageError(f"no exit head at {folder}: {WEIGHTS_NAME} is missing") from None
+        raise CheckpointError(f"no exit head at {folder}: {WEIGHTS_NAME} is missing") from None
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise CheckpointError(f"cannot read {path}: {error}") from None
     wanted = head.state_dict()
     problems = [f"missing {', '.join(sorted(wanted.keys() - tensors.keys()))}"] * bool(wanted.keys() - tensors.keys())
     problems += [f"unexpected {', '.join(sorted(tensors.keys() - wanted.keys()))}"] * bool(tensors.keys() - wanted)
@@ -100,17 +100,19 @@ def _read_config(path: Path) -> ExitHeadConfig:
     try:
         stated: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"no exit head at {path.parent}: {path.name} is missing") from None
+        raise CheckpointError(f"no exit head at {path.parent}: {path.name} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise CheckpointError(f"cannot read {path}: {error}") from None
     kind = stated.get("kind") if isinstance(stated, dict) else None
     if kind != KIND:
-        raise UsageError(f"{path}: got kind {kind!r}, wanted {KIND!r}; this folder holds no exit head")
+        raise CheckpointError(f"{path}: got kind {kind!r}, wanted {KIND!r}; this folder holds no exit head")
     values: dict[str, Any] = {}
     for field in fields(ExitHeadConfig):
         value, real = stated.get(field.name), field.name == "rms_norm_eps"
         if type(value) not in ((int, float) if real else (int,)) or value <= 0:
-            raise UsageError(f"{path}: {field.name} is {value!r}, wanted a positive {'number' if real else 'integer'}")
+            raise CheckpointError(
+                f"{path}: {field.name} is {value!r}, wanted a positive {'number' if real else 'integer'}"
+            )
         values[field.name] = value
     return ExitHeadConfig(**values)
 

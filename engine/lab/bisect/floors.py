@@ -23,7 +23,7 @@ SPREAD = 8.0
 SPREAD_OF_FORWARD = 4.0
 #: In distances of 1 to the next number: a rounding of everything, and what honest kernels may come to at worst.
 LEAST, MOST = 1.0, 64.0
-#: Operations behind the layers, and those in them that do the same kind of work.
+#: Operations after the layers, and those in them that do the same kind of work.
 ALIKE = {"final norm": ("input norm", "post-attention norm"), "output head": ("MLP",)}
 
 

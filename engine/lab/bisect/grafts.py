@@ -72,7 +72,7 @@ def graft_forward(baseline: Baseline, side: Side, graft: ForwardGraft, floor: fl
 
 
 def graft_of(what: str, measure: Measure, before: float, after: float, floor: float) -> Graft:
-    """The graft; one behind which nothing was wrong heals nothing."""
+    """The graft; where nothing was wrong before it, it heals nothing."""
     heals = before > floor >= after
     return Graft(what=what, measure=measure, before=before, after=after, floor=floor, heals=heals)
 
@@ -110,5 +110,5 @@ def forward_grafts(above: list[Operation], differing: ForwardGraft, *, together:
 
 def _control(culprit: Operation) -> Operation:
     """One of the same layer, or of the first, where the culprit is in none; and none that hides what the culprit does:
-    what the norm behind the attention gives goes into the MLP alone."""
+    what the norm after the attention gives goes into the MLP alone."""
     return Operation(culprit.layer or 0, "attention" if culprit.name in ("post-attention norm", "MLP") else "MLP")

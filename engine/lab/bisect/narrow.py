@@ -2,7 +2,7 @@
 
 One side after the other, so that only one model is loaded at a time: of the baseline's side what is needed is kept on
 the host. Each layer of the candidate is then run by itself, and each of its operations fed what the baseline's was fed,
-behind the baseline's own keys and values: so an operation that differs does so by itself, and not by what an earlier
+after the baseline's own keys and values: so an operation that differs does so by itself, and not by what an earlier
 layer, the prefill or an earlier step handed on. That the committed keys and values differ is told apart from it. Where
 every operation by itself is right, the two whole forwards of the step are held together; and where nothing is found,
 the recordings say whether there was anything to find.
@@ -253,7 +253,7 @@ class Bisect:
         return not is_teacher_only(self._a.manifest) and not is_teacher_only(self._b.manifest)
 
     def _pair(self, a: Step, b: Step, judge: FloatJudge) -> StepPair:
-        """Two runs of the step, each behind the recorded step before it."""
+        """Two runs of the step, each after the recorded step before it."""
         number = self._request.place.step
         previous = self._a.step(self._entry, number - 1) if number else None
         steps = RecordedSteps(a, b, previous, previous)

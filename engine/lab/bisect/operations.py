@@ -31,7 +31,7 @@ from specscope.engine.tree.tensors import TreeTensors
 class Operation(NamedTuple):
     """One operation of the forward."""
 
-    layer: int | None  # None before and behind the layers, and in a drafter
+    layer: int | None  # None before and after the layers, and in a drafter
     name: str
     level: int | None = None  # of a drafter: which of its forwards, from 1
 
@@ -78,7 +78,7 @@ class Parts:
 
 @torch.inference_mode()
 def run_forward(teacher: Teacher, given: ForwardInputs, cache: TreeCache) -> torch.Tensor:
-    """Logits (1, P, V) of one whole forward behind what ``cache`` holds; its tail is dropped again."""
+    """Logits (1, P, V) of one whole forward after what ``cache`` holds; its tail is dropped again."""
     logits = teacher.forward(given.token_ids, given.position_ids, given.mask, cache=cache, feature_layers=()).logits
     cache.drop_tail()
     return logits.cpu()
@@ -92,7 +92,7 @@ class Forward(NamedTuple):
 
 
 def capture(teacher: Teacher, modules: dict[Operation, nn.Module], given: ForwardInputs, cache: TreeCache) -> Forward:
-    """What every operation of ``modules`` is fed and gives in one whole forward behind what ``cache`` holds."""
+    """What every operation of ``modules`` is fed and gives in one whole forward after what ``cache`` holds."""
     captures: Captures = {}
     with ExitStack() as stack:
         for operation, module in modules.items():
@@ -194,7 +194,7 @@ def _keeper(captures: Captures, operation: Operation) -> Put:
 
 @torch.inference_mode()
 def run_end(parts: Parts, name: str, captures: Captures, given: ForwardInputs) -> Captured:
-    """What an operation before or behind the layers gives, fed what ``captures`` say of it."""
+    """What an operation before or after the layers gives, fed what ``captures`` say of it."""
     operation = Operation(None, name)
     module, teacher = parts.modules[operation], parts.teacher
     fed = captures[operation].fed.to(teacher.device)

@@ -22,7 +22,7 @@ from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.step import step_violations
 from specscope.tracer.words.places import StepPlace
 
-#: What of a step hangs on what was forced to the recording, unless its own inputs are equal.
+#: What of a step depends on what was forced to the recording, unless its own inputs are equal.
 FORCED = ("accept", "commit")
 
 
@@ -34,7 +34,7 @@ class Rerun(NamedTuple):
 
 
 def aligned_step(a: TraceReader, b: TraceReader, place: StepPlace) -> Aligned | None:
-    """The candidate's step that begins where the baseline's at ``place`` does, behind the same tokens."""
+    """The candidate's step that begins where the baseline's at ``place`` does, after the same tokens."""
     for turns in align_turns(a, b).pairs:
         if turns.a.turn == place.turn:
             steps = (pair for pair in align_steps(a, b, turns) if pair.step_a == place.step)
@@ -88,13 +88,13 @@ class Held(NamedTuple):
         """The recordings against each other and against the re-runs."""
         a, b = self.a.manifest, self.b.manifest
         steps = RecordedSteps(self.step, baseline.record, self.before, self.before)
-        recordings = Recordings(
+        summary = Recordings(
             aligned=self.partner is not None,
             baseline=departure_of(StepPair.of(steps, a, a, judge=self.judge), baseline.own_tree),
             violations=self._violations(baseline.record, candidate.record),
         )
         if self.partner is None:
-            return recordings
+            return summary
         other, previous, regrouped = self.partner.b, self.partner.previous_b, self.partner.regrouped > 0
         recorded = RecordedSteps(self.step, other, self.before, previous, regrouped=regrouped)
         between = StepPair.of(recorded, a, b, judge=self.judge)
@@ -102,7 +102,7 @@ class Held(NamedTuple):
         # It ran after the baseline's step before, and where one of the two drafts nothing, not on its own trees.
         again = RecordedSteps(other, candidate.record, previous, self.before, regrouped=regrouped)
         rerun = replace(StepPair.of(again, b, b, judge=self.judge), trees_compared=both_draft(a, b))
-        return recordings.model_copy(
+        return summary.model_copy(
             update={
                 "difference": recorded_difference,
                 "candidate": departure_of(rerun, candidate.own_tree),
@@ -131,7 +131,7 @@ class Held(NamedTuple):
         return next(self.a.turn_start(entry) for entry in self.a.turns if entry.turn == self.step.turn)
 
     def _prefills(self) -> Difference | None:
-        """What the first step begins with is part of it: a first token, or logits behind the prompt, that differ."""
+        """What the first step begins with is part of it: a first token, or logits after the prompt, that differ."""
         if self.before is not None or self.partner is None:
             return None
         number = self.partner.b.turn

@@ -50,7 +50,7 @@ class Drafted(NamedTuple):
 
 @torch.inference_mode()
 def redraft(side: Side, fed: FedPairs, num_earlier: int, prefix: torch.Tensor) -> Drafted:
-    """Has the side's drafter, alone, draft from the pairs ``fed`` behind the committed keys and values ``prefix``
+    """Has the side's drafter, alone, draft from the pairs ``fed`` after the committed keys and values ``prefix``
     (L, 2, G, T, W). The first ``num_earlier`` of the pairs it had before."""
     trees = side.lane.trees
     trees.wanted = None
@@ -72,7 +72,7 @@ def redraft(side: Side, fed: FedPairs, num_earlier: int, prefix: torch.Tensor) -
 def _draft_from(
     side: Side, fed: FedPairs, rows: range, prefix: torch.Tensor, generators: list[torch.Generator] | None
 ) -> Draft:
-    """What the side's drafter drafts behind these rows of ``fed``."""
+    """What the side's drafter drafts after these rows of ``fed``."""
     teacher = side.teacher
     assert fed.features is not None
     features = fed.features[rows.start : rows.stop].to(device=teacher.device, dtype=teacher.dtype)

@@ -66,10 +66,10 @@ class Side:
     lane: ForcedSession
     record: Step
     own_tree: TreeSection  # the one that the drafter found; the step ran on the recorded one
-    fed: FedPairs  # that the drafter held behind the step
+    fed: FedPairs  # that the drafter held after the step
     num_earlier: int  # of these, those that it had before the step
     given: ForwardInputs  # of the verify forward: the row's own slots
-    sees_beyond: bool  # whether the row sees what lies behind its own slots
+    sees_beyond: bool  # whether the row sees what lies after its own slots
     logits: torch.Tensor  # (1, N, V) on the host, as the teacher gave them in the step
     in_place: Captures  # in that forward; empty where the model's parts are unknown
     drafting: Captures  # in the draft before it

@@ -33,7 +33,7 @@ class StateKeeper:
         if path.exists():
             self.state = _read(path, fresh)
         else:
-            self.put()  # before minutes of work, and not behind them
+            self.put()  # before minutes of work, and not after them
 
     def put(self, **changes: Any) -> None:
         """Takes ``changes`` in, and writes the file whole or not at all.

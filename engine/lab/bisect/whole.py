@@ -54,7 +54,7 @@ def find_departure(ours: Captures, theirs: Captures, floor: float, prefix_layer:
 
 
 def _values(ours: Captures, theirs: Captures) -> Iterator[_Value]:
-    """In the order of the forward, those that both have; where layers were handed over, those behind them."""
+    """In the order of the forward, those that both have; where layers were handed over, those after them."""
     for operation, value in ours.items():
         other = theirs.get(operation)
         if other is None:

@@ -38,11 +38,11 @@ class FaultTarget(Workings):
         return drafter
 
     def with_phases(self, **changed: Any) -> FaultTarget:
-        """With these phases in the place of its own."""
+        """With these phases instead."""
         return replace(self, phases=replace(self.phases, **changed))
 
     def with_drafter(self, drafter: Drafter) -> FaultTarget:
-        """With this drafter in the place of its own."""
+        """With this drafter instead."""
         return replace(self, models=replace(self.models, drafter=drafter))
 
 

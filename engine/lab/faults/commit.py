@@ -69,7 +69,7 @@ class LastFirst(InPlace):
 
 
 class Wrapping(InPlace):
-    """Writes what lies behind ``capacity`` to the buffer's beginning."""
+    """Writes what lies after ``capacity`` to the buffer's beginning."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity

@@ -45,7 +45,7 @@ def _transposed(tensors: TreeTensors) -> torch.Tensor:
 
 
 def _folded(tensors: TreeTensors) -> torch.Tensor:
-    """Columns behind the first word set the bits of the first."""
+    """Columns after the first word set the bits of the first."""
     folded = tensors.visible.clone()
     for first in range(WORD, tensors.padded_slots, WORD):
         width = min(WORD, tensors.padded_slots - first)

@@ -50,7 +50,7 @@ def _level_bias_dropped(target: FaultTarget) -> FaultTarget:
         if not draft.levels:
             return draft
         sizes = [level.tokens[0].numel() for level in draft.levels]
-        # A parent is numbered behind all candidates of the levels before its own; without them from level 3 on.
+        # A parent is numbered after all candidates of the levels before its own; without them from level 3 on.
         biases = [sum(sizes[: max(0, number - 1)]) for number in range(len(sizes))]
         levels = [replace(level, parents=level.parents - b) for level, b in zip(draft.levels, biases, strict=True)]
         return replace(draft, tree=tree_of(levels, selected_of(levels, policy), draft.tree.tokens[:, 0]))

@@ -1,8 +1,8 @@
 """Conversations decoded along a recording: teacher forcing with trees.
 
 The loop runs as ever, but for its outcome. Each step is given the recorded tree, where the drafter found another, and
-what it commits and emits is the recorded path, bonus token and stop. So every step begins behind the same tokens as
-then, whatever the steps before it decided, and what a step decides itself is told to the observer.
+what it commits and emits is the recorded path, bonus token and stop. So every step begins after the same tokens as
+then, whatever the steps before it decided, and what a step decides itself is reported to the observer.
 
 Everything goes in through seams: a wrapped drafter, ``Phases.accept`` and ``Phases.stop``; only the first token of a
 turn has none.
@@ -177,7 +177,7 @@ class ForcedSession:
             self.end(end)
 
     def observe(self, recorder: TurnRecorder, row: int = 0) -> None:
-        """Has ``recorder`` told of the steps of ``row`` from here on."""
+        """From here on, reports the steps of ``row`` to ``recorder``."""
         turn = self.session.rows[row].turn
         assert turn is not None
         turn.observer = _Observer(recorder, self)
@@ -204,7 +204,7 @@ class ForcedSession:
         return [self.outcome(result) for result in self.session.step()]
 
     def outcome(self, result: StepResult) -> StepOutcome:
-        """The step that the loop reports, told apart into its own decision and what was forced."""
+        """The step that the loop reports, divided into its own decision and what was forced."""
         decided, recorded, row = self._decided, self._recorded[result.row], result.row
         assert decided is not None
         path = decided.paths[row, : int(decided.lengths[row])].tolist()

@@ -264,13 +264,13 @@ class _Lanes:
         return self._lanes[entry.prompt_id]
 
     def _drafter(self) -> Drafter:
-        """A drafter serves one session at a time: its twin shares the weights, and gets caches of its own when its
+        """A drafter serves one session at a time: its twin shares the weights, and gets its own caches when its
         session begins."""
         return copy.copy(self._models.drafter) if self._interleaved else self._models.drafter
 
 
 def _interleaved(turns: list[TurnEntry]) -> bool:
-    """Whether a conversation goes on behind the turn of another one."""
+    """Whether a conversation goes on after the turn of another one."""
     left: set[str] = set()
     for before, entry in zip([None, *turns], turns, strict=False):
         if before is not None and before.prompt_id != entry.prompt_id:

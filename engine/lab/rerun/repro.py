@@ -2,7 +2,7 @@
 
 The rows of the step are rebuilt: the teacher takes in the committed tokens and the drafter the pairs that it had, and
 each turn gets its step number, its pending token and its generator's state. Then that one step runs, with the fault of
-the run in it, and what the engine tells the recorder is compared with what it told it then.
+the run in it, and what the engine reports to the recorder is compared with what it reported then.
 
 A rebuilt cache is that of one prefill, where the run's was filled step by step: equal but for rounding. So the drafter
 may find another tree, where two scores nearly tie; then the recorded tree is put in its place.
@@ -133,7 +133,7 @@ def _check_state(path: Path, failure: Failure, vocab_size: int) -> None:
 
 
 class _Attempt(NamedTuple):
-    """What the engine told the recorder."""
+    """What the engine reported to the recorder."""
 
     failures: list[Failure]  # a row each; empty where the step ran through
     steps: list[Step]

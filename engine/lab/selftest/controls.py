@@ -48,7 +48,7 @@ class Control:
 
 
 def all_controls(device: str) -> list[Control]:
-    """Every control but the one that comes behind the faults."""
+    """Every control but the one that comes after the faults."""
     return [
         *[honest_pair(scenario) for scenario in scenarios().values()],
         *[Control(f"same run twice, {mode}", "the same run, decoded twice", _twice(mode)) for mode in MODES],

@@ -56,7 +56,7 @@ class Renumbering:
 
     @classmethod
     def drawn(cls, parents: list[int], rng: random.Random) -> Renumbering:
-        """A random order in which the root is first and each node is behind its parent."""
+        """A random order in which the root is first and each node is after its parent."""
         order = [0]
         waiting = list(range(1, len(parents)))
         while waiting:
@@ -74,7 +74,7 @@ class Renumbering:
         return [self.slot(slot) for slot in old]
 
     def rows(self, values: list[Value]) -> list[Value]:
-        """What there is one of a slot, in the new order; what is behind the real slots stays."""
+        """Values per slot, in the new order; padding stays where it is."""
         return [values[old] for old in self._order] + values[len(self._order) :]
 
     def bits(self, row: str) -> str:

@@ -166,5 +166,5 @@ def _tokens_of_all() -> tuple[int, ...]:
 
 
 def _text_ids(length: int) -> tuple[int, ...]:
-    """``length`` tokens of the demo's prompts one behind the other, over and over."""
+    """``length`` tokens of the demo's prompts one after the other, over and over."""
     return tuple(islice(cycle(_tokens_of_all()), length))

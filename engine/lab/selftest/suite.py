@@ -68,7 +68,7 @@ def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not
 
 
 def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Score:
-    """Tries all of ``what`` and leaves the traces where ``runs`` says; ``advance`` is told of each when it is done.
+    """Tries all of ``what`` and leaves the traces where ``runs`` says; ``advance`` is called with each when it is done.
 
     Raises:
         SpecScopeError: where a scenario's honest baseline cannot be decoded.

@@ -40,7 +40,7 @@ class UnlikelihoodRecipe:
 
 
 def repeated_mask(rows: NDArray[np.int64], ngram: int, first: int) -> NDArray[np.bool_]:
-    """(B, T): True where a token at or behind column ``first`` completes an n-gram that its row already held."""
+    """(B, T): True where a token at or after column ``first`` completes an n-gram that its row already held."""
     mask = np.zeros(rows.shape, dtype=bool)
     for number, row in enumerate(rows):
         seen: set[tuple[int, ...]] = set()
