@@ -1,6 +1,7 @@
 """From scores to a draft: the part of ``propose`` that every drafter that grows its trees shares.
 
-Runs no model and touches no cache: a drafter hands in what it scored the roots with, and a function that scores further rows.
+Runs no model and touches no cache: a drafter hands in what it scored the roots with, and a function that scores more
+rows.
 
 Letters: B rows of the batch, V draft vocabulary.
 """
