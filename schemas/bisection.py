@@ -79,10 +79,10 @@ class RecordedViolation(Section):
 
 
 class Recordings(Section):
-    """The step as it was recorded, held against itself and against its re-run."""
+    """The step as it was recorded, compared with itself and with its re-run."""
 
     aligned: bool = Field(description="Whether the candidate recorded a step behind the same tokens.")
-    difference: Difference | None = Field(None, description="The first between the two recordings that is no tie.")
+    difference: Difference | None = Field(None, description="The first between the two recordings that is not a tie.")
     baseline: Difference | None = Field(None, description="The first between the baseline's recording and its re-run.")
     candidate: Difference | None = Field(None, description="The same of the candidate.")
     violations: list[RecordedViolation] = Field(default_factory=list, description="Those of both recordings.")
@@ -101,7 +101,7 @@ class SelfDifference(Section):
     """A side whose verify forward gave something else when it was run again on the same inputs."""
 
     side: Literal["baseline", "candidate"] = Field(description="Which one.")
-    layer: int | None = Field(None, description="Of the first operation that differs; absent before and behind them.")
+    layer: int | None = Field(None, description="Of the first operation that differs; absent before and after them.")
     operation: str | None = Field(None, description="Absent where the model's parts are unknown.")
     error: Float = Field(description="Relative L2 error of that operation, or else of the logits.")
 
@@ -116,7 +116,7 @@ class NarrowedDraft(Section):
 class Compared(Section):
     """The step in both configurations, by its records."""
 
-    difference: Difference | None = Field(None, description="The first in the order of the phases that is no tie.")
+    difference: Difference | None = Field(None, description="The first in the order of the phases that is not a tie.")
     inputs_equal: bool = Field(description="Whether the verify forwards were given the same.")
     logits_error: Float = Field(description="Relative L2 error of the verify forward's logits, in the step.")
     alone_error: Float = Field(description="The same of the forward run once more, by itself.")

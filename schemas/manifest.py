@@ -58,7 +58,7 @@ class Drafter(Section):
     )
     rope_theta: Float | None = Field(None, description="Base of its rotary embedding.")
     rope_theta_source: str | None = Field(None, description="Which configuration field it was read from.")
-    draft_vocab_size: int | None = Field(None, description="Width of its logits, where it has ids of its own.")
+    draft_vocab_size: int | None = Field(None, description="Width of its logits, where it has its own ids.")
     vocab_mapping: Literal["identity", "offset"] | None = Field(None, description="How draft ids map to teacher ids.")
     max_positions: int | None = Field(None, description="Positions that the drafter was made for.")
     settings: dict[str, int] | None = Field(None, description="What else decides its drafts, by name.")

@@ -31,7 +31,7 @@ class PairResult(Section):
     )
     name: str = Field(description="That the table gives the pair.")
     baseline: str = Field(description="Path of the trace that is taken for right.")
-    candidate: str = Field(description="Path of the trace that is held against it.")
+    candidate: str = Field(description="Path of the trace that is compared with it.")
     stamp: str = Field(description="What the result holds for: the files' sizes and times, and the settings.")
     verdict: Judged = Field(description="That of the comparison; error: it came to none.")
     exit_code: int = Field(description="That diff would exit with.")

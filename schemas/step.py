@@ -1,7 +1,7 @@
 """The step: one tree drafted, verified, accepted and committed; a section for each phase.
 
-Lists "per slot" have one entry a slot, the root being slot 0; padding slots come last. A section that the writer cannot
-supply is absent, and whatever needs it is skipped, never passed.
+Lists "per slot" have one entry per slot, the root being slot 0; padding slots come last. A section that the writer
+cannot supply is absent, and whatever needs it is skipped, never passed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class DraftInputs(Section):
     source_rows: list[int] = Field(
         description="Where each pair's hidden state was read: the row of the forward before (prefill row, or slot)."
     )
-    tokens: list[TokenId] = Field(description="Per pair, the token behind the one whose hidden state it is.")
+    tokens: list[TokenId] = Field(description="Per pair, the token after the one whose hidden state it is.")
     positions: list[int] = Field(description="Drafter positions: pair indices.")
     hidden_digest: Digest | None = Field(None, description="Of the hidden states of all pairs, as they were fed.")
     hidden_norms: list[Float] | None = Field(None, description="L2 norm of each pair's hidden state.")
@@ -59,7 +59,7 @@ class DraftSection(Section):
         None, description="Of the keys and values of the pairs in the drafter's cache, before this step's were fed."
     )
     kv_digest_after: Digest | None = Field(
-        None, description="The same with this step's pairs, behind the draft: what the next step must find."
+        None, description="The same with this step's pairs, after the draft: what the next step must find."
     )
 
 
@@ -174,7 +174,7 @@ class BonusDraw(Section):
     residual_digest: Digest | None = Field(None, description="Of the distribution that it was drawn from.")
     logit: Float | None = Field(None, description="The teacher's, of the token drawn; not yet divided.")
     cut: DistributionCut | None = Field(
-        None, description="Behind a prompt: what makes a probability of it. In a step the visit of its slot says so."
+        None, description="After a prompt: what makes a probability of it. In a step the visit of its slot says so."
     )
 
 
@@ -185,7 +185,7 @@ class AcceptSection(Section):
     visited: list[Visit] | None = Field(None, description="The nodes where the walk stood, the root first.")
     path: list[int] = Field(description="Accepted slots in order, without the root.")
     accepted_length: int = Field(description="Excludes root and bonus.")
-    bonus_token: TokenId = Field(description="The teacher's own next token behind the path; the next step's root.")
+    bonus_token: TokenId = Field(description="The teacher's own next token after the path; the next step's root.")
     bonus_slot: int = Field(description="The slot whose logits gave the bonus token.")
     bonus_draw: BonusDraw | None = Field(
         None, description="From what the rejected children left; typical: from the whole. Absent where greedy."
@@ -251,7 +251,7 @@ class InvariantsSection(Section):
 
 
 class TimingSection(Section):
-    """Nanoseconds a phase; of all rows together where rows are decoded side by side."""
+    """Nanoseconds per phase; of all rows together where rows are decoded side by side."""
 
     branch_ns: int | None = Field(None, description="Copying the cache for the step, where the strategy does that.")
     draft_ns: int = Field(description="Drafting the tree.")
@@ -272,7 +272,7 @@ class TensorFiles(Section):
 
 
 class ForcedSection(Section):
-    """In a replay: what was put in the place of the step's own outcome, so that the next step begins as it did then.
+    """In a replay: what was put in place of the step's own outcome, so that the next step begins as it did then.
 
     The other sections hold what the replay itself found; commit and stop follow what was forced.
     """
@@ -296,7 +296,7 @@ class Step(Record):
     commit: CommitSection | None = Field(None, description="What was kept in the caches.")
     stop: StopSection | None = Field(None, description="What was emitted.")
     invariants: InvariantsSection | None = Field(None, description="What the engine checked itself.")
-    timing: TimingSection | None = Field(None, description="Nanoseconds a phase.")
+    timing: TimingSection | None = Field(None, description="Nanoseconds per phase.")
     forced: ForcedSection | None = Field(None, description="Only in a replay.")
     texts: dict[str, str] | None = Field(
         None, description="Only with --trace-text: text by token id, for every id in this step's tree and verify."

@@ -16,7 +16,7 @@ class Prefill(Section):
 
     num_tokens: int = Field(description="Tokens fed; the prompt less what was already committed.")
     dispatch: dict[str, int] | None = Field(
-        None, description="Attention implementation that ran -> calls, one a layer and chunk."
+        None, description="Attention implementation that ran -> calls, one per layer and chunk."
     )
     last_hidden_digest: Digest | None = Field(None, description="Of the teacher's features of the last token fed.")
     features_digest: Digest | None = Field(
@@ -73,7 +73,7 @@ class TurnEnd(Record):
 
 
 class FailureState(Section):
-    """Where the turn stood when the prefill or the step that failed began: enough to stand there again."""
+    """Where the turn stood when the prefill or the step that failed began: enough to start from there again."""
 
     context_ids: list[TokenId] = Field(
         description="In a prefill the prompt; in a step the committed tokens, and the pending one last."

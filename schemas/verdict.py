@@ -36,7 +36,7 @@ class Difference(Section):
     inputs_equal: bool = Field(description="Whether everything that the value was computed from is equal.")
     margin_a: Float | None = Field(None, description="Gap between the two choices, in the baseline.")
     margin_b: Float | None = Field(None, description="The same in the candidate.")
-    floor: Float | None = Field(None, description="The noise floor that a float, or a margin, was held against.")
+    floor: Float | None = Field(None, description="The noise floor that a float, or a margin, was compared with.")
     tie_break: str | None = Field(None, description="At an exact tie: how each side broke it.")
     tokens_a: list[int | list[int]] | None = Field(
         None,
@@ -73,11 +73,11 @@ class DriftFinding(Section):
     num_values: int = Field(description="Values that were measured.")
     typical: Float = Field(description="Their mean drift without the largest twentieth, in roundings.")
     allowed: Float = Field(
-        description="What noise comes to at most, likewise; 0 where it would leave every value equal."
+        description="What noise reaches at most, in the same way; 0 where it would leave every value equal."
     )
     share: Float = Field(description="Of the values, that drift further than that.")
     against: Literal["dtype", "noise-file", "same-kernels"] = Field(
-        description="What tells what noise comes to: the dtype; the run of --noise; the same, where it says that the"
+        description="What tells what noise reaches: the dtype; the run of --noise; the same, where it says that the"
         " candidate's very kernels made it, on a device that repeats itself."
     )
 
@@ -127,7 +127,7 @@ class NoiseFloor(Section):
         description="Mean drift of this pair without the largest twentieth, in roundings; absent where not measured.",
     )
     allowed: Float | None = Field(
-        None, description="What that may come to: more is no noise, however small each value's own drift."
+        None, description="What that may come to: more is not noise, however small each value's own drift."
     )
     least: Float = Field(
         description="What another order of summation may do in this dtype; no measured floor is lower."
@@ -171,7 +171,7 @@ class Verdict(Section):
     )
     exit_code: int = Field(description="That diff exits with.")
     baseline: str = Field(description="Path of the trace that is taken for right.")
-    candidate: str = Field(description="Path of the trace that is held against it.")
+    candidate: str = Field(description="Path of the trace that is compared with it.")
     rule: str = Field(description="The acceptance rule of the baseline in words, which say where it is lossy.")
     axis: list[str] = Field(description="What was meant to differ: field: baseline -> candidate.")
     incomparable: list[str] = Field(description="What was not meant to differ, but does.")

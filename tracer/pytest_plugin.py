@@ -60,7 +60,7 @@ def assert_traces_match(
     noise: str | os.PathLike[str] | None = None,
     fail_on: Literal["real", "near-tie"] = "real",
 ) -> None:
-    """Asserts what ``specscope diff`` exits 0 for: the traces are equal but for drift and ties.
+    """Asserts what ``specscope diff`` exits 0 for: the traces are equal except for drift and ties.
 
     Args:
         baseline: a trace; where ``specscope_baseline`` gave it and --specscope-update is set, it is replaced by

@@ -1,6 +1,6 @@
 """Which drafted nodes are accepted: pure functions of trees and the teacher's verdict on them, for all rows at once.
 
-Nothing here waits for the device, and no coin is drawn here: whoever calls brings them, one a slot and one a row, so
+Nothing here waits for the device, and no coin is drawn here: the caller brings them, one per slot and one per row, so
 that the draws of a step do not depend on what it accepts. The rules that sample are in ``sampling``.
 
 Letters: B rows of the batch, P padded slots, D depth.
@@ -69,7 +69,7 @@ def elder_siblings(tree: TreeTensors) -> torch.Tensor:
 
 
 def eldest_only(tree: TreeTensors, wanted: torch.Tensor) -> torch.Tensor:
-    """``wanted`` (B, P) bool, less those with an elder sibling that is wanted too: at most one child of each node."""
+    """``wanted`` (B, P) bool, less those with an earlier sibling that is wanted too: at most one child of each node."""
     return wanted & ~(elder_siblings(tree) & wanted[:, None, :]).any(dim=2)
 
 

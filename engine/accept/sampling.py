@@ -1,7 +1,7 @@
 """Acceptance rules that sample: pure functions of trees, probabilities and coins, for all rows at once.
 
 Nothing here waits for the device, and each function does the same work whatever is accepted. Coins come from outside,
-one a slot and one a row (``draw_coins``): a child is accepted iff its coin lies below its threshold and no elder
+one per slot and one per row (``draw_coins``): a child is accepted iff its coin lies below its threshold and no earlier
 sibling was. With those thresholds the tokens of a step, bonus included, are distributed as if the teacher had drawn
 them one by one. The proof for one draft is in Leviathan et al., "Fast Inference from Transformers via Speculative
 Decoding" (ICML 2023), for siblings drawn without replacement in Jeon et al., "Recursive Speculative Decoding" (2024).

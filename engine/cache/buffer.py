@@ -172,7 +172,7 @@ class TreeCache(Cache):
         return self._buffer[:, :, : self.num_rows]
 
     def replace_buffer(self, buffer: torch.Tensor) -> None:
-        """Takes ``buffer``, of the same shape, instead of its own."""
+        """Takes ``buffer``, of the same shape, in place of the current one."""
         self._buffer = buffer
 
     def grow_like(self, other: TreeCache) -> None:

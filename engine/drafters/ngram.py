@@ -107,7 +107,7 @@ class NgramIndex:
 
     def matches(self) -> list[Match]:
         """Earlier places that end like the text: the longest first, of equal ones the latest; ``MAX_MATCHES`` at most.
-        Each stands there once, with its longest match."""
+        Each is there once, with its longest match."""
         last = len(self.tokens) - 1
         matches: dict[int, Match] = {}
         for length in range(min(self._settings.max_ngram, last), self._settings.min_ngram - 1, -1):

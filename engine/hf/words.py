@@ -1,4 +1,4 @@
-"""Errors of the engine in the words of ``TreeGenerate``: whoever calls ``generate`` has no command line."""
+"""Errors of the engine in the words of ``TreeGenerate``: a caller of ``generate`` has no command line."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Knows no model, cache or tokenizer. Candidates are numbered flat over all levels
 proposed; ties are broken by that number, so that a child is never selected before its parent. Nothing here waits for
 the device: how many candidates there are follows from the policy alone.
 
-Letters: B rows of the batch, k proposals a row, R frontier rows, C candidates, M drafted nodes, N = M + 1 slots,
+Letters: B rows of the batch, k proposals per row, R frontier rows, C candidates, M drafted nodes, N = M + 1 slots,
 V draft vocabulary.
 """
 

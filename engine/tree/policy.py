@@ -84,18 +84,18 @@ def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "
     """The policy of a list of choices.
 
     Raises:
-        UsageError: where it is not a tree: empty, a node twice, or a node without its parent or an elder sibling.
+        UsageError: where it is not a tree: empty, a node twice, or a node without its parent or an earlier sibling.
     """
     nodes = {tuple(choice) for choice in choices}
     if not choices or () in nodes:
         raise UsageError(f"static tree {name}: wanted lists of child ranks, at least one, none of them empty")
     if len(nodes) != len(choices):
-        raise UsageError(f"static tree {name}: a node stands there twice")
+        raise UsageError(f"static tree {name}: a node is listed twice")
     for node in sorted(nodes):
         if len(node) > 1 and node[:-1] not in nodes:
             raise UsageError(f"static tree {name}: node {list(node)} has no parent {list(node[:-1])}")
         if node[-1] > 0 and (*node[:-1], node[-1] - 1) not in nodes:
-            raise UsageError(f"static tree {name}: node {list(node)} has no elder sibling; ranks count from 0")
+            raise UsageError(f"static tree {name}: node {list(node)} has no earlier sibling; ranks count from 0")
     ordered = tuple(sorted(nodes, key=lambda node: (len(node), node)))
     return TreePolicy(
         kind=kind,

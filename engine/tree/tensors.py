@@ -51,7 +51,7 @@ def ancestor_table(parents: torch.Tensor, num_levels: int) -> torch.Tensor:
 
 
 def visible_from_ancestors(ancestors: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(B, P, P) bool: a real slot sees its ancestors and itself, a padding slot itself alone."""
+    """(B, P, P) bool: a real slot sees its ancestors and itself, a padding slot only itself."""
     num_rows, _, num_slots = ancestors.shape
     visible = torch.zeros(num_rows, num_slots, num_slots, dtype=torch.bool, device=ancestors.device)
     visible.scatter_(2, ancestors.transpose(1, 2), True)

@@ -56,9 +56,9 @@ def diff(
 ) -> None:
     """Say where CANDIDATE parts from BASELINE, which side is wrong, and whether it matters.
 
-    Exits 0 when equal but for drift and ties, 1 at a root difference or a violated invariant, 3 when the two runs are
-    not comparable, 4 when too little was recorded to judge. Where there is no verdict at all, the reports of --out say
-    why.
+    Exits 0 when equal except for drift and ties, 1 at a root difference or a violated invariant, 3 when the two runs
+    are not comparable, 4 when too little was recorded to judge. Where no verdict is possible, the reports of --out
+    say why.
     """
     options = DiffOptions(
         tolerance=tolerance, allowed=frozenset(allow), fail_on_ties=fail_on == "near-tie", noise=noise

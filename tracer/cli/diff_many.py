@@ -27,9 +27,9 @@ from specscope.tracer.words.text import printable
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="One line of JSON a pair; a file that is there is gone on with.",
+    help="One JSON line per pair; an existing file is resumed.",
 )
-@click.option("--jobs", type=click.IntRange(1, 512), help="Worker processes.  [default: one a processor]")
+@click.option("--jobs", type=click.IntRange(1, 512), help="Worker processes.  [default: one per processor]")
 @click.option("--shard", default="1/1", metavar="i/N", help="Compare the i-th of N parts of the table.")
 @tolerance_option
 @fail_on_option

@@ -15,7 +15,7 @@ from specscope.tracer.words.places import StepPlace
 tokenizer_option = click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="tokenizer.json, or its folder, to show token text where the trace holds ids alone.",
+    help="tokenizer.json, or its folder, to show token text where the trace holds only ids.",
 )
 
 noise_option = click.option(

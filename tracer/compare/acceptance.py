@@ -1,7 +1,7 @@
 """Phase accept of two aligned steps: the walks, trial by trial where children are tried, and the bonus token.
 
 A decision depends on the teacher's distribution at the node, the children there, and a coin. Two sides that decide
-otherwise of the same inputs are a tie only where the coin lies so near to both thresholds that rounding may tip it.
+differently on the same inputs are a tie only where the coin lies so near to both thresholds that rounding may tip it.
 Coins are inputs, equal wherever two runs have drawn alike so far; they are never excused.
 """
 
@@ -148,7 +148,7 @@ class _Tried(NamedTuple):
 
     def follows(self, judge: FloatJudge) -> bool:
         """Whether what was recorded of logits and of how they were cut lies within the noise floor, so that the
-        probabilities made of them are no differences of their own."""
+        probabilities made of them are not differences in themselves."""
         cut_a, cut_b = self.visit_a.cut, self.visit_b.cut
         if cut_a is None or cut_b is None or self.a.logit is None or self.b.logit is None:
             return False

@@ -66,7 +66,7 @@ class Coverage:
     _one_sided: Counter[tuple[str, str]] = field(default_factory=Counter)  # (the side without it, what) -> places
 
     def add_equal(self, line: bytes) -> None:
-        """Counts a pair of steps whose lines are the same, compact ones: what stands there was compared."""
+        """Counts a pair of steps whose lines are the same, compact ones: what is there was compared."""
         self.phases.update(phase for phase in COMPARED_PHASES if b',"%s":{' % phase.encode() in line)
 
     def add(self, a: Step, b: Step, phases: Iterable[Phase]) -> None:

@@ -14,7 +14,7 @@ _OF_SCORES = ("verify.logsumexp", "verify.top_tokens", "verify.top_logits")
 
 
 def with_deciding(root: Root, report_a: OracleReport, report_b: OracleReport) -> Root:
-    """``root`` with what would have decided it, where it is no tie and neither side is blamed."""
+    """``root`` with what would have decided it, where it is not a tie and neither side is blamed."""
     if root.wrong != "neither" or root.difference.kind in TIES:
         return root
     lines = [*_skipped(root.difference.phase, report_a, report_b), _to_run(root)]

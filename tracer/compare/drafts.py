@@ -60,7 +60,7 @@ def _sources_alike(
 
 def fed_alike(a: StepNodes, b: StepNodes, previous_a: StepNodes | None, previous_b: StepNodes | None) -> bool:
     """Whether the drafters of two steps were fed the same, from the same places, at the same positions: what they say
-    can then be held against each other."""
+    can then be compared."""
     draft_a, draft_b = a.step.draft, b.step.draft
     if draft_a is None or draft_b is None:
         return False
@@ -161,7 +161,7 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
     """Whether the sides swapped candidates one for one, each tied with the last one that the other side took.
 
-    What follows from a swap further up is none of its own. A candidate that one side never proposed lies behind its
+    What follows from a swap further up does not count as one. A candidate that one side never proposed lies behind its
     last one there, and stands as the other side has it: where tokens are drawn, both drew with the same noise.
     """
     only_a, only_b = _topmost(a - b), _topmost(b - a)

@@ -1,7 +1,7 @@
 """Drift: how far floats of two runs lie apart that were computed from equal inputs, in roundings.
 
 Gathered from the steps of each turn up to the first one whose tensors, or what its drafter was fed, differ, or that
-breaks an invariant: what follows a structural difference is no noise. Trees that differ in some nodes, as ties make
+breaks an invariant: what follows a structural difference is not noise. Trees that differ in some nodes, as ties make
 them, still share the others.
 """
 

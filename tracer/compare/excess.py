@@ -1,7 +1,7 @@
-"""One finding for what moves every value a little: a root of its own, and what follows from it.
+"""One finding for what moves every value a little: one root, and what follows from it.
 
 Single values may each be within bounds, and all of them together be no noise. Then there is one root, at the first
-place where it shows, and numbers and choices that differ behind it are its consequences, and no roots of their own.
+place where it shows, and numbers and choices that differ after it are its consequences, not further roots.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class UniformDrift(NamedTuple):
     quantities: frozenset[Quantity]  # in which differences follow from it
 
     def explains(self, differing: Difference) -> bool:
-        """Whether a difference behind the first place is one of its consequences: a number, or a choice by numbers."""
+        """Whether a difference after the first place is one of its consequences: a number, or a choice by numbers."""
         follows = quantity_of(differing)
         by_numbers = differing.kind == "real" or (follows == "draft-scores" and differing.kind == "structural")
         return by_numbers and follows in self.quantities

@@ -52,7 +52,8 @@ class FloatJudge:
 
     def near_probability(self, a: float, b: float, size: float = STATED_SIZE) -> bool:
         """As ``same_probability``, without counting. A logit off by the floor moves a probability by that share of
-        itself, more where a temperature below 1 spreads the logits, and sums and ratios of probabilities likewise."""
+        itself, more where a temperature below 1 spreads the logits; it moves sums and ratios of probabilities the same
+        way."""
         if a == b or (math.isnan(a) and math.isnan(b)):
             return True
         moved = self.allowance("logits", spacing(size))

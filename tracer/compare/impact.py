@@ -13,7 +13,7 @@ from specscope.tracer.compare.align import TurnPair
 
 @dataclass(kw_only=True)
 class Tokens:
-    """Output tokens so far, over what both runs had to come to."""
+    """Output tokens so far, over what both runs should have reached."""
 
     num_a: int = 0
     num_b: int = 0

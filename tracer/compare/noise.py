@@ -6,8 +6,8 @@ Two questions, with one answer each for every quantity:
   all values of a comparison together, at a stated rate of false alarms. It follows the tail of the values themselves,
   between their upper quartile and the 95th percentile: a fault in less than a twentieth of them does not move it.
 - **May all of this be noise?** ``typical``: the mean drift of all but the largest twentieth. One fault that moves every
-  value a little moves that, long before any single value is out of bounds; it is held against what the dtype does, or
-  what a run did that is known to be good.
+  value a little moves that, long before any single value is out of bounds; it is compared with what the dtype does, or
+  with what a run did that is known to be good.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Excess(NamedTuple):
 
 
 def find_excess(drift: Drift, floors: list[NoiseFloor]) -> list[Excess]:
-    """Every quantity of which the drift as a whole is no noise; the first place first."""
+    """Every quantity of which the drift as a whole is not noise; the first place first."""
     excesses = []
     for floor in floors:
         if floor.typical is None or floor.allowed is None or floor.typical <= floor.allowed:

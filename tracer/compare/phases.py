@@ -93,7 +93,7 @@ def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list
 
 
 def _listed(seen: frozenset[PathKey | int]) -> list[int | list[int]]:
-    """Nodes by path, then padding columns by number, in an order that does not hang on hashes."""
+    """Nodes by path, then padding columns by number, in an order that does not depend on hashes."""
     nodes = sorted(key for key in seen if isinstance(key, tuple))
     return [*map(key_tokens, nodes), *sorted(column for column in seen if isinstance(column, int))]
 

@@ -1,4 +1,4 @@
-"""The first pending token of a turn in two runs: the teacher's choice, or draw, behind the prompt."""
+"""The first pending token of a turn in two runs: the teacher's choice, or draw, after the prompt."""
 
 from __future__ import annotations
 

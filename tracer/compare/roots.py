@@ -1,8 +1,8 @@
 """Root or inherited: files the differences of one step after another.
 
 A root has equal inputs and unequal outputs. What follows from it is inherited: counted under it, and folded, until the
-two runs agree on a step again. While a root is open, another one is seen where a step breaks an invariant of its own,
-at another place: those invariants look at one step alone, so that nothing before it can be the cause.
+two runs agree on a step again. While a root is open, another one is seen where a step breaks an invariant itself,
+at another place: those invariants look at only one step, so that nothing before it can be the cause.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Findings:
 
     @property
     def real_is_open(self) -> bool:
-        """Whether consequences of a root that is no tie are still seen."""
+        """Whether consequences of a root that is not a tie are still seen."""
         return self._open is not None and not self._open.is_tie
 
     @property
@@ -179,7 +179,7 @@ def with_violation(differences: list[Difference], blame: list[Blame]) -> list[Di
 
 
 def _intrinsic(blame: list[Blame]) -> set[str]:
-    """Violated invariants that look at one step alone, side and all."""
+    """Violated invariants that look at only one step, side and all."""
     return {
         f"{b.side} {b.invariant}"
         for b in blame

@@ -1,4 +1,4 @@
-"""What the teacher said at one node, or behind a prompt, and which of two sides' numbers belong together."""
+"""What the teacher said at one node, or after a prompt, and which of two sides' numbers belong together."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def said_at(verify: VerifySection, slot: int) -> Said | None:
 
 
 def said_behind(prefill: Prefill) -> Said:
-    """What was said behind a prompt."""
+    """What was said after a prompt."""
     best = prefill.top_tokens[0] if prefill.top_tokens and prefill.draw is not None else prefill.pending_token
     return Said(best=best, tokens=prefill.top_tokens or [], logits=prefill.top_logits or [])
 

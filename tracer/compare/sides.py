@@ -31,7 +31,7 @@ class Sides(NamedTuple):
         """Whose violations were so many that the later ones were only counted."""
         sides = (("baseline", self.report_a), ("candidate", self.report_b))
         return [
-            f"the {name} violates invariants in more than {len(report.by_step)} steps: behind them nobody is blamed"
+            f"the {name} violates invariants in more than {len(report.by_step)} steps: after them nobody is blamed"
             for name, report in sides
             if report.forgetful
         ]

@@ -170,6 +170,6 @@ def path_tokens(nodes: StepNodes) -> list[Any]:
 
 
 def slot_keys(nodes: StepNodes, slots: list[int]) -> list[Any]:
-    """Slots as path keys; a slot that is none stands as its number."""
+    """Slots as path keys; a slot that is not one stands as its number."""
     keys = ((slot, nodes.key_of(slot)) for slot in slots)
     return [slot if key is None else key_tokens(key) for slot, key in keys]

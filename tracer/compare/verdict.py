@@ -86,7 +86,7 @@ def _ordered_roots(c: Compared) -> list[Root]:
 
 
 def _number_roots(turns: list[TurnMarks], numbers: dict[int, int]) -> None:
-    """Gives the roots that pairs stand under the places that they have in the verdict."""
+    """Renumbers the roots of pairs by their places in the verdict."""
     for turn in turns:
         turn.pairs[:] = [p if p.root is None else p._replace(root=numbers[p.root]) for p in turn.pairs]
 

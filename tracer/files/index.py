@@ -120,7 +120,7 @@ def _load(path: Path, trace_size: int) -> TraceIndex | None:
 
 
 def _fits(index: TraceIndex, size: int) -> bool:
-    """Whether every place lies in the file. A sidecar comes from whoever sent the trace."""
+    """Whether every place lies in the file. A sidecar comes from the sender of the trace."""
     ends = [index.run_end, *(turn.end for turn in index.turns)]
     places = [*index.failures, *(place for place in ends if place is not None)]
     for turn in index.turns:
@@ -143,8 +143,8 @@ def _save(index: TraceIndex, path: Path) -> None:
 
 
 def not_json(path: Path, problem: object, line: int | None) -> TraceError:
-    """The one error for a line that is not JSON, whoever reads it."""
-    return TraceError(path, f"{problem}; wanted one record a line", line)
+    """The one error for a line that is not JSON."""
+    return TraceError(path, f"{problem}; wanted one record per line", line)
 
 
 def _build(path: Path, file: BinaryIO, stamp: str, upgrade: Upgrade) -> TraceIndex:

@@ -72,7 +72,7 @@ class TraceReader:
         known: the versions that can be read.
 
     Raises:
-        TraceError: where the file cannot be read, is empty, is no trace, or is of a newer major version, or of an
+        TraceError: where the file cannot be read, is empty, is not a trace, or is of a newer major version, or of an
             older one from which no migration leads here.
     """
 
@@ -125,7 +125,7 @@ class TraceReader:
         return self.index.run_end is None
 
     def numbered_lines(self) -> Iterator[NumberedRecord]:
-        """Every whole record in order, one at a time; ``torn_bytes`` then tells what is behind the last newline."""
+        """Every whole record in order, one at a time; ``torn_bytes`` then tells what is after the last newline."""
         number, offset = 0, 0
         while True:
             self._file.seek(offset)  # other methods may have moved it

@@ -1,7 +1,7 @@
 """What can be told of a step's line without reading all of it: certain, or None.
 
 Works on lines of compact JSON, with the step's place first and its decisions behind the tree. A key counts as the
-step's own only where what stands behind it, with a brace put before, is an object: the braces then balance, so that the
+step's own only where what stands after it, with a brace put before, is an object: the braces then balance, so that the
 key was in no inner one. Whatever is otherwise is left to the full parse.
 
 That the line is JSON at all is taken for granted; reading the record will tell.

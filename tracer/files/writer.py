@@ -1,7 +1,7 @@
-"""Appends records to a trace: one line, one write; what is on disk is whole but for the line being written.
+"""Appends records to a trace: one line, one write; what is on disk is whole except for the line being written.
 
 Knows records, not what they mean. Never raises into the run it observes once it is open: a full disk stops the trace,
-not the decoding. Whoever runs it asks at the end, with ``check_whole``. While it is open, nobody else writes the file.
+not the decoding. The caller asks at the end, with ``check_whole``. While it is open, nobody else writes the file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The results of many pairs: one line of JSON a pair, appended as it is known, so that a run can be resumed."""
+"""The results of many pairs: one JSON line per pair, appended as it is known, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_results(path: Path) -> dict[str, PairResult]:
 
 
 def torn_bytes(path: Path) -> int:
-    """How many bytes stand behind the last whole line: of a line that is being written, or never was to its end.
+    """How many bytes stand after the last whole line: of a line that is being written, or never was to its end.
 
     Raises:
         UsageError: where the file cannot be read.
@@ -87,7 +87,7 @@ class Results:
 
 @contextmanager
 def open_results(path: Path) -> Iterator[Results]:
-    """Opens ``path`` to go on with it: what it holds is read, and a torn last line cut off.
+    """Opens ``path`` to continue with it: what it holds is read, and a torn last line cut off.
 
     Raises:
         UsageError: where it holds something else, cannot be written, or another process writes it.
@@ -114,7 +114,7 @@ def open_results(path: Path) -> Iterator[Results]:
 
 
 def _cut_torn_line(path: Path, file: BinaryIO, known: dict[str, PairResult]) -> None:
-    """Cuts what is behind the last newline; but not from a file without any whole line that looks like none of ours."""
+    """Cuts what is after the last newline; but not from a file without any whole line that looks like none of ours."""
     content = path.read_bytes()
     kept = content.rfind(b"\n") + 1
     start = f'{{"schema":"{RESULT_SCHEMA}"'.encode()

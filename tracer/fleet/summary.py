@@ -1,4 +1,4 @@
-"""What many pairs came to: totals that add up, the first roots by field, and the pairs to look at."""
+"""The outcome of many pairs: totals that add up, the first roots by field, and the pairs to look at."""
 
 from __future__ import annotations
 

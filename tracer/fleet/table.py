@@ -64,7 +64,7 @@ def read_pairs(path: Path) -> list[Pair]:
     _check_header(path, header)
     pairs = [_pair(path, number, header, cells) for number, cells in lines[1:]]
     if not pairs:
-        raise UsageError(f"{path} names no pair: wanted one a line, below the header")
+        raise UsageError(f"{path} names no pair: wanted one per line, below the header")
     _check_names(path, pairs)
     return pairs
 

@@ -1,6 +1,6 @@
 """Worker processes that judge pairs. One that dies takes its pair down with it, and no other.
 
-A pool of the standard library gives up all its work when one process dies; so each worker here has a pipe of its own.
+A pool of the standard library gives up all its work when one process dies; so each worker here has its own pipe.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def judge_all(tasks: Iterable[Task], num_workers: int, judge: Judge = judge_pair
 
 
 def _pass_on(workers: list[_Worker], worker: _Worker, task: Task, judge: Judge) -> None:
-    """Gives ``task`` to ``worker``, or to a new one in the place of a dead one."""
+    """Gives ``task`` to ``worker``, or to a new one in place of a dead one."""
     if not worker.alive:
         worker.end()
         workers[workers.index(worker)] = worker = _Worker(judge)

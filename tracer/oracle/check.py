@@ -73,7 +73,7 @@ class _FileTally:
 
 
 class Oracle:
-    """Feeds on records one by one; memory does not grow with the trace but for the open turns."""
+    """Feeds on records one by one; memory does not grow with the trace except for the open turns."""
 
     def __init__(self, path: Path, manifest: Manifest, required: tuple[str, ...] = ()) -> None:
         tallies = {name: Tally(statement=statement) for name, statement in STATEMENTS.items()}

@@ -210,7 +210,7 @@ def first_blames(root: Root) -> list[Blame]:
 
 
 def margin_text(root: Root) -> str | None:
-    """The margins and the noise floor that they were held against; None where the difference has neither."""
+    """The margins and the noise floor that they were compared with; None where the difference has neither."""
     difference, parts = root.difference, []
     if difference.margin_a is not None and difference.margin_b is not None:
         parts.append(f"{difference.margin_a:.6g} in the baseline, {difference.margin_b:.6g} in the candidate")
@@ -238,7 +238,7 @@ def reuse_texts(impact: Impact) -> list[str]:
     if impact.num_reused_a == impact.num_reused_b:
         return []
     counts = f"{impact.num_reused_a} -> {impact.num_reused_b}"
-    return [f"{counts} tokens of the prompts were taken from an earlier turn's cache: it costs time alone"]
+    return [f"{counts} tokens of the prompts were taken from an earlier turn's cache: this costs only time"]
 
 
 def floor_text(floor: NoiseFloor) -> str:
@@ -254,7 +254,7 @@ def floor_text(floor: NoiseFloor) -> str:
 def drift_text(finding: DriftFinding) -> str:
     """What no single value tells: how far all of them drift, and what noise would come to."""
     against = {
-        "dtype": "this dtype's noise comes to {} at most; --noise or float32 would say more",
+        "dtype": "this dtype's noise reaches {} at most; --noise or float32 would say more",
         "noise-file": "the run of --noise allows {} at most",
         "same-kernels": "the run of --noise says that the same kernels made it: every bit should agree",
     }[finding.against]
@@ -318,7 +318,7 @@ def _rows(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Row
 
 
 def loaded_texts(verdict: Verdict) -> list[str]:
-    """What was loaded otherwise on the two sides."""
+    """What was loaded differently on the two sides."""
     return [f"{name} holds other values on the two sides, although the files are the same" for name in verdict.loaded]
 
 

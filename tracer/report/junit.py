@@ -1,6 +1,6 @@
 """The report as JUnit XML, as Jenkins and GitLab read it: ``testsuites/testsuite/testcase``.
 
-One suite a diff. Its cases: the runs were meant to be equal; everything was recorded; each root; the invariants. A
+One suite per diff. Its cases: the runs were meant to be equal; everything was recorded; each root; the invariants. A
 case has a ``<failure>`` exactly where the verdict fails, at exit code 1, 3 or 4; where there is no verdict, at exit
 code 2 (a file that cannot be read, a noise file of another run), the one case has an ``<error>``. So a suite with
 neither means exit code 0. What was not judged since an earlier case failed is skipped.
@@ -39,7 +39,7 @@ Outcome = Literal["passed", "failure", "error", "skipped"]
 
 @dataclass
 class _Case:
-    """One testcase: a name safe for files and links, and what it came to."""
+    """One testcase: a name safe for files and links, and its outcome."""
 
     name: str
     outcome: Outcome = "passed"

@@ -168,7 +168,7 @@ def _drift_sentence(finding: DriftFinding) -> str:
     if finding.against == "same-kernels":
         return f"{named} of the candidate are not those of the run of --noise, which the same kernels made"
     times = finding.typical / finding.allowed
-    return f"{named} are all off, by {times:.2g} times what noise comes to; no record tells on which side"
+    return f"{named} are all off, by {times:.2g} times what noise reaches; no record tells on which side"
 
 
 def _accused(root: Root) -> Side | None:

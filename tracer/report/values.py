@@ -65,7 +65,7 @@ def ids_of(difference: Difference) -> Iterator[int]:
 
 
 def _nodes(nodes: list[int | list[int]], texts: SideTexts, side: Side, number: str) -> str:
-    """Nodes by path; an entry that is none is a ``number``."""
+    """Nodes by path; an entry that is not one is a ``number``."""
     words = [node_text(node, texts, side) if isinstance(node, list) else f"{number} {node}" for node in nodes[:SHOWN]]
     return ", ".join(words) + _more(len(nodes))
 

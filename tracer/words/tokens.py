@@ -26,7 +26,7 @@ class TokenTexts:
 
     @classmethod
     def load(cls, path: Path | None) -> TokenTexts:
-        """Reads ``tokenizer.json``, given as a file or its folder; None gives ids alone.
+        """Reads ``tokenizer.json``, given as a file or its folder; None gives only ids.
 
         Raises:
             UsageError: where there is no readable tokenizer, or the library to read it is not installed.

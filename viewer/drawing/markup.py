@@ -1,4 +1,4 @@
-"""Markup as a type of its own, so that the type checker finds every place where raw text would enter it.
+"""Markup as its own type, so that the type checker finds every place where raw text would enter it.
 
 ``html_text`` is the only way from raw text to markup. ``markup`` fills a template, which must be a literal, with
 markup and numbers, and ``joined`` puts markup together; whatever else is done to markup gives a plain ``str``, which

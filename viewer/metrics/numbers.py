@@ -1,7 +1,7 @@
 """Acceptance, stage times and speed of a run, as numbers to be drawn.
 
 They come from the index and the records that begin and end the turns; of the steps only some are read, spread evenly
-over the run, and their number is stated. Pure but for reading the file; knows no pages and no figures.
+over the run, and their number is stated. Pure except for reading the file; knows no pages and no figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the list of runs says of one file: from its manifest, its index and the record that ends it, not from its steps.
 
-Pure but for reading the file. Knows no pages. The oracle, which reads every record, is not asked here: ``Checked``
+Pure except for reading the file. Knows no pages. The oracle, which reads every record, is not asked here: ``Checked``
 holds its report where it was asked elsewhere.
 """
 

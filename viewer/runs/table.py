@@ -52,7 +52,7 @@ def run_board(listed: RunList) -> Board:
 
 
 def empty_board(folders: Sequence[Path]) -> Board:
-    """What to do where there is no file at all."""
+    """What to do where no file is given."""
     where = f"There is no *.jsonl in {', '.join(map(str, folders[:3]))}." if folders else "No file or folder was given."
     lines = [where, "Record a trace, then open its folder:"]
     return Board(board_of(box(note("info", "There are no runs here yet", lines), commands(RECORD))))

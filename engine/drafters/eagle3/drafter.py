@@ -52,7 +52,7 @@ class Eagle3Drafter:
         dtype, device: where and in what it computes.
         sampler: draws the proposals; None for the best ones.
 
-    Two seams are public, so that a deliberate fault can stand there: ``place`` gives the positions that pairs (level 0)
+    Two seams are public, so that a deliberate fault can go in there: ``place`` gives the positions that pairs (level 0)
     and the rows fed for a further level are rotated by, given their indices; ``forget`` ends a tree in the cache.
 
     Letters: B rows of the batch, R pairs or frontier rows, H hidden, F features, V draft vocabulary.

@@ -46,7 +46,7 @@ def check_fits(files: ExitHeadFiles, teacher: Teacher) -> None:
         )
     if not shape.exit_layer < teacher.num_layers:
         raise CheckpointError(
-            f"the exit head at {files.folder} leaves behind layer {shape.exit_layer}, wanted 1 to "
+            f"the exit head at {files.folder} leaves after layer {shape.exit_layer}, wanted 1 to "
             f"{teacher.num_layers - 1}, as the teacher has {teacher.num_layers}; give the head that was trained for it"
         )
 

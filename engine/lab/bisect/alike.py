@@ -29,7 +29,7 @@ def inputs_equal(baseline: Baseline, side: Side) -> bool:
 
 
 def pairs_equal(ours: FedPairs, theirs: FedPairs, dtype: str) -> bool:
-    """Whether two drafters were fed the same tokens, and the same features but for rounding."""
+    """Whether two drafters were fed the same tokens, and the same features except for rounding."""
     if ours.tokens != theirs.tokens or ours.features is None or theirs.features is None:
         return ours.tokens == theirs.tokens and ours.features is theirs.features
     if ours.features.shape != theirs.features.shape:

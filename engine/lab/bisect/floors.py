@@ -1,4 +1,4 @@
-"""Errors of operations and the noise floors that they are held against.
+"""Errors of operations and the noise floors that they are compared with.
 
 Eager and fused kernels add in other orders, so no two configurations give equal bits. How much that makes is measured:
 an operation's floor comes from the same operation in the other layers, which do the same work on other numbers. A fault

@@ -1,4 +1,4 @@
-"""A step that was run again, held against what was recorded of it: what a re-run does not show it must not acquit."""
+"""A step that was run again, compared with what was recorded of it: what a re-run does not show it must not acquit."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def aligned_step(a: TraceReader, b: TraceReader, place: StepPlace) -> Aligned | 
 
 
 def first_difference(pair: StepPair, own_trees: list[TreeSection] | None = None) -> Difference | None:
-    """The first difference that is no tie. Of steps that ran on a recorded tree, ``own_trees`` are those that their
+    """The first difference that is not a tie. Of steps that ran on a recorded tree, ``own_trees`` are those that their
     drafters had found."""
     return next((d for d in _differences(pair, own_trees) if d.kind not in TIES), None)
 
 
 def departure_of(pair: StepPair, own_tree: TreeSection) -> Difference | None:
-    """Where the re-run ``pair.b`` parts from the recording ``pair.a``. What was forced is not held against it, nor what
+    """Where the re-run ``pair.b`` parts from the recording ``pair.a``. What was forced does not count, nor what
     follows from that: the stop, and acceptance and commit from other inputs."""
     drafted = None if pair.a.step.tree is None else [pair.a.step.tree, own_tree]
     differences = [

@@ -85,7 +85,7 @@ class Side:
 def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: Callable[[str], None]) -> Side:
     """Runs the configuration of ``manifest`` along ``course`` up to the step, and that too.
 
-    The run goes on from the beginning of the conversation, of a batch from its beginning, every step forced: so the
+    The run continues from the beginning of the conversation, of a batch from its beginning, every step forced: so the
     caches hold what this configuration makes of the recorded tokens, with whatever it does wrong on the way.
 
     Raises:

@@ -138,7 +138,7 @@ COMMIT_FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         id="F25.row",
-        says="the slot behind the last accepted is committed in its place",
+        says="the slot after the last accepted is committed in its place",
         expect=Expectation(places=(("commit", "source_slots"),), invariant="commit.sources-are-path"),
         inject=_changing_slots(_next_row),
     ),

@@ -1,7 +1,7 @@
 """Faults of the kernels, F19: numbers that are wrong by more than another order of summation explains.
 
 Each is in the teacher where its attention is fused, and sleeps where it is eager: so two teachers with the same fault
-in differ by it, whoever compares them.
+in differ by it, no matter who compares them.
 """
 
 from __future__ import annotations

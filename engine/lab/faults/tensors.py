@@ -34,7 +34,7 @@ def _siblings_seen(tensors: TreeTensors) -> torch.Tensor:
 
 
 def _parent_missed(tensors: TreeTensors) -> torch.Tensor:
-    """Without the parent's column, but for the root's, in every row."""
+    """Without the parent's column, except for the root's, in every row."""
     columns = torch.arange(tensors.padded_slots, device=tensors.parents.device)
     inner = tensors.parents[:, :, None] > 0
     return tensors.visible & ~(inner & (columns == tensors.parents[:, :, None]))

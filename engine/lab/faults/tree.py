@@ -20,7 +20,7 @@ def _parent_numbers(levels: list[Level]) -> torch.Tensor:
 
 
 def _without_a_parent(selected: list[int], parents: list[int]) -> list[int]:
-    """``selected`` with the first candidate that was left out in the place of a node that has a child."""
+    """``selected`` with the first candidate that was left out in place of a node that has a child."""
     taken = set(selected)
     inner = next((parents[number] - 1 for number in selected if parents[number] > 0), None)
     spare = next((number for number in range(len(parents)) if number not in taken), None)
@@ -109,7 +109,7 @@ TREE_FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         id="F27.id",
-        says="a placeholder that is no id stands in the last slot, and is fed as the last id",
+        says="a placeholder that is not an id stands in the last slot, and is fed as the last id",
         expect=Expectation(places=(("tree", "nodes"),), invariant="tree.tokens-in-vocabulary"),
         inject=_placeholder,
     ),

@@ -43,7 +43,7 @@ def _bonus_counted(target: FaultTarget) -> FaultTarget:
 TURN_FAULTS: tuple[Fault, ...] = (
     Fault(
         id="F29.no-cut",
-        says="a block is not cut behind the token that ends the turn",
+        says="a block is not cut after the token that ends the turn",
         expect=Expectation(places=(("stop", "kept"),), invariant="turn.end"),
         inject=_changing_stops(_not_cut),
     ),

@@ -1,6 +1,6 @@
 """Conversations decoded along a recording: teacher forcing with trees.
 
-The loop runs as ever, but for its outcome. Each step is given the recorded tree, where the drafter found another, and
+The loop runs as ever, except for its outcome. Each step is given the recorded tree where the drafter found another, and
 what it commits and emits is the recorded path, bonus token and stop. So every step begins after the same tokens as
 then, whatever the steps before it decided, and what a step decides itself is reported to the observer.
 
@@ -233,7 +233,7 @@ class ForcedSession:
         return StopDecision(emitted, kept, reason)
 
     def _forced_acceptance(self, inputs: AcceptInputs) -> Acceptance:
-        """The loop goes on with the recorded outcome; the step's own is kept aside."""
+        """The loop continues with the recorded outcome; the step's own is kept aside."""
         decided = self._decided = self._accept(inputs)
         width = decided.paths.shape[1]
 

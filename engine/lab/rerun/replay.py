@@ -224,7 +224,7 @@ def _chosen(reader: TraceReader, turn: int | None) -> list[TurnEntry]:
 
 
 def earlier_turns(turns: list[TurnEntry], wanted: TurnEntry) -> list[TurnEntry]:
-    """The turns of the conversation of ``wanted`` before it, whose caches it goes on with."""
+    """The turns of the conversation of ``wanted`` before it, whose caches it continues with."""
     return [entry for entry in turns if entry.prompt_id == wanted.prompt_id and entry.prompt_turn < wanted.prompt_turn]
 
 
@@ -255,7 +255,7 @@ class _Lanes:
             )
 
     def of(self, entry: TurnEntry) -> ForcedSession:
-        """The session that ``entry`` goes on with, or a new one."""
+        """The session that ``entry`` continues with, or a new one."""
         over = [name for name, last in self._last_turns.items() if last < entry.turn]
         for name in over:
             self._lanes.pop(name, None)

@@ -4,8 +4,8 @@ The rows of the step are rebuilt: the teacher takes in the committed tokens and 
 each turn gets its step number, its pending token and its generator's state. Then that one step runs, with the fault of
 the run in it, and what the engine reports to the recorder is compared with what it reported then.
 
-A rebuilt cache is that of one prefill, where the run's was filled step by step: equal but for rounding. So the drafter
-may find another tree, where two scores nearly tie; then the recorded tree is put in its place.
+A rebuilt cache is that of one prefill, where the run's was filled step by step: equal except for rounding. So the
+drafter may find another tree, where two scores nearly tie; then the recorded tree is put in its place.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def all_controls(device: str) -> list[Control]:
         _grouping("budget 4", TreePolicy(kind="dynamic", depth=5, top_k=4, budget=4)),
         _grouping("chain of 4", chain_policy(4)),
         Control("redacted", "eager against fused, both redacted with one key", _redacted),
-        Control("no drafter", "the teacher alone against speculation", _without_drafter),
+        Control("no drafter", "only the teacher against speculation", _without_drafter),
         Control("two threads", "sums in another order: one thread against two", _threads(device)),
         Control("batch of 1", "sums in another order: one row against two", _batch_of_one),
         *[_half_pair(scenario, dtype) for dtype in HALF_DTYPES for scenario in list(scenarios().values())[:NUM_HALF]],

@@ -70,7 +70,7 @@ class Renumbering:
         return self._new.get(old, old)
 
     def slots(self, old: list[int]) -> list[int]:
-        """The new numbers of slots that stand in an order of their own, such as a path."""
+        """The new numbers of slots that have their own order, such as a path."""
         return [self.slot(slot) for slot in old]
 
     def rows(self, values: list[Value]) -> list[Value]:

@@ -1,4 +1,4 @@
-"""Decodes and traces a scenario: honest runs once each, faulty runs with models of their own."""
+"""Decodes and traces a scenario: honest runs once each, faulty runs with separate models."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ this project's own (`engine/drafters/early_exit/head.py`), bfloat16 safetensors 
 1 layer x {hidden}, draft vocabulary {draft_vocab} (`d2t` offsets, `t2d`) | \
 norm, SwiGLU of {exit_inner}, norm; the teacher's output matrix |
 | parameters | {parameters:,} | {head_parameters:,} | {exit_parameters:,} |
-| reads | | hidden_states {layers_read} | the state behind the first {exit_layer} layers |
+| reads | | hidden_states {layers_read} | the state after the first {exit_layer} layers |
 | updates | {teacher_steps} + {ul_steps} against repetition | {head_steps} | {exit_steps} |
 | tokens seen | {teacher_tokens:,} | {head_tokens:,} | {exit_tokens:,} |
 | seeds | {teacher_seed}, {ul_seed} | {head_seed} | {exit_seed} |
@@ -38,14 +38,14 @@ distribution at temperature {sharp_temperature}, since the demo decodes greedily
 texts, by soft cross-entropy to the teacher over its whole vocabulary, sharpened in the same way from update \
 {exit_sharp_from} on.
 
-**Command**, from nothing; it resumes where it is interrupted:
+**Command**, from scratch; it resumes where it is interrupted:
 
 ```
 specscope train --work WORK --teacher-steps {teacher_steps} --unlikelihood-steps {ul_steps} --head-steps {head_steps} \
 --exit-head-steps {exit_steps} --self-text-rows {rows} --compile
 ```
 
-**Held-out loss**, nats a token: teacher {loss:.3f}; bigram of the same tokenizer {bigram:.3f}. Unlikelihood training
+**Held-out loss**, nats per token: teacher {loss:.3f}; bigram of the same tokenizer {bigram:.3f}. Unlikelihood training
 (Welleck et al., 2020) costs some of it and keeps greedy text from looping.
 
 **Acceptance** on {num_prompts} held-out prompts, {num_tokens:,} tokens, greedy, depth 5, top-k 4. Accepted length

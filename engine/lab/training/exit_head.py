@@ -20,7 +20,7 @@ from specscope.engine.lab.training.teacher import make_optimizers
 
 @dataclass(frozen=True, kw_only=True)
 class ExitHeadRecipe:
-    """Everything that decides the exit head's weights, but for the data and the teacher."""
+    """Everything that decides the exit head's weights, except for the data and the teacher."""
 
     exit_layer: int = 4
     intermediate_size: int = 768

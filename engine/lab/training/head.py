@@ -27,7 +27,7 @@ from specscope.engine.lab.training.teacher import make_optimizers
 
 @dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
-    """Everything that decides the head's weights, but for the data and the teacher."""
+    """Everything that decides the head's weights, except for the data and the teacher."""
 
     draft_vocab_size: int = 3072
     intermediate_size: int = 768

@@ -1,4 +1,4 @@
-"""Trains the demo models from nothing: each stage leaves its result in the work folder and is passed over if it is
+"""Trains the demo models from scratch: each stage leaves its result in the work folder and is passed over if it is
 there, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from specscope.engine.lab.training.schedule import ProgressLog, batch_at, set_le
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecipe:
-    """Everything that decides the teacher's weights, but for the data."""
+    """Everything that decides the teacher's weights, except for the data."""
 
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -72,7 +72,7 @@ def make_optimizers(module: nn.Module, muon_lr: float, adam_lr: float) -> list[O
 
 
 def next_token_loss(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy, nats a token, of ``ids`` (B, T) under ``model``."""
+    """Mean cross-entropy, nats per token, of ``ids`` (B, T) under ``model``."""
     logits = model(ids[:, :-1], use_cache=False).logits  # (B, T-1, V)
     return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 

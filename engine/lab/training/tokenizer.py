@@ -61,7 +61,7 @@ def encode_stream(tokenizer: Tokenizer, documents: Iterable[Document]) -> NDArra
 
 
 def bigram_loss(train: NDArray[np.int64], held_out: NDArray[np.int64], vocab_size: int) -> float:
-    """Held-out cross-entropy, in nats a token, of a bigram model with absolute discounting (0.75) that backs off to
+    """Held-out cross-entropy, in nats per token, of a bigram model with absolute discounting (0.75) that backs off to
     an add-one unigram. The baseline that a trained teacher must clearly beat."""
     discount = 0.75
     unigram = np.bincount(train, minlength=vocab_size) + 1.0

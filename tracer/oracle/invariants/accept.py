@@ -89,7 +89,7 @@ ACCEPT: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="accept.coins-distinct",
-        statement="every trial of a step has a coin of its own, and the bonus token another",
+        statement="every trial of a step has its own coin, and the bonus token another",
         check=coin_problem,
         needs=("accept",),
         applies=draws_tokens,

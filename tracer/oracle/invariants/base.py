@@ -108,7 +108,7 @@ def takes_features(c: Context) -> bool:
 
 
 def tree_is_recorded(step: Step) -> bool:
-    """Whether a replay put the recorded tree in the place of the one that its drafter found."""
+    """Whether a replay put the recorded tree in place of the one that its drafter found."""
     return step.forced is not None and step.forced.tree
 
 

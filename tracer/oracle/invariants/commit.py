@@ -100,7 +100,7 @@ COMMIT: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="commit.destinations-contiguous",
-        statement="they go right behind the prefix",
+        statement="they go right after the prefix",
         check=_destinations,
         needs=("commit",),
     ),
@@ -124,7 +124,7 @@ COMMIT: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="commit.drafter-length",
-        statement="the drafter holds the committed pairs alone",
+        statement="the drafter holds exactly the committed pairs",
         check=_drafter_length,
         needs=("commit.drafter_after",),
         across_steps=True,

@@ -68,7 +68,7 @@ def _cache_kept(c: Context) -> str | None:
     got, left = present(c.step.draft).kv_digest_before, present(c.kept_cache)
     if got == left:
         return None
-    return f"the drafter's cache had digest {left} behind the draft before, and has {got} at this step"
+    return f"the drafter's cache had digest {left} after the draft before, and has {got} at this step"
 
 
 def _has_before(c: Context) -> bool:

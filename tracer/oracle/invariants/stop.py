@@ -22,7 +22,7 @@ def _emitted(c: Context) -> str | None:
 def _cut(c: Context) -> str | None:
     stop = present(c.step.stop)
     if c.previous is not None and c.previous.stop is not None and c.previous.stop.reason is not None:
-        return f"a step behind the one that ended the turn ({c.previous.stop.reason})"
+        return f"a step after the one that ended the turn ({c.previous.stop.reason})"
     if not 1 <= stop.kept <= len(stop.emitted):
         return f"kept {stop.kept} of {len(stop.emitted)} tokens"
     eos = set(c.manifest.stop_rules.eos_token_ids if c.manifest.stop_rules is not None else ())
@@ -49,7 +49,7 @@ STOP: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="stop.cut",
-        statement="a block is cut right behind its stop token",
+        statement="a block is cut right after its stop token",
         check=_cut,
         needs=("stop",),
         applies=_own_stop,

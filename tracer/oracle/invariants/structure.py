@@ -28,7 +28,7 @@ class TreeArrays:
 
     @cached_property
     def grows_from_root(self) -> bool:
-        """Whether every slot stands behind its parent and one deeper, up to the root: then no rule on either fails."""
+        """Whether every slot stands after its parent and one deeper, up to the root: then no rule on either fails."""
         nodes = list(zip(self.parents, self.depths, strict=True))
         if nodes[0] != (0, 0):
             return False

@@ -57,7 +57,7 @@ def _row_sums(t: TreeArrays) -> str | None:
 def _padding(t: TreeArrays) -> str | None:
     for row in range(t.num_slots, t.padded_slots):
         if t.mask_rows[row] != 1 << row:
-            return f"padding row {row} sees {columns(t.mask_rows[row])}, wanted itself alone"
+            return f"padding row {row} sees {columns(t.mask_rows[row])}, wanted only itself"
     for row in range(t.num_slots):
         if t.mask_rows[row] >> t.num_slots:
             return f"row {row} sees padding columns {columns(t.mask_rows[row] >> t.num_slots << t.num_slots)}"
@@ -100,7 +100,7 @@ def _prefix_visible(c: Context) -> str | None:
 #: The other rules on lists depend on this one.
 SIZES: Invariant[TreeArrays] = Invariant(
     id="tensors.sizes",
-    statement="tree lists have a row a slot, tensors a row a padded slot",
+    statement="tree lists have a row per slot, tensors a row per padded slot",
     check=_sizes,
     needs=("tree",),
 )
@@ -122,7 +122,7 @@ TENSORS_STRUCTURE: tuple[Invariant[TreeArrays], ...] = (
     ),
     Invariant(
         id="tensors.padding-isolated",
-        statement="padding sees itself alone, and nobody sees it",
+        statement="padding sees only itself, and nobody sees it",
         check=_padding,
         needs=("tree", "tensors"),
     ),

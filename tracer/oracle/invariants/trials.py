@@ -44,7 +44,7 @@ def walk_problem(c: Context) -> str | None:
             return f"slot {visit.slot}: went to {_slot(visit.child)}, its trials give {_slot(at)}"
         path += [] if at is None else [at]
     if at is not None:
-        return f"slot {at} was accepted, but the walk did not stand there"
+        return f"slot {at} was accepted, but the walk was not there"
     return None if accept.path == path else f"got path {accept.path}, the walk gives {path}"
 
 
@@ -102,7 +102,7 @@ def _decision(rule: str, trial: Trial) -> str | None:
 
 
 def coin_problem(c: Context) -> str | None:
-    """A coin that was used twice. Two coins of 53 random bits are never equal, but for one step in 10^13 or so."""
+    """A coin that was used twice. Two coins of 53 random bits are never equal, except for one step in 10^13 or so."""
     accept = present(c.step.accept)
     seen = {accept.bonus_draw.coin: "the bonus token"} if accept.bonus_draw is not None else {}
     for trial in (trial for visit in present(accept.visited) for trial in visit.trials or []):
@@ -156,7 +156,7 @@ def is_point_mass(c: Context, trials: list[Trial]) -> bool:
 
 
 def _point_mass_thresholds(trials: list[Trial], tokens: list[int]) -> list[Bounds]:
-    """p / (1 - p of the elder siblings); a token that an elder sibling had has nothing left."""
+    """p / (1 - p of the earlier siblings); a token that an earlier sibling had has nothing left."""
     wanted: list[Bounds] = []
     elder: dict[int, float] = {}
     for trial in trials:

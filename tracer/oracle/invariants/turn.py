@@ -176,13 +176,13 @@ TURN: tuple[Invariant[TurnTally], ...] = (
     ),
     Invariant(
         id="turn.end",
-        statement="the turn ends at its stop token or its length, not before and not behind",
+        statement="the turn ends at its stop token or its length, neither earlier nor later",
         check=_stops_where_it_must,
         applies=_has_rules,
     ),
     Invariant(
         id="turn.stop-strings",
-        statement="the turn ends with the token that completes a stop string, and nowhere behind it",
+        statement="the turn ends with the token that completes a stop string, and nowhere after it",
         check=_stops_at_its_string,
         applies=_ends_by_text,
     ),

@@ -74,7 +74,7 @@ def _layers(c: Context) -> str | None:
 VERIFY: tuple[Invariant[Context], ...] = (
     Invariant(
         id="verify.sizes",
-        statement="verify has an entry a slot, two best tokens or more each, and calls",
+        statement="verify has an entry per slot, each with two or more best tokens, and calls",
         check=_verify_sizes,
         needs=("tree", "verify"),
     ),
