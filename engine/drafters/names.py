@@ -35,7 +35,7 @@ def parse_drafter(text: str, teacher: str) -> DrafterName:
         return name
     if not name.path and teacher != "demo":
         raise UsageError(
-            f"the demo's {head} fits the demo's teacher only: give --drafter {name.kind}:PATH, or one without weights, "
+            f"the demo's {head} fits only the demo's teacher: give --drafter {name.kind}:PATH, or one without weights, "
             "--drafter ngram or --drafter none"
         )
     if name.path and not Path(name.path).is_dir():

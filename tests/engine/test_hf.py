@@ -568,7 +568,7 @@ def test_rows_without_a_padding_token_are_refused(model: Any, eagle: TreeGenerat
         (lambda: TreeGenerate(attention="flash"), "got attention 'flash'"),  # type: ignore[arg-type]
         (lambda: TreeGenerate(trace_level="all"), "got trace level 'all'"),  # type: ignore[arg-type]
         (lambda: TreeGenerate("magic"), "got drafter 'magic'"),
-        (lambda: TreeGenerate("eagle3"), "fits the demo's teacher only"),
+        (lambda: TreeGenerate("eagle3"), "fits only the demo's teacher"),
         (lambda: TreeGenerate("none", policy="star"), "got tree 'star'"),
         (lambda: TreeGenerate("none", cache_strategy="magic"), "got cache strategy 'magic'"),
     ],
