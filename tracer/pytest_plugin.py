@@ -88,8 +88,8 @@ def assert_traces_match(
         raise UsageError(f"no baseline at {baseline}: write it with  pytest --specscope-update")
     from specscope.tracer.cli.diff import make_report
     from specscope.tracer.compare.diff import DiffOptions
+    from specscope.tracer.naming.tokens import TokenTexts
     from specscope.tracer.report import text
-    from specscope.tracer.words.tokens import TokenTexts
 
     known = None if noise is None else Path(noise)
     options = DiffOptions(allowed=frozenset(allow), fail_on_ties=fail_on == "near-tie", noise=known)

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from specscope.tracer.errors import SpecScopeError
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.board import whole_style_sheet
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.screens.session import Arguments, current_view, parse_arguments, remember_view

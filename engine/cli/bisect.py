@@ -21,9 +21,9 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, CoverageError, IncomparableError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import check_writable
+from specscope.tracer.naming.places import StepPlace
+from specscope.tracer.naming.text import printable
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.words.places import StepPlace
-from specscope.tracer.words.text import printable
 
 if TYPE_CHECKING:
     from specscope.schemas.bisection import Bisection, OperationError, Outcome, Recordings, SelfDifference

@@ -14,11 +14,11 @@ from specscope.tracer.cli.check import exit_code, print_report
 from specscope.tracer.cli.console import console
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EngineError
+from specscope.tracer.naming.text import printable
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
-from specscope.tracer.words.text import printable
-from specscope.tracer.words.tokens import TokenTexts
 
 if TYPE_CHECKING:
     from specscope.engine.load.models import Models

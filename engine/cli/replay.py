@@ -11,7 +11,7 @@ import click
 from specscope.engine.cli.choices import SYNONYMS
 from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, DEVICES, DTYPE_NAMES
 from specscope.tracer.cli.console import progress
-from specscope.tracer.words.text import counted, printable
+from specscope.tracer.naming.text import counted, printable
 
 if TYPE_CHECKING:
     from specscope.engine.lab.rerun.replay import ReplayReport, ReplayRequest

@@ -10,7 +10,7 @@ import click
 
 from specscope.engine.settings import DEVICES
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_USAGE
-from specscope.tracer.words.text import printable
+from specscope.tracer.naming.text import printable
 
 if TYPE_CHECKING:
     from specscope.engine.lab.rerun.repro import Reproduction

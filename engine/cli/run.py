@@ -27,8 +27,8 @@ from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
-from specscope.tracer.words.places import turn_name
-from specscope.tracer.words.text import counted, printable
+from specscope.tracer.naming.places import turn_name
+from specscope.tracer.naming.text import counted, printable
 
 if TYPE_CHECKING:
     from specscope.engine.lab.faults import Fault

@@ -17,7 +17,7 @@ from rich.table import Table
 from specscope.engine.cli.choices import device_option
 from specscope.tracer.cli.console import console, echo_document, progress
 from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
-from specscope.tracer.words.text import printable
+from specscope.tracer.naming.text import printable
 
 if TYPE_CHECKING:
     from specscope.engine.lab.selftest.judge import Judgement

@@ -35,7 +35,7 @@ from specscope.tracer.cli.options import STEP_PLACE
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import CoverageError, IncomparableError, UsageError
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 
 LAYERS = 8
 

@@ -28,7 +28,7 @@ from specscope.engine.run.prompts import Prompt
 from specscope.schemas.bisection import Bisection
 from specscope.tracer.errors import EXIT_EQUAL, EXIT_NOT_REPRODUCED
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 
 EXIT_LAYER = 3
 PROMPTS = [*IDS, Prompt("one", ids=(44,)), Prompt("middling", ids=tuple(range(50, 30, -1)))]

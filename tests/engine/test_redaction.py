@@ -31,8 +31,8 @@ from specscope.schemas import AnyRecord, Manifest, Sampling, StopRules, decode_r
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.words.tokens import TokenTexts
 
 KEY, OTHER = "correct horse battery", "another long key"
 PROMPTS = [

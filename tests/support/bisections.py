@@ -13,7 +13,7 @@ from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget
 from specscope.engine.lab.faults.base import Expectation
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.schemas.bisection import Bisection
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 from support.traces import load, store
 
 Inject = Callable[[FaultTarget], FaultTarget]

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from specscope.schemas import Step
 from specscope.tracer.compare.diff import Comparison, compare_traces
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING

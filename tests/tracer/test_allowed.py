@@ -14,9 +14,9 @@ from support.traces import EAGER, FUSED, Lines, load, store
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import UsageError
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.card import headline, impact_text
 from specscope.tracer.report.values import same_texts
-from specscope.tracer.words.tokens import TokenTexts
 
 LENGTH = "stop_rules.max_new_tokens"
 

@@ -11,14 +11,14 @@ from support.verdicts import root_at, verdict_of
 from specscope.schemas.verdict import Blame, Root
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.naming.places import turns_name
+from specscope.tracer.naming.text import counted
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.report.card import card_of, root_line
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import FORMS, root_sentence
 from specscope.tracer.report.values import same_texts
-from specscope.tracer.words.places import turns_name
-from specscope.tracer.words.text import counted
-from specscope.tracer.words.tokens import TokenTexts
 
 IDS = same_texts(TokenTexts(None))
 

@@ -19,10 +19,10 @@ from specscope.tracer.cli import check as check_command
 from specscope.tracer.cli import console as console_module
 from specscope.tracer.cli import main as main_module
 from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
-from specscope.tracer.words.tokens import TokenTexts
 
 LONG_ID = "tensors.position-is-length-plus-depth"
 

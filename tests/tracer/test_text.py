@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.tracer.words.text import html_text, printable, shorten, visible
+from specscope.tracer.naming.text import html_text, printable, shorten, visible
 
 HOSTILE = ["\x1b[31m", "\u202eevil", "<script>alert(1)</script>", "a\u0000b", "\u200b", "\u2028", "\ud800", "\r"]
 

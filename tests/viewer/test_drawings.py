@@ -14,7 +14,7 @@ from support.toy_run import Toy, toy_lines
 from support.traces import accepts_at_least, first_step
 
 from specscope.schemas import Step
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask

@@ -12,7 +12,7 @@ from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.traces import load, store
 
 from specscope.schemas import Failure, Sampling
-from specscope.viewer.drawing.words.failed import failed_step
+from specscope.viewer.drawing.labels.failed import failed_step
 
 TraceMaker = Callable[..., Path]
 

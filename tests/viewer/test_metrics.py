@@ -19,7 +19,7 @@ from support.traces import EAGER, FAULTY, FUSED, load, store
 from specscope.schemas import TimingSection
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.reader import TraceReader
-from specscope.viewer.drawing.palette import DARK, LIGHT
+from specscope.viewer.drawing.style.palette import DARK, LIGHT
 from specscope.viewer.metrics import charts
 from specscope.viewer.metrics.numbers import (
     MOST_BINS,

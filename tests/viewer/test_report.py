@@ -17,7 +17,7 @@ from specscope.schemas import Step
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.index import TurnEntry
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.pairs.states import Spot
 from specscope.viewer.report.choice import Wanted, choose_steps

@@ -14,10 +14,10 @@ from support.traces import EAGER, FAULTY, FUSED, SAMPLES, load, store
 from specscope.schemas import Step
 from specscope.tracer.files.index import has_index, sidecar_path
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import counted
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.words.text import counted
-from specscope.viewer.drawing.words.manifest import created_text
-from specscope.viewer.drawing.words.numbers import about_seconds, size_text
+from specscope.viewer.drawing.labels.manifest import created_text
+from specscope.viewer.drawing.labels.numbers import about_seconds, size_text
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.summary import Checked, NoTrace, RunSummary, checked, glance, suggest_pair, summarise
 

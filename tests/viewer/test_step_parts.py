@@ -14,9 +14,10 @@ from support.pages import Opener, boards_of, checked
 
 from specscope.schemas import Step, TurnStart
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.invariants.structure import expected_rows
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.viewer.drawing.labels.nodes import describe_node, teacher_choices
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.step.board import step_board
@@ -25,7 +26,6 @@ from specscope.viewer.drawing.step.raw import LONGEST_FIELD, raw_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
 from specscope.viewer.drawing.tables.slots import MOST_LISTED, slot_columns, slot_table
-from specscope.viewer.drawing.words.nodes import describe_node, teacher_choices
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.run_report import run_report
 from specscope.viewer.runs.judge import judged_step

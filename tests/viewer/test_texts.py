@@ -13,9 +13,10 @@ from specscope.schemas import Manifest
 from specscope.schemas.verdict import Blame, Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.values import SideTexts, same_texts, value_text
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
+from specscope.viewer.drawing.labels.manifest import manifest_rows
 from specscope.viewer.drawing.tables.verdict_card import (
     SHOWN_ROOTS,
     SIGNS,
@@ -26,7 +27,6 @@ from specscope.viewer.drawing.tables.verdict_card import (
     surroundings,
     verdict_card,
 )
-from specscope.viewer.drawing.words.manifest import manifest_rows
 
 BAD = "<script>alert(1)</script>\u202e\"'&$x$"
 

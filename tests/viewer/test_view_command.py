@@ -25,7 +25,7 @@ import specscope.viewer
 from specscope.tracer.cli.options import STEP_PLACE
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 from specscope.viewer.cli.view import check_num_files, check_place, view_at
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.screens.view import View

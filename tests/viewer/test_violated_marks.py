@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specscope.schemas import Step
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step.judgement import Judgement, violated_slots
 from specscope.viewer.drawing.step_view import StepView

@@ -22,12 +22,12 @@ from specscope.tracer.errors import (
     UsageError,
     worst_code,
 )
+from specscope.tracer.naming.rules import rule_text
+from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.needs import is_known_capability
 from specscope.tracer.oracle.report import OracleReport, Tally
 from specscope.tracer.oracle.unknown import unknown_lines
-from specscope.tracer.words.rules import rule_text
-from specscope.tracer.words.text import counted, printable
 
 TABLE_WIDTH = 110  # columns of a terminal from which on the words have room beside the counts
 

@@ -15,11 +15,11 @@ from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.card import SHOWN_ROOTS
 from specscope.tracer.report.formats import FORMATS, Target, check_targets, parse_target, write_whole
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
-from specscope.tracer.words.tokens import TokenTexts
 
 SECTIONS = {
     "Judgement": ("noise", "tolerance", "allow", "fail_on"),

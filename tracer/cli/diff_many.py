@@ -18,7 +18,7 @@ from specscope.tracer.fleet.results import Results, open_results
 from specscope.tracer.fleet.summary import summarise, text_of
 from specscope.tracer.fleet.table import parse_shard, read_pairs
 from specscope.tracer.fleet.workers import judge_all
-from specscope.tracer.words.text import printable
+from specscope.tracer.naming.text import printable
 
 
 @click.command("diff-many", short_help="Compare every pair in a table; resumes")

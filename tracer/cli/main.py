@@ -13,7 +13,7 @@ import click
 from specscope.tracer.cli.sections import write_commands
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, drop_output, outlive_readers
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
-from specscope.tracer.words.text import printable, shorten, visible
+from specscope.tracer.naming.text import printable, shorten, visible
 
 GROUP = "specscope.commands"
 EXIT_INTERRUPTED = 130

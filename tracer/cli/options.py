@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from specscope.tracer.errors import UsageError
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 
 tokenizer_option = click.option(
     "--tokenizer",

@@ -18,12 +18,12 @@ from specscope.tracer.errors import NoSuchStepError, UsageError
 from specscope.tracer.export.graph import GraphFormat, graph_text, tree_graph
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.places import turn_name
+from specscope.tracer.naming.rules import is_lossy, rule_text
+from specscope.tracer.naming.text import counted, printable
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.step import step_violations
-from specscope.tracer.words.places import turn_name
-from specscope.tracer.words.rules import is_lossy, rule_text
-from specscope.tracer.words.text import counted, printable
-from specscope.tracer.words.tokens import TokenTexts
 
 
 @click.command(short_help="One step or turn in the terminal, or as a graph")

@@ -13,7 +13,7 @@ from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
 from specscope.tracer.fleet.results import read_results, torn_bytes
 from specscope.tracer.fleet.summary import json_of, markdown_of, summarise, text_of
 from specscope.tracer.fleet.table import read_pairs
-from specscope.tracer.words.text import counted, printable
+from specscope.tracer.naming.text import counted, printable
 
 FORMATS = {"text": text_of, "json": json_of, "markdown": markdown_of}
 

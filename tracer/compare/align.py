@@ -10,7 +10,7 @@ from specscope.schemas import Step, TurnStart
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import StepLine, TraceReader
 from specscope.tracer.files.skim import equal_but_for_timing, skim_step
-from specscope.tracer.words.places import turn_name
+from specscope.tracer.naming.places import turn_name
 
 
 class TurnPair(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 from specscope.schemas import Manifest, Prefill, Section, Step
 from specscope.schemas.phases import COMPARED_PHASES, Phase
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.text import counted
+from specscope.tracer.naming.text import counted
 
 #: Without these in both runs no decision can be compared.
 DECISIVE: tuple[Phase, ...] = ("tree", "accept", "stop")

@@ -20,8 +20,8 @@ from specscope.tracer.compare.sides import Sides
 from specscope.tracer.compare.turns import Walk, compare_turn
 from specscope.tracer.compare.verdict import Compared, verdict_of
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.places import turns_name
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.words.places import turns_name
 
 if TYPE_CHECKING:
     from _typeshed import StrPath

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.text import printable, shorten, visible
+from specscope.tracer.naming.text import printable, shorten, visible
 
 MAX_RUN_ID = 80
 _WANTED = "a run compared with itself tells nothing; give the two runs that are to be compared"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from specscope.schemas import Drafter, Manifest, Sampling, SchemaVersion, Teacher, TreePolicy
-from specscope.tracer.words.rules import rule_name
+from specscope.tracer.naming.rules import rule_name
 
 #: Meant to differ; listed, not judged.
 AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "cache_strategy", "batch_size")

@@ -19,7 +19,7 @@ from specscope.tracer.compare.prefill import compare_prefill_logits, compare_pre
 from specscope.tracer.compare.roots import Filed, Findings
 from specscope.tracer.compare.sides import Sides
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
-from specscope.tracer.words.places import turn_name, turns_name
+from specscope.tracer.naming.places import turn_name, turns_name
 
 
 @dataclass(kw_only=True)

@@ -19,9 +19,9 @@ from specscope.tracer.compare.noise import sensitivity
 from specscope.tracer.compare.sides import Sides, first_violations
 from specscope.tracer.compare.turns import Walk
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
+from specscope.tracer.naming.rules import is_lossy, rule_text
+from specscope.tracer.naming.text import printable
 from specscope.tracer.oracle.unknown import unknown_lines
-from specscope.tracer.words.rules import is_lossy, rule_text
-from specscope.tracer.words.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)

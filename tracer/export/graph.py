@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from specscope.schemas import Step
 from specscope.tracer.errors import UsageError
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 
 if TYPE_CHECKING:
     import networkx

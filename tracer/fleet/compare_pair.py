@@ -12,7 +12,7 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.errors import EXIT_INCOMPARABLE, EXIT_USAGE, SpecScopeError
 from specscope.tracer.fleet.results import first_root
 from specscope.tracer.fleet.table import Pair
-from specscope.tracer.words.text import printable
+from specscope.tracer.naming.text import printable
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from specscope.schemas.base import Float, Section
 from specscope.schemas.pair_result import Judged, PairResult
 from specscope.tracer.errors import SEVERITY, worst_code
+from specscope.tracer.naming.text import counted
 from specscope.tracer.report.card import blame_text, one_line, where_text
 from specscope.tracer.report.markdown import MAX_BYTES, code, escape
-from specscope.tracer.words.text import counted
 
 VERDICTS: tuple[Judged, ...] = ("equal", "ties", "different", "incomparable", "uncovered", "error")
 SHOWN_PAIRS = 20

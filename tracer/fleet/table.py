@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from specscope.tracer.errors import UsageError
-from specscope.tracer.words.text import visible
+from specscope.tracer.naming.text import visible
 
 NEEDED = ("baseline", "candidate")
 OPTIONAL = ("name", "allow", "noise")

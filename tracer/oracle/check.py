@@ -11,6 +11,7 @@ from specscope.schemas import AnyRecord, Failure, Manifest, RunEnd, Step, TurnEn
 from specscope.schemas.unknown import unknown_fields
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.tensor_files import file_problem
+from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.needs import absent_promises, missing_field, why_skipped
@@ -18,7 +19,6 @@ from specscope.tracer.oracle.invariants.registry import STATEMENTS
 from specscope.tracer.oracle.invariants.turn import TURN, TurnTally
 from specscope.tracer.oracle.report import MOST_KEPT, OracleReport, RecordPlace, Tally, Violation
 from specscope.tracer.oracle.step import LONGEST_WITNESS, SKIPPED, judge_step, witness_of
-from specscope.tracer.words.text import shorten
 
 if TYPE_CHECKING:
     from _typeshed import StrPath

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
+from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.invariants.base import Context, Invariant
 from specscope.tracer.oracle.invariants.needs import arrays_of, missing_draw, missing_need
 from specscope.tracer.oracle.invariants.registry import ON_STEPS, STRUCTURE
 from specscope.tracer.oracle.invariants.tensors import SIZES
 from specscope.tracer.oracle.report import Violation
-from specscope.tracer.words.text import shorten
 
 LONGEST_WITNESS = 2000  # characters; a record may be as long as it likes
 SKIPPED: Final = "skipped"

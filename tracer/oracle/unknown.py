@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from specscope.schemas import SCHEMA_VERSION, Manifest, SchemaVersion
 from specscope.schemas.unknown import named
+from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.check import OTHERS
 from specscope.tracer.oracle.invariants.needs import is_known_capability
 from specscope.tracer.oracle.report import OracleReport
-from specscope.tracer.words.text import shorten
 
 LONGEST_NAME = 80
 

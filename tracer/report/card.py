@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, Blame, DriftFinding, Impact, NoiseFloor, Place, Root, Verdict
 from specscope.tracer.compare.coverage import DECISIVE
+from specscope.tracer.naming.places import turns_name
+from specscope.tracer.naming.rules import LOSSY
+from specscope.tracer.naming.text import counted, shorten, visible
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
-from specscope.tracer.words.places import turns_name
-from specscope.tracer.words.rules import LOSSY
-from specscope.tracer.words.text import counted, shorten, visible
-from specscope.tracer.words.tokens import TokenTexts
 
 HEADLINES = {
     "equal": "EQUAL: no decision differs",

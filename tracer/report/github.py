@@ -6,9 +6,9 @@ printed beside the annotation but words of ours, since a runner looks for comman
 
 from __future__ import annotations
 
+from specscope.tracer.naming.text import printable, shorten
 from specscope.tracer.report.card import Card, card_of
 from specscope.tracer.report.report import Report
-from specscope.tracer.words.text import printable, shorten
 
 MAX_MESSAGE = 4000  # characters; GitHub cuts long annotations
 LEVELS = {"good": "notice", "bad": "error", "unsure": "error"}

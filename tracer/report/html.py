@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from specscope.tracer.naming.text import html_text
 from specscope.tracer.report.card import Card, Row, card_of, one_line
 from specscope.tracer.report.report import Report
-from specscope.tracer.words.text import html_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """

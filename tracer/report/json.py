@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from specscope.tracer.naming.text import printable
 from specscope.tracer.report.report import Report
-from specscope.tracer.words.text import printable
 
 
 def render(report: Report) -> str:

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from specscope.schemas.verdict import TIES, Root, Verdict
+from specscope.tracer.naming.text import counted, printable, shorten
 from specscope.tracer.report import text
 from specscope.tracer.report.card import (
     blame_text,
@@ -30,7 +31,6 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import same_texts, value_text
-from specscope.tracer.words.text import counted, printable, shorten
 
 MAX_CASES = 200  # roots that get a case of their own
 MAX_NAME = 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from specscope.schemas.verdict import Verdict
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 
 
 @dataclass(frozen=True)

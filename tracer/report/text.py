@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from specscope.tracer.naming.text import printable
 from specscope.tracer.report.card import Card, card_of
 from specscope.tracer.report.report import Report
-from specscope.tracer.words.text import printable
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow"}
 CARD_WIDTH = 110

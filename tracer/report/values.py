@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, Side
 from specscope.tracer.compare.token_values import MANY_NODES, ONLY_ON_ONE_SIDE
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 
 SHOWN = 12  # tokens or nodes of one value
 NOTHING = "nothing else"

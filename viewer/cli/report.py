@@ -9,9 +9,9 @@ import click
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import UsageError
+from specscope.tracer.naming.text import printable
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.formats import Target, check_targets, write_whole
-from specscope.tracer.words.text import printable
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.page import Written
 from specscope.viewer.report.pair_report import PairTexts, pair_report

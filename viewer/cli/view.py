@@ -14,7 +14,7 @@ import click
 
 from specscope.tracer.cli.options import STEP_PLACE, tokenizer_option
 from specscope.tracer.errors import NoSuchStepError, UsageError
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import LOOPBACK, Listener
@@ -87,7 +87,7 @@ def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | N
         UsageError: where there is no such tokenizer or step, or a file is not a trace.
     """
     from specscope.tracer.files.reader import TraceReader
-    from specscope.tracer.words.tokens import TokenTexts
+    from specscope.tracer.naming.tokens import TokenTexts
 
     TokenTexts.load(tokenizer)
     for run in files:

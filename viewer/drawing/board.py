@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from specscope.viewer.drawing import palette
 from specscope.viewer.drawing.fragments import heading, quiet
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
+from specscope.viewer.drawing.style import palette
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def raw_record(name: str, title: str) -> Markup:
 @cache
 def style_sheet() -> str:
     """Styles of all fragments and drawings; the colours are apart, in ``palette``."""
-    sheets = sorted(Path(__file__).parent.glob("*.css"))
+    sheets = sorted((Path(__file__).parent / "style").glob("*.css"))
     return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 

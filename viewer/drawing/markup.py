@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NewType
 
-from specscope.tracer.words import text as words
+from specscope.tracer.naming import text as words
 
 Markup = NewType("Markup", str)
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from specscope.tracer.words.text import html_text, shorten
-from specscope.viewer.drawing.palette import SANS, Palette
+from specscope.tracer.naming.text import html_text, shorten
+from specscope.viewer.drawing.style.palette import SANS, Palette
 from specscope.viewer.metrics.numbers import Floats, RunMetrics
 
 HEIGHT = 270

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.viewer.drawing.fragments import Fact
-from specscope.viewer.drawing.words.numbers import NOT_RECORDED, decimals, length_facts, tokens_per_step
+from specscope.viewer.drawing.labels.numbers import NOT_RECORDED, decimals, length_facts, tokens_per_step
 from specscope.viewer.metrics.numbers import MOST_DEPTHS, RunMetrics, StageTimes
 
 Measure = Callable[[RunMetrics], float | None]

@@ -12,9 +12,9 @@ from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import leading_root
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.pair.board import About, PairLook
 from specscope.viewer.drawing.pair.sides import PairSide

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specscope.schemas.verdict import Difference
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, folded

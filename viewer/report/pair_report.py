@@ -11,6 +11,7 @@ from specscope.schemas.verdict import Root, Side, Verdict
 from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.report import OracleReport
@@ -29,7 +30,6 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, value_text
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, note, quiet, rows
 from specscope.viewer.drawing.frames import box, classes_of, row, table

@@ -10,20 +10,20 @@ from pathlib import Path
 from specscope.schemas import Step
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import counted
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import MAX_PROMPT, one_line
-from specscope.tracer.words.text import counted
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, facts, legend, note, quiet
 from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.labels.numbers import length_facts
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.health import health_notes, health_of, no_steps_note
 from specscope.viewer.drawing.tables.invariants import Lead, invariant_table
-from specscope.viewer.drawing.words.numbers import length_facts
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_by_number
 from specscope.viewer.report.page import Group, Part, Written, link, report_page

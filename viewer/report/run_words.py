@@ -6,9 +6,9 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.report.card import Row, one_line
 from specscope.viewer.drawing.fragments import rows
 from specscope.viewer.drawing.frames import DIFFERS, folded, row, table
+from specscope.viewer.drawing.labels.manifest import UNSTATED, manifest_rows
+from specscope.viewer.drawing.labels.numbers import decimals, tokens_per_step
 from specscope.viewer.drawing.markup import Markup, html_text, joined, markup
-from specscope.viewer.drawing.words.manifest import UNSTATED, manifest_rows
-from specscope.viewer.drawing.words.numbers import decimals, tokens_per_step
 from specscope.viewer.runs.summary import mean_accepted_length
 
 MAX_VALUE = 300  # characters

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specscope.schemas import Step
+from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.report.card import one_line
-from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, folded

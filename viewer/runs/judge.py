@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.step import SKIPPED, judge_step
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement, violated_slots
 from specscope.viewer.drawing.step_view import StepView

@@ -16,11 +16,11 @@ from specscope.tracer.compare.manifests import AXIS, OWN
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TraceIndex
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.rules import rule_text
+from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.oracle.report import OracleReport
-from specscope.tracer.words.rules import rule_text
-from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.fragments import Tone
-from specscope.viewer.drawing.words.manifest import (
+from specscope.viewer.drawing.labels.manifest import (
     created_text,
     device_text,
     drafter_text,

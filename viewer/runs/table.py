@@ -13,9 +13,9 @@ from pathlib import Path
 from specscope.viewer.drawing.board import Board, board_of
 from specscope.viewer.drawing.fragments import SIGNS, commands, note, quiet, rows
 from specscope.viewer.drawing.frames import attribute, box, classes_of, folded, kind_attribute, row, table
+from specscope.viewer.drawing.labels.manifest import created_text
+from specscope.viewer.drawing.labels.numbers import about_seconds, size_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
-from specscope.viewer.drawing.words.manifest import created_text
-from specscope.viewer.drawing.words.numbers import about_seconds, size_text
 from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
 
 HEAD = ("Run", "Health", "Mode", "Models and tree", "Turns", "Steps", "Accepted length", "Tokens per step", "Compare")

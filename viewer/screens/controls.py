@@ -8,7 +8,7 @@ import streamlit as st
 
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.text import counted, shorten, visible
+from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.tables.health import TRUNCATED, failure_note, torn_text
 from specscope.viewer.pairs.states import RunStates, Spot

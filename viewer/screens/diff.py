@@ -11,15 +11,15 @@ from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import visible
 from specscope.tracer.report.values import SideTexts
-from specscope.tracer.words.text import visible
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.labels.numbers import about_seconds
 from specscope.viewer.drawing.markup import NOTHING, joined
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.verdict_card import command_card, command_names, next_commands, proof, verdict_card
-from specscope.viewer.drawing.words.numbers import about_seconds
 from specscope.viewer.pairs.looks import LookedAt, PairRun, beside_candidate, first_spot, look_at
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot

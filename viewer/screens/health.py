@@ -7,8 +7,8 @@ import re
 import streamlit as st
 
 from specscope.tracer.files.reader import TraceReader
+from specscope.viewer.drawing.labels.numbers import about_seconds
 from specscope.viewer.drawing.tables.health import health_board, health_of
-from specscope.viewer.drawing.words.numbers import about_seconds
 from specscope.viewer.runs.checks import CHECKS, stamp_of
 from specscope.viewer.runs.summary import checked
 from specscope.viewer.screens.controls import choose_run

@@ -13,7 +13,7 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.viewer.drawing.fragments import facts, heading, note, quiet
 from specscope.viewer.drawing.frames import box
 from specscope.viewer.drawing.markup import joined
-from specscope.viewer.drawing.palette import DARK, LIGHT, Palette
+from specscope.viewer.drawing.style.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.tables.plain import plain_table
 from specscope.viewer.metrics import charts
 from specscope.viewer.metrics.numbers import RunMetrics, read_metrics

@@ -21,9 +21,9 @@ from specscope.tracer.compare.diff import Comparison, compare_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.index import TraceIndex, TurnEntry, has_index
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.report import OracleReport
-from specscope.tracer.words.tokens import TokenTexts
 from specscope.viewer.pairs.states import Partner, RunStates
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.screens.view import View

@@ -11,17 +11,17 @@ from specscope.schemas import Step
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.oracle.invariants.base import Context
-from specscope.tracer.words.rules import is_lossy, rule_text
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.labels.failed import FailedStep, failed_after, failed_step_note
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import Markup
 from specscope.viewer.drawing.step.board import step_board
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.svg.strip import StripStep, draw_strip
 from specscope.viewer.drawing.tables.health import LOSSY_LINE, no_steps_note
-from specscope.viewer.drawing.words.failed import FailedStep, failed_after, failed_step_note
 from specscope.viewer.pairs.looks import beside_baseline, beside_candidate, marks_beside
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 from specscope.tracer.errors import SpecScopeError
-from specscope.tracer.words.text import printable
-from specscope.viewer.drawing import palette
+from specscope.tracer.naming.text import printable
+from specscope.viewer.drawing.style import palette
 from specscope.viewer.serve.listener import ANY_PORT, Listener
 
 START_SECONDS = 60.0

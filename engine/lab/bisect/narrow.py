@@ -66,7 +66,7 @@ from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.errors import EngineError, NoSuchStepError, SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.places import StepPlace
+from specscope.tracer.naming.places import StepPlace
 
 Advance = Callable[[str], None]
 

@@ -18,9 +18,9 @@ from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.places import StepPlace
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.step import step_violations
-from specscope.tracer.words.places import StepPlace
 
 #: What of a step depends on what was forced to the recording, unless its own inputs are equal.
 FORCED = ("accept", "commit")

@@ -38,8 +38,8 @@ from specscope.tracer.errors import EngineError, SpecScopeError, TraceLostError,
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter, check_writable
-from specscope.tracer.words.places import StepPlace
-from specscope.tracer.words.text import counted
+from specscope.tracer.naming.places import StepPlace
+from specscope.tracer.naming.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)

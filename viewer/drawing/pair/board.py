@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from specscope.schemas.verdict import Difference, Side
-from specscope.tracer.words.text import counted
+from specscope.tracer.naming.text import counted
 from specscope.viewer.drawing.board import Board, board_of, card, columns, panel, raw_record
 from specscope.viewer.drawing.fragments import Tone, note, quiet
 from specscope.viewer.drawing.frames import box, folded
+from specscope.viewer.drawing.labels.nodes import node_notes
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
 from specscope.viewer.drawing.pair.differences import difference_table, node_table, pair_note
 from specscope.viewer.drawing.pair.margins import margin_picture
@@ -20,7 +21,6 @@ from specscope.viewer.drawing.pair.sides import PairSide, PairSides
 from specscope.viewer.drawing.step import parts as step_parts
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.svg.mask import Cell, left_out_note, mask_cells, pointed_at_mask, step_mask
-from specscope.viewer.drawing.words.nodes import node_notes
 
 #: Deeper trees are drawn one above the other, so that they can be read.
 STACKED_FROM_DEPTH = 7

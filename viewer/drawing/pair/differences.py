@@ -13,10 +13,10 @@ from specscope.schemas.verdict import Difference
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import DIFFERS, attribute, kind_attribute, row, table
+from specscope.viewer.drawing.labels.nodes import describe_node
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.sides import NodeField, NodePair, PairSide, PairSides
 from specscope.viewer.drawing.tables.verdict_card import ARROW
-from specscope.viewer.drawing.words.nodes import describe_node
 
 #: Rows of one table; the raw records have the rest.
 MOST_ROWS = 400

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from specscope.tracer.compare.roundings import STATED_SIZE, spacing
 from specscope.tracer.compare.said import said_at
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import attribute, kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from specscope.tracer.naming.text import counted
 from specscope.tracer.oracle.invariants.structure import columns
-from specscope.tracer.words.text import counted
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import Cell
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from specscope.viewer.drawing.board import Board, board_of, card, columns, panel, raw_record
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.labels.nodes import node_notes
 from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.drawing.step import parts as step_parts
 from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement
@@ -12,7 +13,6 @@ from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import step_mask
 from specscope.viewer.drawing.tables.slots import slot_table
-from specscope.viewer.drawing.words.nodes import node_notes
 
 TREE_WIDTH = 860.0
 #: What a commit does, beside its title.

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from specscope.schemas import CommitSection, Step
 from specscope.schemas.phases import TIMED_PHASES
-from specscope.tracer.words.text import counted, shorten
+from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
 from specscope.viewer.drawing.frames import folded
+from specscope.viewer.drawing.labels.numbers import NOT_RECORDED
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
 from specscope.viewer.drawing.step.judgement import Judgement
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
 from specscope.viewer.drawing.svg.tree import draw_tree
 from specscope.viewer.drawing.svg.tree_picture import FOLD_ABOVE, TreePicture, picture_of
-from specscope.viewer.drawing.words.numbers import NOT_RECORDED
 
 MAX_VALUE = 600  # characters of a fact
 #: In the order of a step; a branch only where the strategy copies the cache.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specscope.schemas import CommitSection
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.frames import attribute, kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step_view import StepView

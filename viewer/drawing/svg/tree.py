@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.frames import attribute, kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.svg.tree_layout import Place, TreeLayout, layout_tree

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from specscope.schemas import BonusDraw, Step
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
+from specscope.viewer.drawing.labels.nodes import describe_node, draft_probability
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.tree_layout import connected_path, fold
-from specscope.viewer.drawing.words.nodes import describe_node, draft_probability
 
 LABEL_LIMIT = 14
 MAX_TITLE = 200  # characters of a line in a tooltip: a token may have any length

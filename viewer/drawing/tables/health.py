@@ -16,17 +16,17 @@ from specscope.schemas.phases import COMPARED_PHASES
 from specscope.tracer.compare.coverage import DECISIVE, is_decisive
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.rules import is_lossy, rule_text
+from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.oracle.report import OracleReport
-from specscope.tracer.words.rules import is_lossy, rule_text
-from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.board import Board, board_of, card, columns, raw_record
 from specscope.viewer.drawing.fragments import Fact, Tone, commands, facts, note, quiet, rows
 from specscope.viewer.drawing.frames import box, row, table
+from specscope.viewer.drawing.labels.failed import failed_after
+from specscope.viewer.drawing.labels.manifest import manifest_rows, peculiarities
+from specscope.viewer.drawing.labels.numbers import about_seconds, size_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.tables.invariants import Lead, go_button, invariant_table
-from specscope.viewer.drawing.words.failed import failed_after
-from specscope.viewer.drawing.words.manifest import manifest_rows, peculiarities
-from specscope.viewer.drawing.words.numbers import about_seconds, size_text
 
 #: Sections that a writer may supply, with what they hold.
 SECTIONS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.oracle.report import OracleReport, Tally, Violation
-from specscope.tracer.words.text import counted, shorten
 from specscope.viewer.drawing.fragments import note, quiet, rows
 from specscope.viewer.drawing.frames import VIOLATED, attribute, folded, kind_attribute, row, table
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup

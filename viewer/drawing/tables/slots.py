@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any
 
 from specscope.schemas import Step
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import attribute, kind_attribute, row, table
+from specscope.viewer.drawing.labels.nodes import Choice, draft_probability, teacher_choices
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step_view import StepView
-from specscope.viewer.drawing.words.nodes import Choice, draft_probability, teacher_choices
 
 #: Columns whose values are numbers, and how each is written.
 NUMBERS = {

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from specscope.schemas import Manifest
 from specscope.schemas.verdict import Difference, NoiseFloor, Root, Side, Verdict, VerdictKind
+from specscope.tracer.naming.rules import LOSSY
+from specscope.tracer.naming.text import counted
 from specscope.tracer.report.card import (
     HEADLINES,
     SIDES,
@@ -28,13 +30,11 @@ from specscope.tracer.report.card import (
 )
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, node_text, value_text
-from specscope.tracer.words.rules import LOSSY
-from specscope.tracer.words.text import counted
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
 from specscope.viewer.drawing.frames import folded, kind_attribute
+from specscope.viewer.drawing.labels.manifest import drafter_text, teacher_text, tree_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
-from specscope.viewer.drawing.words.manifest import drafter_text, teacher_text, tree_text
 
 ARROW = " › "  # between the nodes of a path
 VALUES: tuple[tuple[str, Side], ...] = (("baseline", "a"), ("candidate", "b"))

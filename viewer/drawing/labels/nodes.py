@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from specscope.schemas import AcceptSection, Step, Trial
-from specscope.tracer.words.tokens import TokenTexts
+from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import rows
 from specscope.viewer.drawing.markup import Markup, html_text, markup
 from specscope.viewer.drawing.step_view import StepView

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from specscope.schemas import Manifest, TreePolicy
-from specscope.tracer.words.rules import rule_text
-from specscope.tracer.words.text import counted, shorten
+from specscope.tracer.naming.rules import rule_text
+from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Tone
 
 #: Characters of one value; a manifest may hold a text of any length.

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from specscope.schemas import Failure, Sampling, Step
 from specscope.tracer.files.index import TurnEntry
-from specscope.tracer.words.text import shorten
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.markup import Markup
 

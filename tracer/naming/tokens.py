@@ -8,7 +8,7 @@ from typing import Protocol
 from specscope.schemas import Step
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.words.text import visible
+from specscope.tracer.naming.text import visible
 
 
 class _Tokenizer(Protocol):

@@ -1,0 +1,1 @@
+"""What things are called for people: tokens, turns and steps, acceptance rules."""

@@ -1,1 +1,0 @@
-"""Tokens, places and rules in words."""
