@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import torch
 
+from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import Coins
 from specscope.engine.cache.commit import Commit
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.loop.phases import (
+    Custody,
     InFlight,
     PhaseName,
     RowAcceptance,
@@ -135,8 +137,10 @@ class StepInFlight:
     clock: PhaseClock = field(default_factory=PhaseClock)
     draft: Draft | None = None
     tensors: TreeTensors | None = None
-    coins: list[Coins] | None = None
+    custody: Custody | None = None
     verification: Verification | None = None
+    coins: list[Coins] | None = None
+    acceptance: Acceptance | None = None
 
     @classmethod
     def of(cls, rows: list[Row], committed_lengths: list[int]) -> StepInFlight:
@@ -173,8 +177,25 @@ class StepInFlight:
             acceptance=running.acceptance,
         )
 
-    def results(self, shared: StepTensors, decisions: list[Decision], drafter_pairs: list[int]) -> list[StepResult]:
+    @property
+    def shared(self) -> StepTensors:
+        """What all rows computed together, once the acceptance is over."""
+        assert self.draft is not None
+        assert self.tensors is not None
+        assert self.verification is not None
+        assert self.acceptance is not None
+        return StepTensors(
+            draft=self.draft,
+            tensors=self.tensors,
+            verification=self.verification,
+            acceptance=self.acceptance,
+            coins=self.coins,
+            custody=self.custody,
+        )
+
+    def results(self, decisions: list[Decision], drafter_pairs: list[int]) -> list[StepResult]:
         """One result per row."""
+        shared = self.shared
         return [
             StepResult(
                 step=row.turn.step,

@@ -33,7 +33,6 @@ from specscope.engine.loop.phases import (
     Observer,
     PendingDraw,
     StepResult,
-    StepTensors,
     TurnResult,
     TurnStarted,
 )
@@ -136,7 +135,7 @@ class Session:
         with step.clock.phase("branch"):
             branch = self.cache.branch()
         # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
-        custody, draft = self._phases.draft(step, branch)
+        draft = self._phases.draft(step, branch)
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
         tensors = self._phases.tensorize(step, draft)
         # Check: no kernel is launched on a tree that is not one.
@@ -144,26 +143,18 @@ class Session:
             self._phases.check(step, tensors)
         # Verify: one teacher forward over all slots of all rows.
         with step.clock.phase("verify"):
-            verification = step.verification = self._phases.verify(step, draft, tensors, branch)
+            verification = self._phases.verify(step, draft, tensors, branch)
         # Accept: walk from the root along the teacher's own choices, or as the coins fall; the host reads the outcome.
         with step.clock.phase("accept"):
-            acceptance = self._phases.accept(step, draft, tensors, verification)
+            self._phases.accept(step, draft, tensors, verification)
         # Commit: the root's and the path's positions become part of the committed prefix.
         with step.clock.phase("commit"):
             commits = self._phases.commit(step, branch)
         # Stop: what the rows emit, cut where a stop rule is met.
         decisions = self._phases.stop(step, commits)
-        shared = StepTensors(
-            draft=draft,
-            tensors=tensors,
-            verification=verification,
-            acceptance=acceptance,
-            coins=step.coins,
-            custody=custody,
-        )
-        results = step.results(shared, decisions, self.drafter.num_pairs)
         # Record: the observers hear of it.
         step.clock.current = "record"
+        results = step.results(decisions, self.drafter.num_pairs)
         for row, result in zip(step.rows, results, strict=True):
             self._take_note(row.turn, result)
         self._in_flight = None

@@ -9,7 +9,6 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.backends.attention import dispatch_log
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit
@@ -41,14 +40,16 @@ class StepPhases:
     cache: TreeCache
     rows: list[Row]
 
-    def draft(self, step: StepInFlight, branch: TreeCache) -> tuple[Custody | None, Draft]:
+    def draft(self, step: StepInFlight, branch: TreeCache) -> Draft:
         """The drafter takes in what was committed and proposes a tree per row."""
         before = self._kept_digests() if step.observed else None
         drawn = self.decoding.rule.draft == "sampled"
         generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
         with step.clock.phase("draft"):
             draft = step.draft = self.drafter.propose([row.pairs for row in step.rows], branch, generators)
-        return None if before is None else Custody(before, self._kept_digests()), draft
+        if before is not None:
+            step.custody = Custody(before, self._kept_digests())
+        return draft
 
     def _kept_digests(self) -> list[str | None]:
         """Of what the drafter keeps of each row."""
@@ -89,7 +90,7 @@ class StepPhases:
         if any(turn.processors is not None for turn in step.turns):
             contexts = [row.committed_ids for row in self.rows]
             logits = phases.processors([turn.processors for turn in step.turns], contexts, tensors, logits)
-        return Verification(
+        step.verification = Verification(
             logits=logits,
             raw_logits=output.logits,
             features=output.features,
@@ -98,6 +99,7 @@ class StepPhases:
             feature_layers=self.drafter.feature_layers,
             dispatch=dispatch,
         )
+        return step.verification
 
     def _resume(self, given: ForwardInputs, shared: SharedLayers, branch: TreeCache) -> TeacherOutput:
         """The layers behind those that the drafter has already run."""
@@ -105,7 +107,7 @@ class StepPhases:
         hidden = self.teacher.run_layers(shared.hidden, given.position_ids, given.mask, branch, layers=rest)
         return TeacherOutput(self.teacher.head(hidden), hidden.new_zeros(*hidden.shape[:2], 0))
 
-    def accept(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, verification: Verification) -> Acceptance:
+    def accept(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, verification: Verification) -> None:
         """Which drafted tokens each row keeps: the one wait for the device.
 
         Raises:
@@ -133,7 +135,7 @@ class StepPhases:
             raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
         for row, outcome in zip(step.rows, outcomes, strict=True):
             row.acceptance = outcome.acceptance
-        return acceptance
+        step.acceptance = acceptance
 
     def commit(self, step: StepInFlight, branch: TreeCache) -> list[Commit]:
         """The root's and the path's positions join the committed prefix."""
