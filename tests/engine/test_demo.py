@@ -36,7 +36,7 @@ def test_bench_prints_ratios_of_one_run(tmp_path: Path) -> None:
         "fused, traced",
         "speed over baseline",
         "tracing at level decisions",
-        "bytes a step",
+        "bytes per step",
     ):
         assert words in done.out
 
