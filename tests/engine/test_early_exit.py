@@ -243,7 +243,7 @@ def edit(source: Path, target: Path, **changes: Any) -> Path:
         ({"exit_layer": True}, "exit_layer is True, wanted a positive integer"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small', wanted a positive number"),
         ({"intermediate_size": 25}, r"gate_proj.weight: got \[24, 32\], wanted \[25, 32\]"),
-        ({"exit_layer": 8}, "leaves behind layer 8, wanted 1 to 7, as the teacher has 8"),
+        ({"exit_layer": 8}, "leaves after layer 8, wanted 1 to 7, as the teacher has 8"),
         ({"vocab_size": 99}, f"reads {HIDDEN} wide states and gives 99 ids, the teacher has {HIDDEN} and {VOCAB}"),
     ],
 )

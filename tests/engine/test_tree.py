@@ -263,7 +263,7 @@ def test_a_tree_is_read_from_a_file(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("[[0, 0]]", "no parent"),
-        ("[[1]]", "no elder sibling"),
+        ("[[1]]", "no earlier sibling"),
         ("[]", "at least one"),
         ("[[0], [0]]", "twice"),
         ("[[]]", "none of them empty"),

@@ -139,7 +139,7 @@ def test_an_interrupt_keeps_what_is_there(toys: Path, tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert f"interrupted; {out} keeps the results so far, and the same command goes on from there" in err
+    assert f"interrupted; {out} keeps the results so far; the same command resumes them" in err
     num_kept = len(lines_of(out))
     assert 3 <= num_kept < 300
     done = compare(pairs, out, "--shard", "1/30")

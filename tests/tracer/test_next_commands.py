@@ -93,7 +93,7 @@ def test_blame_that_was_cut_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert not [line for line in diff_traces(EAGER, FAULTY).uncovered if "nobody is blamed" in line]
     monkeypatch.setattr(oracle_report, "MOST_KEPT", 3)
     verdict = diff_traces(EAGER, FAULTY)
-    assert verdict.uncovered == ["the candidate violates invariants in more than 3 steps: behind them nobody is blamed"]
+    assert verdict.uncovered == ["the candidate violates invariants in more than 3 steps: after them nobody is blamed"]
     assert (verdict.verdict, verdict.exit_code) == ("different", 1)
 
 

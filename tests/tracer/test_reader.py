@@ -158,7 +158,7 @@ def test_a_bare_float_that_is_no_number_is_refused_alike_by_index_and_reader(tmp
     path.write_bytes(whole[:start] + literal.encode() + whole[whole.index(b",", start) :])
     wanted = (
         f'{path}, line 3: not JSON (a bare NaN or Infinity; write the string "NaN", "Infinity" or "-Infinity"); '
-        "wanted one record a line"
+        "wanted one record per line"
     )
     with TraceReader(path) as reader:
         with pytest.raises(TraceError) as from_index:

@@ -216,7 +216,7 @@ CHEATS: list[tuple[str, Toy, Callable[[Step], bool], Callable[[Step], Any], str]
     ("accept.target-probs", DRAWN, no_favourite, trial_with(target_prob=0.75), "the logits at slot 0 give"),
     ("accept.target-probs", WARM, both_best_tried, forget_temperature, "and temperature 2 the second is"),
     ("accept.walk", SAMPLING, ONE, other_child, "its trials give"),
-    ("accept.walk", SAMPLING, ONE, stop_early, "did not stand there"),
+    ("accept.walk", SAMPLING, ONE, stop_early, "was not there"),
     ("accept.walk", SAMPLING, ONE, jump, "the walk stands at slot 5"),
     ("accept.walk", SAMPLING, ONE, drop_last, "the walk gives"),
     ("accept.walk", TYPICAL, TWO, drop_last, "the walk gives"),

@@ -56,6 +56,14 @@ def keeping(what: str) -> Iterator[None]:
         raise
 
 
+def _size(path: Path) -> int:
+    """Of a file in bytes; 0 of what is not one, or cannot be asked: the reader says what is wrong with it."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
 @contextmanager
 def reading(what: str, paths: Iterable[Path], passes: int = 1) -> Iterator[Callable[[int], None] | None]:
     """A bar on standard error over the bytes of large files that are read ``passes`` times, where that is a terminal.
@@ -63,7 +71,7 @@ def reading(what: str, paths: Iterable[Path], passes: int = 1) -> Iterator[Calla
     Call what it gives with the bytes read since; None where nothing is shown.
     """
     errors = Console(stderr=True)
-    total = passes * sum(path.stat().st_size for path in paths if path.is_file())
+    total = passes * sum(_size(path) for path in paths)
     if total < LARGE_BYTES or not errors.is_terminal:
         yield None
         return
