@@ -11,6 +11,7 @@ from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, open_trace, run_turns
 from specscope.engine.settings import Settings
 from specscope.schemas.manifest import TraceLevel
+from specscope.tracer.errors import UsageError
 
 
 def decode(
@@ -45,6 +46,8 @@ def decode(
         TraceLostError: where everything was decoded and the trace could not be written to its end.
     """
     chosen = Settings.of(**settings)
+    if chosen.fault is not None:
+        raise UsageError("got a fault: decode injects none; use specscope run --inject")
     given = [prompts] if isinstance(prompts, (str, Prompt)) else list(prompts)
     named = [
         prompt if isinstance(prompt, Prompt) else Prompt(f"prompt-{number}", turns=(prompt,))

@@ -108,8 +108,11 @@ def run_turns(
         change: what decodes instead of the models and the loop's own phases; the manifest tells of the models alone.
 
     Raises:
+        UsageError: where the settings name a fault and no ``change`` puts it in: the manifest would claim it.
         SpecScopeError: where a prompt does not fit or decoding fails; the trace then says so.
     """
+    if request.settings.fault is not None and change is unchanged:
+        raise UsageError(f"got fault {request.settings.fault} in the settings, and nothing that injects it")
     recorder = _recorder(request, models, writer)
     run = _Run(request, change(Workings(models)), recorder, events)
     try:

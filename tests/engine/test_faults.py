@@ -226,7 +226,7 @@ def test_every_entry_of_the_catalogue_has_its_faults() -> None:
 def test_an_entry_alone_is_its_first_form_and_the_manifest_has_the_whole_id(tmp_path: Path) -> None:
     assert [find_fault(name).id for name in ("F15", "F15.stale", "F16")] == ["F15.sibling", "F15.stale", "F16"]
     trace = tmp_path / "trace.jsonl"
-    done = specscope("run", "--prompt", "a", "--max-new-tokens", 4, "--inject", "F15", "--trace", trace)
+    done = specscope("run", "--prompt", "a", "--max-new-tokens", "4", "--inject", "F15", "--trace", trace)
     assert done.code == 0, done.err
     assert load(trace)[0]["fault"] == "F15.sibling"
     with pytest.raises(UsageError, match=r"got fault 'F15.nose', wanted one of .*F15 \(.sibling"):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.load.models import DEMO_MODELS, Models, load_models
 from specscope.engine.run.prompts import load_prompts
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
@@ -77,8 +78,10 @@ class Recorded:
         settings = Settings(choice=choice, max_new_tokens=32, **changes)
         request = RunRequest(settings, prompts, TraceTarget(path))
         models = loaded(choice)
+        fault = find_fault(settings.fault) if settings.fault is not None else None
         with block_off(models, size):
-            list(run_turns(request, models, open_trace(request, models, warn=pytest.fail)))
+            writer = open_trace(request, models, warn=pytest.fail)
+            list(run_turns(request, models, writer, change=injecting(fault)))
         return path
 
 

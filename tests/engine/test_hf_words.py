@@ -61,9 +61,9 @@ def test_errors_name_arguments_and_no_options_of_the_command_line(model: Any, tm
 
 def test_depth_top_k_and_budget_are_set_as_the_docstring_says(model: Any, tmp_path: Path) -> None:
     trace = tmp_path / "deep.jsonl"
-    options = TreeGenerate("ngram", policy=TreePolicy(kind="dynamic", depth=7, top_k=8, budget=48), trace=trace)
+    options = TreeGenerate("ngram", policy=TreePolicy("dynamic", depth=7, top_k=8, budget=48), trace=trace)
     generate(model, options)
     with TraceReader(trace) as reader:
         policy = reader.manifest.tree_policy
     assert (policy.kind, policy.depth, policy.top_k, policy.budget) == ("dynamic", 7, 8, 48)
-    assert 'policy=TreePolicy(kind="dynamic", depth=7, top_k=8, budget=48)' in (TreeGenerate.__doc__ or "")
+    assert 'policy=TreePolicy("dynamic", depth=7, top_k=8, budget=48)' in (TreeGenerate.__doc__ or "")

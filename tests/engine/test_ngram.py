@@ -33,7 +33,13 @@ from specscope.tracer.errors import UsageError
 TEXTS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 SETTINGS = st.tuples(st.integers(1, 3), st.integers(0, 5)).map(lambda two: NgramSettings(two[0], sum(two)))
 POLICIES = st.one_of(
-    st.builds(TreePolicy, st.just("dynamic"), st.integers(1, 5), st.integers(1, 4), st.integers(1, 20)),
+    st.builds(
+        TreePolicy,
+        st.just("dynamic"),
+        depth=st.integers(1, 5),
+        top_k=st.integers(1, 4),
+        budget=st.integers(1, 20),
+    ),
     st.sampled_from([chain_policy(3), static_policy(PRESETS["bush-16"], "bush-16"), static_policy([[0], [1]], "two")]),
 )
 

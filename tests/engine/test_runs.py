@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support.tiny_models import POLICY
 
+from specscope.engine import decode
 from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
@@ -190,3 +191,13 @@ def test_an_existing_side_folder_is_not_touched(run: Runner) -> None:
     (run.folder / "deep.tensors").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         run("deep", level="tensors")
+
+
+def test_a_fault_in_the_settings_that_nothing_injects_is_refused(run: Runner, tmp_path: Path) -> None:
+    choice = ModelChoice(teacher=str(run.teacher), drafter=f"eagle3:{run.head}", device="cpu", policy=POLICY)
+    request = RunRequest(Settings(choice=choice, max_new_tokens=4, fault="F16"), PROMPTS)
+    with pytest.raises(UsageError, match="nothing that injects it"):
+        list(run_turns(request, load_models(choice), None))
+    with pytest.raises(UsageError, match="decode injects none"):
+        decode("a", fault="F16", trace=tmp_path / "never.jsonl")
+    assert not (tmp_path / "never.jsonl").exists()

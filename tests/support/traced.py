@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
@@ -35,5 +36,6 @@ def record(
     settings = Settings(choice=choice, max_new_tokens=tokens, seed=7, **more)
     request = RunRequest(settings, list(prompts), target)
     models = models if models is not None else load_models(choice)
-    reports = run_turns(request, models, open_trace(request, models, print))
+    fault = find_fault(settings.fault) if settings.fault is not None else None
+    reports = run_turns(request, models, open_trace(request, models, print), change=injecting(fault))
     return Recording(trace, {report.prompt_id: report.result.output_ids for report in reports})
