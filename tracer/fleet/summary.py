@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -58,7 +59,7 @@ def summarise(results: Iterable[PairResult]) -> Summary:
         num_roots=sum(pair.num_roots for pair in pairs),
         num_inherited=sum(pair.num_inherited for pair in pairs),
         num_other_tokens=sum(pair.impact is not None and not pair.impact.tokens_equal for pair in pairs),
-        seconds=sum(pair.seconds for pair in pairs),
+        seconds=math.fsum(pair.seconds for pair in pairs),
         num_failing=len(failing),
         failing=[_line(pair) for pair in failing[:SHOWN_PAIRS]],
         num_remarked=len(remarked),
