@@ -49,7 +49,8 @@ def summarise(results: Iterable[PairResult]) -> Summary:
     verdicts = Counter(pair.verdict for pair in pairs)
     places = Counter(_place(pair) for pair in pairs if pair.verdict in ("different", "ties"))
     failing = [pair for pair in pairs if pair.exit_code]
-    remarked = [pair for pair in pairs if pair.remarks]
+    # By name, as failing ones are: results lie in the order in which workers were done.
+    remarked = sorted((pair for pair in pairs if pair.remarks), key=lambda pair: pair.name)
     failing.sort(key=lambda pair: (-SEVERITY.index(pair.exit_code), pair.name))
     return Summary(
         num_pairs=len(pairs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import webbrowser
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from urllib.parse import urlencode
 
 import click
 
+from specscope.tracer.cli.main import EXIT_INTERRUPTED
 from specscope.tracer.cli.options import STEP_PLACE, tokenizer_option
 from specscope.tracer.errors import NoSuchStepError, UsageError
 from specscope.tracer.naming.places import StepPlace
@@ -77,7 +79,11 @@ def view(
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(link)
 
-    serve(arguments, listener, ready, meanwhile=lambda: read_once(files, at, tokenizer))
+    try:
+        serve(arguments, listener, ready, meanwhile=lambda: read_once(files, at, tokenizer))
+    except KeyboardInterrupt:  # how it is meant to end: there is nothing to say
+        click.echo(err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | None) -> None:

@@ -9,12 +9,12 @@ import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import drafted, rows_at, target_probs, weigh_point_masses
-from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
+from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
 from specscope.engine.loop.phases import AcceptInputs
 
 #: Where rounding moved a choice elsewhere in the same tree, the inputs of the path are not equal, and the rule that the
 #: path breaks is the root: ``accept.walk``.
-PATH_OR_RULE = (("accept", "path"), ("accept", "walk"))
+PATH_OR_RULE: Places = (("accept", "path"), ("accept", "walk"))
 
 
 def _changing_acceptance(
