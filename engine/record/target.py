@@ -18,6 +18,7 @@ from specscope.engine.record.manifest import RunFacts, build_manifest
 from specscope.engine.record.recorder import Recorder
 from specscope.engine.record.redaction import RedactedSink, Redaction, check_redaction
 from specscope.engine.record.side_files import SideFiles, check_side_folder
+from specscope.engine.settings import TRACE_LEVELS, check_name
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
@@ -38,6 +39,7 @@ class TraceTarget:
     redact: str | None = None  # the key by which token ids are replaced
 
     def __post_init__(self) -> None:
+        check_name("trace level", self.level, TRACE_LEVELS)
         if self.redact is not None:
             check_redaction(self.redact, level=self.level, with_text=self.with_text)
 

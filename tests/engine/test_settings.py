@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.tiny_models import tiny_models
 from support.traces import FUSED
 
+from specscope.engine import decode
 from specscope.engine.accept.processors import build_processors
 from specscope.engine.cache.strategies import STRATEGIES
 from specscope.engine.load.models import DRAFTERS, DTYPES
@@ -97,6 +99,13 @@ def test_a_mistake_in_a_setting_is_named(named: dict[str, Any], words: str) -> N
     with pytest.raises(UsageError) as caught:
         Settings.of(**named)
     assert words in str(caught.value)
+
+
+def test_a_trace_level_that_there_is_not_is_named(tmp_path: Path) -> None:
+    level: Any = "all"
+    with pytest.raises(UsageError, match="got trace level 'all', wanted one of decisions, scores, tensors"):
+        decode("a", trace=tmp_path / "never.jsonl", trace_level=level)
+    assert not (tmp_path / "never.jsonl").exists()
 
 
 def test_a_single_stop_string_is_one() -> None:
