@@ -204,7 +204,7 @@ def test_where_the_candidate_has_no_such_step_nothing_is_acquitted(runs: TinyRun
     shorter = [line for line in lines if line["kind"] != "step" or (line["turn"], line["step"]) < AT]
     found = bisected(trace, store(shorter, tmp_path / "shorter.jsonl"))
     assert (found.outcome, found.exit_code) == ("not-reproduced", EXIT_NOT_REPRODUCED)
-    assert "no step behind the same tokens" in card(trace, tmp_path / "shorter.jsonl", AT)
+    assert "no step after the same tokens" in card(trace, tmp_path / "shorter.jsonl", AT)
 
 
 @pytest.mark.parametrize("place", [StepPlace(0, 1), StepPlace(1, 3), StepPlace(3, 2)])
