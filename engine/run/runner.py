@@ -121,7 +121,17 @@ def run_turns(
     except SpecScopeError:
         raise
     except RUN_ERRORS as error:
-        raise EngineError(f"decoding failed: {type(error).__name__}: {error}") from error
+        raise EngineError(f"decoding failed: {type(error).__name__}: {error}{_way_out(error)}") from error
+
+
+def _way_out(error: Exception) -> str:
+    """What to do about a failure of torch's that is known."""
+    if "pack_vnni2" in str(error):
+        return (
+            "; torch's kernels and oneDNN disagree about this CPU:"
+            " set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 as well, or unset ATEN_CPU_CAPABILITY"
+        )
+    return ""
 
 
 @dataclass

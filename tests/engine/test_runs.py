@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -13,14 +15,14 @@ from specscope.engine import decode
 from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, Workings, open_trace, run_turns
 from specscope.engine.settings import ModelChoice, Settings
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import additive_mask
 from specscope.schemas import Failure, Step
 from specscope.schemas.manifest import Mode, TraceLevel
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 
@@ -201,3 +203,16 @@ def test_a_fault_in_the_settings_that_nothing_injects_is_refused(run: Runner, tm
     with pytest.raises(UsageError, match="decode injects none"):
         decode("a", fault="F16", trace=tmp_path / "never.jsonl")
     assert not (tmp_path / "never.jsonl").exists()
+
+
+def test_a_failure_of_torch_that_is_known_comes_with_the_way_out(teacher_folder: Path, head_folder: Path) -> None:
+    def refusing(workings: Workings) -> Workings:
+        def refuse(*_: object, **__: object) -> NoReturn:
+            raise RuntimeError("pack_vnni2 is only supported when avx512 is supported")
+
+        return replace(workings, phases=replace(workings.phases, accept=refuse))
+
+    choice = ModelChoice(teacher=str(teacher_folder), drafter=f"eagle3:{head_folder}", dtype="float32", device="cpu")
+    request = RunRequest(Settings(choice=choice, max_new_tokens=4), PROMPTS, None)
+    with pytest.raises(EngineError, match=r"pack_vnni2 .*: set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 as well"):
+        list(run_turns(request, load_models(choice), None, change=refusing))
