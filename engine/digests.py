@@ -27,12 +27,6 @@ def digest_file(path: Path) -> str:
     return xxhash.xxh3_128_hexdigest(path.read_bytes())
 
 
-def digest_rows(tensor: torch.Tensor) -> list[str]:
-    """xxh3_64 over the bytes of ``tensor[i]``, for each i."""
-    flat = tensor.detach().contiguous().view(tensor.shape[0], -1).view(torch.uint8).cpu().numpy()
-    return [xxhash.xxh3_64_hexdigest(row) for row in flat]
-
-
 def digest_parameters(module: torch.nn.Module) -> dict[str, str]:
     """Of each parameter and buffer of ``module`` by its name; one that has two names is listed under its first."""
     named = [*module.named_parameters(), *module.named_buffers()]

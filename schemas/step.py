@@ -218,6 +218,14 @@ class CommitSection(Section):
         description="Of the rows that this layer had when its turn came last, before this commit: what that step gives"
         " as prefix_committed, or where its turn comes first, what the prefill gives.",
     )
+    kv_digests_before: list[Digest] | None = Field(
+        None,
+        description="Per layer, of the keys and values of the committed prefix as the step found them, before anything "
+        "was fed.",
+    )
+    kv_digests_after: list[Digest] | None = Field(
+        None, description="The same of the prefix as the commit leaves it: what the next step must find."
+    )
     features_digest: Digest | None = Field(
         None, description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them."
     )

@@ -30,4 +30,4 @@ class SchemaVersion(NamedTuple):
         return f"{SCHEMA_NAME}/{self.major}.{self.minor}"
 
 
-SCHEMA_VERSION = SchemaVersion(1, 3)
+SCHEMA_VERSION = SchemaVersion(1, 4)

@@ -203,6 +203,10 @@ class TreeCache(Cache):
         length = self.committed_lengths[row]
         return self.buffer[:, :, row, :, :length] if length else None
 
+    def committed_since(self, row: int, start: int) -> torch.Tensor:
+        """The committed positions of one row from ``start`` on, as a view (L, 2, G, K, W)."""
+        return self.buffer[:, :, row, :, start : self.committed_lengths[row]]
+
     def branch(self) -> TreeCache:
         """The cache that a step's forwards write to, as the strategy chooses it; pass it back to the commit."""
         return self.strategy.branch(self)

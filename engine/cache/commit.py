@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.digests import digest_rows, digest_tensors
+from specscope.engine.cache.custody import added, as_digest, as_digests, layer_sums
 
 
-class CheckedLayer(NamedTuple):
-    """The layer whose committed prefix is looked at in a step. They take turns: all of them would cost too much."""
+class RowCustody(NamedTuple):
+    """What is known of a row's committed prefix before its commit."""
 
-    number: int
-    length_since: int | None  # of its prefix after the step when its turn came last, or else after the prefill
+    sums: list[int]  # of each layer, as the step found it
+    layer: int  # whose prefix is looked at again after the commit. They take turns: all of them would cost too much
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommitContent:
-    """Checksums around a row's commit. Moving positions changes no bit of them, whatever the device's arithmetic."""
+    """Digests around a row's commit. Moving positions changes no bit of them, whatever the device's arithmetic."""
 
     source_checksums: list[str]  # per layer, before the move
     written_checksums: list[str]  # per layer, after it
-    prefix_layer: int  # the layer whose committed prefix was looked at
-    prefix_since: str | None  # of the rows that it had when its turn came last, before the commit
+    prefix_layer: int  # the layer whose committed prefix was looked at again
     prefix_before: str
     prefix_after: str
-    prefix_committed: str  # with the rows written
+    kv_digests_before: list[str]  # per layer, of the committed prefix as the step found it
+    kv_digests_after: list[str]  # with the rows written: what the next step must find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,75 +42,55 @@ class Commit:
     content: CommitContent | None  # None without an observer
 
 
-class _Before(NamedTuple):
-    """Checksums of one row before its commit."""
-
-    sources: list[str]
-    since: str | None
-    prefix: str
-
-
 def commit_step(
-    cache: TreeCache, branch: TreeCache, slots: list[list[int]], checked_layers: list[CheckedLayer | None]
+    cache: TreeCache, branch: TreeCache, slots: list[list[int]], custody: list[RowCustody | None]
 ) -> list[Commit]:
     """Commits the tail positions ``slots`` of each row of ``branch``.
 
-    Where a row's ``checked_layers`` is not None, its sources and that layer's prefix are checksummed around it.
+    Where a row's ``custody`` is not None, its sources, what was written and one layer's prefix are digested.
     """
     lengths = list(cache.committed_lengths)
-    before = [
-        None if layer is None else _before(branch, row, layer, length=length, path=path)
-        for row, (path, layer, length) in enumerate(zip(slots, checked_layers, lengths, strict=True))
+    sources = [
+        [] if known is None else _sums_of_sources(branch, row, path, first=length)
+        for row, (path, known, length) in enumerate(zip(slots, custody, lengths, strict=True))
     ]
     fallback = cache.commit_paths(branch, slots)
     name = cache.strategy.name if fallback is None else "full-reorder"
-    commits = []
-    for row, (path, layer, first, checked) in enumerate(zip(slots, checked_layers, lengths, before, strict=True)):
-        places = list(range(first, first + len(path)))
-        content = None
-        if layer is not None and checked is not None:
-            content = CommitContent(
-                source_checksums=checked.sources,
-                written_checksums=_checksums(cache, row, places),
-                prefix_layer=layer.number,
-                prefix_since=checked.since,
-                prefix_before=checked.prefix,
-                prefix_after=_prefix_checksum(cache, layer.number, row, first),
-                prefix_committed=_prefix_checksum(cache, layer.number, row, first + len(path)),
-            )
-        commits.append(
-            Commit(
-                strategy=name,
-                fallback=fallback,
-                committed_before=first,
-                committed_after=cache.committed_lengths[row],
-                source_slots=path,
-                destination_rows=places,
-                content=content,
-            )
+    return [
+        Commit(
+            strategy=name,
+            fallback=fallback,
+            committed_before=first,
+            committed_after=cache.committed_lengths[row],
+            source_slots=path,
+            destination_rows=list(range(first, first + len(path))),
+            content=None if known is None else _content(cache, row, known, sources=sources[row], first=first),
         )
-    return commits
+        for row, (path, known, first) in enumerate(zip(slots, custody, lengths, strict=True))
+    ]
 
 
-def _before(branch: TreeCache, row: int, layer: CheckedLayer, length: int, path: list[int]) -> _Before:
-    since = layer.length_since
-    return _Before(
-        sources=_checksums(branch, row, [length + slot for slot in path]),
-        since=None if since is None else _prefix_checksum(branch, layer.number, row, since),
-        prefix=_prefix_checksum(branch, layer.number, row, length),
+def prefix_sums(cache: TreeCache, row: int) -> list[int]:
+    """The position sum of each layer's committed keys and values of ``row``."""
+    kept = cache.committed(row)
+    return [0] * len(cache.layer_tails) if kept is None else layer_sums(kept)
+
+
+def _sums_of_sources(branch: TreeCache, row: int, path: list[int], *, first: int) -> list[int]:
+    """Of the rows to be kept, each counted where it is to go."""
+    return layer_sums(branch.at(row, [first + slot for slot in path]), first)
+
+
+def _content(cache: TreeCache, row: int, known: RowCustody, *, sources: list[int], first: int) -> CommitContent:
+    """What lies in ``row`` after the commit, whose rows begin at ``first``."""
+    written = layer_sums(cache.committed_since(row, first), first)
+    layer, looked_at = known.layer, cache.prefix(known.layer, row, first)
+    return CommitContent(
+        source_checksums=as_digests(sources),
+        written_checksums=as_digests(written),
+        prefix_layer=layer,
+        prefix_before=as_digest(known.sums[layer : layer + 1]),
+        prefix_after=as_digest(layer_sums(looked_at[None])),
+        kv_digests_before=as_digests(known.sums),
+        kv_digests_after=as_digests(added(known.sums, written)),
     )
-
-
-def digest_layers(cache: TreeCache, row: int) -> list[str]:
-    """Of each layer's committed keys and values of ``row``, as ``CommitContent.prefix_committed``."""
-    length = cache.committed_lengths[row]
-    return [_prefix_checksum(cache, layer, row, length) for layer in range(len(cache.layer_tails))]
-
-
-def _checksums(cache: TreeCache, row: int, places: list[int]) -> list[str]:
-    """A digest a layer of keys and values at ``places``."""
-    return digest_rows(cache.at(row, places))
-
-
-def _prefix_checksum(cache: TreeCache, layer: int, row: int, length: int) -> str:
-    return digest_tensors(cache.prefix(layer, row, length))

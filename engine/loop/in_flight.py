@@ -78,6 +78,7 @@ class RowInFlight:
     pairs: DraftPairs  # what the drafter is fed
     generator_state: torch.Tensor | None  # before the step; None where nothing is drawn, or nobody observes
     tensorized_digest: str | None = None  # of the forward's inputs; None where nobody observes
+    custody: Custody | None = None  # None where nobody observes the row
     report: CheckReport | None = None  # None where the check is left to the device
     acceptance: RowAcceptance | None = None
 
@@ -110,6 +111,12 @@ class RowInFlight:
         )
 
     @property
+    def checked(self) -> CheckReport:
+        """What the check of its tree says, once the acceptance is over."""
+        assert self.report is not None
+        return self.report
+
+    @property
     def violates(self) -> bool:
         """Whether the check of its tree failed."""
         return self.report is not None and bool(self.report.failed)
@@ -137,7 +144,6 @@ class StepInFlight:
     clock: PhaseClock = field(default_factory=PhaseClock)
     draft: Draft | None = None
     tensors: TreeTensors | None = None
-    custody: Custody | None = None
     verification: Verification | None = None
     coins: list[Coins] | None = None
     acceptance: Acceptance | None = None
@@ -190,7 +196,6 @@ class StepInFlight:
             verification=self.verification,
             acceptance=self.acceptance,
             coins=self.coins,
-            custody=self.custody,
         )
 
     def results(self, decisions: list[Decision], drafter_pairs: list[int]) -> list[StepResult]:
@@ -202,7 +207,8 @@ class StepInFlight:
                 row=row.number,
                 shared=shared,
                 tensorized_digest=row.tensorized_digest,
-                report=row.report,
+                report=row.checked,
+                custody=row.custody,
                 acceptance=row.accepted,
                 commit=decision.commit,
                 drafter_pairs=drafter_pairs[row.number],

@@ -16,7 +16,7 @@ from specscope.engine.accept.greedy import Acceptance, accept_greedy
 from specscope.engine.accept.processors import Processors, process_tree
 from specscope.engine.accept.sampling import Coins, accept_sampling, accept_typical, target_probs
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.commit import CheckedLayer, Commit, commit_step
+from specscope.engine.cache.commit import Commit, RowCustody, commit_step
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
@@ -122,7 +122,7 @@ class Phases:
     inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
     processors: ProcessTree = process_tree
     accept: Callable[[AcceptInputs], Acceptance] = accept
-    commit: Callable[[TreeCache, TreeCache, list[list[int]], list[CheckedLayer | None]], list[Commit]] = commit_step
+    commit: Callable[[TreeCache, TreeCache, list[list[int]], list[RowCustody | None]], list[Commit]] = commit_step
     stop: Callable[[StopWatch, list[int]], StopDecision] = StopWatch.take
     pairs: Callable[[HandOver], DraftPairs] = hand_over
     tally: Callable[[RowAcceptance], int] = accepted_length
@@ -134,7 +134,7 @@ class Decoding:
     """How a session decodes.
 
     ``checks``: ``before`` looks at every tree on the host before a kernel runs on it; ``deferred`` looks on the device
-    and raises at the acceptance, so that the step waits for the device once. With an observer it is always before.
+    and raises at the acceptance, so that the step waits for the device once.
     """
 
     rule: SamplingRule = GREEDY
@@ -160,10 +160,12 @@ class RowAcceptance(NamedTuple):
 
 
 class Custody(NamedTuple):
-    """Digests of what the drafter keeps, a row each; None where it keeps nothing."""
+    """Position sums, layer by layer, of what a row's caches held when the step began."""
 
-    before: list[str | None]  # the draft
-    after: list[str | None]
+    teacher: list[int]
+    drafter: list[int] | None  # None where it keeps nothing
+    drafter_length: int  # positions that the drafter kept
+    drafter_after: list[int] | None = None  # after the draft
 
 
 class StepTensors(NamedTuple):
@@ -174,7 +176,6 @@ class StepTensors(NamedTuple):
     verification: Verification
     acceptance: Acceptance
     coins: list[Coins] | None
-    custody: Custody | None = None  # without an observer nobody looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +186,8 @@ class StepResult:
     row: int  # of ``shared``
     shared: StepTensors
     tensorized_digest: str | None  # of the inputs before the forward; None without an observer
-    report: CheckReport | None  # None where the check was deferred
+    report: CheckReport
+    custody: Custody | None  # None without an observer
     acceptance: RowAcceptance
     commit: Commit
     drafter_pairs: int  # in the drafter's cache after the step

@@ -5,8 +5,8 @@ Knows no file format and no transformers. A ``Session`` holds the caches of one 
 all that happens to it; without one the loop pays an ``is None`` for it.
 
 A step waits for the device once, where the acceptance is read: every other number that the host needs is known from the
-policy or from the step before. An observer, processors, checks before the kernel, and a drafter that shares the
-teacher's layers on a dynamic tree each look at the trees earlier, and so add a wait.
+policy or from the step before. Processors, checks before the kernel, and a drafter that shares the teacher's layers on
+a dynamic tree each look at the trees earlier, and so add a wait; an observer digests and writes what it sees.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from specscope.engine.accept.processors import process_last
 from specscope.engine.accept.sampling import draw_bonus, draw_coins, target_probs
 from specscope.engine.backends.attention import dispatch_log
-from specscope.engine.cache.commit import digest_layers
+from specscope.engine.cache.commit import prefix_sums
+from specscope.engine.cache.custody import as_digests
 from specscope.engine.cache.strategies import commit_strategy
 from specscope.engine.drafters.base import Drafter, DraftPairs
 from specscope.engine.loop.in_flight import PrefillInFlight, StepInFlight
@@ -131,6 +132,8 @@ class Session:
     def step(self) -> list[StepResult]:
         """Takes every row, each of which must have a running turn, one step further; one result per row."""
         step = self._in_flight = StepInFlight.of(self.rows, self.cache.committed_lengths)
+        # Custody: what the last step left in the caches, where somebody observes.
+        self._phases.take_custody(step)
         # Branch: what the forwards of this step write to; the committed cache itself, unless the strategy copies it.
         with step.clock.phase("branch"):
             branch = self.cache.branch()
@@ -225,7 +228,6 @@ class Session:
         )
         if turn.observer is not None:
             turn.observer.step_done(result)
-        turn.committed_after[turn.step] = result.commit.committed_after
         turn.step += 1
 
     def _prefill(self, number: int, turn: Turn, request: TurnRequest) -> tuple[DraftPairs, EndReason | None]:
@@ -257,7 +259,7 @@ class Session:
                     last_logits=logits,
                     pending_token=pending,
                     draw=draw,
-                    prefix_digests=digest_layers(self.cache, number),
+                    prefix_digests=as_digests(prefix_sums(self.cache, number)),
                     duration_ns=time.perf_counter_ns() - turn.begun_ns,
                 )
             )

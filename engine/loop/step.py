@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from specscope.engine.backends.attention import dispatch_log
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.commit import Commit
-from specscope.engine.digests import digest_tensors
+from specscope.engine.cache.commit import Commit, RowCustody, prefix_sums
+from specscope.engine.cache.custody import added, layer_sums
 from specscope.engine.drafters.base import Draft, Drafter, SharedLayers
 from specscope.engine.loop.acceptance import read_outcomes, row_coins
 from specscope.engine.loop.in_flight import Decision, StepInFlight
@@ -25,7 +25,7 @@ from specscope.engine.loop.phases import (
 )
 from specscope.engine.loop.turns import Row
 from specscope.engine.teacher.model import Teacher, TeacherOutput
-from specscope.engine.tree.checks import CheckReport, check_row, input_digests, sound_rows
+from specscope.engine.tree.checks import ALL_PASSED, CheckReport, check_row, input_digests, sound_rows
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import ViolationError
 
@@ -42,19 +42,34 @@ class StepPhases:
 
     def draft(self, step: StepInFlight, branch: TreeCache) -> Draft:
         """The drafter takes in what was committed and proposes a tree per row."""
-        before = self._kept_digests() if step.observed else None
         drawn = self.decoding.rule.draft == "sampled"
         generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
         with step.clock.phase("draft"):
             draft = step.draft = self.drafter.propose([row.pairs for row in step.rows], branch, generators)
-        if before is not None:
-            step.custody = Custody(before, self._kept_digests())
+        for row in step.rows:
+            if row.custody is not None:
+                row.custody = row.custody._replace(drafter_after=self._sums_after(row.number, row.custody))
         return draft
 
-    def _kept_digests(self) -> list[str | None]:
-        """Of what the drafter keeps of each row."""
-        kept = [self.drafter.kept(row) for row in range(len(self.rows))]
-        return [None if pairs is None else digest_tensors(pairs) for pairs in kept]
+    def take_custody(self, step: StepInFlight) -> None:
+        """What both caches hold of each row that somebody observes, before anything is fed."""
+        for row in step.rows:
+            if row.turn.observer is not None:
+                kept = self.drafter.kept(row.number)
+                row.custody = Custody(
+                    teacher=prefix_sums(self.cache, row.number),
+                    drafter=None if kept is None else layer_sums(kept),
+                    drafter_length=0 if kept is None else kept.shape[3],
+                )
+
+    def _sums_after(self, row: int, before: Custody) -> list[int] | None:
+        """Of what the drafter's cache holds after the draft: what it held, and what it took in."""
+        kept, length = self.drafter.kept(row), before.drafter_length
+        if kept is None:
+            return None
+        if before.drafter is None or kept.shape[3] < length:
+            return layer_sums(kept)
+        return added(before.drafter, layer_sums(kept[:, :, :, length:], length))
 
     def tensorize(self, step: StepInFlight, draft: Draft) -> TreeTensors:
         """The trees as ids, positions and visibility, digested where somebody observes."""
@@ -68,7 +83,7 @@ class StepPhases:
 
     def check(self, step: StepInFlight, tensors: TreeTensors) -> None:
         """Looks at every row's tree, unless the check is left to the device."""
-        if self.decoding.checks == "deferred" and not step.observed:
+        if self.decoding.checks == "deferred":
             return
         for row in step.rows:
             row.report = check_row(tensors, row.number, self.teacher.vocab_size)
@@ -135,13 +150,18 @@ class StepPhases:
             raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
         for row, outcome in zip(step.rows, outcomes, strict=True):
             row.acceptance = outcome.acceptance
+            if row.report is None:
+                row.report = ALL_PASSED if outcome.is_sound else check_row(tensors, row.number, self.teacher.vocab_size)
         step.acceptance = acceptance
 
     def commit(self, step: StepInFlight, branch: TreeCache) -> list[Commit]:
         """The root's and the path's positions join the committed prefix."""
         paths = [[0, *row.accepted.path] for row in step.rows]
-        layers = [turn.checked_layer(self.teacher.num_layers) for turn in step.turns]
-        return self.decoding.phases.commit(self.cache, branch, paths, layers)
+        known = [
+            None if row.custody is None else RowCustody(row.custody.teacher, row.turn.step % self.teacher.num_layers)
+            for row in step.rows
+        ]
+        return self.decoding.phases.commit(self.cache, branch, paths, known)
 
     def stop(self, step: StepInFlight, commits: list[Commit]) -> list[Decision]:
         """What each row emits, cut where a stop rule is met."""

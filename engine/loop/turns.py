@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from specscope.engine.cache.commit import CheckedLayer
 from specscope.engine.drafters.base import DraftPairs
 from specscope.engine.loop.phases import Observer, TurnResult
 from specscope.engine.loop.stopping import StopRules, StopWatch
@@ -32,15 +31,6 @@ class Turn:
     result: TurnResult = field(default_factory=TurnResult)
     pairs: DraftPairs | None = None  # what the drafter is fed next
     step: int = 0
-    committed_after: dict[int, int] = field(default_factory=dict)  # by step, how long the row was behind it
-
-    def checked_layer(self, num_layers: int) -> CheckedLayer | None:
-        """The layer whose turn it is to be looked at, where somebody observes."""
-        if self.observer is None:
-            return None
-        last = self.step - num_layers
-        since = self.prompt_length if last < 0 else self.committed_after.get(last)
-        return CheckedLayer(self.step % num_layers, since)
 
 
 @dataclass

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
 from specscope.engine.loop.phases import (
     InFlight,
     StepResult,
+    StepTensors,
     TurnResult,
     TurnStarted,
     TurnState,
 )
 from specscope.engine.record.accept import accept_section, pending_draw
+from specscope.engine.record.best import best_tokens
+from specscope.engine.record.host import on_host
 from specscope.engine.record.sections import (
-    best_tokens,
     commit_section,
     digest_features,
     draft_section,
@@ -51,6 +54,13 @@ class TurnLabel(NamedTuple):
     prompt_text: str | None  # only where the user asked for text
 
 
+class _Copied(NamedTuple):
+    """What a step computed, and the same on the host."""
+
+    of: StepTensors
+    on_host: StepTensors
+
+
 class Recorder:
     """Writes the manifest at once, and hands out an observer for each turn.
 
@@ -73,7 +83,17 @@ class Recorder:
         self.sampling = manifest.sampling
         self.token_text = cache(token_text) if token_text is not None else None
         self.side_files = side_files
+        self._last: _Copied | None = None
         writer.write(manifest)
+
+    def on_host(self, result: StepResult) -> StepResult:
+        """``result`` with its tensors on the host. They are copied once for all rows of a step."""
+        shared = result.shared
+        if shared.verification.logits.device.type == "cpu":
+            return result
+        if self._last is None or self._last.of is not shared:
+            self._last = _Copied(shared, on_host(shared))
+        return replace(result, shared=self._last.on_host)
 
     def turn(self, label: TurnLabel) -> TurnRecorder:
         """The observer of one turn."""
@@ -90,7 +110,7 @@ class TurnRecorder:
 
     def turn_started(self, turn: TurnStarted) -> None:
         """Writes ``turn_start``."""
-        label, best = self._label, best_tokens(turn.last_logits[None])
+        label, best = self._label, best_tokens(turn.last_logits[None].cpu())
         self._writer.write(
             TurnStart(
                 seq=self._writer.next_seq,
@@ -119,6 +139,8 @@ class TurnRecorder:
 
     def step_done(self, result: StepResult, forced: ForcedSection | None = None) -> None:
         """Writes ``step``; in a replay with what was ``forced`` in place of its own outcome."""
+        is_synchronised = result.shared.verification.logits.device.type == "cpu"
+        result = self._recorder.on_host(result)
         shared, row, side = result.shared, result.row, self._recorder.side_files
         verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)
         report = result.report
@@ -127,20 +149,18 @@ class TurnRecorder:
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
                 step=result.step,
-                draft=draft_section(shared.draft, row, shared.custody),
+                draft=draft_section(shared.draft, row, result.custody),
                 tree=tree_section(shared.draft.tree, row),
                 tensors=tensors_section(shared.tensors, row, shared.verification.inputs, result.tensorized_digest),
                 verify=verify,
                 accept=accept_section(result, self._recorder.sampling),
                 commit=commit_section(result),
                 stop=StopSection(emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason),
-                invariants=InvariantsSection(passed=report.passed, failed=report.failed, skipped=[])
-                if report
-                else None,
+                invariants=InvariantsSection(passed=report.passed, failed=report.failed, skipped=[]),
                 forced=forced,
                 timing=TimingSection(
                     **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
-                    synchronised=shared.verification.logits.device.type == "cpu",
+                    synchronised=is_synchronised,
                 ),
                 texts=self._texts(result, verify),
                 tensor_files=side.write(self._label.turn, result) if side else None,

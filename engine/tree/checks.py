@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from specscope.engine.digests import digest_tensors
 from specscope.engine.tree.tensors import TreeTensors
@@ -25,6 +26,10 @@ class CheckReport(NamedTuple):
     failed: list[InvariantFailure]
 
 
+#: What ``check_row`` finds of a row that ``sound_rows`` finds sound.
+ALL_PASSED = CheckReport([invariant.id for invariant in STRUCTURE], [])
+
+
 def tree_arrays(tensors: TreeTensors, row: int, vocab_size: int) -> TreeArrays:
     """One row's tensors as plain lists."""
     n, committed = tensors.num_slots[row], tensors.committed_lengths[row]
@@ -34,7 +39,7 @@ def tree_arrays(tensors: TreeTensors, row: int, vocab_size: int) -> TreeArrays:
         depths=tensors.depths[row].tolist()[:n],
         fed_tokens=tensors.token_ids[row].tolist(),
         positions=tensors.position_ids[row].tolist(),
-        mask_rows=[int.from_bytes(packed, "little") for packed in pack_rows(tensors.visible[row])],
+        mask_rows=[int.from_bytes(packed, "little") for packed in pack_rows(tensors.visible[row].cpu().numpy())],
         prefix_visible=[committed] * tensors.padded_slots,
         index_tensors=index_tensors(tensors, row),
         committed_length=committed,
@@ -49,9 +54,9 @@ def index_tensors(tensors: TreeTensors, row: int) -> dict[str, list[int]]:
     return {"parents": tensors.parents[row].tolist(), "ancestors": tensors.ancestors[row].flatten().tolist()}
 
 
-def pack_rows(visible: torch.Tensor) -> list[bytes]:
-    """``visible`` (P, W) bool as bytes a row: byte b, bit i, least significant first, is column 8b + i."""
-    packed = np.packbits(visible.cpu().numpy(), axis=1, bitorder="little")
+def pack_rows(visible: NDArray[np.bool_]) -> list[bytes]:
+    """``visible`` (P, W) as bytes a row: byte b, bit i, least significant first, is column 8b + i."""
+    packed = np.packbits(visible, axis=1, bitorder="little")
     return [row.tobytes() for row in packed]
 
 

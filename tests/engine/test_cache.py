@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.commit import CheckedLayer, commit_step
+from specscope.engine.cache.commit import RowCustody, commit_step, prefix_sums
 from specscope.engine.cache.strategies import STRATEGIES, commit_strategy
 from specscope.tracer.errors import UsageError
 
@@ -122,7 +122,7 @@ def test_a_layer_that_ran_ahead_is_no_case_for_a_fast_commit() -> None:
 def test_a_fallback_is_recorded_with_its_reason() -> None:
     cache, _ = filled("fast-reorder", [5])
     feed(cache, 6, seed=50)
-    commit = commit_step(cache, cache, [[0, 3, 2]], [CheckedLayer(0, None)])[0]
+    commit = commit_step(cache, cache, [[0, 3, 2]], [RowCustody(prefix_sums(cache, 0), 0)])[0]
     assert commit.strategy == "full-reorder"
     assert commit.fallback == "row 0: slots [0, 3, 2] do not ascend from the root"
     assert commit.content is not None
@@ -189,7 +189,7 @@ def test_a_commits_checksums_show_a_copy_that_went_wrong(monkeypatch: pytest.Mon
     def checked() -> tuple[list[str], list[str], str, str]:
         cache, _ = filled("in-place", [4])
         feed(cache, 6, seed=7)
-        found = commit_step(cache, cache, [[0, 3, 4]], [CheckedLayer(1, None)])[0].content
+        found = commit_step(cache, cache, [[0, 3, 4]], [RowCustody(prefix_sums(cache, 0), 1)])[0].content
         assert found is not None
         return found.source_checksums, found.written_checksums, found.prefix_before, found.prefix_after
 

@@ -214,7 +214,7 @@ PLAIN_TEXTS = {
 TREATED = {"witness", "message", "stop_strings", "processors", "prompt_text", "texts", "input_digest", "inputs"}
 #: Of tensors and files: whoever has the model may check a guess by them, and so by the logits; the document says so.
 DIGESTS = re.compile(
-    r"_digest(s|_before|_after)?$|^digest$|_checksums$|^prefix_(before|after|committed|since)$|^parameters$|^redaction$"
+    r"_digests?(_before|_after)?$|^digest$|_checksums$|^prefix_(before|after|committed|since)$|^parameters$|^redaction$"
 )
 
 

@@ -69,7 +69,7 @@ def test_the_dense_mask_and_the_packed_rows_say_the_same_behind_each_rows_own_pr
         assert used[:, :committed].all()
         assert torch.equal(used[:, committed : committed + slots], tensors.visible[row])
         assert not used[:, committed + slots :].any()
-        for slot, packed in enumerate(pack_rows(tensors.visible[row])):
+        for slot, packed in enumerate(pack_rows(tensors.visible[row].numpy())):
             bits = int.from_bytes(packed, "little")
             assert [bool(bits >> c & 1) for c in range(slots)] == tensors.visible[row, slot].tolist()
 

@@ -36,7 +36,7 @@ ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
 #: A run whose stop strings and texts are recorded.
 ABOUT_TEXTS = {"turn.stop-strings"}
 #: A sampled run of the newest format, with drafts that were drawn.
-NEWEST = Path(__file__).parents[1] / "schemas" / "traces" / "trace-1.3.jsonl"
+NEWEST = Path(__file__).parents[1] / "schemas" / "traces" / "trace-1.4.jsonl"
 #: Of what the format has a place for since 1.2.
 ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}
 
@@ -165,7 +165,7 @@ def first_trial(step: Step) -> dict[str, Any]:
 #: those that need fields that the sample traces do not have
 NEWEST_MUTANTS: dict[str, Callable[[Step], Any]] = {
     "draft.cache-kept": other_digest("draft", "kv_digest_before"),
-    "commit.prefix-kept": other_digest("commit", "prefix_since"),
+    "commit.prefix-kept": put("commit", "kv_digests_before", 2, "0123456789abcdef"),
     "accept.probs-follow-logits": lambda s: first_trial(s).update(logit=first_trial(s)["logit"] - 1),
     "accept.draft-probs": lambda s: first_trial(s).update(draft_prob=first_trial(s)["draft_prob"] / 2),
 }

@@ -6,6 +6,7 @@ from specscope.engine.lab.faults.accept import ACCEPT_FAULTS
 from specscope.engine.lab.faults.base import Fault
 from specscope.engine.lab.faults.checkpoints import CHECKPOINT_FAULTS
 from specscope.engine.lab.faults.commit import COMMIT_FAULTS
+from specscope.engine.lab.faults.custody import CUSTODY_FAULTS
 from specscope.engine.lab.faults.draft import DRAFT_FAULTS
 from specscope.engine.lab.faults.kernels import KERNEL_FAULTS
 from specscope.engine.lab.faults.tensors import TENSOR_FAULTS
@@ -23,6 +24,7 @@ _ALL = (
     *KERNEL_FAULTS,
     *ACCEPT_FAULTS,
     *COMMIT_FAULTS,
+    *CUSTODY_FAULTS,
     *TURN_FAULTS,
 )
 #: In the catalogue's order; forms of an entry as their file has them, the first of them standing for all.

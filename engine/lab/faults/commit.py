@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from specscope.engine.cache.buffer import InPlace, TreeCache, gather_places
-from specscope.engine.cache.commit import CheckedLayer, Commit
+from specscope.engine.cache.commit import Commit, RowCustody
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
 
 ROOM = 12  # rows that are left in the buffer of F33 when the first step begins
@@ -21,9 +21,9 @@ def _changing_slots(change: Callable[[list[int], int], list[int]]) -> Callable[[
         honest = target.phases.commit
 
         def commit(
-            cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+            cache: TreeCache, branch: TreeCache, slots: list[list[int]], custody: list[RowCustody | None]
         ) -> list[Commit]:
-            return honest(cache, branch, [change(path, branch.tail_length) for path in slots], layers)
+            return honest(cache, branch, [change(path, branch.tail_length) for path in slots], custody)
 
         return target.with_phases(commit=commit)
 
@@ -46,11 +46,11 @@ def _not_trimmed(target: FaultTarget) -> FaultTarget:
     honest = target.phases.commit
 
     def commit(
-        cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+        cache: TreeCache, branch: TreeCache, slots: list[list[int]], custody: list[RowCustody | None]
     ) -> list[Commit]:
         num_slots = branch.tail_length
         commits = []
-        for row, committed in enumerate(honest(cache, branch, slots, layers)):
+        for row, committed in enumerate(honest(cache, branch, slots, custody)):
             cache.committed_lengths[row] = committed.committed_before + num_slots
             commits.append(replace(committed, committed_after=cache.committed_lengths[row]))
         return commits
@@ -90,10 +90,10 @@ def _overlapping(target: FaultTarget) -> FaultTarget:
     honest = target.phases.commit
 
     def commit(
-        cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+        cache: TreeCache, branch: TreeCache, slots: list[list[int]], custody: list[RowCustody | None]
     ) -> list[Commit]:
         strategy, cache.strategy = cache.strategy, LastFirst()
-        commits = honest(cache, branch, slots, layers)
+        commits = honest(cache, branch, slots, custody)
         cache.strategy = strategy
         return commits
 
@@ -105,12 +105,12 @@ def _wrapping(target: FaultTarget) -> FaultTarget:
     wrappings: list[Wrapping] = []
 
     def commit(
-        cache: TreeCache, branch: TreeCache, slots: list[list[int]], layers: list[CheckedLayer | None]
+        cache: TreeCache, branch: TreeCache, slots: list[list[int]], custody: list[RowCustody | None]
     ) -> list[Commit]:
         if not wrappings:
             wrappings.append(Wrapping(min(cache.committed_lengths) + ROOM))
         strategy, cache.strategy = cache.strategy, wrappings[0]
-        commits = honest(cache, branch, slots, layers)
+        commits = honest(cache, branch, slots, custody)
         cache.strategy = strategy
         return [replace(c, destination_rows=[wrappings[0].destination(p) for p in c.destination_rows]) for c in commits]
 

@@ -64,16 +64,36 @@ class Context:
         return None if self.previous is None or self.previous.draft is None else self.previous.draft.kv_digest_after
 
     @property
+    def found_prefixes(self) -> dict[int, str] | None:
+        """By layer, of the committed prefix as the step found it: of all layers, or before format 1.4 of the one whose
+        turn it was."""
+        commit = self.step.commit
+        if commit is None:
+            return None
+        if commit.kv_digests_before is not None:
+            return dict(enumerate(commit.kv_digests_before))
+        if commit.prefix_layer is None or commit.prefix_since is None:
+            return None
+        return {commit.prefix_layer: commit.prefix_since}
+
+    @property
+    def left_prefixes(self) -> dict[int, str] | None:
+        """By layer, what ``found_prefixes`` must be."""
+        commit = self.step.commit
+        if commit is None or commit.kv_digests_before is None:
+            layer = None if commit is None else commit.prefix_layer
+            return None if layer is None or layer not in self.prefixes else {layer: self.prefixes[layer]}
+        if self.previous is None:
+            left = self.turn.prefill.prefix_digests if self.step.step == 0 else None
+        else:
+            left = None if self.previous.commit is None else self.previous.commit.kv_digests_after
+        return None if left is None else dict(enumerate(left))
+
+    @property
     def logits_of_trials(self) -> bool | None:
         """Whether a visit says how its logits were cut; None where none does."""
         visited = self.step.accept.visited if self.step.accept is not None else None
         return True if any(visit.cut is not None for visit in visited or ()) else None
-
-    @property
-    def kept_prefix(self) -> str | None:
-        """Of the prefix of the layer that the step looks at, when its turn came last."""
-        layer = None if self.step.commit is None else self.step.commit.prefix_layer
-        return None if layer is None else self.prefixes.get(layer)
 
     @property
     def features_digest(self) -> str | None:

@@ -60,13 +60,24 @@ def _prefix_unchanged(c: Context) -> str | None:
 
 
 def _prefix_kept(c: Context) -> str | None:
-    commit, left = present(c.step.commit), present(c.kept_prefix)
-    if commit.prefix_since == left:
+    got, left = present(c.found_prefixes), present(c.left_prefixes)
+    if got.keys() != left.keys():
+        return f"digests of {len(left)} layers were left, and {len(got)} are here"
+    changed = [layer for layer in got if got[layer] != left[layer]]
+    if not changed:
         return None
+    first = changed[0]
     return (
-        f"layer {commit.prefix_layer}: the committed prefix had digest {left} when it was looked at last, and the same "
-        f"rows have {commit.prefix_since} now"
+        f"the committed prefix of {_in_words(changed, len(got))} is not as it was left: "
+        f"layer {first} had digest {left[first]}, and has {got[first]}"
     )
+
+
+def _in_words(layers: list[int], num_layers: int) -> str:
+    if len(layers) == num_layers > 1:
+        return f"all {num_layers} layers"
+    numbers = ", ".join(map(str, layers))
+    return f"layer {numbers}" if len(layers) == 1 else f"layers {numbers}"
 
 
 def _drafter_length(c: Context) -> str | None:
@@ -118,9 +129,9 @@ COMMIT: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="commit.prefix-kept",
-        statement="a layer's committed prefix is as it was when its turn came last, or as the prefill left it",
+        statement="in every layer digested, the committed prefix is as the step before, or the prefill, left it",
         check=_prefix_kept,
-        needs=("commit.prefix_since", "kept_prefix"),
+        needs=("found_prefixes", "left_prefixes"),
     ),
     Invariant(
         id="commit.drafter-length",
