@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import xxhash
@@ -12,11 +14,31 @@ CHUNK_BYTES = 1 << 24
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """xxh3_128 over names and contents of ``paths``, in name order."""
+    """xxh3_128 over names and contents of ``paths``, in name order. Files that have not changed since are not read
+    again: a process that opens many traces would read its weights for each."""
+    return _digest_of_files(tuple(_Version.of(path) for path in sorted(paths, key=lambda p: p.name)))
+
+
+class _Version(NamedTuple):
+    """A file as it is now; another content has another one of these."""
+
+    path: Path
+    size: int
+    changed_ns: int
+    number: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Version:
+        stat = path.stat()
+        return cls(path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _digest_of_files(versions: tuple[_Version, ...]) -> str:
     digest = xxhash.xxh3_128()
-    for path in sorted(paths, key=lambda p: p.name):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
+    for version in versions:
+        digest.update(version.path.name.encode())
+        with version.path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specscope.engine.digests import digest_files
 from specscope.engine.record import host
 from specscope.engine.record.best import HALF_TIE_ROUNDINGS, MOST_BEST, TIE_ROUNDINGS, best_tokens, summary
 from specscope.engine.record.host import array, copied_together, float_lists, floats, on_host
@@ -135,3 +138,18 @@ def test_tensors_of_another_device_come_in_one_copy(monkeypatch: pytest.MonkeyPa
 def test_what_lies_on_the_host_is_left_as_it_is() -> None:
     parts = Nested(Pair(torch.zeros(2), []), "name", None)
     assert on_host(parts) is parts
+
+
+def test_weights_are_digested_again_where_a_file_has_changed(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    first.write_bytes(b"one")
+    second.write_bytes(b"two")
+    before = digest_files([first, second])
+    assert digest_files([second, first]) == before
+    assert before == xxhash.xxh3_128_hexdigest(b"a.safetensorsoneb.safetensorstwo")
+    second.write_bytes(b"owt")
+    assert digest_files([first, second]) != before
+    linked = tmp_path / "folder"
+    linked.mkdir()
+    (linked / "a.safetensors").symlink_to(first)
+    assert digest_files([linked / "a.safetensors"]) == digest_files([first]), "the name is the link's"
