@@ -18,6 +18,7 @@ PUBLIC = {
         "DiffOptions",
         "SpecScopeError",
         "TraceReader",
+        "TraceRing",
         "TraceWriter",
         "check_trace",
         "diff_traces",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from specscope.tracer.export.graph import graph_text, tree_graph
     from specscope.tracer.export.rows import step_rows
     from specscope.tracer.files.reader import TraceReader
+    from specscope.tracer.files.ring import TraceRing
     from specscope.tracer.files.writer import TraceWriter
     from specscope.tracer.oracle.check import check_trace
 
@@ -25,6 +26,7 @@ __all__ = [
     "DiffOptions",
     "SpecScopeError",
     "TraceReader",
+    "TraceRing",
     "TraceWriter",
     "check_trace",
     "diff_traces",
@@ -37,6 +39,7 @@ _HOMES = {
     "DiffOptions": "compare.diff",
     "SpecScopeError": "errors",
     "TraceReader": "files.reader",
+    "TraceRing": "files.ring",
     "TraceWriter": "files.writer",
     "check_trace": "oracle.check",
     "diff_traces": "compare.diff",

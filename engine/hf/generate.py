@@ -60,6 +60,7 @@ from specscope.engine.teacher.model import Teacher, TeacherOptions, check_transf
 from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas.manifest import Attention, TraceLevel
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.ring import TraceRing
 
 #: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
 KNOWN_ARGUMENTS = frozenset(
@@ -100,7 +101,7 @@ class TreeGenerate:
     attention: Attention = "fused"
     cache_strategy: str = "in-place"
     seed: int | None = None
-    trace: Path | str | None = None
+    trace: Path | str | TraceRing | None = None
     trace_level: TraceLevel = "decisions"
     redact: str | None = None  # the key by which the trace's token ids are replaced
     overwrite: bool = False  # of an existing trace
@@ -306,7 +307,8 @@ def _decode(asked: _Asked, options: TreeGenerate, model: PreTrainedModel, stream
 def _target(options: TreeGenerate) -> TraceTarget | None:
     if options.trace is None:
         return None
-    return TraceTarget(Path(options.trace), options.trace_level, overwrite=options.overwrite, redact=options.redact)
+    place = options.trace if isinstance(options.trace, TraceRing) else Path(options.trace)
+    return TraceTarget(place, options.trace_level, overwrite=options.overwrite, redact=options.redact)
 
 
 def _check_fits(teacher: Teacher, request: TurnRequest) -> None:

@@ -22,7 +22,8 @@ from specscope.engine.settings import TRACE_LEVELS, check_name
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
-from specscope.tracer.files.writer import RecordSink, TraceWriter
+from specscope.tracer.files.ring import TraceRing
+from specscope.tracer.files.writer import RecordSink, RunSink, TraceWriter
 
 #: What decoding may raise that is no error of the user's: whoever drives a session tells of it as an EngineError.
 RUN_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
@@ -32,7 +33,7 @@ RUN_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError,
 class TraceTarget:
     """Where and how to trace."""
 
-    path: Path
+    path: Path | TraceRing  # a ring keeps the last steps in memory, and writes them when asked
     level: TraceLevel = "decisions"
     overwrite: bool = False
     with_text: bool = False
@@ -40,26 +41,32 @@ class TraceTarget:
 
     def __post_init__(self) -> None:
         check_name("trace level", self.level, TRACE_LEVELS)
+        if isinstance(self.path, TraceRing) and self.level == "tensors":
+            raise UsageError("got level tensors for a ring, wanted decisions or scores: tensors do not stay in memory")
         if self.redact is not None:
             check_redaction(self.redact, level=self.level, with_text=self.with_text)
 
-    def open(self, warn: Callable[[str], None]) -> TraceWriter:
-        """The file, empty. An existing one is replaced here: whatever can be refused must have been.
+    def open(self, warn: Callable[[str], None]) -> RunSink:
+        """The file, empty, or a place in the ring. An existing file is replaced here, when nothing else can be refused.
 
         Raises:
             UsageError: where it exists already and may not be replaced, or cannot be written.
         """
+        if isinstance(self.path, TraceRing):
+            return self.path.open(warn)
         if self.level == "tensors":
             check_side_folder(self.path, overwrite=self.overwrite)
         return TraceWriter(self.path, overwrite=self.overwrite, warn=warn)
 
-    def record(self, writer: TraceWriter, facts: RunFacts, models: Models) -> Recorder:
+    def record(self, writer: RunSink, facts: RunFacts, models: Models) -> Recorder:
         """Writes the manifest, and gives what hands out the turns' observers."""
         sink: RecordSink = writer
         if self.redact is not None:
             sink = RedactedSink(writer, Redaction(self.redact, models.teacher.vocab_size))
         token_text = _token_text(models.teacher) if self.with_text else None
-        side = SideFiles(self.path, writer, overwrite=self.overwrite) if self.level == "tensors" else None
+        side = None
+        if self.level == "tensors" and isinstance(writer, TraceWriter):
+            side = SideFiles(writer.path, writer, overwrite=self.overwrite)
         manifest = build_manifest(uuid.uuid4().hex, facts, models.teacher, models.drafter)
         return Recorder(sink, manifest, token_text, side)
 
@@ -75,7 +82,7 @@ class Running(Protocol):
 
 
 @contextmanager
-def ending(session: Running, writer: TraceWriter | None) -> Iterator[None]:
+def ending(session: Running, writer: RunSink | None) -> Iterator[None]:
     """However the block ends, the session's running turns and the trace end with it, and say how."""
     reason: Literal["complete", "interrupted", "failed"] = "failed"
     try:

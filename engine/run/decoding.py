@@ -12,12 +12,13 @@ from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, ope
 from specscope.engine.settings import Settings
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.ring import TraceRing
 
 
 def decode(
     prompts: str | Prompt | Iterable[str | Prompt],
     *,
-    trace: str | Path | None = None,
+    trace: str | Path | TraceRing | None = None,
     trace_level: TraceLevel = "decisions",
     trace_text: bool = False,
     overwrite: bool = False,
@@ -35,7 +36,7 @@ def decode(
 
     Args:
         prompts: texts to continue as they stand, or ``Prompt`` objects for conversations and token ids.
-        trace: where to write a trace; none is written without.
+        trace: where to write a trace, or a ``TraceRing`` that keeps the last steps in memory; without, none is made.
         trace_level, trace_text, overwrite: of the trace, as ``specscope run`` takes them.
         models: what to decode with, from ``load_models``; loaded by ``settings`` where not given.
         settings: fields of ``Settings`` or ``ModelChoice`` by name, such as ``mode``, ``drafter``, ``max_new_tokens``.
@@ -53,7 +54,8 @@ def decode(
         prompt if isinstance(prompt, Prompt) else Prompt(f"prompt-{number}", turns=(prompt,))
         for number, prompt in enumerate(given)
     ]
-    target = TraceTarget(Path(trace), trace_level, overwrite, trace_text) if trace is not None else None
+    place = Path(trace) if isinstance(trace, str) else trace
+    target = TraceTarget(place, trace_level, overwrite, trace_text) if place is not None else None
     request = RunRequest(chosen, named, target)
     loaded = models if models is not None else load_models(chosen.choice)
     writer = open_trace(request, loaded)

@@ -24,7 +24,7 @@ from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
-from specscope.tracer.files.writer import TraceWriter
+from specscope.tracer.files.writer import RunSink
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def give_up(warning: str) -> None:
     raise EngineError(warning)
 
 
-def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None] = give_up) -> TraceWriter | None:
+def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None] = give_up) -> RunSink | None:
     """The trace file of the request, if it names one.
 
     An existing file is replaced only here, when the models are loaded and every prompt was found to fit.
@@ -96,7 +96,7 @@ def open_trace(request: RunRequest, models: Models, warn: Callable[[str], None] 
 def run_turns(
     request: RunRequest,
     models: Models,
-    writer: TraceWriter | None,
+    writer: RunSink | None,
     events: TurnEvents = QUIET,
     *,
     change: Callable[[Workings], Workings] = unchanged,
@@ -229,7 +229,7 @@ def _rules(settings: Settings, models: Models) -> StopRules:
     return StopRules(settings.max_new_tokens, models.teacher.eos_token_ids, list(settings.stop_strings))
 
 
-def _recorder(request: RunRequest, models: Models, writer: TraceWriter | None) -> Recorder | None:
+def _recorder(request: RunRequest, models: Models, writer: RunSink | None) -> Recorder | None:
     if writer is None or request.trace is None:
         return None
     settings = request.settings

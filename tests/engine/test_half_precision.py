@@ -159,10 +159,10 @@ def test_parameters_that_were_loaded_otherwise_are_named(recorded: Recorded) -> 
     choice = ModelChoice(
         teacher="demo", drafter="eagle3", mode="fused", dtype="float32", device="cpu", policy=policy, rule=rule
     )
-    target = TraceTarget(recorded.folder / "swapped.jsonl")
+    swapped = recorded.folder / "swapped.jsonl"
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:1]
-    request = RunRequest(Settings(choice=choice, max_new_tokens=32), prompts, target)
+    request = RunRequest(Settings(choice=choice, max_new_tokens=32), prompts, TraceTarget(swapped))
     list(run_turns(request, models, open_trace(request, models, warn=pytest.fail)))
-    verdict = diff_traces(honest, target.path)
+    verdict = diff_traces(honest, swapped)
     assert verdict.loaded == sorted(f"drafter {name}" for name in names[:2])
     assert (verdict.verdict, verdict.exit_code) == ("different", 1)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LogitsProcessorList, RepetitionPe
 from specscope.engine.accept.processors import build_processors, process_tree
 from specscope.engine.loop.phases import Decoding
 from specscope.engine.loop.session import Session
+from specscope.engine.loop.step import argmax_of
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.settings import ProcessorChoice
@@ -104,3 +105,15 @@ def test_nothing_asked_for_is_nothing_done() -> None:
 def test_a_value_that_transformers_refuses_is_refused() -> None:
     with pytest.raises(UsageError, match="penalty"):
         build_processors(ProcessorChoice(repetition_penalty=-1.0), [0], torch.device("cpu"))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_the_best_token_is_the_first_of_equal_ones_and_nan_where_there_is_one(seed: int, dtype: torch.dtype) -> None:
+    logits = torch.randint(0, 5, (2, 3, 40), generator=torch.Generator().manual_seed(seed)).to(dtype)
+    logits[0, 1] = -float("inf")
+    logits[1, 2, 7] = float("nan")
+    best = argmax_of(logits).tolist()
+    for row, slots in enumerate(logits.tolist()):
+        for slot, values in enumerate(slots):
+            wanted = 7 if (row, slot) == (1, 2) else values.index(max(values))
+            assert best[row][slot] == wanted

@@ -21,6 +21,7 @@ from specscope.engine.tree.grow import (
     propose,
     root_only,
     select_tree,
+    sorted_topk,
     stable_topk,
 )
 from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy, static_policy
@@ -218,6 +219,7 @@ def test_drawing_follows_the_distribution() -> None:
 def test_stable_topk_breaks_ties_by_index(values: list[float], k: int) -> None:
     wanted = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
     assert stable_topk(torch.tensor(values), k).tolist() == wanted
+    assert sorted_topk(torch.tensor(values), k).tolist() == wanted
 
 
 def test_a_score_that_is_not_finite_is_flagged_in_its_row_alone() -> None:

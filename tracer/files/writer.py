@@ -33,6 +33,26 @@ class RecordSink(Protocol):
         """Appends one record."""
 
 
+class RunSink(RecordSink, Protocol):
+    """Where one run's records go, from the manifest to its end."""
+
+    path: Path
+
+    @property
+    def broken(self) -> bool:
+        """Whether the trace had to be given up."""
+
+    def finish(self, reason: Literal["complete", "interrupted", "failed"]) -> None:
+        """The run has ended."""
+
+    def check_whole(self) -> None:
+        """Says that what was written is not whole.
+
+        Raises:
+            TraceLostError: where it is not.
+        """
+
+
 class TraceWriter:
     """Writes one trace file.
 
@@ -120,6 +140,11 @@ class TraceWriter:
             self._close()
         except OSError as error:  # some file systems tell of a full disk only now
             self.give_up(error)
+
+    def leave(self) -> None:
+        """Closes without ``run_end``: what is there is the beginning of a run."""
+        with contextlib.suppress(OSError):
+            self._close()
 
     def give_up(self, error: OSError) -> None:
         """Writes nothing more, run_end neither: the trace is a truncated one. Warns, the first time."""
