@@ -116,6 +116,11 @@ def test_a_sweep_has_a_variant_per_value_beside_the_baseline(teacher_folder: Pat
     budgets = variants_of("budget", choice)
     assert [variant.name for variant in budgets] == ["baseline", "budget 4", "budget 8", "budget 16", "budget 32"]
     assert [variant.choice.policy.budget for variant in budgets[1:]] == [4, 8, 16, 32]
+    windows = variants_of("drafter-window", choice, [3, None])
+    assert [(v.name, v.choice.drafter_window) for v in windows[1:]] == [
+        ("drafter-window 3", 3),
+        ("drafter-window none", None),
+    ]
     depths = variants_of("depth", choice, [1, 3])
     assert [(v.name, v.choice.policy.depth) for v in depths[1:]] == [("depth 1", 1), ("depth 3", 3)]
     longest = {

@@ -114,6 +114,10 @@ def _with_depth(choice: ModelChoice, depth: int | None) -> ModelChoice:
     return replace(choice, policy=replace(choice.policy, depth=depth or 0))
 
 
+def _with_window(choice: ModelChoice, window: int | None) -> ModelChoice:
+    return replace(choice, drafter_window=window)
+
+
 def _check_swept(choice: ModelChoice, name: str, value: int | None) -> None:
     if value is None:
         raise UsageError(f"got {name} none, wanted a number: every tree has one")
@@ -125,6 +129,8 @@ def _check_swept(choice: ModelChoice, name: str, value: int | None) -> None:
 SWEEPS: dict[str, Sweep] = {
     "budget": Sweep((4, 8, 16, 32), _with_budget),
     "depth": Sweep((2, 3, 5, 7), _with_depth),
+    # 128 to 512 for answers of hundreds of tokens; the demo's contexts have 50 to 250.
+    "drafter-window": Sweep((16, 32, 64, None), _with_window),
 }
 NAMES = (*COMPARISONS, *SWEEPS)
 
