@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,31 +19,32 @@ from specscope.engine.cli.choices import (
     rule_options,
     tree_options,
 )
+from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.suites import DEMO_PROMPTS, SUITES, load_files, load_suite, sample
 from specscope.engine.lab.bench.variants import NAMES, SWEEPS, variants_of
 from specscope.engine.settings import Settings
-from specscope.tracer.cli.console import progress, working
+from specscope.tracer.cli.console import keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
-from specscope.tracer.errors import SpecScopeError, UsageError
+from specscope.tracer.errors import CoverageError, SpecScopeError, UsageError
 from specscope.tracer.files.writer import check_writable
 from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.report.formats import write_whole
 
 if TYPE_CHECKING:
     from specscope.engine.lab.bench.measure import Plan
-    from specscope.engine.lab.bench.report import BenchReport
+    from specscope.engine.lab.bench.report import BenchReport, RunFacts
     from specscope.engine.lab.bench.turns import TurnMeasure
-    from specscope.engine.load.models import Models
     from specscope.engine.run.prompts import Prompt
 
 
 SECTIONS = {
     "Prompts": ("prompts_files", "suite", "limit"),
     "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds"),
-    "Output": ("csv", "json", "markdown", "plots", "overwrite"),
+    "Output": ("csv", "json", "markdown", "plots", "overwrite", "ranks"),
     **CHOICE_SECTIONS,
 }
 FILES = ("csv", "json", "markdown", "plots")
+WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
@@ -77,12 +82,21 @@ FILES = ("csv", "json", "markdown", "plots")
     "--plots", type=click.Path(path_type=Path), help="Write figures to this HTML file; needs the viewer extra."
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option(
+    "--ranks",
+    type=click.Path(path_type=Path),
+    help="Under torchrun: a new folder in which the ranks meet; each measures a part of the prompts.",
+)
 def bench(compare: str, overhead: bool, values: str | None, rounds: int, **options: Any) -> None:
     """Decode the same prompts in several ways, in turn; print speeds and ratios.
 
     Interrupted, it prints and writes what was measured until then, marked as partial.
     """
-    _check_files(options)
+    rank = Rank.of(os.environ)
+    if rank.size > 1 and options["ranks"] is None:
+        raise UsageError(f"got {rank.size} ranks, wanted a folder that all of them see: pass --ranks FOLDER")
+    if rank.number == 0:
+        _check_files(options)
     compare = "overhead" if overhead else compare
     choice = build_choice(**options)
     settings = Settings(
@@ -93,20 +107,103 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     )
     variants = variants_of(compare, choice, _values(values))
     chosen = _prompts(options)
-    with working("loading torch, the teacher and the drafters"):
-        from specscope.engine.lab.bench.facts import run_facts
-        from specscope.engine.lab.bench.measure import Plan, load_variants
-        from specscope.engine.lab.bench.report import BenchReport
+    with working("loading torch"):
+        from specscope.engine.lab.bench.measure import Plan
 
-        plan = Plan(variants, chosen.prompts, settings, rounds)
-        models = load_variants(variants)
+    task = _Task(Plan(variants, chosen.prompts, settings, rounds), compare, chosen.name)
+    if options["ranks"] is None:
+        _measure_alone(task, options)
+    else:
+        _measure_part(task, rank, options)
+
+
+class _Task(NamedTuple):
+    """What is measured, and what it is called."""
+
+    plan: Plan
+    compare: str
+    prompts: str  # the suite's name, or the files'
+
+
+def _measure_alone(task: _Task, options: dict[str, Any]) -> None:
+    from specscope.engine.lab.bench.facts import run_facts
+    from specscope.engine.lab.bench.report import BenchReport
+
+    plan = task.plan
     click.echo(_budget(plan), err=True)
-    measures, interruption = _measure(plan, models)
+    measures: list[TurnMeasure] = []
+    interruption = _measure(plan, measures.append, shown=True)
     if measures:
-        facts = run_facts(plan, compare=compare, prompts=chosen.name)
+        facts = run_facts(plan, compare=task.compare, prompts=task.prompts)
         _publish(BenchReport(facts=facts, measures=measures, expected=plan.num_measures), options)
+    if isinstance(interruption, KeyboardInterrupt):
+        interruption.add_note("what was measured is kept, marked as partial" if measures else "nothing was measured")
     if interruption is not None:
         raise interruption
+
+
+def _measure_part(task: _Task, rank: Rank, options: dict[str, Any]) -> None:
+    """One rank's part; rank 0 then waits for the others, and reports for all."""
+    from specscope.engine.lab.bench.facts import run_facts, use_local_device
+    from specscope.engine.lab.bench.ranks import RankFile
+
+    use_local_device(os.environ)
+    facts = run_facts(task.plan, compare=task.compare, prompts=task.prompts, num_ranks=rank.size)
+    file = RankFile(rank, options["ranks"], facts.to_json())
+    if rank.number == 0:
+        click.echo(f"{_budget(task.plan)}; {counted(rank.size, 'rank')}", err=True)
+    part = task.plan._replace(prompts=rank.part_of(task.plan.prompts))
+    # torchrun ends all ranks with SIGTERM where one was lost: rank 0 reports that like an interruption.
+    with _on_termination(_interrupt):
+        interruption = _measure(part, file.add, shown=rank.number == 0)
+    file.close(ended=interruption is None)
+    if rank.number == 0:
+        with _on_termination(signal.SIG_IGN):
+            _report_all(task.plan, facts, options)
+    if interruption is not None:
+        raise interruption
+
+
+def _report_all(plan: Plan, facts: RunFacts, options: dict[str, Any]) -> None:
+    """What all ranks measured.
+
+    Raises:
+        CoverageError: where some of it is missing.
+    """
+    from specscope.engine.lab.bench.ranks import gather, merge, write_merged
+    from specscope.engine.lab.bench.report import BenchReport
+
+    folder, run = options["ranks"], facts.to_json()
+    with keeping(f"what each rank measured is kept in {folder}"):
+        merged = merge(gather(facts.num_ranks, folder, run, wait_s=WAIT_S), plan)
+    path = write_merged(merged, folder, run)
+    report = BenchReport(
+        facts=facts,
+        measures=merged.measures,
+        expected=plan.num_measures,
+        missing=merged.missing,
+        problems=merged.problems,
+    )
+    if merged.measures:
+        _publish(report, options)
+    if merged.problems:
+        lost = f"{len(merged.problems)} of {counted(facts.num_ranks, 'rank')}"
+        problems = "" if merged.measures else f" ({'; '.join(merged.problems)})"
+        raise CoverageError(f"{lost} did not end{problems}; {path} lists what is missing")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _on_termination(handler: Any) -> Iterator[None]:
+    """What SIGTERM does in the block."""
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Chosen(NamedTuple):
@@ -149,22 +246,22 @@ def _budget(plan: Plan) -> str:
     )
 
 
-def _measure(plan: Plan, models: dict[str, Models]) -> tuple[list[TurnMeasure], BaseException | None]:
-    """What was measured, and what ended it early."""
-    from specscope.engine.lab.bench.measure import measure
+def _measure(
+    plan: Plan, keep: Callable[[TurnMeasure], None], *, shown: bool
+) -> KeyboardInterrupt | SpecScopeError | None:
+    """Hands each measurement to ``keep``; gives what ended it early."""
+    from specscope.engine.lab.bench.measure import load_variants, measure
 
-    measures: list[TurnMeasure] = []
     try:
-        with progress("decoding", plan.num_measures, "turns", shown=True) as advance:
+        with working("loading the teacher and the drafters"):
+            models = load_variants(plan.variants)
+        with progress("decoding", plan.num_measures, "turns", shown=shown) as advance:
             for turn in measure(plan, models):
-                measures.append(turn)
+                keep(turn)
                 advance(turn.variant)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note("what was measured is kept, marked as partial" if measures else "nothing was measured")
-        return measures, interrupt
-    except SpecScopeError as error:
-        return measures, error
-    return measures, None
+    except (KeyboardInterrupt, SpecScopeError) as error:
+        return error
+    return None
 
 
 def _check_files(options: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import torch
@@ -11,6 +12,13 @@ from specscope.engine.lab.bench.report import RunFacts
 from specscope.engine.load.models import resolve_device
 
 PACKAGES = ("specscope", "torch", "transformers")
+
+
+def use_local_device(environment: Mapping[str, str]) -> None:
+    """Makes the accelerator current that ``LOCAL_RANK`` names, where there are several."""
+    if torch.accelerator.is_available():
+        number = int(environment.get("LOCAL_RANK", "0"))
+        torch.accelerator.set_device_index(number % torch.accelerator.device_count())
 
 
 def run_facts(plan: Plan, *, compare: str, prompts: str, num_ranks: int = 1) -> RunFacts:

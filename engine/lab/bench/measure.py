@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 import xxhash
 
-from specscope.engine.lab.bench.turns import TurnMeasure
+from specscope.engine.lab.bench.turns import TurnMeasure, VariantTurn
 from specscope.engine.lab.bench.variants import Variant
 from specscope.engine.load.models import DTYPES, Models, load_drafter, load_models, resolve_device
 from specscope.engine.loop.phases import StepResult
@@ -54,9 +54,18 @@ class Plan(NamedTuple):
     @property
     def num_measures(self) -> int:
         """How many records ``measure`` gives."""
-        together = any(len(group) > 1 for group in self.groups)
-        per_round = len(self.groups) if together else sum(prompt.num_turns for prompt in self.prompts)
-        return per_round * len(self.variants) * self.rounds
+        return len(self.expected)
+
+    @property
+    def expected(self) -> list[VariantTurn]:
+        """What ``measure`` gives a record of each."""
+        turns = [(g[0].id, turn) for g in self.groups for turn in range(g[0].num_turns if len(g) == 1 else 1)]
+        return [
+            VariantTurn(variant.name, number, prompt_id, turn)
+            for number in range(self.rounds)
+            for prompt_id, turn in turns
+            for variant in self.variants
+        ]
 
 
 def load_variants(variants: Sequence[Variant]) -> dict[str, Models]:
@@ -97,7 +106,7 @@ def measure(plan: Plan, models: dict[str, Models], ready: Callable[[], None] = l
         SpecScopeError: where a prompt does not fit, decoding fails, or a trace could not be written.
     """
     groups = plan.groups
-    for variant in plan.variants:
+    for variant in plan.variants if groups else ():
         for _ in _decode(variant, models[variant.name], groups[0], plan, 0):
             pass
     ready()

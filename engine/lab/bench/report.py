@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +43,10 @@ class RunFacts:
     num_ranks: int
     versions: dict[str, str]
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is read back from JSON."""
+        return {**asdict(self), "variants": list(self.variants)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchReport:
@@ -51,7 +55,8 @@ class BenchReport:
     facts: RunFacts
     measures: Sequence[TurnMeasure]
     expected: int  # records of a whole run
-    missing: Sequence[MissingTurn] = field(default=())  # named where a rank was lost
+    missing: Sequence[MissingTurn] = ()  # of ranks that were lost
+    problems: Sequence[str] = ()  # why, one sentence each
 
     @property
     def state(self) -> Literal["complete", "partial"]:
@@ -75,6 +80,7 @@ class BenchReport:
         lines = []
         if self.state == "partial":
             lines.append(f"PARTIAL: {len(self.measures)} of {self.expected} measurements, the rest was not measured")
+        lines += self.problems
         lines.append(
             f"{counted(facts.num_prompts, 'prompt')} of {facts.prompts}, {counted(facts.num_turns, 'turn')}, x "
             f"{counted(facts.rounds, 'round')}, at most {counted(facts.max_new_tokens, 'token')} per turn; "
@@ -102,7 +108,7 @@ class BenchReport:
         return {
             "format": FORMAT,
             "state": self.state,
-            "run": asdict(self.facts),
+            "run": self.facts.to_json(),
             "remarks": self.remarks,
             "variants": [{**asdict(summary), "tokens_per_step": summary.tokens_per_step} for summary in self.summaries],
             "overheads": [asdict(cost) for cost in self.overheads],

@@ -17,6 +17,15 @@ class TurnKey(NamedTuple):
     prompt_turn: int  # from 0
 
 
+class VariantTurn(NamedTuple):
+    """One turn as one variant decodes it."""
+
+    variant: str
+    round: int  # from 0
+    prompt_id: str
+    prompt_turn: int  # from 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class TurnMeasure:
     """One turn as one variant decoded it. Where rows are decoded side by side, all turns of the prompts that were
@@ -43,6 +52,11 @@ class TurnMeasure:
     def key(self) -> TurnKey:
         """What the other variants' turns are found by."""
         return TurnKey(self.round, self.prompt_id, self.prompt_turn)
+
+    @property
+    def variant_turn(self) -> VariantTurn:
+        """Which of all measurements this is."""
+        return VariantTurn(self.variant, *self.key)
 
     @property
     def tokens_per_s(self) -> float:
