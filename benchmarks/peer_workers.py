@@ -79,23 +79,24 @@ def transformers(options: Options) -> dict[str, Decode]:
     else:
         assisted = {"assistant_early_exit": max(1, model.config.num_hidden_layers * 4 // 5)}
 
-    def method(**more: Any) -> Decode:
-        def decode(ids: list[int]) -> list[int]:
-            given = torch.tensor([ids])
-            output = model.generate(
-                given,
-                attention_mask=torch.ones_like(given),
-                max_new_tokens=options["max_new_tokens"],
-                do_sample=False,
-                pad_token_id=0,
-                **more,
-            )
-            return [int(token) for token in output[0, len(ids) :]]
+    common = {"max_new_tokens": options["max_new_tokens"], "do_sample": False, "pad_token_id": 0}
+    return {
+        "greedy": _generating(model, common),
+        "assisted": _generating(model, {**common, **assisted}),
+        "lookup": _generating(model, {**common, "prompt_lookup_num_tokens": options["depth"]}),
+    }
 
-        return decode
 
-    lookup = method(prompt_lookup_num_tokens=options["depth"])
-    return {"greedy": method(), "assisted": method(**assisted), "lookup": lookup}
+def _generating(model: Any, settings: dict[str, Any]) -> Decode:
+    """What ``model.generate`` emits by ``settings``."""
+    import torch
+
+    def decode(ids: list[int]) -> list[int]:
+        given = torch.tensor([ids])
+        output = model.generate(given, attention_mask=torch.ones_like(given), **settings)
+        return [int(token) for token in output[0, len(ids) :]]
+
+    return decode
 
 
 def eagle(options: Options) -> dict[str, Decode]:

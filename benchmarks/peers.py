@@ -29,6 +29,9 @@ from specscope.engine.lab.bench.suites import DEMO_PROMPTS, load_files, load_sui
 from specscope.engine.run.prompts import Prompt
 
 DEMO = DEMO_PROMPTS.parent
+#: Options that are numbers, and what they are where they are not given. Threads are per engine, of which one runs at a
+#: time.
+NUMBERS = {"rounds": 1, "max-new-tokens": 96, "depth": 5, "top-k": 4, "budget": 16, "threads": 1}
 WORKER = Path(__file__).with_name("peer_workers.py")
 
 
@@ -140,14 +143,20 @@ def table(methods: Sequence[Method], names: Sequence[str]) -> list[str]:
     lines.append("|---|" + "---:|" * (4 + bool(official)) + "---|")
     for method in methods:
         greedy = next(m for m in methods if m.worker is method.worker and m.name == "greedy")
-        ratios = method.ratios(greedy)
-        cells = [method.label, f"{method.tokens_per_s:.1f}"]
-        cells += ["-"] * 3 if method is greedy else [f"{r:.2f}x" for r in (mean(ratios), median(ratios), min(ratios))]
+        cells = [method.label, f"{method.tokens_per_s:.1f}", *_over(method, greedy)]
         if official is not None:
             cells.append(f"{method.tokens_per_s / official.tokens_per_s:.2f}x")
         cells.append(method.first_difference(reference, names))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _over(method: Method, greedy: Method) -> list[str]:
+    """Mean, median and worst ratio; none for the greedy decoding itself."""
+    if method is greedy:
+        return ["-"] * 3
+    ratios = method.ratios(greedy)
+    return [f"{ratio:.2f}x" for ratio in (mean(ratios), median(ratios), min(ratios))]
 
 
 def token_ids(prompts: Sequence[Prompt], teacher: str) -> list[list[int]]:
@@ -171,12 +180,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--prompts", type=Path, action="append", help="Prompt file; first turns are decoded.")
     parser.add_argument("--suite", help="Bundled prompts, such as demo240.")
     parser.add_argument("--limit", type=int, help="Only so many prompts, balanced over the categories.")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--max-new-tokens", type=int, default=96)
-    parser.add_argument("--depth", type=int, default=5)
-    parser.add_argument("--top-k", type=int, default=4)
-    parser.add_argument("--budget", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=1, help="Per engine, of which one runs at a time.")
+    for name, default in NUMBERS.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args(arguments)
 
 
@@ -196,9 +201,8 @@ def main() -> None:
         methods = [Method(worker=worker, name=name) for worker in workers for name in worker.methods]
         measure(methods, token_ids(prompts, given.teacher), given.rounds)
     print("\n".join(table(methods, [prompt.id for prompt in prompts])))
-    lengths = f"{len(prompts)} prompts x {given.max_new_tokens} tokens x {given.rounds} rounds"
-    tree = f"depth {given.depth}, top-k {given.top_k}, budget {given.budget}"
-    print(f"\n{lengths}; {tree}; {given.threads} threads")
+    numbers = ", ".join(f"{name} {vars(given)[name.replace('-', '_')]}" for name in NUMBERS)
+    print(f"\n{len(prompts)} prompts; {numbers}")
     if not given.eagle:
         print("official EAGLE did not run: give its checkout with --eagle")
 

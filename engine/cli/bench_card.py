@@ -10,6 +10,8 @@ from specscope.engine.lab.bench.tables import Table, tables
 from specscope.tracer.cli.console import console
 from specscope.tracer.naming.text import printable
 
+NARROW_COLUMNS = 8  # a table of more has no room for a gap of two
+
 
 def print_report(report: BenchReport) -> None:
     """Prints it, within 80 columns where the names are short."""
@@ -24,9 +26,10 @@ def print_report(report: BenchReport) -> None:
 
 
 def _drawn(table: Table) -> RichTable:
-    drawn = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    gap = 2 if len(table.columns) <= NARROW_COLUMNS else 1
+    drawn = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False)
     for number, column in enumerate(table.columns):
-        drawn.add_column(Text(column), justify="right" if number else "left")
+        drawn.add_column(Text(column), justify="right" if number else "left", no_wrap=not number)
     for row in table.rows:
         drawn.add_row(*[Text(printable(cell)) for cell in row])
     return drawn

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import json
+import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -265,3 +270,31 @@ def test_interrupted_it_keeps_what_was_measured(tmp_path: Path, teacher_folder: 
     assert done.stderr.splitlines()[-1] == "interrupted; what was measured is kept, marked as partial"
     written = json.loads(report.read_text())
     assert (written["state"], len(written["turns"])) == ("partial", 10)
+
+
+def test_it_fits_a_terminal_of_80_columns(tmp_path: Path, teacher_folder: Path, head_folder: Path) -> None:
+    prompts = prompt_file(tmp_path, {"ids": [5, 9, 2], "category": "a"}, {"ids": [7], "category": "b"})
+    command = [str(Path(sys.executable).with_name("specscope")), "bench", "--prompts", str(prompts), "--rounds", "1"]
+    command += ["--compare", "trees", "--max-new-tokens", "4", *models(teacher_folder, head_folder)]
+    printed = in_terminal(command, columns=80)
+    assert "decoding" in printed, "a progress bar"
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed).replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("dynamic, budget 16") for line in lines), "names are whole"
+    assert [line for line in lines if "…" in line and not line.startswith("decoding")] == [], "nothing is cut"
+
+
+def in_terminal(command: list[str], columns: int) -> str:
+    """What the command prints on a terminal."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True)
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # the terminal's end
+        while part := os.read(ours, 65536):
+            printed += part
+    os.close(ours)
+    assert process.wait() == 0, printed
+    return printed.decode()

@@ -166,18 +166,16 @@ def test_ranks_without_a_folder_are_refused(options: list[str]) -> None:
     assert ended.err == "error: got 2 ranks, wanted a folder that all of them see: pass --ranks FOLDER\n"
 
 
-def torchrun(options: list[str], script: Path) -> Outcome:
-    """Two ranks of the script, on this machine only."""
+def torchrun(program: list[str], options: list[str]) -> Outcome:
+    """Two ranks of the program, on this machine only."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command = [sys.executable, *launcher, "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1", str(script)]
+    command = [sys.executable, *launcher, "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1", *program]
     return Outcome(subprocess.Popen([*command, *options], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 
 @pytest.mark.slow
 def test_through_torchrun(tmp_path: Path, options: list[str]) -> None:
-    script = tmp_path / "main.py"
-    script.write_text(MAIN)
-    ended = torchrun(options, script)
+    ended = torchrun(["-m", "specscope"], options)
     assert ended.code == 0, ended.err
     assert "2 ranks measured at the same time" in ended.out
     assert len(turns(tmp_path / "ranks" / "merged.jsonl")) == 2 * NUM_PROMPTS
@@ -187,7 +185,7 @@ def test_through_torchrun(tmp_path: Path, options: list[str]) -> None:
 def test_torchrun_ends_the_other_ranks_and_rank_0_still_reports(tmp_path: Path, options: list[str]) -> None:
     script = tmp_path / "main.py"
     script.write_text(KILLED.format(rank=1) + SLOW + MAIN)
-    ended = torchrun(options, script)
+    ended = torchrun([str(script)], options)
     assert ended.code != 0
     assert re.search(r"^rank 1: it ended early, 4 of 6 measurements are missing: p3/0, p5/0$", ended.out, re.MULTILINE)
     assert (tmp_path / "ranks" / "merged.jsonl").exists()
