@@ -41,30 +41,33 @@ class Options(TypedDict):
 
 def ours(options: Options) -> dict[str, Decode]:
     """This project's engine: fused, with the EAGLE-3 head and with the n-gram lookup."""
+    drafters = {"greedy": "none", "eagle3": f"eagle3:{options['drafter']}", "ngram": "ngram"}
+    return {name: _drafting(options, drafter) for name, drafter in drafters.items()}
+
+
+def _drafting(options: Options, drafter: str) -> Decode:
+    """Our decoding with ``drafter``."""
     from specscope.engine.load.models import load_models
     from specscope.engine.run.prompts import Prompt
     from specscope.engine.run.runner import RunRequest, run_turns
-    from specscope.engine.settings import ModelChoice, Settings
+    from specscope.engine.settings import Settings
     from specscope.engine.tree.policy import TreePolicy
 
-    policy = TreePolicy(kind="dynamic", depth=options["depth"], top_k=options["top_k"], budget=options["budget"])
+    settings = Settings.of(
+        teacher=options["teacher"],
+        drafter=drafter,
+        mode="baseline" if drafter == "none" else "fused",
+        device="cpu",
+        policy=TreePolicy(kind="dynamic", depth=options["depth"], top_k=options["top_k"], budget=options["budget"]),
+        max_new_tokens=options["max_new_tokens"],
+    )
+    models = load_models(settings.choice)
 
-    def method(drafter: str) -> Decode:
-        mode: Any = "baseline" if drafter == "none" else "fused"
-        choice = ModelChoice(teacher=options["teacher"], drafter=drafter, mode=mode, device="cpu", policy=policy)
-        settings, models = Settings(choice=choice, max_new_tokens=options["max_new_tokens"]), load_models(choice)
+    def decode(ids: list[int]) -> list[int]:
+        (report,) = run_turns(RunRequest(settings, [Prompt("prompt", ids=tuple(ids))]), models, None)
+        return report.result.output_ids
 
-        def decode(ids: list[int]) -> list[int]:
-            (report,) = run_turns(RunRequest(settings, [Prompt("prompt", ids=tuple(ids))]), models, None)
-            return report.result.output_ids
-
-        return decode
-
-    return {
-        "greedy": method("none"),
-        "eagle3": method(f"eagle3:{options['drafter']}"),
-        "ngram": method("ngram"),
-    }
+    return decode
 
 
 def transformers(options: Options) -> dict[str, Decode]:
@@ -100,22 +103,11 @@ def _generating(model: Any, settings: dict[str, Any]) -> Decode:
 
 
 def eagle(options: Options) -> dict[str, Decode]:
-    """Official EAGLE, from the checkout, unchanged. It drafts one level more than its ``depth`` says, and counts the
-    root in ``total_token``."""
+    """Official EAGLE, from the checkout, unchanged."""
     sys.path[:0] = [path for path in (options["eagle_packages"], options["eagle"]) if path is not None]
     import torch
-    from eagle.model.ea_model import EaModel  # type: ignore[import-not-found]
 
-    folder = tempfile.mkdtemp(prefix="peers-teacher-")
-    model = EaModel.from_pretrained(
-        use_eagle3=True,
-        base_model_path=as_transformers_4(Path(options["teacher"]), Path(folder)),
-        ea_model_path=options["drafter"],
-        total_token=options["budget"] + 1,
-        depth=options["depth"] - 1,
-        top_k=options["top_k"],
-        torch_dtype=torch.float32,
-    ).eval()
+    model = _official_model(options)
     limit, eos = options["max_new_tokens"], model.tokenizer.eos_token_id
 
     def method(generate: Callable[..., Any]) -> Decode:
@@ -127,6 +119,23 @@ def eagle(options: Options) -> dict[str, Decode]:
         return decode
 
     return {"greedy": method(model.naivegenerate), "eagle3": method(model.eagenerate)}
+
+
+def _official_model(options: Options) -> Any:
+    """It drafts one level more than its ``depth`` says, and counts the root in ``total_token``."""
+    import torch
+    from eagle.model.ea_model import EaModel  # type: ignore[import-not-found]
+
+    with tempfile.TemporaryDirectory() as folder:
+        return EaModel.from_pretrained(
+            use_eagle3=True,
+            base_model_path=as_transformers_4(Path(options["teacher"]), Path(folder)),
+            ea_model_path=options["drafter"],
+            total_token=options["budget"] + 1,
+            depth=options["depth"] - 1,
+            top_k=options["top_k"],
+            torch_dtype=torch.float32,
+        ).eval()
 
 
 def as_transformers_4(teacher: Path, folder: Path) -> str:

@@ -185,6 +185,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def settings_of(given: argparse.Namespace) -> str:
+    """The options that are numbers, for people."""
+    return ", ".join(f"{name} {vars(given)[name.replace('-', '_')]}" for name in NUMBERS)
+
+
 def main() -> None:
     """Measures and prints."""
     given = parse_arguments()
@@ -201,8 +206,7 @@ def main() -> None:
         methods = [Method(worker=worker, name=name) for worker in workers for name in worker.methods]
         measure(methods, token_ids(prompts, given.teacher), given.rounds)
     print("\n".join(table(methods, [prompt.id for prompt in prompts])))
-    numbers = ", ".join(f"{name} {vars(given)[name.replace('-', '_')]}" for name in NUMBERS)
-    print(f"\n{len(prompts)} prompts; {numbers}")
+    print(f"\n{len(prompts)} prompts; {settings_of(given)}")
     if not given.eagle:
         print("official EAGLE did not run: give its checkout with --eagle")
 
