@@ -156,7 +156,7 @@ def _measure_part(task: _Task, rank: Rank, options: dict[str, Any]) -> None:
     # torchrun ends all ranks with SIGTERM where one was lost: rank 0 reports that like an interruption.
     with _on_termination(_interrupt):
         interruption = _measure(part, file.add, shown=rank.number == 0)
-    file.close(ended=interruption is None)
+    file.close(interruption)
     if rank.number == 0:
         with _on_termination(signal.SIG_IGN):
             _report_all(task.plan, facts, options)

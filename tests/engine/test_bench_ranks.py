@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from support.drafting import choice_of
 
 from specscope.engine.cli.bench import bench
 from specscope.engine.lab.bench.measure import Plan, load_variants, measure
+from specscope.engine.lab.bench.ranks import RankFile, gather, merge
 from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.suites import load_files, load_suite
 from specscope.engine.lab.bench.variants import variants_of
+from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import Settings
 from specscope.tracer.errors import UsageError
 
@@ -157,6 +160,32 @@ def test_a_rank_that_never_begins_is_waited_for_and_then_reported(options: list[
     ended = Outcome(start(options, 0, 2, code))
     assert ended.code == 4
     assert "rank 1: it never began, 6 of 6 measurements are missing: p1/0, p3/0, p5/0" in ended.out
+
+
+def test_what_a_rank_failed_of_is_in_the_report_and_other_settings_are_refused(
+    tmp_path: Path, teacher_folder: Path
+) -> None:
+    prompts = [Prompt(f"p{n}", ids=(5, n)) for n in range(4)]
+    plan = Plan(variants_of("analysis", choice_of(teacher_folder, "ngram")), prompts, Settings(), 1)
+    RankFile(Rank(0, 3), tmp_path, {"rounds": 1}).close(None)
+    RankFile(Rank(1, 3), tmp_path, {"rounds": 1}).close(UsageError("no such teacher"))
+    RankFile(Rank(2, 3), tmp_path, {"rounds": 1}).close(KeyboardInterrupt())
+    merged = merge(gather(3, tmp_path, {"rounds": 1}, wait_s=0), plan)
+    assert merged.problems == [
+        "rank 1: it failed (no such teacher), 2 of 2 measurements are missing: p1/0",
+        "rank 2: it ended early, 2 of 2 measurements are missing: p2/0",
+    ]
+    with pytest.raises(UsageError, match="was measured with other settings"):
+        gather(3, tmp_path, {"rounds": 2}, wait_s=0)
+
+
+def test_a_rank_that_lives_is_waited_for(tmp_path: Path) -> None:
+    living = RankFile(Rank(0, 1), tmp_path, {})
+    ending = Timer(0.5, lambda: living.close(None))
+    ending.start()
+    (result,) = gather(1, tmp_path, {}, wait_s=0)
+    assert result.problem is None
+    ending.join()
 
 
 def test_ranks_without_a_folder_are_refused(options: list[str]) -> None:

@@ -20,7 +20,7 @@ from specscope.engine.lab.bench.measure import Plan
 from specscope.engine.lab.bench.report import MissingTurn
 from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.turns import TurnMeasure
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import SpecScopeError, UsageError
 from specscope.tracer.files.locks import refuse_if_locked, try_lock
 from specscope.tracer.report.formats import write_whole
 
@@ -61,10 +61,13 @@ class RankFile:
         """Writes one turn."""
         self._write({"kind": "turn", **measure.to_json()})
 
-    def close(self, *, ended: bool) -> None:
-        """Lets the lock go, after an end where all was measured: without one, the rank counts as lost."""
-        if ended:
+    def close(self, interruption: BaseException | None) -> None:
+        """Lets the lock go, after an end where nothing interrupted it, or after the error that did. A rank without
+        either counts as lost."""
+        if interruption is None:
             self._write({"kind": "end"})
+        elif isinstance(interruption, SpecScopeError):
+            self._write({"kind": "error", "message": str(interruption)})
         os.close(self._file)
 
     def _write(self, entry: Mapping[str, object]) -> None:
@@ -98,7 +101,7 @@ def _gathered(rank: Rank, folder: Path, run: Mapping[str, object], wait_s: float
         if time.monotonic() - begun > wait_s:
             return RankResult(rank=rank, measures=[], problem="it never began")
         time.sleep(POLL_S)
-    while (entries := _entries(path))[-1]["kind"] != "end":
+    while (entries := _entries(path))[-1]["kind"] not in ("end", "error"):
         if not _is_held(path):
             entries = _entries(path)  # what was written between the two looks
             break
@@ -106,9 +109,15 @@ def _gathered(rank: Rank, folder: Path, run: Mapping[str, object], wait_s: float
     header, *lines = entries
     if header.get("run") != run:
         raise UsageError(f"{path} was measured with other settings: give all ranks the same command")
-    ended = bool(lines) and lines[-1]["kind"] == "end"
     measures = [TurnMeasure.from_json(line) for line in lines if line["kind"] == "turn"]
-    return RankResult(rank=rank, measures=measures, problem=None if ended else "it ended early")
+    return RankResult(rank=rank, measures=measures, problem=_problem_of(entries[-1]))
+
+
+def _problem_of(last: Mapping[str, Any]) -> str | None:
+    """What the last line of a rank's file says of it."""
+    if last["kind"] == "end":
+        return None
+    return f"it failed ({last['message']})" if last["kind"] == "error" else "it ended early"
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
