@@ -89,7 +89,7 @@ class ProcessorChoice:
 NO_PROCESSORS = ProcessorChoice()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """What to load, and how it drafts and accepts."""
 
@@ -104,6 +104,11 @@ class ModelChoice:
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
+    drafter_window: int | None = None  # pairs that each of the drafter's rows sees at most, eagle3 only; None: all
+
+    def __post_init__(self) -> None:
+        if self.drafter_window is not None and self.drafter_window < 1:
+            raise UsageError(f"got a drafter window of {self.drafter_window}, wanted at least 1")
 
     @property
     def drafter_source(self) -> str:

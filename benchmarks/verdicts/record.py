@@ -82,7 +82,15 @@ def _decode(folder: Path, cell: Cell, setting: Setting, path: Path, fault: Numer
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     named = folders(folder / "models", cell.model)
-    choice = ModelChoice(named.teacher, named.drafter, setting.mode, cell.dtype, "cpu", cell.policy, cell.rule)
+    choice = ModelChoice(
+        teacher=named.teacher,
+        drafter=named.drafter,
+        mode=setting.mode,
+        dtype=cell.dtype,
+        device="cpu",
+        policy=cell.policy,
+        rule=cell.rule,
+    )
     batch_size = cell.batch_size
     if setting.other_batch:
         batch_size = 1 if cell.batch_size > 1 else min(2, len(cell.prompts))

@@ -2,100 +2,287 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from rich.table import Table
 
-from specscope.engine.cli.choices import CHOICE_SECTIONS, build_choice, model_options, rule_options, tree_options
-from specscope.tracer.cli.console import console, progress
+from specscope.engine.cli.choices import (
+    CHOICE_SECTIONS,
+    build_choice,
+    build_processors,
+    model_options,
+    rule_options,
+    tree_options,
+)
+from specscope.engine.lab.bench.shards import Rank
+from specscope.engine.lab.bench.suites import DEMO_PROMPTS, SUITES, load_files, load_suite, sample
+from specscope.engine.lab.bench.variants import NAMES, SWEEPS, variants_of
+from specscope.engine.settings import Settings
+from specscope.tracer.cli.console import keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
+from specscope.tracer.errors import CoverageError, SpecScopeError, UsageError
+from specscope.tracer.files.writer import check_writable
+from specscope.tracer.naming.text import counted, printable
+from specscope.tracer.report.formats import write_whole
 
 if TYPE_CHECKING:
-    from specscope.engine.lab.bench import Variant
+    from specscope.engine.lab.bench.measure import Plan
+    from specscope.engine.lab.bench.report import BenchReport, RunFacts
+    from specscope.engine.lab.bench.turns import TurnMeasure
+    from specscope.engine.run.prompts import Prompt
 
 
-SECTIONS = {"Comparison": ("prompts_file", "compare", "overhead", "max_new_tokens", "rounds"), **CHOICE_SECTIONS}
+SECTIONS = {
+    "Prompts": ("prompts_files", "suite", "limit"),
+    "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds"),
+    "Output": ("csv", "json", "markdown", "plots", "overwrite", "ranks"),
+    **CHOICE_SECTIONS,
+}
+FILES = ("csv", "json", "markdown", "plots")
+WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
-@click.option("--prompts", "prompts_file", type=click.Path(path_type=Path), help="Default: the demo's.")
+@click.option(
+    "--prompts",
+    "prompts_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A prompt file, as run takes it; may be given several times. Default: the demo's prompts.",
+)
+@click.option(
+    "--suite", type=click.Choice(SUITES), help="Bundled prompts instead: 240 turns of Python source in 16 categories."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts, balanced over the categories.")
 @click.option(
     "--compare",
-    type=click.Choice(["modes", "analysis", "cache-strategies", "trees", "drafters", "batch"]),
+    type=click.Choice(NAMES),
     default="modes",
     show_default=True,
-    help="analysis: baseline and speculation, both on the eager path.",
+    help="What to compare. analysis: baseline and speculation, both on the eager path.",
 )
-@click.option("--overhead", is_flag=True, help="Instead: what tracing costs, at each level, in both modes.")
+@click.option("--values", help=f"Values of a sweep ({', '.join(SWEEPS)}), such as 4,8,16; none switches a setting off.")
+@click.option("--overhead", is_flag=True, help="Short for --compare overhead: what tracing costs, at each level.")
 @model_options
 @tree_options
 @rule_options
-@click.option("--max-new-tokens", default=64, show_default=True)
-@click.option("--rounds", default=3, show_default=True)
-def bench(
-    prompts_file: Path | None, compare: str, overhead: bool, max_new_tokens: int, rounds: int, **options: Any
-) -> None:
-    """Decode the same prompts in several ways, in turn; print speeds and ratios."""
-    from specscope.engine.lab.bench import COMPARISONS, num_runs, run_bench
-    from specscope.engine.load.models import DEMO_MODELS
-    from specscope.engine.run.prompts import load_prompts
+@click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often every turn is measured."
+)
+@click.option("--csv", type=click.Path(path_type=Path), help="Write a row per measured turn to this file.")
+@click.option("--json", type=click.Path(path_type=Path), help="Write settings, summaries and turns to this file.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables to this file.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path), help="Write figures to this HTML file; needs the viewer extra."
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option(
+    "--ranks",
+    type=click.Path(path_type=Path),
+    help="Under torchrun: a new folder in which the ranks meet; each measures a part of the prompts.",
+)
+def bench(compare: str, overhead: bool, values: str | None, rounds: int, **options: Any) -> None:
+    """Decode the same prompts in several ways, in turn; print speeds and ratios.
 
-    prompts = load_prompts(prompts_file or DEMO_MODELS / "prompts.jsonl")
-    variants = COMPARISONS["overhead" if overhead else compare](build_choice(**options))
-    with progress("decoding", num_runs(variants, prompts, rounds), "runs", shown=True) as advance:
-        results = run_bench(variants, prompts, max_new_tokens, rounds, advance)
-    if overhead:
-        _print_overhead(results, variants)
+    Interrupted, it prints and writes what was measured until then, marked as partial.
+    """
+    rank = Rank.of(os.environ)
+    if rank.size > 1 and options["ranks"] is None:
+        raise UsageError(f"got {rank.size} ranks, wanted a folder that all of them see: pass --ranks FOLDER")
+    if rank.number == 0:
+        _check_files(options)
+    compare = "overhead" if overhead else compare
+    choice = build_choice(**options)
+    settings = Settings(
+        choice=choice,
+        max_new_tokens=options["max_new_tokens"],
+        processors=build_processors(options),
+        bad_words=tuple(options["bad_words"]),
+    )
+    variants = variants_of(compare, choice, _values(values))
+    chosen = _prompts(options)
+    with working("loading torch"):
+        from specscope.engine.lab.bench.measure import Plan
+
+    task = _Task(Plan(variants, chosen.prompts, settings, rounds), compare, chosen.name)
+    if options["ranks"] is None:
+        _measure_alone(task, options)
     else:
-        _print(results, variants[0].name, compare)
-    console().print(
-        f"{len(prompts)} prompts x {rounds} rounds; ratios are medians over the same prompts in the same round",
-        highlight=False,
+        _measure_part(task, rank, options)
+
+
+class _Task(NamedTuple):
+    """What is measured, and what it is called."""
+
+    plan: Plan
+    compare: str
+    prompts: str  # the suite's name, or the files'
+
+
+def _measure_alone(task: _Task, options: dict[str, Any]) -> None:
+    from specscope.engine.lab.bench.facts import run_facts
+    from specscope.engine.lab.bench.report import BenchReport
+
+    plan = task.plan
+    click.echo(_budget(plan), err=True)
+    measures: list[TurnMeasure] = []
+    interruption = _measure(plan, measures.append, shown=True)
+    if measures:
+        facts = run_facts(plan, compare=task.compare, prompts=task.prompts)
+        _publish(BenchReport(facts=facts, measures=measures, expected=plan.num_measures), options)
+    if isinstance(interruption, KeyboardInterrupt):
+        interruption.add_note("what was measured is kept, marked as partial" if measures else "nothing was measured")
+    if interruption is not None:
+        raise interruption
+
+
+def _measure_part(task: _Task, rank: Rank, options: dict[str, Any]) -> None:
+    """One rank's part; rank 0 then waits for the others, and reports for all."""
+    from specscope.engine.lab.bench.facts import run_facts, use_local_device
+    from specscope.engine.lab.bench.ranks import RankFile
+
+    use_local_device(os.environ)
+    facts = run_facts(task.plan, compare=task.compare, prompts=task.prompts, num_ranks=rank.size)
+    file = RankFile(rank, options["ranks"], facts.to_json())
+    if rank.number == 0:
+        click.echo(f"{_budget(task.plan)}; {counted(rank.size, 'rank')}", err=True)
+    part = task.plan._replace(prompts=rank.part_of(task.plan.prompts))
+    # torchrun ends all ranks with SIGTERM where one was lost: rank 0 reports that like an interruption.
+    with _on_termination(_interrupt):
+        interruption = _measure(part, file.add, shown=rank.number == 0)
+    file.close(interruption)
+    if rank.number == 0:
+        with _on_termination(signal.SIG_IGN):
+            _report_all(task.plan, facts, options)
+    if interruption is not None:
+        raise interruption
+
+
+def _report_all(plan: Plan, facts: RunFacts, options: dict[str, Any]) -> None:
+    """What all ranks measured.
+
+    Raises:
+        CoverageError: where some of it is missing.
+    """
+    from specscope.engine.lab.bench.ranks import gather, merge, write_merged
+    from specscope.engine.lab.bench.report import BenchReport
+
+    folder, run = options["ranks"], facts.to_json()
+    with keeping(f"what each rank measured is kept in {folder}"):
+        merged = merge(gather(facts.num_ranks, folder, run, wait_s=WAIT_S), plan)
+    path = write_merged(merged, folder, run)
+    report = BenchReport(
+        facts=facts,
+        measures=merged.measures,
+        expected=plan.num_measures,
+        missing=merged.missing,
+        problems=merged.problems,
+    )
+    if merged.measures:
+        _publish(report, options)
+    if merged.problems:
+        lost = f"{len(merged.problems)} of {counted(facts.num_ranks, 'rank')}"
+        problems = "" if merged.measures else f" ({'; '.join(merged.problems)})"
+        raise CoverageError(f"{lost} did not end{problems}; {path} lists what is missing")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _on_termination(handler: Any) -> Iterator[None]:
+    """What SIGTERM does in the block."""
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Chosen(NamedTuple):
+    """What is decoded."""
+
+    prompts: list[Prompt]
+    name: str  # of the suite or the files
+
+
+def _prompts(options: dict[str, Any]) -> _Chosen:
+    files, suite = options["prompts_files"], options["suite"]
+    if files and suite is not None:
+        raise UsageError("got --prompts and --suite: pass only one of them")
+    if suite is not None:
+        prompts, name = load_suite(suite), suite
+    else:
+        files = files or (DEMO_PROMPTS,)
+        prompts, name = load_files(files), ", ".join(path.name for path in files)
+    return _Chosen(sample(prompts, options["limit"]), name)
+
+
+def _values(text: str | None) -> list[int | None] | None:
+    """``4,8,none`` as values of a sweep."""
+    if text is None:
+        return None
+    values: list[int | None] = []
+    for word in text.split(","):
+        if word.strip() != "none" and not word.strip().isdecimal():
+            raise UsageError(f"got the value {word.strip()!r}, wanted whole numbers or none, with commas between them")
+        values.append(None if word.strip() == "none" else int(word))
+    return values
+
+
+def _budget(plan: Plan) -> str:
+    """How much there is to do."""
+    turns = plan.num_turns // len(plan.variants) // plan.rounds
+    return (
+        f"{counted(turns, 'turn')} x {counted(len(plan.variants), 'variant')} x {counted(plan.rounds, 'round')}: "
+        f"at most {plan.num_turns * plan.settings.max_new_tokens:,} tokens"
     )
 
 
-def _print(results: dict[str, Any], first: str, compare: str) -> None:
-    out, base = console(), results[first]
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    columns = ["variant", "tokens/s", f"speed over {first}", "accepted length", "tokens per step"]
-    commits = compare == "cache-strategies"
-    for name in [*columns, *["ms branch + commit"] * commits]:
-        table.add_column(name, justify="left" if name == "variant" else "right")
-    for name, result in results.items():
-        accepted = result.accepted_length
-        row = [
-            name,
-            f"{result.tokens_per_s:.1f}",
-            f"{1 / result.slowdown(base):.2f}x",
-            "-" if name.startswith("baseline") else f"{accepted:.2f}",
-            f"{accepted + 1:.2f}",
-        ]
-        table.add_row(*row, *[f"{mean(result.commit_ns) / 1e6:.3f}"] * commits)
-    out.print(table)
-    if "fused, traced" in results:
-        traced, plain = results["fused, traced"], results["fused"]
-        out.print(
-            f"tracing at level decisions: time x {traced.slowdown(plain):.3f}; "
-            f"{traced.trace_bytes / max(1, traced.num_steps):.0f} bytes per step, file headers included",
-            highlight=False,
-        )
+def _measure(
+    plan: Plan, keep: Callable[[TurnMeasure], None], *, shown: bool
+) -> KeyboardInterrupt | SpecScopeError | None:
+    """Hands each measurement to ``keep``; gives what ended it early."""
+    from specscope.engine.lab.bench.measure import load_variants, measure
+
+    try:
+        with working("loading the teacher and the drafters"):
+            models = load_variants(plan.variants)
+        with progress("decoding", plan.num_measures, "turns", shown=shown) as advance:
+            for turn in measure(plan, models):
+                keep(turn)
+                advance(turn.variant)
+    except (KeyboardInterrupt, SpecScopeError) as error:
+        return error
+    return None
 
 
-def _print_overhead(results: dict[str, Any], variants: list[Variant]) -> None:
-    """Each traced variant beside the same one untraced, which was decoded in the same rounds."""
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    for name in ("variant", "tokens/s", "time over untraced", "middle half", "bytes per step"):
-        table.add_column(name, justify="left" if name == "variant" else "right")
-    for variant in variants:
-        result, row = results[variant.name], ["-"] * 3
-        if variant.traced is not None:
-            plain = results[variant.name.partition(",")[0]]
-            ratios = result.slowdowns(plain)
-            low, _, high = quantiles(ratios, method="inclusive") if len(ratios) > 1 else ratios * 3
-            written = result.trace_bytes / max(1, result.num_steps)
-            row = [f"{result.slowdown(plain):.3f}x", f"{low:.3f} to {high:.3f}", f"{written:.0f}"]
-        table.add_row(variant.name, f"{result.tokens_per_s:.1f}", *row)
-    console().print(table)
+def _check_files(options: dict[str, Any]) -> None:
+    """Refuses, before minutes of measuring, files that could not be written or drawn afterwards."""
+    paths = [options[name] for name in FILES if options[name] is not None]
+    if len(set(paths)) < len(paths):
+        raise UsageError("got one file for two outputs: give each its own")
+    for path in paths:
+        check_writable(path, overwrite=options["overwrite"])
+    if options["plots"] is not None:
+        import plotly.graph_objects  # noqa: F401
+
+
+def _publish(report: BenchReport, options: dict[str, Any]) -> None:
+    """To the terminal and to every file that was asked for."""
+    from specscope.engine.cli.bench_card import print_report
+    from specscope.engine.lab.bench.files import RENDERERS
+
+    print_report(report)
+    for name in FILES:
+        path = options[name]
+        if path is not None:
+            write_whole(path, RENDERERS[name](report))
+            click.echo(printable(f"wrote {path}"), err=True)

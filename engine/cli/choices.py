@@ -33,7 +33,7 @@ SYNONYMS = {"reference": "eager", "performance": "fused"}
 CHOICE_SECTIONS = {
     "Models": (
         *("teacher", "drafter", "mode", "attention", "dtype", "device"),
-        *("allow_download", "allow_remote_code", "allow_nonfinite"),
+        *("drafter_window", "allow_download", "allow_remote_code", "allow_nonfinite"),
     ),
     "Draft tree": ("tree", "depth", "top_k", "budget"),
     "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "typical"),
@@ -94,6 +94,11 @@ model_options = _all(
         show_envvar=True,
     ),
     device_option,
+    click.option(
+        "--drafter-window",
+        type=click.IntRange(min=1),
+        help="Pairs that each row of an eagle3 head sees at most, the last ones.  [default: all]",
+    ),
     click.option("--allow-download", is_flag=True, help="Let transformers download a model that is not in the cache."),
     click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder."),
     click.option("--allow-nonfinite", is_flag=True, help="Run even if weights contain NaN or infinity."),
@@ -179,6 +184,7 @@ def build_choice(**options: Any) -> ModelChoice:
         allow_remote_code=options["allow_remote_code"],
         allow_download=options["allow_download"],
         allow_nonfinite=options["allow_nonfinite"],
+        drafter_window=options["drafter_window"],
     )
 
 

@@ -87,6 +87,8 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.mode == "baseline":
         return NoDrafter()
     kind, path = parse_drafter(choice.drafter, choice.teacher)
+    if choice.drafter_window is not None and kind != "eagle3":
+        raise UsageError(f"got a drafter window with drafter {kind}: only eagle3 has one; drop --drafter-window")
     sampler = None
     if choice.rule.draft == "sampled":
         sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
@@ -121,6 +123,7 @@ def _eagle3(parts: _Parts) -> Drafter:
         dtype=parts.options.dtype,
         device=parts.options.device,
         sampler=parts.sampler,
+        window=choice.drafter_window,
     )
 
 

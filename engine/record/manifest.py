@@ -163,6 +163,7 @@ def settings_of(manifest: Manifest) -> Settings:
             policy=_policy_of(manifest.tree_policy),
             rule=_rule_of(manifest.sampling),
             baseline_attention=attention,
+            drafter_window=(manifest.drafter.settings or {}).get("window"),
         ),
         batch_size=manifest.batch_size or 1,
         cache_strategy=manifest.cache_strategy or "in-place",

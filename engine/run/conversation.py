@@ -33,7 +33,7 @@ class Conversation:
     @property
     def num_turns(self) -> int:
         """Turns to decode."""
-        return 1 if self._prompt.ids else len(self._prompt.turns)
+        return self._prompt.num_turns
 
     @property
     def templated(self) -> bool:

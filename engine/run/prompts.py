@@ -24,6 +24,7 @@ class Prompt:
     turns: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
     chat: bool = False  # the turns are a user's, for the tokenizer's chat template where it has one
+    category: str | None = None  # as its file names it
 
     def __post_init__(self) -> None:
         if not self.ids and not any(turn for turn in self.turns):
@@ -31,11 +32,16 @@ class Prompt:
         if any(not turn for turn in self.turns):
             raise UsageError(f"prompt {self.id!r} has an empty turn: give it some text")
         try:
-            "".join((self.id, *self.turns)).encode()
+            "".join((self.id, self.category or "", *self.turns)).encode()
         except UnicodeEncodeError:
             raise UsageError(
                 f"prompt {self.id!r} is no text: it holds a lone surrogate or bytes outside UTF-8"
             ) from None
+
+    @property
+    def num_turns(self) -> int:
+        """Turns to decode."""
+        return 1 if self.ids else len(self.turns)
 
 
 def load_prompts(path: Path) -> list[Prompt]:
@@ -73,12 +79,13 @@ def _parse(path: Path, number: int, line: str) -> Prompt:
     if not isinstance(entry, dict):
         raise UsageError(f"{place}: got {type(entry).__name__}, wanted an object with 'prompt', 'turns' or 'ids'")
     name = next((str(entry[field]) for field in ID_FIELDS if field in entry), f"line-{number}")
+    category = str(entry["category"]) if entry.get("category") is not None else None
     if "ids" in entry:
-        return Prompt(name, ids=tuple(_typed(place, "ids", entry["ids"], int)))
+        return Prompt(name, ids=tuple(_typed(place, "ids", entry["ids"], int)), category=category)
     if "turns" in entry:
-        return Prompt(name, turns=tuple(_typed(place, "turns", entry["turns"], str)), chat=True)
+        return Prompt(name, turns=tuple(_typed(place, "turns", entry["turns"], str)), chat=True, category=category)
     if "prompt" in entry:
-        return Prompt(name, turns=tuple(_typed(place, "prompt", [entry["prompt"]], str)))
+        return Prompt(name, turns=tuple(_typed(place, "prompt", [entry["prompt"]], str)), category=category)
     raise UsageError(f"{place}: got the fields {', '.join(sorted(entry)) or 'none'}, wanted 'prompt', 'turns' or 'ids'")
 
 

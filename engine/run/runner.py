@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import xxhash
 
 from specscope.engine.load.decoding import DEFAULT_PHASES, decoding_of
 from specscope.engine.load.models import Models
-from specscope.engine.loop.phases import Phases, TurnResult
+from specscope.engine.loop.phases import Phases, StepResult, TurnResult
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest, check_turn
@@ -64,6 +64,7 @@ class TurnEvents(NamedTuple):
 
     turn_begins: Callable[[Prompt, int], None]  # with the turn's number in the run
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
+    stepped: Callable[[list[StepResult]], None] = lambda _: None  # each step, one result per row
 
 
 #: Nobody listens.
@@ -100,7 +101,7 @@ def run_turns(
     events: TurnEvents = QUIET,
     *,
     change: Callable[[Workings], Workings] = unchanged,
-) -> Iterator[TurnReport]:
+) -> Generator[TurnReport, None, None]:
     """Decodes every turn of every prompt, as many conversations side by side as the settings say; reports each turn
     when it ends. ``writer`` is finished when the last is done, whatever happens.
 
@@ -168,7 +169,7 @@ class _Run:
             yield from self._begin(row)
             row += row < len(self._talks)  # unless the row was dropped
         while self._talks:
-            self.session.step()
+            self._events.stepped(self.session.step())
             for talk in self._talks:
                 self._events.tokens(talk.prompt, talk.result.output_ids)
             for ended in reversed(self.session.end_stopped()):

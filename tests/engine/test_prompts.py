@@ -36,7 +36,7 @@ def test_every_documented_shape_loads(tmp_path: Path) -> None:
         Prompt("line-1", turns=("a",)),
         Prompt("two", turns=("b", "c"), chat=True),
         Prompt("7", ids=(1, 2)),
-        Prompt("81", turns=("x", "y"), chat=True),
+        Prompt("81", turns=("x", "y"), chat=True, category="writing"),
         Prompt("HumanEval/0", turns=("def f():",)),
     ]
 

@@ -51,6 +51,8 @@ class Eagle3Drafter:
         attention: ``eager`` or ``fused``.
         dtype, device: where and in what it computes.
         sampler: draws the proposals; None for the best ones.
+        window: how many pairs each row sees at most, its own and the last before it; None for all. The rows of a tree
+            also see the nodes above them.
 
     Two seams are public, so that a deliberate fault can go in there: ``place`` gives the positions that pairs (level 0)
     and the rows fed for a further level are rotated by, given their indices; ``forget`` ends a tree in the cache.
@@ -69,6 +71,7 @@ class Eagle3Drafter:
         dtype: torch.dtype,
         device: torch.device,
         sampler: DraftSampler | None = None,
+        window: int | None = None,
     ) -> None:
         if len(feature_layers) != 3:
             raise UsageError(f"got feature layers {feature_layers}, wanted three (low, mid, high)")
@@ -83,6 +86,7 @@ class Eagle3Drafter:
         self._scale = self.head.config.head_dim**-0.5
         self._cache = TreeCache(1, 512)
         self._sampler = sampler
+        self._window = window
 
     @property
     def num_pairs(self) -> list[int]:
@@ -128,6 +132,7 @@ class Eagle3Drafter:
             draft_vocab_size=shape.draft_vocab_size,
             vocab_mapping="offset" if files.vocab_mapping == "offset" else "identity",
             max_positions=shape.max_positions,
+            settings=None if self._window is None else {"window": self._window},
         )
 
     def propose(
@@ -151,7 +156,7 @@ class Eagle3Drafter:
             nonlocal hidden
             fed = hidden.gather(1, frontier.parent_rows[:, :, None].expand(-1, -1, hidden.shape[2]))
             rotated_by.append(self.place(frontier.positions, len(rotated_by)))
-            mask = mask_behind(after, frontier.seen, fed.dtype)
+            mask = self._within_window(mask_behind(after, frontier.seen, fed.dtype), frontier.positions, after)
             expanded = self._forward(fed, frontier.tokens, rotated_by[-1], mask)
             hidden = expanded.hidden
             return expanded.logits
@@ -187,14 +192,26 @@ class Eagle3Drafter:
         features = nn.utils.rnn.pad_sequence([p.features for p in pairs], batch_first=True)  # (B, R, F)
         tokens = nn.utils.rnn.pad_sequence([p.tokens for p in pairs], batch_first=True)
         steps = torch.arange(most, device=tokens.device)
-        positions = self.place(torch.tensor(before, device=tokens.device)[:, None] + steps, 0)
+        indices = torch.tensor(before, device=tokens.device)[:, None] + steps  # (B, R)
+        positions = self.place(indices, 0)
         hidden = self.head.first_hidden(features)
         mask = mask_behind(before, causal(len(pairs), most, tokens.device), hidden.dtype)
+        mask = self._within_window(mask, indices, [length + most for length in before])
         output = self._forward(hidden, tokens, positions, mask)
         self._cache.commit_length(counts)
         last = torch.tensor(counts, device=tokens.device)[:, None, None] - 1
         at_last = HeadOutput(*(values.gather(1, last.expand(-1, 1, values.shape[2])) for values in output))
         return TakenIn(at_last, [row[:count] for row, count in zip(positions, counts, strict=True)])
+
+    def _within_window(self, mask: torch.Tensor, indices: torch.Tensor, num_pairs: list[int]) -> torch.Tensor:
+        """``mask`` (B, 1, R, S) without the pairs, the first ``num_pairs`` columns of each row of the batch, that are
+        too far from a row's index (B, R)."""
+        if self._window is None:
+            return mask
+        columns = torch.arange(mask.shape[3], device=mask.device)
+        is_pair = columns < torch.tensor(num_pairs, device=mask.device)[:, None, None]
+        is_old = columns <= indices[:, :, None] - self._window
+        return mask.masked_fill((is_pair & is_old)[:, None], -float("inf"))
 
     def _forward(
         self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor

@@ -1,0 +1,35 @@
+"""What ``specscope bench`` prints: the report's tables and remarks."""
+
+from __future__ import annotations
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from specscope.engine.lab.bench.report import BenchReport
+from specscope.engine.lab.bench.tables import Table, tables
+from specscope.tracer.cli.console import console
+from specscope.tracer.naming.text import printable
+
+NARROW_COLUMNS = 8  # a table of more has no room for a gap of two
+
+
+def print_report(report: BenchReport) -> None:
+    """Prints it, within 80 columns where the names are short."""
+    out = console()
+    for table in tables(report):
+        out.print(Text(table.title, style="bold"))
+        out.print(_drawn(table))
+        out.print()
+    for remark in report.remarks:
+        style = "bold" if remark.startswith("PARTIAL") else ""
+        out.print(Text(printable(remark), style=style), highlight=False)
+
+
+def _drawn(table: Table) -> RichTable:
+    gap = 2 if len(table.columns) <= NARROW_COLUMNS else 1
+    drawn = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    for number, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="right" if number else "left", no_wrap=not number)
+    for row in table.rows:
+        drawn.add_row(*[Text(printable(cell)) for cell in row])
+    return drawn
