@@ -32,6 +32,8 @@ from transformers import (
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from specscope.engine.accept.processors import Processors
+from specscope.engine.backends.choice import ChosenAttention, checked, kernel_of
+from specscope.engine.backends.kernels import BUILT_IN, check_kernel_name
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.hf.memory import refuse_memory
@@ -54,11 +56,11 @@ from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import TurnLabel
 from specscope.engine.record.target import TraceTarget, ending
 from specscope.engine.run.runner import turn_seed
-from specscope.engine.settings import ATTENTIONS, GREEDY, TRACE_LEVELS, ModelChoice, SamplingRule, Settings, check_name
+from specscope.engine.settings import GREEDY, TRACE_LEVELS, ModelChoice, SamplingRule, Settings, check_name
 from specscope.engine.teacher.files import refuse_unsupported
 from specscope.engine.teacher.model import Teacher, TeacherOptions, check_transformers_version
 from specscope.engine.tree.policy import TreePolicy
-from specscope.schemas.manifest import Attention, TraceLevel
+from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 
 #: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
@@ -97,7 +99,8 @@ class TreeGenerate:
 
     drafter: Drafter | str = "ngram"
     policy: TreePolicy | str = "dynamic"
-    attention: Attention = "fused"
+    attention: str = "fused"  # as --attention takes it; a kernel of your own is named, see docs/your-kernel.md
+    self_check: bool = True  # compare what is not eager with the eager attention before it is used
     cache_strategy: str = "in-place"
     seed: int | None = None
     trace: Path | str | None = None
@@ -108,7 +111,8 @@ class TreeGenerate:
     drafter_name: str = ""  # of a drafter that is given, for the trace
 
     def __post_init__(self) -> None:
-        check_name("attention", self.attention, ATTENTIONS)
+        if self.attention not in BUILT_IN:
+            check_kernel_name(self.attention)
         check_name("trace level", self.trace_level, TRACE_LEVELS)
 
     def loaded(self, model: PreTrainedModel) -> TreeGenerate:
@@ -117,9 +121,18 @@ class TreeGenerate:
         Raises:
             UsageError: where there is none of that name, or it does not fit the model.
         """
-        with own_words(), own_attention(model, self.attention):
+        with own_words(), own_attention(model, self.chosen(model).runs):
             name = self.drafter if isinstance(self.drafter, str) else self.drafter_name
             return replace(self, drafter=self.models(model).drafter, drafter_name=name)
+
+    def chosen(self, model: PreTrainedModel) -> ChosenAttention:
+        """The attention that runs: the one that was asked for, unless it differs from the eager one.
+
+        Raises:
+            UsageError: where there is none of that name.
+        """
+        kernel = kernel_of(self.attention, torch.device(model.device))
+        return checked(self.attention, kernel, model, check=self.self_check)
 
     def models(self, model: PreTrainedModel) -> Models:
         """``model`` as a teacher, and the drafter.
@@ -128,13 +141,17 @@ class TreeGenerate:
             UsageError: where the drafter cannot be loaded or does not fit, or weights are no finite numbers.
         """
         teacher = GivenTeacher(model)
+        teacher.attention = self.chosen(model)
         if not self.allow_nonfinite and model not in _finite:
             refuse_nonfinite(model, teacher.folder)
             _finite.add(model)
         if not isinstance(self.drafter, str):
             return Models(teacher, self.drafter)
         options = TeacherOptions(
-            dtype=teacher.dtype, device=teacher.device, attention=self.attention, allow_nonfinite=self.allow_nonfinite
+            dtype=teacher.dtype,
+            device=teacher.device,
+            attention=teacher.attention.runs,
+            allow_nonfinite=self.allow_nonfinite,
         )
         return Models(teacher, load_drafter(self.choice(teacher, GREEDY), teacher, options))
 
@@ -143,7 +160,8 @@ class TreeGenerate:
         settings = Settings.of(
             teacher=teacher.source,
             drafter=self.drafter if isinstance(self.drafter, str) else self.drafter_name,
-            mode=self.attention,
+            attention=self.attention,
+            self_check=self.self_check,
             dtype=str(teacher.dtype).removeprefix("torch."),
             policy=self.policy,
             rule=rule,
@@ -234,7 +252,7 @@ def _generate(model: PreTrainedModel, options: TreeGenerate, given: Given) -> to
         raise UsageError(
             f"got {len(input_ids)} rows and no pad_token_id: give one, for a row may end before the others"
         )
-    with own_attention(model, options.attention):
+    with own_attention(model, options.chosen(model).runs):
         outputs = _decode(asked, options, model, streamer)
     longest = max(map(len, outputs))
     fill = int(padding) if padding is not None else 0
