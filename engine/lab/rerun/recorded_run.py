@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.accept.processors import build_processors
-from specscope.engine.backends.kernels import is_registered, kernel_file
+from specscope.engine.backends.kernels import MODULE_FUNCTION, REGISTERED, is_registered, kernel_file
 from specscope.engine.digests import digest_file
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.decoding import decoding_of
@@ -141,6 +141,11 @@ def _check_kernel(manifest: Manifest) -> None:
         raise UsageError(
             f"the trace's attention is {name!r}, and it does not record which code that was: name the kernel with "
             "--attention, or record another run"
+        )
+    if kernel.origin == REGISTERED and not MODULE_FUNCTION.fullmatch(name):
+        raise UsageError(
+            f"the trace's attention is {name!r}, {REGISTERED} that recorded it, which no other can find: register it "
+            "here, or give --attention MODULE:FUNCTION"
         )
     file = kernel_file(name)
     if file is None:
