@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,4 +133,8 @@ def checked(
 
 @cache
 def _self_check(kernel: Kernel, heads: Heads, device: torch.device, dtype: torch.dtype) -> SelfCheck:
+    name = str(dtype).removeprefix("torch.")
+    if not kernel.takes(name):
+        reason = f"takes {' and '.join(sorted(kernel.dtypes or ()))}, got {name}"
+        return SelfCheck(outcomes=(CaseOutcome("the dtype", math.inf, reason),), limit=0.0)
     return self_check(ATTENTION[kernel.name], heads=heads, device=device, dtype=dtype)

@@ -42,6 +42,11 @@ class Kernel:
     origin: str  # built-in, the entry point and its package, or how else it was reached
     file: Path | None = None  # that defines it, where it is Python
     mask_form: MaskForm = "additive"
+    dtypes: frozenset[str] | None = None  # that it takes; None: every one
+
+    def takes(self, dtype: str) -> bool:
+        """Whether it computes in that dtype at all."""
+        return self.dtypes is None or dtype in self.dtypes
 
 
 _REGISTERED: dict[str, Kernel] = {}
