@@ -23,7 +23,7 @@ from specscope.schemas.manifest import SelfCheck as SelfCheckManifest
 
 
 def warn_in_python(text: str) -> None:
-    """A warning of Python's, for whoever calls from a program."""
+    """A warning of Python's, for programs that call the engine."""
     warnings.warn(text, stacklevel=2)
 
 

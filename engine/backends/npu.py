@@ -41,7 +41,7 @@ def attention(
     """
     rows, num_keys, width = query.shape[2], key.shape[2], query.shape[3]
     if width % WIDTH_STEP:
-        raise UsageError(f"got heads of width {width}, the NPU's attention wants a multiple of {WIDTH_STEP}")
+        raise UsageError(f"got heads of width {width}, the NPU's attention requires a multiple of {WIDTH_STEP}")
     if mask is None:
         return _call(query, key, value, None, scale).output
     if rows == 1:

@@ -72,7 +72,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, **functions: object) -> ModuleType:
 
 
 def test_an_accelerator_is_asked_for_what_it_offers_and_done_without_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited = []
+    waited: list[torch.device] = []
     device = torch.device("cuda:1")
     fake(
         monkeypatch,

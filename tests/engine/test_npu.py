@@ -135,7 +135,7 @@ BROKEN_CALLS: dict[str, dict[str, Any]] = {
 def call(operator: Operator, **given: Any) -> torch.Tensor:
     """A sound call, but for what is given."""
     sizes = {name: given.pop(name) for name in ("dtype", "rows", "width", "heads") if name in given}
-    named = dict(zip(("query", "key", "value"), tensors(**sizes), strict=True)) | {
+    named: dict[str, Any] = dict(zip(("query", "key", "value"), tensors(**sizes), strict=True)) | {
         "num_heads": 2,
         "input_layout": "BNSD",
     }
@@ -189,7 +189,7 @@ def tnd_where_unmasked(operator: Operator) -> Kernel:
         if m is not None:
             return bnsd(operator)(q, k, v, m, scale)
         flat = [t[0].transpose(0, 1).contiguous() for t in (q, k, v)]
-        lengths = {"actual_seq_lengths": [q.shape[2]], "actual_seq_lengths_kv": [k.shape[2]]}
+        lengths: dict[str, Any] = {"actual_seq_lengths": [q.shape[2]], "actual_seq_lengths_kv": [k.shape[2]]}
         output, _ = operator(*flat, num_heads=q.shape[1], scale=scale, input_layout="TND", **lengths)
         return output.transpose(0, 1)[None]
 
@@ -231,14 +231,17 @@ def test_an_operator_that_ignores_every_mask_past_512_keys_is_caught(install: Ca
 
 def test_a_head_width_that_the_operator_does_not_take_is_said(install: Callable[..., Operator]) -> None:
     install()
-    with pytest.raises(UsageError, match="got heads of width 24, the NPU's attention wants a multiple of 16"):
-        npu.attention(*tensors(width=24), None, 0.2)
+    query, key, value = tensors(width=24)
+    with pytest.raises(UsageError, match="got heads of width 24, the NPU's attention requires a multiple of 16"):
+        npu.attention(query, key, value, None, 0.2)
 
 
 def test_float32_runs_eager_and_the_reason_is_the_dtype(tmp_path: Path) -> None:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = LlamaForCausalLM(teacher_config("llama"))
+    config = teacher_config("llama")
+    assert isinstance(config, LlamaConfig)
+    model = LlamaForCausalLM(config)
     add_kernel(npu.KERNEL)
     warnings: list[str] = []
     chosen = checked("fused", npu.KERNEL, model, warn=warnings.append)
@@ -250,7 +253,7 @@ def test_whole_turns_are_sound_and_equal_the_eager_ones(install: Callable[..., O
     operator = install()
     attend = npu.attention
     attend.mask_form = "visible"  # type: ignore[attr-defined]
-    settings = {"dtype": "bfloat16", "max_new_tokens": 8, "batch_size": 2}
+    settings: dict[str, Any] = {"dtype": "bfloat16", "max_new_tokens": 8, "batch_size": 2}
     turns = {}
     for name, attention in (("npu", register_kernel(attend, "npu-emulated")), ("eager", "eager")):
         turns[name] = decode(

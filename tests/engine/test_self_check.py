@@ -14,7 +14,7 @@ from specscope.engine.settings import ModelChoice
 
 CPU = torch.device("cpu")
 HEADS = Heads(width=16, group=2)
-Wrong = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor]
+Wrong = Callable[..., torch.Tensor]
 
 
 def where(condition: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], bool], wrong: Wrong) -> Wrong:
@@ -166,11 +166,16 @@ def test_what_a_kernel_does_instead_is_the_reason(kernel: Wrong, reason: str) ->
 def test_the_check_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from specscope.engine.backends import choice
 
-    made = []
-    monkeypatch.setattr(choice, "self_check", lambda *a, **k: made.append(a) or check(eager_attention, cases=CASES[:1]))
+    checked = []
+
+    def counting(kernel: Wrong, **_: object) -> SelfCheck:
+        checked.append(kernel)
+        return check(eager_attention, cases=CASES[:1])
+
+    monkeypatch.setattr(choice, "self_check", counting)
     choice._self_check.cache_clear()
     for mode in ("fused", "fused", "eager"):
-        load_models(ModelChoice(mode=mode, drafter="none"))  # type: ignore[arg-type]
+        load_models(ModelChoice(mode=mode, drafter="none"))
     load_models(ModelChoice(drafter="none", self_check=False))
-    assert len(made) == 1
+    assert len(checked) == 1
     choice._self_check.cache_clear()
