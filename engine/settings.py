@@ -124,7 +124,7 @@ class ProcessorChoice:
 NO_PROCESSORS = ProcessorChoice()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """What to load, and how it drafts and accepts."""
 

@@ -111,7 +111,7 @@ def run(as_json: bool, **options: Any) -> None:
         models = load_models(request.settings.choice, warn=warn_once)
     if fault is not None:
         check_fits(fault, models)
-    writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    writer = open_trace(request, models, warn=warn_once)
     stream = _Stream(models, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
     events = TurnEvents(stream.turn_begins, stream.tokens)
     reports = []

@@ -14,9 +14,8 @@ ended is padded though no end-of-text token is set; no cache is given back.
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -24,7 +23,6 @@ from weakref import WeakSet
 import torch
 from transformers import (
     GenerationConfig,
-    GenerationMixin,
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
@@ -36,6 +34,7 @@ from specscope.engine.backends.choice import ChosenAttention, checked, kernel_of
 from specscope.engine.backends.kernels import BUILT_IN, check_kernel_name
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.hf.asked import check_asked, count_padding, given_to_generate
 from specscope.engine.hf.memory import refuse_memory
 from specscope.engine.hf.rules import (
     RowCriterion,
@@ -63,19 +62,6 @@ from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 
-#: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
-KNOWN_ARGUMENTS = frozenset(
-    {
-        "attention_mask",
-        "position_ids",
-        "past_key_values",
-        "use_cache",
-        "logits_to_keep",
-        "cache_position",
-        "synced_gpus",
-    }
-)
-
 #: Models whose weights were read once and found to be finite: that is not done again at every call.
 _finite: WeakSet[PreTrainedModel] = WeakSet()
 
@@ -100,7 +86,9 @@ class TreeGenerate:
     drafter: Drafter | str = "ngram"
     policy: TreePolicy | str = "dynamic"
     attention: str = "fused"  # as --attention takes it; a kernel of your own is named, see docs/your-kernel.md
-    self_check: bool = True  # compare what is not eager with the eager attention before it is used
+    self_check: bool = field(
+        default=True, kw_only=True
+    )  # compare what is not eager with the eager attention before it is used
     cache_strategy: str = "in-place"
     seed: int | None = None
     trace: Path | str | None = None
@@ -235,15 +223,15 @@ def _generate(model: PreTrainedModel, options: TreeGenerate, given: Given) -> to
     input_ids, generation_config, model_kwargs = given.input_ids, given.config, given.model_kwargs
     check_transformers_version()
     refuse_unsupported(model.config, str(model.name_or_path) or type(model).__name__)
-    _check_asked(model, generation_config, model_kwargs)
-    streamer = given.streamer if given.streamer is not None else _given_to_generate("streamer")
+    check_asked(model, generation_config, model_kwargs)
+    streamer = given.streamer if given.streamer is not None else given_to_generate("streamer")
     if streamer is not None and len(input_ids) > 1:
         raise UsageError(
             f"got a streamer and {len(input_ids)} rows, which end at different times: stream one row alone"
         )
     asked = _Asked(
         input_ids,
-        _num_padding(input_ids, model_kwargs),
+        count_padding(input_ids, model_kwargs),
         split_warpers(given.processors, do_sample=bool(generation_config.do_sample)),
         split_criteria(given.criteria, input_ids.shape[1]),
     )
@@ -361,56 +349,3 @@ def _run(session: Session, requests: list[TurnRequest], streamer: Any) -> list[l
     if streamer is not None:
         streamer.end()
     return [result.output_ids for result in results]
-
-
-def _check_asked(model: PreTrainedModel, config: GenerationConfig, arguments: dict[str, Any]) -> None:
-    """Refuses what neither greedy search nor sampling is, and what the loop would have to leave out."""
-    mode = config.get_generation_mode(_given_to_generate("assistant_model"))
-    if mode not in ("greedy_search", "sample"):
-        raise UsageError(f"got generation mode {mode.value}, wanted greedy_search or sample: trees stand for no other")
-    wanted = [name for name in ("scores", "logits", "attentions", "hidden_states") if getattr(config, f"output_{name}")]
-    if config.return_dict_in_generate and wanted:
-        raise UsageError(f"got output_{wanted[0]}: whole trees are verified, not token by token; a trace records it")
-    if config.cache_implementation not in (None, "dynamic", "dynamic_full"):
-        raise UsageError(
-            f"got cache_implementation {config.cache_implementation!r}: trees need their own cache; drop it"
-        )
-    cache = arguments.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise UsageError("got past_key_values that hold a text: trees need their own cache; pass the whole text as ids")
-    strange = sorted(name for name, value in arguments.items() if value is not None and name not in KNOWN_ARGUMENTS)
-    if strange:
-        raise UsageError(f"got the model argument {strange[0]!r}: only input_ids and attention_mask reach a tree")
-    places = set((getattr(model, "hf_device_map", None) or {"": model.device}).values())
-    if len(places) > 1:
-        raise UsageError(f"the model lies on {len(places)} devices, wanted one: load it without device_map")
-
-
-def _num_padding(input_ids: torch.Tensor, arguments: dict[str, Any]) -> list[int]:
-    """How many ids in front of each row's prompt are padding.
-
-    Raises:
-        UsageError: where the mask hides anything else, or positions are not counted from the prompt's first id.
-    """
-    mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
-    real = torch.ones_like(input_ids) if mask is None else (mask != 0).to(torch.int64)
-    lengths = real.sum(dim=1).tolist()
-    if not bool((real == real.sort(dim=1).values).all()) or 0 in lengths:
-        raise UsageError("got an attention mask that hides more than padding on the left: pad on the left alone")
-    counted = real.cumsum(dim=1) - 1
-    if positions is not None and not bool(((positions == counted) | (real == 0)).all()):
-        raise UsageError("got position ids of your own: a tree's are counted from the prompt's first id; drop them")
-    return [input_ids.shape[1] - length for length in lengths]
-
-
-def _given_to_generate(name: str) -> Any:
-    """The argument ``name`` of the running ``generate``.
-
-    With a callable ``custom_generate``, transformers (5.17 to 5.23) hands neither streamer nor assistant model on, and
-    says nothing; a streamer that is never ended blocks its reader for ever. So the caller's frame is asked.
-    """
-    code = inspect.unwrap(GenerationMixin.generate).__code__
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return frame.f_locals.get(name) if frame is not None else None

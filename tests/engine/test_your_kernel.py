@@ -59,7 +59,7 @@ def manifest(path: Path) -> Manifest:
 def test_the_documents_commands_find_the_bug(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLE.parent, tmp_path / "docs" / "examples")
     text = DOCUMENT.read_text(encoding="utf-8")
-    said: dict[str, list[Outcome]] = {}
+    outcomes: dict[str, list[Outcome]] = {}
     place = tmp_path
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for command in block.splitlines():
@@ -67,22 +67,22 @@ def test_the_documents_commands_find_the_bug(tmp_path: Path) -> None:
             if program == "cd":
                 place = place / arguments[0]
                 continue
-            said.setdefault(arguments[0], []).append(specscope(*arguments, cwd=place))
-    warned, eager, unchecked = said["run"]
+            outcomes.setdefault(arguments[0], []).append(specscope(*arguments, cwd=place))
+    warned, eager, unchecked = outcomes["run"]
     assert [o.code for o in (warned, eager, unchecked)] == [0, 0, 0]
     (line,) = warned.err.splitlines()
     quoted = re.search(r"```text\n(warning: .*) \.\.\.\n```", text)
     assert quoted is not None
     assert line.startswith(quoted[1])
     assert (eager.err, unchecked.err) == ("", "")
-    assert said["check"][0].code == 0
-    broken, repaired = said["diff"]
+    assert outcomes["check"][0].code == 0
+    broken, repaired = outcomes["diff"]
     assert (broken.code, repaired.code) == (1, 0)
     assert "neither side violates an invariant" in broken.out
-    assert said["bisect"][0].code == 1
-    assert said["bisect"][0].out.startswith("different: layer 0 attention\n")
+    assert outcomes["bisect"][0].code == 1
+    assert outcomes["bisect"][0].out.startswith("different: layer 0 attention\n")
     assert "different: layer 0 attention" in text
-    assert said["replay"][0].code == 0
+    assert outcomes["replay"][0].code == 0
     assert manifest(place / "repaired.jsonl").attention == "my_kernel:attention"
 
 
