@@ -6,22 +6,23 @@ field here, an option there, and a field of the manifest.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.manifest import Attention, Mode, RuleName, TraceLevel
 from specscope.schemas.unknown import nearest_name
 from specscope.tracer.errors import UsageError
 
-Device = Literal["auto", "cpu", "cuda", "npu"]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 CacheStrategy = Literal["in-place", "fast-reorder", "full-reorder", "replicate"]
 DraftName = Literal["point-mass", "sampled"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
-DEVICES: tuple[str, ...] = get_args(Device)
+#: What a device may be called: ``auto``, or a type that torch knows with or without a number, such as ``cuda:1``.
+DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]*(:\d{1,4})?")
 DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 TRACE_LEVELS: tuple[TraceLevel, ...] = get_args(TraceLevel)
@@ -40,6 +41,40 @@ def check_name(what: str, value: str, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise UsageError(f"got {what} {value!r}, wanted one of {', '.join(allowed)}")
+
+
+def check_device_name(name: str) -> None:
+    """Refuses what cannot name a device. Whether it is there, only torch can tell.
+
+    Raises:
+        UsageError: where it cannot.
+    """
+    if not DEVICE_NAME.fullmatch(name):
+        raise UsageError(
+            f"got device {name!r}, wanted auto, cpu, or a name that torch knows, such as cuda, cuda:1 or npu"
+        )
+
+
+class AttentionChoice(NamedTuple):
+    """What a mode and an attention come to, together."""
+
+    mode: Mode
+    baseline_attention: Attention
+    kernel: str | None
+
+
+def choose_attention(mode: str | None, attention: str | None) -> AttentionChoice:
+    """The mode, and the kernel where ``attention`` names one: it takes the fused attention's place.
+
+    Raises:
+        UsageError: where the two contradict each other.
+    """
+    path: Any = attention if attention in ATTENTIONS else "fused"
+    chosen: Any = mode or path
+    check_name("mode", chosen, MODES)
+    if attention is not None and chosen not in ("baseline", path):
+        raise UsageError(f"got mode {chosen} and attention {attention}: the mode says the attention; drop one of them")
+    return AttentionChoice(chosen, path, None if attention in (None, *ATTENTIONS) else attention)
 
 
 @dataclass(frozen=True)
@@ -97,10 +132,12 @@ class ModelChoice:
     drafter: str = "eagle3"  # one of DRAFTER_NAMES, with :PATH where it has weights
     mode: Mode = "fused"
     dtype: str = "float32"  # one of DTYPE_NAMES
-    device: str = "auto"  # one of DEVICES
+    device: str = "auto"  # a DEVICE_NAME
     policy: TreePolicy = DEFAULT_TREE
     rule: SamplingRule = GREEDY
     baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
+    kernel: str | None = None  # in place of the fused attention, by its name; None: the device's own
+    self_check: bool = True  # compare what is not eager with the eager attention before it is used
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
@@ -116,9 +153,10 @@ class ModelChoice:
         return "none" if self.mode == "baseline" else self.drafter
 
     @property
-    def attention(self) -> Attention:
-        """The attention that the mode asks for."""
-        return self.baseline_attention if self.mode == "baseline" else self.mode
+    def attention(self) -> str:
+        """The attention that the mode asks for: ``eager``, ``fused``, or the name of the kernel in its place."""
+        path = self.baseline_attention if self.mode == "baseline" else self.mode
+        return self.kernel if path == "fused" and self.kernel is not None else path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +186,7 @@ class Settings:
     @classmethod
     def of(cls, **named: Any) -> Settings:
         """Settings by name, whether they are fields of ``Settings`` or of ``ModelChoice``; the others keep their
-        defaults. ``policy`` may be a text, as ``--tree`` takes it.
+        defaults. ``policy`` may be a text, as ``--tree`` takes it, and ``attention`` is as ``--attention`` takes it.
 
         Raises:
             UsageError: for a name or a value that there is not.
@@ -159,9 +197,12 @@ class Settings:
         """The same with the settings named, as ``of`` takes them."""
         names = {f.name for f in fields(Settings)} - {"choice"}
         choice_names = {f.name for f in fields(ModelChoice)}
+        if named.get("attention") is not None:
+            named |= choose_attention(named.get("mode"), named["attention"])._asdict()
+        named.pop("attention", None)
         unknown = [name for name in named if name not in names | choice_names]
         if unknown:
-            known = sorted(names | choice_names)
+            known = sorted(names | choice_names | {"attention"})
             near = nearest_name(unknown[0], known)
             hint = f"did you mean {near}?" if near is not None else f"wanted one of {', '.join(known)}"
             raise UsageError(f"got unknown setting {unknown[0]!r}: {hint}")
@@ -169,9 +210,11 @@ class Settings:
         if isinstance(policy, str):
             tree = DEFAULT_TREE
             named["policy"] = parse_policy(policy, tree.depth, tree.top_k, tree.budget)
-        for name, allowed in (("mode", MODES), ("dtype", DTYPE_NAMES), ("device", DEVICES)):
+        for name, allowed in (("mode", MODES), ("dtype", DTYPE_NAMES)):
             if name in named:
                 check_name(name, named[name], allowed)
+        if "device" in named:
+            check_device_name(named["device"])
         for name in ("stop_strings", "bad_words"):
             if name in named:
                 named[name] = (named[name],) if isinstance(named[name], str) else tuple(named[name])

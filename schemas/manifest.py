@@ -17,12 +17,37 @@ TraceLevel = Literal["decisions", "scores", "tensors"]
 class Device(Section):
     """Where the teacher ran."""
 
-    backend: str = Field(description="cpu, cuda or npu.")
+    backend: str = Field(description="Torch's type of the device: cpu, cuda, npu, mps and so on.")
     name: str = Field(description="What the device calls itself.")
     num_threads: int | None = Field(None, description="Threads of the CPU backend.")
     instructions: dict[str, str] | None = Field(
         None, description="Instruction sets that the CPU's libraries were let use, by library."
     )
+
+
+class SelfCheck(Section):
+    """Whether a kernel computed what the eager attention computes, before it was used."""
+
+    outcome: Literal["passed", "failed", "skipped"] = Field(
+        description="failed: eager attention ran instead; skipped: nothing was compared, and the kernel ran."
+    )
+    num_cases: int | None = Field(None, description="Cases that were compared.")
+    failed_cases: list[str] | None = Field(None, description="Those in which they differed, in the order compared.")
+
+
+class Kernel(Section):
+    """What was to compute attention, where that is not the eager reference."""
+
+    name: str = Field(description="Its name; what really ran stands in verify.dispatch.")
+    origin: str | None = Field(None, description="Where it came from: built-in, an entry point, a module.")
+    file: str | None = Field(None, description="Name of the file that defines it, without its folder.")
+    file_digest: Digest | None = Field(None, description="Over that file's bytes.")
+    self_check: SelfCheck | None = Field(None, description="What comparing it with the eager attention came to.")
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether eager attention ran instead."""
+        return self.self_check is not None and self.self_check.outcome == "failed"
 
 
 class Teacher(Section):
@@ -148,7 +173,8 @@ class Manifest(Record):
     mode: Mode = Field(
         description="The mode asked for. What was dispatched stands in prefill.dispatch and verify.dispatch."
     )
-    attention: str = Field(description="The attention implementation that the mode asked for.")
+    attention: str = Field(description="The attention implementation that was asked for: eager, fused, or a kernel.")
+    kernel: Kernel | None = Field(None, description="What was to compute attention; absent: eager, or not known.")
     dtype: str = Field(description="Of the teacher's weights and logits: float32, bfloat16, float16 or float64.")
     device: Device = Field(description="Where the teacher ran.")
     teacher: Teacher = Field(description="The model whose output must be preserved.")

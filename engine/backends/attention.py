@@ -1,8 +1,9 @@
-"""The two attention paths and the log of which of them really ran.
+"""The attention paths by name and the log of which of them really ran.
 
-``eager`` is the reference: explicit float32 softmax, no fused kernel. ``fused`` is the backend's scaled dot-product
-attention. Both take an additive mask and grouped keys. Both are registered with transformers, the mask function too
-(without one a mask is dropped silently); the engine always passes a prepared four-dimensional mask.
+``eager`` is the reference: explicit float32 softmax, no fused kernel. ``fused`` is torch's scaled dot-product
+attention. Kernels of other backends and of users join them by ``add_kernel``. All take an additive mask and grouped
+keys. All are registered with transformers, the mask function too (without one a mask is dropped silently); the engine
+always passes a prepared four-dimensional mask.
 
 Letters: B batch, H heads, G key-value heads, Q rows, S columns, W head width.
 """
@@ -22,6 +23,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from specscope.engine.backends.kernels import Kernel
+from specscope.tracer.errors import EngineError
 
 
 class AttentionFunction(Protocol):
@@ -96,7 +100,39 @@ def _backend_name(choice: int) -> str:
 ATTENTION: dict[str, AttentionFunction] = {"eager": eager_attention, "fused": fused_attention}
 
 
+def add_kernel(kernel: Kernel) -> AttentionFunction:
+    """Makes ``kernel`` one of ``ATTENTION``.
+
+    It is counted under its name, whatever it calls inside, and given the mask in the form that it takes. What it
+    returns is refused where it does not have the query's shape and dtype.
+    """
+
+    def attention(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+    ) -> torch.Tensor:
+        _count(kernel.name)
+        given = mask == 0 if mask is not None and kernel.mask_form == "visible" else mask
+        silence = _LOG.set(None)
+        try:
+            output = kernel.function(query, key, value, given, scale=scale)
+        finally:
+            _LOG.reset(silence)
+        if not isinstance(output, torch.Tensor) or output.shape != query.shape or output.dtype != query.dtype:
+            raise EngineError(f"attention {kernel.name} returned {_shape(output)}, wanted {_shape(query)}")
+        return output
+
+    ATTENTION[kernel.name] = attention
+    return attention
+
+
+def _shape(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
+
+
 def _for_transformers(
+    name: str,
     attention: AttentionFunction,
 ) -> Callable[..., tuple[torch.Tensor, None]]:
     def forward(
@@ -108,7 +144,12 @@ def _for_transformers(
         scaling: float,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
-        return attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2), None
+        log = _LOG.get()
+        counted = log.total() if log is not None else 0
+        output = attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2)
+        if log is not None and log.total() == counted:
+            log[name] += 1  # put in place of a path by somebody who knows nothing of the log
+        return output, None
 
     return forward
 
@@ -118,13 +159,13 @@ def _mask_as_given(*_: object, attention_mask: torch.Tensor | None = None, **__:
 
 
 def registered_name(attention: str) -> str:
-    """The name under which transformers knows the attention ``eager`` or ``fused``; registers it at the first call."""
+    """The name under which transformers knows the attention ``attention`` of ``ATTENTION``; registers it."""
     return register_attention(attention, ATTENTION[attention])
 
 
 def register_attention(attention: str, function: AttentionFunction) -> str:
     """Makes ``function`` known to transformers; its name there."""
     name = f"specscope_{attention}"
-    AttentionInterface.register(name, _for_transformers(function))
+    AttentionInterface.register(name, _for_transformers(attention, function))
     AttentionMaskInterface.register(name, _mask_as_given)
     return name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from specscope.engine.cli.bisect_card import print_card, print_line
-from specscope.engine.settings import DEVICES
+from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "Step": ("at", "allow", "noise", "tolerance"),
-    "Models": ("teacher", "drafter", "device", "allow_remote_code"),
+    "Models": ("teacher", "drafter", "device", "attention", "allow_remote_code"),
     "Result": ("state", "form"),
 }
 
@@ -51,7 +51,13 @@ SECTIONS = {
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the runs loaded it]")
 @click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the runs loaded it]")
-@click.option("--device", type=click.Choice(DEVICES), help="[default: those of the runs]")
+@click.option("--device", type=DEVICE, metavar="NAME", help="[default: those of the runs]")
+@click.option(
+    "--attention",
+    type=ATTENTION_NAME,
+    metavar="NAME",
+    help="Load the kernel of a run that had one from here, as it is now.  [default: as it was recorded]",
+)
 @click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder.")
 def bisect(
     baseline: Path,
@@ -65,6 +71,7 @@ def bisect(
     teacher: str | None,
     drafter: str | None,
     device: str | None,
+    attention: str | None,
     allow_remote_code: bool,
 ) -> None:
     """Run one step of BASELINE in both traces' configurations from equal state, and name what differs first.
@@ -101,7 +108,9 @@ def bisect(
         baseline=baseline,
         candidate=candidate,
         place=place,
-        overrides=Overrides(teacher=teacher, drafter=drafter, device=device, allow_remote_code=allow_remote_code),
+        overrides=Overrides(
+            teacher=teacher, drafter=drafter, device=device, attention=attention, allow_remote_code=allow_remote_code
+        ),
         state=state,
     )
     with Bisect(request) as run, progress("bisecting", run.num_units, "units", shown=True) as advance:

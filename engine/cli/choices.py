@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import click
 
+from specscope.engine.backends.kernels import BUILT_IN, check_kernel_name
 from specscope.engine.drafters.names import parse_drafter
 from specscope.engine.settings import (
-    ATTENTIONS,
     DEFAULT_TREE,
-    DEVICES,
     DRAFTER_NAMES,
     DTYPE_NAMES,
     GREEDY,
@@ -19,6 +19,8 @@ from specscope.engine.settings import (
     ModelChoice,
     ProcessorChoice,
     SamplingRule,
+    check_device_name,
+    choose_attention,
 )
 from specscope.engine.teacher.names import check_teacher_path
 from specscope.engine.tree.policy import PRESETS, parse_policy, refuse_drawn
@@ -32,7 +34,7 @@ SYNONYMS = {"reference": "eager", "performance": "fused"}
 #: The sections of a help text that lists the options below.
 CHOICE_SECTIONS = {
     "Models": (
-        *("teacher", "drafter", "mode", "attention", "dtype", "device"),
+        *("teacher", "drafter", "mode", "attention", "self_check", "dtype", "device"),
         *("drafter_window", "allow_download", "allow_remote_code", "allow_nonfinite"),
     ),
     "Draft tree": ("tree", "depth", "top_k", "budget"),
@@ -50,13 +52,53 @@ def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]
     return decorate
 
 
+@cache
+def warn_once(text: str) -> None:
+    """A warning on standard error, the first time that it is given."""
+    click.echo(f"warning: {text}", err=True)
+
+
+class DeviceName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """A device by its name; whether it is there is found out where torch is loaded."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, refused where it can be none."""
+        check_device_name(str(value))
+        return str(value)
+
+
+class AttentionName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """``eager``, ``fused``, or the name of a kernel."""
+
+    name = "attention"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, refused where there can be no such kernel."""
+        if value not in BUILT_IN:
+            check_kernel_name(str(value))
+        return str(value)
+
+
+DEVICE = DeviceName()
+ATTENTION_NAME = AttentionName()
 device_option = click.option(
     "--device",
-    type=click.Choice(DEVICES),
+    type=DEVICE,
+    metavar="NAME",
     default="auto",
     show_default=True,
     envvar="SPECSCOPE_DEVICE",
     show_envvar=True,
+    help="cpu, cuda, cuda:1, npu, mps, or another device that torch knows by name.",
+)
+self_check_option = click.option(
+    "--no-self-check",
+    "self_check",
+    flag_value=False,
+    default=True,
+    help="Run the kernel without comparing it with the eager attention first.",
 )
 
 model_options = _all(
@@ -80,11 +122,14 @@ model_options = _all(
     ),
     click.option(
         "--attention",
-        type=click.Choice(ATTENTIONS),
+        type=ATTENTION_NAME,
+        metavar="NAME",
         envvar="SPECSCOPE_ATTENTION",
         show_envvar=True,
-        help="The baseline's attention; without --mode it chooses the mode. Default: fused.",
+        help="eager, fused, or a kernel of your own: MODULE:FUNCTION, or an installed name. Without --mode it chooses "
+        "the mode. Default: fused.",
     ),
+    self_check_option,
     click.option(
         "--dtype",
         type=click.Choice(DTYPE_NAMES),
@@ -162,8 +207,8 @@ def build_choice(**options: Any) -> ModelChoice:
     Raises:
         UsageError: where they contradict each other.
     """
-    attention = options["attention"]
-    mode = _mode(options["mode"], attention)
+    given_mode = options["mode"]
+    mode, baseline_attention, kernel = choose_attention(SYNONYMS.get(given_mode, given_mode), options["attention"])
     rule = _rule(options)
     policy = parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"])
     if options["teacher"] != "demo":
@@ -180,7 +225,9 @@ def build_choice(**options: Any) -> ModelChoice:
         device=options["device"],
         policy=policy,
         rule=rule,
-        baseline_attention=attention or "fused",
+        baseline_attention=baseline_attention,
+        kernel=kernel,
+        self_check=options["self_check"],
         allow_remote_code=options["allow_remote_code"],
         allow_download=options["allow_download"],
         allow_nonfinite=options["allow_nonfinite"],
@@ -195,13 +242,6 @@ def build_processors(options: dict[str, Any]) -> ProcessorChoice:
         min_new_tokens=options["min_new_tokens"],
         no_repeat_ngram=options["no_repeat_ngram"],
     )
-
-
-def _mode(mode: str | None, attention: str | None) -> Any:
-    chosen = SYNONYMS.get(mode, mode) if mode else attention or "fused"
-    if chosen != "baseline" and attention not in (None, chosen):
-        raise UsageError(f"got mode {chosen} and attention {attention}: the mode says the attention; drop one of them")
-    return chosen
 
 
 def _rule(options: dict[str, Any]) -> SamplingRule:

@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from specscope.engine.cli.choices import warn_once
 from specscope.tracer.cli.check import exit_code, print_report
 from specscope.tracer.cli.console import console
 from specscope.tracer.compare.diff import diff_traces
@@ -90,7 +91,7 @@ def _decode(
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[:num_prompts]
     target = TraceTarget(trace, overwrite=True, with_text=True) if trace is not None else None
     request = RunRequest(settings, prompts, target)
-    models: Models = load_models(settings.choice)
+    models: Models = load_models(settings.choice, warn=warn_once)
     writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
     reports = list(run_turns(request, models, writer, change=injecting(injected)))
     if writer is not None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specscope.engine.cli.choices import SYNONYMS
-from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, DEVICES, DTYPE_NAMES
+from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE, SYNONYMS
+from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, DTYPE_NAMES, choose_attention
 from specscope.tracer.cli.console import progress
 from specscope.tracer.naming.text import counted, printable
 
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 @click.command(short_help="Run recorded steps again, from equal state")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new trace.")
+@click.option("--mode", type=click.Choice([*ATTENTIONS, *SYNONYMS]), help="[default: the run's]")
 @click.option(
-    "--mode", type=click.Choice([*ATTENTIONS, *SYNONYMS]), help="A baseline's attention.  [default: the run's]"
+    "--attention",
+    type=ATTENTION_NAME,
+    metavar="NAME",
+    help="Run this kernel, named as for run, in place of the fused attention.  [default: the run's]",
 )
 @click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="[default: that of the run]")
-@click.option("--device", type=click.Choice(DEVICES), help="[default: that of the run]")
+@click.option("--device", type=DEVICE, metavar="NAME", help="[default: that of the run]")
 @click.option(
     "--cache-strategy",
     type=click.Choice(CACHE_STRATEGIES),
@@ -51,8 +55,11 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
     from specscope.engine.lab.rerun.recorded_run import Overrides
     from specscope.engine.lab.rerun.replay import Replay, ReplayRequest
 
-    if changes["mode"] in SYNONYMS:
-        changes["mode"] = SYNONYMS[changes["mode"]]
+    mode = SYNONYMS.get(changes["mode"], changes["mode"])
+    if changes["attention"] is not None:
+        chosen = choose_attention(mode, changes["attention"])
+        mode, changes["attention"] = chosen.mode, chosen.kernel
+    changes["mode"] = mode
     request = ReplayRequest(
         trace=trace, out=out, overrides=Overrides(**changes), turn=turn, with_fault=with_fault, overwrite=overwrite
     )

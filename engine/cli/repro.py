@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from specscope.engine.settings import DEVICES
+from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_USAGE
 from specscope.tracer.naming.text import printable
 
@@ -23,14 +23,18 @@ EXIT_CODES = {"reproduced": EXIT_DIFFERENT, "not reproduced": EXIT_EQUAL, "anoth
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--teacher", help="Load the teacher from here. Default: from where the run loaded it.")
 @click.option("--drafter", help="Load the drafter from here, named as for run. Default: from where the run loaded it.")
-@click.option("--device", type=click.Choice(DEVICES), help="Default: that of the run.")
+@click.option("--device", type=DEVICE, metavar="NAME", help="Default: that of the run.")
+@click.option(
+    "--attention",
+    type=ATTENTION_NAME,
+    metavar="NAME",
+    help="Load the run's kernel from here, as it is now. Default: as it was recorded.",
+)
 @click.option(
     "--index", type=int, help="Run only the row of this failure record, counted from 0. Default: all rows as they were."
 )
 @click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder.")
-def repro(
-    file: Path, teacher: str | None, drafter: str | None, device: str | None, index: int | None, allow_remote_code: bool
-) -> None:
+def repro(file: Path, index: int | None, **changes: Any) -> None:
     """Run the step that failed in a trace again, from its failure record, and say whether it fails again.
 
     Caches are rebuilt from the committed tokens, so that minutes of decoding need not be repeated; a prefill that
@@ -42,9 +46,7 @@ def repro(
     from specscope.engine.lab.rerun.recorded_run import Overrides
     from specscope.engine.lab.rerun.repro import reproduce
 
-    result = reproduce(
-        file, Overrides(teacher=teacher, drafter=drafter, device=device, allow_remote_code=allow_remote_code), index
-    )
+    result = reproduce(file, Overrides(**changes), index)
     _print(result)
     sys.exit(EXIT_CODES[result.outcome])
 

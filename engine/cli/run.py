@@ -18,6 +18,7 @@ from specscope.engine.cli.choices import (
     model_options,
     rule_options,
     tree_options,
+    warn_once,
 )
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.prompts import Prompt, load_prompts
@@ -107,10 +108,10 @@ def run(as_json: bool, **options: Any) -> None:
         from specscope.engine.load.models import load_models
         from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
 
-        models = load_models(request.settings.choice)
+        models = load_models(request.settings.choice, warn=warn_once)
     if fault is not None:
         check_fits(fault, models)
-    writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    writer = open_trace(request, models, warn=warn_once)
     stream = _Stream(models, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
     events = TurnEvents(stream.turn_begins, stream.tokens)
     reports = []

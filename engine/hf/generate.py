@@ -14,9 +14,8 @@ ended is padded though no end-of-text token is set; no cache is given back.
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -24,7 +23,6 @@ from weakref import WeakSet
 import torch
 from transformers import (
     GenerationConfig,
-    GenerationMixin,
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
@@ -32,8 +30,11 @@ from transformers import (
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from specscope.engine.accept.processors import Processors
+from specscope.engine.backends.choice import ChosenAttention, checked, kernel_of
+from specscope.engine.backends.kernels import BUILT_IN, check_kernel_name
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.hf.asked import check_asked, count_padding, given_to_generate
 from specscope.engine.hf.memory import refuse_memory
 from specscope.engine.hf.rules import (
     RowCriterion,
@@ -54,26 +55,13 @@ from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import TurnLabel
 from specscope.engine.record.target import TraceTarget, ending
 from specscope.engine.run.runner import turn_seed
-from specscope.engine.settings import ATTENTIONS, GREEDY, TRACE_LEVELS, ModelChoice, SamplingRule, Settings, check_name
+from specscope.engine.settings import GREEDY, TRACE_LEVELS, ModelChoice, SamplingRule, Settings, check_name
 from specscope.engine.teacher.files import refuse_unsupported
 from specscope.engine.teacher.model import Teacher, TeacherOptions, check_transformers_version
 from specscope.engine.tree.policy import TreePolicy
-from specscope.schemas.manifest import Attention, TraceLevel
+from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.ring import TraceRing
-
-#: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
-KNOWN_ARGUMENTS = frozenset(
-    {
-        "attention_mask",
-        "position_ids",
-        "past_key_values",
-        "use_cache",
-        "logits_to_keep",
-        "cache_position",
-        "synced_gpus",
-    }
-)
 
 #: Models whose weights were read once and found to be finite: that is not done again at every call.
 _finite: WeakSet[PreTrainedModel] = WeakSet()
@@ -98,7 +86,10 @@ class TreeGenerate:
 
     drafter: Drafter | str = "ngram"
     policy: TreePolicy | str = "dynamic"
-    attention: Attention = "fused"
+    attention: str = "fused"  # as --attention takes it; a kernel of your own is named, see docs/your-kernel.md
+    self_check: bool = field(
+        default=True, kw_only=True
+    )  # compare what is not eager with the eager attention before it is used
     cache_strategy: str = "in-place"
     seed: int | None = None
     trace: Path | str | TraceRing | None = None
@@ -109,7 +100,8 @@ class TreeGenerate:
     drafter_name: str = ""  # of a drafter that is given, for the trace
 
     def __post_init__(self) -> None:
-        check_name("attention", self.attention, ATTENTIONS)
+        if self.attention not in BUILT_IN:
+            check_kernel_name(self.attention)
         check_name("trace level", self.trace_level, TRACE_LEVELS)
 
     def loaded(self, model: PreTrainedModel) -> TreeGenerate:
@@ -118,9 +110,18 @@ class TreeGenerate:
         Raises:
             UsageError: where there is none of that name, or it does not fit the model.
         """
-        with own_words(), own_attention(model, self.attention):
+        with own_words(), own_attention(model, self.chosen(model).runs):
             name = self.drafter if isinstance(self.drafter, str) else self.drafter_name
             return replace(self, drafter=self.models(model).drafter, drafter_name=name)
+
+    def chosen(self, model: PreTrainedModel) -> ChosenAttention:
+        """The attention that runs: the one that was asked for, unless it differs from the eager one.
+
+        Raises:
+            UsageError: where there is none of that name.
+        """
+        kernel = kernel_of(self.attention, torch.device(model.device))
+        return checked(self.attention, kernel, model, check=self.self_check)
 
     def models(self, model: PreTrainedModel) -> Models:
         """``model`` as a teacher, and the drafter.
@@ -129,13 +130,17 @@ class TreeGenerate:
             UsageError: where the drafter cannot be loaded or does not fit, or weights are no finite numbers.
         """
         teacher = GivenTeacher(model)
+        teacher.attention = self.chosen(model)
         if not self.allow_nonfinite and model not in _finite:
             refuse_nonfinite(model, teacher.folder)
             _finite.add(model)
         if not isinstance(self.drafter, str):
             return Models(teacher, self.drafter)
         options = TeacherOptions(
-            dtype=teacher.dtype, device=teacher.device, attention=self.attention, allow_nonfinite=self.allow_nonfinite
+            dtype=teacher.dtype,
+            device=teacher.device,
+            attention=teacher.attention.runs,
+            allow_nonfinite=self.allow_nonfinite,
         )
         return Models(teacher, load_drafter(self.choice(teacher, GREEDY), teacher, options))
 
@@ -144,7 +149,8 @@ class TreeGenerate:
         settings = Settings.of(
             teacher=teacher.source,
             drafter=self.drafter if isinstance(self.drafter, str) else self.drafter_name,
-            mode=self.attention,
+            attention=self.attention,
+            self_check=self.self_check,
             dtype=str(teacher.dtype).removeprefix("torch."),
             policy=self.policy,
             rule=rule,
@@ -218,15 +224,15 @@ def _generate(model: PreTrainedModel, options: TreeGenerate, given: Given) -> to
     input_ids, generation_config, model_kwargs = given.input_ids, given.config, given.model_kwargs
     check_transformers_version()
     refuse_unsupported(model.config, str(model.name_or_path) or type(model).__name__)
-    _check_asked(model, generation_config, model_kwargs)
-    streamer = given.streamer if given.streamer is not None else _given_to_generate("streamer")
+    check_asked(model, generation_config, model_kwargs)
+    streamer = given.streamer if given.streamer is not None else given_to_generate("streamer")
     if streamer is not None and len(input_ids) > 1:
         raise UsageError(
             f"got a streamer and {len(input_ids)} rows, which end at different times: stream one row alone"
         )
     asked = _Asked(
         input_ids,
-        _num_padding(input_ids, model_kwargs),
+        count_padding(input_ids, model_kwargs),
         split_warpers(given.processors, do_sample=bool(generation_config.do_sample)),
         split_criteria(given.criteria, input_ids.shape[1]),
     )
@@ -235,7 +241,7 @@ def _generate(model: PreTrainedModel, options: TreeGenerate, given: Given) -> to
         raise UsageError(
             f"got {len(input_ids)} rows and no pad_token_id: give one, for a row may end before the others"
         )
-    with own_attention(model, options.attention):
+    with own_attention(model, options.chosen(model).runs):
         outputs = _decode(asked, options, model, streamer)
     longest = max(map(len, outputs))
     fill = int(padding) if padding is not None else 0
@@ -345,56 +351,3 @@ def _run(session: Session, requests: list[TurnRequest], streamer: Any) -> list[l
     if streamer is not None:
         streamer.end()
     return [result.output_ids for result in results]
-
-
-def _check_asked(model: PreTrainedModel, config: GenerationConfig, arguments: dict[str, Any]) -> None:
-    """Refuses what neither greedy search nor sampling is, and what the loop would have to leave out."""
-    mode = config.get_generation_mode(_given_to_generate("assistant_model"))
-    if mode not in ("greedy_search", "sample"):
-        raise UsageError(f"got generation mode {mode.value}, wanted greedy_search or sample: trees stand for no other")
-    wanted = [name for name in ("scores", "logits", "attentions", "hidden_states") if getattr(config, f"output_{name}")]
-    if config.return_dict_in_generate and wanted:
-        raise UsageError(f"got output_{wanted[0]}: whole trees are verified, not token by token; a trace records it")
-    if config.cache_implementation not in (None, "dynamic", "dynamic_full"):
-        raise UsageError(
-            f"got cache_implementation {config.cache_implementation!r}: trees need their own cache; drop it"
-        )
-    cache = arguments.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise UsageError("got past_key_values that hold a text: trees need their own cache; pass the whole text as ids")
-    strange = sorted(name for name, value in arguments.items() if value is not None and name not in KNOWN_ARGUMENTS)
-    if strange:
-        raise UsageError(f"got the model argument {strange[0]!r}: only input_ids and attention_mask reach a tree")
-    places = set((getattr(model, "hf_device_map", None) or {"": model.device}).values())
-    if len(places) > 1:
-        raise UsageError(f"the model lies on {len(places)} devices, wanted one: load it without device_map")
-
-
-def _num_padding(input_ids: torch.Tensor, arguments: dict[str, Any]) -> list[int]:
-    """How many ids in front of each row's prompt are padding.
-
-    Raises:
-        UsageError: where the mask hides anything else, or positions are not counted from the prompt's first id.
-    """
-    mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
-    real = torch.ones_like(input_ids) if mask is None else (mask != 0).to(torch.int64)
-    lengths = real.sum(dim=1).tolist()
-    if not bool((real == real.sort(dim=1).values).all()) or 0 in lengths:
-        raise UsageError("got an attention mask that hides more than padding on the left: pad on the left alone")
-    counted = real.cumsum(dim=1) - 1
-    if positions is not None and not bool(((positions == counted) | (real == 0)).all()):
-        raise UsageError("got position ids of your own: a tree's are counted from the prompt's first id; drop them")
-    return [input_ids.shape[1] - length for length in lengths]
-
-
-def _given_to_generate(name: str) -> Any:
-    """The argument ``name`` of the running ``generate``.
-
-    With a callable ``custom_generate``, transformers (5.17 to 5.23) hands neither streamer nor assistant model on, and
-    says nothing; a streamer that is never ended blocks its reader for ever. So the caller's frame is asked.
-    """
-    code = inspect.unwrap(GenerationMixin.generate).__code__
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return frame.f_locals.get(name) if frame is not None else None

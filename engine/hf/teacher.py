@@ -15,7 +15,6 @@ from specscope.engine.backends.attention import registered_name
 from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Teacher as TeacherManifest
-from specscope.schemas.manifest import Attention
 from specscope.tracer.errors import UsageError
 
 
@@ -77,8 +76,8 @@ def _holds_files(model: PreTrainedModel, folder: Path) -> bool:
 
 
 @contextmanager
-def own_attention(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
-    """Inside, ``model`` runs this engine's attention; afterwards the one that it had.
+def own_attention(model: PreTrainedModel, attention: str) -> Iterator[None]:
+    """Inside, ``model`` runs the attention of that name in ``ATTENTION``; afterwards the one that it had.
 
     Raises:
         UsageError: where the model's attention cannot be exchanged.

@@ -25,7 +25,7 @@ def decoding_of(settings: Settings, teacher: Teacher, phases: Phases = DEFAULT_P
         cache_strategy=settings.cache_strategy,
         # The fused path leaves the check to the device, so that a step waits for it only once. On the host there is
         # nothing to wait for, and the check before costs a third.
-        checks="deferred" if settings.choice.attention == "fused" and teacher.device.type != "cpu" else "before",
+        checks="before" if settings.choice.attention == "eager" or teacher.device.type == "cpu" else "deferred",
         processors=build_processors(processors, teacher.eos_token_ids, teacher.device),
         phases=replace(phases, stop_on_violation=True) if settings.strict else phases,
     )

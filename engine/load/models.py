@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from specscope.engine.backends.attention import registered_name
+from specscope.engine.backends.choice import checked, kernel_of, warn_in_python
+from specscope.engine.backends.devices import resolve_device as resolve_device
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -34,47 +37,29 @@ class Models:
     drafter: Drafter
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes an accelerator where there is one.
-
-    Raises:
-        UsageError: where the device is not there.
-    """
-    if name == "npu":
-        return _npu()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("got device cuda, but this torch sees no CUDA device; use --device cpu")
-    return torch.device(name)
-
-
-def _npu() -> torch.device:
-    # Imported here alone: without CANN, importing torch_npu breaks torch itself.
-    try:
-        import torch_npu  # noqa: F401
-    except ImportError:
-        raise UsageError("device npu needs torch_npu and CANN: install specscope[npu]; or use --device cpu") from None
-    return torch.device("npu")
-
-
-def load_models(choice: ModelChoice) -> Models:
-    """Loads what ``choice`` names.
+def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_python) -> Models:
+    """Loads what ``choice`` names. An attention kernel that does not compute what the eager attention does is replaced
+    by that, and ``warn`` is called with the reason, unless the choice goes without the check.
 
     Raises:
         UsageError: where something is missing, or the drafter does not fit the teacher.
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
+    kernel = kernel_of(choice.attention, device)
     options = TeacherOptions(
         dtype=dtype,
         device=device,
-        attention=choice.attention,
+        attention="eager" if kernel is None else kernel.name,
         allow_remote_code=choice.allow_remote_code,
         allow_download=choice.allow_download,
         allow_nonfinite=choice.allow_nonfinite,
     )
     name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
     teacher = Teacher.load(name, options)
+    teacher.attention = checked(choice.attention, kernel, teacher.model, check=choice.self_check, warn=warn)
+    if teacher.attention.runs != options.attention:
+        options = replace(options, attention=teacher.attention.runs)
+        teacher.attend_by(registered_name(options.attention))
     return Models(teacher, load_drafter(choice, teacher, options))
 
 
@@ -119,7 +104,7 @@ def _eagle3(parts: _Parts) -> Drafter:
         choice.policy,
         embedding=files.embedding(teacher.embedding),
         feature_layers=files.feature_layers(teacher.num_layers),
-        attention=choice.attention,
+        attention=parts.options.attention,
         dtype=parts.options.dtype,
         device=parts.options.device,
         sampler=parts.sampler,

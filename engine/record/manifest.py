@@ -7,21 +7,22 @@ import platform
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from specscope.engine.accept.processors import Processors
+from specscope.engine.backends.devices import backend_of
 from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.settings import ModelChoice, ProcessorChoice, SamplingRule, Settings
+from specscope.engine.settings import ModelChoice, ProcessorChoice, SamplingRule, Settings, choose_attention
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.policy import TreePolicy as GrowthPolicy
 from specscope.engine.tree.policy import static_policy
 from specscope.schemas import SCHEMA_VERSION, Device, Manifest, Sampling, TreePolicy
 from specscope.schemas import StopRules as StopRulesManifest
-from specscope.schemas.manifest import TraceLevel
+from specscope.schemas.manifest import Kernel, SelfCheck, TraceLevel
 from specscope.tracer.errors import UsageError
 
 CAPABILITIES = [
@@ -51,7 +52,6 @@ class RunFacts(NamedTuple):
 def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Drafter) -> Manifest:
     """Line 1 of the trace."""
     device = teacher.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     policy = drafter.policy
     settings = facts.settings
     choice = settings.choice
@@ -68,10 +68,11 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         },
         mode=choice.mode,
         attention=choice.attention,
+        kernel=_kernel(choice, teacher),
         dtype=choice.dtype,
         device=Device(
             backend=device.type,
-            name=name,
+            name=backend_of(device.type).describe(device),
             num_threads=torch.get_num_threads() if device.type == "cpu" else None,
             instructions=cpu_instructions() if device.type == "cpu" else None,
         ),
@@ -104,6 +105,16 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         capabilities=CAPABILITIES,
         fault=settings.fault,
     )
+
+
+def _kernel(choice: ModelChoice, teacher: Teacher) -> Kernel | None:
+    """What the teacher computes attention by, as far as it is known to be what the settings ask for."""
+    chosen = teacher.attention
+    if chosen is not None and chosen.asked == choice.attention:
+        return chosen.manifest()
+    if choice.self_check or choice.attention == "eager":
+        return None
+    return Kernel(name=choice.attention, self_check=SelfCheck(outcome="skipped"))
 
 
 def cpu_instructions() -> dict[str, str]:
@@ -152,7 +163,8 @@ def settings_of(manifest: Manifest) -> Settings:
         UsageError: where the manifest names what no settings have a word for.
     """
     rules = manifest.stop_rules
-    attention: Any = manifest.attention
+    attention = choose_attention(None, manifest.attention)
+    check = manifest.kernel.self_check if manifest.kernel is not None else None
     settings = Settings(
         choice=ModelChoice(
             teacher=manifest.teacher.source or "",
@@ -162,7 +174,9 @@ def settings_of(manifest: Manifest) -> Settings:
             device=manifest.device.backend,
             policy=_policy_of(manifest.tree_policy),
             rule=_rule_of(manifest.sampling),
-            baseline_attention=attention,
+            baseline_attention=attention.baseline_attention,
+            kernel=attention.kernel,
+            self_check=check is None or check.outcome != "skipped",
             drafter_window=(manifest.drafter.settings or {}).get("window"),
         ),
         batch_size=manifest.batch_size or 1,

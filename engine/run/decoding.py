@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from specscope.engine.backends.kernels import register_kernel
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, open_trace, run_turns
@@ -39,13 +40,16 @@ def decode(
         trace: where to write a trace, or a ``TraceRing`` that keeps the last steps in memory; without, none is made.
         trace_level, trace_text, overwrite: of the trace, as ``specscope run`` takes them.
         models: what to decode with, from ``load_models``; loaded by ``settings`` where not given.
-        settings: fields of ``Settings`` or ``ModelChoice`` by name, such as ``mode``, ``drafter``, ``max_new_tokens``.
+        settings: fields of ``Settings`` or ``ModelChoice`` by name, such as ``mode``, ``drafter``, ``max_new_tokens``;
+            ``attention`` is a name as ``--attention`` takes it, or the kernel itself.
 
     Raises:
         UsageError: where the settings, the prompts or the file cannot be used.
         EngineError: where decoding fails; a trace then says so.
         TraceLostError: where everything was decoded and the trace could not be written to its end.
     """
+    if callable(settings.get("attention")):
+        settings["attention"] = register_kernel(settings["attention"])
     chosen = Settings.of(**settings)
     if chosen.fault is not None:
         raise UsageError("got a fault: decode injects none; use specscope run --inject")

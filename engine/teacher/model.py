@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from specscope.engine.backends.choice import ChosenAttention
 from specscope.engine.cache.buffer import CommitStrategy, TreeCache
 from specscope.engine.digests import digest_file, digest_files
 from specscope.engine.teacher.files import TeacherOptions as TeacherOptions  # how callers ask for one
@@ -60,6 +61,7 @@ class Teacher:
         self.tokenizer = tokenizer
         self.folder = folder
         self.config = model.config
+        self.attention: ChosenAttention | None = None  # None where nobody chose: what it was loaded with
 
     @classmethod
     def load(cls, name: str, options: TeacherOptions) -> Teacher:

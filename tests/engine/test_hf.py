@@ -563,7 +563,7 @@ def test_rows_without_a_padding_token_are_refused(model: Any, eagle: TreeGenerat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (lambda: TreeGenerate(attention="flash"), "got attention 'flash'"),  # type: ignore[arg-type]
+        (lambda: TreeGenerate(attention="flash"), "got attention 'flash'"),
         (lambda: TreeGenerate(trace_level="all"), "got trace level 'all'"),  # type: ignore[arg-type]
         (lambda: TreeGenerate("magic"), "got drafter 'magic'"),
         (lambda: TreeGenerate("eagle3"), "fits only the demo's teacher"),

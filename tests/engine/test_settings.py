@@ -18,7 +18,6 @@ from specscope.engine.loop.stopping import StopRules
 from specscope.engine.record.manifest import RunFacts, build_manifest, settings_of
 from specscope.engine.settings import (
     CACHE_STRATEGIES,
-    DEVICES,
     DRAFTER_NAMES,
     DTYPE_NAMES,
     ModelChoice,
@@ -58,8 +57,13 @@ EVERYTHING = Settings(
         replace(EVERYTHING, choice=replace(EVERYTHING.choice, policy=parse_policy("static:bush-16", 1, 1, 1))),
         replace(EVERYTHING, choice=replace(EVERYTHING.choice, rule=SamplingRule("typical", temperature=0.5))),
         Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu"),
+        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel"),
+        Settings.of(
+            teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel", self_check=False
+        ),
+        Settings.of(teacher="a/teacher", drafter="none", mode="baseline", device="cpu", attention="a.module:kernel"),
     ],
-    ids=["everything", "static", "typical", "defaults"],
+    ids=["everything", "static", "typical", "defaults", "a kernel", "no self-check", "a baseline's kernel"],
 )
 def test_settings_come_back_from_the_manifest(settings: Settings, teacher_folder: Any, head_folder: Any) -> None:
     models = tiny_models(teacher_folder, head_folder, policy=settings.choice.policy)
@@ -80,7 +84,6 @@ def test_the_names_of_settings_are_those_that_are_implemented() -> None:
     assert set(CACHE_STRATEGIES) == set(STRATEGIES)
     assert set(DTYPE_NAMES) == set(DTYPES)
     assert set(DRAFTER_NAMES) == set(DRAFTERS)
-    assert DEVICES[0] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,8 @@ def test_the_names_of_settings_are_those_that_are_implemented() -> None:
         ({"batch_size": 0}, "wanted 1 to 1024"),
         ({"stop_strings": ""}, "empty stop string"),
         ({"policy": "bush"}, "bush"),
+        ({"device": "cuda:x"}, "wanted auto, cpu, or a name that torch knows"),
+        ({"mode": "eager", "attention": "a:kernel"}, "the mode says the attention"),
     ],
 )
 def test_a_mistake_in_a_setting_is_named(named: dict[str, Any], words: str) -> None:

@@ -135,9 +135,10 @@ def _is_positional(decorator: ast.expr) -> bool:
 
 
 def _is_argument(line: ast.AnnAssign) -> bool:
-    """Whether a field is an argument of the constructor: a field with ``init=False`` and a ClassVar are not."""
+    """Whether a field is a positional argument of the constructor: one with ``init=False`` or ``kw_only=True``, and a
+    ClassVar, are not."""
     value = ast.unparse(line.value) if line.value is not None else ""
-    return "init=False" not in value and "ClassVar" not in ast.unparse(line.annotation)
+    return "init=False" not in value and "kw_only=True" not in value and "ClassVar" not in ast.unparse(line.annotation)
 
 
 def _assigned(tree: ast.Module) -> Iterator[tuple[str, int]]:

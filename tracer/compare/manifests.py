@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from specscope.schemas import Drafter, Manifest, Sampling, SchemaVersion, Teacher, TreePolicy
 from specscope.tracer.naming.rules import rule_name
+from specscope.tracer.naming.text import shorten, visible
+
+MAX_CASE = 80
 
 #: Meant to differ; listed, not judged.
 AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "cache_strategy", "batch_size")
@@ -13,6 +16,7 @@ AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "
 OWN = (
     *("kind", "seq", "schema_", "original_schema", "run_id", "created", "capabilities", "replay_of"),
     *("teacher.source", "drafter.source"),
+    "kernel",  # its name stands in attention; of a kernel that did not run there is a remark
 )
 #: Compared by themselves, by ``loaded_otherwise``.
 LOADED = ("teacher.parameters", "drafter.parameters")
@@ -74,6 +78,21 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         else:
             incomparable.append(line)
     return ManifestComparison(axis, incomparable, let)
+
+
+def fallback_remarks(a: Manifest, b: Manifest) -> list[str]:
+    """Which side ran the eager attention although a kernel was asked for: nothing is learnt of that kernel."""
+    remarks = []
+    for side, manifest in (("baseline", a), ("candidate", b)):
+        kernel = manifest.kernel
+        if kernel is None or kernel.self_check is None or not kernel.fell_back:
+            continue
+        case = shorten(visible((kernel.self_check.failed_cases or ["unknown"])[0]), MAX_CASE)
+        remarks.append(
+            f"the {side} asked for attention {shorten(visible(kernel.name), MAX_CASE)} and ran the eager one: its "
+            f"self-check failed in the case {case!r}; record it with --no-self-check to judge the kernel"
+        )
+    return remarks
 
 
 def loaded_otherwise(a: Manifest, b: Manifest) -> list[str]:

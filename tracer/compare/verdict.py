@@ -13,7 +13,7 @@ from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import impact_of
-from specscope.tracer.compare.manifests import ManifestComparison, loaded_otherwise
+from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.noise import sensitivity
 from specscope.tracer.compare.sides import Sides, first_violations
@@ -71,7 +71,7 @@ def verdict_of(c: Compared) -> Verdict:
         roots=roots,
         violations=violations,
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
-        remarks=one_run_remarks(a, b),
+        remarks=[*one_run_remarks(a, b), *fallback_remarks(a.manifest, b.manifest)],
         loaded=loaded,
         sensitivity=sensitivity(c.floors),
     )

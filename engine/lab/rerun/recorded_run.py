@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.accept.processors import build_processors
+from specscope.engine.backends.kernels import MODULE_FUNCTION, REGISTERED, is_registered, kernel_file
+from specscope.engine.digests import digest_file
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.loop.phases import Decoding, Phases
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.record.manifest import settings_of
-from specscope.engine.settings import ATTENTIONS, DEVICES, DTYPE_NAMES, ModelChoice
+from specscope.engine.settings import ATTENTIONS, DTYPE_NAMES, ModelChoice, check_device_name
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Section
 from specscope.schemas.manifest import Attention
@@ -35,6 +37,7 @@ class Overrides:
     teacher: str | None = None
     drafter: str | None = None
     device: str | None = None
+    attention: str | None = None  # the kernel of a run that had one, as it is now
     allow_remote_code: bool = False
     mode: Attention | None = None
     dtype: str | None = None
@@ -44,8 +47,12 @@ class Overrides:
         """The manifest of the run that is wanted: the recorded one's, with what was said instead. A baseline stays one,
         with the attention of the mode."""
         changes: dict[str, Any] = {}
-        if self.mode is not None:
-            changes |= {"attention": self.mode, "mode": "baseline" if manifest.mode == "baseline" else self.mode}
+        attention: str | None = self.mode
+        if self.attention is not None and (self.mode == "fused" or manifest.attention not in ATTENTIONS):
+            attention = self.attention
+        if attention is not None:
+            mode = "eager" if attention == "eager" else "fused"
+            changes |= {"attention": attention, "mode": "baseline" if manifest.mode == "baseline" else mode}
         if self.dtype is not None:
             changes["dtype"] = self.dtype
         if self.cache_strategy is not None:
@@ -68,12 +75,12 @@ def load_recorded(manifest: Manifest, overrides: Overrides) -> RecordedModels:
         UsageError: where the manifest does not say what it was, or it cannot be loaded.
         IncomparableError: where what was loaded is something else.
     """
-    choice = _choice(overrides.settings_of(manifest), overrides)
-    models = load_models(choice)
+    choice, warnings = _choice(overrides.settings_of(manifest), overrides), list[str]()
+    models = load_models(choice, warn=warnings.append)
     teacher, drafter = models.teacher.manifest(), models.drafter.manifest()
     _check_same("teacher", manifest.teacher, teacher, SAME_TEACHER)
     _check_same("drafter", manifest.drafter, drafter, SAME_DRAFTER)
-    return RecordedModels(models, _notes(manifest, models.teacher), choice)
+    return RecordedModels(models, [*_notes(manifest, models.teacher), *warnings], choice)
 
 
 def check_readable(path: Path, manifest: Manifest) -> None:
@@ -106,13 +113,13 @@ def fault_target(manifest: Manifest, models: Models) -> FaultTarget:
 
 def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
     device = overrides.device or manifest.device.backend
-    for name, value, allowed in (
-        ("dtype", manifest.dtype, DTYPE_NAMES),
-        ("device", device, DEVICES),
-        ("attention", manifest.attention, ATTENTIONS),
-    ):
-        if value not in allowed:
-            raise UsageError(f"the trace's {name} is {value!r}, which this engine does not have: {', '.join(allowed)}")
+    if manifest.dtype not in DTYPE_NAMES:
+        raise UsageError(
+            f"the trace's dtype is {manifest.dtype!r}, which this engine does not have: {', '.join(DTYPE_NAMES)}"
+        )
+    check_device_name(device)
+    if manifest.attention not in ATTENTIONS and overrides.attention is None:
+        _check_kernel(manifest)
     recorded = settings_of(manifest).choice
     return replace(
         recorded,
@@ -122,6 +129,35 @@ def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
         allow_remote_code=overrides.allow_remote_code,
         allow_nonfinite=True,  # the run was let through with them, or they have other digests than its own
     )
+
+
+def _check_kernel(manifest: Manifest) -> None:
+    """Refuses the trace's kernel where it is not to be found as it was. A trace may come from anybody: only the code
+    that it was recorded with is run for it, unless the user names the kernel."""
+    name, kernel = manifest.attention, manifest.kernel
+    if is_registered(name):
+        return
+    if kernel is None or kernel.file_digest is None:
+        raise UsageError(
+            f"the trace's attention is {name!r}, and it does not record which code that was: name the kernel with "
+            "--attention, or record another run"
+        )
+    if kernel.origin == REGISTERED and not MODULE_FUNCTION.fullmatch(name):
+        raise UsageError(
+            f"the trace's attention is {name!r}, {REGISTERED} that recorded it, which no other can find: register it "
+            "here, or give --attention MODULE:FUNCTION"
+        )
+    file = kernel_file(name)
+    if file is None:
+        raise UsageError(
+            f"the trace's attention is {name!r} ({kernel.origin or 'of unknown origin'}, file {kernel.file}), which is "
+            "not to be found from here: run from the folder that holds it, set PYTHONPATH, or give --attention"
+        )
+    if digest_file(file) != kernel.file_digest:
+        raise UsageError(
+            f"{file}, which holds the trace's attention {name!r}, has changed since the run was recorded: give "
+            f"--attention {name} to run it as it is now"
+        )
 
 
 def _named(what: str, source: str) -> str:
@@ -154,7 +190,17 @@ def _notes(manifest: Manifest, teacher: Teacher) -> list[str]:
         for what, section in (("teacher", manifest.teacher), ("drafter", manifest.drafter))
         if section.source is not None and section.config_digest is not None and section.weights_digest is None
     ]
+    notes += _kernel_notes(manifest, teacher)
     return notes + [f"the trace does not tell the {what}'s weights" for what in unsaid]
+
+
+def _kernel_notes(manifest: Manifest, teacher: Teacher) -> list[str]:
+    """Whether the eager attention ran in a kernel's place then and does not now, or the other way round."""
+    before, now = manifest.kernel, teacher.attention.manifest() if teacher.attention is not None else None
+    if before is None or now is None or before.name != now.name or before.fell_back == now.fell_back:
+        return []
+    then, here = ("failed", "passes") if before.fell_back else ("did not fail", "fails")
+    return [f"the self-check of attention {now.name} {then} when the run was recorded and {here} here"]
 
 
 def rules_of(manifest: Manifest) -> StopRules:

@@ -1,0 +1,57 @@
+"""Devices by name: which backend has them, and which are there."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from specscope.engine.backends.accelerator import Accelerator
+from specscope.engine.backends.base import Backend
+from specscope.engine.backends.cpu import Cpu
+from specscope.engine.backends.kernels import installed_backends
+from specscope.engine.backends.npu import Npu
+from specscope.tracer.errors import UsageError
+
+#: The types that torch itself has accelerators of.
+TORCH_TYPES = ("cuda", "mps", "xpu")
+
+
+def backend_of(device_type: str) -> Backend:
+    """The backend of a torch device type: an installed one, the engine's own, or torch's generic one."""
+    installed = installed_backends()
+    if device_type in installed:
+        backend: Backend = installed[device_type]()
+        return backend
+    if device_type == "cpu":
+        return Cpu()
+    return Npu() if device_type == "npu" else Accelerator(device_type)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes a CUDA device where there is one, else the CPU.
+
+    Raises:
+        UsageError: where the device is not there, saying what is.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return backend_of(name.partition(":")[0]).device(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; there is {', '.join(present_devices())}") from None
+
+
+def present_devices() -> list[str]:
+    """Every device that can be named here. An NPU's extension is not imported for it."""
+    types = ["cpu", *TORCH_TYPES, *installed_backends(), *_registered_types()]
+    names = [device for device_type in dict.fromkeys(types) for device in backend_of(device_type).devices()]
+    if find_spec("torch_npu") is not None and not hasattr(torch, "npu"):
+        names.append("npu (torch_npu is installed)")
+    return names
+
+
+def _registered_types() -> list[str]:
+    """The type that an extension has registered with torch, if one has."""
+    name = str(torch._C._get_privateuse1_backend_name())
+    return [name] if name != "privateuseone" and hasattr(torch, name) else []
