@@ -237,11 +237,19 @@ def test_weights_that_are_not_the_files_are_refused_by_name(tmp_path: Path, tens
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mistral"}, "sliding-window attention"),  # its default is a window
+        (
+            {"model_type": "mistral", "max_position_embeddings": 4097},  # its default is a window of 4096
+            "sliding-window attention: the last 4096 tokens are seen, and it has 4097 positions; .*"
+            "or set max_position_embeddings to 4096 in its config.json",
+        ),
         ({"model_type": "mistral", "sliding_window": 64}, "sliding-window attention"),
         ({"model_type": "starcoder2", "sliding_window": 64}, "sliding-window attention"),
         ({"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}, "sliding"),
-        ({"model_type": "gemma2"}, "layers of types .*sliding_attention"),
+        ({"model_type": "gemma2", "sliding_window": 255}, "layers of types .*sliding_attention.* last 255 tokens"),
+        (
+            {"model_type": "gemma3_text", "max_position_embeddings": 4097},
+            "layers of types .*sliding_attention.* last 4096 tokens",
+        ),
         ({"model_type": "qwen3_next"}, "layers of types .*linear_attention"),
         ({"model_type": "jamba"}, "layers of types .*linear_attention|keeps a running state"),
         ({"model_type": "mamba"}, "layers of types .*linear_attention|keeps a running state"),
