@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.pickled import conversion
 from specscope.engine.teacher.names import no_teacher
 from specscope.tracer.errors import CheckpointError, UnsupportedModelError
 
@@ -253,6 +254,12 @@ def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTraine
                 f"{folder} (model type {config.model_type}) cannot verify trees: its code in transformers chooses "
                 "among its own kinds of attention and takes no other, so neither eager nor fused would be what ran; "
                 f"{ANOTHER_TEACHER}"
+            ) from None
+        command = None if any(folder.glob("*.safetensors")) else conversion(folder)
+        if command is not None:
+            raise CheckpointError(
+                f"cannot load a teacher from {folder}: its weights are pickled, which are never read; convert them by: "
+                f"{command}"
             ) from None
         raise CheckpointError(f"cannot load a teacher from {folder}: {_first_line(error)}") from None
     _check_complete(folder, info, unexpected_allowed=not renamed)

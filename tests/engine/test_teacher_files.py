@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,21 @@ def test_shards_with_an_index_are_one_model(tmp_path: Path) -> None:
     shards[1].unlink()
     with pytest.raises(UsageError, match="cannot load a teacher"):
         Teacher.load(str(tmp_path), OPTIONS)
+
+
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_pickled_weights_are_refused_with_a_conversion(tmp_path: Path, num_files: int) -> None:
+    model = random_model(TEACHERS["llama-tied"])
+    model.config.save_pretrained(tmp_path)
+    tensors = list(model.state_dict().items())
+    for number in range(num_files):
+        name = "pytorch_model.bin" if num_files == 1 else f"pytorch_model-0000{number + 1}-of-00002.bin"
+        torch.save(dict(tensors[number::num_files]), tmp_path / name)
+    with pytest.raises(UsageError, match="its weights are pickled, which are never read; convert them by: ") as refused:
+        Teacher.load(str(tmp_path), OPTIONS)
+    command = shlex.split(str(refused.value).partition("convert them by: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert torch.allclose(logits_of(Teacher.load(str(tmp_path), OPTIONS).model), logits_of(model), atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
