@@ -350,7 +350,7 @@ def test_pickled_weights_are_never_read_and_their_conversion_is_named(tmp_path: 
     (folder / "training_args.bin").write_bytes(b"no weights")
     with pytest.raises(
         UsageError, match=r"pytorch_model.bin, .*; pickled weights .* never read, convert them by: "
-    ) as no:
+    ) as got:
         load_head(folder, 56, VOCAB)
     command = str(got.value).partition("convert them by: ")[2]
     assert "weights_only=True" in command
