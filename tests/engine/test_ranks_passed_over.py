@@ -49,7 +49,7 @@ def test_a_tree_that_passes_ranks_over_is_recorded_soundly(tmp_path: Path, teach
         report = check_trace(trace)
         assert report.num_violations == 0
         assert report.invariants["tree.shape-is-policy"].passed == report.num_steps > 4
-    assert diff_traces(*traces).exit_code == 0
+    assert diff_traces(traces[0], traces[1]).exit_code == 0
 
 
 def test_a_replay_of_it_is_equal(tmp_path: Path, teacher_folder: Path, head_folder: Path) -> None:
