@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
+from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 GROWTH = 256
@@ -57,10 +58,16 @@ class TreeCacheLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends (B, G, P, W) after each active row and returns all positions up to the longest row's end."""
+        """Appends (B, G, P, W) after each active row and returns all positions up to the longest row's end.
+
+        Keys may be wider than values, or the other way round, as in latent attention: zeros fill the narrower up.
+        """
+        width_of_keys, width_of_values = key_states.shape[-1], value_states.shape[-1]
+        if width_of_keys != width_of_values:
+            key_states, value_states = _filled(key_states, width_of_values), _filled(value_states, width_of_keys)
         keys, values = self._cache.append(self._number, self.tail_length, key_states, value_states)
         self.tail_length += key_states.shape[-2]
-        return keys, values
+        return keys[..., :width_of_keys], values[..., :width_of_values]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Key length and offset of a forward with ``query_length`` positions."""
@@ -283,6 +290,11 @@ class TreeCache(Cache):
         self.committed_lengths.pop()
         self._active = slice(0, last)
         self._places = None
+
+
+def _filled(states: torch.Tensor, width: int) -> torch.Tensor:
+    """``states`` with zeros after its last dimension, up to ``width``; as it is where it is that wide."""
+    return nn.functional.pad(states, (0, max(0, width - states.shape[-1])))
 
 
 def gather_places(buffer: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -35,9 +35,13 @@ def parse_drafter(text: str, teacher: str) -> DrafterName:
         return name
     if not name.path and teacher != "demo":
         raise UsageError(
-            f"the demo's {head} fits only the demo's teacher: give --drafter {name.kind}:PATH, or one without weights, "
-            "--drafter ngram or --drafter none"
+            f"the demo's {head} fits only the demo's teacher: give --drafter {name.kind}:PATH, or a drafter that needs "
+            "no head: --drafter ngram, --drafter model:PATH with a smaller model of the same tokenizer, or --drafter "
+            "none for the teacher by itself"
         )
     if name.path and not Path(name.path).is_dir():
-        raise UsageError(f"no {head} at {name.path}: give a folder with config.json and safetensors")
+        raise UsageError(
+            f"no {head} at {name.path}: give a folder with config.json and safetensors, or a drafter that needs no "
+            "head, such as --drafter ngram"
+        )
     return name

@@ -18,7 +18,6 @@ import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakSet
 
 import torch
 from transformers import (
@@ -33,7 +32,6 @@ from specscope.engine.accept.processors import Processors
 from specscope.engine.backends.choice import ChosenAttention, checked, kernel_of
 from specscope.engine.backends.kernels import BUILT_IN, check_kernel_name
 from specscope.engine.drafters.base import Drafter
-from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.hf.asked import check_asked, count_padding, given_to_generate
 from specscope.engine.hf.memory import refuse_memory
 from specscope.engine.hf.rules import (
@@ -45,7 +43,7 @@ from specscope.engine.hf.rules import (
     split_criteria,
     split_warpers,
 )
-from specscope.engine.hf.teacher import GivenTeacher, own_attention
+from specscope.engine.hf.teacher import GivenTeacher, check_once, own_attention
 from specscope.engine.hf.words import own_words
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models, load_drafter
@@ -62,9 +60,6 @@ from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.ring import TraceRing
-
-#: Models whose weights were read once and found to be finite: that is not done again at every call.
-_finite: WeakSet[PreTrainedModel] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -127,13 +122,12 @@ class TreeGenerate:
         """``model`` as a teacher, and the drafter.
 
         Raises:
-            UsageError: where the drafter cannot be loaded or does not fit, or weights are no finite numbers.
+            UsageError: where the drafter cannot be loaded or does not fit, weights are no finite numbers, or the model
+                cannot verify trees.
         """
         teacher = GivenTeacher(model)
         teacher.attention = self.chosen(model)
-        if not self.allow_nonfinite and model not in _finite:
-            refuse_nonfinite(model, teacher.folder)
-            _finite.add(model)
+        check_once(teacher, allow_nonfinite=self.allow_nonfinite)
         if not isinstance(self.drafter, str):
             return Models(teacher, self.drafter)
         options = TeacherOptions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 from huggingface_hub import snapshot_download
@@ -12,10 +13,17 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from specscope.engine.backends.attention import registered_name
+from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.load.models import DEMO_MODELS
+from specscope.engine.teacher.files import ANOTHER_TEACHER, attention_window
 from specscope.engine.teacher.model import Teacher
+from specscope.engine.teacher.probe import refuse_untreelike
 from specscope.schemas import Teacher as TeacherManifest
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import UnsupportedModelError
+
+#: Models whose weights were read once and found to be finite, and those that were tried once on a small tree.
+_finite: WeakSet[PreTrainedModel] = WeakSet()
+_tried: WeakSet[PreTrainedModel] = WeakSet()
 
 
 class GivenTeacher(Teacher):
@@ -31,8 +39,9 @@ class GivenTeacher(Teacher):
 
     @property
     def max_positions(self) -> int | None:
-        """None where positions are computed: ``generate`` goes on after the last one that the model was made for."""
-        return None if self.computes_positions else super().max_positions
+        """None where positions are computed: ``generate`` goes on after the last one that the model was made for. It
+        must not go on after the window of its attention, where there is one."""
+        return attention_window(self.config) if self.computes_positions else super().max_positions
 
     def manifest(self) -> TeacherManifest:
         """What the trace says of it; the files' digests only where the model still is what they hold."""
@@ -75,19 +84,37 @@ def _holds_files(model: PreTrainedModel, folder: Path) -> bool:
     return bool(files)
 
 
+def check_once(teacher: GivenTeacher, *, allow_nonfinite: bool) -> None:
+    """Refuses weights that are no finite numbers, unless allowed, and a model that cannot verify trees. Neither is
+    looked at again at the next call.
+
+    Raises:
+        UsageError: naming the tensor.
+        UnsupportedModelError: naming the model, and why.
+    """
+    model = teacher.model
+    if not allow_nonfinite and model not in _finite:
+        refuse_nonfinite(model, teacher.folder)
+        _finite.add(model)
+    if model not in _tried:
+        refuse_untreelike(teacher, str(model.name_or_path) or type(model).__name__)
+        _tried.add(model)
+
+
 @contextmanager
 def own_attention(model: PreTrainedModel, attention: str) -> Iterator[None]:
     """Inside, ``model`` runs the attention of that name in ``ATTENTION``; afterwards the one that it had.
 
     Raises:
-        UsageError: where the model's attention cannot be exchanged.
+        UnsupportedModelError: where the model's attention cannot be exchanged.
     """
     before, wanted = model.config._attn_implementation, registered_name(attention)
     model.set_attn_implementation(wanted)
     try:
         if model.config._attn_implementation != wanted:
-            raise UsageError(
-                f"{type(model).__name__} does not let its attention be exchanged, and would not take a tree's mask"
+            raise UnsupportedModelError(
+                f"{type(model).__name__} does not let its attention be exchanged, and would not take a tree's mask; "
+                f"{ANOTHER_TEACHER}"
             )
         yield
     finally:

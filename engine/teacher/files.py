@@ -1,8 +1,9 @@
 """Teachers on disk: which folder a name means, which are refused, and how each kind is loaded.
 
-Llama, Qwen2, Qwen3, Mistral and what else transformers itself implements with full attention and rotations that depend
-on the position alone. openPangu-Embedded, which transformers does not implement, is Llama with biases under another
-name, and is loaded as that: its own model code, which requires an NPU at import, is never run.
+Whatever transformers itself implements as a plain decoder with full attention and rotations that depend on the position
+alone; ``probe`` then tries what no configuration tells. openPangu-Embedded, which transformers does not implement, is
+Llama with biases under another name, and is loaded as that: its own model code, which requires an NPU at import, is
+never run.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ from transformers.utils import logging as transformers_logging
 
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.pickled import conversion
 from specscope.engine.teacher.names import no_teacher
 from specscope.tracer.errors import CheckpointError, UnsupportedModelError
 
 SNAPSHOT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+#: What to do about a model that was refused.
+ANOTHER_TEACHER = "give a teacher of another architecture (docs/engine.md lists those that are tested)"
 PANGU_ARCHITECTURE = "PanguEmbeddedForCausalLM"
 PANGU_MODEL_TYPES = ("PanguEmbedded", "openpangu_dense")
 # The fields of an openPangu-Embedded config.json that are LlamaConfig's own; biases and rotation are mapped apart.
@@ -57,6 +61,9 @@ PANGU_FIELDS = (
     "pad_token_id",
 )
 PANGU_OPTIONAL_FIELDS = ("head_dim", "attention_dropout", "initializer_range")
+FULL = "full_attention"
+#: Types of layers that see the last tokens only, and the field that says how many.
+WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 GROWING_ROTATIONS = frozenset({"dynamic", "longrope"})
 
 
@@ -159,11 +166,11 @@ def refuse_unsupported(config: Any, name: str) -> None:
     Raises:
         UnsupportedModelError: naming the model as ``name``, and why.
     """
-    layer_types = set(getattr(config, "layer_types", None) or [])
-    if layer_types - {"full_attention"}:
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if kinds - {FULL, *WINDOWS}:
         raise UnsupportedModelError(
-            f"{name} has layers of types {sorted(layer_types)}; only full attention is supported: the state of the "
-            "others cannot be rolled back to a branch"
+            f"{name} has layers of types {sorted(kinds)}; only full attention is supported: the state of the others "
+            "cannot be rolled back to a branch"
         )
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if getattr(model_class, "_is_stateful", False):
@@ -171,11 +178,7 @@ def refuse_unsupported(config: Any, name: str) -> None:
             f"{name} keeps a running state (model type {config.model_type}), which cannot be rolled back to a branch; "
             "only full attention is supported"
         )
-    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    if sliding and not layer_types:
-        raise UnsupportedModelError(
-            f"{name} uses sliding-window attention, whose cache cannot roll a tree back; not supported"
-        )
+    _refuse_sliding(config, name)
     if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
         raise UnsupportedModelError(
             f"{name} is no plain decoder (model type {config.model_type}); give a causal language model"
@@ -186,12 +189,45 @@ def refuse_unsupported(config: Any, name: str) -> None:
             f"{name} takes no position ids (model type {config.model_type}): the branches of a tree share positions, "
             "so they must be given"
         )
-    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rotation in GROWING_ROTATIONS:
+    growing = sorted(_rotations(config) & GROWING_ROTATIONS)
+    if growing:
         raise UnsupportedModelError(
-            f"{name} rotates by rope_type {rotation!r}, which changes with the length seen: a branch would be rotated "
-            "otherwise than the same text alone; not supported"
+            f"{name} rotates by rope_type {growing[0]!r}, which changes with the length seen: a branch would be "
+            "rotated otherwise than the same text alone; not supported"
         )
+
+
+def attention_window(config: Any) -> int | None:
+    """The longest text in which every token sees all those before it, in tokens; None where no layer ends its sight."""
+    kinds = set(getattr(config, "layer_types", None) or [])
+    windows = {getattr(config, field, None) for kind, field in WINDOWS.items() if kind in kinds}
+    windows.add(getattr(config, "keep_window_size", None))  # Doge's: of longer texts it drops what it scores least
+    if not kinds and getattr(config, "use_sliding_window", True):
+        windows.add(getattr(config, "sliding_window", None))
+    return min((int(window) for window in windows if window), default=None)
+
+
+def _refuse_sliding(config: Any, name: str) -> None:
+    """Refuses attention that ends before the text does; a window that no text can fill is full attention."""
+    window, positions = attention_window(config), getattr(config, "max_position_embeddings", None)
+    if window is None or (positions and window >= positions):
+        return
+    way_out = "give a teacher with full attention"
+    if positions and _rotations(config) <= {"default"}:
+        way_out += f", or set max_position_embeddings to {window} in its config.json, for texts of so many tokens"
+    kinds = sorted(set(getattr(config, "layer_types", None) or []))
+    has = f"has layers of types {kinds}" if kinds else "uses sliding-window attention"
+    raise UnsupportedModelError(
+        f"{name} {has}: the last {window} tokens are seen, and it has {positions} positions; a cache that forgets "
+        f"cannot roll a tree back: {way_out}"
+    )
+
+
+def _rotations(config: Any) -> set[str]:
+    """The kinds of rotation, of which layers of different types may have different ones."""
+    stated = getattr(config, "rope_parameters", None) or {}
+    each = [part for part in stated.values() if isinstance(part, dict)] or [stated]
+    return {str(part.get("rope_type", "default")) for part in each}
 
 
 def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTrainedModel:
@@ -199,12 +235,13 @@ def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTraine
     renamed = PANGU_ARCHITECTURE in (config.architectures or [])
     loader: Any = LlamaForCausalLM if renamed else AutoModelForCausalLM
     arguments: dict[str, Any] = {"config": config} if renamed else {"trust_remote_code": options.allow_remote_code}
+    attention = registered_name(options.attention)
     try:
         with _quiet():
             model, info = loader.from_pretrained(
                 folder,
                 dtype=options.dtype,
-                attn_implementation=registered_name(options.attention),
+                attn_implementation=attention,
                 use_safetensors=True,
                 local_files_only=not options.allow_download,
                 output_loading_info=True,
@@ -212,6 +249,18 @@ def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTraine
                 **arguments,
             )
     except (OSError, ValueError, SafetensorError, RuntimeError, KeyError, ImportError) as error:
+        if isinstance(error, KeyError) and error.args == (attention,):
+            raise UnsupportedModelError(
+                f"{folder} (model type {config.model_type}) cannot verify trees: its code in transformers chooses "
+                "among its own kinds of attention and takes no other, so neither eager nor fused would be what ran; "
+                f"{ANOTHER_TEACHER}"
+            ) from None
+        command = None if any(folder.glob("*.safetensors")) else conversion(folder)
+        if command is not None:
+            raise CheckpointError(
+                f"cannot load a teacher from {folder}: its weights are pickled, which are never read; convert them by: "
+                f"{command}"
+            ) from None
         raise CheckpointError(f"cannot load a teacher from {folder}: {_first_line(error)}") from None
     _check_complete(folder, info, unexpected_allowed=not renamed)
     loaded: PreTrainedModel = model
@@ -264,4 +313,5 @@ def _load_tokenizer(folder: Path, options: TeacherOptions) -> PreTrainedTokenize
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"it lacks {text}" if isinstance(error, KeyError) else text  # whose text is the key alone

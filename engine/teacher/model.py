@@ -18,6 +18,7 @@ from specscope.engine.cache.buffer import CommitStrategy, TreeCache
 from specscope.engine.digests import digest_file, digest_files
 from specscope.engine.teacher.files import TeacherOptions as TeacherOptions  # how callers ask for one
 from specscope.engine.teacher.files import load_teacher
+from specscope.engine.teacher.probe import refuse_untreelike
 from specscope.schemas import Teacher as TeacherManifest
 from specscope.schemas import Tokenizer as TokenizerManifest
 from specscope.tracer.errors import UsageError
@@ -72,7 +73,9 @@ class Teacher:
         """
         check_transformers_version()
         disable_progress_bar()  # it would stand between the user and the text
-        return cls(*load_teacher(name, options))
+        teacher = cls(*load_teacher(name, options))
+        refuse_untreelike(teacher, name)
+        return teacher
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,8 @@
 """How draft trees are grown: dynamic, static or a chain, and how a command line names one.
 
 A static tree is a list of choices: each node is the path of child ranks that leads to it from the root, rank 0 being
-the drafter's best. ``[[0], [1], [0, 0]]`` drafts the two best tokens, and the best after the first of them.
+the drafter's best. ``[[0], [1], [0, 0]]`` drafts the two best tokens, and the best after the first of them;
+``[[0], [2]]`` passes the second best over.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class TreePolicy:
         """Whether every tree has the same shape, whatever was drafted."""
         return bool(self.choices)
 
+    @property
+    def passes_over(self) -> Choice | None:
+        """The first node of a fixed tree whose next better sibling is not in it; None where there is none."""
+        nodes = set(self.choices)
+        return next((n for n in self.choices if n[-1] > 0 and (*n[:-1], n[-1] - 1) not in nodes), None)
+
     @cached_property
     def static_levels(self) -> list[StaticLevel]:
         """The levels of a fixed tree, from the root's children down."""
@@ -65,7 +72,7 @@ class TreePolicy:
 
 
 def refuse_drawn(policy: TreePolicy) -> None:
-    """Refuses a tree whose shape would depend on what was drawn.
+    """Refuses a tree whose shape would depend on what was drawn, or that passes over a draw.
 
     Raises:
         UsageError: because such a tree is not lossless.
@@ -74,6 +81,11 @@ def refuse_drawn(policy: TreePolicy) -> None:
         raise UsageError(
             "sampled drafts need a tree of fixed shape: a tree shaped by what was drawn is not lossless; "
             "give --tree chain or --tree static:NAME"
+        )
+    if policy.passes_over is not None:
+        raise UsageError(
+            f"static tree {policy.name}: node {list(policy.passes_over)} has no earlier sibling; sampled drafts are "
+            "tried in the order of their draws, and none may be passed over: number the children of each node from 0"
         )
 
 
@@ -84,18 +96,18 @@ def static_policy(choices: list[list[int]], name: str, kind: Literal["static", "
     """The policy of a list of choices.
 
     Raises:
-        UsageError: where it is not a tree: empty, a node twice, or a node without its parent or an earlier sibling.
+        UsageError: where it is not a tree: empty, a node twice, or a node without its parent.
     """
     nodes = {tuple(choice) for choice in choices}
     if not choices or () in nodes:
         raise UsageError(f"static tree {name}: wanted lists of child ranks, at least one, none of them empty")
+    if all(rank > 0 for node in nodes for rank in node):
+        raise UsageError(f"static tree {name}: no node has rank 0, the drafter's best; ranks count from 0, not from 1")
     if len(nodes) != len(choices):
         raise UsageError(f"static tree {name}: a node is listed twice")
     for node in sorted(nodes):
         if len(node) > 1 and node[:-1] not in nodes:
             raise UsageError(f"static tree {name}: node {list(node)} has no parent {list(node[:-1])}")
-        if node[-1] > 0 and (*node[:-1], node[-1] - 1) not in nodes:
-            raise UsageError(f"static tree {name}: node {list(node)} has no earlier sibling; ranks count from 0")
     ordered = tuple(sorted(nodes, key=lambda node: (len(node), node)))
     return TreePolicy(
         kind=kind,

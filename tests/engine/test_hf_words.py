@@ -40,7 +40,9 @@ def test_a_drafter_in_place_of_options_is_named_with_what_was_meant(model: Any) 
 
 def test_errors_name_arguments_and_no_options_of_the_command_line(model: Any, tmp_path: Path) -> None:
     wrong = {
-        'give drafter="eagle3:PATH", or one without weights, drafter="ngram" or drafter="none"': TreeGenerate("eagle3"),
+        'give drafter="eagle3:PATH", or a drafter that needs no head: drafter="ngram", drafter="model:PATH" with': (
+            TreeGenerate("eagle3")
+        ),
         "got drafter 'magic', wanted eagle3": TreeGenerate("magic"),
         'give drafter="model:PATH", a folder': TreeGenerate("model"),
         "choose another name, or pass overwrite=True": TreeGenerate(trace=tmp_path / "there.jsonl"),

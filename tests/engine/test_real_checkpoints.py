@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.head_checkpoints import SMALL, Array, Checkpoint, SlowHead, nested, random_checkpoint
 
 from specscope.engine.backends.attention import eager_attention
@@ -248,6 +252,7 @@ def test_a_hidden_state_behind_the_final_norm_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"num_hidden_layers": 2}, r"sets num_hidden_layers to 2, wanted 1 \(the head has one layer\)"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "sets rope_scaling to type 'llama3'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "sets rope_parameters to type 'yarn'"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "one rotation for the one layer"),
@@ -336,8 +341,42 @@ def test_the_teachers_tensors_beside_a_head_and_right_frequencies_are_passed_ove
     check_against_slow(checkpoint, load(checkpoint, tmp_path).head)
 
 
-def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
-    folder = build("small").write(tmp_path)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UsageError, match=r"found config.json, pytorch_model.bin; pickled weights .* are never read"):
+def test_pickled_weights_are_never_read_and_their_conversion_is_named(tmp_path: Path) -> None:
+    folder = build("small").write(tmp_path / 'a head\'s "folder"')
+    safetensors = folder / "model.safetensors"
+    torch.save(load_file(safetensors), folder / "pytorch_model.bin")
+    expected = load_head(folder, 56, VOCAB).head.state_dict()
+    safetensors.unlink()
+    (folder / "training_args.bin").write_bytes(b"no weights")
+    with pytest.raises(
+        UsageError, match=r"pytorch_model.bin, .*; pickled weights .* never read, convert them by: "
+    ) as got:
         load_head(folder, 56, VOCAB)
+    command = str(got.value).partition("convert them by: ")[2]
+    assert "weights_only=True" in command
+    program = [sys.executable, *shlex.split(command)[1:]]
+    subprocess.run(program, check=True)
+    converted = load_head(folder, 56, VOCAB).head.state_dict()
+    assert all(torch.equal(converted[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_conversion_runs_no_code_in_a_pickle(tmp_path: Path) -> None:
+    folder = build("small").write(tmp_path / "head")
+    (folder / "model.safetensors").unlink()
+    torch.save({"fc.weight": Trap(tmp_path / "sprung")}, folder / "pytorch_model.bin")
+    with pytest.raises(UsageError) as no:
+        load_head(folder, 56, VOCAB)
+    program = [sys.executable, *shlex.split(str(no.value).partition("convert them by: ")[2])[1:]]
+    assert subprocess.run(program, check=False, capture_output=True).returncode != 0
+    assert not (tmp_path / "sprung").exists()
+    assert not (folder / "model.safetensors").exists()
+
+
+class Trap:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self.path,)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,21 @@ def test_shards_with_an_index_are_one_model(tmp_path: Path) -> None:
     shards[1].unlink()
     with pytest.raises(UsageError, match="cannot load a teacher"):
         Teacher.load(str(tmp_path), OPTIONS)
+
+
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_pickled_weights_are_refused_with_a_conversion(tmp_path: Path, num_files: int) -> None:
+    model = random_model(TEACHERS["llama-tied"])
+    model.config.save_pretrained(tmp_path)
+    tensors = list(model.state_dict().items())
+    for number in range(num_files):
+        name = "pytorch_model.bin" if num_files == 1 else f"pytorch_model-0000{number + 1}-of-00002.bin"
+        torch.save(dict(tensors[number::num_files]), tmp_path / name)
+    with pytest.raises(UsageError, match="its weights are pickled, which are never read; convert them by: ") as refused:
+        Teacher.load(str(tmp_path), OPTIONS)
+    command = shlex.split(str(refused.value).partition("convert them by: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert torch.allclose(logits_of(Teacher.load(str(tmp_path), OPTIONS).model), logits_of(model), atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -237,11 +255,19 @@ def test_weights_that_are_not_the_files_are_refused_by_name(tmp_path: Path, tens
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mistral"}, "sliding-window attention"),  # its default is a window
+        (
+            {"model_type": "mistral", "max_position_embeddings": 4097},  # its default is a window of 4096
+            "sliding-window attention: the last 4096 tokens are seen, and it has 4097 positions; .*"
+            "or set max_position_embeddings to 4096 in its config.json",
+        ),
         ({"model_type": "mistral", "sliding_window": 64}, "sliding-window attention"),
         ({"model_type": "starcoder2", "sliding_window": 64}, "sliding-window attention"),
         ({"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}, "sliding"),
-        ({"model_type": "gemma2"}, "layers of types .*sliding_attention"),
+        ({"model_type": "gemma2", "sliding_window": 255}, "layers of types .*sliding_attention.* last 255 tokens"),
+        (
+            {"model_type": "gemma3_text", "max_position_embeddings": 4097},
+            "layers of types .*sliding_attention.* last 4096 tokens",
+        ),
         ({"model_type": "qwen3_next"}, "layers of types .*linear_attention"),
         ({"model_type": "jamba"}, "layers of types .*linear_attention|keeps a running state"),
         ({"model_type": "mamba"}, "layers of types .*linear_attention|keeps a running state"),

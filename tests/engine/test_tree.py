@@ -129,9 +129,9 @@ def choice_lists(draw: st.DrawFn) -> list[list[int]]:
     choices: list[list[int]] = []
     level: list[list[int]] = [[]]
     for _ in range(draw(st.integers(1, 4))):
-        level = [[*node, rank] for node in level for rank in range(draw(st.integers(0, 3)))][:6]
+        level = [[*node, rank] for node in level for rank in sorted(draw(st.sets(st.integers(0, 3), max_size=3)))][:6]
         choices += level
-    return choices or [[0]]
+    return choices if any(0 in choice for choice in choices) else [[0], *choices]
 
 
 @settings(deadline=None, max_examples=100)
@@ -265,7 +265,7 @@ def test_a_tree_is_read_from_a_file(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("[[0, 0]]", "no parent"),
-        ("[[1]]", "no earlier sibling"),
+        ("[[1], [2], [1, 1]]", "no node has rank 0, the drafter's best; ranks count from 0"),
         ("[]", "at least one"),
         ("[[0], [0]]", "twice"),
         ("[[]]", "none of them empty"),

@@ -80,7 +80,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "one-byte": lambda c: c[:1],
     "empty": lambda c: b"",
     "newlines": lambda c: b"\n" * 100,
-    "gzip": lambda c: gzip.compress(c),
+    "gzip-damaged": lambda c: (g := gzip.compress(c))[:200] + b"?" * 9 + g[209:],
     "binary": lambda c: random.Random(0).randbytes(5000),
     "twice": lambda c: c + c,
     "carriage-returns": lambda c: c.replace(b"\n", b"\r"),

@@ -133,7 +133,7 @@ def _uncovered(sides: Sides, turns: TurnAlignment) -> list[str]:
 
 
 def _compare_turns(sides: Sides, pairs: list[TurnPair], walk: Walk, watch: Callable[[int], None] | None) -> None:
-    num_bytes = sides.a.path.stat().st_size + sides.b.path.stat().st_size
+    num_bytes = sides.a.content.stat().st_size + sides.b.content.stat().st_size
     for pair in pairs:
         compare_turn(sides, pair, walk)
         if watch is not None:

@@ -13,9 +13,9 @@ _WANTED = "a run compared with itself tells nothing; give the two runs that are 
 
 def one_run_remarks(a: TraceReader, b: TraceReader) -> list[str]:
     """Why the two traces are of one run; empty where they are of two, as far as they tell."""
-    if a.path.samefile(b.path):  # by another name, a link, or the same one
+    if a.content.samefile(b.content):  # by another name, a link, or the same one
         return [f"baseline and candidate are the same file, {printable(str(b.path))}: {_WANTED}"]
-    if filecmp.cmp(a.path, b.path, shallow=False):
+    if filecmp.cmp(a.content, b.content, shallow=False):
         return [f"the candidate is a copy of the baseline, byte for byte: {_WANTED}"]
     if a.manifest.run_id == b.manifest.run_id:
         run = shorten(visible(a.manifest.run_id), MAX_RUN_ID)

@@ -89,20 +89,22 @@ def has_index(path: Path) -> bool:
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]] | None
 
 
-def load_or_build(path: Path, file: BinaryIO, upgrade: Upgrade = None) -> TraceIndex:
-    """The index of ``path``, from its sidecar where that still fits.
+def load_or_build(path: Path, file: BinaryIO, upgrade: Upgrade = None, *, keep: bool = True) -> TraceIndex:
+    """The index of ``path``, whose plain text is ``file``; from its sidecar where that still fits. Without ``keep``
+    there is none: the places of a compressed file's text are not those of its bytes.
 
     Raises:
         TraceError: naming the line that is not a record.
     """
     stamp = file_stamp(file)
     size = os.fstat(file.fileno()).st_size
-    index = _load(sidecar_path(path), size)
+    index = _load(sidecar_path(path), size) if keep else None
     if index is not None and index.stamp == stamp and _fits(index, size):
         return index
     index = _build(path, file, stamp, upgrade)
-    with contextlib.suppress(OSError, TypeError):  # orjson has no integers of more than 64 bits
-        _save(index, sidecar_path(path))
+    if keep:
+        with contextlib.suppress(OSError, TypeError):  # orjson has no integers of more than 64 bits
+            _save(index, sidecar_path(path))
     return index
 
 

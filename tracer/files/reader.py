@@ -27,6 +27,7 @@ from specscope.schemas import (
 )
 from specscope.tracer.errors import NoSuchStepError, TraceError
 from specscope.tracer.files.index import MAX_LINE_BYTES, TraceIndex, TurnEntry, file_stamp, load_or_build, not_json
+from specscope.tracer.files.plain import plain_file
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -63,7 +64,7 @@ class StepLine:
 
 
 class TraceReader:
-    """One trace file. A context manager.
+    """One trace file, compressed ones included; ``-`` is standard input. A context manager.
 
     A trace of an older major version is upgraded record by record as it is read; ``original_version`` tells.
 
@@ -80,10 +81,10 @@ class TraceReader:
         path = Path(path)
         self.path = path
         self._known = known
+        #: The file with its plain text: a copy where ``path`` is compressed, ``-`` or a pipe.
+        self.content = plain_file(path)
         try:
-            if path.exists() and not path.is_file():
-                raise TraceError(path, "cannot be read: it is no regular file")
-            self._file = path.open("rb")
+            self._file = self.content.open("rb")
         except FileNotFoundError:
             raise TraceError(path, "no such file") from None
         except OSError as error:
@@ -106,7 +107,12 @@ class TraceReader:
     def index(self) -> TraceIndex:
         """Where everything lies; built at the first use."""
         if self._index is None:
-            self._index = load_or_build(self.path, self._file, self._upgrade if self._is_older else None)
+            self._index = load_or_build(
+                self.path,
+                self._file,
+                self._upgrade if self._is_older else None,
+                keep=self.content == self.path,
+            )
         return self._index
 
     def adopt_index(self, index: TraceIndex) -> None:

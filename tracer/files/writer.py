@@ -1,5 +1,8 @@
 """Appends records to a trace: one line, one write; what is on disk is whole except for the line being written.
 
+A trace whose name ends with ``.gz`` is compressed as it is written, and flushed after each record: what was written
+before a kill can be read.
+
 Knows records, not what they mean. Never raises into the run it observes once it is open: a full disk stops the trace,
 not the decoding. The caller asks at the end, with ``check_whole``. While it is open, nobody else writes the file.
 """
@@ -10,6 +13,7 @@ import contextlib
 import errno
 import os
 import stat
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +24,11 @@ import xxhash
 from specscope.schemas import AnyRecord, RunEnd, encode_record
 from specscope.tracer.errors import TraceLostError, UsageError
 from specscope.tracer.files.locks import in_use, refuse_if_locked, try_lock
+from specscope.tracer.files.plain import GZIP_WINDOW
+
+GZIP_LEVEL = 1  # the fastest: a record is compressed in the decoder's time
+#: Compressions that a name may promise and that are not written.
+UNWRITTEN = frozenset({".zst", ".zstd", ".xz", ".bz2", ".lz4", ".br", ".zip", ".7z"})
 
 
 class RecordSink(Protocol):
@@ -62,7 +71,8 @@ class TraceWriter:
         warn: told once, in words, if the trace must be given up.
 
     Raises:
-        UsageError: where the file exists and ``overwrite`` is off, cannot be written, or another writer has it open.
+        UsageError: where the file exists and ``overwrite`` is off, cannot be written, another writer has it open, or
+            its name is that of a compression which is only read.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, warn: Callable[[str], None]) -> None:
@@ -73,6 +83,7 @@ class TraceWriter:
         self._problem: str | None = None  # why the trace was given up
         self._folders: list[int] = []  # that are held beside the file
         self._file: int | None = None
+        self._stream = _stream_of(path)
         self._file = _open(path, overwrite)
         self.num_bytes = 0
 
@@ -118,7 +129,7 @@ class TraceWriter:
             return
         line = encode_record(record)
         try:
-            _write_all(self._file, line)
+            _write_all(self._file, self._stream.add(line))
         except OSError as error:
             self.give_up(error)
             return
@@ -137,6 +148,7 @@ class TraceWriter:
             self.give_up(FileNotFoundError(errno.ENOENT, "the file was removed while it was written"))
             return
         try:
+            _write_all(self._file, self._stream.end())
             self._close()
         except OSError as error:  # some file systems tell of a full disk only now
             self.give_up(error)
@@ -170,6 +182,47 @@ class TraceWriter:
             self._close()
 
 
+class _Plain:
+    """Lines as they are."""
+
+    def add(self, line: bytes) -> bytes:
+        """What to write for ``line``."""
+        return line
+
+    def end(self) -> bytes:
+        """What to write at the end."""
+        return b""
+
+
+class _Gzip(_Plain):
+    """Lines as one gzip stream, each of them readable once it is written."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_WINDOW)
+
+    def add(self, line: bytes) -> bytes:
+        """What to write for ``line``: all of it, so that a reader need not wait for the next one."""
+        return self._stream.compress(line) + self._stream.flush(zlib.Z_SYNC_FLUSH)
+
+    def end(self) -> bytes:
+        """The checksum of all lines."""
+        return self._stream.flush()
+
+
+def _stream_of(path: Path) -> _Plain:
+    """How a trace of that name is written.
+
+    Raises:
+        UsageError: where the name promises a compression that is not written.
+    """
+    if path.suffix in UNWRITTEN:
+        raise UsageError(
+            f"cannot write {path}: traces are written plain or as .gz; name it {path.with_suffix('.gz').name}, or "
+            "compress it when it is whole (.zst can be read)"
+        )
+    return _Gzip() if path.suffix == ".gz" else _Plain()
+
+
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Says at once what opening ``path`` for a trace would say later. Changes nothing.
 
@@ -178,6 +231,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists already: choose another name, or pass --overwrite")
+    _stream_of(path)
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():

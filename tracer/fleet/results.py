@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from specscope.schemas.pair_result import RESULT_SCHEMA, FirstRoot, PairResult
 from specscope.schemas.verdict import Verdict
-from specscope.tracer.errors import DamagedRecordError, UsageError
+from specscope.tracer.errors import DamagedRecordError, TraceError, UsageError
+from specscope.tracer.files.plain import plain_file
 from specscope.tracer.report.card import leading_root
 
 try:
@@ -36,10 +37,7 @@ def read_results(path: Path) -> dict[str, PairResult]:
     Raises:
         UsageError: where the file cannot be read or a whole line is no result.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read the results {path}: {error.strerror}") from None
+    content = _read(path)
     results: dict[str, PairResult] = {}
     whole = content[: content.rfind(b"\n") + 1]
     for number, line in enumerate(whole.splitlines(), start=1):
@@ -55,16 +53,22 @@ def read_results(path: Path) -> dict[str, PairResult]:
     return results
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return plain_file(path).read_bytes()
+    except TraceError as error:
+        raise UsageError(f"cannot read the results {error}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the results {path}: {error.strerror}") from None
+
+
 def torn_bytes(path: Path) -> int:
     """How many bytes stand after the last whole line: of a line that is being written, or never was to its end.
 
     Raises:
         UsageError: where the file cannot be read.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read the results {path}: {error.strerror}") from None
+    content = _read(path)
     return len(content) - content.rfind(b"\n") - 1
 
 

@@ -149,7 +149,7 @@ def seconds_to_read(*readers: TraceReader) -> float | None:
     """About how long it takes to read these traces as a whole; None where they are read without asking."""
     if _may_read(*readers):
         return None
-    return sum(reader.path.stat().st_size for reader in readers) / BYTES_PER_SECOND
+    return sum(reader.content.stat().st_size for reader in readers) / BYTES_PER_SECOND
 
 
 def allow_reading(*readers: TraceReader) -> None:
@@ -160,7 +160,7 @@ def allow_reading(*readers: TraceReader) -> None:
 
 def _may_read(*readers: TraceReader) -> bool:
     asked = st.session_state.get("read_whole", set())
-    sizes = [0 if reader.index.stamp in asked else reader.path.stat().st_size for reader in readers]
+    sizes = [0 if reader.index.stamp in asked else reader.content.stat().st_size for reader in readers]
     return sum(sizes) <= LARGE_BYTES
 
 

@@ -25,6 +25,7 @@ ALIASES = {"norm_output": "return_hidden_post_norm", "fc_norm": "use_aux_norm"}
 
 # (key, what its value must be, why it is refused otherwise); a key that is absent or null is right.
 WANTED: tuple[tuple[str, object, str], ...] = (
+    ("num_hidden_layers", 1, "the head has one layer"),
     ("hidden_act", "silu", "the MLP is SwiGLU"),
     ("mlp_bias", False, "the MLP has no biases"),
     ("bias", False, "engines disagree which of fc, attention and MLP then have one: say attention_bias"),

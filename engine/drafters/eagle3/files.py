@@ -19,6 +19,7 @@ from specscope.engine.drafters.draft_vocab import DraftVocab
 from specscope.engine.drafters.eagle3.config import LAYER_IDS, read_statement
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
 from specscope.engine.finite import refuse_nonfinite
+from specscope.engine.pickled import conversion
 from specscope.tracer.errors import CheckpointError, UsageError
 
 Tensors = dict[str, torch.Tensor]
@@ -133,10 +134,11 @@ def _read_tensors(folder: Path) -> Tensors:
     """The tensors of all safetensors files, under our names."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
+        command = conversion(folder)
         names = ", ".join(sorted(p.name for p in folder.iterdir())[:6])
         raise CheckpointError(
             f"no EAGLE-3 head at {folder}: wanted *.safetensors, found {names}; pickled weights (.bin, .pt) are never "
-            "read: convert them"
+            f"read{'' if command is None else f', convert them by: {command}'}"
         )
     tensors: Tensors = {}
     for path in paths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
 
 from specscope.schemas import TreePolicy
 from specscope.tracer.files.candidates import Candidate, first_of_equals
@@ -133,7 +133,7 @@ def _shape(c: Context) -> str | None:
         return f"depth {depth}, wanted at most {policy.depth}"
     wants_all = _wants_all(c)
     if policy.choices is not None and policy.kind in ("static", "chain"):
-        return _fixed_shape_problem(policy, tree.parents, wants_all)
+        return _fixed_shape_problem(policy, _ranks(c, policy), wants_all)
     return _chain_problem(policy, tree.parents, wants_all) if policy.kind == "chain" else None
 
 
@@ -152,13 +152,34 @@ def _unless_adaptive(policy: TreePolicy) -> str:
     return "" if policy.adaptive is not None else f"; {ADAPTIVE_HINT}"
 
 
-def _fixed_shape_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
-    wanted, got = set(map(tuple, policy.choices or ())), set()
-    for slot, path in enumerate(rank_paths(parents)):
-        if slot > 0 and path not in wanted:
+def _ranks(c: Context, policy: TreePolicy) -> list[tuple[int, ...]]:
+    """Per slot after the root, the child ranks that lead to it: those of its candidate, where they are recorded.
+
+    Else siblings have, in slot order, the ranks that the policy names. One more than it names has no rank in it.
+    """
+    levels = c.step.draft.levels if c.step.draft is not None else None
+    nodes = nodes_among(c.step, first_of_equals(c.candidates)) if levels and _own_tree(c) else None
+    if nodes is not None:
+        return [node.ranks for node in nodes]
+    named: dict[tuple[int, ...], list[int]] = {}
+    for *above, rank in sorted(map(tuple, policy.choices or ())):
+        named.setdefault(tuple(above), []).append(rank)
+    paths: list[tuple[int, ...]] = [()]
+    children: Counter[int] = Counter()
+    for parent in present(c.step.tree).parents[1:]:
+        ranks, number = named.get(paths[parent], []), children[parent]
+        rank = ranks[number] if number < len(ranks) else number + 1 + max(ranks, default=-1) - len(ranks)
+        children[parent] += 1
+        paths.append((*paths[parent], rank))
+    return paths[1:]
+
+
+def _fixed_shape_problem(policy: TreePolicy, ranks: list[tuple[int, ...]], wants_all: bool) -> str | None:
+    wanted = set(map(tuple, policy.choices or ()))
+    for slot, path in enumerate(ranks, 1):
+        if path not in wanted:
             return f"slot {slot}: child ranks {list(path)} are no node of the {policy.kind} tree"
-        got.add(path)
-    missing = sorted(wanted - got, key=lambda path: (len(path), path))
+    missing = sorted(wanted - set(ranks), key=lambda path: (len(path), path))
     if missing and wants_all:
         problem = f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
         return problem + _unless_adaptive(policy)
@@ -172,17 +193,6 @@ def _chain_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> s
         return f"slot {stray}: under slot {parents[stray]}, wanted slot {stray - 1}, as in a chain"
     missing = policy.depth - (len(parents) - 1)
     return f"{missing} nodes of the chain are missing{_unless_adaptive(policy)}" if missing > 0 and wants_all else None
-
-
-def rank_paths(parents: list[int]) -> Iterator[tuple[int, ...]]:
-    """Per slot, the child ranks that lead to it from the root; siblings rank in slot order."""
-    paths: list[tuple[int, ...]] = [()]
-    children: dict[int, int] = {}
-    yield ()
-    for parent in parents[1:]:
-        rank = children[parent] = children.get(parent, -1) + 1
-        paths.append((*paths[parent], rank))
-        yield paths[-1]
 
 
 def _scores_add_up(c: Context) -> str | None:

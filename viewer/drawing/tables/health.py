@@ -68,7 +68,7 @@ def health_of(
     end = reader.run_end()
     return Health(
         path=path,
-        num_bytes=reader.path.stat().st_size,
+        num_bytes=reader.content.stat().st_size,
         num_records=reader.index.num_lines,
         torn_bytes=reader.index.torn_bytes,
         end_reason=None if end is None else end.reason,
