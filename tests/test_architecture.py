@@ -222,6 +222,7 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
         "specscope/engine/demo_models/drafter/model.safetensors",
         "specscope/engine/demo_models/exit_head/model.safetensors",
         "specscope/engine/demo_models/prompts.jsonl",
+        "specscope/engine/lab/bench/suites/demo240.jsonl",
         "specscope/viewer/app.py",
         "specscope/tracer/oracle/invariants/structure.py",
     ):
