@@ -124,7 +124,7 @@ class ProcessorChoice:
 NO_PROCESSORS = ProcessorChoice()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModelChoice:
     """What to load, and how it drafts and accepts."""
 
@@ -136,8 +136,10 @@ class ModelChoice:
     policy: TreePolicy = DEFAULT_TREE
     rule: SamplingRule = GREEDY
     baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
-    kernel: str | None = None  # in place of the fused attention, by its name; None: the device's own
-    self_check: bool = True  # compare what is not eager with the eager attention before it is used
+    # A kernel in place of the fused attention, by its name; None: the device's own.
+    kernel: str | None = field(default=None, kw_only=True)
+    # Compare what is not eager with the eager attention before it is used.
+    self_check: bool = field(default=True, kw_only=True)
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite

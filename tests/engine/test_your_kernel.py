@@ -107,7 +107,10 @@ def test_a_trace_whose_kernel_did_not_run_is_violated(folder: Path) -> None:
     head, rest = lines.split("\n", 1)
     (folder / "other.jsonl").write_text(head + "\n" + rest.replace('"my_kernel:attention"', '"sdpa-flash"'), "utf-8")
     report = check_trace(folder / "other.jsonl")
-    assert {name for name, result in report.invariants.items() if result.failed} == {"verify.dispatch"}
+    assert {name for name, result in report.invariants.items() if result.failed} == {
+        "verify.dispatch",
+        "run.digest",  # the file was changed, too
+    }
 
 
 def test_a_kernel_that_fails_its_check_is_replaced_and_the_trace_says_so(folder: Path) -> None:
@@ -171,10 +174,30 @@ def test_a_trace_cannot_have_code_run_that_it_does_not_prove_to_know(folder: Pat
             load_recorded(recorded.model_copy(update={"attention": "trap:run", "kernel": kernel}), Overrides())
 
 
+@pytest.mark.slow
 def test_bench_runs_the_kernel(folder: Path) -> None:
-    done = specscope("bench", "--help", cwd=folder)
-    assert "--attention" in done.out
-    assert "--no-self-check" in done.out
+    source = folder / "my_kernel.py"
+    counting = "\nimport atexit\natexit.register(lambda: open('called', 'w').write(str(calls)))\ncalls = 0\n"
+    counted = "def counted(*a, **k):\n    global calls\n    calls += 1\n    return attention(*a, **k)\n"
+    source.write_text(source.read_text(encoding="utf-8") + counting + counted, encoding="utf-8")
+    (folder / "prompts.jsonl").write_text('{"prompt": "a = 1"}\n', encoding="utf-8")
+    arguments = ("--prompts", "prompts.jsonl", "--max-new-tokens", "4", "--rounds", "1")
+    done = specscope("bench", *arguments, "--attention", "my_kernel:counted", cwd=folder)
+    assert done.code == 0, done
+    assert "fused" in done.out
+    assert int((folder / "called").read_text(encoding="utf-8")) > 100  # of which the self-check makes 14
+
+
+def test_repro_runs_a_failed_step_with_the_kernel_again(folder: Path) -> None:
+    failed = run(folder, "t.jsonl", "--inject", "F16", "--strict")
+    assert failed.code == 1
+    again = specscope("repro", "t.jsonl", cwd=folder)
+    assert again.code == 1
+    assert again.out.startswith("reproduced: ViolationError at check")
+    (folder / "my_kernel.py").unlink()
+    lost = specscope("repro", "t.jsonl", cwd=folder)
+    assert lost.code == 2
+    assert "not to be found from here" in lost.err
 
 
 def test_a_function_itself_may_be_given(folder: Path) -> None:

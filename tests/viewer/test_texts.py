@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from support.verdicts import KINDS, hostile_verdict, near_tie, root_at, verdict_of
 
-from specscope.schemas import Manifest
+from specscope.schemas import Kernel, Manifest, SelfCheck
 from specscope.schemas.verdict import Blame, Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.files.reader import TraceReader
@@ -156,6 +156,14 @@ def test_the_proof_claims_no_agreement_that_nobody_stated(manifest: Manifest) ->
     assert "no float was compared" in shown
     rows = dict(manifest_rows(bare))
     assert [rows[name] for name in ("seed", "stop rules", "processors", "tokenizer's digest")] == ["not stated"] * 4
+
+
+def test_a_kernel_that_did_not_run_is_not_shown_as_if_it_had(manifest: Manifest) -> None:
+    kernel = Kernel(name="mine", self_check=SelfCheck(outcome="failed"))
+    asked = manifest.model_copy(update={"attention": "mine", "kernel": kernel})
+    assert "attention mine (failed its self-check: eager ran)" in dict(manifest_rows(asked))["mode"]
+    ran = asked.model_copy(update={"kernel": Kernel(name="mine", self_check=SelfCheck(outcome="passed"))})
+    assert "attention mine, " in dict(manifest_rows(ran))["mode"]
 
 
 def test_commands_can_be_copied_as_they_are() -> None:

@@ -88,7 +88,7 @@ def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     """All that the manifest states; what it leaves open is named as such, because it cannot be judged."""
     entries = [
         *_origin_rows(manifest),
-        ("mode", f"{manifest.mode}, attention {manifest.attention}, {manifest.dtype}"),
+        ("mode", f"{manifest.mode}, attention {_attention_text(manifest)}, {manifest.dtype}"),
         ("device", device_text(manifest)),
         *_model_rows(manifest),
         ("tree", tree_text(manifest.tree_policy)),
@@ -103,6 +103,12 @@ def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("how it counts", "accepted length excludes root and bonus token; tokens per step = accepted length + 1"),
     ]
     return [(name, shorten(value, LONGEST)) for name, value in entries]
+
+
+def _attention_text(manifest: Manifest) -> str:
+    """What was asked for, and where eager attention ran instead, that it did."""
+    fell_back = manifest.kernel is not None and manifest.kernel.fell_back
+    return f"{manifest.attention} (failed its self-check: eager ran)" if fell_back else manifest.attention
 
 
 def _origin_rows(manifest: Manifest) -> list[tuple[str, str]]:
