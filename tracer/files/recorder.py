@@ -111,14 +111,14 @@ class Recorder:
             UsageError: where a field is missing, unknown or of another type.
         """
         number = self._num_turns
-        told = {"num_tokens": len(prompt_ids) - reused_length, "pending_token": pending_token, **(prefill or {})}
+        given = {"num_tokens": len(prompt_ids) - reused_length, "pending_token": pending_token, **(prefill or {})}
         named_fields = {
             "turn": number,
             "prompt_id": prompt_id,
             "prompt_turn": prompt_turn,
             "prompt_ids": list(prompt_ids),
             "reused_length": reused_length,
-            "prefill": told,
+            "prefill": given,
         }
         self.write(TurnStart, named_fields | fields)
         self._num_turns += 1
