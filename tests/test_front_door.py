@@ -16,6 +16,7 @@ from support.traces import ROOT
 PUBLIC = {
     "specscope.tracer": {
         "DiffOptions",
+        "Recorder",
         "SpecScopeError",
         "TraceReader",
         "TraceRing",

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from specscope.tracer.export.graph import graph_text, tree_graph
     from specscope.tracer.export.rows import step_rows
     from specscope.tracer.files.reader import TraceReader
+    from specscope.tracer.files.recorder import Recorder
     from specscope.tracer.files.ring import TraceRing
     from specscope.tracer.files.writer import TraceWriter
     from specscope.tracer.oracle.check import check_trace
 
 __all__ = [
     "DiffOptions",
+    "Recorder",
     "SpecScopeError",
     "TraceReader",
     "TraceRing",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "DiffOptions": "compare.diff",
+    "Recorder": "files.recorder",
     "SpecScopeError": "errors",
     "TraceReader": "files.reader",
     "TraceRing": "files.ring",

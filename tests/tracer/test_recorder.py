@@ -1,0 +1,121 @@
+"""The recorder for other people's engines: what it writes is sound, wrong use is refused, wrong decisions are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specscope.tracer import Recorder, TraceReader, check_trace, diff_traces
+from specscope.tracer.errors import UsageError
+
+ABOUT: dict[str, Any] = {
+    "engine": "mine 1.0",
+    "teacher": {"name": "tiny", "architecture": "LlamaForCausalLM", "vocab_size": 100},
+    "drafter": {"kind": "ngram"},
+    "tree_policy": {"kind": "dynamic", "depth": 2, "top_k": 2, "budget": 3},
+}
+STEP: dict[str, Any] = {
+    "tokens": [7, 4, 5, 8],
+    "parents": [0, 0, 0, 1],
+    "argmax": [4, 8, 9, 2],
+    "path": [1, 3],
+    "bonus_token": 2,
+}
+LAST: dict[str, Any] = {"tokens": [2, 6], "parents": [0, 0], "argmax": [5, 0], "path": [], "bonus_token": 5}
+
+
+def recorded(file: Path, **changes: Any) -> Path:
+    with Recorder(file, batch_size=2, **ABOUT) as trace:
+        first, second = trace.turn("a", [3, 1, 4], 7, row=0), trace.turn("b", [3, 1], 7, row=1)
+        for turn in (first, second):  # side by side, as in a batch
+            turn.step(**STEP | changes)
+        for turn in (second, first):
+            turn.step(**LAST)
+            turn.end("length")
+    return file
+
+
+def test_what_it_writes_is_sound_and_complete(tmp_path: Path) -> None:
+    report = check_trace(recorded(tmp_path / "a.jsonl"))
+    assert (report.num_violations, report.num_steps, report.end_reason) == (0, 4, "complete")
+    for name in ("tree.depth-follows", "accept.walk", "stop.emitted", "turn.output-is-sum", "turn.metrics"):
+        judged = [tally for invariant, tally in report.invariants.items() if invariant.startswith(name)]
+        assert sum(tally.passed for tally in judged) > 0, name
+    with TraceReader(tmp_path / "a.jsonl") as reader:
+        steps = [list(reader.steps(turn)) for turn in reader.turns]
+        ends = [reader.turn_end(turn) for turn in reader.turns]
+    assert [[s.stop.reason for s in of_turn if s.stop is not None] for of_turn in steps] == [[None, "length"]] * 2
+    assert [end.output_ids for end in ends if end is not None] == [[7, 4, 8, 2, 5]] * 2
+    assert [end.accepted_by_depth for end in ends if end is not None] == [[1, 1]] * 2
+    assert diff_traces(tmp_path / "a.jsonl", recorded(tmp_path / "b.jsonl.gz")).exit_code == 0
+
+
+def test_a_wrong_decision_is_recorded_and_judged(tmp_path: Path) -> None:
+    wrong = check_trace(recorded(tmp_path / "a.jsonl", path=[2]))
+    assert wrong.invariants["accept.walk"].failed == 2
+
+
+WRONG: dict[str, tuple[Callable[[Recorder], Any], str]] = {
+    "parents": (lambda t: t.turn("a", [1], 7).step(**STEP | {"parents": [0, 0]}), "turn 0, step 0: got parents [0, 0]"),
+    "later parent": (lambda t: t.turn("a", [1], 7).step(**STEP | {"parents": [0, 2, 0, 1]}), "and an earlier slot for"),
+    "path": (lambda t: t.turn("a", [1], 7).step(**STEP | {"path": [4]}), "got path [4], wanted slots of 1 to 3"),
+    "promised": (lambda t: t.turn("a", [1], 7).step(**STEP | {"argmax": None}), "turn 0, step 0 lacks verify"),
+    "type": (
+        lambda t: t.turn("a", [1], 7).step(**STEP | {"bonus_token": "2"}),
+        "step record, field accept.bonus_token",
+    ),
+    "misspelt": (
+        lambda t: t.turn("a", [1], 7).step(**STEP, verify={"top_token": [[4]]}),
+        "the format has no field verify.top_token; did you mean verify.top_tokens?",
+    ),
+    "section": (lambda t: t.turn("a", [1], 7).step(**STEP, comit={"strategy": "x"}), "did you mean commit?"),
+    "prompt": (lambda t: t.turn("a", [1.5], 7), "turn_start record, field prompt_ids.0"),  # type: ignore[list-item]
+    "reason": (lambda t: t.turn("a", [1], 7).end("bored"), "turn_end record, field reason"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_use_is_refused_by_field_and_ends_the_trace_as_failed(tmp_path: Path, name: str) -> None:
+    use, message = WRONG[name]
+    with pytest.raises(UsageError) as caught, Recorder(tmp_path / "a.jsonl", **ABOUT) as trace:
+        use(trace)
+    assert message in str(caught.value)
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1])["reason"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"teacher": {"name": "tiny", "vocab_size": 100}},
+            "manifest record, field teacher.architecture: Field required",
+        ),
+        ({"sede": 3}, "the format has no field sede; did you mean seed?"),
+        ({"dtype": 16}, "manifest record, field dtype"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_before_there_is_a_file(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Recorder(tmp_path / "a.jsonl", **ABOUT | changes)
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_turn_that_was_not_ended_is_named(tmp_path: Path) -> None:
+    trace = Recorder(tmp_path / "a.jsonl", **ABOUT)
+    trace.turn("a", [1], 7).step(**STEP)
+    with pytest.raises(UsageError, match=r"turn 0 has not ended: call its end\(reason\)"):
+        trace.close()
+    assert check_trace(tmp_path / "a.jsonl").end_reason == "failed"
+
+
+def test_an_exception_of_the_engine_ends_the_trace_and_is_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.jsonl", **ABOUT):
+        raise ZeroDivisionError
+    assert check_trace(tmp_path / "a.jsonl").end_reason == "failed"

@@ -1,0 +1,276 @@
+"""Records the decisions of an engine that is not ours: what the engine tells, and what follows from it.
+
+    with Recorder("run.jsonl", engine="mine 1.0", teacher=..., drafter=..., tree_policy=...) as trace:
+        turn = trace.turn("prompt-0", prompt_ids, pending_token)
+        turn.step(tokens=[7, 4, 8], parents=[0, 0, 1], argmax=[4, 8, 2], path=[1, 2], bonus_token=2)
+        turn.end("length")
+
+Depths, emitted tokens, counts and digests are derived. What cannot be written as a record is refused; whether the
+decisions are sound is not judged here, because a wrong one is what a trace is for: ``specscope check`` judges it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from specscope.schemas import AnyRecord, Manifest, Record, Step, TurnEnd, TurnStart
+from specscope.schemas.unknown import named, unknown_fields
+from specscope.schemas.version import SCHEMA_VERSION
+from specscope.tracer.errors import UsageError
+from specscope.tracer.files.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
+
+DEFAULT_SECTIONS = ("tree", "verify", "accept", "stop")
+StopReason = Literal["eos", "length", "stop_string", "criterion"]
+SomeRecord = TypeVar("SomeRecord", bound=Record)
+
+
+class Recorder:
+    """A trace that is being written. A context manager: it ends the trace, as failed where an exception leaves it.
+
+    Args:
+        path: the file; compressed where its name ends with ``.gz``.
+        engine: name and version of the engine.
+        teacher, drafter, tree_policy: sections of the manifest.
+        sections: what every step will have; what is not listed cannot be judged.
+        overwrite: whether an existing file may be replaced.
+        warn: told once, in words, if the trace must be given up; decoding may go on.
+        manifest: further fields of the manifest, such as ``dtype``, ``device``, ``seed`` or ``batch_size``.
+
+    Raises:
+        UsageError: where the file cannot be written, or a field is missing, unknown or of another type.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        engine: str,
+        teacher: Mapping[str, Any],
+        drafter: Mapping[str, Any],
+        tree_policy: Mapping[str, Any],
+        sections: Sequence[str] = DEFAULT_SECTIONS,
+        overwrite: bool = False,
+        warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+        **manifest: Any,
+    ) -> None:
+        self.sections = tuple(sections)
+        fields = {
+            "schema": str(SCHEMA_VERSION),
+            "run_id": uuid.uuid4().hex,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {},
+            "mode": "fused",
+            "attention": "other",
+            "dtype": "float32",
+            "device": {"backend": "cpu", "name": "cpu"},
+            "sampling": {"rule": "greedy"},
+            "level": "decisions",
+            "capabilities": list(sections),
+        }
+        given = {"engine": engine, "teacher": teacher, "drafter": drafter, "tree_policy": tree_policy}
+        first = _record(Manifest, 0, fields | given | manifest)
+        self._writer = TraceWriter(Path(path), overwrite=overwrite, warn=warn)
+        self._writer.write(first)
+        self._num_turns = 0
+        self._open: set[int] = set()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._writer.finish("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+            return
+        self.close()
+
+    def turn(
+        self,
+        prompt_id: str,
+        prompt_ids: Sequence[int],
+        pending_token: int,
+        *,
+        prompt_turn: int = 0,
+        reused_length: int = 0,
+        prefill: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> RecordedTurn:
+        """Begins a turn: the prompt was taken in, and ``pending_token`` is the first token after it.
+
+        Raises:
+            UsageError: where a field is missing, unknown or of another type.
+        """
+        number = self._num_turns
+        given = {"num_tokens": len(prompt_ids) - reused_length, "pending_token": pending_token, **(prefill or {})}
+        named_fields = {
+            "turn": number,
+            "prompt_id": prompt_id,
+            "prompt_turn": prompt_turn,
+            "prompt_ids": list(prompt_ids),
+            "reused_length": reused_length,
+            "prefill": given,
+        }
+        self.write(TurnStart, named_fields | fields)
+        self._num_turns += 1
+        self._open.add(number)
+        return RecordedTurn(self, number, pending_token)
+
+    def write(self, kind: type[AnyRecord], fields: Mapping[str, Any]) -> None:
+        """Appends a record of that kind; its number in the file is added.
+
+        Raises:
+            UsageError: where a field is missing, unknown or of another type. Nothing is written then.
+        """
+        self._writer.write(_record(kind, self._writer.next_seq, fields))
+
+    def ended(self, turn: int) -> None:
+        """Notes that ``turn`` has ended."""
+        self._open.discard(turn)
+
+    def close(self) -> None:
+        """Ends the trace.
+
+        Raises:
+            UsageError: where a turn has not ended.
+            TraceLostError: where the trace had to be given up.
+        """
+        if self._open:
+            self._writer.finish("failed")
+            raise UsageError(f"turn {min(self._open)} has not ended: call its end(reason) before the recorder closes")
+        self._writer.finish("complete")
+        self._writer.check_whole()
+
+
+class RecordedTurn:
+    """One turn of a trace. Its last step is held back until it is known whether another follows."""
+
+    def __init__(self, recorder: Recorder, number: int, pending_token: int) -> None:
+        self._recorder, self._number = recorder, number
+        self._output = [pending_token]
+        self._lengths: list[int] = []
+        self._num_drafted = 0
+        self._held: dict[str, Any] | None = None
+        self._begun_ns = time.perf_counter_ns()
+
+    def step(
+        self,
+        *,
+        tokens: Sequence[int],
+        parents: Sequence[int],
+        path: Sequence[int],
+        bonus_token: int,
+        argmax: Sequence[int] | None = None,
+        kept: int | None = None,
+        **sections: Mapping[str, Any],
+    ) -> None:
+        """Records one step.
+
+        ``tokens`` (N,) are the tree's, the root first; ``parents`` (N,) their slots, the root's own being 0; ``path``
+        the accepted slots without the root; ``argmax`` (N,) the teacher's best token at each slot; ``kept`` how many of
+        the emitted tokens count, where the turn ends inside them. ``sections`` are further ones, and further fields of
+        these: ``draft``, ``tree``, ``tensors``, ``verify``, ``accept``, ``commit``, ``stop``, ``timing``.
+
+        Raises:
+            UsageError: where lists do not fit together, a promised section is missing, or a field is unknown or of
+                another type.
+        """
+        slots = range(1, len(tokens))
+        if len(parents) != len(tokens) or any(not 0 <= parents[slot] < slot for slot in slots):
+            raise UsageError(
+                f"{self._place}: got parents {list(parents)} of {len(tokens)} tokens, wanted one for each token: 0 for "
+                "the root, and an earlier slot for every other"
+            )
+        if any(slot not in slots for slot in path):
+            raise UsageError(f"{self._place}: got path {list(path)}, wanted slots of 1 to {len(tokens) - 1}")
+        depths = [0]
+        for slot in slots:
+            depths.append(depths[parents[slot]] + 1)
+        emitted = [*(tokens[slot] for slot in path), bonus_token]
+        count = len(emitted) if kept is None else kept
+        derived: dict[str, Mapping[str, Any]] = {
+            "tree": {"tokens": list(tokens), "parents": list(parents), "depths": depths},
+            "accept": {
+                "rule": "greedy",
+                "path": list(path),
+                "accepted_length": len(path),
+                "bonus_token": bonus_token,
+                "bonus_slot": path[-1] if path else 0,
+            },
+            "stop": {"emitted": emitted, "kept": count},
+        }
+        if argmax is not None:
+            derived["verify"] = {"argmax": list(argmax)}
+        whole = {name: {**derived.get(name, {}), **sections.get(name, {})} for name in {**derived, **sections}}
+        missing = [name for name in self._recorder.sections if name.partition(".")[0] not in whole]
+        if missing:
+            raise UsageError(f"{self._place} lacks {missing[0]}, which the recorder's sections promise for every step")
+        record = {"turn": self._number, "step": len(self._lengths), **whole}
+        _record(Step, 0, record)  # refused now, while the caller is still at this step
+        self._flush()
+        self._held = record
+        self._output += emitted[:count]
+        self._lengths.append(len(path))
+        self._num_drafted += len(tokens) - 1
+
+    def end(self, reason: StopReason) -> None:
+        """Ends the turn.
+
+        Raises:
+            UsageError: for a reason that there is not.
+        """
+        if self._held is not None:
+            self._held["stop"] = {**self._held["stop"], "reason": reason}
+        self._flush()
+        deepest = max(self._lengths, default=0)
+        fields = {
+            "turn": self._number,
+            "output_ids": self._output,
+            "reason": reason,
+            "num_steps": len(self._lengths),
+            "num_drafted": self._num_drafted,
+            "num_accepted": sum(self._lengths),
+            "accepted_by_depth": [sum(length > depth for length in self._lengths) for depth in range(deepest)],
+            "duration_ns": time.perf_counter_ns() - self._begun_ns,
+        }
+        self._recorder.write(TurnEnd, fields)
+        self._recorder.ended(self._number)
+
+    @property
+    def _place(self) -> str:
+        return f"turn {self._number}, step {len(self._lengths)}"
+
+    def _flush(self) -> None:
+        if self._held is not None:
+            self._recorder.write(Step, self._held)
+            self._held = None
+
+
+def _record(kind: type[SomeRecord], seq: int, fields: Mapping[str, Any]) -> SomeRecord:
+    """The record of these fields.
+
+    Raises:
+        UsageError: naming the first that is missing, unknown or of another type.
+    """
+    name = kind.model_fields["kind"].default
+    try:
+        record = kind.model_validate({"seq": seq, **fields})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise UsageError(f"{name} record, field {place}: {problem['msg']}; see docs/trace-format.md") from None
+    unknown = next(unknown_fields(record), None)
+    if unknown is not None:
+        nearest = named(name, unknown).nearest
+        hint = f"did you mean {nearest}?" if nearest is not None else "see docs/trace-format.md for those that it has"
+        raise UsageError(f"{name} record: the format has no field {unknown}; {hint}")
+    return record
