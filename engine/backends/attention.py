@@ -146,7 +146,8 @@ def _for_transformers(
     ) -> tuple[torch.Tensor, None]:
         log = _LOG.get()
         counted = log.total() if log is not None else 0
-        output = attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2)
+        # Some models view what they get: a strided tensor will not do.
+        output = attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2).contiguous()
         if log is not None and log.total() == counted:
             log[name] += 1  # put in place of a path by somebody who knows nothing of the log
         return output, None

@@ -14,6 +14,9 @@ from specscope.tracer.errors import UsageError
 
 ABOUT: dict[str, Any] = {
     "engine": "mine 1.0",
+    "mode": "fused",
+    "dtype": "bfloat16",
+    "device": {"backend": "cuda", "name": "any"},
     "teacher": {"name": "tiny", "architecture": "LlamaForCausalLM", "vocab_size": 100},
     "drafter": {"kind": "ngram"},
     "tree_policy": {"kind": "dynamic", "depth": 2, "top_k": 2, "budget": 3},

@@ -1,6 +1,6 @@
 """Records the decisions of an engine that is not ours: what the engine tells, and what follows from it.
 
-    with Recorder("run.jsonl", engine="mine 1.0", teacher=..., drafter=..., tree_policy=...) as trace:
+    with Recorder("run.jsonl", engine="mine 1.0", mode="fused", dtype="bfloat16", ...) as trace:
         turn = trace.turn("prompt-0", prompt_ids, pending_token)
         turn.step(tokens=[7, 4, 8], parents=[0, 0, 1], argmax=[4, 8, 2], path=[1, 2], bonus_token=2)
         turn.end("length")
@@ -41,11 +41,14 @@ class Recorder:
     Args:
         path: the file; compressed where its name ends with ``.gz``.
         engine: name and version of the engine.
+        mode: ``fused`` or ``eager``: which of its two paths ran.
+        dtype: of the teacher's weights and logits; how much may be noise hangs on it.
+        device: a section of the manifest, such as ``{"backend": "cuda", "name": "H100"}``.
         teacher, drafter, tree_policy: sections of the manifest.
         sections: what every step will have; what is not listed cannot be judged.
         overwrite: whether an existing file may be replaced.
         warn: told once, in words, if the trace must be given up; decoding may go on.
-        manifest: further fields of the manifest, such as ``dtype``, ``device``, ``seed`` or ``batch_size``.
+        manifest: further fields of the manifest, such as ``attention``, ``seed`` or ``batch_size``.
 
     Raises:
         UsageError: where the file cannot be written, or a field is missing, unknown or of another type.
@@ -56,6 +59,9 @@ class Recorder:
         path: StrPath,
         *,
         engine: str,
+        mode: str,
+        dtype: str,
+        device: Mapping[str, Any],
         teacher: Mapping[str, Any],
         drafter: Mapping[str, Any],
         tree_policy: Mapping[str, Any],
@@ -70,15 +76,13 @@ class Recorder:
             "run_id": uuid.uuid4().hex,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {},
-            "mode": "fused",
             "attention": "other",
-            "dtype": "float32",
-            "device": {"backend": "cpu", "name": "cpu"},
             "sampling": {"rule": "greedy"},
             "level": "decisions",
             "capabilities": list(sections),
         }
-        given = {"engine": engine, "teacher": teacher, "drafter": drafter, "tree_policy": tree_policy}
+        given = {"engine": engine, "mode": mode, "dtype": dtype, "device": device}
+        given |= {"teacher": teacher, "drafter": drafter, "tree_policy": tree_policy}
         first = _record(Manifest, 0, fields | given | manifest)
         self._writer = TraceWriter(Path(path), overwrite=overwrite, warn=warn)
         self._writer.write(first)
