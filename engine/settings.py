@@ -124,7 +124,7 @@ class ProcessorChoice:
 NO_PROCESSORS = ProcessorChoice()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """What to load, and how it drafts and accepts."""
 
@@ -137,9 +137,9 @@ class ModelChoice:
     rule: SamplingRule = GREEDY
     baseline_attention: Attention = "fused"  # the baseline's; the other modes name their own
     # A kernel in place of the fused attention, by its name; None: the device's own.
-    kernel: str | None = field(default=None, kw_only=True)
+    kernel: str | None = None
     # Compare what is not eager with the eager attention before it is used.
-    self_check: bool = field(default=True, kw_only=True)
+    self_check: bool = True
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite

@@ -13,7 +13,10 @@ from support.traces import ROOT
 from specscope.tracer.cli.main import cli
 from specscope.tracer.report.formats import FORMATS, parse_target
 
-DOCUMENTS = [ROOT / "docs" / "ci.md", *sorted((ROOT / "docs" / "examples").iterdir())]
+DOCUMENTS = [
+    ROOT / "docs" / "ci.md",
+    *sorted(path for path in (ROOT / "docs" / "examples").iterdir() if path.suffix != ".py"),
+]
 OTHERS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "ci.md")]
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from specscope.engine.host import lies_on_host
+
 #: Words of each size; the widest that fits a head is taken. Two 32-bit words in one of 64 bits would leave the sign of
 #: every second float32 at the top, where an even number of flips cancels out.
 _WORDS = {4: torch.int32, 2: torch.int16, 1: torch.uint8}
@@ -39,7 +41,7 @@ def layer_sums(values: torch.Tensor, start: int = 0) -> list[int]:
     _, two, heads, count, width = words.shape
     end = start + count
     table = _table(two * heads, width, -(-end // _GRAIN) * _GRAIN)[:, start:end].reshape(two, heads, count, width)
-    if values.device.type == "cpu":
+    if lies_on_host(values):
         sums = np.einsum("lkgpw,kgpw->l", words.numpy(), table)
     else:
         weights = torch.from_numpy(table.copy()).to(values.device)

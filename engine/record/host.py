@@ -10,6 +10,8 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
+from specscope.engine.host import lies_on_host
+
 Parts = TypeVar("Parts")
 _ALIGNMENT = 8  # bytes: a packed tensor begins at a multiple, so that it can be viewed in its own dtype
 
@@ -76,15 +78,11 @@ def copied_together(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def _collect(part: Any, away: dict[int, torch.Tensor]) -> None:
     if isinstance(part, torch.Tensor):
-        if _lies_away(part):
+        if not lies_on_host(part):
             away[id(part)] = part
     else:
         for child in _children(part):
             _collect(child, away)
-
-
-def _lies_away(tensor: torch.Tensor) -> bool:
-    return tensor.device.type != "cpu"
 
 
 def _children(part: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
+from specscope.engine.host import lies_on_host
 from specscope.engine.loop.phases import (
     InFlight,
     StepResult,
@@ -89,7 +90,7 @@ class Recorder:
     def on_host(self, result: StepResult) -> StepResult:
         """``result`` with its tensors on the host. They are copied once for all rows of a step."""
         shared = result.shared
-        if shared.verification.logits.device.type == "cpu":
+        if lies_on_host(shared.verification.logits):
             return result
         if self._last is None or self._last.of is not shared:
             self._last = _Copied(shared, on_host(shared))
@@ -139,7 +140,7 @@ class TurnRecorder:
 
     def step_done(self, result: StepResult, forced: ForcedSection | None = None) -> None:
         """Writes ``step``; in a replay with what was ``forced`` in place of its own outcome."""
-        is_synchronised = result.shared.verification.logits.device.type == "cpu"
+        is_synchronised = lies_on_host(result.shared.verification.logits)
         result = self._recorder.on_host(result)
         shared, row, side = result.shared, result.row, self._recorder.side_files
         verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)

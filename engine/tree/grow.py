@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from specscope.engine.host import lies_on_host
 from specscope.engine.tree.policy import TreePolicy
 from specscope.tracer.errors import UsageError
 
@@ -77,7 +78,7 @@ def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
 
     ``torch.topk`` leaves ties open. ``scores`` must be float32 and finite or -inf.
     """
-    if scores.device.type == "cpu" and k * LEAST_SHARE <= scores.shape[-1]:
+    if lies_on_host(scores) and k * LEAST_SHARE <= scores.shape[-1]:
         searched = _searched_topk(scores, k)
         if searched is not None:
             return searched

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from specscope.engine.cache.strategies import STRATEGIES
 from specscope.engine.load.models import Models, load_models
+from specscope.engine.loop import step
 from specscope.engine.loop.phases import Decoding
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
@@ -20,6 +21,7 @@ from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
 from specscope.engine.settings import ModelChoice, SamplingRule, Settings
+from specscope.engine.tree import grow
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.oracle.check import check_trace
 
@@ -166,7 +168,12 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("num_rows", [1, 3])
-def test_a_step_waits_for_the_device_once(teacher_folder: Path, head_folder: Path, rule: str, num_rows: int) -> None:
+def test_a_step_waits_for_the_device_once(
+    teacher_folder: Path, head_folder: Path, monkeypatch: pytest.MonkeyPatch, rule: str, num_rows: int
+) -> None:
+    """As if the tensors lay on a device: what is read at once on the host must not be read there."""
+    for module in (grow, step):
+        monkeypatch.setattr(module, "lies_on_host", lambda tensor: False)
     tree = "chain" if rule == "drawn" else "dynamic"
     choice = choice_of(teacher_folder, head_folder, policy=parse_policy(tree, 4, 3, 9), rule=RULES[rule])
     models = load_models(choice)

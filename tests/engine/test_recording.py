@@ -122,7 +122,7 @@ def test_tensors_of_another_device_come_in_one_copy(monkeypatch: pytest.MonkeyPa
         return copied_together(away)
 
     monkeypatch.setattr(host, "copied_together", copy)
-    monkeypatch.setattr(host, "_lies_away", lambda tensor: True)
+    monkeypatch.setattr(host, "lies_on_host", lambda tensor: False)
     parts = Nested(Pair(tensors[0], tensors[1:4]), "name", tensors[4])
     copied = on_host(parts)
     assert calls == [5]

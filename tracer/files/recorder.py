@@ -42,7 +42,7 @@ class Recorder:
         path: the file; compressed where its name ends with ``.gz``.
         engine: name and version of the engine.
         mode: ``fused`` or ``eager``: which of its two paths ran.
-        dtype: of the teacher's weights and logits; how much may be noise hangs on it.
+        dtype: of the teacher's weights and logits; how much may be noise depends on it.
         device: a section of the manifest, such as ``{"backend": "cuda", "name": "H100"}``.
         teacher, drafter, tree_policy: sections of the manifest.
         sections: what every step will have; what is not listed cannot be judged.
