@@ -252,6 +252,7 @@ def test_interrupted_it_keeps_what_was_measured(tmp_path: Path, teacher_folder: 
     report = tmp_path / "r.json"
     code = (
         "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from specscope.engine.lab.bench import measure as module\n"
         "measure = module.measure\n"
         "def interrupted(*arguments):\n"
