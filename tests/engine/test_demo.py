@@ -34,8 +34,8 @@ def test_bench_prints_ratios_of_one_run(tmp_path: Path) -> None:
         "baseline",
         "eager",
         "fused, traced",
-        "speed over baseline",
-        "tracing at level decisions",
+        "Speed over baseline",
+        "tracing: fused, traced: time x",
         "bytes per step",
     ):
         assert words in done.out
