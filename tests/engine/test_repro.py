@@ -327,7 +327,7 @@ def test_changed_records_are_refused(run: Runs, monkeypatch: pytest.MonkeyPatch)
         ("teacher", "source", None, "does not say what its teacher was loaded from: give --teacher"),
         ("drafter", "source", "magic", "got drafter 'magic'"),
         ("device", "backend", "tpu", "the trace's device is 'tpu'"),
-        ("tree_policy", "choices", [[0], [2]], "static tree"),
+        ("tree_policy", "choices", [[1], [2]], "static tree"),
         ("sampling", "processors", {"MinP": {"min_p": 0.1}}, "changed its logits by MinP"),
         ("sampling", "processors", {"repetition_penalty": "a"}, "transformers refuses"),
     ],

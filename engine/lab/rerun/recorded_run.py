@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from specscope.engine.accept.processors import build_processors
+from specscope.engine.backends.devices import resolve_device
 from specscope.engine.backends.kernels import MODULE_FUNCTION, REGISTERED, is_registered, kernel_file
 from specscope.engine.digests import digest_file
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
@@ -117,7 +118,7 @@ def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
         raise UsageError(
             f"the trace's dtype is {manifest.dtype!r}, which this engine does not have: {', '.join(DTYPE_NAMES)}"
         )
-    check_device_name(device)
+    _check_device(device, overrides)
     if manifest.attention not in ATTENTIONS and overrides.attention is None:
         _check_kernel(manifest)
     recorded = settings_of(manifest).choice
@@ -129,6 +130,17 @@ def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
         allow_remote_code=overrides.allow_remote_code,
         allow_nonfinite=True,  # the run was let through with them, or they have other digests than its own
     )
+
+
+def _check_device(device: str, overrides: Overrides) -> None:
+    if overrides.device is not None:
+        check_device_name(device)
+        return
+    try:
+        check_device_name(device)
+        resolve_device(device)
+    except UsageError as error:
+        raise UsageError(f"the trace's device is {device!r}: {error}; give --device") from None
 
 
 def _check_kernel(manifest: Manifest) -> None:
