@@ -120,7 +120,7 @@ MISTAKES = {
     "no tokens": (["--prompt", "a", "--max-new-tokens", "0"], "got 0 new tokens, wanted at least 1"),
     "trace nowhere": (["--prompt", "a", "--trace", "no/folder/t.jsonl"], "does not exist"),
     "trace is a folder": (["--prompt", "a", "--trace", ".", "--overwrite"], "it is a folder"),
-    "no cuda": (["--prompt", "a", "--device", "cuda"], "sees no CUDA device"),
+    "no cuda": (["--prompt", "a", "--device", "cuda"], "sees no cuda device"),
     "no npu": (["--prompt", "a", "--device", "npu"], "needs torch_npu"),
     "unknown fault": (["--prompt", "a", "--inject", "F99"], "got fault 'F99', wanted one of"),
     "no rows": (["--prompt", "a", "--batch-size", "0"], "got batch size 0, wanted 1 to 1024"),
@@ -189,11 +189,11 @@ def test_an_interrupt_ends_the_trace_properly(tmp_path: Path) -> None:
         # A shell starts its background jobs with the signal ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and (not trace.exists() or trace.read_bytes().count(b"\n") < 8):
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=240)
     assert child.returncode == 130
     assert err.strip() == f"interrupted; the trace {trace} is kept up to here"
     report = check_trace(trace)
