@@ -160,6 +160,7 @@ def test_ids_are_replaced_one_by_one_and_nothing_else_is(made: Any, rule: str, l
 
 #: Numbers that are no token ids, wherever they stand. A new field belongs here, or is a ``TokenId``.
 PLAIN_NUMBERS = {
+    "num_cases",
     *("accepted_by_depth", "accepted_length", "batch_size", "bonus_slot", "child", "choices", "committed_after"),
     *("committed_before", "committed_length", "counts", "depth", "depths", "destination_rows", "dispatch", "budget"),
     *(
@@ -180,6 +181,7 @@ PLAIN_NUMBERS = {
 }
 #: Texts that the user did not write, or wrote to be seen.
 PLAIN_TEXTS = {
+    *("failed_cases", "origin", "outcome"),  # of an attention kernel
     *(
         "architecture",
         "attention",
