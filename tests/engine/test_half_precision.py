@@ -128,7 +128,9 @@ def test_what_float32_finds_at_three_in_ten_thousand_bfloat16_finds_at_three_in_
     alone, measured = diff_traces(baseline, off), diff_traces(baseline, off, DiffOptions(noise=good))
     assert measured.exit_code == 1
     assert measured.roots[0].drift is not None
-    assert measured.roots[0].difference.phase == "verify"
+    # What shows first is the teacher's: its logits, or the features of its layers as the drafter is fed them.
+    first = measured.roots[0].difference
+    assert first.phase == "verify" or (first.phase, first.field.partition("[")[0]) == ("draft", "inputs.hidden_norms")
     assert alone.exit_code == 1 or (alone.sensitivity or 1) > 1e-3, "or else the card says how blind it is"
 
 
