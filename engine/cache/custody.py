@@ -3,11 +3,11 @@
 A *position sum* is a digest that adds up: every 32-bit word of a position is multiplied by a constant of its place, the
 position's total by a constant of the position, and all is added modulo 2^64. So the digest after a commit is the digest
 before it plus that of the positions written, and one look at the cache in a step is enough. It is computed where the
-cache lies: no keys or values leave the device.
+cache lies: no keys or values leave the device, but each sum that is read waits for it.
 
 What it cannot find: it is no cryptography, and anyone who knows the constants can make two caches with equal sums. What
 goes wrong by itself (bits flipped, positions, layers or keys and values exchanged, rows zeroed, scaled, shifted, stale)
-would have to hit one sum in 2^64.
+would have to hit one sum in 2^33 where only signs change, which weigh 2^31, and one in more where lower bits do.
 """
 
 from __future__ import annotations

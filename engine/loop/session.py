@@ -5,8 +5,8 @@ Knows no file format and no transformers. A ``Session`` holds the caches of one 
 all that happens to it; without one the loop pays an ``is None`` for it.
 
 A step waits for the device once, where the acceptance is read: every other number that the host needs is known from the
-policy or from the step before. Processors, checks before the kernel, and a drafter that shares the teacher's layers on
-a dynamic tree each look at the trees earlier, and so add a wait; an observer digests and writes what it sees.
+policy or from the step before. An observer, whose digests are read as they are taken, processors, checks before the
+kernel, and a drafter that shares the teacher's layers on a dynamic tree each look earlier, and so add waits.
 """
 
 from __future__ import annotations

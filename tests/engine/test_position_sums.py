@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specscope.engine.cache import custody
 from specscope.engine.cache.custody import added, as_digest, as_digests, layer_sums
 
 LAYERS, HEADS, LENGTH, WIDTH = 3, 2, 9, 8
@@ -118,3 +119,11 @@ def test_heads_of_odd_width_are_taken_in_smaller_words(width: int) -> None:
 def test_nothing_has_the_sum_zero_and_digests_have_sixteen_digits() -> None:
     assert layer_sums(cache_of(torch.float32)[:, :, :, :0]) == [0] * LAYERS
     assert as_digests([0, 255]) == ["0000000000000000", "00000000000000ff"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_a_device_computes_is_the_same(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    values = cache_of(dtype)
+    on_host = layer_sums(values, 5)
+    monkeypatch.setattr(custody, "lies_on_host", lambda tensor: False)
+    assert layer_sums(values, 5) == on_host == slow_sums(values, 5)
