@@ -12,12 +12,14 @@ import pytest
 from support.tiny_models import POLICY
 from support.traces import load
 
+from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, Workings, open_trace, run_turns, unchanged
 from specscope.engine.settings import ModelChoice, Settings
 from specscope.tracer import TraceRing, check_trace, diff_traces
 from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.files.ring import RingRun
 
 PROMPTS = [Prompt(f"p{number}", ids=(5, 9, 2 + number)) for number in range(4)]
 
@@ -93,6 +95,26 @@ def test_a_failure_writes_by_itself_and_names_the_phase(server: Server, tmp_path
     (path,) = (tmp_path / "ring").iterdir()
     failure = next(line for line in load(path) if line["kind"] == "failure")
     assert (failure["phase"], failure["message"]) == ("accept", "out of memory")
+
+
+def test_a_turn_that_violates_something_in_every_step_is_written_when_it_begins_to_and_when_it_ends(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = TraceRing(tmp_path / "ring")
+    written: list[int] = []
+    honest = RingRun.dump
+
+    def dump(run: RingRun) -> Path | None:
+        written.append(run.next_seq)
+        return honest(run)
+
+    monkeypatch.setattr(RingRun, "dump", dump)
+    server(ring, PROMPTS[:1], injecting(find_fault("F16")))
+    assert len(written) == 2
+    (path,) = (tmp_path / "ring").iterdir()
+    report = check_trace(path)
+    assert report.num_violations > 2
+    assert not report.truncated
 
 
 def test_a_signal_writes_what_is_held_while_a_turn_runs(server: Server, tmp_path: Path) -> None:

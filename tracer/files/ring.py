@@ -119,7 +119,7 @@ class RingRun:
         self._turns.setdefault(turn, []).append(encode_record(record))
         if isinstance(record, TurnStart):
             self._open.add(turn)
-        if is_alarming(record):
+        if is_alarming(record) and turn not in self._alarmed:  # once: a broken engine violates something in every step
             self._alarmed.add(turn)
             self.dump()
         if isinstance(record, TurnEnd):
@@ -160,9 +160,12 @@ class RingRun:
         return None if writer.broken else self.path
 
     def finish(self, reason: EndReason) -> None:
-        """Takes note of how the run ended. Nothing is written."""
+        """Takes note of how the run ended. Turns that were to be written and never ended are written now."""
         self._reason = reason
         self._open.clear()
+        if self._alarmed:
+            self._alarmed.clear()
+            self.dump()
         self._ring.make_room()
 
     def check_whole(self) -> None:
