@@ -25,8 +25,8 @@ demo: $(STAMP)  ## decode in both modes, trace, check, diff
 # A process a core: the tests hold torch to one thread each.
 WORKERS ?= 2
 
-# Lines and branches of schemas and tracer that their own tests do not reach; measuring it in the others as well would
-# double what they take. Without: make test COVERAGE=
+# Lines and branches of schemas and tracer that their own tests do not reach. Measuring slows every call in Python, so
+# that the others run without. Without it altogether: make test COVERAGE=
 COVERAGE ?= --cov --cov-report=term
 
 test: $(STAMP)  ## the whole suite

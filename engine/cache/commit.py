@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.custody import added, as_digest, as_digests, layer_sums
+from specscope.engine.cache.custody import added, as_digests, layer_sums
 
 
 class RowCustody(NamedTuple):
@@ -89,8 +89,8 @@ def _content(cache: TreeCache, row: int, known: RowCustody, *, sources: list[int
         source_checksums=as_digests(sources),
         written_checksums=as_digests(written),
         prefix_layer=layer,
-        prefix_before=as_digest(known.sums[layer : layer + 1]),
-        prefix_after=as_digest(layer_sums(looked_at[None])),
+        prefix_before=as_digests(known.sums)[layer],
+        prefix_after=as_digests(layer_sums(looked_at[None]))[0],
         kv_digests_before=as_digests(known.sums),
         kv_digests_after=as_digests(added(known.sums, written)),
     )

@@ -24,7 +24,7 @@ def decoding_of(settings: Settings, teacher: Teacher, phases: Phases = DEFAULT_P
         rule=settings.choice.rule,
         cache_strategy=settings.cache_strategy,
         # The fused path leaves the check to the device, so that a step waits for it only once. On the host there is
-        # nothing to wait for, and the check before costs a third.
+        # nothing to wait for, and the check before costs less.
         checks="before" if settings.choice.attention == "eager" or teacher.device.type == "cpu" else "deferred",
         processors=build_processors(processors, teacher.eos_token_ids, teacher.device),
         phases=replace(phases, stop_on_violation=True) if settings.strict else phases,

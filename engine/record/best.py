@@ -66,7 +66,7 @@ def summary(logits: torch.Tensor, *, plain: bool) -> Summary:
 
 
 def _best_of(numbers: NDArray[Any], first: NDArray[Any], epsilon: float) -> BestTokens:
-    """numpy finds a row's largest number about ten times as fast as torch's topk does on a CPU. So the best two are
+    """numpy finds a row's largest number much faster than torch's topk does on a CPU. So the best two are
     looked for, and the whole row only where the second is so near the first that a third may be, too."""
     rows, size = np.arange(len(numbers)), numbers.shape[1]
     best = numbers[rows, first]

@@ -1,7 +1,7 @@
 """From the engine's tensors to the sections of a step's record: what is large is digested, what is discrete is kept.
 
-The tensors lie on the host (see ``host.on_host``); they are read as arrays, since a slice of an array costs a tenth
-of one of a tensor.
+The tensors lie on the host (see ``host.on_host``); they are read as arrays, since a slice of an array costs less
+than one of a tensor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
 from specscope.engine.loop.phases import Custody, ForwardInputs, StepResult, Verification
 from specscope.engine.record.best import summary, wide
-from specscope.engine.record.host import array, float_lists
+from specscope.engine.record.host import array, float_lists, floats
 from specscope.engine.tree.checks import index_tensors, pack_rows
 from specscope.engine.tree.grow import DraftTree, Level
 from specscope.engine.tree.tensors import TreeTensors
@@ -89,7 +89,7 @@ def _whole_digest(sums: list[int] | None) -> str | None:
 
 def _norms(features: torch.Tensor) -> list[float]:
     """Of each of (R, F). A half format would round the sum of its own numbers, and hide how far they are off."""
-    return float_lists([array(torch.linalg.vector_norm(wide(features), dim=-1))])[0]
+    return floats(array(torch.linalg.vector_norm(wide(features), dim=-1)))
 
 
 def tree_section(tree: DraftTree, row: int) -> TreeSection:
