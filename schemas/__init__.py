@@ -3,6 +3,7 @@
 Imports nothing of the other rooms. Names of fields on disk exist here and nowhere else.
 """
 
+from specscope.schemas.accept import AcceptSection, BonusDraw, DistributionCut, Trial, Visit
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.manifest import (
     Conventions,
@@ -12,32 +13,40 @@ from specscope.schemas.manifest import (
     Manifest,
     Sampling,
     SelfCheck,
+    StepCosts,
     StopRules,
     Teacher,
     Tokenizer,
     TreePolicy,
 )
 from specscope.schemas.migrations import MIGRATIONS, KnownVersions, Migration
+from specscope.schemas.pipeline import (
+    Pipeline,
+    PipelineSection,
+    PipelineStage,
+    StageCut,
+    StageDrop,
+    StageEvents,
+    StageInterval,
+)
 from specscope.schemas.step import (
-    AcceptSection,
-    BonusDraw,
     CommitSection,
-    DistributionCut,
     DraftInputs,
     DraftLevel,
     DraftSection,
     ForcedSection,
+    GraphReplay,
     InvariantFailure,
     InvariantsSection,
+    LengthsSection,
+    SlidingWindow,
     Step,
     StopSection,
     TensorFiles,
     TensorsSection,
     TimingSection,
     TreeSection,
-    Trial,
     VerifySection,
-    Visit,
 )
 from specscope.schemas.trace import AnyRecord, decode_record, encode_record, parse_line, token_fields, trace_json_schema
 from specscope.schemas.turn import Failure, FailureState, Prefill, RunEnd, TurnEnd, TurnStart
@@ -63,12 +72,17 @@ __all__ = [
     "FailureState",
     "Float",
     "ForcedSection",
+    "GraphReplay",
     "InvariantFailure",
     "InvariantsSection",
     "Kernel",
     "KnownVersions",
+    "LengthsSection",
     "Manifest",
     "Migration",
+    "Pipeline",
+    "PipelineSection",
+    "PipelineStage",
     "Prefill",
     "Record",
     "RunEnd",
@@ -76,7 +90,13 @@ __all__ = [
     "SchemaVersion",
     "Section",
     "SelfCheck",
+    "SlidingWindow",
+    "StageCut",
+    "StageDrop",
+    "StageEvents",
+    "StageInterval",
     "Step",
+    "StepCosts",
     "StopRules",
     "StopSection",
     "Teacher",

@@ -27,7 +27,7 @@ class PairResult(Section):
     """What the comparison of one pair came to."""
 
     schema_: Literal["specscope.pair-result/1.0"] = Field(
-        RESULT_SCHEMA, alias="schema", description="Name and version of this format."
+        default=RESULT_SCHEMA, alias="schema", description="Name and version of this format."
     )
     name: str = Field(description="That the table gives the pair.")
     baseline: str = Field(description="Path of the trace that is taken for right.")
@@ -36,10 +36,12 @@ class PairResult(Section):
     verdict: Judged = Field(description="That of the comparison; error: it came to none.")
     exit_code: int = Field(description="That diff would exit with.")
     seconds: Float = Field(description="Of comparing.")
-    first_root: FirstRoot | None = Field(None, description="Absent where there is none.")
-    num_roots: int = Field(0, description="Ties are counted too.")
-    num_inherited: int = Field(0, description="Differing steps that follow from a root.")
-    first_violation: Blame | None = Field(None, description="Of the first invariant that one of the runs breaks.")
-    impact: Impact | None = Field(None, description="Whether it matters; absent where there is no verdict.")
-    error: str | None = Field(None, description="Why there is no verdict.")
+    first_root: FirstRoot | None = Field(default=None, description="Absent where there is none.")
+    num_roots: int = Field(default=0, description="Ties are counted too.")
+    num_inherited: int = Field(default=0, description="Differing steps that follow from a root.")
+    first_violation: Blame | None = Field(
+        default=None, description="Of the first invariant that one of the runs breaks."
+    )
+    impact: Impact | None = Field(default=None, description="Whether it matters; absent where there is no verdict.")
+    error: str | None = Field(default=None, description="Why there is no verdict.")
     remarks: list[str] = Field(default_factory=list, description="Those of the verdict.")

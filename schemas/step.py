@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from specscope.schemas.accept import AcceptSection
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.pipeline import PipelineSection
 
 
 class DraftInputs(Section):
@@ -21,8 +23,10 @@ class DraftInputs(Section):
     )
     tokens: list[TokenId] = Field(description="Per pair, the token after the one whose hidden state it is.")
     positions: list[int] = Field(description="Drafter positions: pair indices.")
-    hidden_digest: Digest | None = Field(None, description="Of the hidden states of all pairs, as they were fed.")
-    hidden_norms: list[Float] | None = Field(None, description="L2 norm of each pair's hidden state.")
+    hidden_digest: Digest | None = Field(
+        default=None, description="Of the hidden states of all pairs, as they were fed."
+    )
+    hidden_norms: list[Float] | None = Field(default=None, description="L2 norm of each pair's hidden state.")
 
 
 class DraftLevel(Section):
@@ -34,12 +38,12 @@ class DraftLevel(Section):
     logprobs: list[Float] = Field(description="Their log-probabilities given the parent.")
     finite: bool = Field(description="Whether every score was finite, before any clean-up.")
     logsumexp: list[Float] | None = Field(
-        None,
+        default=None,
         description="Per row that proposed, the log of the sum of exp(logit), at the drafting temperature where tokens"
         " are drawn: a log-probability and this one add up to the logit, whose size says how it was rounded.",
     )
     perturbed: list[Float] | None = Field(
-        None,
+        default=None,
         description="Where tokens are drawn: the log-probabilities with the noise that ranked them, in the order of"
         " tokens.",
     )
@@ -52,25 +56,35 @@ class DraftSection(Section):
     kv_before: int = Field(description="Pairs in the drafter's cache before this step's were fed.")
     kv_after: int = Field(description="Pairs after; the tree's own entries are dropped again.")
     levels: list[DraftLevel] | None = Field(
-        None, description="Absent where the drafter has none: a lookup proposes whole paths at once."
+        default=None, description="Absent where the drafter has none: a lookup proposes whole paths at once."
     )
     num_candidates: int = Field(description="Proposals over all levels, of which the tree was chosen.")
     kv_digest_before: Digest | None = Field(
-        None, description="Of the keys and values of the pairs in the drafter's cache, before this step's were fed."
+        default=None,
+        description="Of the keys and values of the pairs in the drafter's cache, before this step's were fed.",
     )
     kv_digest_after: Digest | None = Field(
-        None, description="The same with this step's pairs, after the draft: what the next step must find."
+        default=None, description="The same with this step's pairs, after the draft: what the next step must find."
     )
 
 
 class TreeSection(Section):
     """Phase draft, its result: the tree."""
 
-    tokens: list[TokenId] = Field(description="Per slot; the root's is the pending token.")
+    tokens: list[TokenId] = Field(description="Per slot; the root's is the last token so far.")
     parents: list[int] = Field(description="Per slot, in 0..M; the root is its own parent.")
     depths: list[int] = Field(description="Per slot: edges from the root.")
-    logprobs: list[Float] | None = Field(None, description="Per slot, given the parent; the root's is 0.")
-    scores: list[Float] | None = Field(None, description="Per slot: sum of log-probabilities from the root.")
+    logprobs: list[Float] | None = Field(default=None, description="Per slot, given the parent; the root's is 0.")
+    scores: list[Float] | None = Field(default=None, description="Per slot: sum of log-probabilities from the root.")
+    depth_limit: int | None = Field(
+        default=None,
+        ge=0,
+        description="Deepest level that was drafted for, where no more tokens may be emitted than its depth and the"
+        " bonus token; absent: the policy's depth.",
+    )
+    proposed_by: list[str] | None = Field(
+        default=None, description="Per slot, which of several drafters proposed it; the root's is empty."
+    )
 
 
 class TensorsSection(Section):
@@ -82,38 +96,89 @@ class TensorsSection(Section):
     mask_rows: list[Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]] = Field(
         description="Per row, the visible tree columns as bits: byte b, bit i (lowest first) is column 8b + i."
     )
+    mask_from: Literal["causal"] | None = Field(
+        default=None,
+        description="causal: no mask was given, and mask_rows are what the attention's causal flag stands for. Absent:"
+        " they are the mask that was given.",
+    )
     prefix_visible: list[int] = Field(description="Per row, how many of the committed columns are visible.")
     positions: list[int] = Field(description="Per row, the position id used.")
     token_ids: list[TokenId] = Field(description="Per row, the token id fed.")
     index_tensors: dict[str, list[int]] = Field(description="Every index tensor used, flattened, by name.")
-    input_digest: Digest | None = Field(None, description="Of token ids, positions and mask together.")
+    input_digest: Digest | None = Field(default=None, description="Of token ids, positions and mask together.")
+
+
+class GraphReplay(Section):
+    """The graph by which a verify forward ran."""
+
+    slots: int | None = Field(
+        default=None, description="Slots that it computes: the step's and more that nothing is read of."
+    )
+    columns: int | None = Field(
+        default=None, description="Columns of its mask: the positions of the cache that it reads."
+    )
+    replays: int | None = Field(
+        default=None, description="How often it has run, this time included; 1: captured in this step."
+    )
+    committed_length: int | None = Field(
+        default=None, description="The length in its own memory: behind so many positions it wrote keys and values."
+    )
+    fallback: str | None = Field(
+        default=None, description="Why the forward ran without a graph; absent where it ran by one."
+    )
+
+
+class SlidingWindow(Section):
+    """What the slots saw in layers with a sliding window, read from the mask that their attention was given."""
+
+    size: int = Field(description="Positions that a slot may see, its own among them.")
+    layers: list[int] = Field(description="The layers that had this window.")
+    first_positions: list[int] = Field(description="Per real slot, the lowest position that it saw.")
+    num_seen: list[int] = Field(description="Per real slot, how many positions it saw.")
 
 
 class VerifySection(Section):
     """Phase verify: what the teacher said. Slot k's logits predict the children of k."""
 
-    dispatch: dict[str, int] | None = Field(None, description="Attention implementation that ran -> calls.")
+    dispatch: dict[str, int] | None = Field(default=None, description="Attention implementation that ran -> calls.")
+    graph: GraphReplay | None = Field(
+        default=None,
+        description="The graph that was replayed; its own memory is what tensors shows. Absent: not captured.",
+    )
+    windows: list[SlidingWindow] | None = Field(
+        default=None,
+        description="One for each size of a sliding window among the layers. Absent: none slid, or not recorded.",
+    )
     argmax: list[TokenId] = Field(description="Per real slot, the teacher's best token.")
     top_tokens: list[list[TokenId]] | None = Field(
-        None,
+        default=None,
         description="Per real slot, the best tokens, best first: at least two, and all that rounding may have put"
         " first, 16 at most. Judged where top_logits stands, too.",
     )
-    top_logits: list[list[Float]] | None = Field(None, description="Their logits.")
-    logsumexp: list[Float] | None = Field(None, description="Per real slot: log of the sum of exp(logit).")
-    entropy: list[Float] | None = Field(None, description="Per real slot, nats.")
-    nonfinite_slots: list[int] | None = Field(
-        None, description="Slots with a logit that is not finite, before any clean-up."
+    top_logits: list[list[Float]] | None = Field(
+        default=None,
+        description="Their logits; where only log-probabilities are known, these, with a logsumexp of 0: they are"
+        " logits, too, all moved by one number.",
     )
-    logits_digest: Digest | None = Field(None, description="Of the logits of the real slots, in slot order.")
-    input_digest: Digest | None = Field(None, description="Of what the forward received; equals tensors.input_digest.")
+    logsumexp: list[Float] | None = Field(default=None, description="Per real slot: log of the sum of exp(logit).")
+    entropy: list[Float] | None = Field(default=None, description="Per real slot, nats.")
+    nonfinite_slots: list[int] | None = Field(
+        default=None, description="Slots with a logit that is not finite, before any clean-up."
+    )
+    logits_digest: Digest | None = Field(default=None, description="Of the logits of the real slots, in slot order.")
+    input_digest: Digest | None = Field(
+        default=None, description="Of what the forward received; equals tensors.input_digest."
+    )
     feature_layers: list[int] | None = Field(
-        None, description="The transformers hidden_states indices that the features were really read from, in order."
+        default=None,
+        description="The transformers hidden_states indices that the features were really read from, in order.",
     )
     target_logprobs: list[list[Float]] | None = Field(
-        None, description="Level scores: per slot, log-probabilities of target_tokens."
+        default=None, description="Level scores: per slot, log-probabilities of target_tokens."
     )
-    target_tokens: list[list[TokenId]] | None = Field(None, description="Level scores: per slot, the best tokens.")
+    target_tokens: list[list[TokenId]] | None = Field(
+        default=None, description="Level scores: per slot, the best tokens."
+    )
 
     def best_tokens(self, slot: int) -> list[int]:
         """The best tokens at ``slot``, two at least; empty where they were not recorded."""
@@ -124,113 +189,50 @@ class VerifySection(Section):
         return self.top_logits[slot] if self.top_logits is not None else []
 
 
-class DistributionCut(Section):
-    """From a slot's logits to the probabilities that a rule draws from: exp(logit / temperature - log_normaliser) for
-    the tokens that are kept, 0 for all others."""
-
-    log_normaliser: Float = Field(description="Log of the sum of exp(logit / temperature) over the tokens kept.")
-    least_logit: Float | None = Field(
-        None, description="The lowest logit that top_k and top_p keep; absent where nothing is cut off."
-    )
-
-
-class Trial(Section):
-    """One child that a rule other than greedy tried.
-
-    Rule sampling accepts it where its coin lies below its threshold, and tries no younger sibling then. Rule typical
-    accepts it where its target_prob lies above its threshold, tries all siblings, and goes to the likeliest accepted.
-    """
-
-    slot: int = Field(description="The child's slot.")
-    target_prob: Float = Field(description="Of the child's token, in the teacher's distribution at the parent.")
-    draft_prob: Float = Field(description="Of the child's token, in the drafter's; 1 where it was not drawn.")
-    threshold: Float = Field(
-        description="Sampling: probability of accepting it, given that its elder siblings were rejected."
-        " Typical: min(epsilon, delta exp(-entropy)) at the parent."
-    )
-    coin: Float | None = Field(None, description="Uniform in [0, 1); absent where the rule draws none.")
-    accepted: bool = Field(description="What threshold and coin, or threshold and target_prob, decide for it alone.")
-    logit: Float | None = Field(None, description="The teacher's, of the child's token at the parent; not yet divided.")
-
-
-class Visit(Section):
-    """One node where the acceptance walk stood."""
-
-    slot: int = Field(description="The node's slot; the walk begins at 0.")
-    wanted: TokenId | None = Field(None, description="Greedy: the teacher's token there. Absent where the rule draws.")
-    child: int | None = Field(None, description="Slot of the child it went to; absent where the walk ended.")
-    trials: list[Trial] | None = Field(None, description="The children tried, in slot order; absent where greedy.")
-    cut: DistributionCut | None = Field(
-        None, description="What makes probabilities of the logits at this node; absent where greedy."
-    )
-
-
-class BonusDraw(Section):
-    """How a token was drawn: its share of the distribution, cumulated in order of token ids, holds the coin."""
-
-    coin: Float = Field(description="Uniform in [0, 1).")
-    low: Float = Field(description="Cumulative probability of all tokens before it.")
-    high: Float = Field(description="The same, with it.")
-    residual_digest: Digest | None = Field(None, description="Of the distribution that it was drawn from.")
-    logit: Float | None = Field(None, description="The teacher's, of the token drawn; not yet divided.")
-    cut: DistributionCut | None = Field(
-        None, description="After a prompt: what makes a probability of it. In a step the visit of its slot says so."
-    )
-
-
-class AcceptSection(Section):
-    """Phase accept."""
-
-    rule: Literal["greedy", "sampling", "typical"] = Field(description="The rule that was followed.")
-    visited: list[Visit] | None = Field(None, description="The nodes where the walk stood, the root first.")
-    path: list[int] = Field(description="Accepted slots in order, without the root.")
-    accepted_length: int = Field(description="Excludes root and bonus.")
-    bonus_token: TokenId = Field(description="The teacher's own next token after the path; the next step's root.")
-    bonus_slot: int = Field(description="The slot whose logits gave the bonus token.")
-    bonus_draw: BonusDraw | None = Field(
-        None, description="From what the rejected children left; typical: from the whole. Absent where greedy."
-    )
-
-
 class CommitSection(Section):
     """Phase commit."""
 
     strategy: str = Field(description="What was done; where it is not what was asked for, fallback says why.")
-    fallback: str | None = Field(None, description="Why the strategy asked for was not followed.")
+    fallback: str | None = Field(default=None, description="Why the strategy asked for was not followed.")
     committed_before: int = Field(description="Tokens in the teacher's cache before the step.")
     committed_after: int = Field(description="Tokens in the teacher's cache after the step.")
     source_slots: list[int] = Field(description="Tree slots whose KV was kept: the root, then the path.")
     destination_rows: list[int] = Field(description="Cache rows that they were written to.")
     source_checksums: list[Digest] | None = Field(
-        None, description="Per layer, keys and values of the sources, before the move."
+        default=None, description="Per layer, keys and values of the sources, before the move."
     )
     written_checksums: list[Digest] | None = Field(
-        None, description="Per layer, keys and values of the destinations, after the move."
+        default=None, description="Per layer, keys and values of the destinations, after the move."
     )
-    prefix_layer: int | None = Field(None, description="The layer whose committed prefix was checksummed in this step.")
-    prefix_before: Digest | None = Field(None, description="Of that layer's committed prefix, before the commit.")
-    prefix_after: Digest | None = Field(None, description="Of the same rows, after the commit.")
+    prefix_layer: int | None = Field(
+        default=None, description="The layer whose committed prefix was checksummed in this step."
+    )
+    prefix_before: Digest | None = Field(
+        default=None, description="Of that layer's committed prefix, before the commit."
+    )
+    prefix_after: Digest | None = Field(default=None, description="Of the same rows, after the commit.")
     prefix_committed: Digest | None = Field(
-        None, description="Of that layer's whole committed prefix after the commit, the rows written included."
+        default=None, description="Of that layer's whole committed prefix after the commit, the rows written included."
     )
     prefix_since: Digest | None = Field(
-        None,
+        default=None,
         description="Of the rows that this layer had when its turn came last, before this commit: what that step gives"
         " as prefix_committed, or where its turn comes first, what the prefill gives.",
     )
     kv_digests_before: list[Digest] | None = Field(
-        None,
+        default=None,
         description="Per layer, of the keys and values of the committed prefix as the step found them, before anything "
         "was fed.",
     )
     kv_digests_after: list[Digest] | None = Field(
-        None, description="The same of the prefix as the commit leaves it: what the next step must find."
+        default=None, description="The same of the prefix as the commit leaves it: what the next step must find."
     )
     features_digest: Digest | None = Field(
-        None, description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them."
+        default=None,
+        description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them.",
     )
-    drafter_before: int | None = Field(None, description="Pairs in the drafter's cache before the step.")
-    drafter_after: int | None = Field(None, description="Pairs in the drafter's cache after the step.")
+    drafter_before: int | None = Field(default=None, description="Pairs in the drafter's cache before the step.")
+    drafter_after: int | None = Field(default=None, description="Pairs in the drafter's cache after the step.")
 
 
 class StopSection(Section):
@@ -239,8 +241,24 @@ class StopSection(Section):
     emitted: list[TokenId] = Field(description="The accepted tokens and the bonus token.")
     kept: int = Field(description="How many of them were kept; the rest was cut by a stop rule.")
     reason: Literal["eos", "length", "stop_string", "criterion"] | None = Field(
-        None, description="What ended the turn with this step; absent where it goes on."
+        default=None, description="What ended the turn with this step; absent where it goes on."
     )
+
+
+#: No step drafts so many tokens; a damaged file may hold a number of any size.
+MOST_DRAFTED = 1 << 20
+
+
+class LengthsSection(Section):
+    """Level lengths: all that was recorded of a step."""
+
+    drafted: int | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_DRAFTED,
+        description="Drafted tokens that were verified; absent: not known.",
+    )
+    accepted: int = Field(le=MOST_DRAFTED, description="Of them, accepted; excludes root and bonus.")
 
 
 class InvariantFailure(Section):
@@ -261,7 +279,12 @@ class InvariantsSection(Section):
 class TimingSection(Section):
     """Nanoseconds per phase; of all rows together where rows are decoded side by side."""
 
-    branch_ns: int | None = Field(None, description="Copying the cache for the step, where the strategy does that.")
+    begun_ns: int | None = Field(
+        default=None, description="When the step began, since its turn began; absent: right after what came before."
+    )
+    branch_ns: int | None = Field(
+        default=None, description="Copying the cache for the step, where the strategy does that."
+    )
     draft_ns: int = Field(description="Drafting the tree.")
     tensorize_ns: int = Field(description="Making the forward's tensors.")
     check_ns: int = Field(description="Checking them.")
@@ -293,20 +316,39 @@ class ForcedSection(Section):
 class Step(Record):
     """One step of one turn."""
 
-    kind: Literal["step"] = Field("step", description="What record this is.")
+    kind: Literal["step"] = Field(default="step", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run.")
     step: int = Field(description="Number of the step in its turn, from 0.")
-    draft: DraftSection | None = Field(None, description="What the drafter was fed and proposed.")
-    tree: TreeSection | None = Field(None, description="The tree that was chosen of it.")
-    tensors: TensorsSection | None = Field(None, description="What the verify forward was really given.")
-    verify: VerifySection | None = Field(None, description="What the teacher said.")
-    accept: AcceptSection | None = Field(None, description="The acceptance walk.")
-    commit: CommitSection | None = Field(None, description="What was kept in the caches.")
-    stop: StopSection | None = Field(None, description="What was emitted.")
-    invariants: InvariantsSection | None = Field(None, description="What the engine checked itself.")
-    timing: TimingSection | None = Field(None, description="Nanoseconds per phase.")
-    forced: ForcedSection | None = Field(None, description="Only in a replay.")
-    texts: dict[str, str] | None = Field(
-        None, description="Only with --trace-text: text by token id, for every id in this step's tree and verify."
+    draft: DraftSection | None = Field(default=None, description="What the drafter was fed and proposed.")
+    tree: TreeSection | None = Field(default=None, description="The tree that was chosen of it.")
+    tensors: TensorsSection | None = Field(default=None, description="What the verify forward was really given.")
+    verify: VerifySection | None = Field(default=None, description="What the teacher said.")
+    accept: AcceptSection | None = Field(default=None, description="The acceptance walk.")
+    commit: CommitSection | None = Field(default=None, description="What was kept in the caches.")
+    stop: StopSection | None = Field(default=None, description="What was emitted.")
+    lengths: LengthsSection | None = Field(
+        default=None, description="At level lengths, in place of the sections above."
     )
-    tensor_files: TensorFiles | None = Field(None, description="Only at level tensors.")
+    invariants: InvariantsSection | None = Field(default=None, description="What the engine checked itself.")
+    timing: TimingSection | None = Field(default=None, description="Nanoseconds per phase.")
+    pipeline: PipelineSection | None = Field(default=None, description="Only in a pipelined run.")
+    forced: ForcedSection | None = Field(default=None, description="Only in a replay.")
+    texts: dict[str, str] | None = Field(
+        default=None,
+        description="Only with --trace-text: text by token id, for every id in this step's tree and verify.",
+    )
+    tensor_files: TensorFiles | None = Field(default=None, description="Only at level tensors.")
+
+    @property
+    def accepted_length(self) -> int | None:
+        """Accepted nodes, without root and bonus token; None where that was not recorded."""
+        if self.accept is not None:
+            return self.accept.accepted_length
+        return None if self.lengths is None else self.lengths.accepted
+
+    @property
+    def num_drafted(self) -> int | None:
+        """Drafted nodes that were verified; None where that was not recorded."""
+        if self.tree is not None:
+            return len(self.tree.tokens) - 1
+        return None if self.lengths is None else self.lengths.drafted

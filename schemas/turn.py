@@ -4,72 +4,140 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from specscope.schemas.accept import BonusDraw
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.phases import FailedPhase
-from specscope.schemas.step import BonusDraw
+from specscope.schemas.pipeline import PipelineSection, StageEvents
 
 
 class Prefill(Section):
     """The forward over the prompt."""
 
-    num_tokens: int = Field(description="Tokens fed; the prompt less what was already committed.")
+    num_tokens: int = Field(
+        description="Tokens fed; the prompt less what was already committed, and less its last token where"
+        " pending_token is absent."
+    )
     dispatch: dict[str, int] | None = Field(
-        None, description="Attention implementation that ran -> calls, one per layer and chunk."
+        default=None, description="Attention implementation that ran -> calls, one per layer and chunk."
     )
-    last_hidden_digest: Digest | None = Field(None, description="Of the teacher's features of the last token fed.")
+    last_hidden_digest: Digest | None = Field(
+        default=None, description="Of the teacher's features of the last token fed."
+    )
     features_digest: Digest | None = Field(
-        None, description="Of the teacher's features of all tokens fed, as the drafter is to be fed them."
+        default=None, description="Of the teacher's features of all tokens fed, as the drafter is to be fed them."
     )
-    pending_token: TokenId = Field(description="The first emitted token: the first step's root.")
+    pending_token: TokenId | None = Field(
+        default=None,
+        description="The first emitted token: the first step's root. Absent where the engine drafts before it has"
+        " one: then the root is the prompt's last token.",
+    )
     top_tokens: list[TokenId] | None = Field(
-        None, description="The best tokens at the last prompt position, best first; as many as in verify.top_tokens."
+        default=None,
+        description="The best tokens at the last prompt position, best first; as many as in verify.top_tokens.",
     )
-    top_logits: list[Float] | None = Field(None, description="Their logits.")
-    draw: BonusDraw | None = Field(None, description="How the first token was drawn; absent where greedy.")
+    top_logits: list[Float] | None = Field(default=None, description="Their logits.")
+    draw: BonusDraw | None = Field(default=None, description="How the first token was drawn; absent where greedy.")
     prefix_digests: list[Digest] | None = Field(
-        None, description="Per layer, of the keys and values of the whole prompt, reused tokens included."
+        default=None, description="Per layer, of the keys and values of the whole prompt, reused tokens included."
     )
-    duration_ns: int | None = Field(None, description="Wall time of the prefill, in nanoseconds.")
+    duration_ns: int | None = Field(default=None, description="Wall time of the prefill, in nanoseconds.")
 
 
 class TurnStart(Record):
     """A prompt, or a further turn of one."""
 
-    kind: Literal["turn_start"] = Field("turn_start", description="What record this is.")
+    kind: Literal["turn_start"] = Field(default="turn_start", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run, from 0.")
     prompt_id: str = Field(description="Name of the prompt, by which two runs are paired.")
     prompt_turn: int = Field(description="Number of the turn in its prompt, from 0.")
     prompt_ids: list[TokenId] = Field(description="The whole context, earlier turns included.")
     reused_length: int = Field(description="Leading tokens whose KV was committed by an earlier turn.")
-    prompt_text: str | None = Field(None, description="Only with --trace-text.")
-    row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
+    prompt_text: str | None = Field(default=None, description="Only with --trace-text.")
+    row: int | None = Field(default=None, description="The batch row that it ran in; absent: 0.")
     generator_seed: int | None = Field(
-        None, description="Seed of the turn's own generator, made from the run's seed, the prompt's id and the turn."
+        default=None,
+        description="Seed of the turn's own generator, made from the run's seed, the prompt's id and the turn.",
+    )
+    without_ids: Literal[True] | None = Field(
+        default=None,
+        description="Only at level lengths: no token ids are recorded, so that prompt_ids, output_ids and the prefill"
+        " say nothing. Absent: they are.",
+    )
+    num_prompt_tokens: int | None = Field(
+        default=None, ge=0, description="Where no ids are recorded: how many tokens the prompt has; absent: not known."
+    )
+    lacks_beginning: Literal[True] | None = Field(
+        default=None,
+        description="Only at level lengths: what was recorded begins within the turn, or may, so that its first step"
+        " here need not be its first. Absent: it is.",
     )
     prefill: Prefill = Field(description="The forward over the prompt.")
+    pipeline: PipelineSection | None = Field(
+        default=None,
+        description="Only in a pipelined run: of the prompt's last position, whose token is the pending one.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_root(self) -> TurnStart:
+        if self.prefill.pending_token is None and not self.prompt_ids and not self.without_ids:
+            raise ValueError("wanted prefill.pending_token, or a prompt whose last token is the first step's root")
+        return self
+
+    @property
+    def root(self) -> int:
+        """The first step's root."""
+        pending = self.prefill.pending_token
+        return self.prompt_ids[-1] if pending is None else pending
+
+    @property
+    def prompt_length(self) -> int | None:
+        """Tokens of the prompt; None where that is not known."""
+        return self.num_prompt_tokens if self.without_ids else len(self.prompt_ids)
+
+    @property
+    def num_committed(self) -> int:
+        """Tokens in the teacher's cache before the first step."""
+        return len(self.prompt_ids) - (self.prefill.pending_token is None)
+
+    @property
+    def first_output(self) -> list[int]:
+        """What was emitted before the first step: the pending token, where there is one."""
+        pending = self.prefill.pending_token
+        return [] if pending is None else [pending]
 
 
 class TurnEnd(Record):
     """What a turn came to."""
 
-    kind: Literal["turn_end"] = Field("turn_end", description="What record this is.")
+    kind: Literal["turn_end"] = Field(default="turn_end", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run.")
-    output_ids: list[TokenId] = Field(description="The pending token of the prefill, and what each step kept.")
-    reason: Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"] = Field(
-        description="What ended the turn."
+    output_ids: list[TokenId] = Field(description="The prefill's pending token, if any, and what each step kept.")
+    num_output_tokens: int | None = Field(
+        default=None, ge=0, description="Where no ids are recorded: how many tokens were put out; absent: not known."
+    )
+    reason: Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed", "unknown"] = Field(
+        description="What ended the turn; unknown: at level lengths, where that was not recorded."
     )
     num_steps: int = Field(description="Steps of the turn.")
     num_drafted: int = Field(description="Drafted nodes over all steps; roots are not counted.")
     num_accepted: int = Field(description="Accepted nodes over all steps; roots and bonus tokens are not counted.")
     num_fallbacks: int | None = Field(
-        None, description="Commits that did not follow the strategy asked for; absent: 0."
+        default=None, description="Commits that did not follow the strategy asked for; absent: 0."
     )
     accepted_by_depth: list[int] = Field(description="[d] = steps whose accepted length was at least d + 1.")
     duration_ns: int = Field(
-        description="Wall time from the turn's start to its end, prefill included, in nanoseconds."
+        description="Wall time from the turn's start to its end, prefill included, in nanoseconds; 0: not measured."
     )
+    pipeline: StageEvents | None = Field(
+        default=None, description="Only in a pipelined run: what became known of the stages after its last step."
+    )
+
+    @property
+    def output_length(self) -> int:
+        """Tokens that were put out, as far as they were recorded."""
+        return len(self.output_ids) if self.num_output_tokens is None else self.num_output_tokens
 
 
 class FailureState(Section):
@@ -80,32 +148,36 @@ class FailureState(Section):
     )
     num_emitted: int = Field(ge=0, description="How many of the last of them are output.")
     source_rows: list[int] | None = Field(
-        None, description="Of the pairs that the drafter was fed next, as in draft.inputs; absent in a prefill."
+        default=None, description="Of the pairs that the drafter was fed next, as in draft.inputs; absent in a prefill."
     )
-    generator_seed: int | None = Field(None, description="In a prefill that draws: seed of the turn's generator.")
+    generator_seed: int | None = Field(
+        default=None, description="In a prefill that draws: seed of the turn's generator."
+    )
     generator_state: str | None = Field(
-        None, description="In a step that draws: the generator's state in base64, as torch gives it."
+        default=None, description="In a step that draws: the generator's state in base64, as torch gives it."
     )
 
 
 class Failure(Record):
     """Written before an exception leaves the engine: enough to reproduce the step."""
 
-    kind: Literal["failure"] = Field("failure", description="What record this is.")
-    turn: int | None = Field(None, description="Number of the turn in the run.")
-    step: int | None = Field(None, description="Number of the step in its turn; absent in a prefill.")
-    row: int | None = Field(None, description="The batch row that it ran in; absent: 0.")
+    kind: Literal["failure"] = Field(default="failure", description="What record this is.")
+    turn: int | None = Field(default=None, description="Number of the turn in the run.")
+    step: int | None = Field(default=None, description="Number of the step in its turn; absent in a prefill.")
+    row: int | None = Field(default=None, description="The batch row that it ran in; absent: 0.")
     phase: FailedPhase = Field(description="What ran when it failed.")
     error: str = Field(description="Type of the exception.")
     message: str = Field(description="What the exception says.")
     inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")
-    state: FailureState | None = Field(None, description="What ``specscope repro`` runs the step again from.")
+    state: FailureState | None = Field(default=None, description="What ``specscope repro`` runs the step again from.")
 
 
 class RunEnd(Record):
     """The last line. A file without it is a truncated run."""
 
-    kind: Literal["run_end"] = Field("run_end", description="What record this is.")
+    kind: Literal["run_end"] = Field(default="run_end", description="What record this is.")
     reason: Literal["complete", "interrupted", "failed"] = Field(description="How the run ended.")
     counts: dict[str, int] = Field(description="Records before this one, by kind.")
-    digest: Digest = Field(description="xxh3_128 of every byte before this line.")
+    digest: Digest | None = Field(
+        default=None, description="xxh3_128 of every byte before this line; absent where the writer has no xxh3."
+    )

@@ -26,7 +26,9 @@ class Difference(Section):
 
     phase: Phase = Field(description="In which it is.")
     field: str = Field(description="Of the step's section, dotted, with the number of a list's entry in brackets.")
-    node: list[int] | None = Field(None, description="Path key of the node: token ids from below the root to it.")
+    node: list[int] | None = Field(
+        default=None, description="Path key of the node: token ids from below the root to it."
+    )
     a: str = Field(description="The baseline's value.")
     b: str = Field(description="The candidate's value.")
     kind: DifferenceKind = Field(
@@ -34,16 +36,18 @@ class Difference(Section):
         " structural: what no noise changes."
     )
     inputs_equal: bool = Field(description="Whether everything that the value was computed from is equal.")
-    margin_a: Float | None = Field(None, description="Gap between the two choices, in the baseline.")
-    margin_b: Float | None = Field(None, description="The same in the candidate.")
-    floor: Float | None = Field(None, description="The noise floor that a float, or a margin, was compared with.")
-    tie_break: str | None = Field(None, description="At an exact tie: how each side broke it.")
+    margin_a: Float | None = Field(default=None, description="Gap between the two choices, in the baseline.")
+    margin_b: Float | None = Field(default=None, description="The same in the candidate.")
+    floor: Float | None = Field(
+        default=None, description="The noise floor that a float, or a margin, was compared with."
+    )
+    tie_break: str | None = Field(default=None, description="At an exact tie: how each side broke it.")
     tokens_a: list[int | list[int]] | None = Field(
-        None,
+        default=None,
         description="Where the baseline's value names tokens or nodes: token ids, or path keys as lists of them."
         " In a list of path keys a number alone is a slot, row or column without a node.",
     )
-    tokens_b: list[int | list[int]] | None = Field(None, description="As tokens_a, of the candidate's value.")
+    tokens_b: list[int | list[int]] | None = Field(default=None, description="As tokens_a, of the candidate's value.")
 
 
 class Place(Section):
@@ -53,7 +57,9 @@ class Place(Section):
     turn_b: int = Field(description="Number of the turn in the candidate.")
     prompt_id: str = Field(description="Of the prompt that the turn belongs to.")
     prompt_turn: int = Field(description="Number of the turn in its prompt, from 0.")
-    position: int = Field(description="Committed length at which the two steps begin.")
+    position: int | None = Field(
+        default=None, description="Committed length at which the two steps begin; absent: not known."
+    )
     step_a: int = Field(description="Number of the step in its turn, in the baseline.")
     step_b: int = Field(description="Number of the step in its turn, in the candidate.")
 
@@ -94,12 +100,13 @@ class Root(Section):
     also: int = Field(description="Further differences of the same step.")
     inherited: int = Field(description="Differing steps after it that follow from it.")
     recurs: int = Field(
-        0, description="Of a replay: later steps, each from equal state, that differ at the same place."
+        default=0, description="Of a replay: later steps, each from equal state, that differ at the same place."
     )
     blame: list[Blame] = Field(description="Invariants violated at that step; empty where neither side violates one.")
     wrong: Wrong = Field(description="The side that violates an invariant at that step.")
     drift: DriftFinding | None = Field(
-        None, description="Where no single value is out of bounds, but all of them drift further than noise does."
+        default=None,
+        description="Where no single value is out of bounds, but all of them drift further than noise does.",
     )
     deciding: list[str] = Field(
         default_factory=list, description="Where neither is wrong: what would have told, and what to record or run."
@@ -120,14 +127,16 @@ class NoiseFloor(Section):
         " this-pair: measured on values of this pair whose inputs are equal. dtype: too few values to measure."
     )
     sample_size: int = Field(description="Pairs of values that it was measured on; 0 where it was not measured.")
-    median: Float | None = Field(None, description="Of their absolute differences, scaled as the floor is.")
-    rounding: Float | None = Field(None, description="One rounding of the dtype at magnitude 16; absent where given.")
+    median: Float | None = Field(default=None, description="Of their absolute differences, scaled as the floor is.")
+    rounding: Float | None = Field(
+        default=None, description="One rounding of the dtype at magnitude 16; absent where given."
+    )
     typical: Float | None = Field(
-        None,
+        default=None,
         description="Mean drift of this pair without the largest twentieth, in roundings; absent where not measured.",
     )
     allowed: Float | None = Field(
-        None, description="What that may come to: more is not noise, however small each value's own drift."
+        default=None, description="What that may come to: more is not noise, however small each value's own drift."
     )
     least: Float = Field(
         description="What another order of summation may do in this dtype; no measured floor is lower."
@@ -138,19 +147,23 @@ class NoiseFloor(Section):
 class Impact(Section):
     """Whether it matters: what the two runs came to, over the turns that both have."""
 
-    tokens_equal: bool = Field(description="Whether every turn's output ids are equal.")
-    num_tokens_a: int = Field(description="Output tokens of the baseline.")
-    num_tokens_b: int = Field(description="Output tokens of the candidate.")
+    tokens_equal: bool = Field(description="Whether every turn's output ids are equal; off where none were compared.")
+    tokens_compared: bool | None = Field(
+        default=None, description="Off where a side records no token ids, but only how many there were. Absent: on."
+    )
+    num_tokens_a: int | None = Field(default=None, description="Output tokens of the baseline; absent: not known.")
+    num_tokens_b: int | None = Field(default=None, description="Output tokens of the candidate; absent: not known.")
     num_steps_a: int = Field(description="Steps of the baseline.")
     num_steps_b: int = Field(description="Steps of the candidate.")
-    accepted_length_a: Float | None = Field(None, description="Mean over the steps; excludes root and bonus.")
-    accepted_length_b: Float | None = Field(None, description="The same of the candidate.")
+    accepted_length_a: Float | None = Field(default=None, description="Mean over the steps; excludes root and bonus.")
+    accepted_length_b: Float | None = Field(default=None, description="The same of the candidate.")
     num_beyond_a: int = Field(
-        0, description="Tokens behind the end of the other run's turn, where that was allowed to come earlier."
+        default=0,
+        description="Tokens after the end of the other run's turn, where that may come earlier or was cut short.",
     )
-    num_beyond_b: int = Field(0, description="The same of the candidate's tokens.")
-    num_reused_a: int = Field(0, description="Tokens of the prompts whose KV was taken from an earlier turn.")
-    num_reused_b: int = Field(0, description="The same of the candidate.")
+    num_beyond_b: int = Field(default=0, description="The same of the candidate's tokens.")
+    num_reused_a: int = Field(default=0, description="Tokens of the prompts whose KV was taken from an earlier turn.")
+    num_reused_b: int = Field(default=0, description="The same of the candidate.")
 
 
 class Drift(Section):
@@ -164,7 +177,7 @@ class Drift(Section):
 class Verdict(Section):
     """The whole comparison."""
 
-    schema_: str = Field(VERDICT_SCHEMA, alias="schema", description="Name and version of this format.")
+    schema_: str = Field(default=VERDICT_SCHEMA, alias="schema", description="Name and version of this format.")
     verdict: VerdictKind = Field(
         description="equal; ties: only those; different: a root that is not a tie, or a violation; incomparable: the"
         " runs were not meant to be equal; uncovered: too much is missing to say."
@@ -187,7 +200,8 @@ class Verdict(Section):
     num_steps: int = Field(description="Aligned pairs of steps that were compared.")
     num_regrouped: int = Field(description="Steps without a partner: the same tokens in other steps.")
     num_beyond: int = Field(
-        0, description="Steps behind the end of the other run's turn, where that was allowed to come earlier."
+        default=0,
+        description="Steps after the end of the other run's turn, where that may come earlier or was cut short.",
     )
     compared: dict[Phase, int] = Field(
         default_factory=dict, description="Of those pairs, in how many each phase was compared: both sides record it."
@@ -201,7 +215,7 @@ class Verdict(Section):
         [], description="Parameters that hold other values on the two sides, although their files are the same."
     )
     sensitivity: Float | None = Field(
-        None,
+        default=None,
         description="By what share of themselves all logits could be off together and pass as noise; absent where too"
         " few values were there to tell.",
     )

@@ -11,5 +11,7 @@ def test_every_compared_phase_is_a_section_of_a_step_in_their_order() -> None:
 
 
 def test_every_timed_phase_has_its_time_in_their_order() -> None:
-    timed = [name.removesuffix("_ns") for name in TimingSection.model_fields if name.endswith("_ns")]
+    timed = [
+        name.removesuffix("_ns") for name in TimingSection.model_fields if name.endswith("_ns") and name != "begun_ns"
+    ]
     assert timed == list(TIMED_PHASES)
