@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from support.traces import EAGER, FUSED, first_step, load, store
 
 from specscope.tracer import TraceReader, graph_text, step_rows, tree_graph
 from specscope.tracer.errors import UsageError
+from specscope.tracer.export.perfetto import perfetto_trace
 
 
 def test_rows_are_the_steps_of_the_trace() -> None:
@@ -82,3 +84,32 @@ def test_a_step_without_a_tree_has_no_graph(tmp_path: Path) -> None:
     del first_step(lines)["tree"]
     with TraceReader(store(lines, tmp_path / "bare.jsonl")) as reader, pytest.raises(UsageError, match="no tree"):
         tree_graph(reader.step(reader.turns[0], 0))
+
+
+def test_stage_timings_become_slices_one_after_another() -> None:
+    with TraceReader(FUSED) as reader:
+        page = json.loads(json.dumps(perfetto_trace(reader)))
+    slices = [event for event in page["traceEvents"] if event["ph"] == "X"]
+    steps = [line for line in load(FUSED) if line["kind"] == "step"]
+    drawn = [event for event in slices if event["name"].startswith("step ")]
+    assert [event["args"]["accepted_length"] for event in drawn] == [
+        step["accept"]["accepted_length"] for step in steps
+    ]
+    for event, step in zip(drawn, steps, strict=True):
+        recorded = [ns for name, ns in step["timing"].items() if name.endswith("_ns") and ns is not None]
+        assert event["dur"] == pytest.approx(sum(recorded) / 1000)
+        inside = [
+            at for at in slices if at["tid"] == event["tid"] and "step" not in at["args"] and at["name"] != "prefill"
+        ]
+        within = [at for at in inside if event["ts"] - 1e-6 <= at["ts"] < event["ts"] + event["dur"] - 1e-6]
+        assert len(within) == len([ns for ns in recorded if ns > 0])
+    starts = [event["ts"] for event in drawn]
+    assert starts == sorted(starts)
+
+
+def test_the_export_is_a_file_and_is_not_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    assert specscope("export", str(FUSED), "-o", str(out)).code == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["displayTimeUnit"] == "ms"
+    refused = specscope("export", str(FUSED), "-o", str(out))
+    assert (refused.code, "already exists" in refused.err) == (2, True)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.structure_mutants import STRUCTURE_MUTANTS, put
+from support.lengths_runs import LENGTHS_MUTANTS
+from support.pipeline_mutants import PIPELINE_MUTANTS
+from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
+from support.structure_mutants import STRUCTURE_MUTANTS, put, see_one_too_many
 from support.toy_run import Toy, toy_lines
-from support.traces import EAGER, FUSED, Lines, accepts_at_least, first_step, load, store
+from support.traces import EAGER, FUSED, WHERE_NO_LEVEL_PAYS, Lines, accepts_at_least, first_step, load, store
 
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import TraceError
@@ -26,31 +29,19 @@ def violated(report: OracleReport) -> set[str]:
     return {name for name, tally in report.invariants.items() if tally.failed}
 
 
-#: Say nothing of a greedy run.
-ABOUT_DRAWS = {
-    *("accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"),
-    *("accept.probs-follow-logits", "accept.draft-probs", "run.coins-fresh"),
-}
-#: Of what the format has a place for since 1.3.
-ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
-#: A run whose stop strings and texts are recorded.
-ABOUT_TEXTS = {"turn.stop-strings"}
 #: A sampled run of the newest format, with drafts that were drawn.
 NEWEST = Path(__file__).parents[1] / "schemas" / "traces" / "trace-1.4.jsonl"
-#: Of what the format has a place for since 1.2.
-ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}
 
 
 @pytest.mark.parametrize("path", [FUSED, EAGER], ids=lambda p: p.stem)
 def test_an_honest_run_passes_everything_and_skips_nothing(path: Path) -> None:
     report = check_trace(path)
-    assert not violated(report)
-    assert not report.truncated
+    assert (violated(report), report.truncated) == (set(), False)
     unsaid = {"commit.strategy"} if report.manifest.cache_strategy is None else set()  # format 1.0 had no place for it
     unsaid |= ABOUT_FEATURES if b"features_digest" not in path.read_bytes() else set()
     unsaid |= ABOUT_CUSTODY if b"prefix_since" not in path.read_bytes() else set()
     assert {name for name, tally in report.invariants.items() if tally.skipped} == unsaid
-    silent = unsaid | ABOUT_DRAWS | ABOUT_TEXTS | {"run.tensor-files"}
+    silent = unsaid | ABOUT_DRAWS | NOT_HERE | {"run.tensor-files", *PIPELINE_MUTANTS}
     assert {name for name, tally in report.invariants.items() if not tally.passed} == silent
 
 
@@ -164,6 +155,7 @@ def first_trial(step: Step) -> dict[str, Any]:
 
 #: those that need fields that the sample traces do not have
 NEWEST_MUTANTS: dict[str, Callable[[Step], Any]] = {
+    "verify.graph-length": lambda s: s["verify"].update(graph={"committed_length": 1}),
     "draft.cache-kept": other_digest("draft", "kv_digest_before"),
     "commit.prefix-kept": put("commit", "kv_digests_before", 2, "0123456789abcdef"),
     "accept.probs-follow-logits": lambda s: first_trial(s).update(logit=first_trial(s)["logit"] - 1),
@@ -342,7 +334,10 @@ RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     "turn.end": lambda lines: lines[0]["stop_rules"].__setitem__("max_new_tokens", 12),
     "turn.metrics": lambda lines: end_of(lines, "turn_end").__setitem__("num_accepted", 10**6),
     "turn.stop-strings": lambda lines: goes_on_behind(lines, "STOP"),
+    "turn.depth-limits": lambda lines: first_step(lines)["tree"].__setitem__("depth_limit", 2),
     "run.coins-fresh": same_coin,
+    "verify.windows": see_one_too_many,
+    "tree.size-pays": lambda lines: lines[0]["tree_policy"].__setitem__("costs", WHERE_NO_LEVEL_PAYS),
     "run.sequence": lambda lines: lines.insert(4, lines[3]),
     "run.step-numbers": lambda lines: lines.pop(4),
     "run.counts": lambda lines: end_of(lines, "run_end")["counts"].__setitem__("step", 1),
@@ -367,7 +362,9 @@ def test_a_changed_byte_fires_the_digest(tmp_path: Path) -> None:
 
 
 def test_every_invariant_has_its_mutant() -> None:
-    assert set(STATEMENTS) == {*MUTANTS, *TOY_MUTANTS, *NEWEST_MUTANTS, *RUN_MUTANTS, "run.digest"}
+    assert set(STATEMENTS) == {
+        *(*MUTANTS, *TOY_MUTANTS, *NEWEST_MUTANTS, *RUN_MUTANTS, *PIPELINE_MUTANTS, *LENGTHS_MUTANTS, "run.digest")
+    }
 
 
 @pytest.mark.parametrize("section", ["draft", "tree", "tensors", "verify", "accept", "commit", "stop"])
@@ -380,12 +377,12 @@ def test_what_was_not_recorded_is_skipped_and_never_passed(tmp_path: Path, secti
     report = check_trace(store(lines, tmp_path / "part.jsonl"))
     assert not violated(report)
     hurt = [i for i in ALL_INVARIANTS if any(need.split(".")[0] == section for need in i.needs)]
-    hurt = [invariant for invariant in hurt if invariant.id not in ABOUT_DRAWS]
+    hurt = [i for i in hurt if i.id not in ABOUT_DRAWS | NOT_HERE | PIPELINE_MUTANTS.keys()]
     assert hurt
     for invariant in hurt:
         tally = report.invariants[invariant.id]
-        first_steps = sum(step["step"] == 0 for step in steps) if invariant.id == "draft.cache-kept" else 0
-        assert (tally.passed, tally.skipped) == (0, len(steps) - first_steps), "a first step follows none"
+        firsts = sum(step["step"] == 0 for step in steps) if invariant.id == "draft.cache-kept" else 0
+        assert (tally.passed, tally.skipped) == (0, len(steps) - firsts), "a first step follows none"
 
 
 def test_a_truncated_run_is_reported_as_such(tmp_path: Path) -> None:

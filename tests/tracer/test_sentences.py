@@ -15,9 +15,10 @@ from specscope.tracer.naming.places import turns_name
 from specscope.tracer.naming.text import counted
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.report.card import card_of, root_line
+from specscope.tracer.report.card import card_of, compared_text, root_line
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import FORMS, root_sentence
+from specscope.tracer.report.sizes import size_row
 from specscope.tracer.report.values import same_texts
 
 IDS = same_texts(TokenTexts(None))
@@ -104,3 +105,20 @@ def test_what_would_have_decided_is_said_where_nobody_is_blamed() -> None:
 def test_counts_have_their_plural() -> None:
     assert (counted(1, "turn"), counted(0, "turn"), counted(2, "turn")) == ("1 turn", "0 turns", "2 turns")
     assert (counted(1, "pair of steps"), counted(3, "pair of steps")) == ("1 pair of steps", "3 pairs of steps")
+
+
+def test_a_float_says_how_many_floors_it_is_off() -> None:
+    root = root_at(phase="verify", field="top_logits[0]", a="7.5", b="7.25", kind="real", floor=0.001)
+    assert size_row(root) == ("differs by", "0.25: 250 times the noise floor 0.001")
+    choice = root_at(phase="verify", field="argmax", margin_a=0.5, margin_b=0.25, floor=0.001)
+    assert size_row(choice) == ("margin", "0.5 in the baseline, 0.25 in the candidate; noise floor 0.001")
+    assert size_row(root_at()) is None, "a position is no matter of size"
+
+
+@pytest.mark.parametrize(("steps", "words"), [((79, 81), ", 33 steps in turns"), ((63, 64), "without a partner; ")])
+def test_what_was_compared_adds_up(steps: tuple[int, int], words: str) -> None:
+    verdict = verdict_of(num_steps=41, num_regrouped=45)
+    impact = verdict.impact.model_copy(update={"num_steps_a": steps[0], "num_steps_b": steps[1]})
+    text = compared_text(verdict.model_copy(update={"impact": impact}))
+    assert words in text
+    assert ("that continue from different texts" in text) == (words != "without a partner; ")

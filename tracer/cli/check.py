@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from specscope.schemas import Manifest
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.unknown import named
 from specscope.tracer.cli.console import console, reading
@@ -126,10 +127,10 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     counts = [sum(getattr(t, name) for t in report.invariants.values()) for name in ("passed", "failed", "skipped")]
     manifest = report.manifest
     out.print(f"{_status(report)}  {escape(printable(str(report.path)))}", soft_wrap=True)
+    size = f"{counted(report.num_turns, 'turn')}, {counted(report.num_steps, 'step')}"
     out.print(
-        f"    {manifest.mode}, {escape(printable(f'{manifest.dtype}, {manifest.device.backend}'))}, "
-        f"{rule_text(manifest.sampling)}; {counted(report.num_turns, 'turn')}, "
-        f"{counted(report.num_steps, 'step')}; checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
+        f"    {escape(printable(_settings(manifest)))}, {rule_text(manifest.sampling)}; {size}; "
+        f"checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
         soft_wrap=True,
         highlight=False,
     )
@@ -150,6 +151,13 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     _print_invariants(report, verbose)
 
 
+def _settings(manifest: Manifest) -> str:
+    """What ran, as far as the writer knows."""
+    if manifest.level == "lengths":
+        return f"{manifest.engine}, lengths only"
+    return f"{manifest.mode}, {manifest.dtype}, {manifest.device.backend}"
+
+
 def _status(report: OracleReport) -> str:
     """What is wrong with the trace, as markup; "ok" only where ``exit_code`` is 0."""
     words = ["[bold red]VIOLATED[/]"] if report.num_violations else []
@@ -166,6 +174,11 @@ def _print_invariants(report: OracleReport, verbose: bool) -> None:
     """The invariants that failed or were skipped, with their words; ``verbose`` lists all of them."""
     tallies = {name: tally for name, tally in report.invariants.items() if verbose or tally.failed or tally.skipped}
     out = console()
+    if report.manifest.level == "lengths" and not verbose:  # nearly all need more than lengths
+        failed = {name: tally for name, tally in tallies.items() if tally.failed}
+        unjudged = len(tallies) - len(failed)
+        out.print(f"    {unjudged} invariants need more than lengths, and were skipped", highlight=False)
+        tallies = failed
     if out.width >= TABLE_WIDTH:
         if tallies:
             out.print(_table(tallies))

@@ -137,6 +137,7 @@ def _missing_extra(error: Exception) -> str | None:
         "numpy": "engine",
         "streamlit": "viewer",
         "plotly": "viewer",
+        "duckdb": "query",
     }
     name = (error.name or "").split(".")[0]
     if name not in extras:

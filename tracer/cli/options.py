@@ -45,6 +45,14 @@ fail_on_option = click.option(
 allow_option = click.option(
     "--allow", multiple=True, metavar="FIELD", help="Let this manifest field differ, e.g. teacher.weights_digest."
 )
+out_option = click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Where to write it; an existing file is kept.",
+)
 
 
 class StepPlaceType(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5

@@ -19,12 +19,15 @@ class CommandSection(NamedTuple):
 
 
 COMMAND_SECTIONS = (
-    CommandSection("Record a run", ("demo", "run"), "specscope run --prompts prompts.jsonl --trace fused.jsonl"),
+    CommandSection(
+        "Record a run", ("demo", "run", "merge", "convert"), "specscope run --prompts prompts.jsonl --trace fused.jsonl"
+    ),
     CommandSection("Is it sound?", ("check",), "specscope check fused.jsonl"),
     CommandSection(
         "Where do two runs part?", ("diff", "diff-many", "summary"), "specscope diff eager.jsonl fused.jsonl"
     ),
     CommandSection("Look at the trees", ("show", "view", "report"), "specscope view eager.jsonl fused.jsonl"),
+    CommandSection("Would another tree be better?", ("metrics", "whatif", "query"), "specscope whatif fused.jsonl"),
     CommandSection(
         "Which operation is wrong?", ("bisect", "replay", "repro"), "specscope bisect eager.jsonl fused.jsonl"
     ),

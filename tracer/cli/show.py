@@ -73,11 +73,12 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
 
 def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) -> None:
     out = console()
-    start = reader.turn_start(entry)
+    length = reader.turn_start(entry).prompt_length
+    prompt = "prompt of unknown length" if length is None else counted(length, "prompt token")
     out.print(
         f"{escape(printable(turn_name(entry.turn, entry.prompt_id)))}: "
-        f"{counted(len(start.prompt_ids), 'prompt token')}, "
-        f"{counted(len(entry.steps), 'step')} (of {counted(len(reader.turns), 'turn')}; choose with --turn N --step N)",
+        f"{prompt}, {counted(len(entry.steps), 'step')} "
+        f"(of {counted(len(reader.turns), 'turn')}; choose with --turn N --step N)",
         highlight=False,
         soft_wrap=True,
     )
@@ -87,12 +88,11 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         table.add_column(name, justify="left" if name == "emitted" else "right", no_wrap=name != "emitted")
     for record in reader.steps(entry):
         texts.learn(record)
-        nodes = len(record.tree.tokens) - 1 if record.tree else None
         cells = (
             str(record.step),
             str(record.commit.committed_before) if record.commit else "-",
-            str(nodes) if nodes is not None else "-",
-            str(record.accept.accepted_length) if record.accept else "-",
+            "-" if record.num_drafted is None else str(record.num_drafted),
+            "-" if record.accepted_length is None else str(record.accepted_length),
             escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",
         )
         table.add_row(*cells)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Trial, Visit
+from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Step, Trial, Visit
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
@@ -28,9 +28,10 @@ def compare_accept(pair: StepPair) -> Iterator[Difference]:
     if a.rule != b.rule:
         yield difference("accept", "rule", a.rule, b.rule, kind="structural", inputs_equal=True)
         return
-    walks = [] if a.rule == "greedy" else list(_walks(pair, a, b))
+    by_choice = a.rule in ("greedy", "match")
+    walks = [] if by_choice else list(_walks(pair, a, b))
     yield from walks
-    equal = not walks and (_choices_equal(pair) if a.rule == "greedy" else _met_equal(pair, a, b))
+    equal = not walks and (_choices_equal(pair) if by_choice else _met_equal(pair, a, b))
     path_a, path_b = path_tokens(pair.a), path_tokens(pair.b)
     if path_a != path_b:
         yield difference("accept", "path", path_a, path_b, kind="structural", inputs_equal=equal)
@@ -39,21 +40,28 @@ def compare_accept(pair: StepPair) -> Iterator[Difference]:
         yield difference(
             "accept", "accepted_length", a.accepted_length, b.accepted_length, kind="structural", inputs_equal=equal
         )
-    if a.rule != "greedy":
+    if not by_choice:
         yield from _bonus(pair, a, b, equal)
     elif a.bonus_token != b.bonus_token:
         yield difference("accept", "bonus_token", a.bonus_token, b.bonus_token, kind="structural", inputs_equal=equal)
 
 
 def _choices_equal(pair: StepPair) -> bool:
-    """Whether greedy walks met the same choices and the same children."""
-    a, b = pair.a.step, pair.b.step
-    if a.verify is None or b.verify is None or a.tree is None or b.tree is None:
+    """Whether walks along the teacher's choices met the same ones and the same children."""
+    ours, theirs = _choices(pair.a.step), _choices(pair.b.step)
+    if ours is None or theirs is None or pair.a.step.tree is None or pair.b.step.tree is None:
         return False
     for key in pair.common:
-        if a.verify.argmax[pair.a.slots[key]] != b.verify.argmax[pair.b.slots[key]]:
+        if ours[pair.a.slots[key]] != theirs[pair.b.slots[key]]:
             return False
     return set(pair.a.keys) == set(pair.b.keys)
+
+
+def _choices(step: Step) -> list[int] | None:
+    """Per slot, the token by which a child is accepted: the teacher's best, or under rule match the one drawn."""
+    if step.accept is not None and step.accept.rule == "match":
+        return step.accept.drawn
+    return None if step.verify is None else step.verify.argmax
 
 
 def _met_equal(pair: StepPair, a: AcceptSection, b: AcceptSection) -> bool:

@@ -26,22 +26,43 @@ class TurnAlignment(NamedTuple):
     pairs: list[TurnPair]
     only_a: list[str]
     only_b: list[str]
+    num_renamed: int = 0  # pairs of turns whose prompts have other names, but the same tokens
 
 
 def align_turns(a: TraceReader, b: TraceReader) -> TurnAlignment:
-    """Pairs turns by prompt id and turn within the prompt; the turns of a prompt stand together, in their order, even
-    where a batch decoded those of others between them."""
+    """Pairs turns by prompt id and turn within the prompt, and where no name is in both runs by equal prompts; the
+    turns of a prompt stand together, in their order, even where a batch decoded those of others between them."""
     others = {(t.prompt_id, t.prompt_turn): t for t in b.turns}
+    named = any((turn.prompt_id, turn.prompt_turn) in others for turn in a.turns)
+    renamed = {} if named else _partners_by_prompt(a, b)
     pairs, only_a = [], []
     for turn in a.turns:
-        partner = others.pop((turn.prompt_id, turn.prompt_turn), None)
+        partner = others.pop(renamed.get(turn.turn, (turn.prompt_id, turn.prompt_turn)), None)
         if partner is None:
             only_a.append(turn_name(turn.turn, turn.prompt_id))
         else:
             pairs.append(TurnPair(turn, partner))
     first = {pair.a.prompt_id: number for number, pair in reversed(list(enumerate(pairs)))}
     pairs.sort(key=lambda pair: (first[pair.a.prompt_id], pair.a.prompt_turn))
-    return TurnAlignment(pairs, only_a, [turn_name(t.turn, t.prompt_id) for t in others.values()])
+    return TurnAlignment(pairs, only_a, [turn_name(t.turn, t.prompt_id) for t in others.values()], len(renamed))
+
+
+def _partners_by_prompt(a: TraceReader, b: TraceReader) -> dict[int, tuple[str, int]]:
+    """By turn of ``a``, prompt id and turn of the one of ``b`` with the same tokens before it; equal prompts in the
+    order in which they began."""
+    waiting: dict[tuple[int, ...], list[TurnEntry]] = {}
+    for turn in b.turns:
+        start = b.turn_start(turn)
+        if not start.without_ids:
+            waiting.setdefault(tuple(start.prompt_ids), []).append(turn)
+    partners = {}
+    for turn in a.turns:
+        start = a.turn_start(turn)
+        same = None if start.without_ids else waiting.get(tuple(start.prompt_ids))
+        if same:
+            partner = same.pop(0)
+            partners[turn.turn] = (partner.prompt_id, partner.prompt_turn)
+    return partners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +108,7 @@ class _Side:
     def __init__(self, start: TurnStart, steps: Iterator[StepLine]) -> None:
         self._steps = steps
         self.base = len(start.prompt_ids)
-        self.output = [start.prefill.pending_token]
+        self.output = start.first_output
         self.previous: StepLine | None = None
         self.current: StepLine | None = None
         self._emissions_known = True

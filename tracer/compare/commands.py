@@ -29,7 +29,8 @@ def next_commands(
     first = roots[0] if roots else None
     if first is None or (first.difference.kind in TIES and violations):
         sides = {difference.side for difference in violations}
-        return [f"specscope check {path}" for side, path in (("a", baseline), ("b", candidate)) if side in sides]
+        checks = [f"specscope check {path}" for side, path in (("a", baseline), ("b", candidate)) if side in sides]
+        return checks + [f"specscope repro {shlex.quote(str(run.path))}" for run in (a, b) if _failed_step_runs(run)]
     place, difference = first.place, first.difference
     commands = [
         f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
@@ -43,8 +44,14 @@ def next_commands(
     return commands
 
 
+def _failed_step_runs(reader: TraceReader) -> bool:
+    """Whether a step failed that can be run again."""
+    return _runs_again(reader) and any(failure.state is not None for failure in reader.failures())
+
+
 def _runs_again(reader: TraceReader) -> bool:
     """Whether the trace says what it takes to run it again."""
     manifest = reader.manifest
     drafter = manifest.drafter.source is not None or manifest.drafter.kind == "none"
-    return manifest.redaction is None and manifest.teacher.source is not None and drafter
+    holds_tokens = manifest.redaction is None and manifest.level != "lengths"
+    return holds_tokens and manifest.teacher.source is not None and drafter

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from specscope.schemas import Manifest, Prefill, Section, Step
+from specscope.schemas import Failure, Manifest, Prefill, Section, Step
 from specscope.schemas.phases import COMPARED_PHASES, Phase
+from specscope.tracer.errors import ViolationError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted
 
@@ -21,6 +22,8 @@ OPTIONAL = (
     *("accept.visited", "accept.visited.trials", "accept.visited.trials.coin", "accept.bonus_draw"),
     "commit.drafter_after",
 )
+#: Turns without a partner that are named.
+NAMED_TURNS = 3
 OPTIONAL_IN_PREFILL = ("top_tokens", "top_logits", "draw")
 
 
@@ -31,10 +34,30 @@ def coverage_problems(reader: TraceReader, name: str) -> list[str]:
         problems.append(f"the {name} is truncated: it has no run_end")
     if reader.index.torn_bytes:
         problems.append(f"the {name} ends in a torn record of {counted(reader.index.torn_bytes, 'byte')}")
+    failures = reader.failures()
     end = reader.run_end()
-    problems += [f"the {name} was {end.reason}"] if end is not None and end.reason != "complete" else []
-    problems += [f"the {name} failed in phase {f.phase}: {f.error}: {f.message}" for f in reader.failures()]
-    return problems
+    if end is not None and (end.reason == "interrupted" or (end.reason == "failed" and not failures)):
+        problems.append(f"the {name} was interrupted" if end.reason == "interrupted" else f"the {name} failed")
+    return [*(_failure_text(failure, name) for failure in failures), *problems]
+
+
+def _failure_text(failure: Failure, name: str) -> str:
+    """Where a run stopped, and why."""
+    step = "" if failure.step is None else f", step {failure.step}"
+    where = "" if failure.turn is None else f" at turn {failure.turn}{step}"
+    message = failure.message.removeprefix(f"row {failure.row or 0}: ")
+    why = f"it violates {message}" if failure.error == ViolationError.__name__ else f"{failure.error}: {message}"
+    return f"the {name} stopped{where}, in phase {failure.phase}: {why}"
+
+
+def unpaired_turns(names: list[str], side: str) -> list[str]:
+    """In one line, the turns that only one side has: the first of them by name."""
+    if not names:
+        return []
+    shown = ", ".join(names[:NAMED_TURNS])
+    more = len(names) - NAMED_TURNS
+    count = f"{counted(len(names), 'turn')}: " if len(names) > 1 else ""
+    return [f"only in the {side}: {count}{shown}" + (f", and {more} more" if more > 0 else "")]
 
 
 def not_supplied(manifest: Manifest, name: str) -> list[str]:

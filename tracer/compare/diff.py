@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from specscope.schemas import TurnStart
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.align import TurnAlignment, TurnPair, align_turns
 from specscope.tracer.compare.allowed import check_allowed, consequences
-from specscope.tracer.compare.coverage import coverage_problems
+from specscope.tracer.compare.coverage import coverage_problems, unpaired_turns
 from specscope.tracer.compare.floats import FloatJudge
+from specscope.tracer.compare.lengths import LengthWalk, are_lengths
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.pair_noise import PairNoise, given_noise, noise_of_pair, noise_of_run
@@ -19,6 +21,7 @@ from specscope.tracer.compare.roots import Findings
 from specscope.tracer.compare.sides import Sides
 from specscope.tracer.compare.turns import Walk, compare_turn
 from specscope.tracer.compare.verdict import Compared, verdict_of
+from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.places import turns_name
 from specscope.tracer.oracle.check import check_trace
@@ -62,7 +65,13 @@ def diff_traces(
     return _compared(Path(baseline), Path(candidate), options or DiffOptions(), watch=watch)
 
 
-def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions | None = None) -> Comparison:
+def compare_traces(
+    baseline: StrPath,
+    candidate: StrPath,
+    options: DiffOptions | None = None,
+    *,
+    watch: Callable[[int], None] | None = None,
+) -> Comparison:
     """As ``diff_traces``, with the state of every pair of steps: some 100 bytes of memory each.
 
     Raises:
@@ -70,7 +79,8 @@ def compare_traces(baseline: StrPath, candidate: StrPath, options: DiffOptions |
         UsageError: where the run to measure noise on cannot tell the noise of this pair.
     """
     marks: list[TurnMarks] = []
-    return Comparison(_compared(Path(baseline), Path(candidate), options or DiffOptions(), marks=marks), marks)
+    verdict = _compared(Path(baseline), Path(candidate), options or DiffOptions(), marks=marks, watch=watch)
+    return Comparison(verdict, marks)
 
 
 def _compared(
@@ -87,7 +97,12 @@ def _compared(
         turns = align_turns(a, b)
         incomparable = proof.incomparable + _start_differences(a, b, turns.pairs, options)
         sides = Sides(a, b, check_trace(baseline, watch=watch), check_trace(candidate, watch=watch))
-        noise = PairNoise([], None) if incomparable else _noise(sides, options)
+        lengths = are_lengths(a.manifest, b.manifest)
+        if lengths and options.noise is not None:
+            raise UsageError(
+                "--noise says nothing of these two: a side records only lengths, and no logits; leave it out"
+            )
+        noise = PairNoise([], None) if incomparable or lengths else _noise(sides, options)
         walk = Walk(
             judge=FloatJudge.of(noise.floors, a.manifest),
             findings=Findings(steps_stand_alone=_is_replay(sides)),
@@ -96,7 +111,9 @@ def _compared(
             expected=consequences(a.manifest, b.manifest, proof.let),
             uncovered=_uncovered(sides, turns),
         )
-        if not incomparable:
+        if lengths:
+            LengthWalk(sides, walk, judged=not incomparable).compare(turns.pairs)
+        elif not incomparable:
             _compare_turns(sides, turns.pairs, walk, watch)
         return verdict_of(
             Compared(
@@ -105,7 +122,7 @@ def _compared(
                 incomparable=incomparable,
                 floors=noise.floors,
                 walk=walk,
-                pairs=turns.pairs,
+                turns=turns,
                 fail_on_ties=options.fail_on_ties,
             )
         )
@@ -127,8 +144,7 @@ def _uncovered(sides: Sides, turns: TurnAlignment) -> list[str]:
     uncovered = coverage_problems(sides.a, "baseline") + coverage_problems(sides.b, "candidate")
     uncovered += sides.forgotten()
     if not _is_replay(sides):
-        uncovered += [f"only in the baseline: {name}" for name in turns.only_a]
-        uncovered += [f"only in the candidate: {name}" for name in turns.only_b]
+        uncovered += unpaired_turns(turns.only_a, "baseline") + unpaired_turns(turns.only_b, "candidate")
     return uncovered
 
 
@@ -151,8 +167,8 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair], op
     draws = a.manifest.sampling.rule != "greedy" and "seed" not in options.allowed
     for pair in pairs:
         start_a, start_b = a.turn_start(pair.a), b.turn_start(pair.b)
-        if pair.a.prompt_turn == 0 and start_a.prompt_ids != start_b.prompt_ids:
-            counts = f"{len(start_a.prompt_ids)} and {len(start_b.prompt_ids)} token ids"
+        if pair.a.prompt_turn == 0 and _other_prompts(start_a, start_b):
+            counts = f"{start_a.prompt_length} and {start_b.prompt_length} token ids"
             problems.append(f"prompt {pair.a.prompt_id}: {counts} that are not the same")
         seeds = (start_a.generator_seed, start_b.generator_seed)
         if draws and None not in seeds and seeds[0] != seeds[1]:
@@ -160,3 +176,10 @@ def _start_differences(a: TraceReader, b: TraceReader, pairs: list[TurnPair], op
                 f"{turns_name(pair.a.turn, pair.b.turn, pair.a.prompt_id)}: generator seed {seeds[0]} -> {seeds[1]}"
             )
     return problems
+
+
+def _other_prompts(a: TurnStart, b: TurnStart) -> bool:
+    """Whether two prompts are known to differ: by their ids, or where a side records none, by their lengths."""
+    if not (a.without_ids or b.without_ids):
+        return a.prompt_ids != b.prompt_ids
+    return None not in (a.prompt_length, b.prompt_length) and a.prompt_length != b.prompt_length

@@ -9,6 +9,7 @@ from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import spacing
+from specscope.tracer.compare.sizing import depth_is_tied, size_is_tied
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
 
@@ -111,7 +112,8 @@ def _levels(pair: StepPair, inputs_equal: bool) -> Iterator[Difference]:
                 yield differing
                 inputs_equal = False
     if len(a.levels) != len(b.levels) and pair.same_policy:
-        yield difference("draft", "levels", len(a.levels), len(b.levels), kind="structural", inputs_equal=inputs_equal)
+        kind: DifferenceKind = "near-tie" if depth_is_tied(pair) else "structural"
+        yield difference("draft", "levels", len(a.levels), len(b.levels), kind=kind, inputs_equal=inputs_equal)
 
 
 def _frontier(
@@ -130,6 +132,8 @@ def _frontier(
 
 def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Difference | None:
     """The proposals of one row: the same tokens, where it matters in the same order, with the same scores."""
+    if _is_alike(pair, row):
+        return None
     ours, theirs = pair.a.proposed_below.get(row, {}), pair.b.proposed_below.get(row, {})
     if ours.keys() != theirs.keys() and pair.same_policy:
         tie = _boundary_tie(pair, set(ours), set(theirs))
@@ -156,6 +160,16 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
         kind = "near-tie" if _order_tie(pair, list(ours), list(theirs)) else "real"
         return _in_order("draft", f"{place}.tokens", list(ours), list(theirs), kind=kind, inputs_equal=inputs_equal)
     return None
+
+
+def _is_alike(pair: StepPair, row: PathKey) -> bool:
+    """Whether a row proposed the same tokens in the same order, with scores that differ by little even for the smallest
+    logits: then nothing that ``_row`` looks for is there, and the proposals need not be built."""
+    ours, theirs = pair.a.row_lists.get(row), pair.b.row_lists.get(row)
+    if ours is None or theirs is None or ours.tokens != theirs.tokens:
+        return False
+    size = max(nodes.least_logit_size(lists) for nodes, lists in ((pair.a, ours), (pair.b, theirs)))
+    return pair.judge.same_throughout("draft-scores", "draft.scores", ours.logprobs, theirs.logprobs, size=size)
 
 
 def _boundary_tie(pair: StepPair, a: set[PathKey], b: set[PathKey]) -> bool:
@@ -246,7 +260,8 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
     if keys_a != keys_b and pair.same_policy:
         # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
         known = bool(pair.a.candidates and pair.b.candidates) and not pair.fixed_shape
-        sound = len(keys_a) == len(keys_b) and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
+        same_size = len(keys_a) == len(keys_b) or size_is_tied(pair)
+        sound = same_size and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
         kind: DifferenceKind = "near-tie" if known and sound else "structural"
         yield _only_in("tree", "nodes", keys_a, keys_b, kind=kind, inputs_equal=drafts_equal or (known and not sound))
     for field in ("parents", "depths"):

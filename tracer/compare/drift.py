@@ -7,6 +7,7 @@ them, still share the others.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from specscope.schemas.verdict import Quantity
 from specscope.tracer.compare.align import TurnPair, align_steps, align_turns
 from specscope.tracer.compare.drafts import fed_alike
 from specscope.tracer.compare.manifests import both_draft
-from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes
+from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, fed_in_same_slots
 from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing
 from specscope.tracer.compare.said import EqualInputs, paired_numbers, said_at, said_behind
 from specscope.tracer.files.reader import TraceReader
@@ -68,8 +69,9 @@ class Drift:
         epsilon, number = epsilon_of(self.dtype), len(self.places) - 1
         for value in values:
             gap = abs(value.a - value.b)
-            roundings = gap / (epsilon * spacing(max(abs(value.a), abs(value.b), value.size))) if gap else 0.0
-            if roundings < float("inf"):
+            size = max(abs(value.a), abs(value.b), value.size)
+            roundings = gap / (epsilon * spacing(size)) if gap else 0.0
+            if roundings < math.inf:
                 sample = self.samples[value.quantity]
                 sample.roundings.append(roundings)
                 sample.places.append(number)
@@ -89,7 +91,9 @@ def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Ste
         if start_a.prompt_ids != start_b.prompt_ids:
             continue
         prefill = DriftPlace(pair, len(start_a.prompt_ids), None, None)
-        drift.add(prefill, paired_numbers(said_behind(start_a.prefill), said_behind(start_b.prefill)))
+        said_a, said_b = said_behind(start_a.prefill), said_behind(start_b.prefill)
+        if said_a is not None and said_b is not None:
+            drift.add(prefill, paired_numbers(said_a, said_b))
         drafts = True  # until one of the two drafters was fed something else: its cache keeps it
         for steps in align_steps(a, b, pair):
             if not steps.same_context or drift.is_full or is_broken(steps.a, steps.b):
@@ -112,6 +116,8 @@ def same_structure(a: StepNodes, b: StepNodes) -> bool:
         return fed_a is fed_b
     if fed_a.committed_length != fed_b.committed_length:
         return False
+    if fed_in_same_slots(a, b):
+        return True
     lists = (
         (fed_a.positions, fed_b.positions),
         (fed_a.token_ids, fed_b.token_ids),
@@ -150,19 +156,39 @@ def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool)
         EqualInputs(quantity="hidden-norms", field=f"inputs.hidden_norms[{n}]", a=x, b=y, size=0.0)
         for n, (x, y) in enumerate(norms)
     )
+    yield from _draft_scores(a, b)
+
+
+def _draft_scores(a: StepNodes, b: StepNodes) -> Iterator[EqualInputs]:
+    """The log-probabilities of candidates that both proposed, row by row."""
+    if not a.row_lists or not b.row_lists:
+        yield from _scores_by_key(a, b)
+        return
+    for key, ours in a.row_lists.items():
+        theirs = b.row_lists.get(key)
+        if theirs is None:
+            continue
+        level = len(key) + 1
+        of_token = dict(zip(theirs.tokens, theirs.logprobs, strict=True))
+        shared = [
+            (x, of_token[token]) for token, x in zip(ours.tokens, ours.logprobs, strict=True) if token in of_token
+        ]
+        sizes = [max(a.logit_size(ours.logsumexp, x), b.logit_size(theirs.logsumexp, y)) for x, y in shared]
+        pairs = zip(shared, sizes, strict=True)
+        yield from (_draft_score(level, x, y, size=size) for (x, y), size in pairs)
+
+
+def _scores_by_key(a: StepNodes, b: StepNodes) -> Iterator[EqualInputs]:
     theirs = b.proposals
     for key, proposal in a.proposals.items():
         other = theirs.get(key)
         if other is not None:
-            size, level = max(proposal.size, other.size), len(key)
-            yield EqualInputs(
-                quantity="draft-scores",
-                field=f"levels[{level}]",
-                a=proposal.logprob,
-                b=other.logprob,
-                size=size,
-                level=level,
-            )
+            size = max(proposal.size, other.size)
+            yield _draft_score(len(key), proposal.logprob, other.logprob, size=size)
+
+
+def _draft_score(level: int, a: float, b: float, *, size: float) -> EqualInputs:
+    return EqualInputs("draft-scores", f"levels[{level}]", a, b, size=size, level=level)
 
 
 def _teacher_values(a: StepNodes, b: StepNodes, keys: list[PathKey]) -> Iterator[EqualInputs]:

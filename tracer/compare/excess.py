@@ -121,10 +121,10 @@ def quantity_of(differing: Difference) -> Quantity | None:
     if differing.kind in TIES or differing.phase not in ("draft", "verify", "accept"):
         return None
     if differing.phase == "verify":
-        named = (
-            quantity for quantity, (phase, field) in SHOWN.items() if phase == "verify" and field in differing.field
-        )
-        return next(named, "logits")
+        for quantity, (phase, field) in SHOWN.items():
+            if phase == "verify" and field in differing.field:
+                return quantity
+        return "logits"
     if differing.phase == "draft":
         if differing.field.startswith("inputs.hidden_norms"):
             return "hidden-norms"

@@ -43,6 +43,21 @@ class FloatJudge:
         """Whether two probabilities follow from logits of that ``size`` within the floor of each other."""
         return self._counted(name, a, b, near=self.near_probability(a, b, size))
 
+    def same_throughout(self, quantity: Quantity, name: str, a: list[float], b: list[float], *, size: float) -> bool:
+        """Whether two lists of the same length differ nowhere by more than the floor of the smallest numbers that they
+        may be made of, whose size is ``size``: then ``same`` holds of each pair, and it counts as drift what that
+        would. Else ``same`` is to be asked pair by pair."""
+        gaps = [abs(x - y) for x, y in zip(a, b, strict=True) if x != y]
+        if not gaps:
+            return True
+        # The sum is not finite where one of these is not: max would pass over what is no number.
+        if not math.isfinite(sum(gaps) + size) or max(gaps) > self.allowance(quantity, spacing(size)):
+            return False
+        entry = self.drift.setdefault(name, [0, 0.0])
+        entry[0] += len(gaps)
+        entry[1] = max(entry[1], *gaps)
+        return True
+
     def near(self, quantity: Quantity, a: float, b: float, size: float = 0.0) -> bool:
         """As ``same``, without counting."""
         if a == b or (math.isnan(a) and math.isnan(b)):

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from specscope.schemas import TurnEnd
 from specscope.schemas.verdict import Impact
 from specscope.tracer.compare.align import TurnPair
+from specscope.tracer.compare.outputs import Output, outputs_differ, shared_tokens
 
 
 @dataclass(kw_only=True)
@@ -17,17 +17,18 @@ class Tokens:
 
     num_a: int = 0
     num_b: int = 0
-    beyond_a: int = 0  # behind the other's end, which was allowed to come earlier
+    beyond_a: int = 0  # after the other's end, which was allowed to come earlier, or was cut short
     beyond_b: int = 0
     equal: bool = True
+    compared: bool = True  # off where a side records no token ids
     reused_a: int = 0  # tokens of the prompts
     reused_b: int = 0
     shared: dict[int, int] = field(default_factory=dict)  # turn of the baseline -> its shared tokens, where cut off
 
-    def add(self, turn: int, a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str]) -> None:
-        """Counts one turn; an end that is missing has no tokens, and equals nothing but another one. ``ends`` are the
-        reasons by which one side may end a turn before the other."""
-        nums = [0 if end is None else len(end.output_ids) for end in (a, b)]
+    def add(self, turn: int, a: Output, b: Output, ends: frozenset[str]) -> None:
+        """Counts one turn, as far as both recorded it. ``ends`` are the reasons by which one side may end a turn before
+        the other."""
+        nums = [len(output.token_ids) for output in (a, b)]
         self.equal &= not outputs_differ(a, b, ends)
         shared = shared_tokens(a, b, ends)
         if shared is not None:
@@ -39,30 +40,15 @@ class Tokens:
         self.num_b += nums[1]
 
 
-def shared_tokens(a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str]) -> int | None:
-    """How many tokens two turns share, where one ended before the other by one of the reasons ``ends``; None where none
-    did."""
-    if a is None or b is None or len(a.output_ids) == len(b.output_ids):
-        return None
-    shorter = min(a, b, key=lambda end: len(end.output_ids))
-    return len(shorter.output_ids) if shorter.reason in ends else None
-
-
-def outputs_differ(a: TurnEnd | None, b: TurnEnd | None, ends: frozenset[str] = frozenset()) -> bool:
-    """Whether two turns came to other tokens, as far as both had to come."""
-    if a is None or b is None:
-        return a is not b
-    shared = shared_tokens(a, b, ends)
-    return a.output_ids[:shared] != b.output_ids[:shared]
-
-
 def impact_of(pairs: list[TurnPair], tokens: Tokens) -> Impact:
     """What the pairs' turns came to."""
     shared = [tokens.shared.get(pair.a.turn) for pair in pairs]
     lengths_a = [n for pair, most in zip(pairs, shared, strict=True) for n in _within(pair.a.accepted_lengths, most)]
     lengths_b = [n for pair, most in zip(pairs, shared, strict=True) for n in _within(pair.b.accepted_lengths, most)]
+    compared = tokens.compared and bool(pairs)
     return Impact(
-        tokens_equal=tokens.equal,
+        tokens_equal=tokens.equal and compared,
+        tokens_compared=None if compared else False,
         num_tokens_a=tokens.num_a,
         num_tokens_b=tokens.num_b,
         num_steps_a=len(lengths_a),
@@ -82,7 +68,8 @@ def _within(lengths: Sequence[int], shared: int | None) -> Sequence[int]:
 
 
 def steps_within(lengths: Sequence[int], shared: int) -> int:
-    """How many steps begin within the first ``shared`` output tokens; the prefill's stands before the first step."""
+    """How many steps begin within the first ``shared`` output tokens; the prefill's stands before the first step. An
+    engine without one is taken for one that has it, and may be counted a step short."""
     emitted = 1
     for number, length in enumerate(lengths):
         if emitted >= shared:

@@ -6,16 +6,29 @@ from typing import Any, NamedTuple
 
 from specscope.schemas import Drafter, Manifest, Sampling, SchemaVersion, Teacher, TreePolicy
 from specscope.tracer.naming.rules import rule_name
-from specscope.tracer.naming.text import shorten, visible
+from specscope.tracer.naming.text import counted, shorten, visible
 
 MAX_CASE = 80
 
 #: Meant to differ; listed, not judged.
-AXIS = ("mode", "attention", "device", "engine", "versions", "level", "fault", "cache_strategy", "batch_size")
+AXIS = (
+    "mode",
+    "attention",
+    "graph",
+    "device",
+    "engine",
+    "versions",
+    "level",
+    "fault",
+    "cache_strategy",
+    "batch_size",
+    "pipeline",
+)
 #: Facts of one run alone.
 OWN = (
     *("kind", "seq", "schema_", "original_schema", "run_id", "created", "capabilities", "replay_of"),
     *("teacher.source", "drafter.source"),
+    "not_known",
     "kernel",  # its name stands in attention; of a kernel that did not run there is a remark
 )
 #: Compared by themselves, by ``loaded_otherwise``.
@@ -26,11 +39,12 @@ SAID_BY_ABSENCE: dict[str, Any] = {
     "sampling.top_k": "all",
     "sampling.top_p": "all",
     "redaction": "none",
+    "pipeline": "one process",
 }
 #: What writers before that version could not say: there absence says nothing of these either.
 SAID_SINCE = {SchemaVersion(1, 1): ("sampling.temperature", "sampling.top_k", "sampling.top_p")}
-#: A baseline decodes without a drafter, so these follow from its mode; only their kind is worth a line.
-FOLLOW_FROM_BASELINE = ("drafter", "tree_policy", "sampling.draft")
+#: Where a run's steps have no drafted trees, these follow; only their kind is worth a line.
+FOLLOW_FROM_TREELESS = ("drafter", "tree_policy", "sampling.draft")
 
 
 class ManifestComparison(NamedTuple):
@@ -46,9 +60,30 @@ def is_teacher_only(manifest: Manifest) -> bool:
     return manifest.drafter.kind == "none"
 
 
+def has_trees(manifest: Manifest) -> bool:
+    """Whether the run's steps may have drafted nodes. Those of a pipeline have none: its drafts are compared with the
+    tokens that its last stage verified, and are recorded apart."""
+    return not is_teacher_only(manifest) and manifest.pipeline is None
+
+
 def both_draft(a: Manifest, b: Manifest) -> bool:
     """Whether the trees of two runs can be compared at all."""
-    return not (is_teacher_only(a) or is_teacher_only(b))
+    return has_trees(a) and has_trees(b)
+
+
+def trees_alike(a: Manifest, b: Manifest) -> bool:
+    """Whether the trees of two runs are meant to be equal: drafted ones on both sides, or a pipeline's steps beside
+    others that are the root alone."""
+    neither = not has_trees(a) and not has_trees(b)
+    return both_draft(a, b) or (neither and (a.pipeline is not None or b.pipeline is not None))
+
+
+def same_exit_head(a: Manifest, b: Manifest) -> bool:
+    """Whether two pipelines draft by one exit head after the same layer."""
+    if a.pipeline is None or b.pipeline is None:
+        return False
+    heads = [(m.drafter.kind, m.drafter.name, m.drafter.weights_digest, m.dtype) for m in (a, b)]
+    return heads[0] == heads[1] and a.pipeline.exit_layer == b.pipeline.exit_layer
 
 
 def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> ManifestComparison:
@@ -56,17 +91,18 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
 
     ``allowed`` names fields, dotted, that the user lets differ; a name also covers what lies below it.
     """
-    one_sided = is_teacher_only(a) != is_teacher_only(b)
+    treeless = not both_draft(a, b)
     for_people = _names_prove_nothing(a, b)
     axis, incomparable, let = [], [], []
-    for name, got, wanted in _leaves(a.model_dump(by_alias=False), b.model_dump(by_alias=False), ""):
+    for name, of_a, of_b in _leaves(a.model_dump(by_alias=False), b.model_dump(by_alias=False), ""):
         parts = name.split(".")
         top = parts[0]
-        follows = one_sided and (top in FOLLOW_FROM_BASELINE or name in FOLLOW_FROM_BASELINE)
+        follows = treeless and (top in FOLLOW_FROM_TREELESS or name in FOLLOW_FROM_TREELESS)
         if top in OWN or name in OWN or ".".join(parts[:2]) in LOADED or (follows and parts[-1] != "kind"):
             continue
+        got, wanted = of_a if a.knows(name) else None, of_b if b.knows(name) else None
         unsaid = _says_nothing(a, name, got) or _says_nothing(b, name, wanted)
-        if not unsaid and _meant(name, got) == _meant(name, wanted):
+        if (got is None and wanted is None) or (not unsaid and _meant(name, got) == _meant(name, wanted)):
             continue
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
         replayed = name == "dtype" and (a.replay_of is not None or b.replay_of is not None)
@@ -127,6 +163,8 @@ def same_policy(a: TreePolicy, b: TreePolicy) -> bool:
     themselves are known."""
     if (a.kind, a.depth, a.top_k, a.budget) != (b.kind, b.depth, b.top_k, b.budget):
         return False
+    if a.costs != b.costs:
+        return False
     if a.choices is not None and b.choices is not None:
         return sorted(a.choices) == sorted(b.choices)
     return a.name is None or b.name is None or a.name == b.name
@@ -157,20 +195,27 @@ def _says_nothing(manifest: Manifest, name: str, value: Any) -> bool:
     """Whether ``value`` is absent and its absence says nothing of the run."""
     if value is not None or name.startswith("sampling.processors."):
         return False
-    if name not in SAID_BY_ABSENCE:
+    if not manifest.knows(name) or name not in SAID_BY_ABSENCE:
         return True
     version = SchemaVersion.parse(manifest.schema_)
     return any(version < since and name in names for since, names in SAID_SINCE.items())
 
 
 def _meant(name: str, value: Any) -> Any:
-    """The value, or what its absence says."""
+    """The value, or what its absence says. Of stages only the layers count: clocks and hops are never the same."""
+    if name == "pipeline.stages" and value is not None:
+        return [(stage["first_layer"], stage["last_layer"]) for stage in value]
     return SAID_BY_ABSENCE.get(name) if value is None else value
 
 
 def _shown(name: str, value: Any) -> str:
-    if name == "sampling.rule":
+    if name == "sampling.rule" and value is not None:
         return rule_name(Sampling(rule=value))
+    if name in ("pipeline", "pipeline.stages") and value is not None:
+        stages = value["stages"] if name == "pipeline" else value
+        return counted(len(stages), "stage")
+    if value is None and name == "pipeline":
+        return str(SAID_BY_ABSENCE[name])
     return _short(value)
 
 

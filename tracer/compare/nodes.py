@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from specscope.schemas import Step
+from specscope.schemas import DraftLevel, Step
 from specscope.tracer.compare.roundings import LEAST_SIZE, STATED_SIZE, spacing
-from specscope.tracer.files.candidates import Candidate, candidates_of
+from specscope.tracer.files.candidates import Candidate, CandidateRow, candidates_of, rows_of
 from specscope.tracer.oracle.invariants.structure import columns
 
 #: Tokens from below the root to the node, each with its rank among equal siblings (0 in an honest tree).
@@ -30,6 +30,14 @@ class Proposal(NamedTuple):
     ranked: (
         float  # what its siblings were ranked by: the score, or where they were drawn, the perturbed log-probability
     )
+
+
+class RowLists(NamedTuple):
+    """What a row proposed, as the lists of its level have it: no token twice."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    logsumexp: float | None  # of the logits that they were made of
 
 
 class StepNodes:
@@ -76,29 +84,53 @@ class StepNodes:
         return rows
 
     @cached_property
-    def _numbered(self) -> list[Candidate]:
+    def numbered(self) -> list[Candidate]:
         """What the drafter proposed; none where its levels were not recorded, or are malformed."""
+        return candidates_of(self._levels)
+
+    @cached_property
+    def _levels(self) -> list[DraftLevel]:
+        """The drafter's; none where they were not recorded, or are malformed."""
+        return [] if self._rows is None or self.step.draft is None else self.step.draft.levels or []
+
+    @cached_property
+    def _rows(self) -> list[CandidateRow] | None:
         levels = self.step.draft.levels if self.step.draft is not None else None
         try:
-            return candidates_of(levels or [])
+            return rows_of(levels or [])
         except ValueError:
-            return []  # the oracle says what is wrong with them
+            return None  # the oracle says what is wrong with them
 
     @cached_property
     def _candidate_keys(self) -> list[PathKey]:
         """Per candidate, its path key."""
         keys: list[PathKey] = []
-        for candidate in self._numbered:
-            above = ROOT if candidate.parent is None else keys[candidate.parent.number]
-            keys.append((*above, (candidate.token, 0)))
+        for row in self._rows or []:
+            above = ROOT if row.parent is None else keys[row.parent]
+            keys += [(*above, (token, 0)) for token in self._levels[row.level].tokens[row.start : row.stop]]
         return keys
+
+    @cached_property
+    def row_lists(self) -> dict[PathKey, RowLists]:
+        """Per row that proposed, by the key of what it was fed, its lists. None at all where some row proposed a token
+        twice, or one was fed twice: a key then stands for several candidates, and ``proposals`` says which counts."""
+        rows: dict[PathKey, RowLists] = {}
+        for row in self._rows or []:
+            level = self._levels[row.level]
+            tokens, totals = level.tokens[row.start : row.stop], level.logsumexp or []
+            key = ROOT if row.parent is None else self._candidate_keys[row.parent]
+            if key in rows or len(set(tokens)) != len(tokens):
+                return {}
+            total = totals[row.row] if row.row < len(totals) else None
+            rows[key] = RowLists(tokens, level.logprobs[row.start : row.stop], total)
+        return rows
 
     @cached_property
     def proposals(self) -> dict[PathKey, Proposal]:
         """Every candidate that the drafter proposed, in order; none where it has no levels. Of equal siblings the last
         counts."""
         proposals: list[Proposal] = []
-        for candidate in self._numbered:
+        for candidate in self.numbered:
             above = 0.0 if candidate.parent is None else proposals[candidate.parent.number].grain
             proposals.append(self._proposal(candidate, above))
         return dict(zip(self._candidate_keys, proposals, strict=True))
@@ -127,10 +159,16 @@ class StepNodes:
 
     def _size(self, candidate: Candidate, totals: list[float]) -> float:
         """Of the logits that the log-probability was made of; ``totals`` are their logsumexps, per row."""
-        if candidate.row >= len(totals):
-            return abs(self._usual_logit)
-        total = totals[candidate.row]
-        return max(abs(total), abs(total + candidate.logprob))
+        total = totals[candidate.row] if candidate.row < len(totals) else None
+        return self.logit_size(total, candidate.logprob)
+
+    def logit_size(self, logsumexp: float | None, logprob: float) -> float:
+        """Of the logits that a log-probability was made of."""
+        return abs(self._usual_logit) if logsumexp is None else max(abs(logsumexp), abs(logsumexp + logprob))
+
+    def least_logit_size(self, row: RowLists) -> float:
+        """None of the logits of a row is smaller, as ``logit_size`` has it."""
+        return abs(self._usual_logit) if row.logsumexp is None else abs(row.logsumexp)
 
     @cached_property
     def _usual_logit(self) -> float:
@@ -151,3 +189,18 @@ class StepNodes:
         keys = self._candidate_keys
         fed = ([keys[number] for number in level.frontier if 0 <= number < len(keys)] for level in levels or [])
         return [rows or [ROOT] for rows in fed]
+
+
+def fed_in_same_slots(a: StepNodes, b: StepNodes) -> bool:
+    """Whether two steps fed the same nodes in the same slots, with the same ids, positions and mask: most do, and then
+    no node need be looked at. False where a list is too short to tell."""
+    ours, theirs = a.step.tensors, b.step.tensors
+    if ours is None or theirs is None or a.keys != b.keys:
+        return False
+    lists = (
+        (ours.token_ids, theirs.token_ids),
+        (ours.positions, theirs.positions),
+        (ours.prefix_visible, theirs.prefix_visible),
+        (ours.mask_rows, theirs.mask_rows),
+    )
+    return all(len(left) >= len(a.keys) and left == right for left, right in lists)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from specscope.schemas import StopSection
+from specscope.schemas import StopSection, VerifySection
 from specscope.schemas.phases import COMPARED_PHASES, Phase
-from specscope.schemas.verdict import Difference
+from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
@@ -29,6 +29,7 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     if pair.a.step.tree is None or pair.b.step.tree is None:
         return [*differences, *_stop(pair)]  # slots say nothing without the tree that they number
     differences += compare_trees(pair, drafts_equal=not differences)
+    differences += _exit_drafts(pair) if pair.same_exit_head else ()
     differences += _tensors(pair)
     differences += [] if "verify" in skipped else _verify(pair)
     if "accept" in skipped or trees_may_differ(pair):
@@ -43,7 +44,7 @@ def compared_phases(pair: StepPair) -> list[Phase]:
     """The phases of which ``compare_steps`` compares all that both sides record, or of trees that were meant to differ
     their common nodes."""
     a, b = pair.a.step, pair.b.step
-    both = [phase for phase in COMPARED_PHASES if None not in (getattr(a, phase), getattr(b, phase))]
+    both: list[Phase] = [phase for phase in COMPARED_PHASES if None not in (getattr(a, phase), getattr(b, phase))]
     if not pair.trees_compared:
         return [phase for phase in both if phase == "verify"]
     if "tree" not in both:
@@ -59,6 +60,25 @@ def trees_may_differ(pair: StepPair) -> bool:
     return not pair.same_policy and set(pair.a.keys) != set(pair.b.keys)
 
 
+def _exit_drafts(pair: StepPair) -> Iterator[Difference]:
+    """What the exit heads of two pipelines drafted after the same tokens, where both drafted."""
+    a, b = pair.a.step.pipeline, pair.b.step.pipeline
+    if a is None or b is None or a.draft_token is None or b.draft_token is None:
+        return
+    ours, theirs = a.draft_prob, b.draft_prob
+    known = ours is not None and theirs is not None
+    close = ours is not None and theirs is not None and pair.judge.same_probability("draft.exit_prob", ours, theirs)
+    if a.draft_token != b.draft_token:
+        # Of two tokens that noise may have swapped, neither can have much more than half.
+        room = (
+            ours is not None and theirs is not None and (ours + theirs <= 1 or pair.judge.near_probability(ours, 0.5))
+        )
+        kind: DifferenceKind = "near-tie" if close and room else "real"
+        yield difference("draft", "exit_token", a.draft_token, b.draft_token, kind=kind, inputs_equal=True)
+    elif known and not close:
+        yield difference("draft", "exit_prob", ours, theirs, kind="real", inputs_equal=True)
+
+
 def _tensors(pair: StepPair) -> Iterator[Difference]:
     """Mask, positions and ids of every common node; a node's path is the input of all of them."""
     a, b = pair.a.step.tensors, pair.b.step.tensors
@@ -68,6 +88,8 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
         yield difference(
             "tensors", "committed_length", a.committed_length, b.committed_length, kind="structural", inputs_equal=True
         )
+    if pair.in_same_slots:
+        return
     for field in ("token_ids", "positions", "prefix_visible"):
         values_a, values_b = getattr(a, field), getattr(b, field)
         for key in pair.common:
@@ -107,9 +129,10 @@ def _at(values: list[Any], index: int) -> Any:
 
 
 def _fed_equal(pair: StepPair, key: PathKey) -> bool:
-    """Whether the teacher was fed the same for this node and all its ancestors: position, id, visible columns."""
+    """Whether the teacher was fed the same for this node and all its ancestors: position, id, visible columns. Where
+    trees are not compared, nobody asks what they were."""
     a, b = pair.a.step.tensors, pair.b.step.tensors
-    if a is None or b is None:
+    if a is None or b is None or not pair.trees_compared:
         return True
     for depth in range(len(key) + 1):
         above = key[:depth]
@@ -135,17 +158,29 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
         ours, theirs = said_at(a, sa), said_at(b, sb)
         if ours is None or theirs is None:
             continue
-        equal = not pair.trees_compared or _fed_equal(pair, key)
+        seen_a, seen_b = _seen_in_windows(a, sa), _seen_in_windows(b, sb)
+        if None not in (seen_a, seen_b) and seen_a != seen_b:
+            equal = _fed_equal(pair, key)
+            yield difference("verify", "windows", seen_a, seen_b, kind="structural", inputs_equal=equal, node=key)
+            return
         finite = [None if v.nonfinite_slots is None else s not in v.nonfinite_slots for v, s in ((a, sa), (b, sb))]
         if None not in finite and finite[0] != finite[1]:
+            equal = _fed_equal(pair, key)
             yield difference("verify", "finite", finite[0], finite[1], kind="real", inputs_equal=equal, node=key)
         elif ours.best != theirs.best:
-            yield choice(pair.judge, "argmax", ours, theirs, inputs_equal=equal, node=key)
+            yield choice(pair.judge, "argmax", ours, theirs, inputs_equal=_fed_equal(pair, key), node=key)
         else:
-            yield from _numbers(pair, key, ours, theirs, inputs_equal=equal)
+            yield from _numbers(pair, key, ours, theirs)
 
 
-def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, *, inputs_equal: bool) -> Iterator[Difference]:
+def _seen_in_windows(verify: VerifySection, slot: int) -> str | None:
+    """What a slot saw in layers with a sliding window, in words; None where that was not recorded."""
+    if verify.windows is None:
+        return None
+    return ", ".join(f"{window.num_seen[slot]} from {window.first_positions[slot]} on" for window in verify.windows)
+
+
+def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said) -> Iterator[Difference]:
     """The first number of a node that is out of bounds by itself."""
     first = None
     for number in paired_numbers(ours, theirs):
@@ -153,9 +188,9 @@ def _numbers(pair: StepPair, key: PathKey, ours: Said, theirs: Said, *, inputs_e
         same = pair.judge.same(number.quantity, name, number.a, number.b, size=number.size)
         first = number if first is None and not same else first
     if first is not None:
-        floor = pair.floor(first.quantity)
+        floor, equal = pair.floor(first.quantity), _fed_equal(pair, key)
         yield difference(
-            "verify", first.field, first.a, first.b, kind="real", inputs_equal=inputs_equal, node=key, floor=floor
+            "verify", first.field, first.a, first.b, kind="real", inputs_equal=equal, node=key, floor=floor
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specscope.schemas import Prefill
+from specscope.schemas import Prefill, Step
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.acceptance import compare_draws
 from specscope.tracer.compare.floats import FloatJudge
@@ -10,17 +10,34 @@ from specscope.tracer.compare.said import paired_numbers, said_behind
 from specscope.tracer.compare.steps import choice, difference
 
 
+def with_first_token(prefill: Prefill, first: Step | None) -> Prefill:
+    """The prefill of an engine that drafts before it has a token, as that of one that does not: with what the root of
+    its ``first`` step says."""
+    if prefill.pending_token is not None or first is None or first.stop is None:
+        return prefill
+    verify = first.verify
+    known = verify is not None and verify.top_tokens and verify.top_logits
+    best = {"top_tokens": verify.best_tokens(0), "top_logits": verify.best_logits(0)} if verify and known else {}
+    return prefill.model_copy(update={"pending_token": first.stop.emitted[0], **best})
+
+
 def compare_prefills(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
     """The first difference, of phase verify; the prompts are known to be equal."""
+    said_a, said_b = said_behind(a), said_behind(b)
+    if said_a is None or said_b is None:
+        return None  # it is said in the first step
     drawn = a.draw is not None and b.draw is not None
     if drawn or a.pending_token == b.pending_token:
         return compare_prefill_logits(judge, a, b) or _draws(judge, a, b)
-    return choice(judge, "prefill.pending_token", said_behind(a), said_behind(b), inputs_equal=True)
+    return choice(judge, "prefill.pending_token", said_a, said_b, inputs_equal=True)
 
 
 def compare_prefill_logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
     """The first difference of the best logits, whatever was chosen or drawn of them."""
-    for number in paired_numbers(said_behind(a), said_behind(b)):
+    said_a, said_b = said_behind(a), said_behind(b)
+    if said_a is None or said_b is None:
+        return None
+    for number in paired_numbers(said_a, said_b):
         if not judge.same("logits", "prefill.top_logits", number.a, number.b, size=number.size):
             floor = judge.floors["logits"]
             return difference(
@@ -30,6 +47,8 @@ def compare_prefill_logits(judge: FloatJudge, a: Prefill, b: Prefill) -> Differe
 
 
 def _draws(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
+    if a.pending_token is None or b.pending_token is None:
+        return None
     draws = compare_draws(judge, "prefill.draw", (a.pending_token, b.pending_token), (a.draw, b.draw))
     if draws is None:
         return None

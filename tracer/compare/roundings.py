@@ -44,4 +44,4 @@ def spacing(size: float) -> float:
     Not finite where ``size`` is not.
     """
     size = max(abs(size), LEAST_SIZE)
-    return 2.0 ** math.floor(math.log2(size)) if math.isfinite(size) else math.inf
+    return math.ldexp(0.5, math.frexp(size)[1]) if math.isfinite(size) else math.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from specscope.schemas import Prefill, VerifySection
@@ -36,6 +36,17 @@ class Said:
         return self.logits[self.tokens.index(token)] if token in self.tokens[: len(self.logits)] else None
 
     @property
+    def is_normalised(self) -> bool:
+        """Whether its logits are log-probabilities."""
+        return self.logsumexp == 0 and all(logit <= 0 for logit in self.logits)
+
+    def normalised(self) -> Said:
+        """With log-probabilities for logits; without logits where their sum is not known."""
+        if self.logsumexp is None:
+            return replace(self, logits=[])
+        return replace(self, logits=[logit - self.logsumexp for logit in self.logits], logsumexp=None)
+
+    @property
     def size(self) -> float:
         """Of its logits, as far as it is known; 0 where it is not."""
         return max((abs(value) for value in (*self.logits[:1], self.logsumexp) if value is not None), default=0.0)
@@ -56,8 +67,10 @@ def said_at(verify: VerifySection, slot: int) -> Said | None:
     )
 
 
-def said_behind(prefill: Prefill) -> Said:
-    """What was said after a prompt."""
+def said_behind(prefill: Prefill) -> Said | None:
+    """What was said after a prompt; None where that is said in the first step."""
+    if prefill.pending_token is None:
+        return None
     best = prefill.top_tokens[0] if prefill.top_tokens and prefill.draw is not None else prefill.pending_token
     return Said(best=best, tokens=prefill.top_tokens or [], logits=prefill.top_logits or [])
 
@@ -65,20 +78,28 @@ def said_behind(prefill: Prefill) -> Said:
 def paired_numbers(a: Said, b: Said) -> Iterator[EqualInputs]:
     """The numbers that both sides recorded: logits of the same tokens, best first, then what is summed over all.
 
-    Where their second best are other tokens, those two lie no further apart than one logit moved.
+    Where their second best are other tokens, those two lie no further apart than one logit moved. Where one side knows
+    log-probabilities alone, the other's are compared with them.
     """
     size, shared = max(a.size, b.size), 0
-    for rank, (token, logit) in enumerate(zip(a.tokens, a.logits, strict=False)):
-        other = b.logit_of(token)
-        if other is not None:
-            shared += 1
-            yield EqualInputs(quantity="logits", field=f"top_logits[{rank}]", a=logit, b=other, size=size)
+    if a.is_normalised != b.is_normalised:
+        a, b = a.normalised(), b.normalised()
+    if a.tokens == b.tokens:
+        shared = min(len(a.tokens), len(a.logits), len(b.logits))
+        for rank in range(shared):
+            yield EqualInputs("logits", f"top_logits[{rank}]", a.logits[rank], b.logits[rank], size=size)
+    else:
+        for rank, (token, logit) in enumerate(zip(a.tokens, a.logits, strict=False)):
+            other = b.logit_of(token)
+            if other is not None:
+                shared += 1
+                yield EqualInputs("logits", f"top_logits[{rank}]", logit, other, size=size)
     if shared < 2 and len(a.logits) > 1 and len(b.logits) > 1:
-        yield EqualInputs(quantity="logits", field="top_logits[1]", a=a.logits[1], b=b.logits[1], size=size)
+        yield EqualInputs("logits", "top_logits[1]", a.logits[1], b.logits[1], size=size)
     if a.logsumexp is not None and b.logsumexp is not None:
-        yield EqualInputs(quantity="logsumexp", field="logsumexp", a=a.logsumexp, b=b.logsumexp, size=size)
+        yield EqualInputs("logsumexp", "logsumexp", a.logsumexp, b.logsumexp, size=size)
     if a.entropy is not None and b.entropy is not None:
-        yield EqualInputs(quantity="entropy", field="entropy", a=a.entropy, b=b.entropy, size=size)
+        yield EqualInputs("entropy", "entropy", a.entropy, b.entropy, size=size)
 
 
 def _at(values: list[float] | None, slot: int) -> float | None:

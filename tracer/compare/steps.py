@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from specscope.schemas import Manifest, Step
+from specscope.schemas import Manifest, Step, TreePolicy
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference, DifferenceKind, Quantity
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
+from specscope.tracer.compare.capped import cut_to_depth, shared_depth
 from specscope.tracer.compare.coverage import in_part
 from specscope.tracer.compare.floats import FloatJudge
-from specscope.tracer.compare.manifests import both_draft, same_policy
-from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
+from specscope.tracer.compare.manifests import same_exit_head, same_policy, trees_alike
+from specscope.tracer.compare.nodes import PathKey, StepNodes, fed_in_same_slots, key_tokens
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.token_values import tokens_of
@@ -37,8 +39,10 @@ class StepPair:
     previous_a: StepNodes | None
     previous_b: StepNodes | None
     judge: FloatJudge
-    trees_compared: bool  # off where one run drafts nothing
+    trees_compared: bool  # off where one run's steps have no drafted trees and the other's do
+    same_exit_head: bool = False  # on where both runs are pipelined, with one exit head after the same layer
     same_policy: bool = True  # off where trees were meant to differ: then common nodes alone are compared
+    sized: TreePolicy | None = None  # of both, where trees are sized by what they cost
     fixed_shape: bool = False  # the policy names child ranks, and takes no candidate for its score
     order_matters: bool = False  # of siblings: where they are tried one after another, or the tree's shape names ranks
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
@@ -64,15 +68,22 @@ class StepPair:
             judge: holds floats against the floors of the pair.
             expected: what need not be equal, since the user let manifest fields differ.
         """
+        depth = shared_depth(steps.a, steps.b)
+        step_a, step_b = (step if depth is None else cut_to_depth(step, depth) for step in (steps.a, steps.b))
         fixed_shape = a.tree_policy.kind in ("static", "chain")
+        sized = a.tree_policy if a.tree_policy.costs is not None else None
+        # Rows of a batch are sized together, by what one row's records do not show.
+        decidable = sized is None or max(a.batch_size or 1, b.batch_size or 1) == 1
         return cls(
-            a=StepNodes(steps.a),
-            b=StepNodes(steps.b),
+            a=StepNodes(step_a),
+            b=StepNodes(step_b),
             previous_a=None if steps.previous_a is None else StepNodes(steps.previous_a),
             previous_b=None if steps.previous_b is None else StepNodes(steps.previous_b),
             judge=judge,
-            trees_compared=both_draft(a, b),
-            same_policy=same_policy(a.tree_policy, b.tree_policy) and expected.same_trees,
+            trees_compared=trees_alike(a, b),
+            same_exit_head=same_exit_head(a, b),
+            same_policy=same_policy(a.tree_policy, b.tree_policy) and expected.same_trees and decidable,
+            sized=sized,
             fixed_shape=fixed_shape,
             order_matters=fixed_shape or a.sampling.rule != "greedy",
             regrouped=steps.regrouped,
@@ -80,7 +91,12 @@ class StepPair:
             in_part=in_part(a) | in_part(b),
         )
 
-    @property
+    @cached_property
+    def in_same_slots(self) -> bool:
+        """As ``fed_in_same_slots`` has it."""
+        return fed_in_same_slots(self.a, self.b)
+
+    @cached_property
     def common(self) -> list[PathKey]:
         """Nodes of both trees, in the baseline's slot order."""
         return [key for key in self.a.keys if key in self.b.slots]

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 #: Fields whose value is one token id.
-ONE_TOKEN = frozenset({"argmax", "bonus_token", "prefill.pending_token", "token_ids", "trials", "child"})
+ONE_TOKEN = frozenset({"exit_token", "argmax", "bonus_token", "prefill.pending_token", "token_ids", "trials", "child"})
 #: Fields whose value is a list of token ids.
 MANY_TOKENS = frozenset({"path", "emitted", "inputs.tokens", "tokens[0]"})
 #: Fields that list what one side alone has, as path keys.

@@ -8,18 +8,24 @@ from specscope.schemas import Prefill
 from specscope.schemas.verdict import Difference, Place, Root
 from specscope.tracer.compare.align import Aligned, TurnPair, align_steps
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
+from specscope.tracer.compare.capped import shared_depth
 from specscope.tracer.compare.coverage import Coverage
 from specscope.tracer.compare.excess import UniformDrift
 from specscope.tracer.compare.floats import FloatJudge
-from specscope.tracer.compare.impact import Tokens, outputs_differ, shared_tokens, steps_within
+from specscope.tracer.compare.impact import Tokens, steps_within
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.marks import PairMark, TurnMarks
+from specscope.tracer.compare.outputs import Output, output_of, outputs_differ, shared_tokens
 from specscope.tracer.compare.phases import compare_steps, compared_phases, trees_may_differ
-from specscope.tracer.compare.prefill import compare_prefill_logits, compare_prefills
+from specscope.tracer.compare.prefill import compare_prefill_logits, compare_prefills, with_first_token
 from specscope.tracer.compare.roots import Filed, Findings
 from specscope.tracer.compare.sides import Sides
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
+from specscope.tracer.compare.tokens import first_other_token, source_of, token_difference
 from specscope.tracer.naming.places import turn_name, turns_name
+from specscope.tracer.naming.text import counted
+
+SIDES = ("the baseline", "the candidate")
 
 
 @dataclass(kw_only=True)
@@ -37,6 +43,7 @@ class Walk:
     coverage: Coverage = field(default_factory=Coverage)
     expected: Consequences = NOTHING_FOLLOWS
     num_beyond: int = 0
+    num_capped: int = 0  # pairs of steps of which one side had to draft less deep than the other did
     unjudged: list[str] = field(default_factory=list)
     parted: set[str] = field(default_factory=set)  # prompts whose turns came to other tokens, as they may
 
@@ -45,31 +52,70 @@ def compare_turn(sides: Sides, turns: TurnPair, walk: Walk) -> None:
     """Compares a turn, and says where its outputs differ and no root explains it."""
     before = len(walk.findings.roots)
     last = _compare_steps_of(sides, turns, walk)
-    ends = sides.a.turn_end(turns.a), sides.b.turn_end(turns.b)
-    shared = shared_tokens(*ends, walk.expected.ends)
+    outputs = output_of(sides.a, turns.a), output_of(sides.b, turns.b)
+    shared = shared_tokens(*outputs, walk.expected.ends)
+    cut = [side for side, output in zip(SIDES, outputs, strict=True) if not output.is_whole]
     if shared is not None:
-        walk.parted.add(turns.a.prompt_id)
+        walk.parted |= set() if cut else {turns.a.prompt_id}
         beyond = [len(turn.steps) - steps_within(turn.accepted_lengths, shared) for turn in turns]
         walk.num_beyond += sum(beyond)
         walk.num_regrouped = max(0, walk.num_regrouped - sum(beyond))
     explained = len(walk.findings.roots) > before or walk.findings.is_open
-    if outputs_differ(*ends, walk.expected.ends) and not explained:
+    if outputs_differ(*outputs, walk.expected.ends) and not explained:
         _note_outputs(sides, turns, walk, last)
-    walk.tokens.add(turns.a.turn, *ends, walk.expected.ends)
+    elif cut and not explained and not _interrupted_alike(turns, outputs):
+        _note_cut(turns, walk, outputs, cut)
+    walk.tokens.add(turns.a.turn, *outputs, walk.expected.ends)
+
+
+def _interrupted_alike(turns: TurnPair, outputs: tuple[Output, Output]) -> bool:
+    """Whether somebody ended both after the same steps: then neither has anything that the other lacks. What failed
+    was not to end there."""
+    a, b = outputs
+    is_asked = a.reason == b.reason == "interrupted"
+    return is_asked and len(a.token_ids) == len(b.token_ids) and bool(turns.a.steps and turns.b.steps)
+
+
+def _note_cut(turns: TurnPair, walk: Walk, outputs: tuple[Output, Output], cut: list[str]) -> None:
+    """A turn of which a side recorded only the beginning, and no token of that differs."""
+    num_tokens = min(len(output.token_ids) for output in outputs)
+    equal = f"the outputs are equal as far as both were recorded, for {counted(num_tokens, 'token')}"
+    ends = f"{cut[0]} ends there" if len(cut) == 1 else "neither came to its end"
+    walk.uncovered.append(f"{name_of(turns)}: {equal}; {ends}")
 
 
 def _note_outputs(sides: Sides, turns: TurnPair, walk: Walk, last: Place | None) -> None:
     """Outputs that no root explains: allowed, or the work of the side whose turn breaks an invariant, or not judged."""
-    name = _name(turns)
+    name = name_of(turns)
     if walk.expected.outputs_may_differ:
         walk.parted.add(turns.a.prompt_id)
         walk.unjudged.append(f"{name}: the outputs differ, which follows from what was allowed to differ")
+        return
+    if _file_token(sides, turns, walk):
         return
     blame = sides.blame_turn(turns, prefill=False)
     if last is None or len({violation.side for violation in blame}) != 1:
         walk.uncovered.append(f"{name}: the outputs differ{_why_unexplained(sides)}")
     else:
         walk.findings.file(last, [], blame)
+
+
+def _file_token(sides: Sides, turns: TurnPair, walk: Walk) -> bool:
+    """Files the first token that differs as a root, where a pipeline's steps stand beside others; whether it did."""
+    manifests = (sides.a.manifest, sides.b.manifest)
+    if all(manifest.pipeline is None for manifest in manifests) or manifests[0].sampling.rule != "greedy":
+        return False
+    index = first_other_token(output_of(sides.a, turns.a), output_of(sides.b, turns.b))
+    if index is None:
+        return False
+    a, b = source_of(sides.a.steps(turns.a), index), source_of(sides.b.steps(turns.b), index)
+    differing = token_difference(a, b, walk.judge) if a is not None and b is not None else None
+    if a is None or b is None or differing is None:
+        return False
+    position = len(sides.a.turn_start(turns.a).prompt_ids) + index - 1
+    place = place_in(turns, position, a.step.step, b.step.step)
+    walk.findings.file(place, [differing], sides.blame(a.step, b.step))
+    return True
 
 
 def _compare_steps_of(sides: Sides, turns: TurnPair, walk: Walk) -> Place | None:
@@ -84,10 +130,14 @@ def _compare_steps_of(sides: Sides, turns: TurnPair, walk: Walk) -> Place | None
         return None
     if turns.a.prompt_turn > 0 and not walk.findings.real_is_open:
         walk.findings.close()
-    place = _place(turns, len(start_a.prompt_ids), 0, 0)
+    place = place_in(turns, len(start_a.prompt_ids), 0, 0)
     if walk.drift is not None and walk.drift.begins_at(turns.a.turn, None):
         _begin_drift(walk, walk.drift, place)
-    difference = _compare_prefills_of(start_a.prefill, start_b.prefill, walk)
+    prefill_a, prefill_b = start_a.prefill, start_b.prefill
+    if (prefill_a.pending_token is None) != (prefill_b.pending_token is None):
+        prefill_a = with_first_token(prefill_a, next(sides.a.steps(turns.a), None))
+        prefill_b = with_first_token(prefill_b, next(sides.b.steps(turns.b), None))
+    difference = _compare_prefills_of(prefill_a, prefill_b, walk)
     if difference is not None:
         walk.findings.file(place, [difference], sides.blame_turn(turns, prefill=True))
     return _compare_aligned(sides, turns, walk, place)
@@ -132,7 +182,7 @@ def _compare_prefills_of(a: Prefill, b: Prefill, walk: Walk) -> Difference | Non
 
 def _pass_over(turns: TurnPair, walk: Walk) -> None:
     """A turn whose contexts differ, of which nothing is compared."""
-    name = _name(turns)
+    name = name_of(turns)
     if walk.findings.is_open or turns.a.prompt_id not in walk.parted:
         if not walk.findings.is_open:
             walk.uncovered.append(f"{name}: the contexts differ")
@@ -164,6 +214,7 @@ def _compare_pair(sides: Sides, turns: TurnPair, pair: Aligned, walk: Walk) -> F
     differences = compare_steps(steps)
     walk.coverage.add(pair.a, pair.b, compared_phases(steps))
     walk.coverage.other_trees += trees_may_differ(steps)
+    walk.num_capped += shared_depth(pair.a, pair.b) is not None
     blame = sides.blame(pair.a, pair.b)
     if differences and differences[0].phase == "stop":  # how a turn ends is a matter of the whole turn
         blame += sides.blame_turn(turns, prefill=False)
@@ -185,14 +236,16 @@ def _begin_drift(walk: Walk, drift: UniformDrift, place: Place) -> None:
 
 
 def _place_of(turns: TurnPair, pair: Aligned) -> Place:
-    return _place(turns, pair.position, pair.a.step, pair.b.step)
+    return place_in(turns, pair.position, pair.a.step, pair.b.step)
 
 
-def _name(turns: TurnPair) -> str:
+def name_of(turns: TurnPair) -> str:
+    """What the two turns are called."""
     return turns_name(turns.a.turn, turns.b.turn, turns.a.prompt_id)
 
 
-def _place(turns: TurnPair, position: int, step_a: int, step_b: int) -> Place:
+def place_in(turns: TurnPair, position: int | None, step_a: int, step_b: int) -> Place:
+    """The place of a pair of steps; ``position`` None where it is not known."""
     return Place(
         turn=turns.a.turn,
         turn_b=turns.b.turn,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specscope.schemas.phases import COMPARED_PHASES
-from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, NoiseFloor, Root, Verdict, VerdictKind
-from specscope.tracer.compare.align import TurnPair
+from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, Impact, NoiseFloor, Root, Verdict, VerdictKind
+from specscope.tracer.compare.align import TurnAlignment
 from specscope.tracer.compare.commands import next_commands
 from specscope.tracer.compare.coverage import is_decisive, not_supplied
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import impact_of
+from specscope.tracer.compare.lengths import MORE_THAN_LENGTHS, are_lengths, with_known_tokens
 from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.noise import sensitivity
@@ -20,7 +21,7 @@ from specscope.tracer.compare.sides import Sides, first_violations
 from specscope.tracer.compare.turns import Walk
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
 from specscope.tracer.naming.rules import is_lossy, rule_text
-from specscope.tracer.naming.text import printable
+from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.oracle.unknown import unknown_lines
 
 
@@ -33,7 +34,7 @@ class Compared:
     incomparable: list[str]  # that of the proof, and what the turns were given
     floors: list[NoiseFloor]
     walk: Walk
-    pairs: list[TurnPair]
+    turns: TurnAlignment
     fail_on_ties: bool
 
 
@@ -43,7 +44,7 @@ def verdict_of(c: Compared) -> Verdict:
     roots = _ordered_roots(c)
     violations = [] if c.incomparable else _violations(c.sides)
     unsupplied = not_supplied(a.manifest, "baseline") + not_supplied(b.manifest, "candidate")
-    if not (is_decisive(a.manifest) and is_decisive(b.manifest)):
+    if not are_lengths(a.manifest, b.manifest) and not (is_decisive(a.manifest) and is_decisive(b.manifest)):
         walk.uncovered += unsupplied
     loaded = loaded_otherwise(a.manifest, b.manifest)
     kind = _conclude(walk, c.incomparable, violations, loaded)
@@ -60,21 +61,27 @@ def verdict_of(c: Compared) -> Verdict:
         unjudged=[*unsupplied, *walk.coverage.lines(a.manifest, b.manifest), *walk.unjudged],
         unknown=_unknown(c.sides),
         floors=c.floors,
-        num_turns=len(c.pairs),
+        num_turns=len(c.turns.pairs),
         num_steps=walk.num_steps,
         num_regrouped=walk.num_regrouped,
         num_beyond=walk.num_beyond,
         compared={phase: walk.coverage.phases[phase] for phase in COMPARED_PHASES if walk.coverage.phases[phase]},
         num_inherited=walk.findings.num_inherited,
-        impact=impact_of(c.pairs, walk.tokens),
+        impact=_impact(c),
         drift=_drift(walk.judge),
         roots=roots,
         violations=violations,
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
-        remarks=[*one_run_remarks(a, b), *fallback_remarks(a.manifest, b.manifest)],
+        remarks=[*one_run_remarks(a, b), *fallback_remarks(a.manifest, b.manifest), *_pairing_remarks(c)],
         loaded=loaded,
         sensitivity=sensitivity(c.floors),
     )
+
+
+def _impact(c: Compared) -> Impact:
+    impact = impact_of(c.turns.pairs, c.walk.tokens)
+    only_lengths = are_lengths(c.sides.a.manifest, c.sides.b.manifest)
+    return with_known_tokens(impact, c.sides, c.turns.pairs) if only_lengths else impact
 
 
 def _ordered_roots(c: Compared) -> list[Root]:
@@ -82,6 +89,9 @@ def _ordered_roots(c: Compared) -> list[Root]:
     roots = c.walk.findings.roots
     order = sorted(range(len(roots)), key=lambda number: roots[number].difference.kind in TIES)
     _number_roots(c.walk.marks or [], {old: new for new, old in enumerate(order)})
+    if are_lengths(c.sides.a.manifest, c.sides.b.manifest):
+        hint = {"deciding": [MORE_THAN_LENGTHS]}
+        return [roots[n] if roots[n].blame else roots[n].model_copy(update=hint) for n in order]
     return [with_deciding(roots[number], c.sides.report_a, c.sides.report_b) for number in order]
 
 
@@ -100,6 +110,21 @@ def _unknown(sides: Sides) -> list[str]:
     return [
         *(f"in the baseline: {line}" for line in unknown_lines(sides.report_a)),
         *(f"in the candidate: {line}" for line in unknown_lines(sides.report_b)),
+    ]
+
+
+def _pairing_remarks(c: Compared) -> list[str]:
+    """How turns found their partners, and that accepted lengths count what one side could not draft."""
+    remarks, walk = [], c.walk
+    if c.turns.num_renamed:
+        turns = counted(c.turns.num_renamed, "turn")
+        remarks.append(f"no prompt has the same name in both: {turns} paired by equal prompts")
+    if not walk.num_capped:
+        return remarks
+    return [
+        *remarks,
+        f"in {counted(walk.num_capped, 'step')} one side drafted no deeper than tokens could still be emitted: they "
+        "are compared as far as that, and the side that drafted on may accept more",
     ]
 
 

@@ -23,20 +23,21 @@ def step_rows(path: str | Path) -> Iterator[dict[str, Any]]:
         for entry in reader.turns:
             start = reader.turn_start(entry)
             for step in reader.steps(entry):
-                yield _row(start, step)
+                yield step_row(start, step)
 
 
-def _row(start: TurnStart, step: Step) -> dict[str, Any]:
+def step_row(start: TurnStart, step: Step) -> dict[str, Any]:
+    """The row of one step; what it does not record is None."""
     tree, accept, commit, stop = step.tree, step.accept, step.commit, step.stop
     row: dict[str, Any] = {
         "turn": step.turn,
         "prompt_id": start.prompt_id,
         "step": step.step,
         "committed": commit.committed_before if commit is not None else None,
-        "nodes": len(tree.tokens) - 1 if tree is not None else None,
+        "nodes": step.num_drafted,
         "depth": max(tree.depths, default=0) if tree is not None else None,
-        "accepted_length": accept.accepted_length if accept is not None else None,
-        "tokens_per_step": accept.accepted_length + 1 if accept is not None else None,
+        "accepted_length": step.accepted_length,
+        "tokens_per_step": None if step.accepted_length is None else step.accepted_length + 1,
         "bonus_token": accept.bonus_token if accept is not None else None,
         "emitted": stop.kept if stop is not None else None,
         "stop_reason": stop.reason if stop is not None else None,

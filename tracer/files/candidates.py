@@ -12,9 +12,10 @@ comparison takes such a draft for one without candidates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count, repeat
 from typing import NamedTuple
 
-from specscope.schemas import DraftLevel
+from specscope.schemas import DraftLevel, Step
 
 
 class Candidate(NamedTuple):
@@ -41,54 +42,85 @@ class Candidate(NamedTuple):
         return (*(() if self.parent is None else self.parent.ranks), self.rank)
 
 
-def candidates_of(levels: Sequence[DraftLevel]) -> list[Candidate]:
-    """Every candidate, each at the index that is its number.
+class CandidateRow(NamedTuple):
+    """What a row of a level proposed: entries ``start`` to ``stop`` of the flat lists of that level."""
+
+    level: int  # from 0
+    row: int  # of its level, from 0
+    parent: int | None  # the number of the candidate that was fed; None where that is the root
+    first: int  # the number of its first candidate
+    start: int
+    stop: int
+
+
+def rows_of(levels: Sequence[DraftLevel]) -> list[CandidateRow]:
+    """Every row, in the order in which its candidates are numbered.
 
     Raises:
         ValueError: where a level has another number of log-probabilities than of tokens, or was fed a candidate that no
             level before it has.
     """
-    candidates: list[Candidate] = []
+    rows: list[CandidateRow] = []
+    before = 0  # candidates of the levels before
     for number, level in enumerate(levels):
-        candidates += _level_candidates(number, level, candidates)
-    return candidates
+        size = len(level.tokens)
+        if size != len(level.logprobs):
+            raise ValueError(f"level {number + 1}: {len(level.logprobs)} log-probabilities for {size} tokens")
+        if any(not 0 <= fed < before for fed in level.frontier):
+            raise ValueError(f"level {number + 1} was fed a candidate that the levels before it do not have")
+        parents: Sequence[int | None] = level.frontier or [None]
+        width, last = max(1, size // len(parents)), len(parents) - 1
+        for row, parent in enumerate(parents):
+            start = min(row * width, size)
+            stop = min(start + width, size) if row < last else size
+            rows.append(
+                CandidateRow(level=number, row=row, parent=parent, first=before + start, start=start, stop=stop)
+            )
+        before += size
+    return rows
 
 
-def _level_candidates(number: int, level: DraftLevel, before: list[Candidate]) -> list[Candidate]:
-    if len(level.tokens) != len(level.logprobs):
-        raise ValueError(f"level {number + 1}: {len(level.logprobs)} log-probabilities for {len(level.tokens)} tokens")
-    fed = [_fed(number, row, before) for row in level.frontier]
-    parents: list[Candidate | None] = [*fed] or [None]
-    width = max(1, len(level.tokens) // len(parents))
-    candidates = []
-    for entry, (token, logprob) in enumerate(zip(level.tokens, level.logprobs, strict=True)):
-        row = min(entry // width, len(parents) - 1)
-        parent = parents[row]
-        candidate = Candidate(
-            number=len(before) + entry,
-            level=number,
-            entry=entry,
-            row=row,
-            rank=entry - row * width,
-            token=token,
-            logprob=logprob,
-            score=logprob if parent is None else parent.score + logprob,
-            parent=parent,
+def candidates_of(levels: Sequence[DraftLevel]) -> list[Candidate]:
+    """Every candidate, each at the index that is its number.
+
+    Raises:
+        ValueError: as ``rows_of``.
+    """
+    candidates: list[Candidate] = []
+    for number, row, fed, first, start, stop in rows_of(levels):
+        parent = None if fed is None else candidates[fed]
+        above = 0.0 if parent is None else parent.score
+        logprobs = levels[number].logprobs[start:stop]
+        # By columns, because a draft of 60 nodes has some 500 candidates.
+        columns = zip(
+            count(first),
+            repeat(number),
+            range(start, stop),
+            repeat(row),
+            count(),
+            levels[number].tokens[start:stop],
+            logprobs,
+            [above + logprob for logprob in logprobs],
+            repeat(parent),
+            strict=False,
         )
-        candidates.append(candidate)
+        candidates += map(Candidate._make, columns)
     return candidates
 
 
-def _fed(level: int, number: int, before: list[Candidate]) -> Candidate:
-    """The candidate of that number, which a row of ``level`` was fed."""
-    if not 0 <= number < len(before):
-        raise ValueError(f"level {level + 1} was fed a candidate that the levels before it do not have")
-    return before[number]
+def recorded_candidates(step: Step) -> list[Candidate] | None:
+    """What the drafter of ``step`` proposed; None where that was not recorded, or its levels are malformed."""
+    levels = step.draft.levels if step.draft is not None else None
+    try:
+        return candidates_of(levels) if levels else None
+    except ValueError:
+        return None
 
 
 def first_of_equals(candidates: Iterable[Candidate]) -> dict[tuple[int | None, int], Candidate]:
     """Candidates by their parent's number, None for the root, and token; of equal siblings the first."""
     first: dict[tuple[int | None, int], Candidate] = {}
     for candidate in candidates:
-        first.setdefault((candidate.parent_number, candidate.token), candidate)
+        parent = candidate.parent
+        first.setdefault((None if parent is None else parent.number, candidate.token), candidate)
     return first

@@ -228,7 +228,8 @@ class _Builder:
             self._running(record["turn"]).end = offset
             del self._open[record["turn"]]
         elif kind == "step":
-            accepted_length = int((record.get("accept") or {}).get("accepted_length", 0))
+            lengths = record.get("lengths") or {}
+            accepted_length = int((record.get("accept") or {}).get("accepted_length", lengths.get("accepted", 0)))
             num_failed = len((record.get("invariants") or {}).get("failed", ()))
             self._note_step(record["turn"], accepted_length, num_failed, offset)
         elif kind == "failure":

@@ -43,13 +43,16 @@ class _Decompressor(Protocol):
     @property
     def eof(self) -> bool:
         """Whether its end was read."""
+        ...
 
     @property
     def unused_data(self) -> bytes:
         """What was read after its end."""
+        ...
 
     def decompress(self, data: bytes, /) -> bytes:
         """What follows by ``data``."""
+        ...
 
 
 _copies: dict[tuple[object, ...], _Copy] = {}

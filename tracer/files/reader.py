@@ -200,7 +200,8 @@ class TraceReader:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             if first["type"] == "json_invalid":
-                raise not_json(self.path, f"not JSON ({first['ctx']['error']})", number) from None
+                reason = first.get("ctx", {}).get("error", first["msg"])
+                raise not_json(self.path, f"not JSON ({reason})", number) from None
             # The first part of the place is the record's kind, which the union put there.
             field = ".".join(str(part) for part in first["loc"][1:]) or None
             message = _inexpressible(first["input"], field) or f"{first['msg']} ({error.error_count()} in all)"

@@ -102,20 +102,22 @@ class Recorder:
         self,
         prompt_id: str,
         prompt_ids: Sequence[int],
-        pending_token: int,
+        pending_token: int | None = None,
         *,
         prompt_turn: int = 0,
         reused_length: int = 0,
         prefill: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> RecordedTurn:
-        """Begins a turn: the prompt was taken in, and ``pending_token`` is the first token after it.
+        """Begins a turn: the prompt was taken in, and ``pending_token`` is the first token after it; None where the
+        engine drafts before it has one, so that the first step's root is the prompt's last token.
 
         Raises:
             UsageError: where a field is missing, unknown or of another type.
         """
         number = self._num_turns
-        given = {"num_tokens": len(prompt_ids) - reused_length, "pending_token": pending_token, **(prefill or {})}
+        num_tokens = len(prompt_ids) - reused_length - (pending_token is None)
+        given = {"num_tokens": num_tokens, "pending_token": pending_token, **(prefill or {})}
         named_fields = {
             "turn": number,
             "prompt_id": prompt_id,
@@ -158,9 +160,9 @@ class Recorder:
 class RecordedTurn:
     """One turn of a trace. Its last step is held back until it is known whether another follows."""
 
-    def __init__(self, recorder: Recorder, number: int, pending_token: int) -> None:
+    def __init__(self, recorder: Recorder, number: int, pending_token: int | None) -> None:
         self._recorder, self._number = recorder, number
-        self._output = [pending_token]
+        self._output = [] if pending_token is None else [pending_token]
         self._lengths: list[int] = []
         self._num_drafted = 0
         self._held: dict[str, Any] | None = None

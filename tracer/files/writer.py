@@ -37,6 +37,7 @@ class RecordSink(Protocol):
     @property
     def next_seq(self) -> int:
         """The number that the next record must carry."""
+        ...
 
     def write(self, record: AnyRecord) -> None:
         """Appends one record."""
@@ -50,6 +51,7 @@ class RunSink(RecordSink, Protocol):
     @property
     def broken(self) -> bool:
         """Whether the trace had to be given up."""
+        ...
 
     def finish(self, reason: Literal["complete", "interrupted", "failed"]) -> None:
         """The run has ended."""

@@ -100,9 +100,8 @@ def judge_all(tasks: Iterable[Task], num_workers: int, judge: Judge = judge_pair
             if len(workers) == num_workers:
                 break
         while busy := {worker.pipe: worker for worker in workers if worker.task is not None}:
-            for pipe in wait(list(busy)):
-                assert isinstance(pipe, Connection)
-                worker = busy[pipe]
+            ready = wait(list(busy))
+            for worker in (worker for pipe, worker in busy.items() if pipe in ready):
                 result = worker.answer()
                 following = next(waiting, None)
                 if following is not None:

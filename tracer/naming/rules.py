@@ -5,7 +5,14 @@ from __future__ import annotations
 from specscope.schemas import Sampling
 
 LOSSY = "lossy"  # stands in every name of a rule that is
-NAMES = {"greedy": "greedy", "sampling": "sampling", "typical": "typical acceptance"}
+NAMES = {
+    "greedy": "greedy",
+    "sampling": "sampling",
+    "block": "block verification",
+    "typical": "typical acceptance",
+    "match": "draw and match",
+    "unknown": "acceptance rule not known",
+}
 
 
 def is_lossy(sampling: Sampling) -> bool:
@@ -31,6 +38,6 @@ def rule_text(sampling: Sampling) -> str:
     if sampling.rule != "typical":  # the other rules do not look at these
         del settings[3:]
     words = [] if sampling.rule == "greedy" else [f"{name} {value:g}" for name, value in settings if value is not None]
-    if sampling.rule == "sampling" and sampling.draft is not None:
+    if sampling.rule in ("sampling", "block") and sampling.draft is not None:
         words.append(f"{sampling.draft} draft")
     return ", ".join([rule_name(sampling), *words])

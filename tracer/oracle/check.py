@@ -14,9 +14,10 @@ from specscope.tracer.files.tensor_files import file_problem
 from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
+from specscope.tracer.oracle.invariants.flow import Flow
 from specscope.tracer.oracle.invariants.needs import absent_promises, missing_field, why_skipped
-from specscope.tracer.oracle.invariants.registry import STATEMENTS
-from specscope.tracer.oracle.invariants.turn import TURN, TurnTally
+from specscope.tracer.oracle.invariants.registry import ON_TURNS, STATEMENTS
+from specscope.tracer.oracle.invariants.turn import TurnTally
 from specscope.tracer.oracle.report import MOST_KEPT, OracleReport, RecordPlace, Tally, Violation
 from specscope.tracer.oracle.step import LONGEST_WITNESS, SKIPPED, judge_step, witness_of
 
@@ -119,9 +120,11 @@ class Oracle:
         return TurnTally(
             start=start,
             sampling=manifest.sampling,
+            flow=Flow.of(manifest, start.pipeline),
             forced=self._is_replay,
             stop_rules=manifest.stop_rules,
             max_positions=manifest.teacher.max_positions,
+            policy_depth=manifest.tree_policy.depth,
             in_part=frozenset(section for section in ("commit", "stop") if not promises(manifest, section)),
         )
 
@@ -207,7 +210,9 @@ class Oracle:
             self._fail("run.step-numbers", f"an end of turn {record.turn} outside that turn", line)
             return
         turn.tally.end = record
-        for invariant in TURN:
+        if turn.tally.flow is not None and record.pipeline is not None:
+            turn.tally.flow.add(record.pipeline)
+        for invariant in ON_TURNS:
             if not invariant.applies(turn.tally):
                 continue
             if not turn.tally.complete:
@@ -255,6 +260,9 @@ class Oracle:
             self._fail("run.order", f"turn {late[0]} has no turn_end", line)
         judged = (("run.counts", record.counts, counts, ""), ("run.digest", record.digest, digest.as_is, hint))
         for name, got, wanted, more in judged:
+            if got is None:
+                self.report.skip(name, "not recorded: run_end.digest")
+                continue
             witness = None if got == wanted else f"got {got}, wanted {wanted}{more}"
             self.report.judge(name, witness, RecordPlace(line=line))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from specscope.schemas.phases import COMPARED_PHASES
-from specscope.schemas.verdict import TIES, Blame, DriftFinding, Impact, NoiseFloor, Place, Root, Verdict
+from specscope.schemas.verdict import TIES, Blame, Impact, Place, Root, Verdict
 from specscope.tracer.compare.coverage import DECISIVE
 from specscope.tracer.naming.places import turns_name
 from specscope.tracer.naming.rules import LOSSY
@@ -18,6 +18,7 @@ from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.sizes import drift_text, floor_text, sensitivity_text, size_row
 from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
 
 HEADLINES = {
@@ -28,12 +29,6 @@ HEADLINES = {
     "uncovered": "NOT JUDGED: too little was recorded",
 }
 SIDES = {"a": "the baseline", "b": "the candidate"}
-SOURCES = {
-    "given": "given by --tolerance",
-    "noise-file": "measured between the baseline and the run of --noise",
-    "this-pair": "measured on values of this pair with equal inputs",
-    "dtype": "by dtype; too few values to measure it on",
-}
 SHOWN_ROOTS = 5
 SHOWN_LINES = 20  # of each kind of note
 MAX_VALUE = 1000  # characters of a row's value
@@ -119,6 +114,8 @@ def headline(verdict: Verdict, texts: SideTexts) -> str:
         return HEADLINES["ties"] + ", and ties were asked to fail"
     if verdict.verdict == "equal" and verdict.remarks:
         return HEADLINES["equal"] + "; see the remark"
+    if verdict.verdict == "uncovered" and verdict.uncovered:
+        return one_line(f"NOT JUDGED: {_agreement(verdict)}{verdict.uncovered[0]}", MAX_TITLE)
     within = " over what both runs had to emit" if verdict.verdict == "equal" and verdict.num_beyond else ""
     return HEADLINES[verdict.verdict] + within
 
@@ -145,6 +142,15 @@ def num_decisions(verdict: Verdict) -> int:
     return min(verdict.compared.get(phase, 0) for phase in DECISIVE)
 
 
+def _agreement(verdict: Verdict) -> str:
+    """What can be said of a pair that is not judged: that all which was compared agrees."""
+    if verdict.roots or not verdict.num_steps or num_decisions(verdict) != verdict.num_steps:
+        return ""
+    if verdict.num_steps == 1:
+        return "equal in the only pair of steps compared, but "
+    return f"equal in all {counted(verdict.num_steps, 'pair of steps')} compared, but "
+
+
 def _share_text(verdict: Verdict) -> str:
     compared = num_decisions(verdict)
     if not compared:
@@ -158,7 +164,17 @@ def compared_text(verdict: Verdict) -> str:
     counts = [counted(verdict.num_turns, "turn"), counted(verdict.num_steps, "pair of steps")]
     counts += [f"{counted(verdict.num_regrouped, 'step')} without a partner"] if verdict.num_regrouped else []
     counts += [f"{counted(verdict.num_beyond, 'step')} beyond the other run's end"] if verdict.num_beyond else []
+    apart = _num_apart(verdict)
+    counts += [f"{counted(apart, 'step')} in turns that continue from different texts"] if apart > 0 else []
     return "; ".join([", ".join(counts), *_phase_counts(verdict)])
+
+
+def _num_apart(verdict: Verdict) -> int:
+    """Steps of turns that both runs have, and whose prompts differ because an earlier turn's output does."""
+    if verdict.num_beyond or verdict.incomparable:  # the impact leaves those steps out, or nothing was aligned
+        return 0
+    of_both = verdict.impact.num_steps_a + verdict.impact.num_steps_b
+    return of_both - 2 * verdict.num_steps - verdict.num_regrouped
 
 
 def _phase_counts(verdict: Verdict) -> list[str]:
@@ -187,7 +203,8 @@ def one_line(text: str, limit: int = MAX_VALUE) -> str:
 def where_text(place: Place) -> str:
     """A place for people."""
     steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
-    return f"{turns_name(place.turn, place.turn_b, place.prompt_id)}, {steps}, position {place.position}"
+    position = "position not known" if place.position is None else f"position {place.position}"
+    return f"{turns_name(place.turn, place.turn_b, place.prompt_id)}, {steps}, {position}"
 
 
 def field_text(root: Root, texts: TokenTexts) -> str:
@@ -209,21 +226,13 @@ def first_blames(root: Root) -> list[Blame]:
     return [firsts[side] for side in ("a", "b") if side in firsts]
 
 
-def margin_text(root: Root) -> str | None:
-    """The margins and the noise floor that they were compared with; None where the difference has neither."""
-    difference, parts = root.difference, []
-    if difference.margin_a is not None and difference.margin_b is not None:
-        parts.append(f"{difference.margin_a:.6g} in the baseline, {difference.margin_b:.6g} in the candidate")
-    if difference.floor is not None:
-        parts.append(f"noise floor {difference.floor:.3g}")
-    return "; ".join(parts) or None
-
-
 def impact_text(impact: Impact) -> str:
     """Whether it matters, in numbers: baseline -> candidate."""
     lengths = (impact.accepted_length_a, impact.accepted_length_b)
     shown = ["-" if length is None else f"{length:.3f}" for length in lengths]
-    tokens = "equal" if impact.tokens_equal else f"different ({impact.num_tokens_a} -> {impact.num_tokens_b})"
+    counts = ["not known" if count is None else str(count) for count in (impact.num_tokens_a, impact.num_tokens_b)]
+    outcome = "not compared" if impact.tokens_compared is False else "different"
+    tokens = "equal" if impact.tokens_equal else f"{outcome} ({counts[0]} -> {counts[1]})"
     steps = f"steps {impact.num_steps_a} -> {impact.num_steps_b}"
     beyond = [
         f"{count} tokens of {SIDES[side]} lie beyond the other run's end, and are not counted"
@@ -239,36 +248,6 @@ def reuse_texts(impact: Impact) -> list[str]:
         return []
     counts = f"{impact.num_reused_a} -> {impact.num_reused_b}"
     return [f"{counts} tokens of the prompts were taken from an earlier turn's cache: this costs only time"]
-
-
-def floor_text(floor: NoiseFloor) -> str:
-    """How far one value may drift, how far all of them do, and where that is known from."""
-    parts = [SOURCES[floor.source], *([counted(floor.sample_size, "value")] if floor.sample_size else [])]
-    if floor.rounding is None:
-        return f"{floor.quantity}: {floor.floor:.3g} ({', '.join(parts)})"
-    if floor.typical is not None and floor.allowed is not None:
-        parts.append(f"{floor.typical:.2g} on the whole, {floor.allowed:.2g} allowed")
-    return f"{floor.quantity}: {floor.floor / floor.rounding:.3g} roundings ({', '.join(parts)})"
-
-
-def drift_text(finding: DriftFinding) -> str:
-    """What no single value tells: how far all of them drift, and what noise would come to."""
-    against = {
-        "dtype": "this dtype's noise reaches {} at most; --noise or float32 would say more",
-        "noise-file": "the run of --noise allows {} at most",
-        "same-kernels": "the run of --noise says that the same kernels made it: every bit should agree",
-    }[finding.against]
-    share = f"{finding.share:.0%} of {counted(finding.num_values, 'value')} of {finding.quantity} are off"
-    return f"{share}, by {finding.typical:.3g} roundings on the whole; {against.format(f'{finding.allowed:.3g}')}"
-
-
-def sensitivity_text(verdict: Verdict) -> str | None:
-    """How small a fault in all numbers would have been seen; None where nothing was measured that tells."""
-    if verdict.sensitivity is None:
-        return None
-    measured = any(floor.source == "noise-file" for floor in verdict.floors)
-    more = "" if measured else "; --noise FILE or float32 would show smaller ones"
-    return f"faults that move all logits by {verdict.sensitivity:.2g} of their size or more{more}"
 
 
 def roots_text(verdict: Verdict) -> str:
@@ -324,7 +303,7 @@ def loaded_texts(verdict: Verdict) -> list[str]:
 
 def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     difference = root.difference
-    inputs = "equal" if difference.inputs_equal else "differ"
+    inputs = "equal" if difference.inputs_equal else "differ, or are not recorded"
     rows = [
         Row("where", where_text(root.place)),
         Row("phase", field_text(root, texts)),
@@ -333,8 +312,8 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
         Row("kind", f"{difference.kind}; inputs {inputs}"),
     ]
     rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []
-    margin = margin_text(root)
-    rows += [Row("margin", margin)] if margin is not None else []
+    size = size_row(root)
+    rows += [Row(*size)] if size is not None else []
     rows += [Row("tie break", difference.tie_break)] if difference.tie_break is not None else []
     rows += [Row("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     rows += [Row("wrong", blame_text(blame)) for blame in first_blames(root)]

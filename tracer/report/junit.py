@@ -24,12 +24,12 @@ from specscope.tracer.report.card import (
     field_text,
     headline,
     impact_text,
-    margin_text,
     one_line,
     where_text,
 )
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.sizes import size_row
 from specscope.tracer.report.values import same_texts, value_text
 
 MAX_CASES = 200  # roots that get a case of their own
@@ -115,7 +115,9 @@ def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     a, b = value_text(difference, "a", texts), value_text(difference, "b", texts)
     lines = [root_sentence(root, texts), where_text(place), what]
     lines += [f"baseline: {a}", f"candidate: {b}"]
-    lines += [f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}", margin_text(root) or ""]
+    size = size_row(root)
+    lines.append(f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")
+    lines.append("" if size is None else f"{size.name} {size.value}")
     lines += [blame_text(blame) for blame in root.blame]
     lines += [f"{counted(root.also, 'further difference')} in this step; later steps inherited: {root.inherited}"]
     fails = difference.kind not in TIES or ties_fail

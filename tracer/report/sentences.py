@@ -60,6 +60,10 @@ FORMS = {
     "tensors.prefix_visible": _Form(
         "lets node {node} see {got} committed rows, wanted {wanted}", "the number of committed rows node {node} sees"
     ),
+    "verify.windows": _Form(
+        "sees {got} at node {node} in layers with a sliding window, wanted {wanted}",
+        "the positions that node {node} sees in layers with a sliding window",
+    ),
     "verify.finite": _Form("has logits at node {node} that are not finite", "finite at node {node}"),
     "verify.argmax": _Form(
         "chooses {got} after node {node}, wanted {wanted}", "the teacher's choice after node {node}"
@@ -120,6 +124,7 @@ BREACHES = {
     "accept.target-probs": "weighs probabilities that are not the teacher's",
     "verify.input-digest": "gives the forward something else than it built",
     "verify.dispatch": "runs another attention than the one asked for",
+    "verify.windows": "sees other positions than the last ones in layers with a sliding window",
     "verify.feature-layers": "reads features from other layers than the drafter names",
     "verify.logits-finite": "has logits that are not finite",
     "draft.scores-finite": "has draft scores that are not finite",
@@ -173,7 +178,7 @@ def _drift_sentence(finding: DriftFinding) -> str:
 
 def _accused(root: Root) -> Side | None:
     """The one side that breaks an invariant of the root's own phase."""
-    sides = {blame.side for blame in root.blame if phase_of(blame.invariant) == root.difference.phase}
+    sides: set[Side] = {blame.side for blame in root.blame if phase_of(blame.invariant) == root.difference.phase}
     return sides.pop() if len(sides) == 1 and root.wrong != "both" else None
 
 

@@ -25,7 +25,10 @@ def _walk(c: Context) -> str | None:
     if draws_tokens(c):
         return walk_problem(c)
     accept, tree = present(c.step.accept), present(c.step.tree)
-    walk = greedy_walk(tree.tokens, tree.parents, present(c.step.verify).argmax)
+    choices = _choices(c)
+    if len(choices) < len(tree.tokens):
+        return f"{len(choices)} choices of the teacher for {len(tree.tokens)} slots"
+    walk = greedy_walk(tree.tokens, tree.parents, choices)
     if accept.path != walk.path:
         return f"got path {accept.path}, the walk gives {walk.path}"
     if accept.visited is None:
@@ -35,7 +38,18 @@ def _walk(c: Context) -> str | None:
     wanted = [(node.slot, node.child) for node in walk.visited]
     if not known and all(child is None for _, child in stood):
         wanted = [(slot, None) for slot, _ in wanted]
-    return None if stood == wanted else f"it stood at (slot, child) {stood[:8]}, the walk at {wanted[:8]}"
+    if stood != wanted:
+        return f"it stood at (slot, child) {stood[:8]}, the walk at {wanted[:8]}"
+    other = next((visit for visit in accept.visited if visit.wanted not in (None, choices[visit.slot])), None)
+    if other is None:
+        return None
+    return f"at slot {other.slot} it wanted {other.wanted}, the teacher's choice there is {choices[other.slot]}"
+
+
+def _choices(c: Context) -> list[int]:
+    """Per slot, the token by which a child is accepted: the teacher's best, or under rule match the one drawn."""
+    accept = present(c.step.accept)
+    return present(c.step.verify).argmax if accept.rule != "match" else accept.drawn or []
 
 
 def _path_connected(c: Context) -> str | None:
@@ -55,14 +69,14 @@ def _accepted_length(c: Context) -> str | None:
 
 
 def _bonus(c: Context) -> str | None:
-    accept, argmax = present(c.step.accept), present(c.step.verify).argmax
+    accept, choices = present(c.step.accept), _choices(c)
     last = accept.path[-1] if accept.path else 0
     if accept.bonus_slot != last:
         return f"read at slot {accept.bonus_slot}, wanted {last}, the last accepted"
     if draws_tokens(c):
         return bonus_problem(c)
-    if 0 <= last < len(argmax) and accept.bonus_token != argmax[last]:
-        return f"got {accept.bonus_token}, the teacher's choice at slot {last} is {argmax[last]}"
+    if 0 <= last < len(choices) and accept.bonus_token != choices[last]:
+        return f"got {accept.bonus_token}, the teacher's choice at slot {last} is {choices[last]}"
     return None
 
 
@@ -80,7 +94,8 @@ ACCEPT: tuple[Invariant[Context], ...] = (
     Invariant(
         id="accept.trials",
         statement=(
-            "children are tried in slot order until one is accepted; its coin decides (typical: all; its probability)"
+            "children are tried in slot order until one is accepted; its coin decides (block: the whole chain;"
+            " typical: all; its probability)"
         ),
         check=decision_problem,
         needs=("tree", "accept"),
@@ -127,7 +142,9 @@ ACCEPT: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="accept.walk",
-        statement="the path is the walk along the teacher's choices, or the accepted trials",
+        statement=(
+            "the path is the walk along the teacher's choices, or the accepted trials (block: up to the last of them)"
+        ),
         check=_walk,
         needs=("tree", "verify", "accept"),
         needs_if_drawn="accept.visited",

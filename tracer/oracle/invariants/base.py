@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
 from specscope.schemas.phases import Phase
-from specscope.tracer.files.candidates import Candidate, candidates_of
+from specscope.tracer.files.candidates import Candidate, candidates_of, first_of_equals
 
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
@@ -57,6 +57,15 @@ class Context:
             ValueError: where its levels were not recorded, or are malformed.
         """
         return candidates_of(present(present(self.step.draft).levels))
+
+    @cached_property
+    def distinct_candidates(self) -> dict[tuple[int | None, int], Candidate]:
+        """As ``first_of_equals`` has them.
+
+        Raises:
+            ValueError: as ``candidates``.
+        """
+        return first_of_equals(self.candidates)
 
     @property
     def kept_cache(self) -> str | None:
@@ -125,6 +134,12 @@ def next_root(step: Step) -> int | None:
 def takes_features(c: Context) -> bool:
     """Whether the drafter is fed features of the teacher."""
     return c.manifest.drafter.hidden_state_indices is not None
+
+
+def is_captured(c: Context) -> bool:
+    """Whether the verify forward ran by a graph."""
+    graph = c.step.verify.graph if c.step.verify is not None else None
+    return graph is not None and graph.fallback is None
 
 
 def tree_is_recorded(step: Step) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from specscope.schemas import DraftLevel
-from specscope.tracer.files.candidates import Candidate, first_of_equals
+from specscope.tracer.files.candidates import Candidate
 from specscope.tracer.oracle.invariants.base import (
     Context,
     Invariant,
@@ -50,7 +50,7 @@ def _pair_tokens(c: Context) -> str | None:
     inputs = present(c.step.draft).inputs
     if c.previous is None:
         first = c.turn.reused_length
-        fed = [*c.turn.prompt_ids[first + 1 :], c.turn.prefill.pending_token]
+        fed = [*c.turn.prompt_ids[first + 1 :], *c.turn.first_output]
         return first_mismatch(inputs.tokens, fed, "pair")
     emitted = c.previous.stop.emitted if c.previous.stop is not None else inputs.tokens
     return first_mismatch(inputs.tokens, emitted, "pair")
@@ -84,7 +84,7 @@ def _are_committed(c: Context) -> str | None:
 
 
 def _fed_are_best(c: Context) -> str | None:
-    candidates = first_of_equals(c.candidates).values()
+    candidates = c.distinct_candidates.values()
     levels = present(present(c.step.draft).levels)
     for number, after in enumerate(levels[1:], start=1):
         before = [candidate for candidate in candidates if candidate.level == number - 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specscope.schemas import BonusDraw, Trial
 from specscope.tracer.oracle.invariants.base import Context, present, promises
+from specscope.tracer.oracle.invariants.blocks import bonus_bounds
 from specscope.tracer.oracle.invariants.probabilities import ROUNDING, TOLERANCE, Bounds, teacher_bounds
 from specscope.tracer.oracle.invariants.trials import LEAST_LEFT, is_point_mass
 
@@ -30,7 +31,7 @@ def bonus_problem(c: Context) -> str | None:
     if problem is not None:
         return problem
     trials = next((visit.trials or [] for visit in accept.visited or [] if visit.slot == accept.bonus_slot), [])
-    if accept.rule == "sampling" and c.step.tree is not None:
+    if accept.rule in ("sampling", "block") and c.step.tree is not None:
         tokens = c.step.tree.tokens
         # A threshold of 0 may also mean that the child was not tried at all, and left its token behind.
         gone = [t.slot for t in trials if tokens[t.slot] == accept.bonus_token and 0 < t.threshold < 1 - ROUNDING]
@@ -44,7 +45,7 @@ def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | No
     accept = present(c.step.accept)
     taken = 0.0
     untold = not promises(c.manifest, "accept") and all(visit.trials is None for visit in accept.visited or ())
-    if accept.rule == "sampling" and (accept.visited is None or untold):
+    if accept.rule in ("sampling", "block") and (accept.visited is None or untold):
         return None  # what was taken is not recorded
     if accept.rule == "sampling" and trials:
         if not is_point_mass(c, trials):
@@ -53,6 +54,8 @@ def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | No
     if 1 - taken <= LEAST_LEFT:
         return None
     bounds = teacher_bounds(c, accept.bonus_slot, accept.bonus_token)
+    if accept.rule == "block":
+        bounds = bonus_bounds(accept, bounds)
     wanted = Bounds(bounds.low / (1 - taken), min(1.0, bounds.high / (1 - taken)))
     slack = TOLERANCE / (1 - taken)
     if wanted.low - slack <= draw.high - draw.low <= wanted.high + slack:

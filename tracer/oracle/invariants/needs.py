@@ -84,7 +84,7 @@ def missing_draw(context: Context, invariant: Invariant[Context]) -> str | None:
     """The first field of a draw that is absent, where the writer never said that it supplies the whole section."""
     if context.rule == "greedy" or invariant.needs_if_drawn is None:
         return None
-    need = invariant.needs_if_drawn
+    need = "accept.drawn" if context.rule == "match" else invariant.needs_if_drawn
     if promises(context.manifest, need.partition(".")[0]):
         return None
     return missing_need(context, (need,)) or (_missing_trials(context) if need == "accept.visited" else None)
@@ -96,7 +96,7 @@ def _missing_trials(context: Context) -> str | None:
     if visited and all(visit.trials is None for visit in visited):
         return "accept.visited.trials"
     coins = [trial.coin for visit in visited for trial in visit.trials or []]
-    lacks = context.rule == "sampling" and bool(coins) and all(coin is None for coin in coins)
+    lacks = context.rule in ("sampling", "block") and bool(coins) and all(coin is None for coin in coins)
     return "accept.visited.trials.coin" if lacks else None
 
 

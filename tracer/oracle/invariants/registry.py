@@ -9,13 +9,15 @@ from specscope.tracer.oracle.invariants.accept import ACCEPT
 from specscope.tracer.oracle.invariants.base import Context, Invariant
 from specscope.tracer.oracle.invariants.commit import COMMIT
 from specscope.tracer.oracle.invariants.draft import DRAFT
+from specscope.tracer.oracle.invariants.lengths import LENGTHS
+from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
 from specscope.tracer.oracle.invariants.run import RUN_RULES
 from specscope.tracer.oracle.invariants.sequence import COMMITTED_CONTINUES, ROOT_IS_LAST_BONUS
 from specscope.tracer.oracle.invariants.stop import STOP
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 from specscope.tracer.oracle.invariants.tensors import SIZES, TENSORS, TENSORS_STRUCTURE
 from specscope.tracer.oracle.invariants.tree import TREE, TREE_STRUCTURE
-from specscope.tracer.oracle.invariants.turn import TURN
+from specscope.tracer.oracle.invariants.turn import TURN, TurnTally
 from specscope.tracer.oracle.invariants.verify import VERIFY
 
 #: On a tree and its tensors as plain lists. The engine checks these before a kernel runs.
@@ -31,8 +33,12 @@ ON_STEPS: tuple[Invariant[Context], ...] = (
     *STOP,
     *COMMIT,
     COMMITTED_CONTINUES,
+    *LENGTHS,
+    *PIPELINE,
 )
-ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *ON_STEPS, *TURN)
+#: On a turn as a whole.
+ON_TURNS: tuple[Invariant[TurnTally], ...] = (*TURN, *PIPELINE_TURNS)
+ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *ON_STEPS, *ON_TURNS)
 #: What holds in an honest run, by invariant.
 STATEMENTS = {invariant.id: invariant.statement for invariant in ALL_INVARIANTS} | RUN_RULES
 
@@ -45,7 +51,10 @@ def phase_of(invariant: str) -> Phase:
     if known is not None and known.phase is not None:
         return known.phase
     name = invariant.partition(".")[0]
-    return next((phase for phase in COMPARED_PHASES if phase == name), "stop")
+    for phase in COMPARED_PHASES:
+        if phase == name:
+            return phase
+    return "stop"
 
 
 def looks_across_steps(invariant: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from specscope.schemas import Step, TreePolicy
-from specscope.tracer.files.candidates import Candidate, first_of_equals
+from specscope.tracer.files.candidates import Candidate
 from specscope.tracer.oracle.invariants.base import Context, present
 
 CLEARLY = 1e-3  # by how much a score must be better for rounding not to have decided
@@ -17,7 +17,7 @@ def needless_replacement(c: Context) -> str | None:
     Where a near tie leaves open what they give, nothing is said.
     """
     policy = c.manifest.tree_policy
-    nodes = nodes_among(c.step, first_of_equals(c.candidates))
+    nodes = nodes_among(c.step, c.distinct_candidates)
     if nodes is None or any(a.number >= b.number for a, b in pairwise(nodes)):
         return None
     chosen = _is_fixed_tree(nodes, policy) if policy.kind in ("static", "chain") else _are_the_best(c, nodes)
@@ -46,5 +46,5 @@ def _are_the_best(c: Context, nodes: list[Candidate]) -> bool:
     if len(kept) != min(c.manifest.tree_policy.budget, present(c.step.draft).num_candidates):
         return False
     worst = min((node.score for node in nodes), default=0.0)
-    others = first_of_equals(c.candidates).values()
+    others = c.distinct_candidates.values()
     return all(other.score < worst - CLEARLY for other in others if other.number not in kept)

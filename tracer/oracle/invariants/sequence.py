@@ -8,7 +8,7 @@ from specscope.tracer.oracle.invariants.base import Context, Invariant, next_roo
 def _root_is_pending(c: Context) -> str | None:
     root = present(c.step.tree).tokens[0]
     if c.previous is None:
-        wanted = c.turn.prefill.pending_token
+        wanted = c.turn.root
     else:
         last = next_root(c.previous)
         if last is None:
@@ -20,7 +20,7 @@ def _root_is_pending(c: Context) -> str | None:
 def _continues(c: Context) -> str | None:
     commit = present(c.step.commit)
     if c.previous is None:
-        wanted = len(c.turn.prompt_ids)
+        wanted = c.turn.num_committed
     elif c.previous.commit is not None:
         wanted = c.previous.commit.committed_after
     else:

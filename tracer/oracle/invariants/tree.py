@@ -6,10 +6,11 @@ import math
 from collections import Counter
 
 from specscope.schemas import TreePolicy
-from specscope.tracer.files.candidates import Candidate, first_of_equals
+from specscope.tracer.files.candidates import Candidate
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present, tree_is_recorded
 from specscope.tracer.oracle.invariants.replayed import needless_replacement, nodes_among
 from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
+from specscope.tracer.oracle.invariants.sizing import is_sized, size_pays
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 
 # The tree by itself.
@@ -79,7 +80,7 @@ def _reaches_root(t: TreeArrays) -> str | None:
 def _nodes_proposed(c: Context) -> str | None:
     if tree_is_recorded(c.step):
         return needless_replacement(c)
-    candidates = first_of_equals(c.candidates)
+    candidates = c.distinct_candidates
     tree = present(c.step.tree)
     numbers: list[int | None] = [None]  # per slot, of its candidate
     for slot in range(1, len(tree.tokens)):
@@ -93,7 +94,7 @@ def _nodes_proposed(c: Context) -> str | None:
 
 
 def _kept_are_best(c: Context) -> str | None:
-    distinct = first_of_equals(c.candidates)
+    distinct = c.distinct_candidates
     nodes = nodes_among(c.step, distinct)
     if nodes is None:
         return None  # another rule names the node that was never proposed
@@ -105,7 +106,7 @@ def _kept_are_best(c: Context) -> str | None:
 def _too_few(c: Context, candidates: list[Candidate], kept: int) -> str | None:
     """Of a writer that says that it drafts all that its budget allows; masked candidates are none."""
     policy = c.manifest.tree_policy
-    if policy.adaptive is not False:
+    if policy.adaptive is not False or present(c.step.tree).depth_limit is not None:
         return None
     wanted = min(policy.budget, sum(candidate.score > -math.inf for candidate in candidates))
     return f"{kept} nodes were kept, wanted {wanted}: the policy is not adaptive" if kept < wanted else None
@@ -129,12 +130,14 @@ def _shape(c: Context) -> str | None:
         return None if nodes == 0 else f"{nodes} nodes, although nothing is drafted"
     if nodes > policy.budget:
         return f"{nodes} nodes, the budget is {policy.budget}"
-    if depth > policy.depth:
-        return f"depth {depth}, wanted at most {policy.depth}"
+    most = policy.depth if tree.depth_limit is None else min(policy.depth, tree.depth_limit)
+    if depth > most:
+        return f"depth {depth}, wanted at most {most}"
     wants_all = _wants_all(c)
     if policy.choices is not None and policy.kind in ("static", "chain"):
-        return _fixed_shape_problem(policy, _ranks(c, policy), wants_all)
-    return _chain_problem(policy, tree.parents, wants_all) if policy.kind == "chain" else None
+        wanted = {tuple(path) for path in policy.choices if len(path) <= most}
+        return _fixed_shape_problem(policy, _ranks(c, policy), wanted if wants_all else set())
+    return _chain_problem(policy, tree.parents, most if wants_all else 0) if policy.kind == "chain" else None
 
 
 def _wants_all(c: Context) -> bool:
@@ -158,7 +161,7 @@ def _ranks(c: Context, policy: TreePolicy) -> list[tuple[int, ...]]:
     Else siblings have, in slot order, the ranks that the policy names. One more than it names has no rank in it.
     """
     levels = c.step.draft.levels if c.step.draft is not None else None
-    nodes = nodes_among(c.step, first_of_equals(c.candidates)) if levels and _own_tree(c) else None
+    nodes = nodes_among(c.step, c.distinct_candidates) if levels and _own_tree(c) else None
     if nodes is not None:
         return [node.ranks for node in nodes]
     named: dict[tuple[int, ...], list[int]] = {}
@@ -174,25 +177,26 @@ def _ranks(c: Context, policy: TreePolicy) -> list[tuple[int, ...]]:
     return paths[1:]
 
 
-def _fixed_shape_problem(policy: TreePolicy, ranks: list[tuple[int, ...]], wants_all: bool) -> str | None:
-    wanted = set(map(tuple, policy.choices or ()))
+def _fixed_shape_problem(policy: TreePolicy, ranks: list[tuple[int, ...]], wanted: set[tuple[int, ...]]) -> str | None:
+    """Of a tree that must have the nodes ``wanted``, and may have any of its policy."""
+    allowed = set(map(tuple, policy.choices or ()))
     for slot, path in enumerate(ranks, 1):
-        if path not in wanted:
+        if path not in allowed:
             return f"slot {slot}: child ranks {list(path)} are no node of the {policy.kind} tree"
     missing = sorted(wanted - set(ranks), key=lambda path: (len(path), path))
-    if missing and wants_all:
+    if missing:
         problem = f"{len(missing)} nodes of the {policy.kind} tree are missing, child ranks {list(missing[0])} first"
         return problem + _unless_adaptive(policy)
     return None
 
 
-def _chain_problem(policy: TreePolicy, parents: list[int], wants_all: bool) -> str | None:
+def _chain_problem(policy: TreePolicy, parents: list[int], wanted: int) -> str | None:
     """Of a chain whose nodes were not recorded one by one. Its depth may be any number that a file holds."""
     stray = next((slot for slot in range(1, len(parents)) if parents[slot] != slot - 1), None)
     if stray is not None:
         return f"slot {stray}: under slot {parents[stray]}, wanted slot {stray - 1}, as in a chain"
-    missing = policy.depth - (len(parents) - 1)
-    return f"{missing} nodes of the chain are missing{_unless_adaptive(policy)}" if missing > 0 and wants_all else None
+    missing = wanted - (len(parents) - 1)
+    return f"{missing} nodes of the chain are missing{_unless_adaptive(policy)}" if missing > 0 else None
 
 
 def _scores_add_up(c: Context) -> str | None:
@@ -275,5 +279,12 @@ TREE: tuple[Invariant[Context], ...] = (
         check=_scores_add_up,
         needs=("tree.scores", "tree.logprobs"),
         applies=_own_tree,
+    ),
+    Invariant(
+        id="tree.size-pays",
+        statement="a tree that is sized by its costs has as many levels and nodes as promise the most tokens per ms",
+        check=size_pays,
+        needs=("draft.levels", "tree"),
+        applies=is_sized,
     ),
 )

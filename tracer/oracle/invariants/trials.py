@@ -1,4 +1,5 @@
-"""What is recorded of children that were tried one by one: under the rules sampling and typical.
+"""What is recorded of children that were tried one by one: under the rules sampling and typical. What is particular
+to rule block is in ``blocks``.
 
 Sources: Leviathan et al. 2023 (threshold p / q, residual max(0, p - q)); for a point mass q that is p / (1 - p of the
 elder siblings); Jeon et al. 2024 (siblings drawn without replacement); Cai et al. 2024 (typical acceptance).
@@ -10,14 +11,15 @@ import math
 
 from specscope.schemas import Trial, Visit
 from specscope.tracer.oracle.invariants.base import Context, first_mismatch, present, promises
+from specscope.tracer.oracle.invariants.blocks import block_problem, block_walk_problem
 from specscope.tracer.oracle.invariants.probabilities import ANYWHERE, ROUNDING, TOLERANCE, Bounds, exactly, is_plain
 
 LEAST_LEFT = 1e-3  # less probability than this is left by rounding as much as by the numbers themselves
 
 
 def draws_tokens(c: Context) -> bool:
-    """Whether the step's rule draws its tokens, so that its trials and draws can be judged."""
-    return c.rule != "greedy"
+    """Whether the step's rule draws a coin for each child, so that its trials and draws can be judged."""
+    return c.rule not in ("greedy", "match")
 
 
 # The walk.
@@ -34,6 +36,8 @@ def chosen_child(rule: str, trials: list[Trial]) -> int | None:
 def walk_problem(c: Context) -> str | None:
     """What keeps the path from being the walk that the trials decide."""
     accept = present(c.step.accept)
+    if accept.rule == "block":
+        return block_walk_problem(accept)
     at: int | None = 0
     path: list[int] = []
     for visit in present(accept.visited):
@@ -125,10 +129,12 @@ def threshold_problem(c: Context) -> str | None:
         odd = next(filter(None, map(_odd_number, trials)), None)
         if odd is not None:
             return odd
+        if c.rule == "block":
+            continue
         for trial, wanted in zip(trials, _wanted_thresholds(c, visit, tokens), strict=True):
             if not wanted.low - TOLERANCE <= trial.threshold <= wanted.high + TOLERANCE:
                 return f"slot {trial.slot}: threshold {trial.threshold:.9g}, wanted {wanted}"
-    return None
+    return block_problem(accept, len(tokens)) if c.rule == "block" else None
 
 
 def _odd_number(trial: Trial) -> str | None:

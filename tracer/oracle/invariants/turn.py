@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from specscope.schemas import BonusDraw, Sampling, Step, StopRules, TurnEnd, TurnStart
 from specscope.tracer.oracle.invariants.base import Invariant, committed_path, first_mismatch, present
 from specscope.tracer.oracle.invariants.draws import draw_problem
+from specscope.tracer.oracle.invariants.flow import Flow
 from specscope.tracer.oracle.invariants.probabilities import TOLERANCE, prob_of_logit
 
 BROKEN = "\ufffd"  # stands for a part of a character, which its token's text alone cannot show
@@ -22,20 +23,24 @@ class TurnTally:
     forced: bool = False  # a replay's: its pending token is the recorded one
     stop_rules: StopRules | None = None  # the run's
     max_positions: int | None = None  # the teacher's
+    policy_depth: int | None = None  # of the run's trees
     in_part: frozenset[str] = frozenset()  # sections of which the writer lists single fields: absent says nothing there
     output_ids: list[int] = field(default_factory=list)
     num_steps: int = 0
-    num_drafted: int = 0
+    num_drafted: int | None = 0  # None: a step did not record it
     num_accepted: int = 0
     num_fallbacks: int | None = 0  # None: a step did not record its commit whole
     accepted_by_depth: list[int] = field(default_factory=list)
     complete: bool = True  # every step had what the sums need
     end: TurnEnd | None = None
     last_reason: str | None = None  # of the last step's stop
+    flow: Flow | None = None  # of a pipelined run
     texts: dict[int, str] = field(default_factory=dict)  # of the tokens that it put out, as far as they were recorded
+    has_limits: bool = False  # a step capped its draft where it could be judged
+    limit_problem: str | None = None  # the first cap that the length does not explain
 
     def __post_init__(self) -> None:
-        self.output_ids.append(self.start.prefill.pending_token)
+        self.output_ids += self.start.first_output
 
     def _learn(self, step: Step) -> None:
         """Takes note of the texts of tokens that may be put out: those of the step's root and what it emits."""
@@ -48,23 +53,55 @@ class TurnTally:
     def add(self, step: Step) -> None:
         """Counts one step."""
         self.num_steps += 1
-        if step.commit is None or "commit" in self.in_part:
-            self.num_fallbacks = None
-        elif self.num_fallbacks is not None:
-            self.num_fallbacks += step.commit.fallback is not None
+        if self.flow is not None and step.pipeline is not None:
+            self.flow.add_token(step.pipeline)
+        self._count_fallback(step)
         self._learn(step)
+        self._judge_limit(step)
         path = committed_path(step)
+        if self.start.without_ids and step.lengths is not None:
+            self._count(step.lengths.drafted, step.lengths.accepted)
+            return
         if step.stop is None or path is None or step.tree is None:
             self.complete = False
             return
         self.output_ids += step.stop.emitted[: step.stop.kept]
         self.last_reason = step.stop.reason
-        self.num_drafted += len(step.tree.tokens) - 1
-        length = len(path)
+        self._count(len(step.tree.tokens) - 1, len(path))
+
+    def _count_fallback(self, step: Step) -> None:
+        if step.commit is None or "commit" in self.in_part:
+            self.num_fallbacks = None
+        elif self.num_fallbacks is not None:
+            self.num_fallbacks += step.commit.fallback is not None
+
+    def _count(self, drafted: int | None, length: int) -> None:
+        """Adds a step that drafted so many nodes and accepted ``length`` of them."""
+        self.num_drafted = None if drafted is None or self.num_drafted is None else self.num_drafted + drafted
         self.num_accepted += length
         self.accepted_by_depth += [0] * (length - len(self.accepted_by_depth))
         for depth in range(length):
             self.accepted_by_depth[depth] += 1
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How many tokens the turn may put out; None where its rules were not recorded."""
+        if self.stop_rules is None:
+            return None
+        most = self.stop_rules.max_new_tokens
+        return most if self.max_positions is None else min(most, self.max_positions - len(self.start.prompt_ids))
+
+    def _judge_limit(self, step: Step) -> None:
+        """Looks whether the step may draft no deeper than it says; not where what was put out before is not known."""
+        limit, most = None if step.tree is None else step.tree.depth_limit, self.most_tokens
+        if limit is None or most is None or not self.complete:
+            return
+        self.has_limits = True
+        left = most - len(self.output_ids)
+        wanted = left - 1 if self.policy_depth is None else min(left - 1, self.policy_depth)
+        if limit < wanted and self.limit_problem is None:
+            at = f"step {step.step} drafts no deeper than {limit}"
+            self.limit_problem = f"{at}, although {left} tokens may be emitted: wanted {wanted} at least"
 
 
 def _ends_by_text(t: TurnTally) -> bool:
@@ -90,20 +127,23 @@ def _stops_at_its_string(t: TurnTally) -> str | None:
     return None
 
 
+def _has_ids(t: TurnTally) -> bool:
+    """Whether the turn's tokens were recorded, and not only how many there were."""
+    return not t.start.without_ids
+
+
 def _output(t: TurnTally) -> str | None:
     return first_mismatch(present(t.end).output_ids, t.output_ids, "output token")
 
 
 def _has_rules(t: TurnTally) -> bool:
     """Whether the run's own rules ended the turn; a replay's ends where the recording did."""
-    return t.stop_rules is not None and not t.forced
+    return t.stop_rules is not None and not t.forced and _has_ids(t)
 
 
 def _stops_where_it_must(t: TurnTally) -> str | None:
     end, rules = present(t.end), present(t.stop_rules)
-    most, length = rules.max_new_tokens, len(end.output_ids)
-    if t.max_positions is not None:
-        most = min(most, t.max_positions - len(t.start.prompt_ids))
+    most, length = present(t.most_tokens), len(end.output_ids)
     if length > most:
         return f"{length} tokens, wanted {most} at most"
     if end.reason == "length" and length < most:
@@ -118,12 +158,12 @@ def _metrics(t: TurnTally) -> str | None:
     end = present(t.end)
     for name in ("num_steps", "num_drafted", "num_accepted", "accepted_by_depth"):
         got, wanted = getattr(end, name), getattr(t, name)
-        if got != wanted:
+        if wanted is not None and got != wanted:
             return f"{name}: got {got}, the steps give {wanted}"
     if t.num_fallbacks is not None and (end.num_fallbacks or 0) != t.num_fallbacks:
         return f"num_fallbacks: got {end.num_fallbacks or 0}, the steps give {t.num_fallbacks}"
     is_recorded = t.last_reason is not None or "stop" not in t.in_part
-    by_a_step = end.reason in ("eos", "length", "stop_string", "criterion")
+    by_a_step = end.reason in ("eos", "length", "stop_string", "criterion") and _has_ids(t)
     if t.num_steps and is_recorded and by_a_step and end.reason != t.last_reason:
         return f"the turn ended by {end.reason}, its last step by {t.last_reason}"
     return None
@@ -134,13 +174,15 @@ def _prefill(t: TurnTally) -> str | None:
     if prefill.top_logits is not None and not _finite(prefill.top_logits, t.sampling):
         return f"the logits {prefill.top_logits} are not finite"
     best = prefill.top_tokens
-    if t.sampling.rule == "greedy" and not t.forced and best is not None and prefill.pending_token not in best[:2]:
-        return f"the pending token {prefill.pending_token} is not among the best, {best}"
+    pending = prefill.pending_token
+    chosen = t.sampling.rule == "greedy" and not t.forced and pending is not None
+    if chosen and best is not None and pending not in best[:2]:
+        return f"the pending token {pending} is not among the best, {best}"
     problem = _draw_problem(prefill.draw, t.sampling) if prefill.draw is not None else None
     if problem is not None:
         return f"the pending token's draw: {problem}"
-    if prefill.num_tokens != len(start.prompt_ids) - start.reused_length:
-        return f"{prefill.num_tokens} tokens were fed, {start.reused_length} of {len(start.prompt_ids)} were reused"
+    if prefill.num_tokens != start.num_committed - start.reused_length:
+        return f"{prefill.num_tokens} tokens were fed, {start.reused_length} of {start.num_committed} were reused"
     return None
 
 
@@ -167,11 +209,13 @@ TURN: tuple[Invariant[TurnTally], ...] = (
         id="turn.output-is-sum",
         statement="the output is the pending token and what each step kept",
         check=_output,
+        applies=_has_ids,
     ),
     Invariant(
         id="turn.prefill",
         statement="the prompt was taken in, and the pending token is the teacher's",
         check=_prefill,
+        applies=_has_ids,
         needs=("prefill.top_tokens", "prefill.top_logits"),
     ),
     Invariant(
@@ -185,6 +229,12 @@ TURN: tuple[Invariant[TurnTally], ...] = (
         statement="the turn ends with the token that completes a stop string, and nowhere after it",
         check=_stops_at_its_string,
         applies=_ends_by_text,
+    ),
+    Invariant(
+        id="turn.depth-limits",
+        statement="drafts are cut short only where no more tokens may be emitted",
+        check=lambda t: t.limit_problem,
+        applies=lambda t: t.has_limits,
     ),
     Invariant(
         id="turn.metrics",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from specscope.tracer.oracle.invariants.base import Context, Invariant, present, takes_features
+from specscope.schemas import SlidingWindow
+from specscope.tracer.oracle.invariants.base import Context, Invariant, is_captured, present, takes_features
 
 
 def _verify_sizes(c: Context) -> str | None:
@@ -21,6 +22,9 @@ def _verify_sizes(c: Context) -> str | None:
         odd = next((slot for slot, count in enumerate(counts) if count < least), None)
         if odd is not None:
             return f"slot {odd}: got {counts[odd]} {name}, wanted {least} or more"
+    odd_window = next((w for w in verify.windows or () if {len(w.first_positions), len(w.num_seen)} != {slots}), None)
+    if odd_window is not None:
+        return f"the window of {odd_window.size}: got {len(odd_window.first_positions)} slots, wanted {slots}"
     for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=False)):
         if len(tokens) != len(logits):
             return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits"
@@ -70,6 +74,49 @@ def _dispatch(c: Context) -> str | None:
     return None
 
 
+def _graph_length(c: Context) -> str | None:
+    wrote_behind = present(present(present(c.step.verify).graph).committed_length)
+    committed = present(c.step.tensors).committed_length
+    if wrote_behind == committed:
+        return None
+    return f"the graph wrote keys and values behind position {wrote_behind}, {committed} were committed"
+
+
+def _windows(c: Context) -> str | None:
+    windows = present(present(c.step.verify).windows)
+    return _window_layers(c, windows) or next(filter(None, (_window_sight(c, window) for window in windows)), None)
+
+
+def _window_layers(c: Context, windows: list[SlidingWindow]) -> str | None:
+    stated = enumerate(present(c.manifest.teacher.sliding_windows))
+    wanted = {layer: size for layer, size in stated if size is not None}
+    given = {layer: window.size for window in windows for layer in window.layers}
+    if c.manifest.drafter.kind == "early-exit":  # it runs the first layers, of which verify does not tell
+        wanted = {layer: size for layer, size in wanted.items() if layer in given}
+    odd = next((layer for layer in sorted({*wanted, *given}) if wanted.get(layer) != given.get(layer)), None)
+    if odd is None:
+        return None
+    return f"layer {odd} slid with a window of {given.get(odd)}, the teacher's is {wanted.get(odd)}"
+
+
+def _window_sight(c: Context, window: SlidingWindow) -> str | None:
+    """What a slot at position p sees is p itself and the ``size`` - 1 positions before it."""
+    tensors = present(c.step.tensors)
+    for slot, position in enumerate(tensors.positions[: tensors.num_slots]):
+        first, count = max(0, position - window.size + 1), min(position + 1, window.size)
+        if (window.first_positions[slot], window.num_seen[slot]) != (first, count):
+            return (
+                f"slot {slot} at position {position}, in layers with a window of {window.size}: saw "
+                f"{window.num_seen[slot]} positions from {window.first_positions[slot]} on, wanted {count} from "
+                f"{first} on"
+            )
+    return None
+
+
+def _has_windows(c: Context) -> bool:
+    return any(c.manifest.teacher.sliding_windows or ())
+
+
 def _layers(c: Context) -> str | None:
     got, wanted = present(c.step.verify).feature_layers, present(c.manifest.drafter.hidden_state_indices)
     return None if got == wanted else f"the forward gave the hidden states {got}, the drafter's are {wanted}"
@@ -105,6 +152,20 @@ VERIFY: tuple[Invariant[Context], ...] = (
         statement="the attention that ran is the one asked for",
         check=_dispatch,
         needs=("verify.dispatch",),
+    ),
+    Invariant(
+        id="verify.graph-length",
+        statement="a captured forward writes its keys and values behind what is committed",
+        check=_graph_length,
+        needs=("tensors", "verify.graph.committed_length"),
+        applies=is_captured,
+    ),
+    Invariant(
+        id="verify.windows",
+        statement="in layers with a sliding window, every slot sees the last positions of its own path, and no others",
+        check=_windows,
+        needs=("tensors", "verify.windows"),
+        applies=_has_windows,
     ),
     Invariant(
         id="verify.feature-layers",

@@ -1,0 +1,79 @@
+"""Traces of pipelined runs: sound as they are recorded, and each of their rules fires when it is broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.pipeline_mutants import PIPELINE_MUTANTS, PIPELINE_RUN
+from support.traces import FUSED, load, store
+
+from specscope.tracer.files.mending import end_trace
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import OracleReport
+
+
+def violated(report: OracleReport) -> set[str]:
+    return {name for name, tally in report.invariants.items() if tally.failed}
+
+
+def test_a_recorded_run_is_sound_and_no_rule_of_pipelines_is_skipped() -> None:
+    report = check_trace(PIPELINE_RUN)
+    assert not violated(report)
+    for name in PIPELINE_MUTANTS:
+        tally = report.invariants[name]
+        assert (tally.passed > 0, tally.skipped) == (True, 0), name
+
+
+@pytest.mark.parametrize(
+    ("invariant", "number"),
+    [(name, number) for name, all_of in PIPELINE_MUTANTS.items() for number in range(len(all_of))],
+)
+def test_a_broken_run_fires_its_invariant(tmp_path: Path, invariant: str, number: int) -> None:
+    lines = load(PIPELINE_RUN)
+    PIPELINE_MUTANTS[invariant][number](lines)
+    report = check_trace(store(lines, tmp_path / "broken.jsonl"))
+    assert invariant in violated(report)
+    first = report.invariants[invariant].first
+    assert first is not None
+    assert first.witness
+
+
+def test_rules_of_pipelines_say_nothing_of_other_runs() -> None:
+    report = check_trace(FUSED)
+    for name in PIPELINE_MUTANTS:
+        tally = report.invariants[name]
+        assert (tally.passed, tally.failed, tally.skipped) == (0, 0, 0), name
+
+
+@pytest.mark.parametrize("lost_bytes", [0, 1, 500])
+def test_a_trace_whose_writer_was_killed_is_ended(tmp_path: Path, lost_bytes: int) -> None:
+    content = PIPELINE_RUN.read_bytes().splitlines(keepends=True)
+    path = tmp_path / "cut.jsonl"
+    whole = b"".join(content[:9])
+    path.write_bytes(whole[: len(whole) - lost_bytes])
+    assert end_trace(path, "a stage was killed")
+    report = check_trace(path)
+    assert (violated(report), report.truncated, report.end_reason) == (set(), False, "failed")
+    assert [failure.message for failure in report.failures] == ["a stage was killed"]
+    with TraceReader(path) as reader:
+        assert reader.manifest.pipeline is not None
+    assert path.read_bytes().startswith(b"".join(content[: 9 if not lost_bytes else 8]))
+
+
+def test_a_trace_that_has_ended_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "whole.jsonl"
+    path.write_bytes(PIPELINE_RUN.read_bytes())
+    assert not end_trace(path, "anything")
+    assert path.read_bytes() == PIPELINE_RUN.read_bytes()
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    assert not end_trace(tmp_path / "empty.jsonl", "anything"), "without a manifest there is no trace to end"
+    assert not end_trace(tmp_path / "none.jsonl", "anything")
+
+
+def test_the_recorded_run_says_what_the_stages_are() -> None:
+    manifest = json.loads(PIPELINE_RUN.read_text().splitlines()[0])
+    stages = manifest["pipeline"]["stages"]
+    assert [(s["first_layer"], s["last_layer"]) for s in stages] == [(0, 3), (4, 6), (7, 9)]

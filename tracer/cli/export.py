@@ -1,0 +1,57 @@
+"""``specscope export``: a trace for another tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from specscope.tracer.cli.options import out_option
+from specscope.tracer.errors import UsageError
+from specscope.tracer.export.database import store_parquet
+from specscope.tracer.export.perfetto import perfetto_trace
+from specscope.tracer.export.tables import TABLES, cut_note
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import counted, printable
+from specscope.tracer.report.formats import Target, check_targets, write_whole
+
+
+@click.command(short_help="Timings for Perfetto, tables as Parquet")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["perfetto", "parquet"]), default="perfetto", show_default=True)
+@click.option(
+    "--table", type=click.Choice(list(TABLES)), default="steps", show_default=True, help="With parquet: which."
+)
+@out_option
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def export(trace: Path, form: str, table: str, out: Path, overwrite: bool) -> None:
+    """Write TRACE for another tool.
+
+    perfetto: stage timings as a file that ui.perfetto.dev opens. Phases are laid one after another, a track for each
+    turn. A trace records how long they took; when a step began is recorded by some writers only; otherwise gaps between
+    steps are not shown.
+
+    parquet: the table turns, steps or nodes, with the columns that specscope query --columns lists.
+    """
+    check_targets([Target("json", out)], [trace])
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} already exists: name another file with --out, or pass --overwrite")
+    note = cut_note(trace)
+    if note is not None:
+        click.echo(printable(note), err=True)
+    if form == "parquet":
+        num_rows = store_parquet(table, trace, out)
+        click.echo(printable(f"wrote {out}: {counted(num_rows, f'row of {table}')}"))
+    else:
+        _write_perfetto(trace, out)
+
+
+def _write_perfetto(trace: Path, out: Path) -> None:
+    with TraceReader(trace) as reader:
+        page = perfetto_trace(reader)
+    num_slices = sum(event["ph"] == "X" for event in page["traceEvents"])
+    if not num_slices:
+        raise UsageError(f"{trace} records no timings")
+    write_whole(out, json.dumps(page))
+    click.echo(printable(f"wrote {out}: {counted(num_slices, 'slice')}; open it with https://ui.perfetto.dev"))
