@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 
 CHUNK_BYTES = 1 << 24
 
@@ -55,10 +57,18 @@ def digest_parameters(module: torch.nn.Module) -> dict[str, str]:
     return {name: digest_tensors(tensor) for name, tensor in named}
 
 
-def digest_tensors(*tensors: torch.Tensor) -> str:
+def digest_tensors(*tensors: torch.Tensor | NDArray[Any]) -> str:
     """xxh3_64 over the bytes of ``tensors``, in order; shape and dtype are not part of it."""
     digest = xxhash.xxh3_64()
-    for tensor in tensors:
-        flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.cpu().numpy().data)
+    for values in tensors:
+        digest.update(np.ascontiguousarray(values if isinstance(values, np.ndarray) else _numbers(values)).data)
     return digest.hexdigest()
+
+
+def _numbers(tensor: torch.Tensor) -> NDArray[Any]:
+    """Of a dtype that numpy does not have, the bytes."""
+    try:
+        numbers: NDArray[Any] = tensor.numpy()
+    except (TypeError, RuntimeError):  # such a dtype, a device, or a tensor that wants a gradient
+        numbers = tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    return numbers

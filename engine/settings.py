@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from specscope.engine.tree.policy import TreePolicy, parse_policy
@@ -18,6 +19,8 @@ from specscope.tracer.errors import UsageError
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 CacheStrategy = Literal["in-place", "fast-reorder", "full-reorder", "replicate"]
 DraftName = Literal["point-mass", "sampled"]
+#: auto: where the device's backend captures by itself.
+GraphChoice = Literal["auto", "on", "off"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -25,10 +28,13 @@ ATTENTIONS: tuple[str, ...] = get_args(Attention)
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]*(:\d{1,4})?")
 DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
-TRACE_LEVELS: tuple[TraceLevel, ...] = get_args(TraceLevel)
+#: Level lengths is of other engines, which record no more.
+TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
 DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
 
+#: Where the bundled models lie.
+DEMO_MODELS = Path(__file__).parent / "demo_models"
 MAX_BATCH_SIZE = 1024
 DEFAULT_TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 
@@ -92,6 +98,10 @@ class SamplingRule:
     def __post_init__(self) -> None:
         check_name("rule", self.rule, get_args(RuleName))
         check_name("draft", self.draft, get_args(DraftName))
+        if self.rule == "block" and self.draft != "sampled":
+            raise UsageError(
+                "block verification weighs drafts by the probabilities that they were drawn with: give --draft-sampling"
+            )
         if not 1e-4 <= self.temperature <= 1e4:
             raise UsageError(
                 f"got temperature {self.temperature}, wanted 0.0001 to 10000; the teacher's best token is rule greedy"
@@ -140,6 +150,7 @@ class ModelChoice:
     kernel: str | None = None
     # Compare what is not eager with the eager attention before it is used.
     self_check: bool = True
+    graph: GraphChoice = "auto"  # whether verify forwards are captured in graphs and replayed
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
@@ -148,6 +159,12 @@ class ModelChoice:
     def __post_init__(self) -> None:
         if self.drafter_window is not None and self.drafter_window < 1:
             raise UsageError(f"got a drafter window of {self.drafter_window}, wanted at least 1")
+        check_name("graph", self.graph, get_args(GraphChoice))
+        if self.rule.rule == "block" and self.policy.kind not in ("chain", "none"):
+            raise UsageError(
+                f"got a {self.policy.kind} tree with block verification, which is of chains, because branches would be "
+                "weighed by one another: give --tree chain, or drop --block-verification"
+            )
 
     @property
     def drafter_source(self) -> str:
@@ -184,6 +201,11 @@ class Settings:
         if "" in self.stop_strings:
             raise UsageError("got an empty stop string, which every text contains: leave it out")
         check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)
+        if self.choice.graph == "on" and self.cache_strategy != "in-place":
+            raise UsageError(
+                f"got --graph with cache strategy {self.cache_strategy}, which moves the cache in every step away from "
+                "where a graph reads it: use in-place, or drop --graph"
+            )
 
     @classmethod
     def of(cls, **named: Any) -> Settings:

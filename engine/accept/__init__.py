@@ -1,1 +1,1 @@
-"""Which drafted tokens are kept: greedy, sampled, typical, and the logits processors before them."""
+"""Which drafted tokens are kept: greedy, sampled, by block, typical, and the logits processors before them."""

@@ -29,6 +29,7 @@ class Trials:
     bonus_low: torch.Tensor  # (B,) cumulative residual probability before the bonus token
     bonus_high: torch.Tensor  # (B,) the same, with it
     residuals: torch.Tensor  # (B, V) the distributions that the bonus tokens were drawn from
+    masses: torch.Tensor | None = None  # (B, P) rule block: what of each slot's distribution its draft leaves over
 
 
 @dataclass(frozen=True, kw_only=True)

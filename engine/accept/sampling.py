@@ -80,7 +80,7 @@ def accept_sampling(
     else:
         weighed = weigh_draws(tree, target_probs, draft_probs, max_children)
     chosen = eldest_only(tree, coins < weighed.thresholds)
-    return _outcome("sampling", tree, chosen=chosen, weighed=weighed, coins=coins, bonus_coins=bonus_coins)
+    return outcome_of("sampling", tree, chosen=chosen, weighed=weighed, coins=coins, bonus_coins=bonus_coins)
 
 
 def accept_typical(
@@ -106,7 +106,7 @@ def accept_typical(
     chosen = acceptable & ~(better & acceptable[:, None, :]).any(dim=2)
 
     weighed = Weighed(at_slots, torch.ones_like(at_slots), thresholds, target_probs)
-    return _outcome("typical", tree, chosen=chosen, weighed=weighed, coins=None, bonus_coins=bonus_coins)
+    return outcome_of("typical", tree, chosen=chosen, weighed=weighed, coins=None, bonus_coins=bonus_coins)
 
 
 class Weighed(NamedTuple):
@@ -116,6 +116,7 @@ class Weighed(NamedTuple):
     draft_probs: torch.Tensor  # (B, P) the drafter's; 1 where the token was not drawn
     thresholds: torch.Tensor  # (B, P) float64
     residuals: torch.Tensor  # (B, P, V) left at each slot when all its children are rejected; need not sum to 1
+    masses: torch.Tensor | None = None  # (B, P) of a block; see ``block``
 
 
 def weigh_point_masses(tree: TreeTensors, target_probs: torch.Tensor) -> Weighed:
@@ -145,7 +146,7 @@ def weigh_draws(
     A child that q cannot have drawn, such as a repeated token, is never accepted and changes nothing. Younger siblings
     than ``max_children`` are not tried, which loses speed only. Memory: about four float64 tensors (B, P, V).
     """
-    target, draft = _normalised(target_probs.double()), _normalised(draft_probs.double())
+    target, draft = normalised(target_probs.double()), normalised(draft_probs.double())
     target_at_first, draft_at_first = probs_of_tokens(tree, target), probs_of_tokens(tree, draft)
     rank = elder_siblings(tree).sum(dim=2)  # (B, P)
     thresholds = torch.zeros_like(target_at_first)
@@ -159,7 +160,7 @@ def weigh_draws(
         tries = torch.zeros_like(rank).scatter_add(1, tree.parents, tried.long())[:, :, None] > 0
         # Without mass, p equals q but for rounding: a coin can reject there, and the bonus must come from somewhere.
         target = torch.where(tries & (mass > 0), left / mass, target)
-        draft = _normalised(without(tree, draft, tried))
+        draft = normalised(without(tree, draft, tried))
     return Weighed(target_at_first, draft_at_first, thresholds, target)
 
 
@@ -219,11 +220,12 @@ def _sum_over(related: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return torch.where(related, values[:, None, :], 0.0).cumsum(dim=2)[:, :, -1]
 
 
-def _normalised(probs: torch.Tensor) -> torch.Tensor:
+def normalised(probs: torch.Tensor) -> torch.Tensor:
+    """Each distribution of ``probs`` (..., V) scaled to sum to 1; zeros stay zeros."""
     return probs / probs.sum(dim=-1, keepdim=True).clamp(min=_TINY)
 
 
-def _outcome(
+def outcome_of(
     rule: RuleName,
     tree: TreeTensors,
     chosen: torch.Tensor,
@@ -231,7 +233,7 @@ def _outcome(
     coins: torch.Tensor | None,
     bonus_coins: torch.Tensor,
 ) -> Acceptance:
-    """Walk to the end of the accepted path and draw the bonus from what is left there."""
+    """Walks to the end of the path of ``chosen`` (B, P), and draws the bonus from what is left there."""
     walk = Walk(tree, chosen)
     bonus = draw_bonus(rows_at(weighed.residuals, walk.last_slots), bonus_coins)
     trials = Trials(
@@ -243,6 +245,7 @@ def _outcome(
         bonus_low=bonus.low,
         bonus_high=bonus.high,
         residuals=bonus.probs,
+        masses=weighed.masses,
     )
     return Acceptance(
         rule=rule,

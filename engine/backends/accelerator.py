@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from specscope.engine.backends.base import SDPA, Memory
+from specscope.engine.backends.graphs import Graphs
 from specscope.engine.backends.kernels import Kernel
 from specscope.tracer.errors import UsageError
 
 
 class Accelerator:
     """Devices of one torch type, with scaled dot-product attention unless ``kernel`` is given."""
+
+    captures = False
 
     def __init__(self, name: str, kernel: Kernel = SDPA) -> None:
         self.name = name
@@ -62,6 +65,10 @@ class Accelerator:
         used = getattr(module, "memory_allocated", None)
         info = getattr(module, "mem_get_info", None)
         return Memory(int(used(device)) if used is not None else 0, int(info(device)[1]) if info is not None else None)
+
+    def graphs(self, device: torch.device) -> Graphs | None:
+        """None: that a device has graphs must be known of it."""
+        return None
 
     def _module(self) -> ModuleType | None:
         try:

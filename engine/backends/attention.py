@@ -3,7 +3,8 @@
 ``eager`` is the reference: explicit float32 softmax, no fused kernel. ``fused`` is torch's scaled dot-product
 attention. Kernels of other backends and of users join them by ``add_kernel``. All take an additive mask and grouped
 keys. All are registered with transformers, the mask function too (without one a mask is dropped silently); the engine
-always passes a prepared four-dimensional mask.
+always passes a prepared four-dimensional mask. Transformers hands it to every layer as it is; a layer with a sliding
+window says so at each call, and its mask is narrowed here, for every kernel alike.
 
 Letters: B batch, H heads, G key-value heads, Q rows, S columns, W head width.
 """
@@ -11,11 +12,11 @@ Letters: B batch, H heads, G key-value heads, Q rows, S columns, W head width.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from specscope.engine.backends.kernels import Kernel
+from specscope.engine.backends.windows import Narrow, mask_within, narrow_mask
 from specscope.tracer.errors import EngineError
 
 
@@ -37,29 +39,76 @@ class AttentionFunction(Protocol):
         """query (B, H, Q, W), key and value (B, G, S, W), mask (B or 1, 1, Q, S) or None -> (B, H, Q, W)."""
 
 
-_LOG: ContextVar[Counter[str] | None] = ContextVar("dispatch log", default=None)
+class WindowNote(NamedTuple):
+    """What a layer with a sliding window was called with."""
+
+    layer: int
+    size: int
+    mask: torch.Tensor  # (B or 1, 1, Q, S) that its attention was given
+
+
+class DispatchLog(Counter[str]):
+    """Calls by what ran, and how many there were: to add them up at each call would cost more than to count them; and
+    the windows of the layers that have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_calls = 0
+        self.windows: dict[int, WindowNote] = {}  # by layer
+
+    def note(self, calls: Mapping[str, int], num_calls: int) -> None:
+        """Counts ``calls``, which are so many."""
+        self.update(calls)
+        self.num_calls += num_calls
+
+
+_LOG: ContextVar[DispatchLog | None] = ContextVar("dispatch log", default=None)
 
 
 @contextmanager
-def dispatch_log() -> Iterator[Counter[str]]:
+def dispatch_log() -> Iterator[DispatchLog]:
     """Counts each attention call made inside by what ran, in this thread only; without it nothing is counted.
 
     Logs nest: a call counts in the innermost, and an outer log takes over what an inner one counted when that ends.
     """
-    outer, log = _LOG.get(), Counter[str]()
+    outer, log = _LOG.get(), DispatchLog()
     token = _LOG.set(log)
     try:
         yield log
     finally:
         _LOG.reset(token)
         if outer is not None:
-            outer.update(log)
+            outer.note(log, log.num_calls)
+            outer.windows |= log.windows
+
+
+@contextmanager
+def separate_log() -> Iterator[DispatchLog]:
+    """The same, but an outer log learns nothing of what is counted inside."""
+    log = DispatchLog()
+    token = _LOG.set(log)
+    try:
+        yield log
+    finally:
+        _LOG.reset(token)
+
+
+def count_calls(calls: DispatchLog) -> None:
+    """Counts ``calls`` that a graph makes when it is replayed, where nothing of Python sees them.
+
+    The masks noted lie in the graph's memory, and hold what the replay made of them.
+    """
+    log = _LOG.get()
+    if log is not None:
+        log.note(calls, calls.total())
+        log.windows |= calls.windows
 
 
 def _count(name: str) -> None:
     log = _LOG.get()
     if log is not None:
         log[name] += 1
+        log.num_calls += 1
 
 
 def eager_attention(
@@ -134,6 +183,7 @@ def _shape(value: object) -> str:
 def _for_transformers(
     name: str,
     attention: AttentionFunction,
+    narrow: Narrow,
 ) -> Callable[..., tuple[torch.Tensor, None]]:
     def forward(
         module: nn.Module,
@@ -142,14 +192,20 @@ def _for_transformers(
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
         scaling: float,
+        sliding_window: int | None = None,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
         log = _LOG.get()
-        counted = log.total() if log is not None else 0
+        if sliding_window is not None and attention_mask is not None:
+            attention_mask = mask_within(attention_mask, sliding_window, narrow)
+            if log is not None:
+                layer: Any = module.layer_idx
+                log.windows[int(layer)] = WindowNote(int(layer), sliding_window, attention_mask)
+        counted = log.num_calls if log is not None else 0
         # Some models view what they get: a strided tensor will not do.
         output = attention(query, key, value, attention_mask, scale=scaling).transpose(1, 2).contiguous()
-        if log is not None and log.total() == counted:
-            log[name] += 1  # put in place of a path by somebody who knows nothing of the log
+        if log is not None and log.num_calls == counted:
+            _count(name)  # put in place of a path by somebody who knows nothing of the log
         return output, None
 
     return forward
@@ -164,9 +220,9 @@ def registered_name(attention: str) -> str:
     return register_attention(attention, ATTENTION[attention])
 
 
-def register_attention(attention: str, function: AttentionFunction) -> str:
-    """Makes ``function`` known to transformers; its name there."""
+def register_attention(attention: str, function: AttentionFunction, narrow: Narrow = narrow_mask) -> str:
+    """Makes ``function`` known to transformers; its name there. ``narrow`` makes the masks of sliding windows."""
     name = f"specscope_{attention}"
-    AttentionInterface.register(name, _for_transformers(attention, function))
+    AttentionInterface.register(name, _for_transformers(attention, function, narrow))
     AttentionMaskInterface.register(name, _mask_as_given)
     return name

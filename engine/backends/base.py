@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from specscope.engine.backends.attention import fused_attention
+from specscope.engine.backends.graphs import Graphs
 from specscope.engine.backends.kernels import Kernel
 
 #: Torch's scaled dot-product attention, which chooses among its own kernels.
@@ -25,6 +26,7 @@ class Backend(Protocol):
 
     name: str  # torch's type of the device: cpu, cuda, npu
     kernel: Kernel  # what ``fused`` attention is on it
+    captures: bool  # whether verify forwards are captured in graphs unless the user says otherwise
 
     def device(self, name: str) -> torch.device:
         """The device of that name, such as ``cuda:1``.
@@ -44,3 +46,6 @@ class Backend(Protocol):
 
     def memory(self, device: torch.device) -> Memory:
         """What this process uses of it, and what there is."""
+
+    def graphs(self, device: torch.device) -> Graphs | None:
+        """Its graphs; None where it has none."""

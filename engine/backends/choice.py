@@ -15,11 +15,12 @@ from transformers import PreTrainedModel
 from specscope.engine.backends.attention import ATTENTION, add_kernel
 from specscope.engine.backends.base import SDPA
 from specscope.engine.backends.devices import backend_of
-from specscope.engine.backends.kernels import Kernel, find_kernel
+from specscope.engine.backends.kernels import BUILT_IN, Kernel, find_kernel
 from specscope.engine.backends.self_check import CaseOutcome, Heads, SelfCheck, self_check
 from specscope.engine.digests import digest_file
 from specscope.schemas.manifest import Kernel as KernelManifest
 from specscope.schemas.manifest import SelfCheck as SelfCheckManifest
+from specscope.tracer.errors import UsageError
 
 
 def warn_in_python(text: str) -> None:
@@ -46,8 +47,8 @@ class ChosenAttention:
         return "eager" if self.kernel is None or self.failure is not None else self.kernel.name
 
     @property
-    def warning(self) -> str | None:
-        """That the eager attention runs instead, and why; None where what was asked for runs."""
+    def difference(self) -> str | None:
+        """In which case the kernel differs from the eager attention, and by how much; None where it does not."""
         failure = self.failure
         if failure is None or self.check is None:
             return None
@@ -56,8 +57,7 @@ class ChosenAttention:
         more = len(self.check.failures) - 1
         return (
             f"attention {self.asked} differs from the eager attention in the case {failure.case!r} ({how})"
-            f"{f' and {more} more' if more else ''}: the eager attention runs instead; --no-self-check "
-            "(self_check=False) runs it all the same"
+            f"{f' and {more} more' if more else ''}"
         )
 
     def manifest(self) -> KernelManifest | None:
@@ -120,14 +120,26 @@ def checked(
 ) -> ChosenAttention:
     """``kernel`` compared with the eager attention, for a model's heads, device and dtype, unless ``check`` is off.
 
-    A kernel that differs is warned of. What was compared once in this process is not compared again.
+    Where the device's own differs, the eager attention runs in its place, and ``warn`` is told. What was compared once
+    in this process is not compared again.
+
+    Raises:
+        UsageError: where a kernel that the user named differs: nobody shall judge it by what another one did.
     """
     if kernel is None or not check:
         return ChosenAttention(asked=asked, kernel=kernel)
     outcome = _self_check(kernel, heads_of(model.config), torch.device(model.device), model.dtype)
     chosen = ChosenAttention(asked=asked, kernel=kernel, check=outcome)
-    if chosen.warning is not None:
-        warn(chosen.warning)
+    if chosen.difference is None:
+        return chosen
+    if asked not in BUILT_IN:
+        raise UsageError(
+            f"{chosen.difference}: it was not run; --no-self-check (self_check=False) runs it all the same"
+        )
+    warn(
+        f"{chosen.difference}: the eager attention runs instead; --no-self-check (self_check=False) runs it all the "
+        "same"
+    )
     return chosen
 
 

@@ -10,6 +10,7 @@ import sys
 import torch
 
 from specscope.engine.backends.base import SDPA, Memory
+from specscope.engine.backends.graphs import EMULATED, Graphs
 from specscope.tracer.errors import UsageError
 
 
@@ -18,6 +19,7 @@ class Cpu:
 
     name = "cpu"
     kernel = SDPA
+    captures = False  # an emulated graph is slower than none
 
     def device(self, name: str) -> torch.device:
         """``cpu``; a number after it would say nothing."""
@@ -41,3 +43,7 @@ class Cpu:
         unit = 1 if sys.platform == "darwin" else 1024
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return Memory(used, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+    def graphs(self, device: torch.device) -> Graphs:
+        """Emulated ones, to look for what goes wrong with a device's."""
+        return EMULATED

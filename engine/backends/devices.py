@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from specscope.engine.backends.accelerator import Accelerator
 from specscope.engine.backends.base import Backend
 from specscope.engine.backends.cpu import Cpu
+from specscope.engine.backends.cuda import Cuda
 from specscope.engine.backends.kernels import installed_backends
 from specscope.engine.backends.npu import Npu
 from specscope.tracer.errors import UsageError
@@ -23,9 +25,8 @@ def backend_of(device_type: str) -> Backend:
     if device_type in installed:
         backend: Backend = installed[device_type]()
         return backend
-    if device_type == "cpu":
-        return Cpu()
-    return Npu() if device_type == "npu" else Accelerator(device_type)
+    named: dict[str, Callable[[], Backend]] = {"cpu": Cpu, "cuda": Cuda, "npu": Npu}
+    return named[device_type]() if device_type in named else Accelerator(device_type)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -43,6 +43,7 @@ class Kernel:
     file: Path | None = None  # that defines it, where it is Python
     mask_form: MaskForm = "additive"
     dtypes: frozenset[str] | None = None  # that it takes; None: every one
+    capturable: bool = True  # in a graph: what it launches depends on shapes alone
 
     def takes(self, dtype: str) -> bool:
         """Whether it computes in that dtype at all."""
@@ -177,7 +178,8 @@ def _kernel(name: str, function: Any, origin: str) -> Kernel:
     if form not in get_args(MaskForm):
         raise UsageError(f"attention {name!r} has mask_form {form!r}, wanted one of {', '.join(get_args(MaskForm))}")
     file = _source(function) if origin == REGISTERED else kernel_file(name)
-    return Kernel(name=name, function=function, origin=origin, file=file, mask_form=form)
+    capturable = bool(getattr(function, "capturable", True))
+    return Kernel(name=name, function=function, origin=origin, file=file, mask_form=form, capturable=capturable)
 
 
 def _source(function: Callable[..., Any]) -> Path | None:

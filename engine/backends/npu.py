@@ -9,12 +9,13 @@ tested against an emulation of the operator in ``tests/support/npu_operator.py``
 from __future__ import annotations
 
 import importlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from specscope.engine.backends.accelerator import Accelerator
 from specscope.engine.backends.kernels import Kernel
+from specscope.engine.backends.two_part import Part, merge
 from specscope.tracer.errors import UsageError
 
 MAX_ROWS = 16  # query rows of one call with a mask over all keys; more go in two parts
@@ -22,13 +23,6 @@ FULL_MASK = 0  # sparse_mode: the mask that is given, and nothing implied
 #: inner_precise: high precision; its second bit repairs rows that see no key, and is not allowed for a single row.
 PRECISE, PRECISE_AND_REPAIRED = 0, 2
 WIDTH_STEP = 16  # head widths are multiples of it
-
-
-class Part(NamedTuple):
-    """Attention over some of the keys."""
-
-    output: torch.Tensor  # (B, H, Q, W)
-    logsumexp: torch.Tensor  # (B, H, Q, 1) float32, of the scores of these keys
 
 
 def attention(
@@ -54,15 +48,6 @@ def attention(
     before = _call(query, key[:, :, :split], value[:, :, :split], mask[..., :split], scale)
     behind = _call(query, key[:, :, split:], value[:, :, split:], mask[..., split:], scale)
     return merge(before, behind)
-
-
-def merge(a: Part, b: Part) -> torch.Tensor:
-    """Attention over the keys of both parts, from that over each: weights exp(lse - max), in float32."""
-    most = torch.maximum(a.logsumexp, b.logsumexp)
-    # A row sees a key of one part at least, so that the larger of the two is finite.
-    weight_a, weight_b = (a.logsumexp - most).exp(), (b.logsumexp - most).exp()
-    total = a.output.float() * weight_a + b.output.float() * weight_b
-    return (total / (weight_a + weight_b)).to(a.output.dtype)
 
 
 def _call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None, scale: float) -> Part:

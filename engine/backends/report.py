@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import torch
 
-from specscope.engine.backends.attention import ATTENTION
+from specscope.engine.backends.attention import ATTENTION, AttentionFunction
 from specscope.engine.backends.choice import kernel_of
 from specscope.engine.backends.devices import TORCH_TYPES, backend_of, resolve_device
+from specscope.engine.backends.graphs import Graphs
 from specscope.engine.backends.kernels import Kernel, installed_backends
-from specscope.engine.backends.self_check import Heads, SelfCheck, self_check
+from specscope.engine.backends.self_check import CASES, LIMITS, Heads, SelfCheck, build_call, self_check
 
 CHECKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -32,12 +33,21 @@ class CheckFacts(NamedTuple):
     seconds: float
 
 
+class GraphFacts(NamedTuple):
+    """What became of one attention call that was captured."""
+
+    kind: str
+    captures: bool  # whether verify forwards are captured without --graph
+    problem: str | None
+
+
 class AttentionFacts(NamedTuple):
     """What would run on one device."""
 
     device: str
     kernel: Kernel | None  # None: eager
     checks: list[CheckFacts]
+    graph: GraphFacts | None  # None where the device has no graphs
 
 
 def list_devices() -> list[DeviceFacts]:
@@ -69,4 +79,27 @@ def examine(device_name: str, attention: str) -> AttentionFacts:
         check = self_check(ATTENTION[kernel.name], heads=Heads(group=4), device=device, dtype=dtype)
         backend.synchronise(device)
         checks.append(CheckFacts(name, check, time.perf_counter() - start))
-    return AttentionFacts(str(device), kernel, checks)
+    graphs = backend.graphs(device)
+    graph = None
+    if graphs is not None:
+        function = ATTENTION["eager" if kernel is None else kernel.name]
+        dtype = next(d for d in CHECKED_DTYPES if kernel is None or kernel.takes(str(d).removeprefix("torch.")))
+        graph = GraphFacts(graphs.kind, backend.captures, graph_problem(graphs, function, device, dtype))
+    return AttentionFacts(str(device), kernel, checks, graph)
+
+
+def graph_problem(graphs: Graphs, attention: AttentionFunction, device: torch.device, dtype: torch.dtype) -> str | None:
+    """What is wrong with a call of ``attention`` that is captured, and replayed with other numbers; None where it gives
+    what it gives uncaptured."""
+    call, graph = build_call(CASES[0], Heads(), device, dtype), graphs.new()
+    try:
+        with torch.inference_mode():
+            output = graph.capture(lambda: attention(*call))
+            for tensor in (call.query, call.key, call.value):
+                tensor.copy_(tensor.roll(1, dims=2))
+            graph.replay()
+            wanted = attention(*call)
+            error = float((output - wanted).norm() / wanted.norm())
+    except Exception as failure:  # what a device raises is its own affair, as is what a kernel does
+        return f"{type(failure).__name__}: {failure}"
+    return None if error <= LIMITS[dtype] else f"a replay differs from the call uncaptured: error {error:.2g}"

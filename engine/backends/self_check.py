@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from specscope.engine.backends.attention import AttentionFunction, eager_attention
+from specscope.engine.backends.windows import narrow_mask
 from specscope.engine.tree.tensors import ancestor_table, mask_behind, visible_from_ancestors
 
 #: How far an output may be from the eager one, as a share of its length: rounding, with room for another order.
@@ -42,6 +43,7 @@ class Case:
     one_query: bool = False  # only the last slot asks
     grouped: bool = False  # several query heads share a key-value head
     masked: bool = True
+    window: int | None = None  # of a layer that slides: the last keys that a slot sees
     scale: float = 1.0  # times the usual one
 
 
@@ -54,6 +56,7 @@ CASES = (
     Case(name="padded rows", num_padding=4),
     Case(name="rows of unequal length", lengths=(40, 7, 25)),
     Case(name="grouped heads", grouped=True),
+    Case(name="a sliding window", lengths=(40, 9), window=8),
     Case(name="a deep tree", parents=DEEP),
     Case(name="a wide tree", parents=WIDE),
     Case(name="a prompt", parents=CAUSAL, lengths=(0,)),
@@ -134,6 +137,8 @@ def build_call(case: Case, heads: Heads, device: torch.device, dtype: torch.dtyp
     # Such a key weighs as much as all that do not attract, together: nothing is lost among many keys.
     key[:, :, _attracting(case)] += shared * (math.log(num_keys) / (PULL * scale))
     mask = mask_behind(list(case.lengths), seen, torch.float32)
+    if case.window is not None:
+        mask = narrow_mask(mask, case.window)
     if case.one_query:
         query, mask = query[:, :, -1:], mask[:, :, -1:]
     tensors = (tensor.to(device=device, dtype=dtype) for tensor in (query, key, noise(kv_heads, num_keys), mask))

@@ -17,13 +17,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from specscope.engine.cache.moves import filled, gather_places, put_behind
+
 GROWTH = 256
+
+
+class FixedPlaces(NamedTuple):
+    """Where a captured forward writes and how far it sees."""
+
+    places: torch.Tensor  # (B, P) absolute positions
+    num_columns: int
 
 
 class CommitStrategy(Protocol):
@@ -64,7 +72,7 @@ class TreeCacheLayer(CacheLayerMixin):
         """
         width_of_keys, width_of_values = key_states.shape[-1], value_states.shape[-1]
         if width_of_keys != width_of_values:
-            key_states, value_states = _filled(key_states, width_of_values), _filled(value_states, width_of_keys)
+            key_states, value_states = filled(key_states, width_of_values), filled(value_states, width_of_keys)
         keys, values = self._cache.append(self._number, self.tail_length, key_states, value_states)
         self.tail_length += key_states.shape[-2]
         return keys[..., :width_of_keys], values[..., :width_of_values]
@@ -95,6 +103,7 @@ class TreeCache(Cache):
         self.committed_lengths = [0] * num_rows
         self._active = slice(0, num_rows)
         self._places: tuple[tuple[int, ...], torch.Tensor] | None = None  # of the last ragged append
+        self._fixed: FixedPlaces | None = None
         self.strategy: CommitStrategy = strategy or InPlace()
 
     @property
@@ -126,10 +135,32 @@ class TreeCache(Cache):
         finally:
             self._active = before
 
+    @contextmanager
+    def fixed(self, places: torch.Tensor, num_columns: int) -> Iterator[None]:
+        """Inside, a forward writes at ``places`` (B, P), absolute positions, and sees the first ``num_columns`` of the
+        buffer: its memory and its shapes do not depend on how much is committed, so that it can be captured."""
+        self._fixed = FixedPlaces(places, num_columns)
+        try:
+            yield
+        finally:
+            self._fixed = None
+
+    def reserve(self, length: int) -> int:
+        """Makes room for ``length`` positions; the address of the buffer, which is another one after it grew."""
+        self._storage(self.buffer[0, 0, :, :, :1], length)
+        return self.buffer.data_ptr()
+
+    def set_tail(self, length: int) -> None:
+        """What a captured forward wrote behind the prefixes, the tail's first ``length`` positions, is the tail."""
+        for layer in self._layers:
+            layer.tail_length = length
+
     def append(
         self, layer: int, tail: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes (B, G, P, W) of one layer after each active row's prefix and ``tail`` positions more."""
+        if self._fixed is not None:
+            return self._append_at(layer, self._fixed, keys, values)
         starts = [length + tail for length in self.active_lengths]
         added, end = keys.shape[-2], max(starts) + keys.shape[-2]
         pair = self._storage(keys, end)[layer][:, self._active]  # (2, B, G, C, W)
@@ -141,6 +172,15 @@ class TreeCache(Cache):
             pair[0].scatter_(2, places, keys)
             pair[1].scatter_(2, places, values)
         return pair[0, :, :, :end], pair[1, :, :, :end]
+
+    def _append_at(
+        self, layer: int, fixed: FixedPlaces, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        pair = self.buffer[layer][:, self._active]
+        places = fixed.places[:, None, :, None].expand_as(keys)
+        pair[0].scatter_(2, places, keys)
+        pair[1].scatter_(2, places, values)
+        return pair[0, :, :, : fixed.num_columns], pair[1, :, :, : fixed.num_columns]
 
     def _ragged(self, starts: list[int], added: int, device: torch.device) -> torch.Tensor:
         """(B, P) where each row's new positions go; kept for the layers that follow."""
@@ -239,8 +279,7 @@ class TreeCache(Cache):
 
     def drop_tail(self) -> None:
         """Drops what is after the committed prefixes."""
-        for layer in self._layers:
-            layer.tail_length = 0
+        self.set_tail(0)
 
     def commit_length(self, counts: list[int]) -> None:
         """Commits the first ``counts`` positions of each active row's tail as they lie, and drops the others.
@@ -290,30 +329,6 @@ class TreeCache(Cache):
         self.committed_lengths.pop()
         self._active = slice(0, last)
         self._places = None
-
-
-def _filled(states: torch.Tensor, width: int) -> torch.Tensor:
-    """``states`` with zeros after its last dimension, up to ``width``; as it is where it is that wide."""
-    return nn.functional.pad(states, (0, max(0, width - states.shape[-1])))
-
-
-def gather_places(buffer: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """A copy (L, 2, B, G, K, W) of what stands at ``places`` (B, K) of ``buffer`` (L, 2, B, G, C, W)."""
-    if len(places) == 1:
-        return buffer.index_select(4, places[0])
-    layers, two, rows, heads, _, width = buffer.shape
-    index = places[None, None, :, None, :, None].expand((layers, two, rows, heads, -1, width))
-    return buffer.gather(4, index)
-
-
-def put_behind(buffer: torch.Tensor, lengths: list[int], kept: torch.Tensor) -> None:
-    """Writes ``kept`` (L, 2, B, G, K, W) into ``buffer``, right after each row's ``lengths``."""
-    count = kept.shape[4]
-    if min(lengths) == max(lengths):
-        buffer[:, :, :, :, lengths[0] : lengths[0] + count] = kept
-        return
-    starts = torch.tensor(lengths, device=buffer.device)[:, None] + torch.arange(count, device=buffer.device)
-    buffer.scatter_(4, starts[None, None, :, None, :, None].expand_as(kept), kept)
 
 
 class InPlace:

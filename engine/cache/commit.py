@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+
 from specscope.engine.cache.buffer import TreeCache
-from specscope.engine.cache.custody import added, as_digests, layer_sums
+from specscope.engine.cache.custody import layer_sums
 
 
 class RowCustody(NamedTuple):
     """What is known of a row's committed prefix before its commit."""
 
-    sums: list[int]  # of each layer, as the step found it
+    sums: torch.Tensor  # (L,) position sums, as the step found it
     layer: int  # whose prefix is looked at again after the commit. They take turns: all of them would cost too much
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommitContent:
-    """Digests around a row's commit. Moving positions changes no bit of them, whatever the device's arithmetic."""
+    """Position sums around a row's commit. Moving positions changes no bit of them on any device."""
 
-    source_checksums: list[str]  # per layer, before the move
-    written_checksums: list[str]  # per layer, after it
+    sources: torch.Tensor  # (L,) of the rows that are kept, before the move
+    written: torch.Tensor  # (L,) of the same, after it
+    prefix: torch.Tensor  # (L,) of the committed prefix as the step found it
     prefix_layer: int  # the layer whose committed prefix was looked at again
-    prefix_before: str
-    prefix_after: str
-    kv_digests_before: list[str]  # per layer, of the committed prefix as the step found it
-    kv_digests_after: list[str]  # with the rows written: what the next step must find
+    prefix_after: torch.Tensor  # (1,) what that came to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def commit_step(
     """
     lengths = list(cache.committed_lengths)
     sources = [
-        [] if known is None else _sums_of_sources(branch, row, path, first=length)
+        None if known is None else _sums_of_sources(branch, row, path, first=length)
         for row, (path, known, length) in enumerate(zip(slots, custody, lengths, strict=True))
     ]
     fallback = cache.commit_paths(branch, slots)
@@ -64,33 +64,29 @@ def commit_step(
             committed_after=cache.committed_lengths[row],
             source_slots=path,
             destination_rows=list(range(first, first + len(path))),
-            content=None if known is None else _content(cache, row, known, sources=sources[row], first=first),
+            content=None if known is None or kept is None else _content(cache, row, known, sources=kept, first=first),
         )
-        for row, (path, known, first) in enumerate(zip(slots, custody, lengths, strict=True))
+        for row, (path, known, kept, first) in enumerate(zip(slots, custody, sources, lengths, strict=True))
     ]
 
 
-def prefix_sums(cache: TreeCache, row: int) -> list[int]:
-    """The position sum of each layer's committed keys and values of ``row``."""
+def prefix_sums(cache: TreeCache, row: int) -> torch.Tensor:
+    """(L,) the position sum of each layer's committed keys and values of ``row``."""
     kept = cache.committed(row)
-    return [0] * len(cache.layer_tails) if kept is None else layer_sums(kept)
+    return torch.zeros(len(cache.layer_tails), dtype=torch.int64) if kept is None else layer_sums(kept)
 
 
-def _sums_of_sources(branch: TreeCache, row: int, path: list[int], *, first: int) -> list[int]:
+def _sums_of_sources(branch: TreeCache, row: int, path: list[int], *, first: int) -> torch.Tensor:
     """Of the rows to be kept, each counted where it is to go."""
     return layer_sums(branch.at(row, [first + slot for slot in path]), first)
 
 
-def _content(cache: TreeCache, row: int, known: RowCustody, *, sources: list[int], first: int) -> CommitContent:
+def _content(cache: TreeCache, row: int, known: RowCustody, *, sources: torch.Tensor, first: int) -> CommitContent:
     """What lies in ``row`` after the commit, whose rows begin at ``first``."""
-    written = layer_sums(cache.committed_since(row, first), first)
-    layer, looked_at = known.layer, cache.prefix(known.layer, row, first)
     return CommitContent(
-        source_checksums=as_digests(sources),
-        written_checksums=as_digests(written),
-        prefix_layer=layer,
-        prefix_before=as_digests(known.sums)[layer],
-        prefix_after=as_digests(layer_sums(looked_at[None]))[0],
-        kv_digests_before=as_digests(known.sums),
-        kv_digests_after=as_digests(added(known.sums, written)),
+        sources=sources,
+        written=layer_sums(cache.committed_since(row, first), first),
+        prefix=known.sums,
+        prefix_layer=known.layer,
+        prefix_after=layer_sums(cache.prefix(known.layer, row, first)[None]),
     )

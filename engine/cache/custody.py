@@ -3,7 +3,7 @@
 A *position sum* is a digest that adds up: every 32-bit word of a position is multiplied by a constant of its place, the
 position's total by a constant of the position, and all is added modulo 2^64. So the digest after a commit is the digest
 before it plus that of the positions written, and one look at the cache in a step is enough. It is computed where the
-cache lies: no keys or values leave the device, but each sum that is read waits for it.
+cache lies, and stays there until somebody reads it: nothing here waits for a device.
 
 What it cannot find: it is no cryptography, and anyone who knows the constants can make two caches with equal sums. What
 goes wrong by itself (bits flipped, positions, layers or keys and values exchanged, rows zeroed, scaled, shifted, stale)
@@ -25,7 +25,7 @@ from specscope.engine.host import lies_on_host
 _WORDS = {4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
-def layer_sums(values: torch.Tensor, start: int = 0) -> list[int]:
+def layer_sums(values: torch.Tensor, start: int = 0) -> torch.Tensor:
     """The position sum of each layer.
 
     Args:
@@ -33,36 +33,30 @@ def layer_sums(values: torch.Tensor, start: int = 0) -> list[int]:
         start: the first of these positions.
 
     Returns:
-        L sums, each in 0..2^64 - 1.
+        (L,) int64 where the values lie, modulo 2^64.
     """
     if not values.numel():
-        return [0] * values.shape[0]
+        return torch.zeros(values.shape[0], dtype=torch.int64, device=values.device)
     words = values.view(_word_type(values.element_size(), values.shape[-1]))
     _, two, heads, count, width = words.shape
     end = start + count
-    table = _table(two * heads, width, -(-end // _GRAIN) * _GRAIN)[:, start:end].reshape(two, heads, count, width)
+    length = -(-end // _GRAIN) * _GRAIN
     if lies_on_host(values):
-        sums = np.einsum("lkgpw,kgpw->l", words.numpy(), table)
-    else:
-        weights = torch.from_numpy(table.copy()).to(values.device)
-        sums = torch.stack([(layer * weights).sum() for layer in words]).cpu().numpy()
-    return [total % 2**64 for total in sums.tolist()]
+        table = _table(two * heads, width, length)[:, start:end].reshape(two, heads, count, width)
+        return torch.from_numpy(np.einsum("lkgpw,kgpw->l", words.numpy(), table))
+    weights = _table_on(values.device, two * heads, width, length)[:, start:end].reshape(two, heads, count, width)
+    return torch.stack([(layer * weights).sum() for layer in words])
 
 
-def added(before: list[int], more: list[int]) -> list[int]:
-    """The sums of both, layer by layer."""
-    return [(a + b) % 2**64 for a, b in zip(before, more, strict=True)]
+def as_digests(sums: torch.Tensor) -> list[str]:
+    """(L,) as the trace writes them: 16 hexadecimal digits each. They add up by ``+``."""
+    return [f"{total % 2**64:016x}" for total in sums.tolist()]
 
 
-def as_digests(sums: list[int]) -> list[str]:
-    """As the trace writes them: 16 hexadecimal digits each."""
-    return [f"{total:016x}" for total in sums]
-
-
-def as_digest(sums: list[int]) -> str:
+def as_digest(sums: torch.Tensor) -> str:
     """All layers in one, which adds up as well."""
     weights = _layer_constants(len(sums))
-    return f"{sum(total * weight for total, weight in zip(sums, weights, strict=True)) % 2**64:016x}"
+    return f"{sum(total * weight for total, weight in zip(sums.tolist(), weights, strict=True)) % 2**64:016x}"
 
 
 _GRAIN = 256  # positions by which a table grows
@@ -86,6 +80,12 @@ def _table(heads: int, width: int, length: int) -> NDArray[np.int64]:
     positions = _constants(length, salt=1)
     table: NDArray[np.int64] = places * positions[None, :, None]
     return table
+
+
+@lru_cache(maxsize=8)
+def _table_on(device: torch.device, heads: int, width: int, length: int) -> torch.Tensor:
+    """The same on a device, copied there once."""
+    return torch.from_numpy(_table(heads, width, length)).to(device)
 
 
 def _constants(count: int, *, salt: int) -> NDArray[np.int64]:

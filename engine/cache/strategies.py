@@ -16,9 +16,8 @@ from specscope.engine.cache.buffer import (
     InPlace,
     TreeCache,
     ascending_objection,
-    gather_places,
-    put_behind,
 )
+from specscope.engine.cache.moves import gather_places, put_behind
 from specscope.tracer.errors import UsageError
 
 

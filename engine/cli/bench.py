@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,6 +95,7 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     rank = Rank.of(os.environ)
     if rank.size > 1 and options["ranks"] is None:
         raise UsageError(f"got {rank.size} ranks, wanted a folder that all of them see: pass --ranks FOLDER")
+    termination = click.get_current_context().with_resource(_Termination()) if options["ranks"] is not None else None
     if rank.number == 0:
         _check_files(options)
     compare = "overhead" if overhead else compare
@@ -111,10 +112,10 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         from specscope.engine.lab.bench.measure import Plan
 
     task = _Task(Plan(variants, chosen.prompts, settings, rounds), compare, chosen.name)
-    if options["ranks"] is None:
+    if termination is None:
         _measure_alone(task, options)
     else:
-        _measure_part(task, rank, options)
+        _measure_part(task, rank, termination, options)
 
 
 class _Task(NamedTuple):
@@ -132,7 +133,7 @@ def _measure_alone(task: _Task, options: dict[str, Any]) -> None:
     plan = task.plan
     click.echo(_budget(plan), err=True)
     measures: list[TurnMeasure] = []
-    interruption = _measure(plan, measures.append, shown=True)
+    interruption = _measure(plan, measures.append, nullcontext(), shown=True)
     if measures:
         facts = run_facts(plan, compare=task.compare, prompts=task.prompts)
         _publish(BenchReport(facts=facts, measures=measures, expected=plan.num_measures), options)
@@ -142,7 +143,7 @@ def _measure_alone(task: _Task, options: dict[str, Any]) -> None:
         raise interruption
 
 
-def _measure_part(task: _Task, rank: Rank, options: dict[str, Any]) -> None:
+def _measure_part(task: _Task, rank: Rank, termination: _Termination, options: dict[str, Any]) -> None:
     """One rank's part; rank 0 then waits for the others, and reports for all."""
     from specscope.engine.lab.bench.facts import run_facts, use_local_device
     from specscope.engine.lab.bench.ranks import RankFile
@@ -153,13 +154,10 @@ def _measure_part(task: _Task, rank: Rank, options: dict[str, Any]) -> None:
     if rank.number == 0:
         click.echo(f"{_budget(task.plan)}; {counted(rank.size, 'rank')}", err=True)
     part = task.plan._replace(prompts=rank.part_of(task.plan.prompts))
-    # torchrun ends all ranks with SIGTERM where one was lost: rank 0 reports that like an interruption.
-    with _on_termination(_interrupt):
-        interruption = _measure(part, file.add, shown=rank.number == 0)
+    interruption = _measure(part, file.add, termination.interrupting(), shown=rank.number == 0)
     file.close(interruption)
     if rank.number == 0:
-        with _on_termination(signal.SIG_IGN):
-            _report_all(task.plan, facts, options)
+        _report_all(task.plan, facts, options)
     if interruption is not None:
         raise interruption
 
@@ -192,18 +190,36 @@ def _report_all(plan: Plan, facts: RunFacts, options: dict[str, Any]) -> None:
         raise CoverageError(f"{lost} did not end{problems}; {path} lists what is missing")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+class _Termination:
+    """What SIGTERM does in the block: it interrupts the measuring, now or as soon as that begins, and nothing else.
+    torchrun sends it to all ranks where one was lost, and rank 0 still has to report what the others measured."""
 
+    def __init__(self) -> None:
+        self._asked = False
+        self._measuring = False
 
-@contextmanager
-def _on_termination(handler: Any) -> Iterator[None]:
-    """What SIGTERM does in the block."""
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __enter__(self) -> _Termination:
+        self._before = signal.signal(signal.SIGTERM, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """The measuring."""
+        self._measuring = True
+        try:
+            if self._asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._measuring = False
+
+    def _end(self, *_: object) -> None:
+        self._asked = True
+        if self._measuring:
+            raise KeyboardInterrupt
 
 
 class _Chosen(NamedTuple):
@@ -247,18 +263,19 @@ def _budget(plan: Plan) -> str:
 
 
 def _measure(
-    plan: Plan, keep: Callable[[TurnMeasure], None], *, shown: bool
+    plan: Plan, keep: Callable[[TurnMeasure], None], interrupting: AbstractContextManager[None], *, shown: bool
 ) -> KeyboardInterrupt | SpecScopeError | None:
-    """Hands each measurement to ``keep``; gives what ended it early."""
+    """Hands each measurement to ``keep``, within ``interrupting``; gives what ended it early."""
     from specscope.engine.lab.bench.measure import load_variants, measure
 
     try:
-        with working("loading the teacher and the drafters"):
-            models = load_variants(plan.variants)
-        with progress("decoding", plan.num_measures, "turns", shown=shown) as advance:
-            for turn in measure(plan, models):
-                keep(turn)
-                advance(turn.variant)
+        with interrupting:
+            with working("loading the teacher and the drafters"):
+                models = load_variants(plan.variants)
+            with progress("decoding", plan.num_measures, "turns", shown=shown) as advance:
+                for turn in measure(plan, models):
+                    keep(turn)
+                    advance(turn.variant)
     except (KeyboardInterrupt, SpecScopeError) as error:
         return error
     return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +18,8 @@ from specscope.engine.settings import (
     DTYPE_NAMES,
     GREEDY,
     MODES,
+    TRACE_LEVELS,
+    GraphChoice,
     ModelChoice,
     ProcessorChoice,
     SamplingRule,
@@ -23,22 +27,26 @@ from specscope.engine.settings import (
     choose_attention,
 )
 from specscope.engine.teacher.names import check_teacher_path
-from specscope.engine.tree.policy import PRESETS, parse_policy, refuse_drawn
+from specscope.engine.tree.policy import AUTO_LIMIT, PRESETS, TreePolicy, parse_policy, refuse_drawn
+from specscope.schemas import StepCosts
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.reader import TraceReader
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+AUTO = "auto"
 #: The paper's words for the modes, as synonyms.
 SYNONYMS = {"reference": "eager", "performance": "fused"}
 
 
+GRAPHS: dict[bool | None, GraphChoice] = {None: "auto", True: "on", False: "off"}
 #: The sections of a help text that lists the options below.
 CHOICE_SECTIONS = {
     "Models": (
-        *("teacher", "drafter", "mode", "attention", "self_check", "dtype", "device"),
+        *("teacher", "drafter", "mode", "attention", "self_check", "graph", "dtype", "device"),
         *("drafter_window", "allow_download", "allow_remote_code", "allow_nonfinite"),
     ),
-    "Draft tree": ("tree", "depth", "top_k", "budget"),
-    "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "typical"),
+    "Draft tree": ("tree", "depth", "top_k", "budget", "costs"),
+    "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "block_verification", "typical"),
     "Logits processors": ("repetition_penalty", "min_new_tokens", "no_repeat_ngram", "bad_words"),
 }
 
@@ -81,6 +89,17 @@ class AttentionName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  #
         return str(value)
 
 
+class Budget(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """A number of drafted nodes, or ``auto``."""
+
+    name = "budget"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or ``auto``."""
+        return AUTO if value == AUTO else int(click.INT.convert(value, param, ctx))
+
+
+BUDGET = Budget()
 DEVICE = DeviceName()
 ATTENTION_NAME = AttentionName()
 device_option = click.option(
@@ -131,6 +150,13 @@ model_options = _all(
     ),
     self_check_option,
     click.option(
+        "--graph/--no-graph",
+        "graph",
+        default=None,
+        help="Capture the verify forward in a graph and replay it. On a CPU the graph is emulated, slowly.  "
+        "[default: on cuda]",
+    ),
+    click.option(
         "--dtype",
         type=click.Choice(DTYPE_NAMES),
         default="float32",
@@ -147,6 +173,24 @@ model_options = _all(
     click.option("--allow-download", is_flag=True, help="Let transformers download a model that is not in the cache."),
     click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder."),
     click.option("--allow-nonfinite", is_flag=True, help="Run even if weights contain NaN or infinity."),
+)
+
+pipeline_options = _all(
+    click.option(
+        "--engine",
+        type=click.Choice(["tree", "ppsd"]),
+        default="tree",
+        show_default=True,
+        help="tree: draft trees in this process. ppsd: a pipeline of processes that verifies while it drafts.",
+    ),
+    click.option("--stages", type=int, help="ppsd: processes, each with a part of the teacher's layers."),
+    click.option("--exit-layer", type=int, help="ppsd: layers before the exit head.  [default: the head's own]"),
+    click.option("--window", type=int, help="ppsd: tokens in flight at most.  [default: as many as pay]"),
+    click.option(
+        "--stage-timeout",
+        type=float,
+        help="ppsd: seconds without a sign of life after which a stage counts as hung.  [default: 7]",
+    ),
 )
 
 tree_options = _all(
@@ -166,8 +210,40 @@ tree_options = _all(
         "--top-k", default=DEFAULT_TREE.top_k, show_default=True, help="Children per node, and nodes kept per level."
     ),
     click.option(
-        "--budget", default=DEFAULT_TREE.budget, show_default=True, help="Drafted nodes per tree; the root is not one."
+        "--budget",
+        type=BUDGET,
+        metavar="INTEGER|auto",
+        default=DEFAULT_TREE.budget,
+        show_default=True,
+        help="Drafted nodes per tree; the root is not one. auto: as many as pay, by what a step takes on this device, "
+        f"at most {AUTO_LIMIT}.",
     ),
+    click.option(
+        "--costs",
+        type=click.Path(path_type=Path),
+        metavar="TRACE",
+        help="For --budget auto: the costs that this trace was recorded with, and not those of this device now.",
+    ),
+)
+
+trace_options = _all(
+    click.option(
+        "--trace",
+        type=click.Path(path_type=Path),
+        envvar="SPECSCOPE_TRACE",
+        show_envvar=True,
+        help="Write a trace to this file.",
+    ),
+    click.option("--trace-level", type=click.Choice(TRACE_LEVELS), default="decisions", show_default=True),
+    click.option("--trace-text", is_flag=True, help="Record text as well as token ids."),
+    click.option(
+        "--redact",
+        metavar="KEY",
+        envvar="SPECSCOPE_REDACT",
+        show_envvar=True,
+        help="Replace every token id in the trace by a permutation derived from this key; no text is recorded.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace an existing trace."),
 )
 
 rule_options = _all(
@@ -190,6 +266,12 @@ rule_options = _all(
         help="Draw the drafts too; requires a tree of fixed shape. Default: the drafter's best tokens.",
     ),
     click.option(
+        "--block-verification",
+        is_flag=True,
+        help="Weigh a chain of drawn drafts as a whole: lossless, and accepts more. Requires --tree chain"
+        " --draft-sampling.",
+    ),
+    click.option(
         "--typical",
         is_flag=True,
         help="Typical acceptance. Lossy: accepts more, but changes the distribution of the output.",
@@ -201,6 +283,30 @@ rule_options = _all(
 )
 
 
+def _policy(options: dict[str, Any]) -> TreePolicy:
+    budget, costs = options["budget"], options["costs"]
+    if budget != AUTO:
+        if costs is not None:
+            raise UsageError(f"got --costs {costs} and --budget {budget}, wanted --budget auto, which they are for")
+        return parse_policy(options["tree"], options["depth"], options["top_k"], budget)
+    policy = parse_policy(options["tree"], options["depth"], options["top_k"], AUTO_LIMIT)
+    return replace(policy, sizing="measure" if costs is None else recorded_costs(costs))
+
+
+def recorded_costs(path: Path) -> StepCosts:
+    """What the trees of a trace were sized by.
+
+    Raises:
+        UsageError: where its trees were not sized by what they cost.
+        TraceError: where it cannot be read.
+    """
+    with TraceReader(path) as reader:
+        costs = reader.manifest.tree_policy.costs
+    if costs is None:
+        raise UsageError(f"{path} has no costs: wanted a trace that was recorded with --budget auto")
+    return costs
+
+
 def build_choice(**options: Any) -> ModelChoice:
     """What ``model_options``, ``tree_options`` and ``rule_options`` say, as one choice.
 
@@ -210,7 +316,7 @@ def build_choice(**options: Any) -> ModelChoice:
     given_mode = options["mode"]
     mode, baseline_attention, kernel = choose_attention(SYNONYMS.get(given_mode, given_mode), options["attention"])
     rule = _rule(options)
-    policy = parse_policy(options["tree"], options["depth"], options["top_k"], options["budget"])
+    policy = _policy(options)
     if options["teacher"] != "demo":
         check_teacher_path(options["teacher"])
     if mode != "baseline":
@@ -228,6 +334,7 @@ def build_choice(**options: Any) -> ModelChoice:
         baseline_attention=baseline_attention,
         kernel=kernel,
         self_check=options["self_check"],
+        graph=GRAPHS[options["graph"]],
         allow_remote_code=options["allow_remote_code"],
         allow_download=options["allow_download"],
         allow_nonfinite=options["allow_nonfinite"],
@@ -247,7 +354,7 @@ def build_processors(options: dict[str, Any]) -> ProcessorChoice:
 def _rule(options: dict[str, Any]) -> SamplingRule:
     temperature, typical = options["temperature"], options["typical"]
     if temperature == 0:
-        drawing = ("sample_top_k", "top_p", "draft_sampling", "typical")
+        drawing = ("sample_top_k", "top_p", "draft_sampling", "block_verification", "typical")
         given = [f"--{name.replace('_', '-')}" for name in drawing if options[name]]
         if given:
             raise UsageError(
@@ -256,8 +363,10 @@ def _rule(options: dict[str, Any]) -> SamplingRule:
         return GREEDY
     if typical and options["draft_sampling"]:
         raise UsageError("typical acceptance judges drafts one by one and draws none: drop --draft-sampling")
+    if typical and options["block_verification"]:
+        raise UsageError("got --typical and --block-verification, which are two acceptance rules: drop one of them")
     return SamplingRule(
-        "typical" if typical else "sampling",
+        "typical" if typical else "block" if options["block_verification"] else "sampling",
         temperature=temperature,
         top_k=options["sample_top_k"],
         top_p=options["top_p"],

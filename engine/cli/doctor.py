@@ -68,6 +68,7 @@ def examine_installation(device: str, attention: str, folder: Path) -> dict[str,
         "asked": {"device": device, "attention": attention},
         "devices": [],
         "attention": None,
+        "graph": None,
         "trace_folder": {"path": str(folder.resolve())},
         "problems": [],
     }
@@ -106,6 +107,9 @@ def _examine_attention(facts: dict[str, Any]) -> None:
         facts["problems"].append(str(error))
     else:
         facts["attention"] = _attention_json(examined)
+        facts["graph"] = None if examined.graph is None else examined.graph._asdict()
+        if examined.graph is not None and examined.graph.problem is not None:
+            facts["problems"].append(f"a forward cannot be captured in a graph: {examined.graph.problem}")
         facts["problems"] += [
             f"the attention differs from the eager one in {check['dtype']}, so eager would run in its place"
             for check in facts["attention"]["checks"]
@@ -169,7 +173,7 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
     if versions["torch"] is None:
         entries.append(("attention", "nothing can be decoded without torch: pip install 'specscope[engine]'"))
     elif facts["attention"] is not None:
-        entries += _attention_lines(facts)
+        entries += [*_attention_lines(facts), _graph_line(facts["graph"])]
     entries += _folder_lines(facts["trace_folder"])
     entries += [("problem", problem) for problem in facts["problems"]] or [("problems", "none")]
     return [line for name, text in entries for line in _wrapped(name, text)]
@@ -192,6 +196,14 @@ def _attention_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         if len(failed) > SHOWN_CASES:
             lines.append(("", f"and {len(failed) - SHOWN_CASES} more; --json lists them"))
     return lines
+
+
+def _graph_line(graph: dict[str, Any] | None) -> tuple[str, str]:
+    if graph is None:
+        return ("graphs", "none on this device")
+    when = "verify forwards are captured unless --no-graph" if graph["captures"] else "only with --graph"
+    works = "a captured call reads new inputs" if graph["problem"] is None else f"FAILED {graph['problem']}"
+    return ("graphs", f"{graph['kind']}, {when}; {works}")
 
 
 def _case_text(case: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,29 +15,32 @@ from specscope.engine.cli.choices import (
     build_choice,
     build_processors,
     model_options,
+    pipeline_options,
     rule_options,
+    trace_options,
     tree_options,
     warn_once,
 )
+from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_stages
+from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.prompts import Prompt, load_prompts
-from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, Settings
+from specscope.engine.settings import CACHE_STRATEGIES, Settings
 from specscope.tracer.cli.console import echo_document, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
-from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
-from specscope.tracer.naming.places import turn_name
-from specscope.tracer.naming.text import counted, printable
+from specscope.tracer.fleet.table import parse_shard
+from specscope.tracer.naming.text import counted
 
 if TYPE_CHECKING:
     from specscope.engine.lab.faults import Fault
-    from specscope.engine.load.models import Models
     from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport
 
 
 SECTIONS = {
-    "Prompts": ("prompt", "prompts_file", "batch_size", "seed"),
+    "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout"),
+    "Prompts": ("prompt", "prompts_file", "shard", "batch_size", "seed"),
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
     **CHOICE_SECTIONS,
@@ -53,6 +55,8 @@ SECTIONS = {
     type=click.Path(path_type=Path),
     help="JSON Lines with prompt, turns or ids, and an optional id; MT-Bench and HumanEval files load as they are.",
 )
+@click.option("--shard", default="1/1", metavar="i/N", help="Decode the i-th of N parts of the prompts; see merge.")
+@pipeline_options
 @model_options
 @tree_options
 @rule_options
@@ -69,23 +73,7 @@ SECTIONS = {
     help="How accepted tokens are committed; all give bit-identical caches.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
-@click.option(
-    "--trace",
-    type=click.Path(path_type=Path),
-    envvar="SPECSCOPE_TRACE",
-    show_envvar=True,
-    help="Write a trace to this file.",
-)
-@click.option("--trace-level", type=click.Choice(TRACE_LEVELS), default="decisions", show_default=True)
-@click.option("--trace-text", is_flag=True, help="Record text as well as token ids.")
-@click.option(
-    "--redact",
-    metavar="KEY",
-    envvar="SPECSCOPE_REDACT",
-    show_envvar=True,
-    help="Replace every token id in the trace by a permutation derived from this key; no text is recorded.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace an existing trace.")
+@trace_options
 @click.option(
     "--inject",
     "fault",
@@ -102,6 +90,8 @@ def run(as_json: bool, **options: Any) -> None:
     Exits 0, or 1 when a structural check stopped it, 2 for a mistake or a failure, and where the trace could not be
     written to its end although every prompt was decoded.
     """
+    if _run_in_stages(options, as_json=as_json):
+        return
     with working("loading torch, the teacher and the drafter"):
         request, fault = _with_fault(build_request(**options))
         from specscope.engine.lab.faults import check_fits, injecting
@@ -112,8 +102,8 @@ def run(as_json: bool, **options: Any) -> None:
     if fault is not None:
         check_fits(fault, models)
     writer = open_trace(request, models, warn=warn_once)
-    stream = _Stream(models, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
-    events = TurnEvents(stream.turn_begins, stream.tokens)
+    stream = Stream(models.teacher, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
+    events = TurnEvents(stream.turn_begins, stream.tokens, warn=warn_once)
     reports = []
     kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
     with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
@@ -130,6 +120,17 @@ def run(as_json: bool, **options: Any) -> None:
             click.echo(f"trace: {writer.path}  (specscope check, show, view)")
     if writer is not None:
         writer.check_whole()
+
+
+def _run_in_stages(options: dict[str, Any], *, as_json: bool) -> bool:
+    """Runs the pipeline, where that is the engine; its options are taken out of ``options`` either way."""
+    pipeline = pipeline_choice(options.pop("engine"), options)
+    if pipeline is None:
+        return False
+    prefer_early_exit(options)
+    settings, _ = check_request(**options)
+    run_stages(settings, pipeline, lambda: build_request(**options), trace=options["trace"], as_json=as_json)
+    return True
 
 
 def _with_fault(request: RunRequest) -> tuple[RunRequest, Fault | None]:
@@ -154,16 +155,29 @@ def build_request(prompt: str | None, prompts_file: Path | None, **options: Any)
     Raises:
         UsageError: where they contradict each other or a prompt file cannot be read.
     """
-    if (prompt is None) == (prompts_file is None):
-        raise UsageError("give either --prompt TEXT or --prompts FILE")
-    prompts = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
-    _check_target(options)
-    settings = build_settings(**options)
+    settings, prompts = check_request(prompt, prompts_file, **options)
 
     # What can be said without torch has been said.
     from specscope.engine.run.runner import RunRequest
 
     return RunRequest(settings, prompts, _trace_target(options))
+
+
+def check_request(prompt: str | None, prompts_file: Path | None, **options: Any) -> tuple[Settings, list[Prompt]]:
+    """The settings and the prompts; the target is checked. Loads no torch.
+
+    Raises:
+        UsageError: as ``build_request`` does.
+    """
+    if (prompt is None) == (prompts_file is None):
+        raise UsageError("give either --prompt TEXT or --prompts FILE")
+    listed = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
+    shard = options.pop("shard", "1/1")
+    prompts = parse_shard(shard).of(listed)
+    if not prompts:
+        raise UsageError(f"no prompt in this shard: {shard} of a list of {len(listed)}")
+    _check_target(options)
+    return build_settings(**options), prompts
 
 
 def build_settings(**options: Any) -> Settings:
@@ -203,48 +217,6 @@ def _trace_target(options: dict[str, Any]) -> TraceTarget | None:
         with_text=options["trace_text"],
         redact=options["redact"],
     )
-
-
-class _Stream:
-    """Prints a turn's text as it grows; quiet where the caller wants JSON."""
-
-    def __init__(self, models: Models, quiet: bool, traced: bool) -> None:
-        self._models = models
-        self.quiet = quiet
-        self._traced = traced
-        self._printed = ""
-        self._heading = ""
-
-    def turn_begins(self, prompt: Prompt, turn: int) -> None:
-        """Keeps the turn's heading until its first token: a prompt that is refused has none."""
-        self._printed = ""
-        self._heading = f"[{printable(turn_name(turn, prompt.id))}]"
-
-    def tokens(self, prompt: Prompt, output_ids: list[int]) -> None:
-        """Prints what is new; half a letter waits for its other half. Where nobody reads it and no trace is written,
-        there is nothing left to decode for."""
-        if not self._traced and not output_is_read():
-            sys.exit(EXIT_BROKEN_PIPE)
-        if self.quiet:
-            return
-        from specscope.engine.run.runner import decode_text
-
-        if self._heading:
-            click.secho(self._heading, dim=True)
-            self._heading = ""
-        text = decode_text(self._models.teacher, output_ids)
-        text = " ".join(map(str, output_ids)) if text is None else text.rstrip("\ufffd")
-        if text.startswith(self._printed):
-            click.echo(printable(text[len(self._printed) :]), nl=False)
-            self._printed = text
-
-    def turn_ends(self, report: TurnReport) -> None:
-        """Ends the turn's text; prints it whole where it was not streamed, because others ran beside it."""
-        if self.quiet:
-            click.secho(f"[{printable(turn_name(report.turn, report.prompt_id))}]", dim=True)
-            ids = " ".join(map(str, report.result.output_ids))
-            click.echo(printable(ids if report.text is None else report.text), nl=False)
-        click.echo()
 
 
 def report_json(report: TurnReport) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from specscope.engine.cli.choices import device_option
+
 
 @click.command(short_help="Train the demo models from scratch")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and results.")
@@ -18,7 +20,7 @@ import click
 @click.option("--head-steps", default=1200, show_default=True)
 @click.option("--exit-head-steps", default=800, show_default=True)
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option(
     "--compile/--no-compile",
     "compiled",

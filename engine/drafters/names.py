@@ -12,6 +12,10 @@ from specscope.tracer.errors import UsageError
 HEADS = {"eagle3": "EAGLE-3 head", "early-exit": "exit head"}
 
 
+#: In place of an exit head's folder: the teacher's own last norm reads the layer's output.
+UNTRAINED = "untrained"
+
+
 class DrafterName(NamedTuple):
     """A drafter as ``--drafter`` names it: ``kind`` or ``kind:path``."""
 
@@ -39,7 +43,7 @@ def parse_drafter(text: str, teacher: str) -> DrafterName:
             "no head: --drafter ngram, --drafter model:PATH with a smaller model of the same tokenizer, or --drafter "
             "none for the teacher by itself"
         )
-    if name.path and not Path(name.path).is_dir():
+    if name.path and name != ("early-exit", UNTRAINED) and not Path(name.path).is_dir():
         raise UsageError(
             f"no {head} at {name.path}: give a folder with config.json and safetensors, or a drafter that needs no "
             "head, such as --drafter ngram"

@@ -10,12 +10,13 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
 from specscope.tracer.errors import UsageError
 
+CACHE_ARGUMENTS = ("past_key_values", "cache")  # the second from transformers 5.24 on
 #: What ``generate`` may pass to the loop besides what the loop takes by name. None of it changes the output.
 KNOWN_ARGUMENTS = frozenset(
     {
         "attention_mask",
         "position_ids",
-        "past_key_values",
+        *CACHE_ARGUMENTS,
         "use_cache",
         "logits_to_keep",
         "cache_position",
@@ -40,9 +41,10 @@ def check_asked(model: PreTrainedModel, config: GenerationConfig, arguments: dic
         raise UsageError(
             f"got cache_implementation {config.cache_implementation!r}: trees need their own cache; drop it"
         )
-    cache = arguments.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise UsageError("got past_key_values that hold a text: trees need their own cache; pass the whole text as ids")
+    for name in CACHE_ARGUMENTS:
+        cache = arguments.get(name)
+        if cache is not None and cache.get_seq_length() > 0:
+            raise UsageError(f"got {name} that holds a text: trees need their own cache; pass the whole text as ids")
     strange = sorted(name for name, value in arguments.items() if value is not None and name not in KNOWN_ARGUMENTS)
     if strange:
         raise UsageError(f"got the model argument {strange[0]!r}: only input_ids and attention_mask reach a tree")
@@ -71,7 +73,7 @@ def count_padding(input_ids: torch.Tensor, arguments: dict[str, Any]) -> list[in
 def given_to_generate(name: str) -> Any:
     """The argument ``name`` of the running ``generate``.
 
-    With a callable ``custom_generate``, transformers (5.17 to 5.23) hands neither streamer nor assistant model on, and
+    With a callable ``custom_generate``, transformers (5.17 to 5.24) hands neither streamer nor assistant model on, and
     says nothing; a streamer that is never ended blocks its reader for ever. So the caller's frame is asked.
     """
     code = inspect.unwrap(GenerationMixin.generate).__code__

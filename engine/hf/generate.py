@@ -5,7 +5,7 @@
 ``generate`` prepares ids, processors and stopping criteria as ever, and leaves the loop to ``tree_generate``. Greedy
 where ``do_sample`` is off, else lossless sampling. All processors and criteria count, along the accepted path, token by
 token. Stop strings are given as ``stopping_criteria=[StopStringCriteria(tokenizer, [...])]``: with a callable
-``custom_generate``, ``generate`` (5.17 to 5.23) drops its ``tokenizer`` argument and refuses its ``stop_strings``.
+``custom_generate``, ``generate`` (5.17 to 5.24) drops its ``tokenizer`` argument and refuses its ``stop_strings``.
 
 What differs from plain ``generate``: a custom processor or criterion sees one row at a time, and a processor branches
 of it that may be rejected, so it must not remember its calls, and is refused where it is caught at that; a row that
@@ -53,7 +53,15 @@ from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import TurnLabel
 from specscope.engine.record.target import TraceTarget, ending
 from specscope.engine.run.runner import turn_seed
-from specscope.engine.settings import GREEDY, TRACE_LEVELS, ModelChoice, SamplingRule, Settings, check_name
+from specscope.engine.settings import (
+    GREEDY,
+    TRACE_LEVELS,
+    GraphChoice,
+    ModelChoice,
+    SamplingRule,
+    Settings,
+    check_name,
+)
 from specscope.engine.teacher.files import refuse_unsupported
 from specscope.engine.teacher.model import Teacher, TeacherOptions, check_transformers_version
 from specscope.engine.tree.policy import TreePolicy
@@ -85,6 +93,7 @@ class TreeGenerate:
     self_check: bool = field(
         default=True, kw_only=True
     )  # compare what is not eager with the eager attention before it is used
+    graph: GraphChoice = field(default="auto", kw_only=True)  # on, off: as --graph, --no-graph
     cache_strategy: str = "in-place"
     seed: int | None = None
     trace: Path | str | TraceRing | None = None
@@ -145,6 +154,7 @@ class TreeGenerate:
             drafter=self.drafter if isinstance(self.drafter, str) else self.drafter_name,
             attention=self.attention,
             self_check=self.self_check,
+            graph=self.graph,
             dtype=str(teacher.dtype).removeprefix("torch."),
             policy=self.policy,
             rule=rule,

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.finite import refuse_nonfinite
 from specscope.engine.load.models import DEMO_MODELS
-from specscope.engine.teacher.files import ANOTHER_TEACHER, attention_window
+from specscope.engine.teacher.files import ANOTHER_TEACHER, full_sight
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.teacher.probe import refuse_untreelike
 from specscope.schemas import Teacher as TeacherManifest
@@ -40,8 +40,8 @@ class GivenTeacher(Teacher):
     @property
     def max_positions(self) -> int | None:
         """None where positions are computed: ``generate`` goes on after the last one that the model was made for. It
-        must not go on after the window of its attention, where there is one."""
-        return attention_window(self.config) if self.computes_positions else super().max_positions
+        must not go on where its attention would forget otherwise than by a sliding window."""
+        return full_sight(self.config) if self.computes_positions else super().max_positions
 
     def manifest(self) -> TeacherManifest:
         """What the trace says of it; the files' digests only where the model still is what they hold."""

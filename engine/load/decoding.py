@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from specscope.engine.accept.processors import build_processors
+from specscope.engine.backends.choice import warn_in_python
+from specscope.engine.backends.devices import backend_of
+from specscope.engine.backends.graphs import GraphPolicy, choose_graphs
 from specscope.engine.loop.phases import Decoding, Phases
 from specscope.engine.settings import ProcessorChoice, Settings
 from specscope.engine.teacher.model import Teacher
@@ -13,11 +17,17 @@ from specscope.tracer.errors import UsageError
 DEFAULT_PHASES = Phases()
 
 
-def decoding_of(settings: Settings, teacher: Teacher, phases: Phases = DEFAULT_PHASES) -> Decoding:
-    """How a session decodes by ``settings``, with ``phases``.
+def decoding_of(
+    settings: Settings,
+    teacher: Teacher,
+    phases: Phases = DEFAULT_PHASES,
+    warn: Callable[[str], None] = warn_in_python,
+) -> Decoding:
+    """How a session decodes by ``settings``, with ``phases``; ``warn`` is called where it runs otherwise than asked.
 
     Raises:
-        UsageError: where bad words were given and the teacher has no tokenizer, or transformers refuses a value.
+        UsageError: where bad words were given and the teacher has no tokenizer, transformers refuses a value, or graphs
+            are asked for on a device that has none.
     """
     processors = _with_bad_words(settings, teacher)
     return Decoding(
@@ -28,7 +38,27 @@ def decoding_of(settings: Settings, teacher: Teacher, phases: Phases = DEFAULT_P
         checks="before" if settings.choice.attention == "eager" or teacher.device.type == "cpu" else "deferred",
         processors=build_processors(processors, teacher.eos_token_ids, teacher.device),
         phases=replace(phases, stop_on_violation=True) if settings.strict else phases,
+        graphs=graph_policy(settings, teacher, warn),
     )
+
+
+def graph_policy(
+    settings: Settings, teacher: Teacher, warn: Callable[[str], None] = warn_in_python
+) -> GraphPolicy | None:
+    """How verify forwards are captured; None where they are not.
+
+    Raises:
+        UsageError: where graphs are asked for on a device that has none, or with a kernel that cannot be captured.
+    """
+    choice, attention = settings.choice, teacher.attention
+    capturable = attention is None or attention.kernel is None or attention.kernel.capturable
+    if choice.graph == "on" and not capturable:
+        raise UsageError(f"got --graph with attention {choice.attention}, which cannot be captured: drop one of them")
+    # A graph reads the cache where it lay: in the others it moves in every step.
+    if choice.graph == "auto" and (settings.cache_strategy != "in-place" or not capturable):
+        return None
+    backend = backend_of(teacher.device.type)
+    return choose_graphs(choice.graph, backend, teacher.device, check=choice.self_check, warn=warn)
 
 
 def _with_bad_words(settings: Settings, teacher: Teacher) -> ProcessorChoice:

@@ -1,4 +1,4 @@
-"""From the names on a command line to a teacher, a drafter and a session. Knows where the demo models lie."""
+"""From the names on a command line to a teacher, a drafter and a session."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
 from specscope.engine.drafters.early_exit.head import load_exit_head
 from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
-from specscope.engine.drafters.names import parse_drafter
+from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
+from specscope.engine.load.costs import size_by_costs
+from specscope.engine.settings import DEMO_MODELS as DEMO_MODELS
 from specscope.engine.settings import DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher, TeacherOptions
 from specscope.tracer.errors import UsageError
 
-DEMO_MODELS = Path(__file__).parents[1] / "demo_models"
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
@@ -38,11 +39,12 @@ class Models:
 
 
 def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_python) -> Models:
-    """Loads what ``choice`` names. An attention kernel that does not compute what the eager attention does is replaced
-    by that, and ``warn`` is called with the reason, unless the choice goes without the check.
+    """Loads what ``choice`` names. Where the device's own attention does not compute what the eager one does, that runs
+    in its place, and ``warn`` is called with the reason, unless the choice goes without the check.
 
     Raises:
-        UsageError: where something is missing, or the drafter does not fit the teacher.
+        UsageError: where something is missing, the drafter does not fit the teacher, or a kernel that the choice names
+            differs from the eager attention.
     """
     device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
     kernel = kernel_of(choice.attention, device)
@@ -64,7 +66,8 @@ def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_pytho
 
 
 def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions) -> Drafter:
-    """Loads the drafter that ``choice`` names for ``teacher``, which was loaded with ``options``.
+    """Loads the drafter that ``choice`` names for ``teacher``, which was loaded with ``options``. Where its trees are
+    to be no larger than pays, and nobody says what they cost, that is measured.
 
     Raises:
         UsageError: where something is missing, or it does not fit the teacher.
@@ -78,7 +81,10 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.rule.draft == "sampled":
         sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
         sampler.check(choice.policy)
-    return DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
+    drafter = DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
+    if choice.policy.sizing is not None:
+        size_by_costs(drafter, teacher, choice.policy.costs)
+    return drafter
 
 
 class _Parts(NamedTuple):
@@ -113,6 +119,8 @@ def _eagle3(parts: _Parts) -> Drafter:
 
 
 def _early_exit(parts: _Parts) -> Drafter:
+    if parts.path == UNTRAINED:
+        raise UsageError("got drafter early-exit:untrained, which only --engine ppsd has: give a folder in its place")
     folder = parts.folder("exit_head")
     files = load_exit_head(folder, allow_nonfinite=parts.choice.allow_nonfinite)
     return EarlyExitDrafter(parts.teacher, files, parts.choice.policy, parts.sampler)

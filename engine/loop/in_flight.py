@@ -6,7 +6,7 @@ Knows no file format and no transformers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -29,14 +29,19 @@ from specscope.engine.loop.phases import (
 )
 from specscope.engine.loop.stopping import StopDecision
 from specscope.engine.loop.turns import Row, Turn, TurnRequest
-from specscope.engine.tree.checks import CheckReport
+from specscope.engine.tree.checks import CheckReport, InputSnapshot
 from specscope.engine.tree.tensors import TreeTensors
 
 
 class PhaseClock:
-    """Which phase is running, and how long each took."""
+    """Which phase is running, and how long each took.
 
-    def __init__(self) -> None:
+    Args:
+        settle: waits for the device at the end of each phase; None: the phases of a device only launch.
+    """
+
+    def __init__(self, settle: Callable[[], None] | None = None) -> None:
+        self.settle = settle
         self.current: PhaseName = "prefill"
         self.durations_ns: dict[str, int] = {}
 
@@ -46,6 +51,8 @@ class PhaseClock:
         self.current = name
         begun = time.perf_counter_ns()
         yield
+        if self.settle is not None:
+            self.settle()
         self.durations_ns[name] = time.perf_counter_ns() - begun
 
 
@@ -77,7 +84,6 @@ class RowInFlight:
     committed_length: int
     pairs: DraftPairs  # what the drafter is fed
     generator_state: torch.Tensor | None  # before the step; None where nothing is drawn, or nobody observes
-    tensorized_digest: str | None = None  # of the forward's inputs; None where nobody observes
     custody: Custody | None = None  # None where nobody observes the row
     report: CheckReport | None = None  # None where the check is left to the device
     acceptance: RowAcceptance | None = None
@@ -144,13 +150,15 @@ class StepInFlight:
     clock: PhaseClock = field(default_factory=PhaseClock)
     draft: Draft | None = None
     tensors: TreeTensors | None = None
+    snapshot: InputSnapshot | None = None  # None where nobody observes
     verification: Verification | None = None
     coins: list[Coins] | None = None
     acceptance: Acceptance | None = None
 
     @classmethod
-    def of(cls, rows: list[Row], committed_lengths: list[int]) -> StepInFlight:
-        """The step that all ``rows``, each with a running turn, are about to take."""
+    def of(cls, rows: list[Row], committed_lengths: list[int], settle: Callable[[], None] | None) -> StepInFlight:
+        """The step that all ``rows``, each with a running turn, are about to take; where one is observed, ``settle`` is
+        called after each phase."""
         observed = any(row.turn is not None and row.turn.observer is not None for row in rows)
         return cls(
             rows=[
@@ -158,6 +166,7 @@ class StepInFlight:
                 for number, (row, length) in enumerate(zip(rows, committed_lengths, strict=True))
             ],
             observed=observed,
+            clock=PhaseClock(settle if observed else None),
         )
 
     @property
@@ -196,6 +205,7 @@ class StepInFlight:
             verification=self.verification,
             acceptance=self.acceptance,
             coins=self.coins,
+            snapshot=self.snapshot,
         )
 
     def results(self, decisions: list[Decision], drafter_pairs: list[int]) -> list[StepResult]:
@@ -206,7 +216,6 @@ class StepInFlight:
                 step=row.turn.step,
                 row=row.number,
                 shared=shared,
-                tensorized_digest=row.tensorized_digest,
                 report=row.checked,
                 custody=row.custody,
                 acceptance=row.accepted,
@@ -214,6 +223,7 @@ class StepInFlight:
                 drafter_pairs=drafter_pairs[row.number],
                 stop=decision.stop,
                 durations_ns=self.clock.durations_ns,
+                synchronised=self.clock.settle is not None,
             )
             for row, decision in zip(self.rows, decisions, strict=True)
         ]

@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 
+from specscope.engine.accept.block import accept_block
 from specscope.engine.accept.greedy import Acceptance, accept_greedy
 from specscope.engine.accept.processors import Processors, process_tree
 from specscope.engine.accept.sampling import Coins, accept_sampling, accept_typical, target_probs
+from specscope.engine.backends.graphs import GraphPolicy
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit, RowCustody, commit_step
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
-from specscope.engine.tree.checks import CheckReport
+from specscope.engine.tree.checks import CheckReport, InputSnapshot
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
 from specscope.schemas.manifest import RuleName
 from specscope.schemas.phases import FailedPhase
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
+
+    from specscope.engine.backends.attention import DispatchLog, WindowNote
 
 PhaseName = FailedPhase
 EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
@@ -40,8 +44,39 @@ class ForwardInputs(NamedTuple):
     mask: torch.Tensor  # (B, 1, P, S) additive
 
 
+class StaticInputs(NamedTuple):
+    """What a captured forward reads, at one place for ever. P slots and S columns are at least those of a step."""
+
+    token_ids: torch.Tensor  # (B, P)
+    position_ids: torch.Tensor  # (B, P)
+    mask: torch.Tensor  # (B, 1, P, S) additive
+    lengths: torch.Tensor  # (B,) committed: behind them the keys and values are written
+
+
+def refresh(static: StaticInputs, given: ForwardInputs, lengths: list[int]) -> None:
+    """Writes a step's inputs where a captured forward reads them. Slots and columns that the step does not have are
+    not seen; such a slot itself sees the first committed position, so that its softmax is not empty."""
+    slots, columns = given.mask.shape[2:]
+    static.token_ids[:, :slots] = given.token_ids
+    static.position_ids[:, :slots] = given.position_ids
+    static.mask.fill_(-torch.inf)
+    static.mask[..., 0] = 0
+    static.mask[:, :, :slots, :columns] = given.mask
+    static.lengths.copy_(torch.tensor(lengths))
+
+
+class GraphUse(NamedTuple):
+    """The graph by which a verify forward ran, where forwards are captured."""
+
+    num_slots: int | None = None  # of the graph
+    num_columns: int | None = None
+    replays: int | None = None  # of this graph so far, this step's included
+    lengths: torch.Tensor | None = None  # (B,) committed lengths that it read
+    fallback: str | None = None  # why the forward ran without one
+
+
 class Verification(NamedTuple):
-    """What the teacher said of the trees."""
+    """What the teacher said of the trees. Where it was captured, the tensors hold it until the next step."""
 
     logits: torch.Tensor  # (B, P, V), padding slots included: what decides
     raw_logits: torch.Tensor  # (B, P, V) the same before processors changed them
@@ -49,7 +84,9 @@ class Verification(NamedTuple):
     argmax: torch.Tensor  # (B, P)
     inputs: ForwardInputs
     feature_layers: tuple[int, ...]  # that the features were read from
-    dispatch: Counter[str]  # empty without an observer
+    dispatch: DispatchLog  # empty without an observer
+    windows: list[WindowNote] | None  # of the layers that slide; empty without an observer. None: none does
+    graph: GraphUse | None = None  # None where forwards are not captured
 
 
 class AcceptInputs(NamedTuple):
@@ -74,6 +111,9 @@ def accept(inputs: AcceptInputs) -> Acceptance:
     if inputs.rule.rule == "typical":
         return accept_typical(inputs.tree, probs, inputs.rule, bonus)
     coins = torch.stack([c.slots for c in inputs.coins]).to(device)
+    if inputs.rule.rule == "block":
+        assert inputs.child_probs is not None
+        return accept_block(inputs.tree, probs, inputs.child_probs, coins, bonus_coins=bonus)
     return accept_sampling(
         inputs.tree, probs, inputs.child_probs, coins, bonus_coins=bonus, max_children=inputs.max_children
     )
@@ -120,6 +160,7 @@ class Phases:
 
     tensorize: Callable[[Draft, list[int], int], TreeTensors] = tensorize_draft
     inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
+    refresh: Callable[[StaticInputs, ForwardInputs, list[int]], None] = refresh
     processors: ProcessTree = process_tree
     accept: Callable[[AcceptInputs], Acceptance] = accept
     commit: Callable[[TreeCache, TreeCache, list[list[int]], list[RowCustody | None]], list[Commit]] = commit_step
@@ -142,6 +183,7 @@ class Decoding:
     checks: Literal["before", "deferred"] = "before"
     processors: Processors | None = None
     phases: Phases = Phases()
+    graphs: GraphPolicy | None = None  # how verify forwards are captured; None: they are not
 
 
 class RowAcceptance(NamedTuple):
@@ -160,12 +202,12 @@ class RowAcceptance(NamedTuple):
 
 
 class Custody(NamedTuple):
-    """Position sums, layer by layer, of what a row's caches held when the step began."""
+    """Position sums (L,) of what a row's caches held when the step began."""
 
-    teacher: list[int]
-    drafter: list[int] | None  # None where it keeps nothing
+    teacher: torch.Tensor
+    drafter: torch.Tensor | None  # None where it keeps nothing
     drafter_length: int  # positions that the drafter kept
-    drafter_after: list[int] | None = None  # after the draft
+    drafter_after: torch.Tensor | None = None  # after the draft
 
 
 class StepTensors(NamedTuple):
@@ -176,6 +218,7 @@ class StepTensors(NamedTuple):
     verification: Verification
     acceptance: Acceptance
     coins: list[Coins] | None
+    snapshot: InputSnapshot | None  # of the inputs before the forward; None without an observer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +228,6 @@ class StepResult:
     step: int
     row: int  # of ``shared``
     shared: StepTensors
-    tensorized_digest: str | None  # of the inputs before the forward; None without an observer
     report: CheckReport
     custody: Custody | None  # None without an observer
     acceptance: RowAcceptance
@@ -193,6 +235,7 @@ class StepResult:
     drafter_pairs: int  # in the drafter's cache after the step
     stop: StopDecision
     durations_ns: dict[str, int]  # by phase, of all rows together
+    synchronised: bool  # whether each phase was waited for; else the times of a device's phases are those of launching
 
 
 @dataclass(frozen=True, kw_only=True)

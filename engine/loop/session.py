@@ -5,27 +5,30 @@ Knows no file format and no transformers. A ``Session`` holds the caches of one 
 all that happens to it; without one the loop pays an ``is None`` for it.
 
 A step waits for the device once, where the acceptance is read: every other number that the host needs is known from the
-policy or from the step before. An observer, whose digests are read as they are taken, processors, checks before the
-kernel, and a drafter that shares the teacher's layers on a dynamic tree each look earlier, and so add waits.
+policy or from the step before. An observer adds no wait to that. Processors, checks before the kernel, and a drafter
+that shares the teacher's layers on a dynamic tree each look earlier, and so add waits.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from specscope.engine.accept.processors import process_last
 from specscope.engine.accept.sampling import draw_bonus, draw_coins, target_probs
 from specscope.engine.backends.attention import dispatch_log
+from specscope.engine.backends.devices import backend_of
 from specscope.engine.cache.commit import prefix_sums
 from specscope.engine.cache.custody import as_digests
 from specscope.engine.cache.strategies import commit_strategy
 from specscope.engine.drafters.base import Drafter, DraftPairs
+from specscope.engine.loop.graphs import VerifyGraphs
 from specscope.engine.loop.in_flight import PrefillInFlight, StepInFlight
 from specscope.engine.loop.phases import (
     Decoding,
@@ -58,9 +61,19 @@ class Session:
         self.cache = teacher.new_cache(num_rows, commit_strategy(self.decoding.cache_strategy))
         self.rows = [Row() for _ in range(num_rows)]
         self.drafter.begin_session(self.cache)
+        graphs = self.decoding.graphs
         self._phases = StepPhases(
-            teacher=teacher, drafter=drafter, decoding=self.decoding, cache=self.cache, rows=self.rows
+            teacher=teacher,
+            drafter=drafter,
+            decoding=self.decoding,
+            cache=self.cache,
+            rows=self.rows,
+            graphs=None if graphs is None else VerifyGraphs(teacher, graphs, self.decoding.phases),
         )
+        # A run that leaves its checks to the device shall not wait for more because it is observed.
+        self._settle: Callable[[], None] | None = None
+        if self.decoding.checks == "before":
+            self._settle = partial(backend_of(teacher.device.type).synchronise, teacher.device)
         self.result = TurnResult()  # of the turn that began last
         self._in_flight: PrefillInFlight | StepInFlight | None = None  # for the record of a failure
 
@@ -131,7 +144,7 @@ class Session:
     @torch.inference_mode()
     def step(self) -> list[StepResult]:
         """Takes every row, each of which must have a running turn, one step further; one result per row."""
-        step = self._in_flight = StepInFlight.of(self.rows, self.cache.committed_lengths)
+        step = self._in_flight = StepInFlight.of(self.rows, self.cache.committed_lengths, self._settle)
         # Custody: what the last step left in the caches, where somebody observes.
         self._phases.take_custody(step)
         # Branch: what the forwards of this step write to; the committed cache itself, unless the strategy copies it.

@@ -5,30 +5,31 @@ Knows no file format and no transformers.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from specscope.engine.backends.attention import dispatch_log
+from specscope.engine.backends.attention import DispatchLog, dispatch_log
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit, RowCustody, prefix_sums
-from specscope.engine.cache.custody import added, layer_sums
+from specscope.engine.cache.custody import layer_sums
 from specscope.engine.drafters.base import Draft, Drafter, SharedLayers
 from specscope.engine.host import lies_on_host
 from specscope.engine.loop.acceptance import read_outcomes, row_coins
+from specscope.engine.loop.graphs import TeacherForward, VerifyGraphs
 from specscope.engine.loop.in_flight import Decision, StepInFlight
 from specscope.engine.loop.phases import (
     AcceptInputs,
     Custody,
     Decoding,
     ForwardInputs,
+    GraphUse,
     Verification,
 )
 from specscope.engine.loop.turns import Row
 from specscope.engine.teacher.model import Teacher, TeacherOutput
-from specscope.engine.tree.checks import ALL_PASSED, CheckReport, check_row, input_digests, sound_rows
+from specscope.engine.tree.checks import ALL_PASSED, CheckReport, check_row, snapshot_of, sound_rows
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import ViolationError
 
@@ -42,6 +43,7 @@ class StepPhases:
     decoding: Decoding
     cache: TreeCache
     rows: list[Row]
+    graphs: VerifyGraphs | None  # None: forwards are not captured
 
     def draft(self, step: StepInFlight, branch: TreeCache) -> Draft:
         """The drafter takes in what was committed and proposes a tree per row."""
@@ -65,23 +67,22 @@ class StepPhases:
                     drafter_length=0 if kept is None else kept.shape[3],
                 )
 
-    def _sums_after(self, row: int, before: Custody) -> list[int] | None:
+    def _sums_after(self, row: int, before: Custody) -> torch.Tensor | None:
         """Of what the drafter's cache holds after the draft: what it held, and what it took in."""
         kept, length = self.drafter.kept(row), before.drafter_length
         if kept is None:
             return None
         if before.drafter is None or kept.shape[3] < length:
             return layer_sums(kept)
-        return added(before.drafter, layer_sums(kept[:, :, :, length:], length))
+        return before.drafter + layer_sums(kept[:, :, :, length:], length)
 
     def tensorize(self, step: StepInFlight, draft: Draft) -> TreeTensors:
-        """The trees as ids, positions and visibility, digested where somebody observes."""
+        """The trees as ids, positions and visibility, of which a copy is kept where somebody observes."""
         with step.clock.phase("tensorize"):
             tensors = self.decoding.phases.tensorize(draft, step.committed_lengths, self.drafter.policy.depth)
         step.tensors = tensors
         if step.observed:
-            for row, digest in zip(step.rows, input_digests(tensors), strict=True):
-                row.tensorized_digest = digest
+            step.snapshot = snapshot_of(tensors)
         return tensors
 
     def check(self, step: StepInFlight, tensors: TreeTensors) -> None:
@@ -99,11 +100,8 @@ class StepPhases:
         """One forward of the teacher over all slots of all rows, and what the processors make of its logits."""
         phases = self.decoding.phases
         given = phases.inputs(tensors, self.teacher.dtype)
-        with dispatch_log() if step.observed else nullcontext(Counter[str]()) as dispatch:
-            if draft.shared is None:
-                output = self.teacher.forward(*given, branch, feature_layers=self.drafter.feature_layers)
-            else:
-                output = self._resume(given, draft.shared, branch)
+        with dispatch_log() if step.observed else nullcontext(DispatchLog()) as dispatch:
+            output, given, use = self._forward(given, step.committed_lengths, draft.shared, branch)
         logits = output.logits
         if any(turn.processors is not None for turn in step.turns):
             contexts = [row.committed_ids for row in self.rows]
@@ -116,8 +114,22 @@ class StepPhases:
             inputs=given,
             feature_layers=self.drafter.feature_layers,
             dispatch=dispatch,
+            windows=list(dispatch.windows.values()) if self.teacher.sliding_windows is not None else None,
+            graph=use,
         )
         return step.verification
+
+    def _forward(
+        self, given: ForwardInputs, lengths: list[int], shared: SharedLayers | None, branch: TreeCache
+    ) -> TeacherForward:
+        """The teacher's forward, by a graph where forwards are captured."""
+        layers = self.drafter.feature_layers
+        if shared is not None:
+            use = GraphUse(fallback="the drafter has run the first layers") if self.graphs is not None else None
+            return TeacherForward(self._resume(given, shared, branch), given, use)
+        if self.graphs is not None:
+            return self.graphs.forward(given, lengths, branch, feature_layers=layers)
+        return TeacherForward(self.teacher.forward(*given, branch, feature_layers=layers), given, None)
 
     def _resume(self, given: ForwardInputs, shared: SharedLayers, branch: TreeCache) -> TeacherOutput:
         """The layers behind those that the drafter has already run."""

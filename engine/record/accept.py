@@ -26,6 +26,9 @@ def accept_section(result: StepResult, sampling: Sampling) -> AcceptSection:
         draw = None
     else:
         tried = _Tried(result, trials, sampling)
+        if outcome.rule == "block":  # every slot of the chain is weighed, and a later one decides for those before it
+            unkept = range(len(visited), result.shared.tensors.num_slots[result.row] - 1)
+            visited, went = [*visited, *unkept], [*went, *[None] * len(unkept)]
         visits = [tried.visit(slot, child) for slot, child in zip(visited, went, strict=True)]
         draw = tried.bonus_draw()
     return AcceptSection(
@@ -87,6 +90,7 @@ class _Tried:
             values[row].tolist() for values in (trials.target_probs, trials.draft_probs, trials.thresholds)
         )
         self._coins = trials.coins[row].tolist() if trials.coins is not None else None
+        self._masses = trials.masses[row].tolist() if trials.masses is not None else None
 
     def visit(self, slot: int, child: int | None) -> Visit:
         """The walk's stop at ``slot``, from where it went to ``child``."""
@@ -101,21 +105,31 @@ class _Tried:
                 continue
             coin = self._coins[tried] if self._coins is not None else None
             # Without coins every child past its threshold is acceptable, and the walk goes to the best of them.
-            accepted = tried == child if coin is not None else self._target[tried] > self._thresholds[tried]
+            threshold = self._thresholds[tried]
+            if self._masses is not None and coin is not None:
+                accepted = coin < threshold
+            else:
+                accepted = tried == child if coin is not None else self._target[tried] > threshold
             trials.append(
                 Trial(
                     slot=tried,
                     target_prob=self._target[tried],
                     draft_prob=self._draft[tried],
-                    threshold=self._thresholds[tried],
+                    threshold=threshold,
                     coin=coin,
                     accepted=accepted,
                     logit=float(self._logits[slot, self._tokens[tried]]),
+                    residual_mass=self._mass_at(tried),
                 )
             )
             if tried == child and coin is not None:
                 break
         return trials
+
+    def _mass_at(self, slot: int) -> float | None:
+        """What the draft leaves over at a slot of a block; None at the end of the chain, where nothing was drafted."""
+        ends = slot == len(self._tokens) - 1
+        return None if self._masses is None or ends else self._masses[slot]
 
     def bonus_draw(self) -> BonusDraw:
         """How the bonus token came about."""

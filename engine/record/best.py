@@ -5,13 +5,14 @@ Letters: R rows of logits, V tokens.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specscope.engine.record.host import array, float_lists
+from specscope.engine.record.host import array, float_lists, floats
 from specscope.tracer.compare.roundings import is_half_epsilon
 
 MOST_BEST = 16  # tokens of a slot that may be best
@@ -45,7 +46,8 @@ def best_tokens(logits: torch.Tensor) -> BestTokens:
     first, of which there may be 16. Equal ones stand in the order of their ids.
     """
     numbers = array(wide(logits))
-    return _best_of(numbers, numbers.argmax(axis=1), torch.finfo(logits.dtype).eps)
+    tokens = _best_of(numbers, numbers.argmax(axis=1), torch.finfo(logits.dtype).eps)
+    return BestTokens(tokens, _row_by_row(floats(_logits_of(numbers, tokens)), tokens))
 
 
 def summary(logits: torch.Tensor, *, plain: bool) -> Summary:
@@ -61,12 +63,26 @@ def summary(logits: torch.Tensor, *, plain: bool) -> Summary:
         entropy = logsumexp - array(torch.linalg.vecdot(probs, values))
     else:
         entropy = array(torch.special.entr(probs).sum(dim=-1))
-    totals, entropies = float_lists([logsumexp, entropy])
-    return Summary(_best_of(numbers, first, torch.finfo(logits.dtype).eps), totals, entropies)
+    tokens = _best_of(numbers, first, torch.finfo(logits.dtype).eps)
+    totals, entropies, best = float_lists([logsumexp, entropy, _logits_of(numbers, tokens)])
+    return Summary(BestTokens(tokens, _row_by_row(best, tokens)), totals, entropies)
 
 
-def _best_of(numbers: NDArray[Any], first: NDArray[Any], epsilon: float) -> BestTokens:
-    """numpy finds a row's largest number much faster than torch's topk does on a CPU. So the best two are
+def _logits_of(numbers: NDArray[Any], tokens: list[list[int]]) -> NDArray[Any]:
+    """Of each row's ``tokens``, all in one."""
+    rows = np.repeat(np.arange(len(tokens)), [len(chosen) for chosen in tokens])
+    logits: NDArray[Any] = numbers[rows, [token for chosen in tokens for token in chosen]]
+    return logits
+
+
+def _row_by_row(values: list[float], tokens: list[list[int]]) -> list[list[float]]:
+    """``values`` of all tokens, as the tokens are grouped."""
+    rest = iter(values)
+    return [list(islice(rest, len(chosen))) for chosen in tokens]
+
+
+def _best_of(numbers: NDArray[Any], first: NDArray[Any], epsilon: float) -> list[list[int]]:
+    """Of each row. numpy finds a row's largest number much faster than torch's topk does on a CPU. So the best two are
     looked for, and the whole row only where the second is so near the first that a third may be, too."""
     rows, size = np.arange(len(numbers)), numbers.shape[1]
     best = numbers[rows, first]
@@ -81,8 +97,7 @@ def _best_of(numbers: NDArray[Any], first: NDArray[Any], epsilon: float) -> Best
         tokens = [list(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)]
     for row in np.flatnonzero(~(following < near)).tolist():
         tokens[row] = _nearly_best(numbers[row], near[row])
-    shortest = float_lists([numbers[row, chosen] for row, chosen in enumerate(tokens)])
-    return BestTokens(tokens, shortest)
+    return tokens
 
 
 def _nearly_best(numbers: NDArray[Any], limit: float) -> list[int]:

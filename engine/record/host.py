@@ -1,4 +1,6 @@
-"""Tensors as the host sees them: where they lie there already, views; else copies, all of them packed into one."""
+"""Tensors as the host sees them: where they lie there already, views; else copies, all of them packed into one, which
+arrives when the host waits for the device next.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def float_lists(values: list[NDArray[Any]]) -> list[list[float]]:
 def on_host(parts: Parts) -> Parts:
     """``parts``, a dataclass or named tuple, with every tensor in it on the host; itself, where they lie there.
 
-    What is on a device comes in a single copy, which waits for the device once.
+    What is on a device comes in a single copy, which does not wait: it holds what was on the device when it was asked
+    for, and may be read after the next wait for the device.
     """
     away: dict[int, torch.Tensor] = {}
     _collect(parts, away)
@@ -68,7 +71,7 @@ def copied_together(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     for tensor in tensors:
         piece = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         pieces.append(torch.nn.functional.pad(piece, (0, -len(piece) % _ALIGNMENT)))
-    packed, copies, start = torch.cat(pieces).cpu(), [], 0
+    packed, copies, start = torch.cat(pieces).to("cpu", non_blocking=True), [], 0
     for tensor, piece in zip(tensors, pieces, strict=True):
         content = packed[start : start + tensor.numel() * tensor.element_size()]
         copies.append(content.view(tensor.dtype).view(tensor.shape))

@@ -7,7 +7,7 @@ import platform
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import torch
 
@@ -15,14 +15,22 @@ from specscope.engine.accept.processors import Processors
 from specscope.engine.backends.devices import backend_of
 from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
+from specscope.engine.load.decoding import graph_policy
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.settings import ModelChoice, ProcessorChoice, SamplingRule, Settings, choose_attention
+from specscope.engine.settings import (
+    GraphChoice,
+    ModelChoice,
+    ProcessorChoice,
+    SamplingRule,
+    Settings,
+    choose_attention,
+)
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.policy import TreePolicy as GrowthPolicy
 from specscope.engine.tree.policy import static_policy
 from specscope.schemas import SCHEMA_VERSION, Device, Manifest, Sampling, TreePolicy
 from specscope.schemas import StopRules as StopRulesManifest
-from specscope.schemas.manifest import Kernel, SelfCheck, TraceLevel
+from specscope.schemas.manifest import Kernel, Mode, SelfCheck, TraceLevel
 from specscope.tracer.errors import UsageError
 
 CAPABILITIES = [
@@ -69,6 +77,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         mode=choice.mode,
         attention=choice.attention,
         kernel=_kernel(choice, teacher),
+        graph=_graph(settings, teacher),
         dtype=choice.dtype,
         device=Device(
             backend=device.type,
@@ -91,6 +100,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
             name=policy.name,
             choices=[list(node) for node in policy.choices] or None,
             adaptive=_drafts_fewer(drafter),
+            costs=policy.costs,
         ),
         sampling=_sampling(facts),
         stop_rules=StopRulesManifest(
@@ -102,7 +112,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         batch_size=settings.batch_size if settings.batch_size > 1 else None,
         seed=settings.seed,
         level=facts.level,
-        capabilities=CAPABILITIES,
+        capabilities=CAPABILITIES + ["verify.windows"] * (teacher.sliding_windows is not None),
         fault=settings.fault,
     )
 
@@ -115,6 +125,11 @@ def _kernel(choice: ModelChoice, teacher: Teacher) -> Kernel | None:
     if choice.self_check or choice.attention == "eager":
         return None
     return Kernel(name=choice.attention, self_check=SelfCheck(outcome="skipped"))
+
+
+def _graph(settings: Settings, teacher: Teacher) -> str:
+    policy = graph_policy(settings, teacher)
+    return "none" if policy is None else policy.graphs.kind
 
 
 def cpu_instructions() -> dict[str, str]:
@@ -133,7 +148,7 @@ def _own_parameters(drafter: Drafter) -> dict[str, str] | None:
 def _drafts_fewer(drafter: Drafter) -> bool | None:
     """Whether a step may draft less than the policy allows, as a lookup that finds little; None: nothing is drafted."""
     kind = drafter.manifest().kind
-    return None if kind == "none" else kind == "ngram"
+    return None if kind == "none" else kind == "ngram" or drafter.policy.costs is not None
 
 
 def _sampling(facts: RunFacts) -> Sampling:
@@ -155,13 +170,25 @@ def _sampling(facts: RunFacts) -> Sampling:
     )
 
 
+def _mode_of(manifest: Manifest) -> Mode:
+    for mode in get_args(Mode):
+        if mode == manifest.mode:
+            return cast(Mode, mode)
+    raise UsageError(f"got mode {manifest.mode[:80]!r}, wanted {', '.join(get_args(Mode))}: another engine's run")
+
+
 def settings_of(manifest: Manifest) -> Settings:
-    """The settings that a run was recorded with. A model whose source the manifest does not name is the empty text;
-    without stop rules, the length is the default one.
+    """The settings that a run was recorded with; what was chosen by itself comes back as what was chosen. A model
+    whose source the manifest does not name is the empty text; without stop rules, the length is the default one.
 
     Raises:
         UsageError: where the manifest names what no settings have a word for.
     """
+    if manifest.pipeline is not None:
+        raise UsageError(
+            "the run was made by --engine ppsd, whose stages cannot be run again from a trace: run the command anew, "
+            "or compare the trace with one of the tree engine by specscope diff"
+        )
     rules = manifest.stop_rules
     attention = choose_attention(None, manifest.attention)
     check = manifest.kernel.self_check if manifest.kernel is not None else None
@@ -169,7 +196,7 @@ def settings_of(manifest: Manifest) -> Settings:
         choice=ModelChoice(
             teacher=manifest.teacher.source or "",
             drafter="none" if manifest.drafter.kind == "none" else manifest.drafter.source or "",
-            mode=manifest.mode,
+            mode=_mode_of(manifest),
             dtype=manifest.dtype,
             device=manifest.device.backend,
             policy=_policy_of(manifest.tree_policy),
@@ -177,6 +204,7 @@ def settings_of(manifest: Manifest) -> Settings:
             baseline_attention=attention.baseline_attention,
             kernel=attention.kernel,
             self_check=check is None or check.outcome != "skipped",
+            graph=_graph_choice(manifest.graph),
             drafter_window=(manifest.drafter.settings or {}).get("window"),
         ),
         batch_size=manifest.batch_size or 1,
@@ -190,16 +218,31 @@ def settings_of(manifest: Manifest) -> Settings:
     return replace(settings, max_new_tokens=rules.max_new_tokens, stop_strings=tuple(rules.stop_strings))
 
 
+def _graph_choice(recorded: str | None) -> GraphChoice:
+    if recorded is None:
+        return "auto"
+    return "off" if recorded == "none" else "on"
+
+
 def _policy_of(recorded: TreePolicy) -> GrowthPolicy:
     if recorded.choices is not None and (recorded.kind == "static" or recorded.kind == "chain"):
         return static_policy(recorded.choices, recorded.name or recorded.kind, recorded.kind)
     return GrowthPolicy(
-        kind=recorded.kind, depth=recorded.depth, top_k=recorded.top_k, budget=recorded.budget, name=recorded.name
+        kind=recorded.kind,
+        depth=recorded.depth,
+        top_k=recorded.top_k,
+        budget=recorded.budget,
+        name=recorded.name,
+        sizing=recorded.costs,
     )
 
 
 def _rule_of(recorded: Sampling) -> SamplingRule:
     names = ("temperature", "top_k", "top_p", "epsilon", "delta", "draft")
+    if recorded.rule == "match":
+        raise UsageError("the run drew at every node and accepted what matched, which this engine does not")
+    if recorded.rule == "unknown":
+        raise UsageError("the trace does not say how its run accepted tokens: it was not written by this engine")
     stated = {name: getattr(recorded, name) for name in names if getattr(recorded, name) is not None}
     return SamplingRule(recorded.rule, **stated)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+from specscope.engine.backends.devices import backend_of
 from specscope.engine.host import lies_on_host
 from specscope.engine.loop.phases import (
     InFlight,
@@ -62,7 +63,14 @@ class _Copied(NamedTuple):
     on_host: StepTensors
 
 
-class Recorder:
+class _Pending(NamedTuple):
+    """A step whose numbers are on their way from the device."""
+
+    of: StepTensors
+    write: Callable[[], None]
+
+
+class TraceRecorder:
     """Writes the manifest at once, and hands out an observer for each turn.
 
     Args:
@@ -85,16 +93,42 @@ class Recorder:
         self.token_text = cache(token_text) if token_text is not None else None
         self.side_files = side_files
         self._last: _Copied | None = None
+        self._pending: list[_Pending] = []
         writer.write(manifest)
 
-    def on_host(self, result: StepResult) -> StepResult:
-        """``result`` with its tensors on the host. They are copied once for all rows of a step."""
+    def take_down(self, result: StepResult, write: Callable[[StepResult], None]) -> None:
+        """Calls ``write`` with ``result``, its tensors on the host: at once where they lie there.
+
+        From a device they are copied while the next step runs, and written when that is over: its acceptance has waited
+        for the device, and so for the copy, which adds no wait.
+        """
         shared = result.shared
         if lies_on_host(shared.verification.logits):
-            return result
+            write(result)
+            return
+        self._write_pending(but=shared)
         if self._last is None or self._last.of is not shared:
-            self._last = _Copied(shared, on_host(shared))
-        return replace(result, shared=self._last.on_host)
+            self._last = _Copied(shared, on_host(shared))  # once for all rows
+        copied = replace(
+            result,
+            shared=self._last.on_host,
+            custody=on_host(result.custody),
+            commit=on_host(result.commit),
+        )
+        self._pending.append(_Pending(shared, partial(write, copied)))
+
+    def settle(self) -> None:
+        """Waits for the device where a step is on its way, and writes it. What is written next comes after it."""
+        if self._pending:
+            device = self._pending[-1].of.verification.logits.device
+            backend_of(device.type).synchronise(device)
+            self._write_pending()
+
+    def _write_pending(self, but: StepTensors | None = None) -> None:
+        ready = [pending for pending in self._pending if pending.of is not but]
+        self._pending = [pending for pending in self._pending if pending.of is but]
+        for pending in ready:
+            pending.write()
 
     def turn(self, label: TurnLabel) -> TurnRecorder:
         """The observer of one turn."""
@@ -104,13 +138,14 @@ class Recorder:
 class TurnRecorder:
     """Writes a record for each thing that it is told of its turn."""
 
-    def __init__(self, recorder: Recorder, label: TurnLabel) -> None:
+    def __init__(self, recorder: TraceRecorder, label: TurnLabel) -> None:
         self._recorder = recorder
         self._writer = recorder.writer
         self._label = label
 
     def turn_started(self, turn: TurnStarted) -> None:
         """Writes ``turn_start``."""
+        self._recorder.settle()
         label, best = self._label, best_tokens(turn.last_logits[None].cpu())
         self._writer.write(
             TurnStart(
@@ -139,12 +174,14 @@ class TurnRecorder:
         )
 
     def step_done(self, result: StepResult, forced: ForcedSection | None = None) -> None:
-        """Writes ``step``; in a replay with what was ``forced`` in place of its own outcome."""
-        is_synchronised = lies_on_host(result.shared.verification.logits)
-        result = self._recorder.on_host(result)
+        """Writes ``step``, of a device when the next one is over; in a replay with what was ``forced`` in place of its
+        own outcome."""
+        self._recorder.take_down(result, partial(self._write_step, forced=forced))
+
+    def _write_step(self, result: StepResult, forced: ForcedSection | None) -> None:
         shared, row, side = result.shared, result.row, self._recorder.side_files
         verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)
-        report = result.report
+        report, digest = result.report, None if shared.snapshot is None else shared.snapshot.digest(row)
         self._writer.write(
             Step(
                 seq=self._writer.next_seq,
@@ -152,7 +189,7 @@ class TurnRecorder:
                 step=result.step,
                 draft=draft_section(shared.draft, row, result.custody),
                 tree=tree_section(shared.draft.tree, row),
-                tensors=tensors_section(shared.tensors, row, shared.verification.inputs, result.tensorized_digest),
+                tensors=tensors_section(shared.tensors, row, shared.verification.inputs, digest),
                 verify=verify,
                 accept=accept_section(result, self._recorder.sampling),
                 commit=commit_section(result),
@@ -161,7 +198,7 @@ class TurnRecorder:
                 forced=forced,
                 timing=TimingSection(
                     **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
-                    synchronised=is_synchronised,
+                    synchronised=result.synchronised,
                 ),
                 texts=self._texts(result, verify),
                 tensor_files=side.write(self._label.turn, result) if side else None,
@@ -170,6 +207,7 @@ class TurnRecorder:
 
     def turn_ended(self, result: TurnResult) -> None:
         """Writes ``turn_end``."""
+        self._recorder.settle()
         lengths = result.accepted_lengths
         self._writer.write(
             TurnEnd(
@@ -188,6 +226,7 @@ class TurnRecorder:
 
     def failed(self, in_flight: InFlight, error: Exception) -> None:
         """Writes ``failure`` with what the phases before had produced, and what it takes to run the step again."""
+        self._recorder.settle()
         self._writer.write(
             Failure(
                 seq=self._writer.next_seq,

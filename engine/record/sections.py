@@ -6,19 +6,18 @@ than one of a tensor.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specscope.engine.cache.custody import as_digest
+from specscope.engine.backends.windows import visible_in
+from specscope.engine.cache.custody import as_digest, as_digests
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
-from specscope.engine.loop.phases import Custody, ForwardInputs, StepResult, Verification
+from specscope.engine.loop.phases import Custody, ForwardInputs, GraphUse, StepResult, Verification
 from specscope.engine.record.best import summary, wide
 from specscope.engine.record.host import array, float_lists, floats
-from specscope.engine.tree.checks import index_tensors, pack_rows
+from specscope.engine.tree.checks import index_tensors
 from specscope.engine.tree.grow import DraftTree, Level
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import (
@@ -26,6 +25,8 @@ from specscope.schemas import (
     DraftInputs,
     DraftLevel,
     DraftSection,
+    GraphReplay,
+    SlidingWindow,
     TensorsSection,
     TreeSection,
     VerifySection,
@@ -57,33 +58,34 @@ def draft_section(draft: Draft, row: int, custody: Custody | None = None) -> Dra
     )
 
 
+_SCORES = ("logprobs", "logsumexp", "perturbed")
+
+
 def _levels(levels: list[Level], row: int) -> list[DraftLevel]:
     """Of one row."""
-    logprobs = float_lists([array(level.logprobs)[row] for level in levels])
-    totals, perturbed = (_where_there(levels, row, name) for name in ("logsumexp", "perturbed"))
+    # A level's log-probabilities, and what else it has of its scores: all in one go.
+    scores = {
+        (number, name): array(values)[row]
+        for number, level in enumerate(levels)
+        for name, values in zip(_SCORES, (level.logprobs, level.logsumexp, level.perturbed), strict=True)
+        if values is not None
+    }
+    lists = dict(zip(scores, float_lists(list(scores.values())), strict=True))
     return [
         DraftLevel(
             frontier=array(level.frontier)[row].tolist(),
             positions=array(level.positions)[row].tolist(),
             tokens=array(level.tokens)[row].ravel().tolist(),
-            logprobs=logprobs[number],
+            logprobs=lists[number, "logprobs"],
             finite=bool(array(level.all_finite)[row]),
-            logsumexp=totals[number],
-            perturbed=perturbed[number],
+            logsumexp=lists.get((number, "logsumexp")),
+            perturbed=lists.get((number, "perturbed")),
         )
         for number, level in enumerate(levels)
     ]
 
 
-def _where_there(levels: list[Level], row: int, name: Literal["logsumexp", "perturbed"]) -> list[list[float] | None]:
-    """One row's values level by level; None at those that have none."""
-    there = [number for number, level in enumerate(levels) if getattr(level, name) is not None]
-    lists = float_lists([array(getattr(levels[number], name))[row] for number in there])
-    values = dict(zip(there, lists, strict=True))
-    return [values.get(number) for number in range(len(levels))]
-
-
-def _whole_digest(sums: list[int] | None) -> str | None:
+def _whole_digest(sums: torch.Tensor | None) -> str | None:
     return None if sums is None else as_digest(sums)
 
 
@@ -110,14 +112,10 @@ def digest_features(features: torch.Tensor) -> str | None:
     return digest_tensors(features) if features.numel() else None
 
 
-def visible_in(mask: torch.Tensor) -> torch.Tensor:
-    """What a mask lets a row see: where it adds nothing, or where it is boolean and set."""
-    return mask if mask.dtype == torch.bool else mask == 0
-
-
 def seen_by(given: ForwardInputs, row: int) -> NDArray[np.bool_]:
     """(P, S) what each slot of ``row`` was let see."""
-    seen: NDArray[np.bool_] = array(visible_in(given.mask))[row, 0]
+    mask = array(given.mask)[row, 0]
+    seen: NDArray[np.bool_] = mask if mask.dtype == np.bool_ else mask == 0
     return seen
 
 
@@ -126,24 +124,31 @@ def tensors_section(tensors: TreeTensors, row: int, given: ForwardInputs | None,
     made for it. ``digest`` is that of what was made."""
     committed, slots = tensors.committed_lengths[row], tensors.padded_slots
     if given is None:
-        rows, prefix = pack_rows(array(tensors.visible)[row]), [committed] * slots
+        seen, prefix = array(tensors.visible)[row], [committed] * slots
     else:
         used = seen_by(given, row)
         # In a batch of unlike lengths there are columns behind the row's own: shown where something sees them.
         strays = bool(used[:, committed + slots :].any())
-        rows = pack_rows(used[:, committed:] if strays else used[:, committed : committed + slots])
+        seen = used[:, committed:] if strays else used[:, committed : committed + slots]
         prefix = used[:, :committed].sum(axis=1).tolist()
     return TensorsSection(
         committed_length=committed,
         num_slots=tensors.num_slots[row],
         padded_slots=slots,
-        mask_rows=[packed.hex() for packed in rows],
+        mask_rows=_hex_rows(seen),
         prefix_visible=prefix,
         positions=array((tensors if given is None else given).position_ids)[row].tolist(),
         token_ids=array((tensors if given is None else given).token_ids)[row].tolist(),
         index_tensors=index_tensors(tensors, row),
         input_digest=digest,
     )
+
+
+def _hex_rows(visible: NDArray[np.bool_]) -> list[str]:
+    """``visible`` (P, W) as ``pack_rows`` packs it, in hexadecimal."""
+    packed = np.packbits(visible, axis=1, bitorder="little")
+    text, width = packed.tobytes().hex(), 2 * packed.shape[1]
+    return [text[start : start + width] for start in range(0, len(text), width)]
 
 
 def verify_section(tensors: TreeTensors, verification: Verification, row: int, level: TraceLevel) -> VerifySection:
@@ -155,6 +160,8 @@ def verify_section(tensors: TreeTensors, verification: Verification, row: int, l
     scored = torch.log_softmax(wide(logits), dim=-1).topk(SCORES_TOP_K, dim=-1) if level != "decisions" else None
     return VerifySection(
         dispatch=dict(verification.dispatch),
+        graph=_graph_replay(verification.graph, row),
+        windows=_windows(tensors, verification, row),
         argmax=array(verification.argmax)[row, :count].tolist(),
         top_tokens=summed.best.tokens,
         top_logits=summed.best.logits,
@@ -169,10 +176,49 @@ def verify_section(tensors: TreeTensors, verification: Verification, row: int, l
     )
 
 
+def _windows(tensors: TreeTensors, verification: Verification, row: int) -> list[SlidingWindow] | None:
+    """What one row's slots saw in layers with a sliding window; None where the teacher has none."""
+    if verification.windows is None:
+        return None
+    committed, count = tensors.committed_lengths[row], tensors.num_slots[row]
+    fed = array(verification.inputs.position_ids)[row]
+    layers: dict[int, list[int]] = {}
+    masks = {note.size: note.mask for note in verification.windows}
+    for note in verification.windows:
+        layers.setdefault(note.size, []).append(note.layer)
+    windows = []
+    for size, mask in sorted(masks.items()):
+        seen = array(visible_in(mask[row if mask.shape[0] > 1 else 0, 0, :count]))[:, : committed + len(fed)]
+        positions = np.concatenate([np.arange(committed), fed])[: seen.shape[1]]
+        # What sees nothing has no lowest position: its own stands there, with a count of 0.
+        lowest = np.where(seen, positions, np.iinfo(np.int64).max).min(axis=1)
+        windows.append(
+            SlidingWindow(
+                size=size,
+                layers=layers[size],
+                first_positions=np.minimum(lowest, fed[:count]).tolist(),
+                num_seen=seen.sum(axis=1).tolist(),
+            )
+        )
+    return windows
+
+
+def _graph_replay(use: GraphUse | None, row: int) -> GraphReplay | None:
+    if use is None:
+        return None
+    return GraphReplay(
+        slots=use.num_slots,
+        columns=use.num_columns,
+        replays=use.replays,
+        committed_length=None if use.lengths is None else int(array(use.lengths)[row]),
+        fallback=use.fallback,
+    )
+
+
 def _digest_of_inputs(given: ForwardInputs, tensors: TreeTensors, row: int) -> str:
     """Of what one row's forward received: ids, positions, and which tree columns were seen."""
     committed = tensors.committed_lengths[row]
-    used = torch.from_numpy(seen_by(given, row)[:, committed : committed + tensors.padded_slots])
+    used = seen_by(given, row)[:, committed : committed + tensors.padded_slots]
     return digest_tensors(given.token_ids[row], given.position_ids[row], used)
 
 
@@ -188,6 +234,7 @@ def commit_section(result: StepResult) -> CommitSection:
     """What was moved where, with the checksums that prove it."""
     commit, content = result.commit, result.commit.content
     features = result.shared.verification.features[result.row, commit.source_slots]
+    before = as_digests(content.prefix) if content else None
     return CommitSection(
         strategy=commit.strategy,
         fallback=commit.fallback,
@@ -195,13 +242,13 @@ def commit_section(result: StepResult) -> CommitSection:
         committed_after=commit.committed_after,
         source_slots=commit.source_slots,
         destination_rows=commit.destination_rows,
-        source_checksums=content.source_checksums if content else None,
-        written_checksums=content.written_checksums if content else None,
+        source_checksums=as_digests(content.sources) if content else None,
+        written_checksums=as_digests(content.written) if content else None,
         prefix_layer=content.prefix_layer if content else None,
-        prefix_before=content.prefix_before if content else None,
-        prefix_after=content.prefix_after if content else None,
-        kv_digests_before=content.kv_digests_before if content else None,
-        kv_digests_after=content.kv_digests_after if content else None,
+        prefix_before=before[content.prefix_layer] if content and before else None,
+        prefix_after=as_digests(content.prefix_after)[0] if content else None,
+        kv_digests_before=before,
+        kv_digests_after=as_digests(content.prefix + content.written) if content else None,
         features_digest=digest_features(features),
         drafter_before=result.shared.draft.kv_before[result.row],
         drafter_after=result.drafter_pairs,

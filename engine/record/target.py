@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import EndReason
 from specscope.engine.record.manifest import RunFacts, build_manifest
-from specscope.engine.record.recorder import Recorder
+from specscope.engine.record.recorder import TraceRecorder
 from specscope.engine.record.redaction import RedactedSink, Redaction, check_redaction
 from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.settings import TRACE_LEVELS, check_name
@@ -58,17 +58,22 @@ class TraceTarget:
             check_side_folder(self.path, overwrite=self.overwrite)
         return TraceWriter(self.path, overwrite=self.overwrite, warn=warn)
 
-    def record(self, writer: RunSink, facts: RunFacts, models: Models) -> Recorder:
+    def record(self, writer: RunSink, facts: RunFacts, models: Models) -> TraceRecorder:
         """Writes the manifest, and gives what hands out the turns' observers."""
-        sink: RecordSink = writer
-        if self.redact is not None:
-            sink = RedactedSink(writer, Redaction(self.redact, models.teacher.vocab_size))
+        sink = redacted(self, writer, models.teacher)
         token_text = _token_text(models.teacher) if self.with_text else None
         side = None
         if self.level == "tensors" and isinstance(writer, TraceWriter):
             side = SideFiles(writer.path, writer, overwrite=self.overwrite)
         manifest = build_manifest(uuid.uuid4().hex, facts, models.teacher, models.drafter)
-        return Recorder(sink, manifest, token_text, side)
+        return TraceRecorder(sink, manifest, token_text, side)
+
+
+def redacted(target: TraceTarget, writer: RunSink, teacher: Teacher) -> RecordSink:
+    """The writer, behind a redaction where ``target`` asks for one."""
+    if target.redact is None:
+        return writer
+    return RedactedSink(writer, Redaction(target.redact, teacher.vocab_size))
 
 
 class Running(Protocol):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from specscope.engine.backends.choice import warn_in_python
 from specscope.engine.load.decoding import DEFAULT_PHASES, decoding_of
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Phases, StepResult, TurnResult
@@ -16,7 +17,7 @@ from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest, check_turn
 from specscope.engine.record.manifest import RunFacts
-from specscope.engine.record.recorder import Recorder, TurnLabel
+from specscope.engine.record.recorder import TraceRecorder, TurnLabel
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.record.target import TraceTarget as TraceTarget  # how callers ask for a trace
 from specscope.engine.run.conversation import Conversation
@@ -65,6 +66,7 @@ class TurnEvents(NamedTuple):
     turn_begins: Callable[[Prompt, int], None]  # with the turn's number in the run
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
     stepped: Callable[[list[StepResult]], None] = lambda _: None  # each step, one result per row
+    warn: Callable[[str], None] = warn_in_python  # decoding goes on otherwise than asked
 
 
 #: Nobody listens.
@@ -151,7 +153,9 @@ class _Run:
     """The rows and what runs in them. A row whose conversation is over takes the next prompt; when there is none left
     it is dropped, and the last row takes its number."""
 
-    def __init__(self, request: RunRequest, workings: Workings, recorder: Recorder | None, events: TurnEvents) -> None:
+    def __init__(
+        self, request: RunRequest, workings: Workings, recorder: TraceRecorder | None, events: TurnEvents
+    ) -> None:
         settings, models = request.settings, workings.models
         self._request, self._models, self._recorder, self._events = request, models, recorder, events
         self._rules = _rules(settings, models)
@@ -159,7 +163,7 @@ class _Run:
         self._num_begun = 0
         num_rows = min(settings.batch_size, len(request.prompts))
         self._talks = [self._next_talk() for _ in range(num_rows)]
-        decoding = decoding_of(settings, models.teacher, workings.phases)
+        decoding = decoding_of(settings, models.teacher, workings.phases, events.warn)
         self.session = Session(models.teacher, models.drafter, decoding, num_rows)
 
     def turns(self) -> Iterator[TurnReport]:
@@ -230,7 +234,7 @@ def _rules(settings: Settings, models: Models) -> StopRules:
     return StopRules(settings.max_new_tokens, models.teacher.eos_token_ids, list(settings.stop_strings))
 
 
-def _recorder(request: RunRequest, models: Models, writer: RunSink | None) -> Recorder | None:
+def _recorder(request: RunRequest, models: Models, writer: RunSink | None) -> TraceRecorder | None:
     if writer is None or request.trace is None:
         return None
     settings = request.settings

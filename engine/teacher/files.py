@@ -1,9 +1,9 @@
 """Teachers on disk: which folder a name means, which are refused, and how each kind is loaded.
 
-Whatever transformers itself implements as a plain decoder with full attention and rotations that depend on the position
-alone; ``probe`` then tries what no configuration tells. openPangu-Embedded, which transformers does not implement, is
-Llama with biases under another name, and is loaded as that: its own model code, which requires an NPU at import, is
-never run.
+Whatever transformers itself implements as a plain decoder with full or sliding attention and rotations that depend on
+the position alone; ``probe`` then tries what no configuration tells. openPangu-Embedded, which transformers does not
+implement, is Llama with biases under another name, and is loaded as that: its own model code, which requires an NPU at
+import, is never run.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ PANGU_FIELDS = (
     "pad_token_id",
 )
 PANGU_OPTIONAL_FIELDS = ("head_dim", "attention_dropout", "initializer_range")
-FULL = "full_attention"
-#: Types of layers that see the last tokens only, and the field that says how many.
-WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 GROWING_ROTATIONS = frozenset({"dynamic", "longrope"})
 
 
@@ -94,14 +92,23 @@ def load_teacher(name: str, options: TeacherOptions) -> LoadedTeacher:
         UsageError: where there is none, or of a kind that cannot verify trees, or its weights do not fit it or are no
             finite numbers.
     """
-    folder = _resolve_folder(name, options)
-    config = _load_config(folder, options)
+    folder, config = find_teacher(name, options)
     refuse_unsupported(config, name)
     model = _load_model(folder, config, options)
     if not options.allow_nonfinite:
         refuse_nonfinite(model, folder)
     nn.Module.to(model, options.device)
-    return LoadedTeacher(model.eval(), _load_tokenizer(folder, options), folder)
+    return LoadedTeacher(model.eval(), load_tokenizer(folder, options), folder)
+
+
+def find_teacher(name: str, options: TeacherOptions) -> tuple[Path, Any]:
+    """The folder of ``name``, and its configuration.
+
+    Raises:
+        UsageError: where there is none.
+    """
+    folder = _resolve_folder(name, options)
+    return folder, _load_config(folder, options)
 
 
 def _resolve_folder(name: str, options: TeacherOptions) -> Path:
@@ -167,18 +174,18 @@ def refuse_unsupported(config: Any, name: str) -> None:
         UnsupportedModelError: naming the model as ``name``, and why.
     """
     kinds = set(getattr(config, "layer_types", None) or [])
-    if kinds - {FULL, *WINDOWS}:
+    if kinds - {FULL, SLIDING, CHUNKED}:
         raise UnsupportedModelError(
-            f"{name} has layers of types {sorted(kinds)}; only full attention is supported: the state of the others "
-            "cannot be rolled back to a branch"
+            f"{name} has layers of types {sorted(kinds)}; only full and sliding attention are supported: the state of "
+            "the others cannot be rolled back to a branch"
         )
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if getattr(model_class, "_is_stateful", False):
         raise UnsupportedModelError(
             f"{name} keeps a running state (model type {config.model_type}), which cannot be rolled back to a branch; "
-            "only full attention is supported"
+            "only full and sliding attention are supported"
         )
-    _refuse_sliding(config, name)
+    _refuse_forgetful(config, name)
     if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
         raise UnsupportedModelError(
             f"{name} is no plain decoder (model type {config.model_type}); give a causal language model"
@@ -197,29 +204,44 @@ def refuse_unsupported(config: Any, name: str) -> None:
         )
 
 
-def attention_window(config: Any) -> int | None:
-    """The longest text in which every token sees all those before it, in tokens; None where no layer ends its sight."""
-    kinds = set(getattr(config, "layer_types", None) or [])
-    windows = {getattr(config, field, None) for kind, field in WINDOWS.items() if kind in kinds}
-    windows.add(getattr(config, "keep_window_size", None))  # Doge's: of longer texts it drops what it scores least
-    if not kinds and getattr(config, "use_sliding_window", True):
-        windows.add(getattr(config, "sliding_window", None))
-    return min((int(window) for window in windows if window), default=None)
+def sliding_windows(config: Any) -> list[int | None] | None:
+    """Of each layer, how many of the last positions it sees, its own among them, or None for all; None where all layers
+    see all, and where a window is as long as the positions are many: it never slides then."""
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    if not window or (positions and window >= positions):
+        return None
+    if not kinds:
+        return [int(window)] * int(config.num_hidden_layers) if getattr(config, "use_sliding_window", True) else None
+    return [int(window) if kind == SLIDING else None for kind in kinds] if SLIDING in kinds else None
 
 
-def _refuse_sliding(config: Any, name: str) -> None:
-    """Refuses attention that ends before the text does; a window that no text can fill is full attention."""
-    window, positions = attention_window(config), getattr(config, "max_position_embeddings", None)
-    if window is None or (positions and window >= positions):
+def full_sight(config: Any) -> int | None:
+    """The longest text in which every token sees all before it, in tokens; None where it always does, or by a window
+    that slides.
+
+    Chunks begin anew at fixed positions, and Doge drops what it scores least: neither is a window.
+    """
+    kinds = getattr(config, "layer_types", None) or []
+    limits = [getattr(config, "attention_chunk_size", None) if CHUNKED in kinds else None]
+    limits.append(getattr(config, "keep_window_size", None))
+    if (SLIDING in kinds if kinds else getattr(config, "use_sliding_window", True)) and not sliding_windows(config):
+        limits.append(getattr(config, "sliding_window", None))
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
+def _refuse_forgetful(config: Any, name: str) -> None:
+    """Refuses attention that forgets otherwise than by a window; one that no text makes forget is full attention."""
+    limit, positions = full_sight(config), getattr(config, "max_position_embeddings", None)
+    if limit is None or (positions and limit >= positions):
         return
-    way_out = "give a teacher with full attention"
+    way_out = "give a teacher with full or sliding attention"
     if positions and _rotations(config) <= {"default"}:
-        way_out += f", or set max_position_embeddings to {window} in its config.json, for texts of so many tokens"
-    kinds = sorted(set(getattr(config, "layer_types", None) or []))
-    has = f"has layers of types {kinds}" if kinds else "uses sliding-window attention"
+        way_out += f", or set max_position_embeddings to {limit} in its config.json, for texts of so many tokens"
     raise UnsupportedModelError(
-        f"{name} {has}: the last {window} tokens are seen, and it has {positions} positions; a cache that forgets "
-        f"cannot roll a tree back: {way_out}"
+        f"{name} (model type {config.model_type}) sees all of a text of up to {limit} tokens only, and it has "
+        f"{positions} positions; what it drops of longer ones is not by a window, and cannot be told of a branch: "
+        f"{way_out}"
     )
 
 
@@ -293,7 +315,7 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _load_tokenizer(folder: Path, options: TeacherOptions) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(folder: Path, options: TeacherOptions) -> PreTrainedTokenizerBase | None:
     """The folder's tokenizer; None where there is none, or its code is remote and not allowed.
 
     openPangu's own is such code: a ``tokenizer.json`` beside it, made from it once, is used instead.

@@ -5,8 +5,10 @@ Everything else passes ids, positions and an additive mask, and gets logits and 
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,16 +16,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from specscope.engine.backends.choice import ChosenAttention
+from specscope.engine.backends.windows import shared_windows
 from specscope.engine.cache.buffer import CommitStrategy, TreeCache
 from specscope.engine.digests import digest_file, digest_files
 from specscope.engine.teacher.files import TeacherOptions as TeacherOptions  # how callers ask for one
-from specscope.engine.teacher.files import load_teacher
+from specscope.engine.teacher.files import load_teacher, sliding_windows
 from specscope.engine.teacher.probe import refuse_untreelike
 from specscope.schemas import Teacher as TeacherManifest
 from specscope.schemas import Tokenizer as TokenizerManifest
 from specscope.tracer.errors import UsageError
 
-TESTED_TRANSFORMERS = ((5, 17), (5, 23))  # first and last minor version that the tests ran with
+TESTED_TRANSFORMERS = ((5, 17), (5, 24))  # first and last minor version that the tests ran with
 PREFILL_ROWS = 1024
 CACHE_CAPACITY = 512  # positions a row before the first growth
 
@@ -52,6 +55,12 @@ def check_transformers_version() -> None:
             f"got transformers {installed_version}, wanted {first[0]}.{first[1]} to {last[0]}.{last[1]}: "
             "its cache interface moves between releases; install a version of that range"
         )
+
+
+def cache_argument(module: nn.Module) -> str:
+    """What the forward of a model or a layer calls its cache: ``cache`` from transformers 5.24 on, ``past_key_values``
+    before, and in code that comes with a checkpoint."""
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
 
 
 class Teacher:
@@ -116,6 +125,14 @@ class Teacher:
         return int(self.config.vocab_size)
 
     @property
+    def sliding_windows(self) -> list[int | None] | None:
+        """Of each layer, the last positions that it sees, its own among them, or None for all; None where all see all.
+
+        ``probe`` makes sure that the layers say the same to their attention.
+        """
+        return sliding_windows(self.config)
+
+    @property
     def max_positions(self) -> int | None:
         """Positions the model was made for; None where it does not say."""
         value = getattr(self.config, "max_position_embeddings", None)
@@ -171,15 +188,16 @@ class Teacher:
         if self.max_positions is not None and not self.computes_positions:
             # A tree may reach past the last position. What is computed there is never kept, but must exist.
             position_ids = position_ids.clamp(max=self.max_positions - 1)
-        output = self.model(
-            input_ids=token_ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=bool(feature_layers),
-            logits_to_keep=1 if last_row_only else 0,
-        )
+        with shared_windows():
+            output = self.model(
+                input_ids=token_ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                **{cache_argument(self.model): cache},
+                use_cache=True,
+                output_hidden_states=bool(feature_layers),
+                logits_to_keep=1 if last_row_only else 0,
+            )
         features = (
             torch.cat([output.hidden_states[layer] for layer in feature_layers], dim=-1)
             if feature_layers
@@ -195,17 +213,35 @@ class Teacher:
         Running the first layers and then the others gives the bits of the whole forward.
         """
         body = self.model.model
-        rotation = body.rotary_emb(hidden, position_ids=position_ids)
-        for number in layers:
-            hidden = body.layers[number](
-                hidden,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                position_embeddings=rotation,
-            )
+        rotations = {kind: self.rotation(hidden, position_ids, kind) for kind in self.rotations}
+        cached = {cache_argument(body.layers[0]): cache}
+        with shared_windows():
+            for number in layers:
+                hidden = body.layers[number](
+                    hidden,
+                    attention_mask=mask,
+                    position_ids=position_ids,
+                    **cached,
+                    use_cache=True,
+                    position_embeddings=rotations[self.rotation_of(number)],
+                )
         return hidden
+
+    @property
+    def rotations(self) -> list[str | None]:
+        """The kinds of layers whose positions are rotated otherwise; None alone where all are rotated alike."""
+        rotary = self.model.model.rotary_emb
+        typed = "layer_type" in inspect.signature(rotary.forward).parameters
+        return sorted(set(self.config.layer_types)) if typed else [None]
+
+    def rotation_of(self, number: int) -> str | None:
+        """Which of ``rotations`` a layer has."""
+        return None if self.rotations == [None] else str(self.config.layer_types[number])
+
+    def rotation(self, hidden: torch.Tensor, position_ids: torch.Tensor, kind: str | None) -> Any:
+        """Cosines and sines (B, P, W) of the positions, as layers of that kind have them."""
+        typed = {} if kind is None else {"layer_type": kind}
+        return self.model.model.rotary_emb(hidden, position_ids=position_ids, **typed)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (B, P, V) of ``hidden`` (B, P, H) after the last layer."""
@@ -227,6 +263,7 @@ class Teacher:
             hidden_size=self.hidden_size,
             vocab_size=self.vocab_size,
             max_positions=self.max_positions,
+            sliding_windows=self.sliding_windows,
             rope_theta=float(rope["rope_theta"]) if "rope_theta" in rope else None,
         )
 

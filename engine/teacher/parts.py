@@ -38,12 +38,14 @@ def model_parts(teacher: Teacher, layers: range) -> dict[Part, nn.Module]:
     try:
         body = list(teacher.model.model.layers)
         ends = {name: teacher.model.get_submodule(path) for name, path in (BEFORE | BEHIND).items()}
+        if teacher.rotations != [None]:
+            del ends["rotation"]  # one module with an output for each kind of layer: it is part of their attention
     except AttributeError as error:
         kind = type(teacher.model).__name__
         raise UnsupportedModelError(
             f"the parts of {kind} have other names than a Llama's ({error}): not narrowed"
         ) from None
-    parts: dict[Part, nn.Module] = {Part(None, name): ends[name] for name in BEFORE}
+    parts: dict[Part, nn.Module] = {Part(None, name): ends[name] for name in BEFORE if name in ends}
     for number in layers:
         in_layer = {name: getattr(body[number], path) for name, path in IN_LAYER.items() if hasattr(body[number], path)}
         parts |= {Part(number, name): module for name, module in {**in_layer, LAYER_OUTPUT: body[number]}.items()}

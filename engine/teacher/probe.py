@@ -1,8 +1,9 @@
 """Whether a loaded model can verify trees: tried once on a small tree, for any architecture.
 
 Three forwards, over 3, 7 and 18 tokens. They show that every layer calls the attention function that it was given, that
-the tree's mask reaches it, and that each branch comes out as the same tokens do by themselves, with the model's own
-attention and no cache. The model is what is tried, not a kernel: the tree's attention is the reference, eager, whatever
+the tree's mask and the layer's sliding window reach it, and that each branch comes out as the same tokens do by
+themselves, with the model's own attention and no cache. Sliding windows are shorter than usual meanwhile, so that they
+end within the tree. The model is what is tried, not a kernel: the tree's attention is the reference, eager, whatever
 the run will use. What ``files`` refuses by its configuration never gets here.
 
 Letters: P prefix tokens, N slots, R root-to-leaf paths, V vocabulary.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from specscope.engine.teacher.model import Teacher
 
 NUM_PREFIX = 3
+#: Of layers with a sliding window, during the trial: less than the prefix, and more than the root alone.
+WINDOW = 2
 #: The parents of the slots: a root, three children, and one child of each of these.
 PARENTS = (0, 0, 0, 0, 1, 2, 3)
 DEPTHS = (0, 1, 1, 1, 2, 2, 2)
@@ -46,6 +49,8 @@ UNSUPPORTED_OPTIONS = {"softcap": "caps its scores", "s_aux": "has attention sin
 class _Call(NamedTuple):
     """One call of the attention function."""
 
+    layer: int | None  # where the module says it
+    window: int | None  # that it gave
     mask_hides: bool  # what the given mask hides
     options: frozenset[str]  # of those that are unsupported
 
@@ -79,8 +84,11 @@ def refuse_untreelike(teacher: Teacher, name: str) -> None:
 
 
 def _problem(teacher: Teacher) -> str | None:
-    tree, calls = _run_tree(teacher)
-    return _attention_problem(calls, teacher.num_layers) or _branch_problem(tree, _run_paths(teacher), teacher.dtype)
+    windows = teacher.sliding_windows
+    with _short_windows(teacher) if windows is not None else nullcontext():
+        tree, calls = _run_tree(teacher)
+        problem = _attention_problem(calls, teacher.num_layers) or _window_problem(calls, windows)
+        return problem or _branch_problem(tree, _run_paths(teacher), teacher.dtype)
 
 
 def _attention_problem(calls: list[_Call], num_layers: int) -> str | None:
@@ -98,6 +106,35 @@ def _attention_problem(calls: list[_Call], num_layers: int) -> str | None:
     if not all(call.mask_hides for call in calls):
         return "does not hand the tree's mask on to its attention, so a branch would see its siblings"
     return None
+
+
+def _window_problem(calls: list[_Call], windows: list[int | None] | None) -> str | None:
+    """Which layer gives its attention a sliding window that its configuration does not say, or none where it says one;
+    None where they agree."""
+    if windows is None:
+        return None  # of those that never slide nothing is seen
+    for call in calls:
+        slides = call.layer is not None and windows[call.layer] is not None
+        if call.window != (WINDOW if slides else None):
+            return (
+                f"gives the attention of layer {call.layer} {'a' if call.window else 'no'} sliding window, and its "
+                f"configuration says that it has {'a window' if slides else 'none'}"
+            )
+    return None
+
+
+@contextmanager
+def _short_windows(teacher: Teacher) -> Iterator[None]:
+    """Inside, sliding windows are so short that the small tree fills them."""
+    holders: list[Any] = [teacher.config, *teacher.model.modules()]
+    stated = [(holder, holder.sliding_window) for holder in holders if getattr(holder, "sliding_window", None)]
+    try:
+        for holder, _ in stated:
+            holder.sliding_window = WINDOW
+        yield
+    finally:
+        for holder, window in stated:
+            holder.sliding_window = window
 
 
 def _branch_problem(tree: torch.Tensor, alone: torch.Tensor, dtype: torch.dtype) -> str | None:
@@ -199,7 +236,8 @@ def _noted_attention() -> str:
         if listener is not None:
             mask = tensors[3] if len(tensors) > 3 else options.get("attention_mask")
             unsupported = frozenset(option for option in UNSUPPORTED_OPTIONS if options.get(option) is not None)
-            listener.calls.append(_Call(_hides(mask, listener.hidden), unsupported))
+            layer, window = getattr(module, "layer_idx", None), options.get("sliding_window")
+            listener.calls.append(_Call(layer, window, _hides(mask, listener.hidden), unsupported))
         return eager(module, *tensors, **options)
 
     ALL_ATTENTION_FUNCTIONS.register(name, noted)

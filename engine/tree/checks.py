@@ -60,12 +60,21 @@ def pack_rows(visible: NDArray[np.bool_]) -> list[bytes]:
     return [row.tobytes() for row in packed]
 
 
-def input_digests(tensors: TreeTensors) -> list[str]:
-    """Of what each row's forward is to be given: ids, positions, and which tree columns are seen."""
-    return [
-        digest_tensors(tensors.token_ids[row], tensors.position_ids[row], tensors.visible[row])
-        for row in range(tensors.num_rows)
-    ]
+class InputSnapshot(NamedTuple):
+    """Copies of what a forward is to be given."""
+
+    token_ids: torch.Tensor  # (B, P)
+    position_ids: torch.Tensor  # (B, P)
+    visible: torch.Tensor  # (B, P, P) which tree columns are seen
+
+    def digest(self, row: int) -> str:
+        """Of one row."""
+        return digest_tensors(*(values[row] for values in self))
+
+
+def snapshot_of(tensors: TreeTensors) -> InputSnapshot:
+    """As the tensors are now, whatever is done to them before they are fed."""
+    return InputSnapshot(tensors.token_ids.clone(), tensors.position_ids.clone(), tensors.visible.clone())
 
 
 def check_row(tensors: TreeTensors, row: int, vocab_size: int) -> CheckReport:

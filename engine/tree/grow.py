@@ -19,7 +19,9 @@ import torch
 
 from specscope.engine.host import lies_on_host
 from specscope.engine.tree.policy import TreePolicy
+from specscope.schemas import StepCosts
 from specscope.tracer.errors import UsageError
+from specscope.tracer.goodput import LevelMass, TreeSize, best_size, with_another_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
 
     ``torch.topk`` leaves ties open. ``scores`` must be float32 and finite or -inf.
     """
-    if lies_on_host(scores) and k * LEAST_SHARE <= scores.shape[-1]:
+    if lies_on_host(scores) and 0 < k * LEAST_SHARE <= scores.shape[-1]:
         searched = _searched_topk(scores, k)
         if searched is not None:
             return searched
@@ -182,15 +184,23 @@ def grow(
     for depth in range(1, policy.depth):
         last = levels[-1]
         chosen = _frontier(policy, depth, last)  # (B, R) within the level
+        if policy.costs is not None and not another_level_pays(policy.costs, levels, chosen, policy.budget):
+            break
         rows = chosen // last.tokens.shape[2]
-        itself = torch.eye(chosen.shape[1], dtype=torch.bool, device=device).expand(num_rows, -1, -1)
-        seen = torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), itself], dim=2)
+        seen = _seen_from(rows, seen)
         positions = root_positions.expand_as(chosen) + depth
         tokens = last.tokens.flatten(1).gather(1, chosen)
         logits = expand(Frontier(rows, tokens, positions, seen))
         levels.append(level(logits, chosen + numbered, last.scores.flatten(1).gather(1, chosen), positions))
         numbered += last.tokens[0].numel()
     return levels
+
+
+def _seen_from(rows: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """(B, R, W + R) bool: which tree rows, the new ones included, each new row sees: those that the row which proposed
+    it saw, ``seen`` (B, R', W) at ``rows`` (B, R), and itself."""
+    itself = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device).expand(len(rows), -1, -1)
+    return torch.cat([seen.gather(1, rows[:, :, None].expand(-1, -1, seen.shape[2])), itself], dim=2)
 
 
 def _width(policy: TreePolicy, level: int) -> int:
@@ -208,8 +218,9 @@ def _frontier(policy: TreePolicy, depth: int, level: Level) -> torch.Tensor:
 def select_tree(levels: list[Level], pending_tokens: torch.Tensor, policy: TreePolicy) -> DraftTree:
     """The trees that ``policy`` takes from all candidates, in flat order, under the roots ``pending_tokens`` (B,).
 
-    Dynamic: the best ``budget`` of them. Cumulative scores never rise along a path and ties go to the lower number, so
-    the selection holds the parent of each of its nodes. Fixed: those that its choices name.
+    Dynamic: the best ``budget`` of them, or as many as pay by the policy's costs. Cumulative scores never rise along a
+    path and ties go to the lower number, so the selection holds the parent of each of its nodes. Fixed: those that its
+    choices name.
     """
     return tree_of(levels, selected_numbers(levels, policy), pending_tokens)
 
@@ -244,7 +255,27 @@ def selected_numbers(levels: list[Level], policy: TreePolicy) -> torch.Tensor:
     if policy.is_fixed:
         return _static_numbers(policy, levels)
     scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)
-    return stable_topk(scores, policy.budget).sort().values
+    size = policy.budget if policy.costs is None else size_that_pays(policy.costs, levels, policy.budget).num_nodes
+    return stable_topk(scores, size).sort().values
+
+
+def size_that_pays(costs: StepCosts, levels: list[Level], most: int) -> TreeSize:
+    """How many nodes each row's tree gets of its candidates. Reads their scores: on a device, it waits for them."""
+    scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)
+    ranked = scores.double().sort(dim=1, descending=True).values[:, :most].tolist()
+    return best_size(costs, ranked, len(levels), most)
+
+
+def another_level_pays(costs: StepCosts, levels: list[Level], next_fed: torch.Tensor, most: int) -> bool:
+    """Whether to feed ``next_fed`` (B, R), the last level's own numbers of candidates. Waits as above."""
+    size, last = size_that_pays(costs, levels, most), levels[-1]
+    scores = last.scores.flatten(1).double()
+    mass = LevelMass(
+        fed=float((last.scores - last.logprobs)[..., 0].double().exp().sum()),
+        proposed=float(scores.exp().sum()),
+        next_fed=float(scores.gather(1, next_fed).exp().sum()),
+    )
+    return with_another_level(costs, size, len(levels), mass, len(scores)) > size.goodput
 
 
 def _static_numbers(policy: TreePolicy, levels: list[Level]) -> torch.Tensor:

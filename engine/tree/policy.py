@@ -13,10 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from specscope.schemas import StepCosts
 from specscope.tracer.errors import UsageError
 
 PolicyKind = Literal["dynamic", "static", "chain", "none"]
 Choice = tuple[int, ...]
+Sizing = StepCosts | Literal["measure"]  # by these costs, or by those of the device, which loading the models measures
+AUTO_LIMIT = 32  # nodes of a tree that is no larger than pays, where no limit is given
 LIMITS = (("depth", 128), ("top_k", 1024), ("budget", 4096))
 
 
@@ -39,11 +42,19 @@ class TreePolicy:
     budget: int  # drafted nodes at most; the root is not one
     name: str | None = None  # of a static tree
     choices: tuple[Choice, ...] = field(default=(), repr=False)  # of a static tree or a chain, sorted by level
+    sizing: Sizing | None = field(default=None, hash=False)  # of a dynamic tree that is no larger than pays
 
     def __post_init__(self) -> None:
         for name, most in LIMITS:
             if self.kind != "none" and not 1 <= getattr(self, name) <= most:
                 raise UsageError(f"got {name} {getattr(self, name)}, wanted 1 to {most}")
+        if self.sizing is not None and self.kind != "dynamic":
+            raise UsageError(f"got budget auto for a {self.kind} tree, wanted it for a dynamic one, which has no shape")
+
+    @property
+    def costs(self) -> StepCosts | None:
+        """What trees are sized by. None where they are not, and where the costs are still to be measured."""
+        return None if self.sizing == "measure" else self.sizing
 
     @property
     def is_fixed(self) -> bool:

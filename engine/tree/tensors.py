@@ -102,15 +102,15 @@ def mask_behind(lengths: list[int], seen: torch.Tensor, dtype: torch.dtype) -> t
     """
     num_rows, queries, width = seen.shape
     longest = max(lengths)
-    whole = seen.new_zeros(num_rows, queries, longest + width)
     if min(lengths) == longest:
-        whole[:, :, :longest] = True
-        whole[:, :, longest:] = seen
-    else:
-        starts = torch.tensor(lengths, device=seen.device)[:, None]
-        whole |= (torch.arange(longest + width, device=seen.device) < starts)[:, None]
-        places = starts + torch.arange(width, device=seen.device)  # (B, W)
-        whole.scatter_(2, places[:, None].expand(-1, queries, -1), seen)
+        mask = torch.zeros((num_rows, 1, queries, longest + width), dtype=dtype, device=seen.device)
+        mask[..., longest:].masked_fill_(~seen[:, None], -float("inf"))
+        return mask
+    whole = seen.new_zeros(num_rows, queries, longest + width)
+    starts = torch.tensor(lengths, device=seen.device)[:, None]
+    whole |= (torch.arange(longest + width, device=seen.device) < starts)[:, None]
+    places = starts + torch.arange(width, device=seen.device)  # (B, W)
+    whole.scatter_(2, places[:, None].expand(-1, queries, -1), seen)
     return additive(whole, dtype)[:, None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import ModelChoice
-from specscope.engine.teacher.files import attention_window
+from specscope.engine.teacher.files import full_sight, sliding_windows
 from specscope.engine.teacher.model import Teacher, TeacherOptions
 from specscope.engine.teacher.probe import refuse_untreelike
 from specscope.tracer.errors import UnsupportedModelError, UsageError
@@ -53,6 +54,8 @@ REFUSED = {
     **dict.fromkeys(("gpt_oss", "granite_swa"), "has attention sinks (s_aux), which neither"),
     "gemma4_text": "failed on a small one in float32 (ValueError: got keys of shape",
 }
+#: Among those, what transformers itself has made exchangeable since.
+EXCHANGEABLE = {"codegen", "gptj"} if tuple(map(int, version("transformers").split(".")[:2])) >= (5, 24) else set()
 
 
 def options(attention: str = "fused", dtype: torch.dtype = torch.float32, **more: Any) -> TeacherOptions:
@@ -88,7 +91,7 @@ def decoded(teacher: Teacher, text: list[int], new: int = NEW) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", LISTED)
+@pytest.mark.parametrize("model_type", [*LISTED, *sorted(EXCHANGEABLE)])
 def test_a_listed_architecture_gives_transformers_tokens(tmp_path: Path, model_type: str) -> None:
     save_tiny(tmp_path, known(model_type), **FIELDS.get(model_type, {}))
     text = reference(tmp_path)
@@ -97,7 +100,7 @@ def test_a_listed_architecture_gives_transformers_tokens(tmp_path: Path, model_t
         assert decoded(teacher, text) == text[len(PROMPT) :]
 
 
-@pytest.mark.parametrize("model_type", REFUSED)
+@pytest.mark.parametrize("model_type", [name for name in REFUSED if name not in EXCHANGEABLE])
 def test_an_architecture_whose_attention_cannot_be_exchanged_is_refused(tmp_path: Path, model_type: str) -> None:
     save_tiny(tmp_path, known(model_type))
     for attention in ("eager", "fused"):
@@ -162,11 +165,12 @@ def mix_tokens(model: Any) -> None:
 
 
 def skip_a_layers_attention(model: Any) -> None:
-    def alone(hidden_states: torch.Tensor, past_key_values: Any = None, **_: Any) -> tuple[torch.Tensor, None]:
+    def alone(hidden_states: torch.Tensor, **given: Any) -> tuple[torch.Tensor, None]:
         shape = (*hidden_states.shape[:-1], -1, 16)
         keys = model.model.layers[1].self_attn.k_proj(hidden_states).view(shape).transpose(1, 2)
-        if past_key_values is not None:
-            past_key_values.update(keys, keys, 1)
+        held = given.get("cache", given.get("past_key_values"))
+        if held is not None:
+            held.update(keys, keys, 1)
         return hidden_states, None
 
     model.model.layers[1].self_attn.forward = alone
@@ -266,15 +270,30 @@ def test_a_window_that_no_text_can_fill_is_full_attention(tmp_path: Path, model_
     save_tiny(tmp_path, model_type, max_position_embeddings=positions, sliding_window=positions)
     text = reference(tmp_path, positions - len(PROMPT))
     teacher = Teacher.load(str(tmp_path), options())
-    assert attention_window(teacher.config) == positions
+    assert full_sight(teacher.config) == positions
+    assert sliding_windows(teacher.config) is None
     assert decoded(teacher, text, new=100) == text[len(PROMPT) :]
     assert len(text) == positions
 
 
-@pytest.mark.parametrize("model_type", ["mistral", "phi3", "cohere2", "gemma3_text", "olmo3"])
-def test_a_window_one_shorter_is_refused_with_a_way_out(tmp_path: Path, model_type: str) -> None:
-    save_tiny(tmp_path, model_type, max_position_embeddings=40, sliding_window=39)
-    with pytest.raises(UnsupportedModelError, match="the last 39 tokens are seen, and it has 40 positions") as caught:
+@pytest.mark.parametrize("model_type", ["phi3", "cohere2", "olmo3", "ministral", "starcoder2", "exaone4"])
+def test_a_shorter_one_slides(tmp_path: Path, model_type: str) -> None:
+    save_tiny(tmp_path, known(model_type), max_position_embeddings=40, sliding_window=9)
+    text = reference(tmp_path, 40 - len(PROMPT))
+    teacher = Teacher.load(str(tmp_path), options())
+    assert sliding_windows(teacher.config) == [9] * 3
+    assert full_sight(teacher.config) is None
+    assert decoded(teacher, text, new=100) == text[len(PROMPT) :]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields"), [("llama4_text", {"attention_chunk_size": 39}), ("doge", {"keep_window_size": 39})]
+)
+def test_attention_that_forgets_by_something_else_is_refused_with_a_way_out(
+    tmp_path: Path, model_type: str, fields: dict[str, Any]
+) -> None:
+    save_tiny(tmp_path, model_type, max_position_embeddings=40, **fields)
+    with pytest.raises(UnsupportedModelError, match="sees all of a text of up to 39 tokens only, and") as caught:
         Teacher.load(str(tmp_path), options())
     assert "or set max_position_embeddings to 39 in its config.json" in str(caught.value)
     config = tmp_path / "config.json"
@@ -286,7 +305,7 @@ def test_a_window_one_shorter_is_refused_with_a_way_out(tmp_path: Path, model_ty
     assert decoded(Teacher.load(str(tmp_path), options()), text, new=100) == text[len(PROMPT) :]
 
 
-def test_inside_transformers_a_text_must_end_within_the_window() -> None:
+def test_inside_transformers_a_text_must_end_within_a_window_that_was_never_tried() -> None:
     model = tiny_model(tiny_config("mistral", max_position_embeddings=40, sliding_window=40))
     ids = torch.tensor([PROMPT])
     asked: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
@@ -297,7 +316,7 @@ def test_inside_transformers_a_text_must_end_within_the_window() -> None:
         model.generate(ids, max_new_tokens=34, custom_generate=tree_generate, specscope=TreeGenerate(), **asked)
 
 
-@pytest.mark.parametrize("model_type", ["codegen", "gptj", "falcon", "gpt_neox_japanese"])
+@pytest.mark.parametrize("model_type", sorted({"codegen", "gptj", "falcon", "gpt_neox_japanese"} - EXCHANGEABLE))
 def test_inside_transformers_the_same_is_refused(model_type: str) -> None:
     model = tiny_model(tiny_config(model_type))
     ids = torch.tensor([PROMPT])

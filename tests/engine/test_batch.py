@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.host_reads import HostReads
 from support.tiny_models import reference_generate, tiny_models
-from torch.overrides import TorchFunctionMode
 
 from specscope.engine.cache.strategies import STRATEGIES
 from specscope.engine.load.models import Models, load_models
@@ -132,30 +132,6 @@ def test_a_row_that_is_free_takes_a_second_turn_while_others_run(teacher_folder:
         assert own.output_ids == reference_generate(teacher_folder, context, 12)
         context = context + own.output_ids + more
     assert other.output_ids == reference_generate(teacher_folder, list(PROMPTS[1].ids), 90)[: len(other.output_ids)]
-
-
-class HostReads(TorchFunctionMode):
-    """Counts what makes the host wait for a tensor's content, on any device."""
-
-    WAITS = frozenset(
-        {"tolist", "item", "cpu", "numpy", "nonzero", "masked_select", "unique", "__bool__", "__int__", "__float__",
-         "__index__", "__len__ of a mask"}
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in self.WAITS:
-            self.seen[name] += 1
-        if name in ("__getitem__", "__setitem__"):
-            index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            self.seen["a mask as index"] += sum(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in index)
-        if name == "repeat_interleave" and isinstance(args[1], torch.Tensor):
-            self.seen[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 RULES = {

@@ -40,12 +40,46 @@ def killed(*arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 module.measure = killed
 """
-#: A second per turn of rank 0.
-SLOW = """
+#: Rank 1 begins when rank 0 is where it should be interrupted.
+WAITING = """
 import time
-fast = module.measure
-module.measure = lambda *given: (turn for turn in fast(*given) if not time.sleep(os.environ["RANK"] == "0"))
+from pathlib import Path
+ready = Path(__file__).with_name("ready")
+def wait_for_rank_0():
+    while os.environ["RANK"] == "1" and not ready.exists():
+        time.sleep(0.05)
 """
+#: A second per turn of rank 0.
+SLOW_TURNS = (
+    WAITING
+    + """
+fast = module.measure
+def slow(*given):
+    wait_for_rank_0()
+    for turn in fast(*given):
+        yield turn
+        if os.environ["RANK"] == "0":
+            ready.touch()
+            time.sleep(1)
+module.measure = slow
+"""
+)
+#: Rank 0 loads nothing before it is asked to end.
+SLOW_START = (
+    WAITING
+    + """
+from specscope.engine.cli import bench
+end, asked, prompts_of = bench._Termination._end, [], bench._prompts
+bench._Termination._end = lambda *given: asked.append(True) or end(*given)
+def slow(options):
+    wait_for_rank_0()
+    ready.touch()
+    while os.environ["RANK"] == "0" and not asked:
+        time.sleep(0.05)
+    return prompts_of(options)
+bench._prompts = slow
+"""
+)
 
 
 @pytest.fixture
@@ -211,9 +245,10 @@ def test_through_torchrun(tmp_path: Path, options: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_ends_the_other_ranks_and_rank_0_still_reports(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize("slow", [SLOW_TURNS, SLOW_START], ids=["while it measures", "before it begins"])
+def test_torchrun_ends_the_other_ranks_and_rank_0_still_reports(tmp_path: Path, options: list[str], slow: str) -> None:
     script = tmp_path / "main.py"
-    script.write_text(KILLED.format(rank=1) + SLOW + MAIN)
+    script.write_text(KILLED.format(rank=1) + slow + MAIN)
     ended = torchrun([str(script)], options)
     assert ended.code != 0
     assert re.search(r"^rank 1: it ended early, 4 of 6 measurements are missing: p3/0, p5/0$", ended.out, re.MULTILINE)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import RowCustody, commit_step, prefix_sums
+from specscope.engine.cache.custody import as_digests
 from specscope.engine.cache.strategies import STRATEGIES, commit_strategy
 from specscope.tracer.errors import UsageError
 
@@ -126,7 +127,7 @@ def test_a_fallback_is_recorded_with_its_reason() -> None:
     assert commit.strategy == "full-reorder"
     assert commit.fallback == "row 0: slots [0, 3, 2] do not ascend from the root"
     assert commit.content is not None
-    assert commit.content.source_checksums == commit.content.written_checksums
+    assert torch.equal(commit.content.sources, commit.content.written)
 
 
 def test_growth_keeps_what_was_there() -> None:
@@ -191,7 +192,8 @@ def test_a_commits_checksums_show_a_copy_that_went_wrong(monkeypatch: pytest.Mon
         feed(cache, 6, seed=7)
         found = commit_step(cache, cache, [[0, 3, 4]], [RowCustody(prefix_sums(cache, 0), 1)])[0].content
         assert found is not None
-        return found.source_checksums, found.written_checksums, found.prefix_before, found.prefix_after
+        before = as_digests(found.prefix)[found.prefix_layer]
+        return as_digests(found.sources), as_digests(found.written), before, as_digests(found.prefix_after)[0]
 
     sources, written, before, after = checked()
     assert sources == written

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from support.commands import specscope
 
 from specscope.engine.backends import devices, kernels
 from specscope.engine.backends.accelerator import Accelerator
@@ -63,6 +65,14 @@ def test_a_device_that_is_not_there_is_refused_with_what_is(name: str, says: str
         resolve_device(name)
     assert says in str(caught.value)
     assert "; there is cpu" in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["npu:3", "tpu", "2"])
+def test_training_takes_devices_by_name_and_refuses_what_is_not_there(device: str, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    done = specscope("train", "--work", work, "--device", device)
+    assert (done.code, work.exists()) == (2, False)
+    assert f"got device {device}" in done.err.replace("'", "")
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, **functions: object) -> ModuleType:

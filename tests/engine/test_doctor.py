@@ -7,12 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from support.commands import Outcome
 from support.traces import ROOT
 
+from specscope.engine.backends.attention import fused_attention
+from specscope.engine.backends.graphs import EmulatedGraph, Graphs
+from specscope.engine.backends.report import graph_problem
 from specscope.engine.cli import trace_folder
 from specscope.engine.cli.trace_folder import probe_folder, write_turns
 from specscope.tracer import TraceReader
@@ -59,7 +65,8 @@ def test_a_sound_installation_has_no_problems_and_fits_in_80_columns(tmp_path: P
     assert max(map(len, done.out.splitlines())) <= 80
     for words in ("torch 2.", "cpu: ", "fused on cpu: torch's scaled dot-product attention", "kill -9    survives:"):
         assert words in done.out
-    assert done.out.count("equals eager in 14 of 14 cases") == 3  # dtypes
+    assert "graphs     emulated, only with --graph; a captured call reads new inputs" in done.out
+    assert done.out.count("equals eager in 15 of 15 cases") == 3  # dtypes
     assert done.out.endswith("problems   none\n")
     assert list(tmp_path.iterdir()) == []  # what was written there is gone
 
@@ -74,12 +81,35 @@ def test_json_holds_the_same_and_nothing_else_is_printed(tmp_path: Path) -> None
     assert facts["trace_folder"]["mb_per_s"] > 0
 
 
+class Deaf(EmulatedGraph):
+    """Replays nothing."""
+
+    def replay(self) -> None:
+        return
+
+
+class Refused(EmulatedGraph):
+    """Captures nothing."""
+
+    def capture(self, work: Callable[[], Any]) -> Any:
+        raise RuntimeError("operation not permitted")
+
+
+def test_a_device_whose_graphs_do_not_work_is_a_problem() -> None:
+    def problem(graph: type[EmulatedGraph]) -> str | None:
+        return graph_problem(Graphs("emulated", graph), fused_attention, torch.device("cpu"), torch.float32)
+
+    assert problem(EmulatedGraph) is None
+    assert "a replay differs from the call uncaptured" in str(problem(Deaf))
+    assert problem(Refused) == "RuntimeError: operation not permitted"
+
+
 def test_a_kernel_that_is_wrong_is_a_problem(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docs" / "examples" / "my_kernel.py", tmp_path)
     done = doctor(tmp_path, "--attention", "my_kernel:forgets_the_mask")
     assert done.code == 1
     assert "FAILED a tree after 24 keys: error " in done.out
-    assert "and 9 more; --json lists them" in done.out
+    assert "and 10 more; --json lists them" in done.out
     assert "so eager would" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
 

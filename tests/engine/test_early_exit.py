@@ -34,6 +34,7 @@ from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.run.prompts import load_prompts
 from specscope.engine.settings import SamplingRule
+from specscope.engine.teacher.model import cache_argument
 from specscope.engine.tree.policy import TreePolicy, chain_policy, parse_policy
 from specscope.engine.tree.tensors import additive_mask, tensorize
 from specscope.tracer.errors import UsageError
@@ -177,7 +178,7 @@ def test_the_tail_and_the_states_are_those_of_one_whole_forward(
             input_ids=tensors.token_ids,
             attention_mask=mask,
             position_ids=tensors.position_ids,
-            past_key_values=whole,
+            **{cache_argument(teacher.model): whole},
             output_hidden_states=True,
         )
         torch.testing.assert_close(draft.shared.hidden, output.hidden_states[EXIT_LAYER], rtol=1e-4, atol=1e-4)

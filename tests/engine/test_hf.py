@@ -34,6 +34,7 @@ from specscope.engine.hf.rules import RowProcessors, split_warpers
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.repro import reproduce
 from specscope.engine.load.models import DEMO_MODELS
+from specscope.engine.teacher.model import cache_argument
 from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas import Failure
 from specscope.tracer.errors import UsageError
@@ -541,10 +542,9 @@ def test_what_trees_cannot_do_is_refused(model: Any, eagle: TreeGenerate, name: 
 def test_an_assistant_and_a_filled_cache_are_refused(model: Any, eagle: TreeGenerate) -> None:
     with pytest.raises(UsageError, match="assisted_generation"):
         by_trees(model, eagle, PROMPTS[:1], assistant_model=model)
-    ids = torch.tensor(PROMPTS[:1])
-    cache = model(ids[:, :3], use_cache=True).past_key_values
-    with pytest.raises(UsageError, match="hold a text"):
-        by_trees(model, eagle, PROMPTS[:1], past_key_values=cache)
+    _, held = model(torch.tensor(PROMPTS[:1])[:, :3], use_cache=True, return_dict=False)
+    with pytest.raises(UsageError, match="that holds a text"):
+        by_trees(model, eagle, PROMPTS[:1], **{cache_argument(model): held})
 
 
 def test_rows_without_a_padding_token_are_refused(model: Any, eagle: TreeGenerate) -> None:

@@ -83,19 +83,6 @@ def test_a_tree_of_more_than_16_rows_goes_in_two_parts(install: Callable[..., Op
         assert (got - eager_attention(*call)).norm() < 0.01 * got.norm()
 
 
-def test_parts_are_merged_as_if_they_were_one() -> None:
-    """Against float64 over all keys at once, in a row whose second part outweighs the first by far."""
-    scores, values = torch.tensor([3.0, -2.0, 40.0, 38.0], dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
-    parts = []
-    for part in (slice(0, 2), slice(2, 4)):
-        output = (scores[part].softmax(0) @ values[part])[None, None, None].float()
-        parts.append(npu.Part(output, scores[part].logsumexp(0).float().reshape(1, 1, 1, 1)))
-    whole = scores.softmax(0) @ values
-    assert (npu.merge(*parts)[0, 0, 0].double() - whole).abs().max() < 1e-6
-    nothing = npu.Part(torch.zeros(1, 1, 1, 8), torch.full((1, 1, 1, 1), -torch.inf))
-    assert torch.equal(npu.merge(nothing, parts[1]), parts[1].output)
-
-
 def tensors(dtype: torch.dtype = torch.float16, rows: int = 4, width: int = 16, heads: int = 2) -> list[torch.Tensor]:
     return [torch.randn(1, heads, n, width).to(dtype) for n in (rows, 9, 9)]
 

@@ -160,6 +160,7 @@ def test_ids_are_replaced_one_by_one_and_nothing_else_is(made: Any, rule: str, l
 
 #: Numbers that are no token ids, wherever they stand. A new field belongs here, or is a ``TokenId``.
 PLAIN_NUMBERS = {
+    *("drafted", "accepted", "num_prompt_tokens", "num_output_tokens"),
     "num_cases",
     *("accepted_by_depth", "accepted_length", "batch_size", "bonus_slot", "child", "choices", "committed_after"),
     *("committed_before", "committed_length", "counts", "depth", "depths", "destination_rows", "dispatch", "budget"),
@@ -176,11 +177,17 @@ PLAIN_NUMBERS = {
     *("nonfinite_slots", "num_accepted", "num_candidates", "num_drafted", "num_emitted", "num_fallbacks", "num_layers"),
     *("num_slots", "num_steps", "num_threads", "num_tokens", "padded_slots", "parents", "path", "positions"),
     *("prefix_layer", "prefix_visible", "prompt_turn", "reused_length", "row", "seed", "seq", "settings", "slot"),
-    *("source_rows", "source_slots", "step", "top_k", "turn", "vocab_size", "feature_layers"),
+    *("source_rows", "source_slots", "step", "top_k", "turn", "vocab_size", "feature_layers", "weight_bytes"),
+    *("depth_limit", "begun_ns"),
+    *("verify_slots", "slots", "columns", "replays"),  # of captured forwards
+    *("sliding_windows", "size", "layers", "first_positions", "num_seen"),  # of sliding windows
+    *("stage", "epoch", "position", "in_flight", "exit_layer", "window", "first_layer", "last_layer"),  # of pipelines
+    *("start_ns", "end_ns", "hop_ns", "clock_offset_ns", "clock_uncertainty_ns", "length_before", "length_after"),
     *(f"{phase}_ns" for phase in ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")),
 }
 #: Texts that the user did not write, or wrote to be seen.
 PLAIN_TEXTS = {
+    "not_known",  # names of fields of the manifest
     *("failed_cases", "origin", "outcome"),  # of an attention kernel
     *(
         "architecture",
@@ -200,6 +207,7 @@ PLAIN_TEXTS = {
         "fault",
         "file",
         "generator_state",
+        "graph",
         "id",
         "kind",
         "level",
@@ -211,6 +219,7 @@ PLAIN_TEXTS = {
     *("phase", "prompt_id", "reason", "replay_of", "rope_theta_source", "rule", "run_id", "schema_", "skipped"),
     *("source", "strategy", "tokens_per_step", "versions", "vocab_mapping", "capabilities", "accepted_length"),
     *("original_schema", "settings", "counts", "dispatch", "index_tensors", "mask_rows"),
+    *("kv_dtype", "quantization", "proposed_by", "mask_from"),
 }
 #: What a redaction treats by name.
 TREATED = {"witness", "message", "stop_strings", "processors", "prompt_text", "texts", "input_digest", "inputs"}

@@ -69,6 +69,19 @@ def test_a_batch_prints_whole_turns_and_the_same_text(tmp_path: Path) -> None:
     assert check_trace(trace).num_violations == 0
 
 
+def test_the_shards_of_a_run_are_merged_into_the_whole_run(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text("\n".join(json.dumps({"prompt": text}) for text in ("def f(x):", "import os", "class A:")))
+    flags = ("--prompts", prompts, "--max-new-tokens", "6", "--device", "cpu", "--trace")
+    parts = [tmp_path / f"{number}.jsonl" for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        assert specscope("run", *flags, part, "--shard", f"{number}/2").code == 0
+    assert specscope("run", *flags, tmp_path / "single.jsonl").code == 0
+    assert specscope("merge", *parts, "-o", tmp_path / "whole.jsonl").code == 0
+    done = specscope("diff", tmp_path / "single.jsonl", tmp_path / "whole.jsonl")
+    assert (done.code, "3 turns" in done.out, "EQUAL" in done.out) == (0, True, True)
+
+
 def test_a_lossy_rule_says_so_and_a_lossless_one_does_not() -> None:
     flags = ("run", "--prompt", PROMPT, "--max-new-tokens", "8", "--temperature", "0.7", "--seed", "4")
     lossy, lossless = specscope(*flags, "--typical"), specscope(*flags)
@@ -107,6 +120,8 @@ MISTAKES = {
     "no prompt": ([], "give either --prompt TEXT or --prompts FILE"),
     "two prompts": (["--prompt", "a", "--prompts", "b"], "give either"),
     "empty prompt": (["--prompt", ""], "is empty"),
+    "shard": (["--prompt", "a", "--shard", "3/2"], "got --shard '3/2', wanted i/N with i of 1..N"),
+    "empty shard": (["--prompt", "a", "--shard", "2/2"], "no prompt in this shard: 2/2 of a list of 1"),
     "missing prompt file": (["--prompts", "none.jsonl"], "no prompt file at none.jsonl"),
     "missing model": (["--prompt", "a", "--teacher", "none/at/all"], "no teacher at 'none/at/all'"),
     "missing head": (["--prompt", "a", "--drafter", "eagle3:none"], "no EAGLE-3 head at none"),

@@ -253,7 +253,7 @@ def test_target_probs_are_warped_by_temperature_then_top_k_then_top_p(dtype: tor
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rule": "nucleus"}, "got rule 'nucleus', wanted one of greedy, sampling, typical"),
+        ({"rule": "nucleus"}, "got rule 'nucleus', wanted one of greedy, sampling, block, typical"),
         ({"draft": "beam"}, "got draft 'beam', wanted one of point-mass, sampled"),
         ({"temperature": 0.0}, "got temperature 0.0, wanted 0.0001 to 10000; the teacher's best token is rule greedy"),
         ({"temperature": math.nan}, "got temperature nan, wanted"),

@@ -7,13 +7,22 @@ vouch for.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from support.bigrams import (
+    DRAFTER,
+    START,
+    TEACHER,
+    VOCAB,
+    chi_square_p,
+    chi_square_survival,
+    expected_probs,
+    normalised,
+)
 
 from specscope.engine.accept import sampling
 from specscope.engine.accept.greedy import Acceptance
@@ -22,16 +31,12 @@ from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.tensors import TreeTensors, tensorize
 
-VOCAB, START = 8, 4
 NUM_DRAWS, ROWS = 200_000, 20_000
 NUM_TOKENS = 3  # of a trajectory that are looked at; as many steps always yield them
 LEAST_P = 1e-4  # of an honest run, which the seeds make the same every time
 MUTANT_P = 1e-12  # of a faulty one, at most
 MOST_DISTANCE = 0.004  # total variation of the first token; sampling alone makes about 0.002
 
-_GENERATOR = torch.Generator().manual_seed(2)
-TEACHER = 1.3 * torch.randn(VOCAB, VOCAB, generator=_GENERATOR, dtype=torch.float64)  # logits, row: token before
-DRAFTER = 0.6 * TEACHER + 0.7 * torch.randn(VOCAB, VOCAB, generator=_GENERATOR, dtype=torch.float64)
 DRAFT_PROBS = DRAFTER.softmax(dim=-1)
 
 
@@ -147,23 +152,6 @@ def accept(rule: SamplingRule, drafted: Drafted, coins: torch.Tensor) -> Accepta
 # --- expectation: what it is held against, in plain Python
 
 
-def expected_probs(logits: list[float], rule: SamplingRule) -> list[float]:
-    """Temperature, top-k, top-p by their definitions."""
-    weights = [math.exp(x / rule.temperature) for x in logits]
-    ranked = sorted(range(VOCAB), key=lambda t: -weights[t])[: rule.top_k]
-    total, kept, mass = sum(weights[t] for t in ranked), [], 0.0
-    for token in ranked:
-        if mass < (rule.top_p or 1):
-            kept.append(token)
-        mass += weights[token] / total
-    return normalised([weights[t] * (t in kept) for t in range(VOCAB)])
-
-
-def normalised(weights: list[float]) -> list[float]:
-    total = sum(weights)
-    return [weight / total for weight in weights] if total > 0 else weights
-
-
 class Ending(NamedTuple):
     """One way in which a node's trials can end."""
 
@@ -267,30 +255,6 @@ class Statistics(NamedTuple):
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value:.2g}" for name, value in self._asdict().items())
-
-
-def chi_square_p(counts: torch.Tensor, probs: torch.Tensor) -> float:
-    """Pearson's test of all rows (R, C) together, given how much each row counted.
-
-    A row's cells that expect fewer than five are one cell, and a count in an impossible cell is p = 0.
-    """
-    if counts[probs < 1e-12].any():
-        return 0.0
-    statistic, degrees = torch.zeros((), dtype=torch.float64), 0
-    for row, row_probs in zip(counts.double(), probs, strict=True):
-        expected = row_probs * row.sum()
-        rare = expected < 5
-        row = torch.cat([row[~rare], row[rare].sum()[None]])
-        expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
-        possible = expected > 1e-9
-        statistic += ((row - expected) ** 2 / expected)[possible].sum()
-        degrees += max(0, int(possible.sum()) - 1)
-    return chi_square_survival(statistic, degrees)
-
-
-def chi_square_survival(statistic: torch.Tensor, degrees: int) -> float:
-    """The probability of a larger statistic: the upper incomplete gamma function at half of both."""
-    return float(torch.special.gammaincc(torch.tensor(degrees / 2, dtype=torch.float64), statistic.double() / 2))
 
 
 def statistics(config: Config, rule: SamplingRule, seed: int = 7) -> Statistics:

@@ -85,6 +85,13 @@ def unmasked_padding(
     return fused_attention(q, k, v, m, scale)
 
 
+def old_keys_too(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, m: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """Every slot sees what is before the first key that it may see."""
+    return fused_attention(q, k, v, m if m is None else m.masked_fill((m == 0).cumsum(-1) == 0, 0), scale)
+
+
 def only_prompts(mask: torch.Tensor | None) -> bool:
     return mask is not None and mask.shape[2] == mask.shape[3]
 
@@ -98,6 +105,7 @@ BROKEN: dict[str, Wrong] = {
     "padded rows": unmasked_padding,
     "rows of unequal length": where(lambda q, k, m: q.shape[0] > 1, first_row),
     "grouped heads": where(lambda q, k, m: q.shape[1] > k.shape[1], other_head),
+    "a sliding window": old_keys_too,
     "a deep tree": where(lambda q, k, m: m is not None and 9 < q.shape[2] < 30, few_ancestors),
     "a wide tree": where(lambda q, k, m: m is not None and q.shape[2] > 32 and not only_prompts(m), few_rows),
     "a prompt": where(lambda q, k, m: only_prompts(m), unmasked),

@@ -14,6 +14,7 @@ from support.commands import specscope
 
 from specscope.engine.cli.selftest import selftest
 from specscope.engine.lab.faults import FAULTS, Expectation, Fault, FaultTarget, find_fault
+from specscope.engine.lab.faults.pipeline import PIPELINE_FAULTS
 from specscope.engine.lab.selftest import permute, suite
 from specscope.engine.lab.selftest.controls import Control, all_controls, control_after_faults, honest_pair
 from specscope.engine.lab.selftest.judge import judge, judge_verdict
@@ -21,6 +22,7 @@ from specscope.engine.lab.selftest.permute import digest_inputs, permute_slots
 from specscope.engine.lab.selftest.runs import Runs
 from specscope.engine.lab.selftest.scenarios import BEST, Scenario, find_scenario, scenarios
 from specscope.engine.lab.selftest.score import Score
+from specscope.engine.lab.selftest.stages import STAGE_FAULTS
 from specscope.engine.lab.selftest.suite import Plan, run_selftest
 from specscope.engine.load.models import Models
 from specscope.engine.run.runner import RunRequest, TurnReport
@@ -287,6 +289,24 @@ def test_one_fault_as_a_user_tries_it(tmp_path: Path) -> None:
     assert "1 of 1 controls silent; 0 not run" in done.out
     names = [f"{name}{dtype}.jsonl" for name in ("F16", "greedy-eager", "greedy-fused") for dtype in ("", "-bfloat16")]
     assert {path.name for path in (tmp_path / "kept").glob("*.jsonl")} == set(names)
+
+
+@pytest.mark.slow
+def test_the_stages_faults_as_a_user_tries_them(tmp_path: Path) -> None:
+    """One that breaks a rule, one that only moves numbers, one that only an honest pipeline beside it shows."""
+    names = ("P03", "P05", "P08")
+    done = specscope("selftest", *(word for name in names for word in ("--fault", name)), "--keep", tmp_path / "kept")
+    assert done.code == 0, done
+    assert "3 of 3 faults detected, 3 of 3 at the expected phase, 1 of 1 attributable ones blamed" in done.out
+    assert "4 of 4 controls silent; 0 not run" in done.out
+
+
+def test_every_fault_of_the_stages_has_its_expectation() -> None:
+    assert list(STAGE_FAULTS) == [f"P{number:02}" for number in range(1, 9)]
+    for fault in STAGE_FAULTS.values():
+        assert fault.expect.places
+        injected = PIPELINE_FAULTS[fault.id]
+        assert (fault.expect.invariant is None) == (injected.shows != "oracle")
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

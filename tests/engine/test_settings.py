@@ -39,6 +39,7 @@ EVERYTHING = Settings(
         policy=chain_policy(3),
         rule=SamplingRule("sampling", temperature=0.7, top_k=5, top_p=0.9),
         baseline_attention="eager",
+        graph="off",
     ),
     max_new_tokens=17,
     stop_strings=("END", "\n\n"),
@@ -56,14 +57,29 @@ EVERYTHING = Settings(
         EVERYTHING,
         replace(EVERYTHING, choice=replace(EVERYTHING.choice, policy=parse_policy("static:bush-16", 1, 1, 1))),
         replace(EVERYTHING, choice=replace(EVERYTHING.choice, rule=SamplingRule("typical", temperature=0.5))),
-        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu"),
-        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel"),
+        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="off"),
+        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="on"),
         Settings.of(
-            teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel", self_check=False
+            teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel", graph="off"
         ),
-        Settings.of(teacher="a/teacher", drafter="none", mode="baseline", device="cpu", attention="a.module:kernel"),
+        Settings.of(
+            teacher="a/teacher",
+            drafter="eagle3:a/head",
+            device="cpu",
+            attention="a.module:kernel",
+            self_check=False,
+            graph="off",
+        ),
+        Settings.of(
+            teacher="a/teacher",
+            drafter="none",
+            mode="baseline",
+            device="cpu",
+            attention="a.module:kernel",
+            graph="off",
+        ),
     ],
-    ids=["everything", "static", "typical", "defaults", "a kernel", "no self-check", "a baseline's kernel"],
+    ids=["everything", "static", "typical", "defaults", "graphs", "a kernel", "no self-check", "a baseline's kernel"],
 )
 def test_settings_come_back_from_the_manifest(settings: Settings, teacher_folder: Any, head_folder: Any) -> None:
     models = tiny_models(teacher_folder, head_folder, policy=settings.choice.policy)
@@ -71,6 +87,15 @@ def test_settings_come_back_from_the_manifest(settings: Settings, teacher_folder
     processors = build_processors(settings.processors, [0], models.teacher.device)
     facts = RunFacts(settings, "decisions", rules, processors)
     assert settings_of(build_manifest("run", facts, models.teacher, models.drafter)) == settings
+
+
+def test_graphs_that_were_chosen_by_themselves_come_back_as_what_was_chosen(
+    teacher_folder: Any, head_folder: Any
+) -> None:
+    models = tiny_models(teacher_folder, head_folder)
+    facts = RunFacts(Settings.of(device="cpu"), "decisions", StopRules(3, [0], []), None)
+    manifest = build_manifest("run", facts, models.teacher, models.drafter)
+    assert (manifest.graph, settings_of(manifest).choice.graph) == ("none", "off")
 
 
 def test_settings_of_a_recorded_run_are_those_of_its_command() -> None:
@@ -97,6 +122,8 @@ def test_the_names_of_settings_are_those_that_are_implemented() -> None:
         ({"stop_strings": ""}, "empty stop string"),
         ({"policy": "bush"}, "bush"),
         ({"device": "cuda:x"}, "wanted auto, cpu, or a name that torch knows"),
+        ({"graph": "yes"}, "got graph 'yes', wanted one of auto, on, off"),
+        ({"graph": "on", "cache_strategy": "replicate"}, "got --graph with cache strategy replicate"),
         ({"mode": "eager", "attention": "a:kernel"}, "the mode says the attention"),
     ],
 )

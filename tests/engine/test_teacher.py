@@ -78,7 +78,7 @@ def test_a_folder_without_safetensors_is_refused(teacher_folder: Path, tmp_path:
 @pytest.mark.parametrize("version", ["4.57.1", "5.16.9", "5.99.0"])
 def test_an_untried_transformers_is_refused_by_name(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specscope.engine.teacher.model.version", lambda _: version)
-    with pytest.raises(UsageError, match=f"got transformers {version}, wanted 5.17 to 5.23"):
+    with pytest.raises(UsageError, match=f"got transformers {version}, wanted 5.17 to 5.24"):
         Teacher.load("demo", OPTIONS)
 
 

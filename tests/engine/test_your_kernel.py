@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from specscope.engine import decode
 from specscope.engine.backends import kernels
 from specscope.engine.backends.attention import ATTENTION, dispatch_log, eager_attention, registered_name
 from specscope.engine.backends.choice import kernel_of
+from specscope.engine.backends.cpu import Cpu
 from specscope.engine.lab.rerun.recorded_run import Overrides, load_recorded
 from specscope.schemas import Manifest
 from specscope.tracer import TraceReader, check_trace, diff_traces
@@ -63,15 +65,16 @@ def test_the_documents_commands_find_the_bug(tmp_path: Path) -> None:
     place = tmp_path
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for command in block.splitlines():
-            program, *arguments = shlex.split(command)
+            program, *arguments = shlex.split(command, comments=True)
             if program == "cd":
                 place = place / arguments[0]
                 continue
             outcomes.setdefault(arguments[0], []).append(specscope(*arguments, cwd=place))
-    warned, eager, unchecked = outcomes["run"]
-    assert [o.code for o in (warned, eager, unchecked)] == [0, 0, 0]
-    (line,) = warned.err.splitlines()
-    quoted = re.search(r"```text\n(warning: .*) \.\.\.\n```", text)
+    refused, eager, unchecked = outcomes["run"]
+    assert [o.code for o in (refused, eager, unchecked)] == [2, 0, 0]
+    assert not (place / "checked.jsonl").exists()
+    (line,) = refused.err.splitlines()
+    quoted = re.search(r"```text\n(error: .*) \.\.\.\n```", text)
     assert quoted is not None
     assert line.startswith(quoted[1])
     assert (eager.err, unchecked.err) == ("", "")
@@ -113,10 +116,21 @@ def test_a_trace_whose_kernel_did_not_run_is_violated(folder: Path) -> None:
     }
 
 
-def test_a_kernel_that_fails_its_check_is_replaced_and_the_trace_says_so(folder: Path) -> None:
+def test_a_kernel_that_was_named_and_fails_its_check_is_refused_and_never_replaced(folder: Path) -> None:
     name = "my_kernel:forgets_the_mask"
-    with pytest.warns(UserWarning, match="differs from the eager attention in the case 'a tree after 24 keys'"):
-        decode("a = 1\n", attention=name, max_new_tokens=8, trace="fell.jsonl")
+    with pytest.raises(UsageError, match=r"in the case 'a tree after 24 keys' .*: it was not run"):
+        decode("a = 1\n", attention=name, max_new_tokens=8, trace="refused.jsonl")
+    assert not (folder / "refused.jsonl").exists()
+
+
+def test_the_devices_own_attention_that_fails_its_check_is_replaced_and_the_trace_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = replace(kernels.find_kernel("my_kernel:forgets_the_mask"), name="of-the-device")
+    with monkeypatch.context() as patch:
+        patch.setattr(Cpu, "kernel", wrong)
+        with pytest.warns(UserWarning, match=r"attention fused differs from .* the eager attention runs instead"):
+            decode("a = 1\n", max_new_tokens=8, trace="fell.jsonl")
     decode("a = 1\n", mode="eager", max_new_tokens=8, trace="eager.jsonl")
     recorded = manifest(folder / "fell.jsonl")
     assert recorded.kernel is not None

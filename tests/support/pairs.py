@@ -76,7 +76,7 @@ def sides_of(a: Step, b: Step, *, marked: frozenset[int] = frozenset(), origin: 
     texts = TokenTexts(None)
     for step in (a, b):
         texts.learn(step)
-    marks = NodeMarks(marked, origin, tuple(f"a{slot}" for slot in range(7)))
+    marks = NodeMarks(divergent=marked, origin=origin, names=tuple(f"a{slot}" for slot in range(7)))
     return PairSides(PairSide(a, texts, marks), PairSide(b, texts, marks))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Step = dict[str, Any]
+Lines = list[Step]
 
 
 def put(section: str, field: str, index: int, value: Any) -> Callable[[Step], None]:
@@ -62,3 +63,20 @@ STRUCTURE_MUTANTS: dict[str, Callable[[Step], Any]] = {
     "tensors.index-in-range": lambda s: s["tensors"]["index_tensors"]["parents"].__setitem__(1, -1),
     "tensors.tokens-are-the-trees": put("tensors", "token_ids", 1, 5),
 }
+
+
+def see_one_too_many(lines: Lines) -> None:
+    """Makes every layer one with a window of 4, which all steps keep to, but one slot of one of them."""
+    lines[0]["teacher"]["sliding_windows"] = [4] * 8
+    steps = [line for line in lines if line["kind"] == "step"]
+    for step in steps:
+        positions = step["tensors"]["positions"][: step["tensors"]["num_slots"]]
+        step["verify"]["windows"] = [
+            {
+                "size": 4,
+                "layers": list(range(8)),
+                "first_positions": [max(0, position - 3) for position in positions],
+                "num_seen": [min(4, position + 1) for position in positions],
+            }
+        ]
+    steps[1]["verify"]["windows"][0]["num_seen"][-1] += 1

@@ -16,6 +16,9 @@ SAMPLES = ROOT / "sample_traces"
 FUSED, EAGER = SAMPLES / "fused.jsonl", SAMPLES / "eager.jsonl"
 FAULTY = SAMPLES / "fused-F16.jsonl"
 
+#: Costs by which a tree of one level pays, whatever was drafted.
+WHERE_NO_LEVEL_PAYS = {"fixed_ms": 1.0, "level_ms": 1e6, "verify_slots": [1], "verify_ms": [1.0]}
+
 Lines = list[dict[str, Any]]
 
 

@@ -18,6 +18,7 @@ Letters: R rows, S cached rows, H hidden, E teacher hidden, V draft vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -72,10 +73,15 @@ def rotary_table(positions: torch.Tensor, head_dim: int, theta: float, dtype: to
     that no position is out of bounds.
     """
     wide = torch.promote_types(dtype, torch.float32)
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device=positions.device).to(wide) / head_dim
-    angles = positions.to(wide)[..., None] * theta**-exponents
-    angles = torch.cat([angles, angles], dim=-1).unsqueeze(-3)
+    angles = positions.to(wide)[..., None, :, None] * _frequencies(head_dim, theta, wide, positions.device)
     return RotaryTable(angles.cos().to(dtype), angles.sin().to(dtype))
+
+
+@lru_cache(maxsize=16)
+def _frequencies(head_dim: int, theta: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(head_dim,) angle per position, the same for both halves. Kept: a draft asks for it at every level."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device=device).to(dtype) / head_dim
+    return (theta**-exponents).repeat(2)
 
 
 def rotate(states: torch.Tensor, table: RotaryTable) -> torch.Tensor:
@@ -94,8 +100,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Norms the last dimension."""
-        wide = states.to(torch.promote_types(states.dtype, torch.float32))
-        return self.weight * F.rms_norm(wide, wide.shape[-1:], eps=self.eps).to(states.dtype)
+        if states.dtype in (torch.float32, torch.float64):
+            return self.weight * F.rms_norm(states, states.shape[-1:], eps=self.eps)
+        return self.weight * F.rms_norm(states.float(), states.shape[-1:], eps=self.eps).to(states.dtype)
 
 
 class HeadAttention(nn.Module):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 import xxhash
 
+from specscope.engine.backends.devices import backend_of
 from specscope.engine.lab.bench.turns import TurnMeasure, VariantTurn
 from specscope.engine.lab.bench.variants import Variant
 from specscope.engine.load.models import DTYPES, Models, load_drafter, load_models, resolve_device
@@ -148,8 +149,7 @@ class _Watch:
 
     def now(self) -> int:
         """Once the device has done what it was given."""
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        backend_of(self._device.type).synchronise(self._device)
         return time.perf_counter_ns()
 
     def elapsed_ns(self) -> int:

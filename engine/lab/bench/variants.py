@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, ModelChoice
-from specscope.engine.tree.policy import PRESETS, TreePolicy, chain_policy, parse_policy
+from specscope.engine.tree.policy import AUTO_LIMIT, PRESETS, TreePolicy, chain_policy, parse_policy
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 
@@ -53,6 +53,8 @@ def _trees(choice: ModelChoice) -> list[Variant]:
     policies = {
         f"dynamic, budget {m}": TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=m) for m in (4, 8, 16, 32)
     }
+    auto = TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=AUTO_LIMIT, sizing="measure")
+    policies["dynamic, budget auto"] = auto
     policies |= {f"chain of {d}": chain_policy(d) for d in (3, 5)}
     policies |= {f"static:{name}": parse_policy(f"static:{name}", depth, top_k, 1) for name in PRESETS}
     drafted = [Variant(name=name, choice=replace(choice, policy=policy)) for name, policy in policies.items()]

@@ -318,6 +318,8 @@ class Bisect:
         parts, given = Parts(side.teacher), moved(baseline.given, side.teacher)
         errors, captures = {}, baseline.alone.captures
         for name in (*BEFORE, *BEHIND):
+            if Operation(None, name) not in parts.modules:
+                continue
             output = run_end(parts, name, captures, given)
             errors[name] = relative_error(captures[Operation(None, name)].gave, output.gave)
         self._keeper.put(ends=errors)

@@ -19,7 +19,7 @@ from torch import nn
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.loop.phases import AcceptInputs, ForwardInputs, Phases
-from specscope.engine.teacher.model import Teacher
+from specscope.engine.teacher.model import Teacher, cache_argument
 from specscope.engine.teacher.parts import BEFORE as BEFORE
 from specscope.engine.teacher.parts import BEHIND as BEHIND
 from specscope.engine.teacher.parts import IN_LAYER as IN_LAYER
@@ -172,12 +172,16 @@ def run_layer(parts: Parts, number: int, captures: Captures, given: ForwardInput
         stack.enter_context(watched(modules[whole], _keeper(kept, whole)))
         teacher = parts.teacher
         hidden = captures[whole].fed.to(device=teacher.device, dtype=teacher.dtype)
-        rotation = captures[Operation(None, "rotation")].gave.to(device=teacher.device, dtype=teacher.dtype)
+        captured = captures.get(Operation(None, "rotation"))
+        if captured is None:  # each kind of layer is rotated otherwise
+            rotation = teacher.rotation(hidden, given.position_ids, teacher.rotation_of(number))
+        else:
+            rotation = captured.gave.to(device=teacher.device, dtype=teacher.dtype)
         modules[whole](
             hidden,
             attention_mask=given.mask,
             position_ids=given.position_ids,
-            past_key_values=cache,
+            **{cache_argument(modules[whole]): cache},
             use_cache=True,
             position_embeddings=(rotation[0], rotation[1]),
         )

@@ -20,7 +20,7 @@ from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, loa
 from specscope.engine.lab.rerun.recorded_trees import FedPairs
 from specscope.engine.lab.rerun.replay import begin_recorded, earlier_turns
 from specscope.engine.loop.phases import ForwardInputs
-from specscope.engine.record.recorder import Recorder, TurnLabel
+from specscope.engine.record.recorder import TraceRecorder, TurnLabel
 from specscope.engine.record.sections import tree_section
 from specscope.engine.record.target import RUN_ERRORS
 from specscope.engine.teacher.model import Teacher
@@ -250,9 +250,10 @@ def _recorded(lane: ForcedSession, course: Course, row: int, manifest: Manifest)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "step.jsonl"
         writer = TraceWriter(path, overwrite=False, warn=_no_room)
-        recorder = Recorder(writer, manifest.model_copy(update={"level": "decisions"}), None, None)
+        recorder = TraceRecorder(writer, manifest.model_copy(update={"level": "decisions"}), None, None)
         lane.observe(recorder.turn(TurnLabel(step.turn, "step", 0, None)), row)
         outcome = lane.step_together(steps)[row]
+        recorder.settle()
         writer.finish("complete")
         with TraceReader(path) as reader:
             (record,) = [line.record for line in reader.numbered_lines() if isinstance(line.record, Step)]

@@ -8,11 +8,13 @@ from specscope.engine.lab.faults.checkpoints import CHECKPOINT_FAULTS
 from specscope.engine.lab.faults.commit import COMMIT_FAULTS
 from specscope.engine.lab.faults.custody import CUSTODY_FAULTS
 from specscope.engine.lab.faults.draft import DRAFT_FAULTS
+from specscope.engine.lab.faults.graphs import GRAPH_FAULTS
 from specscope.engine.lab.faults.kernels import KERNEL_FAULTS
 from specscope.engine.lab.faults.tensors import TENSOR_FAULTS
 from specscope.engine.lab.faults.tree import TREE_FAULTS
 from specscope.engine.lab.faults.turn import TURN_FAULTS
 from specscope.engine.lab.faults.verify import VERIFY_FAULTS
+from specscope.engine.lab.faults.windows import WINDOW_FAULTS
 from specscope.tracer.errors import UsageError
 
 _ALL = (
@@ -21,7 +23,9 @@ _ALL = (
     *TREE_FAULTS,
     *TENSOR_FAULTS,
     *VERIFY_FAULTS,
+    *GRAPH_FAULTS,
     *KERNEL_FAULTS,
+    *WINDOW_FAULTS,
     *ACCEPT_FAULTS,
     *COMMIT_FAULTS,
     *CUSTODY_FAULTS,

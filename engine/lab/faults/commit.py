@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from specscope.engine.cache.buffer import InPlace, TreeCache, gather_places
+from specscope.engine.cache.buffer import InPlace, TreeCache
 from specscope.engine.cache.commit import Commit, RowCustody
+from specscope.engine.cache.moves import gather_places
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget
 
 ROOM = 12  # rows that are left in the buffer of F33 when the first step begins

@@ -11,7 +11,6 @@ from transformers import LogitsProcessorList
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
 from specscope.engine.loop.phases import ForwardInputs
-from specscope.engine.record.sections import visible_in
 from specscope.engine.tree.tensors import TreeTensors, additive_mask
 
 Inputs = Callable[[TreeTensors, torch.dtype], ForwardInputs]
@@ -139,7 +138,7 @@ def _dispatching(attention: str) -> Callable[[FaultTarget], FaultTarget]:
 
 
 def _boolean_mask(target: FaultTarget) -> FaultTarget:
-    return _changing_inputs(target, lambda tensors, given: given._replace(mask=visible_in(given.mask)))
+    return _changing_inputs(target, lambda tensors, given: given._replace(mask=given.mask == 0))
 
 
 _VERIFY: Places = (("verify", "argmax"), ("verify", "top_logits"))

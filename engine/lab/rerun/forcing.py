@@ -161,11 +161,14 @@ class ForcedSession:
         """Takes in the recorded prompt; the turn ends there for the reason ``end``, if it did.
 
         Raises:
-            UsageError: where the prompt does not fit the teacher.
+            UsageError: where the prompt does not fit the teacher, or the turn began in another way than this engine's.
         """
-        self.session.pending_token = start.prefill.pending_token
-        if not 0 <= start.prefill.pending_token < self.session.teacher.vocab_size:
-            raise UsageError(f"turn {start.turn}: token {start.prefill.pending_token} is none of this teacher's")
+        pending = start.prefill.pending_token
+        if pending is None:
+            raise UsageError(f"turn {start.turn} has no pending token: its engine drafts before its first token")
+        if not 0 <= pending < self.session.teacher.vocab_size:
+            raise UsageError(f"turn {start.turn}: token {pending} is none of this teacher's")
+        self.session.pending_token = pending
         observer = _Observer(recorder, self) if recorder is not None else None
         # A turn that was interrupted or failed met no rule, and the run ended with it.
         rule = None if end == "interrupted" or end == "failed" else end

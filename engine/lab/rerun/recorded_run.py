@@ -85,11 +85,18 @@ def load_recorded(manifest: Manifest, overrides: Overrides) -> RecordedModels:
 
 
 def check_readable(path: Path, manifest: Manifest) -> None:
-    """Refuses a trace whose token ids are not the models' own.
+    """Refuses a trace whose steps cannot be run again.
 
     Raises:
-        UsageError: where it is redacted.
+        UsageError: where it records only lengths, is redacted, or of several stages.
     """
+    if manifest.level == "lengths":
+        raise UsageError(f"{path} records only how many tokens were accepted: there is nothing to run again")
+    if manifest.pipeline is not None:
+        raise UsageError(
+            f"{path} is of a pipelined run, whose stages cannot be run again from a trace: decode its prompts again "
+            "with specscope run, with --engine ppsd or without, and compare the traces with specscope diff"
+        )
     if manifest.redaction is not None:
         raise UsageError(
             f"{path} is redacted: its token ids are not the models' own, so that nothing can be decoded from them; "
@@ -127,6 +134,7 @@ def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
         teacher=overrides.teacher or _named("teacher", recorded.teacher),
         drafter=overrides.drafter or _named("drafter", recorded.drafter),
         device=device,
+        graph="off",  # each step is run by itself, and bisection looks into its forwards
         allow_remote_code=overrides.allow_remote_code,
         allow_nonfinite=True,  # the run was let through with them, or they have other digests than its own
     )
@@ -233,7 +241,8 @@ def recorded_decoding(manifest: Manifest, teacher: Teacher, phases: Phases) -> D
     Raises:
         UsageError: where it changed logits in a way that the command line has no word for.
     """
-    settings = settings_of(manifest)
+    recorded = settings_of(manifest)
+    settings = replace(recorded, choice=replace(recorded.choice, graph="off"))
     eos_token_ids = rules_of(manifest).eos_token_ids  # those of the run, which need not be the teacher's
     processors = build_processors(settings.processors, eos_token_ids, teacher.device)
     return replace(decoding_of(settings, teacher, phases), checks="before", processors=processors)

@@ -29,7 +29,7 @@ from specscope.engine.lab.rerun.recorded_run import (
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Decoding, EndReason
 from specscope.engine.record.manifest import RunFacts, build_manifest, settings_of
-from specscope.engine.record.recorder import Recorder, TurnLabel, TurnRecorder
+from specscope.engine.record.recorder import TraceRecorder, TurnLabel, TurnRecorder
 from specscope.engine.record.side_files import SideFiles, check_side_folder
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.settings import ModelChoice
@@ -127,7 +127,7 @@ class Replay:
         try:
             with ending(self, writer), TraceReader(self._request.trace) as reader:
                 side = SideFiles(self._request.out, writer, overwrite=True) if self._source.level == "tensors" else None
-                recorder = Recorder(writer, self._manifest, None, side)
+                recorder = TraceRecorder(writer, self._manifest, None, side)
                 for entry in self._turns:
                     is_written = self._request.turn in (None, entry.turn)
                     self._replay_turn(reader, entry, recorder if is_written else None, advance)
@@ -151,7 +151,9 @@ class Replay:
         if self._running is not None:
             self._running.session.fail(error)
 
-    def _replay_turn(self, reader: TraceReader, entry: TurnEntry, recorder: Recorder | None, advance: Advance) -> None:
+    def _replay_turn(
+        self, reader: TraceReader, entry: TurnEntry, recorder: TraceRecorder | None, advance: Advance
+    ) -> None:
         start, end = reader.turn_start(entry), reader.turn_end(entry)
         lane = self._running = self._lanes.of(entry)
         observer = recorder.turn(_label(start)) if recorder is not None else None
@@ -161,7 +163,7 @@ class Replay:
             if observer is not None:
                 self._count(StepPlace(entry.turn, step.step), outcome.as_recorded, outcome.forced.tree)
             advance(f"turn {entry.turn}")
-        lane.end(end.reason if end is not None else "interrupted")
+        lane.end("interrupted" if end is None or end.reason == "unknown" else end.reason)
         if observer is not None:
             self.report.num_turns += 1
 
@@ -184,9 +186,8 @@ def begin_recorded(
     row: int = 0,
 ) -> None:
     """Takes in the prompt of a recorded turn of the run of ``manifest`` in ``row``."""
-    lane.begin(
-        start, rules_of(manifest), recorder=recorder, end=None if end is None or has_steps else end.reason, row=row
-    )
+    at_once = None if end is None or has_steps or end.reason == "unknown" else end.reason
+    lane.begin(start, rules_of(manifest), recorder=recorder, end=at_once, row=row)
 
 
 def replay_manifest(

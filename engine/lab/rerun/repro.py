@@ -33,7 +33,7 @@ from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Phases
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.turns import Turn, TurnRequest
-from specscope.engine.record.recorder import Recorder, TurnLabel
+from specscope.engine.record.recorder import TraceRecorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
 from specscope.schemas import Failure, FailureState, Manifest, Step, TreeSection
 from specscope.tracer.errors import DamagedRecordError, EngineError, SpecScopeError, UsageError
@@ -88,12 +88,12 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
     """
     with TraceReader(path) as reader:
         manifest, failures = reader.manifest, reader.failures()
+    check_readable(path, manifest)
     if not failures:
         raise UsageError(f"{path} records no failure: there is nothing to run again")
     if index is not None and not 0 <= index < len(failures):
         raise UsageError(f"got index {index}, wanted 0..{len(failures) - 1}, the failures of {path}")
     rows = failures if index is None else [failures[index]]
-    check_readable(path, manifest)
     models, notes, _ = load_recorded(manifest, overrides)
     for failure in rows:
         _check_state(path, failure, models.teacher.vocab_size)
@@ -162,13 +162,15 @@ class _Rerun:
             path = Path(folder) / "again.jsonl"
             writer = TraceWriter(path, overwrite=False, warn=_no_room)
             side = SideFiles(path, writer, overwrite=False) if self._manifest.level == "tensors" else None
-            self._run(session, Recorder(writer, self._manifest, None, side))
+            recorder = TraceRecorder(writer, self._manifest, None, side)
+            self._run(session, recorder)
+            recorder.settle()
             writer.finish("complete")
             with TraceReader(path) as reader:
                 records = [line.record for line in reader.numbered_lines()]
         return _Attempt([r for r in records if isinstance(r, Failure)], [r for r in records if isinstance(r, Step)])
 
-    def _run(self, session: Session, recorder: Recorder) -> None:
+    def _run(self, session: Session, recorder: TraceRecorder) -> None:
         rules = rules_of(self._manifest)
         requests = []
         for failure in self._rows:

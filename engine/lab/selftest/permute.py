@@ -10,8 +10,8 @@ import torch
 
 from specscope.engine.digests import digest_tensors
 from specscope.schemas import CommitSection, DraftSection, Step, TensorsSection, TreeSection, VerifySection
+from specscope.schemas.accept import AcceptSection, Visit
 from specscope.schemas.base import Section
-from specscope.schemas.step import AcceptSection, Visit
 from specscope.tracer.errors import EngineError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter

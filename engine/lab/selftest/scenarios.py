@@ -5,7 +5,7 @@ Together they reach the edges of ``edges.py``. All of them run the bundled demo 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
@@ -103,6 +103,12 @@ def _decoded_alone() -> list[Scenario]:
             prompts=prompts[:2],
             choice=demo_choice(),
             processors=ProcessorChoice(repetition_penalty=1.3, no_repeat_ngram=3),
+        ),
+        Scenario(
+            name="captured",
+            says="verify forwards that are captured in graphs",
+            prompts=prompts[:2],
+            choice=replace(demo_choice(), graph="on"),
         ),
         Scenario(
             name="eager-candidate",

@@ -13,6 +13,7 @@ from specscope.engine.lab.selftest.judge import Judgement, judge
 from specscope.engine.lab.selftest.runs import Runs, num_threads
 from specscope.engine.lab.selftest.scenarios import find_scenario
 from specscope.engine.lab.selftest.score import ControlResult, NotRun, Score
+from specscope.engine.lab.selftest.stages import STAGE_FAULTS, judge_stages, stage_controls
 from specscope.tracer.errors import UsageError
 
 #: The catalogue is run in this dtype, too: most engines compute in a half format, and noise hides more there.
@@ -47,15 +48,24 @@ def plan(fault_ids: list[str], device: str) -> Plan:
     if not fault_ids:
         missing = [entry for entry in ENTRIES if not any(fault.entry == entry for fault in FAULTS.values())]
         not_run = [NotRun(entry, "no fault of this entry can be put in") for entry in missing]
-        return _plan(list(FAULTS.values()), all_controls(device), [control_after_faults()], not_run)
+        controls = [*all_controls(device), *stage_controls()]
+        return _plan(_all_faults(), controls, [control_after_faults()], not_run)
     faults: dict[str, Fault] = {}
     for name in fault_ids:
-        chosen = {fault.id: fault for fault in FAULTS.values() if name in (fault.id, fault.entry)}
+        chosen = {fault.id: fault for fault in _all_faults() if name in (fault.id, fault.entry)}
         if not chosen:
-            raise UsageError(f"got fault {name!r}, wanted an entry such as F15 or one of {', '.join(FAULTS)}")
+            known = ", ".join(fault.id for fault in _all_faults())
+            raise UsageError(f"got fault {name!r}, wanted an entry such as F15 or one of {known}")
         faults |= chosen
-    used = dict.fromkeys(fault.scenario for fault in faults.values() if fault.not_run is None)
-    return _plan(list(faults.values()), [honest_pair(find_scenario(name)) for name in used], [], [])
+    of_trees = [fault for fault in faults.values() if fault.not_run is None and fault.id not in STAGE_FAULTS]
+    used = dict.fromkeys(fault.scenario for fault in of_trees)
+    controls = [honest_pair(find_scenario(name)) for name in used]
+    controls += stage_controls() if STAGE_FAULTS.keys() & faults.keys() else []
+    return _plan(list(faults.values()), controls, [], [])
+
+
+def _all_faults() -> list[Fault]:
+    return [*FAULTS.values(), *STAGE_FAULTS.values()]
 
 
 def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not_run: list[NotRun]) -> Plan:
@@ -63,7 +73,9 @@ def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not
     # The edges are the scenarios' together: of some of them there is nothing to say.
     run = [fault for fault in faults if fault.not_run is None]
     # What goes wrong at loading does so in any dtype.
-    once_more = [fault for fault in run if fault.damage is None and not fault.is_half_already]
+    once_more = [
+        fault for fault in run if fault.damage is None and not fault.is_half_already and fault.id not in STAGE_FAULTS
+    ]
     return Plan(faults=run, controls=controls, last=last, not_run=not_run, with_edges=bool(last), once_more=once_more)
 
 
@@ -89,7 +101,7 @@ def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Scor
         for control in what.controls:
             try_control(control)
         for fault in what.faults:
-            judgements.append(judge(runs, fault))
+            judgements.append((judge_stages if fault.id in STAGE_FAULTS else judge)(runs, fault))
             advance(fault.id)
         for fault in what.once_more:
             judgements.append(replace(judge(runs.in_dtype(HALF), fault), dtype=HALF))

@@ -272,7 +272,7 @@ def _describe_exit_head(plan: TrainingPlan, prompts: list[Prompt]) -> dict[str, 
 def _accepted(plan: TrainingPlan, prompts: list[Prompt], drafter: str, policy: TreePolicy) -> Acceptance:
     teacher = str(plan.work / "teacher")
     choice = ModelChoice(
-        teacher=teacher, drafter=drafter, mode="fused", dtype="float32", device=plan.device.type, policy=policy
+        teacher=teacher, drafter=drafter, mode="fused", dtype="float32", device=str(plan.device), policy=policy
     )
     return measure_acceptance(load_models(choice), prompts, MEASURED_TOKENS)
 

@@ -1,0 +1,59 @@
+"""Prints the text of turns as it grows."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from specscope.engine.run.prompts import Prompt
+from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
+from specscope.tracer.naming.places import turn_name
+from specscope.tracer.naming.text import printable
+
+if TYPE_CHECKING:
+    from specscope.engine.run.runner import TurnReport
+    from specscope.engine.teacher.model import Teacher
+
+
+class Stream:
+    """Prints a turn's text as it grows; quiet where the caller wants JSON."""
+
+    def __init__(self, teacher: Teacher, quiet: bool, traced: bool) -> None:
+        self._teacher = teacher
+        self.quiet = quiet
+        self._traced = traced
+        self._printed = ""
+        self._heading = ""
+
+    def turn_begins(self, prompt: Prompt, turn: int) -> None:
+        """Keeps the turn's heading until its first token: a prompt that is refused has none."""
+        self._printed = ""
+        self._heading = f"[{printable(turn_name(turn, prompt.id))}]"
+
+    def tokens(self, prompt: Prompt, output_ids: list[int]) -> None:
+        """Prints what is new; half a letter waits for its other half. Where nobody reads it and no trace is written,
+        there is nothing left to decode for."""
+        if not self._traced and not output_is_read():
+            sys.exit(EXIT_BROKEN_PIPE)
+        if self.quiet:
+            return
+        from specscope.engine.run.runner import decode_text
+
+        if self._heading:
+            click.secho(self._heading, dim=True)
+            self._heading = ""
+        text = decode_text(self._teacher, output_ids)
+        text = " ".join(map(str, output_ids)) if text is None else text.rstrip("\ufffd")
+        if text.startswith(self._printed):
+            click.echo(printable(text[len(self._printed) :]), nl=False)
+            self._printed = text
+
+    def turn_ends(self, report: TurnReport) -> None:
+        """Ends the turn's text; prints it whole where it was not streamed, because others ran beside it."""
+        if self.quiet:
+            click.secho(f"[{printable(turn_name(report.turn, report.prompt_id))}]", dim=True)
+            ids = " ".join(map(str, report.result.output_ids))
+            click.echo(printable(ids if report.text is None else report.text), nl=False)
+        click.echo()

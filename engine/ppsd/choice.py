@@ -1,0 +1,106 @@
+"""What a pipelined run may be set to do besides the settings of every run, and what of those it refuses. No torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from specscope.engine.drafters.names import UNTRAINED, parse_drafter
+from specscope.engine.ppsd.split import check_stages, split_layers
+from specscope.engine.settings import DEMO_MODELS, NO_PROCESSORS, Settings
+from specscope.tracer.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineChoice:
+    """The pipeline that a run asks for."""
+
+    num_stages: int
+    exit_layer: int | None = None  # None: where the exit head was trained
+    window: int | None = None  # items in flight at most; None: as many as pay, one per stage at most
+    patience_s: float = 7.0  # without a sign of life, a stage counts as hung
+
+    def __post_init__(self) -> None:
+        check_stages(self.num_stages)
+        if self.window is not None and self.window < 1:
+            raise UsageError(f"got a window of {self.window}, wanted at least 1 item in flight")
+        if self.patience_s <= 0:
+            raise UsageError(f"got a stage timeout of {self.patience_s:g} s, wanted more than 0")
+
+    @property
+    def items_in_flight(self) -> int:
+        """At most."""
+        return self.window if self.window is not None else self.num_stages
+
+
+def check_settings(settings: Settings, choice: PipelineChoice) -> None:
+    """Refuses what the pipeline cannot do.
+
+    Raises:
+        UsageError: naming it, and what to do.
+    """
+    model = settings.choice
+    drafts = model.mode != "baseline"
+    kind, path = parse_drafter(model.drafter, model.teacher) if drafts else ("none", "")
+    refused = {
+        f"drafter {model.drafter}": drafts and kind != "early-exit",
+        f"batch size {settings.batch_size}": settings.batch_size != 1,
+        "typical acceptance": model.rule.rule == "typical",
+        "--draft-sampling": model.rule.draft == "sampled",
+        "logits processors": settings.processors != NO_PROCESSORS or bool(settings.bad_words),
+        f"device {model.device}": model.device not in ("auto", "cpu"),
+    }
+    for what, is_refused in refused.items():
+        if is_refused:
+            raise UsageError(f"got {what} with --engine ppsd, which does not support it: {_INSTEAD}")
+    if path == UNTRAINED and choice.exit_layer is None:
+        raise UsageError("got drafter early-exit:untrained without a layer to exit after: give --exit-layer E")
+
+
+def check_split(settings: Settings, choice: PipelineChoice) -> None:
+    """Refuses a split that does not fit, as far as the configurations tell without torch: several processes would load
+    for seconds first. What cannot be read here is refused where it is loaded.
+
+    Raises:
+        UsageError: where it does not fit.
+    """
+    model = settings.choice
+    folder = DEMO_MODELS / "teacher" if model.teacher == "demo" else Path(model.teacher)
+    num_layers = _stated(folder / "config.json", "num_hidden_layers")
+    trained = None
+    if model.mode != "baseline" and (path := parse_drafter(model.drafter, model.teacher).path) != UNTRAINED:
+        head = Path(path) if path else DEMO_MODELS / "exit_head"
+        trained = _stated(head / "config.json", "exit_layer")
+        check_exit_layer(choice, trained, head)
+    exit_layer = trained if trained is not None else choice.exit_layer
+    if num_layers is not None and exit_layer is not None:
+        split_layers(num_layers, exit_layer, choice.num_stages)
+
+
+def check_exit_layer(choice: PipelineChoice, trained: int | None, folder: Path) -> None:
+    """Refuses a head that was trained for another exit than the one asked for.
+
+    Raises:
+        UsageError: naming both.
+    """
+    asked = choice.exit_layer
+    if None not in (asked, trained) and asked != trained:
+        raise UsageError(
+            f"got --exit-layer {asked}, but the exit head at {folder} was trained after layer {trained}: leave the "
+            "option out, or give --drafter early-exit:PATH with a head for it, or --drafter early-exit:untrained"
+        )
+
+
+def _stated(path: Path, field: str) -> int | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")).get(field)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return value if type(value) is int else None
+
+
+_INSTEAD = (
+    "it runs one conversation at a time on the CPU with drafter early-exit, greedy or with --temperature; "
+    "drop the option, or leave out --engine ppsd"
+)

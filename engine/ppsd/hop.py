@@ -1,0 +1,171 @@
+"""Messages from one process to another, over a group of ``torch.distributed``.
+
+Sending returns at once: a sender owns a few buffers and waits for one only before it fills it again. Receiving goes on
+beside the work, in a thread for each sender: what has arrived is found in one inbox. Nothing here knows the schedule.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from specscope.engine.ppsd.message import Kind, Message, Shape
+from specscope.tracer.errors import EngineError
+
+NUM_BUFFERS = 4  # per direction: one is filled, one travels, and what is slow may lag
+LISTEN_S = 0.25  # between two looks at signals and at the parent while nothing arrives
+NUM_PINGS = 24
+
+
+class StageLostError(EngineError):
+    """The connection to another stage broke, or it does not answer."""
+
+
+class Arrival(NamedTuple):
+    """A message, and where it came from. Give its buffer back when it is read."""
+
+    message: Message
+    received_ns: int
+    source: int
+
+
+class Sender:
+    """What one rank sends to another."""
+
+    def __init__(self, target: int, shape: Shape, dtype: torch.dtype) -> None:
+        self.target = target
+        self._buffers = [Message(shape, dtype) for _ in range(NUM_BUFFERS)]
+        self._underway: list[dist.Work | None] = [None] * NUM_BUFFERS
+        self._next = 0
+
+    def free(self) -> Message:
+        """A buffer that may be filled: what it held before has been sent.
+
+        Raises:
+            StageLostError: where it could not be.
+        """
+        work = self._underway[self._next]
+        if work is not None:
+            with _losing(self.target):
+                work.wait()
+            self._underway[self._next] = None
+        return self._buffers[self._next]
+
+    def send(self, message: Message) -> None:
+        """Sends what ``free`` gave.
+
+        Raises:
+            StageLostError: where the other rank is gone.
+        """
+        assert message is self._buffers[self._next], "only the buffer that free() gave"
+        with _losing(self.target):
+            self._underway[self._next] = dist.isend(message.content(), self.target)
+        self._next = (self._next + 1) % NUM_BUFFERS
+
+    def drain(self) -> None:
+        """Waits until all has been sent."""
+        for number, work in enumerate(self._underway):
+            if work is not None:
+                with _losing(self.target):
+                    work.wait()
+            self._underway[number] = None
+
+
+class Inbox:
+    """What arrives at one rank, from all its senders, in the order of arrival."""
+
+    def __init__(self, sources: dict[int, Shape], dtype: torch.dtype) -> None:
+        self._arrived: queue.SimpleQueue[Arrival | StageLostError] = queue.SimpleQueue()
+        self._free: dict[int, queue.SimpleQueue[Message]] = {}
+        for source, shape in sources.items():
+            self._free[source] = queue.SimpleQueue()
+            for _ in range(NUM_BUFFERS):
+                self._free[source].put(Message(shape, dtype))
+            threading.Thread(target=self._listen, args=(source,), name=f"from {source}", daemon=True).start()
+
+    def take(self, timeout_s: float) -> Arrival | None:
+        """The next message; None where none comes in time.
+
+        Raises:
+            StageLostError: where a sender is gone.
+        """
+        try:
+            arrival = self._arrived.get(timeout=timeout_s) if timeout_s else self._arrived.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(arrival, StageLostError):
+            raise arrival
+        return arrival
+
+    def give_back(self, arrival: Arrival) -> None:
+        """Its buffer may be written again."""
+        self._free[arrival.source].put(arrival.message)
+
+    def _listen(self, source: int) -> None:
+        free = self._free[source]
+        while True:
+            message = free.get()
+            try:
+                work = dist.irecv(message.buffer, source)
+                assert work is not None, "this rank is in the group"
+                work.wait()
+            except (RuntimeError, ValueError) as error:
+                self._arrived.put(StageLostError(_lost(source, error)))
+                return
+            self._arrived.put(Arrival(message, time.monotonic_ns(), source))
+            if message.kind in (Kind.STOP, Kind.LEAVE):
+                return
+
+
+@contextmanager
+def _losing(rank: int) -> Iterator[None]:
+    """Turns what torch raises about a broken connection into our error."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise StageLostError(_lost(rank, error)) from None
+
+
+def _lost(rank: int, error: Exception) -> str:
+    reason = str(error).rpartition("] ")[2].partition(". ")[0]
+    return f"lost the connection to rank {rank} ({reason or type(error).__name__})"
+
+
+class ClockOffset(NamedTuple):
+    """How another rank's clock stands to ours, and what a hop to it costs."""
+
+    offset_ns: int  # its clock less ours
+    uncertainty_ns: int
+    hop_ns: int  # one way, the fastest of all that were tried
+
+
+def measure_offset(rank: int) -> ClockOffset:
+    """Asks ``rank``, which must be in ``answer_pings``, for its clock: the fastest answer counts, and half its round
+    trip is the uncertainty."""
+    ours, theirs, best = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), None
+    for _ in range(NUM_PINGS):
+        begun = time.monotonic_ns()
+        dist.send(ours, rank)
+        dist.recv(theirs, rank)
+        ended = time.monotonic_ns()
+        if best is None or ended - begun < 2 * best.hop_ns:
+            half = (ended - begun) // 2
+            best = ClockOffset(offset_ns=int(theirs[0]) - begun - half, uncertainty_ns=half, hop_ns=half)
+    assert best is not None
+    return best
+
+
+def answer_pings(rank: int = 0) -> None:
+    """Answers ``measure_offset`` of ``rank``."""
+    asked, clock = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    for _ in range(NUM_PINGS):
+        dist.recv(asked, rank)
+        clock[0] = time.monotonic_ns()
+        dist.send(clock, rank)

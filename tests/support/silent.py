@@ -1,0 +1,18 @@
+"""Invariants that say nothing of the sample runs."""
+
+from __future__ import annotations
+
+#: Say nothing of a greedy run.
+ABOUT_DRAWS = {
+    *("accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"),
+    *("accept.probs-follow-logits", "accept.draft-probs", "run.coins-fresh"),
+}
+#: Of what the format has a place for since 1.3.
+ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
+#: Need texts, captured forwards, costs, drafts cut short, layers that slide, or a run that records only lengths.
+NOT_HERE = {
+    *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
+    "lengths.accepted-of-drafted",
+}
+#: Of what the format has a place for since 1.2.
+ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}
