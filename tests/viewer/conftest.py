@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from support.grown import deep
 from support.pages import APP, Opener, checked
 
 from specscope.schemas import (
@@ -82,7 +83,7 @@ def manifest(mode: str) -> Manifest:
         created="2026-01-01T00:00:00+00:00",
         engine="by hand",
         versions={},
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         attention=mode,
         dtype="float32",
         device=Device(backend="cpu", name="paper"),
@@ -290,6 +291,8 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_trace(folder / "sound.jsonl", recipe)
     write_trace(folder / "wrong.jsonl", replace(recipe, mode="fused", change=wrong_positions))
     write_trace(folder / "<img src=x onerror=alert(1)> \u202e.jsonl", recipe)
+    write_trace(folder / "long.jsonl", replace(recipe, turns=[[1] * 30, [2, 1]]))
+    write_trace(folder / "deep.jsonl", replace(recipe, turns=[[0, 0, 0]], prompt_ids=None, change=deep))
     whole = (folder / "sound.jsonl").read_bytes()
     (folder / "half.jsonl").write_bytes(whole.replace("日本語".encode(), b"\\ud800"))
     return folder

@@ -5,78 +5,38 @@ What is on the pages is tested without a browser, in the tests of each page; her
 
 from __future__ import annotations
 
+import csv
 import re
-import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Locator, Page, Request, expect, sync_playwright
+from support.browser import BROWSER, FLAGS, LOOK, WAIT
+from support.reverse_proxy import proxied
+from support.viewing import viewer
 
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-COMMAND = Path(sysconfig.get_path("scripts")) / "specscope"
 #: What stands on each page once it is drawn: a board comes later than the page says that it is at rest.
-DRAWN = {"runs": "table", "step": ".ss-tree", "diff": ".ss-tree", "metrics": ".main-svg", "health": "table"}
-WAIT = 30_000  # milliseconds
-
-#: What the page holds, shadow trees included: elements that load or run, attributes that run, and the text.
-LOOK = """
-() => {
-  const found = { forbidden: [], attributes: [], text: "" };
-  const walk = (root) => {
-    for (const element of root.querySelectorAll("*")) {
-      const name = element.tagName.toLowerCase();
-      if (["script", "iframe", "object", "embed", "img", "image", "base", "form", "foreignobject"].includes(name)) {
-        found.forbidden.push(element.outerHTML.slice(0, 200));
-      }
-      for (const { name: attribute, value } of element.attributes) {
-        if (attribute.startsWith("on") || /^\\s*javascript:/i.test(value)) {
-          found.attributes.push(`${name} ${attribute}=${value}`);
-        }
-      }
-      if (element.shadowRoot) {
-        walk(element.shadowRoot);
-      }
-    }
-    for (const child of root.children) {
-      found.text += child.tagName === "STYLE" ? "" : child.textContent;
-    }
-  };
-  walk(document.querySelector("[data-testid=stMain]"));
-  return found;
+DRAWN = {
+    "runs": "table",
+    "step": ".ss-tree",
+    "text": ".ss-text",
+    "find": ".ss-turns",
+    "diff": ".ss-tree",
+    "metrics": ".main-svg",
+    "health": "table",
 }
-"""
-
+HOSTILE_IMAGE = "</svg><img src=x onerror=\"document.title='pwned'\">"
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the PATH: the viewer is not seen in a browser")
 
 
 @pytest.fixture(scope="module")
 def address(hostile_folder: Path) -> Iterator[str]:
     """Where a viewer of the hostile traces answers: two files, and the folder that they are in."""
-    files = [str(hostile_folder / name) for name in ("sound.jsonl", "wrong.jsonl")]
-    process = subprocess.Popen(
-        [str(COMMAND), "view", "--no-browser", *files, str(hostile_folder)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-        assert found
-        yield found[0]
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    files = [hostile_folder / name for name in ("sound.jsonl", "wrong.jsonl")]
+    with viewer(*files, hostile_folder) as running:
+        yield running.address
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +70,8 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
         yield page
         title = page.title()
     assert trouble == []
-    assert title == "SpecScope"
+    assert title.endswith(" · SpecScope")
+    assert "pwned" not in title
 
 
 def open_page(page: Page, address: str, /, **query: str) -> None:
@@ -136,8 +97,9 @@ def tree(page: Page, step: int) -> Locator:
 
 
 def at(page: Page, step: int) -> None:
-    """Waits until the tree of that step is drawn, and the address bar says so."""
+    """Waits until the tree of that step is drawn, and the address bar and the tab say so."""
     tree(page, step)
+    expect(page).to_have_title(re.compile(rf"\d+/{step} .* · SpecScope$"), timeout=WAIT)
     expect(page).to_have_url(re.compile(rf"[?&]step={step}(&|$)"), timeout=WAIT)
 
 
@@ -159,6 +121,68 @@ def test_keys_move_and_the_address_follows(address: str, page: Page) -> None:
     page.keyboard.press("n")
     expect(page).to_have_url(re.compile("turn=1"), timeout=WAIT)
     at(page, 1)
+
+
+def test_a_held_key_loses_no_step_and_goes_on_to_the_next_turn(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="long.jsonl")
+    at(page, 0)
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(30)
+    at(page, 20)
+    settle(page)
+    page.keyboard.press("End")
+    at(page, 29)
+    settle(page)
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile("turn=1&step=0"), timeout=WAIT)
+    at(page, 0)
+    settle(page)
+    page.keyboard.press("ArrowLeft")
+    expect(page).to_have_url(re.compile("turn=0&step=29"), timeout=WAIT)
+    keys = page.get_by_role("dialog", name="Keys")
+    expect(keys).to_be_hidden()
+    page.keyboard.press("?")
+    expect(keys).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["step", "diff"])
+def test_the_next_steps_are_sent_ahead_and_shown_at_once(address: str, page: Page, name: str) -> None:
+    sent: list[str | bytes] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: sent.append(frame)))
+    open_page(page, address, page=name, turn="0", step="0")
+    at(page, 0)
+    deadline = page.evaluate("performance.now()") + WAIT
+    while not any(b'"ahead": {"1"' in (frame if isinstance(frame, bytes) else frame.encode()) for frame in sent):
+        assert page.evaluate("performance.now()") < deadline
+        page.wait_for_timeout(50)
+    settle(page)
+    page.wait_for_timeout(300)
+    title = page.locator("svg.ss-tree").first.evaluate(
+        """async () => {
+          document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+          const hosts = [...document.querySelectorAll("*")].filter((host) => host.shadowRoot);
+          const trees = hosts.flatMap((host) => [...host.shadowRoot.querySelectorAll(".ss-tree")]);
+          return trees[0].getAttribute("aria-label");
+        }"""
+    )
+    assert "draft tree of step 1," in title, "shown before anything could be answered"
+    at(page, 1)
+    page.keyboard.press("ArrowLeft")
+    at(page, 0)
+
+
+@pytest.mark.parametrize("width", [960, 768])
+def test_narrow_windows_scroll_drawings_and_not_the_page(address: str, page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("step", "diff", "runs"):
+        open_page(page, address, page=name, run="wrong.jsonl")
+        expect(page.locator(f"[data-testid=stMain] {DRAWN[name]}").first).to_be_visible(timeout=WAIT)
+        assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= width
+        sizes = page.locator("svg.ss-tree text, svg.ss-strip text, svg.ss-ribbon text").evaluate_all(
+            "(texts) => texts.map((text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)"
+        )
+        assert all(size >= 10.9 for size in sizes), sorted(sizes)[:3]
 
 
 def test_back_and_forward_lead_through_what_was_seen(address: str, page: Page) -> None:
@@ -224,6 +248,125 @@ def test_a_node_is_selected_in_all_drawings_and_a_link_keeps_it(address: str, pa
     assert page.url == link
 
 
+def test_keys_lead_through_the_tree_and_say_where_they_are(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="sound.jsonl")
+    root = tree(page, 0).locator("[role=treeitem]").first
+    root.focus()
+    for key, node, level in (
+        ("ArrowRight", "1", "2"),
+        ("ArrowDown", "2", "2"),
+        ("ArrowRight", "5", "3"),
+        ("ArrowLeft", "2", "2"),
+    ):
+        page.keyboard.press(key)
+        item = tree(page, 0).locator(f"[role=treeitem][data-node='{node}']")
+        expect(item).to_be_focused()
+        expect(item).to_have_attribute("aria-level", level)
+        expect(page.locator(".ss-panel .ss-node")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("node=2"), timeout=WAIT)
+    expect(page.get_by_role("status").and_(page.locator(".live"))).to_contain_text("0/0 sound.jsonl")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    at(page, 1)
+
+
+def test_space_plays_the_turn_to_its_end(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="sound.jsonl")
+    at(page, 0)
+    page.keyboard.press("Space")
+    at(page, 2)
+    page.wait_for_timeout(1500)
+    at(page, 2)
+    page.keyboard.press("Home")
+    at(page, 0)
+    page.wait_for_timeout(1500)
+    at(page, 0)
+
+
+def test_keys_lead_through_strip_mask_and_table(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="sound.jsonl")
+    at(page, 0)
+    slider = page.get_by_role("slider", name="accepted length of every step")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("^step 0: 2 accepted"))
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    at(page, 1)
+    expect(slider).to_have_attribute("aria-valuenow", "1")
+    expect(slider).to_be_focused()
+    settle(page)
+    mask = page.get_by_role("application", name="tree mask of 7 slots")
+    mask.focus()
+    for key, words in (("ArrowDown", "slot 0"), ("ArrowDown", "slot 1"), ("ArrowRight", "slot 1")):
+        page.keyboard.press(key)
+        expect(page.locator(".ss-cell")).to_contain_text(words)
+    expect(page.locator("tr[data-node='1']")).to_have_class(re.compile("hovered"))
+    at(page, 1)
+    first = page.locator(".ss-card-slots tbody tr").first
+    head = page.locator(".ss-card-slots th").first
+    for direction, slot in (("ascending", "0"), ("descending", "6"), ("ascending", "0")):
+        head.click()
+        expect(head).to_have_attribute("aria-sort", direction)
+        expect(first).to_have_attribute("data-node", slot)
+    row = page.locator("tr[data-node='0']")
+    row.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("tr[data-node='2']")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("node=2"), timeout=WAIT)
+
+
+def test_drawings_and_tables_are_saved_as_they_are_seen(address: str, page: Page, tmp_path: Path) -> None:
+    open_page(page, address, page="step", run="sound.jsonl")
+    at(page, 0)
+    files = {}
+    for title, kind in (("Draft tree", "SVG"), ("Tree mask", "SVG"), ("Slots", "CSV")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Save {title} as {kind}").click()
+        files[title] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[title])
+    tree_ = ElementTree.parse(files["Draft tree"]).getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    boxes = [rect for rect in tree_.iter(f"{svg}rect") if rect.get("class") == "box"]
+    assert len(boxes) == 8, "seven nodes and the bonus token"
+    assert len({(rect.get("style") or "").partition(";")[0] for rect in boxes}) > 1, "colours are in the file"
+    assert files["Draft tree"].name == "0-0-sound.jsonl-draft-tree.svg"
+    with files["Slots"].open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    assert rows[0][:3] == ["slot", "token", "id"]
+    assert [row[1] for row in rows[2:4]] == ["<script>document.title = 'pwned'</script>", HOSTILE_IMAGE]
+
+
+def test_a_large_tree_has_a_window_that_is_sized_and_moved(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="deep.jsonl")
+    nodes = tree(page, 0).locator("g.node")
+    folded = nodes.count()
+    tree(page, 0).locator(".branch.closed").first.click()
+    expect(nodes).not_to_have_count(folded, timeout=WAIT)
+    page.get_by_role("button", name="Show every node").click()
+    expect(nodes).to_have_count(256, timeout=WAIT)
+    frame = page.locator(".ss-scroll:has(> .ss-tree)")
+    frame.evaluate("(frame) => frame.scrollTo(120, 60)")
+    head = tree(page, 0).locator("text.head").first
+    expect(head).to_be_visible()
+    heads = frame.evaluate(
+        "(f) => f.querySelector('.heads').getBoundingClientRect().top - f.getBoundingClientRect().top"
+    )
+    assert abs(heads) < 3, "the heads stay in sight"
+    page.get_by_role("button", name="Fit").click()
+    expect(frame).not_to_have_class(re.compile("moves"))
+    page.keyboard.press("ArrowRight")
+    at(page, 1)
+    expect(frame).not_to_have_class(re.compile("moves"))
+    page.get_by_role("button", name="100 %").click()
+    expect(frame).to_have_class(re.compile("moves"))
+    node = tree(page, 1).locator("[role=treeitem][data-node='100']")
+    node.hover()
+    expect(tree(page, 1).locator("[data-edge='88']")).to_have_class(re.compile("lit"))
+    expect(tree(page, 1).locator("[data-edge='101']")).not_to_have_class(re.compile("lit"))
+
+
 def test_the_raw_record_is_copied(address: str, page: Page) -> None:
     open_page(page, address, page="step", run="sound.jsonl")
     tree(page, 0)
@@ -244,9 +387,10 @@ def test_texts_are_shown_as_they_are_and_nothing_runs(address: str, page: Page, 
     assert found["text"].strip()
     for hidden in "\u202e\u2028\x1b\x00":
         assert hidden not in found["text"]
-    if name in ("step", "diff"):
+    if name in ("step", "text", "diff"):
         assert "<script>document.title = 'pwned'</script>" in found["text"]
-        assert "$x^2$ `code` **bold** [link](javascript:alert(1))" in found["text"]
+        if name != "text":  # no token of the turn's own text
+            assert "$x^2$ `code` **bold** [link](javascript:alert(1))" in found["text"]
         inspector = page.locator(".ss-board")
         inspector.evaluate(
             "(board) => { board.append(document.createElement('img')); board.setAttribute('onload', ''); }"
@@ -293,3 +437,25 @@ def brightness(element: Locator) -> float:
     )
     numbers = [float(number) for number in re.findall(r"[\d.]+", found)[:3]]
     return sum(numbers) / 3
+
+
+def test_behind_a_proxy_all_is_below_its_path_and_a_lost_connection_comes_back(address: str, browser: Browser) -> None:
+    with (
+        proxied(int(address.rpartition(":")[2])) as proxy,
+        browser.new_context(viewport={"width": 1280, "height": 900}) as context,
+    ):
+        page = context.new_page()
+        open_page(page, proxy.address, page="step", run="wrong.jsonl")
+        at(page, 0)
+        page.keyboard.press("ArrowRight")
+        at(page, 1)
+        settle(page)
+        assert all(path.startswith("/proxy/") for path in proxy.requests), proxy.requests
+        assert page.url.startswith(f"{proxy.address}/?")
+        assert proxy.drop_web_sockets() >= 1
+        page.wait_for_timeout(500)
+        settle(page)
+        page.keyboard.press("ArrowRight")
+        at(page, 2)
+        page.reload()
+        at(page, 2)

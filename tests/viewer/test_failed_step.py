@@ -22,7 +22,14 @@ def failed_trace(trace: Path, num_steps: int, phase: str, sections: Sequence[str
     lines = load(trace)
     steps = [line for line in lines if line["kind"] == "step"]
     failure = {
-        **{"seq": 9, "kind": "failure", "turn": 0, "step": num_steps, "phase": phase, "error": "ViolationError"},
+        **{
+            "seq": num_steps + 2,
+            "kind": "failure",
+            "turn": 0,
+            "step": num_steps,
+            "phase": phase,
+            "error": "ViolationError",
+        },
         **{"message": "slot 2 <b>: position 9", "inputs": {name: steps[num_steps][name] for name in sections}},
         "state": {"context_ids": [1], "num_emitted": 0},
     }
@@ -78,3 +85,25 @@ def test_what_was_accepted_is_drawn(make_trace: TraceMaker) -> None:
     assert failed is not None
     assert failed.step.accept is not None
     assert (failed.step.accept.accepted_length, failed.step.accept.bonus_token) == (2, 50)
+
+
+@pytest.mark.parametrize("num_steps", [0, 2])
+def test_a_diff_shows_it_beside_the_baselines_step(make_trace: TraceMaker, open_app: Opener, num_steps: int) -> None:
+    """The page opens there, marks what differs, and opens the failed step itself."""
+    sound = make_trace("sound.jsonl", mode="eager", turns=[[2, 0, 3]])
+    path = failed_trace(make_trace("b.jsonl"), num_steps, "check", ["tree", "tensors"])
+    lines = load(path)
+    lines[-1]["inputs"]["tensors"]["positions"][2] += 1
+    store(lines, path)
+    app = open_app(sound, path, page="diff")
+    assert query_of(app)["step"] == str(num_steps)
+    html = html_of(app)
+    assert "NOT JUDGED: " in html
+    assert f"the candidate stopped at turn 0, step {num_steps}, in phase check: it violates slot 2 &lt;b&gt;" in html
+    assert "The candidate failed in this step, in phase check" in html
+    assert "1 node differs, marked ≠" in html
+    (board,) = boards_of(app)
+    assert json.loads(board["raw"]["b"])["tree"]
+    if num_steps:
+        checked(app.button(key="previous").click().run())
+        assert "These two steps are equal" in html_of(app)

@@ -48,13 +48,13 @@ def test_a_sound_trace_is_whole_and_says_what_it_holds(open_app: Opener) -> None
 
 def test_a_violation_leads_to_its_step(open_app: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Callable[[str], None]] = []
-    show = inspector.show_board
+    show = inspector.show_one_board
 
     def show_board(board: Any, *, on_request: Callable[[str], None], **others: Any) -> None:
         heard.append(on_request)
         show(board, on_request=on_request, **others)
 
-    monkeypatch.setattr(health_page, "show_board", show_board)
+    monkeypatch.setattr(health_page, "show_one_board", show_board)
     app = open_health(open_app, FAULTY)
     html = html_of(app)
     assert "Fault F16 was injected into this run" in html

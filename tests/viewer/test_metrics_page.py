@@ -26,8 +26,8 @@ def test_one_run_has_its_numbers_and_figures(open_app: Opener) -> None:
         assert words in html
     assert "The device was synchronised after each phase" in html
     figures = figures_of(app)
-    assert len(figures) == 6
-    assert not any(figure["layout"]["showlegend"] for figure in figures)
+    assert len(figures) == 12
+    assert sum(figure["layout"]["showlegend"] for figure in figures) == 1, "depth and top-k in one figure"
     titles = {figure["layout"]["yaxis"]["title"].get("text") for figure in figures}
     assert {"accepted length", "tokens per step", "tokens per second"} <= titles
 
@@ -61,7 +61,7 @@ def test_what_was_not_recorded_has_no_figure(make_trace: TraceMaker, open_app: O
     bare = [{name: value for name, value in line.items() if name != "timing"} for line in lines]
     app = open_app(store(bare, tmp_path / "bare.jsonl"), page="metrics")
     assert "This run records no timings." in html_of(app)
-    assert len(figures_of(app)) == 5
+    assert len(figures_of(app)) == 9, "neither times nor what candidates would tell"
 
 
 def test_a_file_that_is_no_trace_is_an_error_in_words(open_app: Opener) -> None:

@@ -190,7 +190,7 @@ def test_a_node_says_why_it_was_accepted_or_not(make_trace: TraceMaker, open_app
 
 
 def test_hostile_text_is_escaped_everywhere(pair_of_traces: tuple[Path, Path], open_app: Opener) -> None:
-    for page in ("runs", "step", "diff", "metrics", "health"):
+    for page in ("runs", "step", "text", "find", "diff", "metrics", "health"):
         app = open_app(*pair_of_traces, page=page)
         everything = html_of(app)
         assert "<script" not in everything
@@ -310,3 +310,28 @@ def test_pages_are_chosen_above(pair_of_traces: tuple[Path, Path], open_app: Ope
     for page in ("runs", "step", "metrics", "health", "diff"):
         checked(app.button_group(key="page").set_value(page).run())
         assert query_of(app)["page"] == page
+
+
+def test_a_link_beyond_the_trace_says_what_is_shown_instead(make_trace: TraceMaker, open_app: Opener) -> None:
+    path = make_trace()
+    app = open_app(path, page="step", run="a.jsonl", turn="99", step="9")
+    assert "There is no step 9 in turn 99 of this trace" in html_of(app)
+    assert "Turn 0, step 2 is shown instead." in html_of(app)
+    assert "is shown instead" not in html_of(checked(app.run())), "said once"
+    assert "is shown instead" not in html_of(open_app(path, page="step", run="a.jsonl", turn="0", step="2"))
+
+
+def test_a_growing_trace_is_followed_to_its_newest_step(make_trace: TraceMaker, open_app: Opener) -> None:
+    path = make_trace(turns=[[1, 1], [2, 1, 0]], run_end=False)
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:4]))
+    app = open_app(path, page="step")
+    checked(app.toggle(key="follow").set_value(True).run())
+    assert (query_of(app)["turn"], query_of(app)["step"]) == ("0", "1")
+    path.write_bytes(b"".join(whole))
+    checked(app.run())
+    assert (query_of(app)["turn"], query_of(app)["step"]) == ("1", "2")
+    checked(app.toggle(key="follow").set_value(False).run())
+    checked(app.button(key="first").click().run())
+    assert query_of(app)["step"] == "0", "the pause"
+    assert not open_app(make_trace("b.jsonl"), page="step").toggle, "a whole trace grows no more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,18 +12,25 @@ import pytest
 from support.pairs import SVG, XHTML, board_at, opened, parsed, sides_of, with_section, words_of
 from support.traces import EAGER, flat_floors
 
-from specscope.schemas import Step
+from specscope.schemas import Step, TreeSection
+from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import said_at
 from specscope.tracer.compare.steps import difference
+from specscope.tracer.naming.tokens import TokenTexts
+from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.pair.board import About, Front, PairLook, pair_board, pair_masks, pair_trees
 from specscope.viewer.drawing.pair.differences import difference_table, pair_note
 from specscope.viewer.drawing.pair.margins import MOST_ROWS, draw_margins, margin_picture, margins_of
+from specscope.viewer.drawing.pair.sides import PairSide
+from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import Cell
+from specscope.viewer.drawing.svg.tree import draw_tree
+from specscope.viewer.drawing.svg.tree_picture import picture_of
 
 TraceMaker = Callable[..., Path]
 
@@ -180,7 +188,7 @@ def test_differences_name_their_node_and_where_it_begins(sound_step: Step) -> No
     table = ElementTree.fromstring(difference_table(sides_of(sound_step, sound_step), rows, rows[0]))
     lines = [[words_of(cell) for cell in line] for line in table.iter("tr")][1:]
     assert [line.get("data-node") for line in table.iter("tr")][1:] == ["a3", None, "a2", None]
-    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5", "#6", "real", "equal"]
+    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5", "#6", "", "", "real", "equal"]
     assert lines[1][4:6] == ["#1 #3", "#1"]
     assert lines[2][4:6] == ["also sees #1", "sees nothing else"]
     assert lines[3][4:6] == [f"{'#1 ' * 12}and 38 more", "nothing else"]
@@ -202,8 +210,10 @@ def test_deep_trees_stand_one_above_the_other(sound_step: Step) -> None:
         sides = sides_of(step, step)
         return PairLook(a=sides.a, b=sides.b, about=About("good", "equal"))
 
-    assert "ss-halves" in pair_trees(look(sound_step))
-    assert "ss-halves" not in pair_trees(look(with_section(sound_step, "tree", depths=[0, 1, 1, 2, 2, 2, 7])))
+    assert "ss-halves" in pair_trees(look(sound_step), medium="page")
+    assert "ss-halves" not in pair_trees(
+        look(with_section(sound_step, "tree", depths=[0, 1, 1, 2, 2, 2, 7])), medium="page"
+    )
 
 
 def test_sections_that_were_not_recorded_are_told_in_words(sound_step: Step) -> None:
@@ -214,3 +224,56 @@ def test_sections_that_were_not_recorded_are_told_in_words(sound_step: Step) -> 
     board = pair_board(Front(), PairLook(a=sides.a, b=sides.b, about=About("good", "equal"), floor=1e-3), strip=NOTHING)
     text = words_of(parsed(board))
     assert text.count("records no tree") == text.count("records no mask") == text.count("records no commit") == 2
+
+
+def test_numbers_are_told_by_their_distance_and_lists_by_where_they_part(sound_step: Step) -> None:
+    real = difference("verify", "top_logits[0]", "-3.3372866300000004", "-3.0", kind="real", inputs_equal=True)
+    ids = list(range(20))
+    rows = [
+        real.model_copy(update={"floor": 0.001}),
+        difference("draft", "inputs.positions", ids, [*ids[:9], 7, *ids[10:]], kind="structural", inputs_equal=True),
+        difference("tensors", "positions", "30", "31", kind="structural", inputs_equal=True),
+    ]
+    table = ElementTree.fromstring(difference_table(sides_of(sound_step, sound_step), rows, None))
+    lines = [[words_of(cell) for cell in line] for line in table.iter("tr")][1:]
+    assert lines[0][4:8] == ["-3.33729", "-3", "0.337", "337"]
+    assert lines[1][4:8] == ["[9]: … 7 8 9 10 11 …", "[9]: … 7 8 7 10 11 …", "", ""]
+    assert lines[2][4:8] == ["30", "31", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("phase", "field", "first"),
+    [
+        ("tensors", "mask", "ss-card-mask"),
+        ("tensors", "positions", "ss-card-nodes"),
+        ("verify", "top_logits[0]", "ss-card-margins"),
+        ("commit", "source_slots", "ss-card-commit"),
+        ("tree", "nodes", "ss-card-tree-a"),
+        ("draft", "inputs.tokens", "ss-card-differences"),
+    ],
+)
+def test_what_shows_the_divergence_comes_first(sound_step: Step, phase: Phase, field: str, first: str) -> None:
+    origin = difference(phase, field, "1", "2", kind="structural", inputs_equal=True)
+    rows = [int(row, 16) for row in sound_step.tensors.mask_rows] if sound_step.tensors is not None else []
+    other = with_section(sound_step, "tensors", mask_rows=[f"{row | 4:02x}" for row in rows])
+    marks = NodeMarks(divergent=frozenset({2}), names=tuple(f"a{slot}" for slot in range(7)))
+    a, b = (PairSide(step, TokenTexts(None), marks) for step in (sound_step, other))
+    look = PairLook(a=a, b=b, about=About("parted", "here"), differences=[origin], origin=origin)
+    html = pair_board(Front(), look, strip=NOTHING).html
+    cards = re.findall(r"ss-card-[a-z-]+", html)
+    assert cards[0] == first
+
+
+def test_what_follows_from_what_was_fed_is_marked_lightly_and_folded() -> None:
+    tokens = list(range(200, 280))
+    parents = [0, *[0] * 79]
+    tree = TreeSection(tokens=tokens, parents=parents, depths=[0, *[1] * 79], logprobs=None, scores=None)
+    step = Step(seq=2, turn=0, step=0, tree=tree)
+    because = frozenset(range(10, 80))
+    view = StepView(step, TokenTexts(None), NodeMarks(divergent=because | {3}, origin=3, inherited=because))
+    picture = picture_of(view, fold_above=62, most_shown=32)
+    assert picture is not None
+    assert len(picture.nodes) == 33
+    drawn = draw_tree(picture, title="")
+    assert drawn.count("≠") == 1
+    assert 0 < drawn.count(" inherits") <= 32

@@ -99,7 +99,7 @@ def words_of(root: ElementTree.Element) -> str:
 
 
 def drawn(root: ElementTree.Element, kind: str) -> list[ElementTree.Element]:
-    return [svg for svg in root.iter(f"{SVG}svg") if svg.get("class") == f"ss-{kind}"]
+    return [svg for svg in root.iter(f"{SVG}svg") if f"ss-{kind}" in (svg.get("class") or "").split()]
 
 
 def with_wrong_positions(trace: Path, places: set[tuple[int, int]], copy: Path) -> Path:
@@ -216,6 +216,7 @@ def test_many_nodes_are_drawn_plainly_and_the_page_stays_small(make_trace: Maker
 def test_the_pair_leads_with_the_verdict_and_shows_both_trees_of_each_root() -> None:
     root = of_pair(EAGER, FAULTY)
     words = words_of(root)
+    assert "The candidate rotates node" in words, "the same card as in the viewer"
     assert words.index("DIFFERENT") < words.index("What was compared") < words.index("Root 1: tensors: positions")
     assert "the candidate violates tensors.position-is-length-plus-depth" in words
     assert "also violated the candidate violates run.engine-checks" in words

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,6 +19,8 @@ from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.traces import EAGER, FUSED, SAMPLES
 
 from specscope.schemas import Step
+from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.report import OracleReport
 from specscope.viewer.runs import checks
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.checks import Checks
@@ -36,13 +40,13 @@ Click = Callable[[AppTest, str], AppTest]
 def click(monkeypatch: pytest.MonkeyPatch) -> Click:
     """Asks the page's board for something, as a click there does."""
     heard: dict[str, Callable[[str], None]] = {}
-    show = inspector.show_board
+    show = inspector.show_one_board
 
     def show_board(board: Any, *, on_request: Callable[[str], None], **others: Any) -> None:
         heard["request"] = on_request
         show(board, on_request=on_request, **others)
 
-    monkeypatch.setattr(runs_page, "show_board", show_board)
+    monkeypatch.setattr(runs_page, "show_one_board", show_board)
 
     def ask(app: AppTest, request: str) -> AppTest:
         heard["request"](request)
@@ -222,6 +226,7 @@ def test_the_list_waits_for_no_oracle(
     make_trace: TraceMaker, open_app: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     known = Checks()
+    monkeypatch.setattr(known, "check_later", lambda stamps: 0)
     monkeypatch.setattr(runs_page, "CHECKS", known)
     monkeypatch.setattr(health_page, "CHECKS", known)
     monkeypatch.setattr(checks, "CHECK_SECONDS", 0.0)
@@ -236,6 +241,35 @@ def test_the_list_waits_for_no_oracle(
     assert "checks hold" in html_of(checked(app.run())), "somebody has asked meanwhile"
     make_trace("sound.jsonl", turns=[[1, 1]])
     assert "complete, not checked" in html_of(checked(app.run())), "another file"
+
+
+def test_what_takes_longer_is_checked_meanwhile_and_damage_is_named(
+    make_trace: TraceMaker, open_app: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known, seen = Checks(), Event()
+
+    def check_once_seen(path: Path) -> OracleReport:
+        assert seen.wait(30)
+        return check_trace(path)
+
+    monkeypatch.setattr(runs_page, "CHECKS", known)
+    monkeypatch.setattr(checks, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(checks, "check_trace", check_once_seen)
+    make_trace("sound.jsonl")
+    lines = make_trace("damaged.jsonl").read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'"parents":[0,', b'"parents":[x,')
+    (tmp_path / "damaged.jsonl").write_bytes(b"".join(lines))
+    app = open_app(tmp_path)
+    assert "Checking 2 files." in html_of(app)
+    seen.set()
+    deadline = time.monotonic() + 30
+    while known.num_waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    html = html_of(checked(app.run()))
+    assert "Checking" not in html
+    assert re.search(r"ss-is-good[^/]*</b>complete, [0-9]+ checks hold", html)
+    assert re.search(r"ss-is-bad[^/]*</b>damaged: line 4", html)
 
 
 def test_names_on_disk_are_hostile_too(hostile_folder: Path, open_app: Opener, tmp_path: Path) -> None:

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from support.grown import changed, grown
 from support.pages import Opener, boards_of, checked
+from support.traces import FUSED
 
 from specscope.schemas import Step, TurnStart
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.base import Context
-from specscope.tracer.oracle.invariants.structure import expected_rows
-from specscope.viewer.drawing.labels.nodes import describe_node, teacher_choices
+from specscope.tracer.tuning.walks import walks_of
+from specscope.viewer.drawing.labels.nodes import describe_node, teacher_choices, teacher_probability
+from specscope.viewer.drawing.labels.stopped import why_stopped
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.step.board import step_board
-from specscope.viewer.drawing.step.parts import LIVE_FOLDING, NO_FOLDING, step_tree, timing_bars
+from specscope.viewer.drawing.step.parts import step_commit, step_tree, timing_bars
 from specscope.viewer.drawing.step.raw import LONGEST_FIELD, raw_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
+from specscope.viewer.drawing.svg.tree_picture import Branches
 from specscope.viewer.drawing.tables.slots import MOST_LISTED, slot_columns, slot_table
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.run_report import run_report
@@ -38,28 +44,6 @@ TraceMaker = Callable[..., Path]
 def view(step: Step) -> StepView:
     """The step with no texts and no marks."""
     return StepView(step, TokenTexts(None))
-
-
-def changed(step: Step, section: str, **changes: Any) -> Step:
-    """The step with other fields in one of its sections."""
-    return step.model_copy(update={section: getattr(step, section).model_copy(update=changes)})
-
-
-def grown(step: Step, num_nodes: int) -> Step:
-    """The step with a sound tree of so many drafted nodes, four below each."""
-    size, parents, depths = num_nodes + 1, [0], [0]
-    for slot in range(1, size):
-        parents.append((slot - 1) // 4)
-        depths.append(depths[parents[slot]] + 1)
-    assert step.tree is not None
-    tokens = [step.tree.tokens[0], *range(1000, 1000 + num_nodes)]
-    scores = [-float(depth) for depth in depths]
-    step = changed(step, "tree", tokens=tokens, parents=parents, depths=depths, logprobs=scores, scores=scores)
-    rows = [row.to_bytes((size + 7) // 8, "little").hex() for row in expected_rows(parents, size, size)]
-    sizes = {"num_slots": size, "padded_slots": size, "prefix_visible": [3] * size, "token_ids": tokens}
-    step = changed(step, "tensors", mask_rows=rows, positions=[3 + depth for depth in depths], **sizes)
-    tops = {"top_tokens": [[50, 99]] * size, "top_logits": [[9.5, 7.25]] * size}
-    return changed(step, "verify", argmax=[50] * size, **tops)
 
 
 def test_the_teachers_choice_is_told_without_top_tokens(sound_step: Step) -> None:
@@ -141,14 +125,14 @@ def test_a_board_of_thousands_of_slots_stays_small(make_trace: TraceMaker, sound
     with TraceReader(make_trace()) as reader:
         start: TurnStart = reader.turn_start(reader.turns[0])
         context = Context(manifest=reader.manifest, turn=start, previous=None, step=step)
-    board = step_board(judged_step(context, TokenTexts(None)), strip=NOTHING, show_all=True)
+    board = step_board(judged_step(context, TokenTexts(None)), strip=NOTHING, branches=Branches(show_all=True))
     said = json.dumps({"html": board.html, "notes": dict(board.notes), "raw": dict(board.raw)})
     assert len(said) < 5_000_000
 
 
 def test_a_long_slot_table_keeps_what_matters(sound_step: Step) -> None:
     step = changed(grown(sound_step, 3000), "accept", path=[1, 2500])
-    shown = slot_table(StepView(step, TokenTexts(None), NodeMarks(frozenset({2999}))))
+    shown = slot_table(StepView(step, TokenTexts(None), NodeMarks(divergent=frozenset({2999}))))
     listed = [int(slot) for slot in re.findall(r'data-node="(\d+)"', shown)]
     assert listed == [*range(MOST_LISTED), 2500, 2999]
     assert "The first 1,024 of 3,001 slots are listed, and those that are accepted or differ." in shown
@@ -167,9 +151,9 @@ def test_a_folded_tree_offers_what_its_place_can_do(sound_step: Step, make_trace
         return grown(step, 99) if step.step == 1 else step
 
     for show_all in (False, True):
-        drawn = step_tree(view(grown(sound_step, 99)), target_width=800, folding=NO_FOLDING, show_all=show_all)
+        drawn = step_tree(view(grown(sound_step, 99)), target_width=800, medium="report", branches=Branches(show_all))
         assert "button" not in drawn
-    live = step_tree(view(grown(sound_step, 99)), target_width=800, folding=LIVE_FOLDING)
+    live = step_tree(view(grown(sound_step, 99)), target_width=800, medium="page")
     assert 'data-do="unfold"' in live
     page = run_report(make_trace(change=large), Wanted(step=1), TokenTexts(None)).page
     assert "35 unlikely nodes are folded" in page
@@ -203,3 +187,52 @@ def test_clicks_unfold_a_tree_and_fold_it_again(
     assert 'data-do="fold"' in boards_of(app)[0]["html"]
     assert nodes_of(checked(app.button(key="next").click().run())) == 100, "it stays so from step to step"
     assert nodes_of(clicked(app, "fold")) == folded
+    closed = re.search(r'class="branch closed" data-do="(branch:\d+)"', boards_of(app)[0]["html"])
+    assert closed is not None
+    assert nodes_of(clicked(app, closed[1])) == folded + 4, "the branch below one node"
+    assert nodes_of(clicked(app, closed[1])) == folded
+    assert nodes_of(clicked(app, "branch:0")) < folded
+    assert nodes_of(checked(app.button(key="previous").click().run())) == folded, "another step has its own branches"
+
+
+def test_rows_that_arrived_may_be_the_wrong_ones(sound_step: Step) -> None:
+    commit = sound_step.commit
+    assert commit is not None
+    assert "2 of 2 layers equal their sources<" in step_commit(view(sound_step))
+    wrong = sound_step.model_copy(update={"commit": commit.model_copy(update={"source_slots": [0, 1, 4]})})
+    assert "equal their sources, but from slots that were not accepted: [4]" in step_commit(view(wrong))
+    short = sound_step.model_copy(update={"commit": commit.model_copy(update={"source_slots": [0, 1]})})
+    assert "not all of the accepted path: wanted slots [0, 1, 3]" in step_commit(view(short))
+
+
+def test_a_step_says_why_its_walk_stopped(sound_step: Step) -> None:
+    assert why_stopped(view(sound_step)) == ("The walk stopped after #3: the teacher chose #50. The tree had #6 there.")
+    with TraceReader(FUSED) as reader:
+        steps = [step for turn in reader.turns for step in reader.steps(turn)]
+    fates: Counter[str] = Counter()
+    for step in steps:
+        words = why_stopped(view(step)) or ""
+        fates["left out"] += "the tree left it out" in words
+        fates["not held"] += "did not hold it" in words
+        fates["not run"] += "was not run on that node" in words
+    walks = walks_of(steps)
+    assert fates["left out"] == walks.cut + sum(_was_cut_below_a_leaf(step) for step in steps)
+    assert sum(fates.values()) == len(steps)
+
+
+def _was_cut_below_a_leaf(step: Step) -> bool:
+    """Whether the walk ended at a node without children, below which the drafter proposed the teacher's token."""
+    assert step.tree is not None
+    assert step.accept is not None
+    last = step.accept.path[-1] if step.accept.path else 0
+    return last not in step.tree.parents[1:] and "the tree left it out" in (why_stopped(view(step)) or "")
+
+
+def test_the_teachers_probability_follows_from_logit_and_normaliser(sound_step: Step) -> None:
+    assert sound_step.verify is not None
+    assert teacher_probability(sound_step, 1) is None, "no normaliser was recorded"
+    verify = sound_step.verify.model_copy(update={"logsumexp": [10.0] * 7})
+    step = sound_step.model_copy(update={"verify": verify})
+    assert teacher_probability(step, 1) == pytest.approx(math.exp(9.5 - 10.0))
+    assert teacher_probability(step, 2) is None, "its logit is not among the recorded ones"
+    assert teacher_probability(step, 0) is None

@@ -17,6 +17,8 @@ from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.values import SideTexts, same_texts, value_text
 from specscope.viewer.drawing.fragments import Fact, Share, bars, commands, facts, heading, note, quiet, rows
 from specscope.viewer.drawing.labels.manifest import manifest_rows
+from specscope.viewer.drawing.labels.tokens import label_text
+from specscope.viewer.drawing.style.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.tables.verdict_card import (
     SHOWN_ROOTS,
     SIGNS,
@@ -24,6 +26,7 @@ from specscope.viewer.drawing.tables.verdict_card import (
     command_names,
     next_commands,
     proof,
+    root_list,
     surroundings,
     verdict_card,
 )
@@ -56,7 +59,8 @@ def manifest(pair_of_traces: tuple[Path, Path]) -> Manifest:
 
 def card_of(verdict: Verdict) -> str:
     """The card of the verdict's first root, which must be well-formed."""
-    html = verdict_card(verdict, next(iter(verdict.roots), None), IDS)
+    root = next(iter(verdict.roots), None)
+    html = verdict_card(verdict, root, IDS, below=root_list(verdict, root))
     ElementTree.fromstring(html)
     return html
 
@@ -66,17 +70,17 @@ def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
     root, texts = verdict.roots[0], TokenTexts(None)
     with TraceReader(pair_of_traces[1]) as b:
         texts.learn(b.step(b.turns[0], root.place.step_b))
-    html = verdict_card(verdict, root, same_texts(texts))
+    html = verdict_card(verdict, root, same_texts(texts), below=root_list(verdict, root))
     ElementTree.fromstring(html)
-    assert "DIFFERENT: the candidate rotates node " in html
+    assert "<b>DIFFERENT: the candidate is wrong</b>" in html
+    assert "The candidate rotates node " in html
     assert "position 6; tensors: positions, node " in html
     assert "turn 0 (prompt prompt-0), step 1, position 6" in html
     assert "&lt;/svg&gt;&lt;img src=x onerror=" in html
     assert "<img" not in html
     assert "the candidate violates tensors.position-is-length-plus-depth: slot 2" in html
-    assert "<summary>1 root, 0 inherited</summary>" in html
+    assert "<summary>1 cause, 1 root; 0 later steps follow</summary>" in html
     assert "compared across</dt><dd>attention: eager -&gt; fused; mode: eager -&gt; fused" in surroundings(verdict)
-    assert any("--turn 0 --step 1" in line for line in next_commands(verdict, root))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -109,7 +113,7 @@ def test_the_cascade_is_folded_and_leads_to_each_root() -> None:
     roots = [root_at(step=step) for step in range(SHOWN_ROOTS + 5)]
     card = ElementTree.fromstring(card_of(verdict_of(roots=roots, num_inherited=512)))
     folded = next(card.iter("details"))
-    assert next(folded.iter("summary")).text == f"{len(roots)} roots, 512 inherited"
+    assert next(folded.iter("summary")).text == f"1 cause, {len(roots)} roots; 512 later steps follow"
     asked = [button.get("data-do") for button in folded.iter("button")]
     assert asked == [f"root:{number}" for number in range(SHOWN_ROOTS)]
     lines = ["".join(line.itertext()) for line in folded.iter("li")]
@@ -174,12 +178,27 @@ def test_commands_can_be_copied_as_they_are() -> None:
 
 
 def test_another_root_has_its_own_commands() -> None:
-    roots = [root_at(step=1), root_at(step=7)]
+    roots = [root_at(step=1), root_at(step=7), root_at(step=9, phase="verify")]
+    bisect = "specscope bisect eager.jsonl fused.jsonl --at 0/1"
     verdict = verdict_of(roots=roots, candidate="it's.jsonl")
-    assert next_commands(verdict, roots[0]) == verdict.next
-    lines = next_commands(verdict, roots[1])
-    assert shlex.split(lines[0])[2:] == ["it's.jsonl", "--turn", "0", "--step", "8"]
-    assert shlex.split(lines[1])[-2:] == ["--at", "0/7"]
+    verdict = verdict.model_copy(update={"next": [*verdict.next, bisect]})
+    report = ["specscope", "report", "eager.jsonl", "it's.jsonl", "-o", "report.html"]
+    for root, wanted in ((roots[0], [bisect]), (roots[1], [bisect.replace("0/1", "0/7")]), (roots[2], [])):
+        *lines, last = next_commands(verdict, root)
+        assert lines == wanted
+        assert shlex.split(last) == report
+
+
+def test_roots_of_one_cause_stand_together() -> None:
+    roots = [root_at(step=1), root_at(step=2, field="mask"), root_at(step=3)]
+    card = ElementTree.fromstring(card_of(verdict_of(roots=roots)))
+    titles = ["".join(line.itertext()) for line in card.iter("p") if line.get("class") == "ss-cause"]
+    assert titles == [
+        "tensors: positions, structural, the candidate is wrong: 2 places",
+        "tensors: mask, structural, the candidate is wrong: 1 place",
+    ]
+    asked = [button.get("data-do") for button in card.iter("button")]
+    assert asked == ["root:0", "root:2", "root:1"]
 
 
 class Words:
@@ -242,3 +261,33 @@ def test_a_violation_beside_ties_stands_before_them() -> None:
     assert "VIOLATED" in html
     assert "in phase" not in html.split("</h2>")[0]
     assert html.index("commit.prefix-unchanged") < html.index("near-tie")
+
+
+@pytest.mark.parametrize(
+    ("shown", "label"),
+    [
+        ("⏎⏎", r"\n\n"),
+        ("·······", "·×7"),
+        ("···", "···"),
+        ("⏎····return", r"\n·×4return"),
+        (r"\n", r"\\n"),
+        (r"\u202e", r"\u202e"),
+        ("a" * 20, "a" * 13 + "…"),
+    ],
+)
+def test_labels_tell_line_breaks_from_what_looks_like_them(shown: str, label: str) -> None:
+    assert label_text(shown) == label
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_shapes_that_carry_meaning_stand_out(palette: Palette) -> None:
+    pairs = [(palette.bar, palette.paper), (palette.edge, palette.paper), (palette.on_accepted, palette.accepted)]
+    for colours in pairs:
+        darker, lighter = sorted(map(luminance, colours))
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, colours

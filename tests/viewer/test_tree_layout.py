@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specscope.viewer.drawing.svg.tree import draw_tree
-from specscope.viewer.drawing.svg.tree_layout import Place, connected_path, fold, layout_tree, sound_parents
+from specscope.viewer.drawing.svg.tree_layout import Place, connected_path, fold, layout_tree, sound_parents, toggle
 from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture
 
 
@@ -37,26 +37,41 @@ def trees_with_path(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 def test_small_tree_in_full() -> None:
     layout = layout_tree([0, 0, 0, 1, 1], [1, 3])
     assert layout.places == {
-        0: Place(0, 0.0),
-        1: Place(1, 0.0),
-        3: Place(2, 0.0),
-        4: Place(2, 1.0),
-        2: Place(1, 2.0),
+        0: Place(0, 0),
+        1: Place(1, 0),
+        3: Place(2, 0),
+        4: Place(2, 1),
+        2: Place(1, 1),
     }
-    assert layout.bonus == Place(3, 0.0)
-    assert (layout.num_rows, layout.num_columns) == (3, 4)
+    assert layout.bonus == Place(3, 0)
+    assert (layout.num_rows, layout.num_columns) == (2, 4)
 
 
-def test_without_acceptance_the_root_stands_in_the_middle() -> None:
+def test_without_acceptance_there_is_no_bonus() -> None:
     layout = layout_tree([0, 0, 0, 0], None)
-    assert layout.places[0] == Place(0, 1.0)
+    assert layout.places[0] == Place(0, 0)
     assert layout.bonus is None
+
+
+@given(trees_with_path())
+def test_edges_do_not_cross_and_nodes_stand_no_lower_than_they_must(tree: tuple[list[int], list[int]]) -> None:
+    parents, path = tree
+    layout = layout_tree(parents, path)
+    edges: dict[int, list[tuple[int, int]]] = {}
+    for slot, place in layout.places.items():
+        if slot:
+            edges.setdefault(place.column, []).append((place.row, layout.places[parents[slot]].row))
+    for column, below in edges.items():
+        starts = [start for _, start in sorted(below)]
+        assert starts == sorted(starts)
+        taken = {row for row, _ in below} | ({0} if layout.bonus and layout.bonus.column == column else set())
+        assert all(row == start or row - 1 in taken for row, start in below)
 
 
 @given(trees_with_path())
 def test_no_two_nodes_overlap(tree: tuple[list[int], list[int]]) -> None:
     layout = layout_tree(*tree)
-    columns: dict[int, list[float]] = {}
+    columns: dict[int, list[int]] = {}
     for place in [*layout.places.values(), *([layout.bonus] if layout.bonus else [])]:
         columns.setdefault(place.column, []).append(place.row)
     for rows in columns.values():
@@ -75,8 +90,8 @@ def test_parents_stand_one_column_left(tree: tuple[list[int], list[int]]) -> Non
 def test_the_path_and_the_bonus_run_along_the_top(tree: tuple[list[int], list[int]]) -> None:
     parents, path = tree
     layout = layout_tree(parents, path)
-    assert {layout.places[slot].row for slot in [0, *path]} == {0.0}
-    assert layout.bonus == Place(len(path) + 1, 0.0)
+    assert {layout.places[slot].row for slot in [0, *path]} == {0}
+    assert layout.bonus == Place(len(path) + 1, 0)
 
 
 @given(trees())
@@ -94,6 +109,40 @@ def test_folding_keeps_ancestors_and_counts_the_rest(tree: tuple[list[int], list
     assert all(parents[slot] in found.shown for slot in found.shown)
     assert len(found.shown) + sum(found.hidden_below.values()) == len(parents)
     assert sorted(layout_tree(parents, path, found.shown).places) == sorted(found.shown)
+
+
+@given(trees_with_path(), st.integers(1, 20), st.integers(0, 39))
+def test_a_branch_is_unfolded_whole_and_folded_but_for_the_path(
+    tree: tuple[list[int], list[int]], limit: int, at: int
+) -> None:
+    parents, path = tree
+    slot = at % len(parents)
+    folded = fold(parents, [-float(other % 7) for other in range(len(parents))], path, limit)
+    slot = slot if slot in folded.shown else 0
+    below = {other for other in range(len(parents)) if other != slot and slot in ancestors(parents, other)}
+    toggled = toggle(parents, folded, [slot], path)
+    if folded.hidden_below.get(slot):
+        hidden_here = {other for other in below - folded.shown if nearest(parents, folded.shown, other) == slot}
+        assert toggled.shown == folded.shown | hidden_here
+    else:
+        kept = {0, *path}
+        assert toggled.shown == folded.shown - (below - kept)
+    assert len(toggled.shown) + sum(toggled.hidden_below.values()) == len(parents)
+    assert toggle(parents, folded, [], path) == folded
+
+
+def ancestors(parents: list[int], slot: int) -> set[int]:
+    above = set()
+    while slot:
+        slot = parents[slot]
+        above.add(slot)
+    return above
+
+
+def nearest(parents: list[int], shown: frozenset[int], slot: int) -> int:
+    while slot not in shown:
+        slot = parents[slot]
+    return slot
 
 
 def test_impossible_parents_hang_under_the_root() -> None:

@@ -90,3 +90,12 @@ def test_only_nodes_are_nodes(text: str) -> None:
 def test_clamp() -> None:
     assert [clamp(n, 3) for n in (-1, 0, 2, 3)] == [0, 0, 2, 2]
     assert clamp(5, 0) == 0
+
+
+def test_tabs_and_history_tell_views_apart() -> None:
+    view = View(page="diff", run="b", baseline="a", candidate="b\u202e", turn=1, step=3)
+    assert view.title == "≠ 1/3 a | b\\u202e · SpecScope"
+    view.page = "step"
+    assert view.title == "1/3 b · SpecScope"
+    view.page = "metrics"
+    assert view.title == "Metrics b · SpecScope"

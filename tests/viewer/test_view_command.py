@@ -3,69 +3,34 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from support.viewing import COMMAND, viewer
 
 import specscope.viewer
 from specscope.tracer.cli.options import STEP_PLACE
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.places import StepPlace
-from specscope.viewer.cli.view import check_num_files, check_place, view_at
+from specscope.viewer.cli.view import check_num_files, check_place, first_view
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import Listener
 from specscope.viewer.serve.server import serve
 from specscope.viewer.serve.server_child import AHEAD
 
-COMMAND = Path(sysconfig.get_path("scripts")) / "specscope"
 LINUX = sys.platform.startswith("linux")
-
-
-class Running(NamedTuple):
-    """A viewer that answers."""
-
-    process: subprocess.Popen[str]
-    address: str  # without what follows the port
-    line: str  # that the command printed
-
-
-@contextmanager
-def viewer(*arguments: str, folder: Path | None = None, group: bool = False) -> Iterator[Running]:
-    """Starts ``specscope view``, and ends it whatever happens; ``group`` makes it one of its own, as a shell does."""
-    process = subprocess.Popen(
-        [str(COMMAND), "view", "--no-browser", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        start_new_session=group,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://[^/ ]+:\d+", line)
-        assert found, line + (process.communicate()[1] if process.poll() is not None else "")
-        yield Running(process, found[0], line)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=20)
 
 
 def children_of(pid: int) -> list[int]:
@@ -134,7 +99,7 @@ def test_a_signal_to_the_command_alone_ends_its_child_too(make_trace: Callable[.
     with viewer(str(make_trace())) as (process, _, _):
         (child,) = children_of(process.pid)
         process.terminate()
-        assert process.communicate(timeout=20) == ("", "")
+        assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == 143
         assert not Path(f"/proc/{child}").exists()
 
@@ -206,7 +171,7 @@ def test_the_link_to_a_place(make_trace: Callable[..., Path]) -> None:
     runs = [Run("a.jsonl", Path("/x/a.jsonl")), Run("b & <c>.jsonl", Path("/x/b & <c>.jsonl"))]
     names = [run.name for run in runs]
     for files, page in ((runs[:1], "step"), (runs, "diff")):
-        wanted = view_at(StepPlace(1, 2), files)
+        wanted = first_view(files, StepPlace(1, 2))
         query = dict(urllib.parse.parse_qsl(urllib.parse.urlencode(wanted.to_query())))
         found = View.from_query(query, names, len(files))
         assert (found.page, found.turn, found.step) == (page, 1, 2)

@@ -14,9 +14,10 @@ from urllib.parse import urlencode
 import click
 
 from specscope.tracer.cli.main import EXIT_INTERRUPTED
-from specscope.tracer.cli.options import STEP_PLACE, tokenizer_option
+from specscope.tracer.cli.options import STEP_PLACE, allow_option, tokenizer_option
 from specscope.tracer.errors import NoSuchStepError, UsageError
 from specscope.tracer.naming.places import StepPlace
+from specscope.tracer.naming.text import counted, printable
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.screens.view import View
 from specscope.viewer.serve.listener import LOOPBACK, Listener
@@ -27,6 +28,21 @@ if TYPE_CHECKING:  # loading them takes about as long as the server takes to sta
     from specscope.tracer.files.reader import TraceReader
 
 
+_bundle_option = click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write a static site of FILE, or of the diff of two, into FOLDER, and serve nothing.",
+)
+_expose_option = click.option(
+    "--expose",
+    "exposed_as",
+    multiple=True,
+    metavar="NAME",
+    help="Let other machines read the traces by this name of this machine; required unless --host is loopback.",
+)
+
+
 @click.command(short_help="Step through the trees in a browser")
 @click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
 @click.option(
@@ -35,24 +51,22 @@ if TYPE_CHECKING:  # loading them takes about as long as the server takes to sta
     metavar="TURN/STEP",
     help="Open this step of FILE; with two files, this step of the first in their diff.",
 )
+@allow_option
 @click.option("--host", default=LOOPBACK, show_default=True, metavar="ADDRESS", help="Address to listen on.")
-@click.option(
-    "--expose",
-    "exposed_as",
-    multiple=True,
-    metavar="NAME",
-    help="Let other machines read the traces by this name of this machine; required unless --host is loopback.",
-)
+@_expose_option
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 8501, or a free port]")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
+@_bundle_option
 @tokenizer_option
 def view(
     places: tuple[Path, ...],
     at: StepPlace | None,
+    allow: tuple[str, ...],
     host: str,
     exposed_as: tuple[str, ...],
     port: int | None,
     no_browser: bool,
+    bundle: Path | None,
     tokenizer: Path | None,
 ) -> None:
     """Step through the trees of a trace, or see where two traces diverge: the first is the baseline.
@@ -66,12 +80,19 @@ def view(
     files = catalogue.runs()[: len(catalogue.files)]
     if at is not None:
         check_num_files(len(files))
+    if allow and len(files) != 2:
+        raise UsageError(f"got --allow and {len(files)} files, wanted two: a baseline and a candidate")
+    if bundle is not None:
+        _write_bundle(bundle, [run.path for run in files], tokenizer=tokenizer, allow=allow)
+        return
     listener = Listener.of(host, exposed_as, port)
     arguments = ["--tokenizer", str(tokenizer.resolve())] if tokenizer else []
     arguments += [str(path) for path in catalogue.given]
 
     def ready(address: str) -> None:
-        link = address if at is None else f"{address}/?{urlencode(view_at(at, files).to_query())}"
+        link = address
+        if at is not None or allow:
+            link = f"{address}/?{urlencode(first_view(files, at, allow).to_query())}"
         click.echo(f"SpecScope is at {link}  (Ctrl-C ends it)")
         if exposed_as:
             click.echo(f"warning: anyone who can reach {host} can read these traces", err=True)
@@ -84,6 +105,15 @@ def view(
     except KeyboardInterrupt:  # how it is meant to end: there is nothing to say
         click.echo(err=True)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _write_bundle(folder: Path, files: list[Path], *, tokenizer: Path | None, allow: tuple[str, ...]) -> None:
+    from specscope.viewer.bundle.write import write_bundle
+
+    written = write_bundle(folder, files, tokenizer=tokenizer, allow=allow)
+    left_out = f"; {counted(written.num_left_out, 'step')} beyond the first left out" if written.num_left_out else ""
+    size = f"{written.num_bytes / 1e6:.2f} MB"
+    click.echo(printable(f"wrote {folder / 'index.html'}: {counted(written.num_steps, 'step')}, {size}{left_out}"))
 
 
 def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | None) -> None:
@@ -136,10 +166,11 @@ def _turns(turns: Sequence[TurnEntry]) -> str:
     return f"turns {numbers[0]} to {numbers[-1]}" if numbers else "no turns"
 
 
-def view_at(place: StepPlace, files: Sequence[Run]) -> View:
+def first_view(files: Sequence[Run], place: StepPlace | None, allow: Sequence[str] = ()) -> View:
     """The first look: at a step of one file, or of the first of two in their diff."""
-    view = View(page="step", run=files[0].name)
-    view.look_at(view.run, *place)
+    view = View(page="step", run=files[0].name, allow=tuple(allow))
+    if place is not None:
+        view.look_at(view.run, *place)
     if len(files) > 1:
         view.page = "diff"
         view.baseline = files[0].name

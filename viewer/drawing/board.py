@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from specscope.viewer.drawing.fragments import heading, quiet
+from specscope.viewer.drawing.frames import attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.style import palette
 
@@ -56,16 +57,20 @@ def board_of(*parts: Markup) -> Markup:
     )
 
 
-def panel(hint: str) -> Markup:
-    """Where the note of a node is shown; until a node is pointed at, the hint."""
-    return markup('<div class="ss-panel">{hint}</div>', hint=quiet(hint))
+def panel(hint: str, first: str | None = None) -> Markup:
+    """Where the note of a node is shown; until a node is pointed at, the note of ``first``, and the hint."""
+    return markup(
+        '<div class="ss-panel"{first}>{hint}</div>',
+        first=NOTHING if first is None else attribute("data-first", first),
+        hint=quiet(hint),
+    )
 
 
 def raw_record(name: str, title: str) -> Markup:
     """Room for a raw text of the board, closed at first."""
     return markup(
         '<details class="ss-raw" data-raw="{name}"><summary>{title}</summary>'
-        '<button type="button" data-copy="{name}">Copy</button><pre></pre></details>',
+        '<button type="button" data-copy="{name}" aria-label="Copy: {title}">Copy</button><pre></pre></details>',
         name=html_text(name),
         title=html_text(title),
     )

@@ -63,7 +63,7 @@ def note(tone: Tone, title: str, lines: Sequence[str] = ()) -> Markup:
 def heading(title: str, aside: str = "") -> Markup:
     """A heading within a page, with a quiet remark."""
     return markup(
-        '<div class="ss-heading"><h3>{title}</h3><span>{aside}</span></div>',
+        '<div class="ss-heading"><h2>{title}</h2><span>{aside}</span></div>',
         title=html_text(title),
         aside=html_text(aside),
     )
@@ -104,18 +104,33 @@ def commands(lines: Iterable[str]) -> Markup:
     return markup('<div class="ss-commands">{code}</div>', code=code)
 
 
-def legend(*, divergent: bool = False, origin: bool = False, violated: bool = False) -> Markup:
-    """What the shapes of the tree mean."""
+def legend(
+    *,
+    divergent: bool = False,
+    origin: bool = False,
+    inherited: bool = False,
+    violated: bool = False,
+    rejected: bool = True,
+    drafted: bool = True,
+    by_teacher: bool = False,
+) -> Markup:
+    """What the shapes of the tree mean, of those that are in it."""
     keys = [
         markup('<span><i class="ss-key ss-key-on"></i>accepted</span>'),
         markup('<span><i class="ss-key ss-key-bonus"></i>bonus token</span>'),
-        markup('<span><i class="ss-key"></i>rejected</span>'),
-        markup('<span><i class="ss-key-bar"></i>draft probability</span>'),
     ]
+    if rejected:
+        keys.append(markup('<span><i class="ss-key"></i>rejected</span>'))
+    if drafted:
+        keys.append(markup('<span><i class="ss-key-bar"></i>draft probability</span>'))
+    if by_teacher:
+        keys.append(markup('<span><i class="ss-key-bar ss-key-by-t"></i>teacher\'s probability, above</span>'))
     if origin:
         keys.append(markup('<span><i class="ss-key ss-key-origin"></i>≠ first: the divergence begins here</span>'))
     if divergent:
         keys.append(markup('<span><i class="ss-key ss-key-differs"></i>≠ differs</span>'))
+    if inherited:
+        keys.append(markup('<span><i class="ss-key ss-key-inherits"></i>differs because others do</span>'))
     if violated:
         keys.append(markup("<span>✗ violates an invariant</span>"))
     return markup('<div class="ss-legend">{keys}</div>', keys=joined(keys))

@@ -19,6 +19,11 @@ def box(*parts: Markup, kind: str = "") -> Markup:
     return markup('<section class="ss-box{kind}">{parts}</section>', kind=_also(kind), parts=joined(parts))
 
 
+def scrolled(drawing: Markup) -> Markup:
+    """A drawing that scrolls where there is too little room for legible letters."""
+    return markup('<div class="ss-scroll">{drawing}</div>', drawing=drawing)
+
+
 def folded(title: str, *parts: Markup, aside: str = "", is_open: bool = False, kind: str = "") -> Markup:
     """Markup below a summary that opens it: the title, and beside it a quiet remark."""
     return markup(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NodeMarks:
     """Marks for all drawings of one step.
 
@@ -17,7 +17,13 @@ class NodeMarks:
     divergent: frozenset[int] = frozenset()  # slots
     origin: int | None = None  # the slot where the divergence begins; None where it begins at no node
     names: Sequence[str] | None = None  # by slot; None: the slot's number
+    inherited: frozenset[int] = frozenset()  # of the divergent ones, those that differ only because others do
     violated: frozenset[int] = frozenset()  # slots that a violated invariant names
+
+    @property
+    def independent(self) -> frozenset[int]:
+        """The slots that differ by themselves."""
+        return self.divergent - self.inherited
 
     def name(self, slot: int) -> str:
         """What ``data-node`` says for ``slot``."""

@@ -11,6 +11,7 @@ and a mistake is reported when the code is checked, before any trace is read.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NewType
 
 from specscope.tracer.naming import text as words
@@ -18,10 +19,18 @@ from specscope.tracer.naming import text as words
 Markup = NewType("Markup", str)
 
 NOTHING = Markup("")
+#: Texts of up to so many characters are kept once they have been made safe.
+MOST_KEPT = 80
 
 
 def html_text(text: str) -> Markup:
     """Raw text for element content and quoted attributes, with every hidden character made visible."""
+    return _short_text(text) if len(text) <= MOST_KEPT else Markup(words.html_text(text))
+
+
+@lru_cache(maxsize=1 << 14)
+def _short_text(text: str) -> Markup:
+    """A board has thousands of texts, most of them names and numbers that come again and again."""
     return Markup(words.html_text(text))
 
 

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from specscope.tracer.naming.text import html_text, shorten
 from specscope.viewer.drawing.style.palette import SANS, Palette
-from specscope.viewer.metrics.numbers import Floats, RunMetrics
+from specscope.viewer.metrics.numbers import MOVING, Floats, RunMetrics
 
 HEIGHT = 270
 #: A hostile record's turn may be a number of any size.
@@ -30,9 +30,20 @@ class Look(NamedTuple):
     pattern: str  # of bars
 
 
-def looks(palette: Palette) -> tuple[Look, Look]:
-    """Of the first and of the second run."""
-    return Look(palette.accepted, "solid", "circle", ""), Look(palette.divergent, "dash", "diamond-open", "/")
+#: As many runs as can be told apart.
+MOST_RUNS = 6
+
+
+def looks(palette: Palette) -> tuple[Look, ...]:
+    """Of each run, in order: as many as can be told apart."""
+    return (
+        Look(palette.accepted, "solid", "circle", ""),
+        Look(palette.divergent, "dash", "diamond-open", "/"),
+        Look("#009E73", "dot", "square", "x"),
+        Look("#CC79A7", "dashdot", "triangle-up-open", "-"),
+        Look(palette.bar, "longdash", "cross", "."),
+        Look(palette.muted, "longdashdot", "star-open", "+"),
+    )
 
 
 def depth_of_reached(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
@@ -46,7 +57,7 @@ def depth_of_all(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
 
 
 def _depth_figure(runs: Sequence[RunMetrics], palette: Palette, *, of_all: bool) -> go.Figure:
-    figure = _figure(
+    figure = figure_of(
         runs, palette, "depth of the node", "share of all steps" if of_all else "share of those that reached it"
     )
     for run, look in zip(runs, looks(palette), strict=False):
@@ -62,7 +73,7 @@ def _depth_figure(runs: Sequence[RunMetrics], palette: Palette, *, of_all: bool)
 
 def _depth_line(name: str, shares: Floats, customdata: Any, look: Look) -> go.Scatter:
     """A line of ``shares``, (D,); ``customdata``, (D, 2), holds the counts that each is the quotient of."""
-    return _line(
+    return line_of(
         name,
         np.arange(1, len(shares) + 1),
         shares,
@@ -75,12 +86,12 @@ def _depth_line(name: str, shares: Floats, customdata: Any, look: Look) -> go.Sc
 
 def acceptance_by_position(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
     """Mean accepted length against the committed length before the step."""
-    figure = _figure(runs, palette, "committed length before the step, in tokens", "accepted length")
+    figure = figure_of(runs, palette, "committed length before the step, in tokens", "accepted length")
     for run, look in zip(runs, looks(palette), strict=False):
         if run.positions is not None:
             bins = run.positions
             figure.add_trace(
-                _line(
+                line_of(
                     run.name,
                     (bins.first + bins.last) / 2,
                     bins.mean,
@@ -96,12 +107,12 @@ def acceptance_by_position(runs: Sequence[RunMetrics], palette: Palette) -> go.F
 
 
 def tokens_over_time(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
-    """Tokens per step over the run: ranges of steps as points, the mean so far as a line."""
-    figure = _figure(runs, palette, "step of the run, in the order of the records", "tokens per step")
+    """Tokens per step over the run: ranges of steps as points, the moving mean as a line."""
+    figure = figure_of(runs, palette, "step of the run, in the order of the records", "tokens per step")
     for run, look in zip(runs, looks(palette), strict=False):
         if run.course is not None:
             bins = run.course.bins
-            points = _line(
+            points = line_of(
                 run.name,
                 bins.first,
                 bins.mean,
@@ -110,10 +121,10 @@ def tokens_over_time(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
                 customdata=np.column_stack([bins.last, bins.sizes]),
                 hovertemplate="steps %{x:,} to %{customdata[0]:,}: %{y:.3f} tokens per step",
             )
-            points.update(showlegend=False, opacity=0.45)
+            points.update(showlegend=False, opacity=0.25)
             points.marker.size = 5
-            mean = _line(run.name, bins.last, run.course.so_far, look, mode="lines")
-            mean.update(hovertemplate="up to step %{x:,}: %{y:.3f} tokens per step")
+            mean = line_of(run.name, bins.last, run.course.moving, look, mode="lines")
+            mean.update(hovertemplate=f"the {MOVING} steps up to %{{x:,}}: %{{y:.3f}} tokens per step")
             figure.add_traces([points, mean])
     figure.update_yaxes(rangemode="tozero")
     return figure
@@ -121,18 +132,20 @@ def tokens_over_time(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
 
 def stage_times(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
     """Median time of each phase as a bar, the 90th percentile as a mark."""
-    figure = _figure(runs, palette, "milliseconds: median as a bar, 90th percentile as a mark", "")
+    figure = figure_of(runs, palette, "milliseconds: median as a bar, 90th percentile as a mark; inside, share", "")
     for run, look in zip(runs, looks(palette), strict=False):
         if run.times is None:
             continue
         names = [phase.name for phase in run.times.phases]
         ahead = [(phase.p90_ns - phase.median_ns) / 1e6 for phase in run.times.phases]
         bar = go.Bar(
-            name=_shown(run.name),
+            name=shown_name(run.name),
             y=names,
             x=np.array([phase.median_ns for phase in run.times.phases]) / 1e6,
             orientation="h",
             error_x={"type": "data", "symmetric": False, "array": ahead, "thickness": 1.4, "color": palette.ink},
+            text=[f"{phase.share:.0%}" for phase in run.times.phases],
+            textposition="inside",
             marker={"color": look.colour, "opacity": 0.8, "pattern": {"shape": look.pattern, "size": 6}},
             customdata=np.array([[phase.p90_ns / 1e6, phase.share] for phase in run.times.phases]),
             hovertemplate="%{y}: median %{x:.3f} ms<br>90th percentile %{customdata[0]:.3f} ms"
@@ -146,18 +159,18 @@ def stage_times(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
 
 def speed_by_turn(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
     """Output tokens per second of every turn."""
-    figure = _figure(runs, palette, "turn", "tokens per second")
+    figure = figure_of(runs, palette, "turn", "tokens per second")
     for run, look in zip(runs, looks(palette), strict=False):
         turns = run.speed.turns
         if turns:
             figure.add_trace(
-                _line(
+                line_of(
                     run.name,
                     np.array([float(min(turn.turn, LARGEST_TURN)) for turn in turns]),
                     np.array([turn.tokens_per_second for turn in turns]),
                     look,
                     mode="lines+markers" if len(turns) <= 50 else "markers",
-                    customdata=[[_shown(turn.prompt_id), turn.num_tokens, turn.seconds] for turn in turns],
+                    customdata=[[shown_name(turn.prompt_id), turn.num_tokens, turn.seconds] for turn in turns],
                     hovertemplate="turn %{x}, %{customdata[0]}: %{y:.1f} tokens per second"
                     "<br>%{customdata[1]:,} tokens in %{customdata[2]:.3f} s",
                 )
@@ -168,9 +181,10 @@ def speed_by_turn(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
     return figure
 
 
-def _line(name: str, x: Any, y: Any, look: Look, **settings: Any) -> go.Scatter:
+def line_of(name: str, x: Any, y: Any, look: Look, **settings: Any) -> go.Scatter:
+    """A line or points of one run; ``settings`` are those of plotly."""
     return go.Scatter(
-        name=_shown(name),
+        name=shown_name(name),
         x=x,
         y=y,
         line={"color": look.colour, "dash": look.dash, "width": 2},
@@ -179,12 +193,13 @@ def _line(name: str, x: Any, y: Any, look: Look, **settings: Any) -> go.Scatter:
     )
 
 
-def _shown(text: str) -> str:
+def shown_name(text: str) -> str:
     """A text of a trace, for names and hover texts, with no markup that plotly would follow."""
     return html_text(shorten(text, 60))
 
 
-def _figure(runs: Sequence[RunMetrics], palette: Palette, x_title: str, y_title: str) -> go.Figure:
+def figure_of(runs: Sequence[RunMetrics], palette: Palette, x_title: str, y_title: str) -> go.Figure:
+    """An empty figure in the look of the pages."""
     axis = {
         "linecolor": palette.line,
         "tickfont": {"color": palette.muted, "size": 12},

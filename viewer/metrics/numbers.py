@@ -17,6 +17,7 @@ from specscope.schemas import Manifest, TimingSection
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.tuning.summary import RunNumbers, read_numbers
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,6 +26,10 @@ Floats = NDArray[np.float64]
 #: Steps that are read for their timings, and turns for their ends, at most.
 MOST_STEPS, MOST_TURNS = 2_000, 2_000
 MOST_POINTS, MOST_BINS, MOST_DEPTHS = 1_000, 60, 64
+#: Steps whose walks and candidates are looked at: some 3 ms each.
+MOST_TUNING_STEPS = 1_500
+#: Steps in a moving mean: enough to see a drop, too few to hide one.
+MOVING = 25
 #: Steps in a range of positions on average, or more: the mean of fewer is mostly noise.
 STEPS_PER_BIN = 4
 #: No tree is so deep; a hostile record's length may be a number of any size.
@@ -65,7 +70,7 @@ class Course(NamedTuple):
     """Tokens per step over a run, steps in the order in which they were recorded."""
 
     bins: Bins  # mean of each range of steps
-    so_far: Floats  # (B,) mean of all steps up to the end of the range
+    moving: Floats  # (B,) mean of the last MOVING steps up to the end of the range
 
 
 class PhaseTime(NamedTuple):
@@ -128,6 +133,8 @@ class RunMetrics:
     course: Course | None
     times: StageTimes | None
     speed: Speed
+    is_plain: bool  # it drafts nothing: what others are measured against
+    tuning: RunNumbers
 
 
 def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
@@ -135,8 +142,7 @@ def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
     manifest, turns = reader.manifest, reader.turns
     lengths = [clipped(turn.accepted_lengths) for turn in turns]
     everything = np.concatenate(lengths) if lengths else clipped([])
-    has_accept = "accept" in {capability.partition(".")[0] for capability in manifest.capabilities}
-    is_known = has_accept and len(everything) > 0
+    is_known = manifest.supplies_lengths and len(everything) > 0
     chosen = spread(len(turns), MOST_TURNS)
     positions = _positions(reader, [turns[at] for at in chosen]) if is_known else None
     return RunMetrics(
@@ -152,6 +158,8 @@ def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
         course=over_time(everything[recorded_order(turns)]) if is_known else None,
         times=_times(reader),
         speed=_speed(reader, [turns[at] for at in chosen], manifest),
+        is_plain=manifest.tree_policy.kind == "none",
+        tuning=read_numbers(reader, most_steps=MOST_TUNING_STEPS),
     )
 
 
@@ -209,8 +217,10 @@ def over_time(lengths: Ints) -> Course:
     """Tokens per step, the accepted lengths being in the order of the run: (N,), at least one."""
     bins = in_bins(np.arange(len(lengths)), lengths + 1, MOST_POINTS)
     last = np.minimum(bins.last, len(lengths) - 1)
-    so_far = np.cumsum(lengths + 1)[last] / (last + 1)
-    return Course(bins._replace(last=last), so_far)
+    before = np.concatenate([[0], np.cumsum(lengths + 1)])
+    start = np.maximum(0, last + 1 - MOVING)
+    moving = (before[last + 1] - before[start]) / (last + 1 - start)
+    return Course(bins._replace(last=last), moving)
 
 
 def _positions(reader: TraceReader, turns: Sequence[TurnEntry]) -> Bins | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from specscope.schemas.phases import TIMED_PHASES
+from specscope.tracer.naming.text import shorten, visible
+from specscope.tracer.tuning.intervals import Cluster, Mean, ratio_of
 from specscope.viewer.drawing.fragments import Fact
 from specscope.viewer.drawing.labels.numbers import NOT_RECORDED, decimals, length_facts, tokens_per_step
 from specscope.viewer.metrics.numbers import MOST_DEPTHS, RunMetrics, StageTimes
@@ -16,10 +18,34 @@ def fact_entries(run: RunMetrics) -> list[Fact]:
     """The run in one line."""
     speed = run.speed.overall
     remark = "tokens per second, prefill included" if speed is not None else ""
-    return [
+    entries = [
         *length_facts(run.num_turns, run.num_steps, run.accepted_length),
         Fact("speed", decimals(speed, 1), remark),
     ]
+    mean = run.tuning.accepted_length
+    if mean is not None:
+        entries[2] = entries[2]._replace(note=f"{mean.low:.2f} to {mean.high:.2f}; without root and bonus token")
+    walks = run.tuning.walks
+    if walks.num_drafted:
+        shares = f"{walks.num_accepted:,} of {walks.num_drafted:,} drafted"
+        entries.append(Fact("nodes accepted", f"{walks.num_accepted / walks.num_drafted:.0%}", shares))
+    return entries
+
+
+def speed_up_facts(runs: Sequence[RunMetrics]) -> list[Fact]:
+    """How much faster each run is than one that drafts nothing, beside what it could be at most: a step that costs no
+    more than a token of the other does. Empty where no run drafts nothing."""
+    plain = next((run for run in runs if run.is_plain), None)
+    if plain is None:
+        return []
+    entries = []
+    for run in runs:
+        ratio = None if run.is_plain else speed_ratio(plain, run)
+        bound = tokens_per_step(run.accepted_length)
+        if ratio is not None and bound is not None:
+            words = f"{ratio.low:.2f} to {ratio.high:.2f}; {bound:.2f} at most, at its tokens per step"
+            entries.append(Fact(f"speed-up of {shorten(visible(run.name), 40)}", f"{ratio.value:.2f} ×", words))
+    return entries
 
 
 def table_lines(runs: Sequence[RunMetrics]) -> list[list[str]]:
@@ -29,7 +55,41 @@ def table_lines(runs: Sequence[RunMetrics]) -> list[list[str]]:
         values = [measure(run) for run in runs]
         ratio = [_ratio(*values)] if len(values) == 2 else []
         lines.append([name, *(decimals(value, num_digits) for value in values), *ratio])
+    if len(runs) == 2:
+        for line in lines:
+            line.append(_interval(INTERVALS[line[0]](*runs)) if line[0] in INTERVALS else "")
     return lines
+
+
+def length_ratio(baseline: RunMetrics, candidate: RunMetrics) -> Mean | None:
+    """The candidate's accepted length over the baseline's, by turns in pairs where both have the same."""
+    rows = (
+        [Cluster(t.accepted_length.value * t.accepted_length.size, t.accepted_length.size) for t in run.tuning.turns]
+        for run in (candidate, baseline)
+    )
+    return ratio_of(*rows)
+
+
+def speed_ratio(baseline: RunMetrics, candidate: RunMetrics) -> Mean | None:
+    """The candidate's tokens per second over the baseline's, in the same way; None where one has no speed."""
+    if baseline.speed.overall is None or candidate.speed.overall is None:
+        return None
+    candidates, others = (
+        [Cluster(turn.num_tokens, turn.seconds) for turn in run.speed.turns] for run in (candidate, baseline)
+    )
+    return ratio_of(candidates, others)
+
+
+#: Ratios of the table whose interval can be told.
+INTERVALS = {"accepted length, mean": length_ratio, "tokens per second": speed_ratio}
+
+
+def _interval(ratio: Mean | None) -> str:
+    """Between what the ratio lies, and whether that is a change at all."""
+    if ratio is None:
+        return ""
+    words = f"{ratio.low:.3f} to {ratio.high:.3f}"
+    return f"{words}: no change shown" if ratio.low <= 1 <= ratio.high else words
 
 
 def _measures(runs: Sequence[RunMetrics]) -> list[tuple[str, int, Measure]]:
@@ -112,6 +172,38 @@ def depth_remarks(run: RunMetrics) -> list[str]:
         return ["The run has no tree: no node was drafted."]
     deepest = f" Deeper than {MOST_DEPTHS} is not shown." if len(run.depths.reached) >= MOST_DEPTHS else ""
     return [f"Over all {run.num_steps:,} steps; depth 1 is the root's children.{deepest}"]
+
+
+def tuning_remarks(run: RunMetrics) -> list[str]:
+    """Remarks on what is counted at every node where a walk stood."""
+    tuning = run.tuning
+    if not tuning.walks.num_steps:
+        return [f"Acceptance: {NOT_RECORDED}."]
+    part = f"From {tuning.num_read:,} of {tuning.num_steps:,} steps." if tuning.num_read < tuning.num_steps else ""
+    walks = tuning.walks
+    cut = f"{walks.cut / max(1, walks.not_in_tree):.0%} of those not in the tree were proposed and cut."
+    return [line for line in (part, cut if walks.not_in_tree else "") if line]
+
+
+def what_if_remarks(run: RunMetrics) -> list[str]:
+    """Remarks on what other trees would have accepted."""
+    tuning = run.tuning
+    if tuning.no_what_if is not None:
+        return [f"Cannot be told: {tuning.no_what_if}."]
+    steps = tuning.what_if[0].accepted_length.size if tuning.what_if else 0
+    lines = [f"From the candidates of {steps:,} recorded steps, without a model; bars hold 95 % of resampled means."]
+    lines.append("A run with another tree would have stood at other steps: its mean may differ by some percent.")
+    return lines
+
+
+def shape_remarks(run: RunMetrics) -> list[str]:
+    """Remarks on depths and top-k: where a number is an estimate."""
+    if run.tuning.no_what_if is not None:
+        return what_if_remarks(run)
+    least = min((outcome.num_exact / outcome.accepted_length.size for outcome in run.tuning.what_if), default=1.0)
+    if least == 1:
+        return []
+    return [f"Depths are exact; a smaller top-k is exact in {least:.0%} of the steps or more, estimated in the others."]
 
 
 def _ratio(first: float | None, second: float | None) -> str:

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from specscope.schemas import Step
-from specscope.schemas.verdict import Root, Side
+from specscope.schemas.verdict import NoiseFloor, Root, Side
 from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.compare.lengths import are_lengths
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import shorten
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import leading_root
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.pair.board import About, PairLook
 from specscope.viewer.drawing.pair.sides import PairSide
+from specscope.viewer.pairs.failed import FailedPair, failed_beside
 from specscope.viewer.pairs.pairs import (
     compare_pair,
     covering_step,
@@ -76,7 +79,7 @@ def look_at(a: PairRun, b: PairRun, comparison: Comparison, at: Spot) -> LookedA
     pair = pair_at(marks, at.step) if marks is not None else None
     steps = steps_at(a.reader, b.reader, marks, pair) if marks is not None and pair is not None else None
     if marks is None or pair is None or steps is None:
-        return _without_partner(a, b, marks, at)
+        return _without_partner(a, b, comparison, at)
     roots = comparison.verdict.roots
     number = pair.root
     if number is None and pair.step_a == 0:
@@ -95,10 +98,14 @@ def look_at(a: PairRun, b: PairRun, comparison: Comparison, at: Spot) -> LookedA
     return LookedAt(look, number, Spot(marks.turn_b, pair.step_b))
 
 
-def _without_partner(a: PairRun, b: PairRun, marks: TurnMarks | None, at: Spot) -> LookedAt:
-    """The baseline's step, beside the candidate's that covers its position where there is one."""
+def _without_partner(a: PairRun, b: PairRun, comparison: Comparison, at: Spot) -> LookedAt:
+    """The baseline's step, beside the candidate's that failed there, or covers its position, where there is one."""
+    marks = marks_of(comparison, at.turn)
     entry = turn_named(a.reader, at.turn)
     assert entry is not None
+    failed = failed_beside(a.reader, b.reader, marks, at)
+    if failed is not None:
+        return _beside_failed(a, b, failed, comparison.verdict.floors)
     step = a.reader.step(entry, at.step)
     beside = _covering(b.reader, marks, entry, at.step)
     turn_b = turn_named(b.reader, beside.turn) if beside is not None else None
@@ -107,10 +114,28 @@ def _without_partner(a: PairRun, b: PairRun, marks: TurnMarks | None, at: Spot) 
     look = PairLook(
         a=a.side(step, names.a),
         b=b.side(other, names.b) if other is not None else None,
-        about=_about_unpaired(marks, at.step, beside),
+        about=ABOUT_LENGTHS
+        if are_lengths(a.reader.manifest, b.reader.manifest)
+        else _about_unpaired(marks, at.step, beside),
         compared=False,
     )
     return LookedAt(look, None, beside)
+
+
+def _beside_failed(a: PairRun, b: PairRun, failed: FailedPair, floors: Sequence[NoiseFloor]) -> LookedAt:
+    """The baseline's step beside the candidate's that failed, compared as far as that was recorded."""
+    steps, failure = failed.steps, failed.failure
+    compared = compare_pair(a.reader, b.reader, steps, floors)
+    lines = [shorten(failure.message, 400), "What was recorded of that step is compared; the rest of it is missing."]
+    look = PairLook(
+        a=a.side(steps.a, compared.marks_a),
+        b=b.side(steps.b, compared.marks_b),
+        about=About("bad", f"The candidate failed in this step, in phase {failure.phase}", lines),
+        differences=compared.differences,
+        origin=compared.origin,
+        compared=compared.comparable,
+    )
+    return LookedAt(look, None, Spot(steps.turn_b.turn, steps.mark.step_b))
 
 
 def _covering(b: TraceReader, marks: TurnMarks | None, entry: TurnEntry, step_a: int) -> Spot | None:
@@ -122,6 +147,10 @@ def _covering(b: TraceReader, marks: TurnMarks | None, entry: TurnEntry, step_a:
     return None if step_b is None else Spot(turn_b.turn, step_b)
 
 
+#: Of runs that record no steps to lay beside each other.
+ABOUT_LENGTHS = About("info", "Only accepted lengths are compared", ["The rest of these steps is not recorded."])
+
+
 def _about_unpaired(marks: TurnMarks | None, step_a: int, beside: Spot | None) -> About:
     if marks is None:
         return About("info", "This turn was not compared", ["The candidate has no turn for that prompt."])
@@ -131,7 +160,7 @@ def _about_unpaired(marks: TurnMarks | None, step_a: int, beside: Spot | None) -
     title = f"Step {step_a} of the baseline has no partner"
     words = "The candidate grouped these tokens into different steps; the one beside it covers its position."
     if beside is None:
-        words = "The candidate grouped these tokens into different steps, or has no step there."
+        words = "The candidate's turn ends before it."
     return About("info", title, [words])
 
 
@@ -232,7 +261,7 @@ def marks_beside(a: TraceReader, b: TraceReader, comparison: Comparison, *, side
     root = _root_here(comparison.verdict.roots, steps.mark, steps.mark.root)
     compared = compare_pair(a, b, steps, comparison.verdict.floors, root=root)
     marks = compared.marks_a if side == "a" else compared.marks_b
-    return NodeMarks(marks.divergent, marks.origin)
+    return NodeMarks(divergent=marks.divergent, origin=marks.origin, inherited=marks.inherited)
 
 
 def _root_here(roots: Sequence[Root], pair: PairMark, number: int | None) -> Root | None:

@@ -156,11 +156,21 @@ def compare_pair(
     origin = root.difference if root is not None else origin_of(differences) if begins else None
     keys = _differing(pair, differences)
     node = origin.node if origin is not None else None
+    inherited = _inherited(pair, keys, node)
+
+    def marks(nodes: StepNodes, names: Sequence[str] | None) -> NodeMarks:
+        return NodeMarks(
+            divergent=_slots(nodes, keys),
+            origin=_slot_of(nodes, node),
+            names=names,
+            inherited=_slots(nodes, inherited),
+        )
+
     return PairDifferences(
         differences=differences,
         origin=origin,
-        marks_a=NodeMarks(_slots(nodes_a, keys), _slot_of(nodes_a, node), names.a.names),
-        marks_b=NodeMarks(_slots(nodes_b, keys), _slot_of(nodes_b, node), names.b.names),
+        marks_a=marks(nodes_a, names.a.names),
+        marks_b=marks(nodes_b, names.b.names),
         comparable=True,
     )
 
@@ -190,6 +200,16 @@ def _differing(pair: StepPair, differences: list[Difference]) -> set[PathKey]:
         keys |= set(a.keys) ^ set(b.keys)
     named = {tuple(difference.node) for difference in differences if difference.node is not None}
     return keys | {key for key in {*a.keys, *b.keys} if tuple(key_tokens(key)) in named}
+
+
+def _inherited(pair: StepPair, keys: set[PathKey], origin: list[int] | None) -> set[PathKey]:
+    """Of the nodes that differ, those that were fed alike where others were not: what is computed of them follows from
+    those. Empty where all were fed alike, for then nothing tells one from another."""
+    a, b = pair.a, pair.b
+    fed_apart = {key for key in pair.common if _fed(a, key) != _fed(b, key)}
+    if not fed_apart:
+        return set()
+    return {key for key in keys & set(pair.common) - fed_apart if key_tokens(key) != origin}
 
 
 def names_of(a: Step, b: Step) -> BothMarks:
@@ -237,14 +257,20 @@ def _slots(nodes: StepNodes, keys: set[PathKey]) -> frozenset[int]:
 def _node_values(nodes: StepNodes, key: PathKey) -> list[Any]:
     """What is discrete about one node: how it was fed, and what the teacher and the walk made of it."""
     slot, step = nodes.slots[key], nodes.step
-    values: list[Any] = [nodes.visible.get(key)]
-    if step.tensors is not None:
-        tensors = step.tensors
-        values += [_at(row, slot) for row in (tensors.positions, tensors.token_ids, tensors.prefix_visible)]
+    values = _fed(nodes, key)
     if step.verify is not None:
         values.append(_at(step.verify.argmax, slot))
     if step.accept is not None:
         values.append(slot in step.accept.path)
+    return values
+
+
+def _fed(nodes: StepNodes, key: PathKey) -> list[Any]:
+    """How one node was fed to the teacher."""
+    slot, tensors = nodes.slots[key], nodes.step.tensors
+    values: list[Any] = [nodes.visible.get(key)]
+    if tensors is not None:
+        values += [_at(row, slot) for row in (tensors.positions, tensors.token_ids, tensors.prefix_visible)]
     return values
 
 

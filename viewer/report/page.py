@@ -48,6 +48,7 @@ class Part(NamedTuple):
     aside: str
     body: Markup
     sign: str = ""  # before the title: what is wrong there
+    gist: str = ""  # in the contents, after the title: what came of it
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def report_page(title: str, head: Markup, groups: Sequence[Group]) -> str:
 
 
 def static_page(page: str) -> str:
-    """``page`` without the attributes that only the viewer's script reads."""
-    return _SCRIPTED.sub("", page)
+    """``page`` without the attributes that only the viewer's script reads, and with what that script would add: what
+    scrolls can be reached by keyboard."""
+    return _SCRIPTED.sub("", page).replace('<div class="ss-scroll">', '<div class="ss-scroll" tabindex="0">')
 
 
 def link(target: str, text: str) -> Markup:
@@ -103,7 +105,13 @@ def _contents(groups: Sequence[Group]) -> Markup:
 
 def _links(group: Group) -> Markup:
     entries = (
-        markup("<li>{sign}{link}</li>", sign=_sign(part), link=link(part.id, part.title)) for part in group.parts
+        markup(
+            "<li>{sign}{link}{gist}</li>",
+            sign=_sign(part),
+            link=link(part.id, part.title),
+            gist=markup(" {gist}", gist=html_text(part.gist)) if part.gist else NOTHING,
+        )
+        for part in group.parts
     )
     return markup("<ul>{entries}</ul>", entries=joined(entries))
 

@@ -22,7 +22,7 @@ MAX_VALUE = 400  # characters
 
 def whole_pair(look: PairLook) -> Markup:
     """The pair in full: trees, differences, margins, masks, commits."""
-    parts = [note(look.about.tone, look.about.title, look.about.lines), pair_trees(look, buttons=False)]
+    parts = [note(look.about.tone, look.about.title, look.about.lines), pair_trees(look, medium="report")]
     sides = look.sides
     if sides is not None and look.compared:
         parts += [_compared(look, sides), _masks(sides), pair_commits(sides, look.differences)]

@@ -11,6 +11,7 @@ from specscope.schemas.verdict import Root, Side, Verdict
 from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import counted
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.base import Context
@@ -27,6 +28,7 @@ from specscope.tracer.report.card import (
     roots_text,
     where_text,
 )
+from specscope.tracer.report.causes import Cause, causes_of, one_of_each_cause
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, value_text
@@ -36,7 +38,8 @@ from specscope.viewer.drawing.frames import box, classes_of, row, table
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.board import PairLook
 from specscope.viewer.drawing.svg.strip import draw_strip
-from specscope.viewer.drawing.tables.verdict_card import proof, root_rows
+from specscope.viewer.drawing.tables.verdict_card import proof, root_rows, verdict_card
+from specscope.viewer.pairs.failed import failed_spot
 from specscope.viewer.pairs.looks import PairRun, look_at, pair_of
 from specscope.viewer.pairs.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
 from specscope.viewer.pairs.states import Partner, RunStates, Spot
@@ -47,7 +50,7 @@ from specscope.viewer.report.run_words import both_runs
 from specscope.viewer.report.step_part import step_id, violations
 from specscope.viewer.runs.judge import judge
 
-LISTED_ROOTS = 50
+LISTED_ROOTS = 200
 ROOT_COLUMNS = ("root", "at", "prompt", "phase", "field", "kind", "inherited")
 ROOT_NUMBERS = ("inherited",)
 #: Notes of the card that are not part of the proof that the two may be compared.
@@ -82,9 +85,9 @@ def pair_report(baseline: Path, candidate: Path, options: DiffOptions, *, most_r
     with TraceReader(baseline) as a, TraceReader(candidate) as b:
         drawing = _Drawing(a, b, comparison, texts)
         parts = drawing.parts(most_roots)
-        verdict_card = card_of(Report(comparison.verdict, texts.both, time.monotonic() - begun))
+        whole = card_of(Report(comparison.verdict, texts.both, time.monotonic() - begun))
         head = [
-            _verdict(verdict_card),
+            _verdict(comparison.verdict, whole, texts.sides),
             _next(comparison.verdict),
             _roots(comparison.verdict, drawing.ids),
             _compared(a, b, comparison),
@@ -100,16 +103,10 @@ def _headline(verdict: Verdict, texts: SideTexts) -> str:
     return one_line(headline(verdict, texts) + where, MAX_HEADLINE)
 
 
-def _verdict(verdict_card: Card) -> Markup:
-    card_rows = rows([*verdict_card.rows, *(row for row in verdict_card.notes if row.name in ALSO)])
-    return box(
-        markup(
-            '<div class="ss-card{calm}"><h2>{title}</h2>{rows}</div>',
-            calm=markup(" ss-calm") if verdict_card.tone == "good" else NOTHING,
-            title=html_text(verdict_card.title),
-            rows=card_rows,
-        )
-    )
+def _verdict(verdict: Verdict, whole: Card, texts: SideTexts) -> Markup:
+    """The card of the viewer, and what else of ``whole`` is not part of the proof that the two may be compared."""
+    also = [row for row in whole.notes if row.name in ALSO]
+    return verdict_card(verdict, leading_root(verdict), texts, below=rows(also) if also else NOTHING)
 
 
 def _compared(a: TraceReader, b: TraceReader, comparison: Comparison) -> Markup:
@@ -130,9 +127,10 @@ def _next(verdict: Verdict) -> Markup:
 
 
 def _roots(verdict: Verdict, ids: dict[int, str]) -> Markup:
-    """All roots, those that are drawn as links."""
+    """All roots, those that are drawn as links, below their causes."""
     if len(verdict.roots) < 2:
         return NOTHING
+    causes = rows((cause.name, _cause_words(cause, verdict)) for cause in causes_of(verdict.roots)[:LISTED_ROOTS])
     lines = []
     for number, root in enumerate(verdict.roots[:LISTED_ROOTS]):
         line = root_line(number + 1, root)
@@ -142,7 +140,14 @@ def _roots(verdict: Verdict, ids: dict[int, str]) -> Markup:
     more = len(verdict.roots) - len(lines)
     rest = quiet(f"and {more} more; specscope diff --format json lists them") if more else NOTHING
     listed = table(ROOT_COLUMNS, lines, numbers=ROOT_NUMBERS)
-    return card("roots", "Roots", roots_text(verdict), joined([listed, rest]))
+    aside = f"{counted(len(causes_of(verdict.roots)), 'cause')}; {roots_text(verdict)}"
+    return card("roots", "Roots", aside, joined([causes, listed, rest]))
+
+
+def _cause_words(cause: Cause, verdict: Verdict) -> str:
+    first = where_text(verdict.roots[cause.roots[0]].place)
+    follow = f"; {counted(cause.inherited, 'later step')} affected" if cause.inherited else ""
+    return one_line(f"{counted(len(cause.roots), 'place')}, first in {first}{follow}")
 
 
 @dataclass
@@ -171,11 +176,12 @@ class _Drawing:
 
     def parts(self, most_roots: int) -> list[Part]:
         """A part for each of the first roots; where none leads, one for what a person should look at first."""
-        roots = self.comparison.verdict.roots[:most_roots]
-        self._shown = {_spot(root) for root in roots}
-        self._at_steps = {_spot(root) for root in roots if not of_prompt(root)}
+        every = self.comparison.verdict.roots
+        drawn = [(number, every[number]) for number in one_of_each_cause(every, most_roots)]
+        self._shown = {_spot(root) for _, root in drawn}
+        self._at_steps = {_spot(root) for _, root in drawn if not of_prompt(root)}
         parts = [] if leading_root(self.comparison.verdict) is not None else self._first()
-        return parts + [self._root(number, root) for number, root in enumerate(roots)]
+        return parts + [self._root(number, root) for number, root in drawn]
 
     def _root(self, number: int, root: Root) -> Part:
         spot = _spot(root)
@@ -205,6 +211,9 @@ class _Drawing:
 
     def _first(self) -> list[Part]:
         """The first violated pair, else the first pair of all; nothing where none is aligned."""
+        failed = failed_spot(self.a, self.b, self.comparison)
+        if failed is not None:
+            return [self._failed(failed)]
         first = self._first_violated() or first_pair(self.comparison)
         if first is None:
             return []
@@ -222,6 +231,13 @@ class _Drawing:
         ]
         title = f"Turn {turn.turn_a}, step {mark.step_a}: where to look first"
         return [Part(step_id(*spot), title, f"position {mark.position}", joined(parts))]
+
+    def _failed(self, spot: Spot) -> Part:
+        """The step in which the candidate failed, beside the baseline's."""
+        self._shown.add(spot)
+        look = look_at(self._runs["a"], self._runs["b"], self.comparison, spot).look
+        title = f"Turn {spot.turn}, step {spot.step}: where the candidate stopped"
+        return Part(step_id(*spot), title, "", joined([self._strip(spot), whole_pair(look)]), sign="✗")
 
     def _first_violated(self) -> tuple[TurnMarks, PairMark] | None:
         for side, report in self._violating.items():
@@ -256,7 +272,10 @@ class _Drawing:
         at = turn.pairs.index(mark)
         near = [*turn.pairs[max(0, at - AROUND) : at], *turn.pairs[at + 1 : at + 1 + AROUND]]
         parts = [self._near(turn, other, is_open=number == 0) for number, other in enumerate(near)]
-        return joined([quiet("The pairs of steps before and after it:"), *parts]) if parts else NOTHING
+        if not parts:
+            return NOTHING
+        lead = quiet("The pairs of steps before and after it:")
+        return markup('<div class="ss-near">{parts}</div>', parts=joined([lead, *parts]))
 
     def _near(self, turn: TurnMarks, mark: PairMark, *, is_open: bool) -> Markup:
         spot = Spot(turn.turn_a, mark.step_a)

@@ -29,6 +29,7 @@ from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_b
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.run_words import run_words
 from specscope.viewer.report.step_part import step_id, step_part
+from specscope.viewer.report.timeline_part import timeline_part
 from specscope.viewer.runs.judge import judged_step
 from specscope.viewer.runs.summary import mean_accepted_length
 
@@ -151,7 +152,8 @@ class _Drawing:
             parts.append(step_part(judged_step(context, self.texts), Spot(turn.turn, number), plainly=plainly))
         aside = f"prompt {one_line(turn.prompt_id, MAX_PROMPT)}, {counted(len(turn.steps), 'step')}"
         lead = card("strip", "Steps", "accepted length of each; ✗ violates an invariant", strip)
-        return Group(f"Turn {turn.turn}", aside, lead, parts)
+        stages = timeline_part(self.reader, turn, self.choice.steps[turn.turn], self.texts)
+        return Group(f"Turn {turn.turn}", aside, joined([lead, stages]), parts)
 
 
 def _contexts(reader: TraceReader, turn: TurnEntry, numbers: list[int]) -> Iterator[tuple[int, Context]]:

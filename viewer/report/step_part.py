@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from specscope.schemas import Step
 from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.report.card import one_line
@@ -17,7 +15,7 @@ from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import step_mask
 from specscope.viewer.drawing.svg.tree import draw_tree
-from specscope.viewer.drawing.svg.tree_picture import TreePicture, picture_of
+from specscope.viewer.drawing.svg.tree_picture import picture_of
 from specscope.viewer.drawing.tables.slots import slot_table
 from specscope.viewer.pairs.states import Spot
 from specscope.viewer.report.page import Part
@@ -27,6 +25,7 @@ TREE_WIDTH = 860.0
 MOST_SLOTS = 300
 SHOWN_VIOLATIONS = 3
 MAX_TITLE = 100  # characters of a node's name
+GIST = 24  # characters of what a step emitted, in the contents
 
 
 def step_id(turn: int, step: int) -> str:
@@ -51,7 +50,16 @@ def step_part(judged: JudgedStep, spot: Spot, *, plainly: bool) -> Part:
         aside=step_words(view.step),
         body=joined(parts),
         sign="!" if judgement.violated else "",
+        gist=_gist(view),
     )
+
+
+def _gist(view: StepView) -> str:
+    """What came of the step, in a few letters."""
+    accept, stop = view.step.accept, view.step.stop
+    count = [f"{accept.accepted_length} accepted"] if accept is not None else []
+    emitted = [shorten(view.texts.joined(stop.emitted[: stop.kept]), GIST)] if stop is not None else []
+    return ": ".join([*count, *emitted])
 
 
 def step_words(step: Step) -> str:
@@ -86,7 +94,7 @@ def _mask(view: StepView) -> Markup:
 
 
 def _whole(view: StepView, judgement: Judgement) -> list[Markup]:
-    drawn = step_parts.step_tree(view, target_width=TREE_WIDTH, folding=step_parts.NO_FOLDING)
+    drawn = step_parts.step_tree(view, target_width=TREE_WIDTH, medium="report")
     tree = card("tree", "Draft tree", "left to right", drawn)
     commit = card("commit", "Cache commit", COMMIT_ASIDE, step_parts.step_commit(view))
     mask = card("mask", "Tree mask", "as it was used", _mask(view))
@@ -102,19 +110,11 @@ def _plain(view: StepView, judgement: Judgement) -> list[Markup]:
 
 def plain_tree(view: StepView) -> Markup:
     """The draft tree, whose tooltips only name the node."""
-    picture = picture_of(view)
+    picture = picture_of(view, medium="small report")
     if picture is None:
         return step_parts.no_tree_note()
-    title = step_parts.tree_title(view.step, picture)
-    drawn = draw_tree(_with_short_tooltips(picture), title=title, target_width=TREE_WIDTH)
+    drawn = draw_tree(picture, title=step_parts.tree_title(view.step, picture), target_width=TREE_WIDTH)
     return joined([drawn, step_parts.folded_note(picture)])
-
-
-def _with_short_tooltips(picture: TreePicture) -> TreePicture:
-    nodes = [
-        replace(node, tooltip=tuple(shorten(line, MAX_TITLE) for line in node.tooltip[:1])) for node in picture.nodes
-    ]
-    return replace(picture, nodes=nodes)
 
 
 def _commit_words(step: Step) -> str:
@@ -130,4 +130,4 @@ def _checked(judgement: Judgement) -> str:
     if judgement.violated:
         return ""
     skipped = f", {len(judgement.skipped)} skipped: too little was recorded to judge them" if judgement.skipped else ""
-    return f"{counted(len(judgement.passed), 'invariant')} hold at this step{skipped}."
+    return f"{step_parts.held_words(judgement)}{skipped}."

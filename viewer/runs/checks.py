@@ -9,16 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import NamedTuple
 
 from specscope.tracer.errors import SpecScopeError
+from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.check import check_trace
 from specscope.viewer.runs.summary import Checked, checked
 
-#: Larger files are checked only on request, and no further file is begun once the page has waited this long.
-CHECK_BYTES, CHECK_SECONDS = 2_000_000, 0.5
+#: Larger files are checked only on request. No further file is begun once the page has waited this long: the rest, and
+#: what is not small, is checked while the page is looked at.
+CHECK_BYTES, CHECK_SECONDS, SMALL_BYTES = 16 << 20, 0.5, 2_000_000
 MOST_KEPT = 4096
+LONGEST_PROBLEM = 160  # characters
 
 
 class Stamp(NamedTuple):
@@ -45,6 +48,8 @@ class Checks:
     def __init__(self) -> None:
         self._kept: dict[Stamp, Checked | None] = {}  # None: it cannot be read
         self._lock = Lock()
+        self._waiting: dict[Stamp, None] = {}  # in the order in which they are checked
+        self._worker: Thread | None = None
 
     def keep(self, stamp: Stamp, report: Checked | None) -> None:
         """Keeps a report; when there are too many, the oldest is forgotten."""
@@ -58,6 +63,35 @@ class Checks:
         with self._lock:
             return self._kept.get(stamp)
 
+    def check_later(self, stamps: Iterable[Stamp]) -> int:
+        """Checks those of the files that are not known and not too large, one after another, while others work; how
+        many these are. Asked for again, it forgets those that are wanted no more."""
+        with self._lock:
+            wanted = [stamp for stamp in stamps if stamp not in self._kept and stamp.num_bytes <= CHECK_BYTES]
+            self._waiting = dict.fromkeys(wanted)
+            if wanted and (self._worker is None or not self._worker.is_alive()):
+                self._worker = Thread(target=self._work, daemon=True)
+                self._worker.start()
+        return len(wanted)
+
+    @property
+    def num_waiting(self) -> int:
+        """Files that are still to be checked."""
+        with self._lock:
+            return len(self._waiting)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                stamp = next(iter(self._waiting), None)
+                if stamp is None:
+                    self._worker = None
+                    return
+            report = _asked(stamp.path)
+            self.keep(stamp, report)
+            with self._lock:
+                self._waiting.pop(stamp, None)
+
     def check(self, stamps: Iterable[Stamp]) -> None:
         """Checks those of the files that are small and not known, as many as the time allows."""
         until = time.monotonic() + CHECK_SECONDS
@@ -66,14 +100,17 @@ class Checks:
                 return
             with self._lock:
                 is_known = stamp in self._kept
-            if not is_known and stamp.num_bytes <= CHECK_BYTES:
+            if not is_known and stamp.num_bytes <= min(SMALL_BYTES, CHECK_BYTES):
                 self.keep(stamp, _asked(stamp.path))
 
 
 def _asked(path: Path) -> Checked | None:
     try:
         return checked(check_trace(path))
-    except (SpecScopeError, OSError):
+    except SpecScopeError as error:
+        reason = str(error).removeprefix(str(path)).lstrip(",: ")
+        return Checked(0, 0, problem=shorten(f"damaged: {reason}", LONGEST_PROBLEM))
+    except OSError:
         return None
 
 

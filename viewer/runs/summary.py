@@ -42,6 +42,7 @@ class Checked(NamedTuple):
 
     num_holding: int  # checks that hold, over all invariants and steps
     num_violated: int  # invariants that are violated somewhere
+    problem: str = ""  # why it could not be read to its end
 
 
 def checked(report: OracleReport) -> Checked:
@@ -101,6 +102,8 @@ class RunSummary(NamedTuple):
 
 def _judged(checked: Checked, end: str, *, is_plain: bool) -> Mark:
     """``end`` comes first; good is only what has no other mark."""
+    if checked.problem:
+        return Mark("bad", checked.problem)
     if checked.num_violated:
         violated = counted(checked.num_violated, "invariant")
         return Mark("bad", f"{end}{violated} violated")
@@ -128,7 +131,7 @@ def glance(run: Run) -> RunSummary | NoTrace:
 def mean_accepted_length(reader: TraceReader) -> float | None:
     """Over all steps; None where there are none, their writer supplies no lengths, or one is too large for a float."""
     lengths = [length for turn in reader.turns for length in turn.accepted_lengths]
-    if not lengths or "accept" not in {name.partition(".")[0] for name in reader.manifest.capabilities}:
+    if not lengths or not reader.manifest.supplies_lengths:
         return None
     try:
         return sum(lengths) / len(lengths)

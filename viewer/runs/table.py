@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from specscope.tracer.naming.text import counted
 from specscope.viewer.drawing.board import Board, board_of
 from specscope.viewer.drawing.fragments import SIGNS, commands, note, quiet, rows
 from specscope.viewer.drawing.frames import attribute, box, classes_of, folded, kind_attribute, row, table
@@ -40,13 +41,16 @@ class RunList:
     suggested: tuple[str, str] | None = None  # names of an eager and a fused run that belong together
     seconds_to_index: float | None = None  # how long reading the rest takes; None where nothing is left to read
     left_out: str = ""  # said below the table where the list is not all
+    num_checking: int = 0  # files that are being checked meanwhile
 
 
 def run_board(listed: RunList) -> Board:
     """The list, with what to do above it and the files that are not traces below it."""
     if not listed.runs:
         return Board(board_of(_nothing(listed), _no_traces(listed.no_traces)))
-    left_out = quiet(listed.left_out) if listed.left_out else NOTHING
+    words = [f"Checking {counted(listed.num_checking, 'file')}."] if listed.num_checking else []
+    words += [listed.left_out] if listed.left_out else []
+    left_out = quiet(" ".join(words)) if words else NOTHING
     runs = box(_guide(listed), _unread(listed), _table(listed), left_out, kind="ss-card-runs")
     return Board(board_of(runs, _no_traces(listed.no_traces)))
 
@@ -110,21 +114,25 @@ def _row(listed: RunList, place: int) -> Markup:
     is_chosen = run.run.name in (listed.baseline, listed.candidate)
     request = attribute("data-do", f"run:{place}")
     name = markup(
-        '<button type="button" class="ss-name-of-run"{request}>{name}</button>{created}{size}',
+        '<button type="button" class="ss-name-of-run"{request}>{name}</button>{made}',
         request=request,
         name=html_text(run.run.name),
-        created=quiet(created_text(run.created)),
-        size=quiet(size_text(run.num_bytes)),
+        made=quiet(f"{created_text(run.created)}, {size_text(run.num_bytes)}"),
     )
     cells = [
         name,
         marks(run.health),
-        joined([html_text(f"{run.mode}, {run.dtype}"), quiet(f"{run.attention}; {run.device}")]),
+        joined([html_text(f"{run.mode}, {run.dtype}"), quiet(_kernel(run))]),
         joined([html_text(f"{run.teacher} · {run.drafter}"), quiet(f"{run.tree}; {run.rule}")]),
         *map(html_text, _numbers(run)),
         joined(_choose(listed, place, side) for side in ("baseline", "candidate")),
     ]
     return row(cells, CLASSES, joined([request, kind_attribute("picked" if is_chosen else "")]))
+
+
+def _kernel(run: RunSummary) -> str:
+    """By which attention it ran, where its mode does not say so, and on what."""
+    return run.device if run.attention == run.mode else f"{run.attention}; {run.device}"
 
 
 def marks(entries: Sequence[Mark]) -> Markup:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
@@ -10,27 +12,49 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.svg.tree_picture import Branches
 from specscope.viewer.drawing.tables.health import TRUNCATED, failure_note, torn_text
+from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.screens.session import Arguments
 from specscope.viewer.screens.view import View
 
-#: In the session's state: whether large trees are drawn whole.
-SHOW_ALL = "show_every_node"
+#: In the session's state: whether large trees are drawn whole; and what was folded and unfolded, of which step.
+SHOW_ALL, TOGGLED = "show_every_node", "toggled_branches"
+_NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 MOST_TURNS_LISTED = 300
+#: How often a trace that is followed is looked at.
+FOLLOW_SECONDS = 1.5
 #: The largest number that a browser's number field can hold.
 LARGEST_INPUT = (1 << 53) - 1
 
 
-def show_warnings(reader: TraceReader) -> None:
-    """What is wrong with the file as a whole, in words."""
+def show_warnings(reader: TraceReader, role: str | None = None) -> None:
+    """What is wrong with the file as a whole, in words; ``role`` says which of two it is."""
     if reader.truncated:
         lines = ["The run was cut off, or is still in progress; all that is shown here was recorded as a whole."]
-        lines.append("New records appear with the next move, or when the page is reloaded.")
+        lines.append("New records appear with the next move, when the page is reloaded, or while it is followed.")
         lines += [torn_text(reader.index.torn_bytes)] if reader.index.torn_bytes else []
-        st.html(note("warn", TRUNCATED, lines))
+        st.html(note("warn", f"{role}: {TRUNCATED[:1].lower()}{TRUNCATED[1:]}" if role else TRUNCATED, lines))
     for failure in reader.failures()[:3]:
-        st.html(failure_note(failure))
+        st.html(failure_note(failure, role))
+
+
+def follow(view: View, reader: TraceReader) -> None:
+    """Of a trace that may still grow, offers to look at its newest step, again and again until that is turned off."""
+    if not reader.truncated or not st.toggle("Follow", key="follow", help="Look at the newest step as it is written"):
+        return
+    newest = next((turn for turn in reversed(reader.turns) if turn.steps), None)
+    if newest is not None and (view.turn, view.step) != (newest.turn, len(newest.steps) - 1):
+        view.look_at(view.run, newest.turn, len(newest.steps) - 1)
+    _watch(reader.path, reader.path.stat().st_size)
+
+
+@st.fragment(run_every=FOLLOW_SECONDS)
+def _watch(path: Path, size: int) -> None:
+    """Runs the page again once the file at ``path`` has another size."""
+    if path.exists() and path.stat().st_size != size:
+        st.rerun()
 
 
 def choose_run(arguments: Arguments, view: View) -> None:
@@ -76,7 +100,7 @@ class _Move:
 
     label: str
     key: str
-    shortcut: str
+    shortcut: str | None  # heard by Streamlit; None where the board hears the key itself
     to: Spot | None  # None where there is nowhere to go
     help: str
 
@@ -104,18 +128,18 @@ def _moves(here: Spot, num_steps: int, states: RunStates) -> list[_Move]:
         _Move(
             label="First",
             key="first",
-            shortcut="Home",
+            shortcut=None,
             to=start if here != start else None,
-            help="The first step of the turn",
+            help="The first step of the turn: Home",
         ),
-        _Move(label="Prev", key="previous", shortcut="Left", to=back, help="One step back"),
-        _Move(label="Next", key="next", shortcut="Right", to=forward, help="One step forward"),
+        _Move(label="← Prev", key="previous", shortcut=None, to=back, help="One step back: ←"),
+        _Move(label="Next →", key="next", shortcut=None, to=forward, help="One step forward: →"),
         _Move(
             label="Last",
             key="last",
-            shortcut="End",
+            shortcut=None,
             to=end if here != end else None,
-            help="The last step of the turn",
+            help="The last step of the turn: End",
         ),
         _Move(
             label="≠ Prev",
@@ -134,7 +158,64 @@ def _moves(here: Spot, num_steps: int, states: RunStates) -> list[_Move]:
     ]
 
 
+def branches_of(view: View, step: int) -> Branches:
+    """What of the trees of that step of the turn is to be shown; each step has its own branches."""
+    place, toggled = st.session_state.get(TOGGLED, (None, frozenset()))
+    show_all = bool(st.session_state.get(SHOW_ALL))
+    return Branches(show_all, toggled if place == _place(view, step) else frozenset())
+
+
+def toggle_branches(view: View, request: str) -> None:
+    """Does what a click on a tree asks for: every node, only the likely ones, or the branch below one node."""
+    what, _, name = request.partition(":")
+    if what in ("unfold", "fold"):
+        st.session_state[SHOW_ALL] = what == "unfold"
+        st.session_state.pop(TOGGLED, None)
+    elif what == "branch" and _NODE.fullmatch(name):
+        st.session_state[TOGGLED] = (_place(view, view.step), branches_of(view, view.step).toggled ^ {name})
+
+
+def what_is_unfolded() -> str:
+    """Differs where any tree would be drawn otherwise."""
+    place, toggled = st.session_state.get(TOGGLED, (None, frozenset()))
+    return repr((bool(st.session_state.get(SHOW_ALL)), place, sorted(toggled)))
+
+
+def _place(view: View, step: int) -> tuple[str, str | None, int, int]:
+    return view.page, view.placed_in, view.turn, step
+
+
+def go_to_turn(view: View, turns: list[TurnEntry], which: str) -> None:
+    """Looks at the turn before or after, ``which`` being previous or next; at the end of the previous one, from where a
+    key leads back. Nothing where there is none, or ``which`` is another word."""
+    at = next((at for at, turn in enumerate(turns) if turn.turn == view.turn), None)
+    to = {"previous": -1, "next": 1}.get(which)
+    if at is None or to is None or not 0 <= at + to < len(turns):
+        return
+    turn = turns[at + to]
+    go(view, Spot(turn.turn, max(0, len(turn.steps) - 1) if to < 0 else 0))
+
+
+def show_place_note(asked: Spot | None, shown: Spot) -> None:
+    """Says where a link names a step that is not there; ``asked`` is None where it names none."""
+    if asked is not None and asked != shown:
+        title = f"There is no step {asked.step} in turn {asked.turn} of this trace"
+        st.html(note("warn", title, [f"Turn {shown.turn}, step {shown.step} is shown instead."]))
+
+
 def go(view: View, to: Spot | None) -> None:
     """Looks at another step, where there is one; the node that was selected belongs to the old step."""
     if to is not None:
         view.look_at(view.placed_in, *to)
+
+
+def choose_run_and_turn(arguments: Arguments, view: View, reader: TraceReader) -> TurnEntry | None:
+    """The controls of a page of one turn, and what is wrong with its trace; the turn, None where there are none."""
+    turn = turn_named(reader, view.turn) or next(iter(reader.turns), None)
+    with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
+        choose_run(arguments, view)
+        if turn is not None:
+            view.turn, view.placed_in = turn.turn, view.run
+            choose_turn(view, reader.turns)
+    show_warnings(reader)
+    return turn

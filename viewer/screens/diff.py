@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import streamlit as st
@@ -13,18 +15,38 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import visible
 from specscope.tracer.report.values import SideTexts
-from specscope.viewer.drawing.board import card
+from specscope.viewer.drawing.board import Board, card
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.labels.numbers import about_seconds
 from specscope.viewer.drawing.markup import NOTHING, joined
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.drawing.svg.strip import draw_strip
-from specscope.viewer.drawing.tables.verdict_card import command_card, command_names, next_commands, proof, verdict_card
+from specscope.viewer.drawing.tables.verdict_card import (
+    allow_buttons,
+    command_card,
+    command_names,
+    differing_fields,
+    next_commands,
+    proof,
+    root_list,
+    verdict_card,
+)
+from specscope.viewer.pairs.failed import failed_spot
 from specscope.viewer.pairs.looks import LookedAt, PairRun, beside_candidate, first_spot, look_at
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
-from specscope.viewer.screens.controls import SHOW_ALL, choose_turn, go, show_moves, show_warnings
-from specscope.viewer.screens.inspector import show_board
+from specscope.viewer.screens.controls import (
+    branches_of,
+    choose_turn,
+    go,
+    go_to_turn,
+    show_moves,
+    show_place_note,
+    show_warnings,
+    toggle_branches,
+    what_is_unfolded,
+)
+from specscope.viewer.screens.inspector import Walk, show_board
 from specscope.viewer.screens.session import (
     Arguments,
     OpenPair,
@@ -59,29 +81,52 @@ def show_diff_page(arguments: Arguments, view: View) -> None:
 
 
 def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGenerator) -> None:
-    comparison = comparison_of(*pair)
+    comparison = comparison_of(*pair, view.allow)
     if comparison is None:
         _ask_to_read(*pair)
         return
     _arrive(view, comparison, pair)
+    asked_for = Spot(view.turn, view.step)
     states = states_of(pair.a, OpenPair(pair.a, pair.b, comparison, "a"))
     with controls:
         entry = _choose(view, pair.a, states, comparison)
-    for reader in pair:
-        show_warnings(reader)
+    for reader, role in zip(pair, ("Baseline", "Candidate"), strict=True):
+        show_warnings(reader, role)
+    if entry is not None:
+        show_place_note(asked_for, Spot(view.turn, view.step))
     a, b = (
         PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or ""))
         for reader, name in zip(pair, (view.baseline, view.candidate), strict=True)
     )
     here = look_at(a, b, comparison, Spot(entry.turn, view.step)) if entry is not None else None
-    board = pair_board(
-        _front(comparison, here, a, b),
-        here.look if here is not None else None,
-        strip=draw_strip(states.of_turn(entry.turn)) if entry is not None else NOTHING,
-        show_all=bool(st.session_state.get(SHOW_ALL)),
+
+    def drawn(there: LookedAt | None, step: int) -> Board:
+        front = _front(comparison, there, a, b, allow=view.allow)
+        look = there.look if there is not None else None
+        return pair_board(front, look, strip=NOTHING, branches=branches_of(view, step))
+
+    walk = _walk(view, entry, pair, lambda at: drawn(look_at(a, b, comparison, at), at.step))
+    strip = draw_strip(states.of_turn(entry.turn)) if entry is not None else NOTHING
+    clicks = _Clicks(view=view, comparison=comparison, turns=pair.a.turns, entry=entry, here=here)
+    show_board(
+        lambda: replace(drawn(here, view.step), strip=strip),
+        key=BOARD,
+        title=view.title,
+        now=view.step,
+        picked=view.node,
+        on_pick=clicks.picked,
+        on_request=clicks.asked,
+        walk=walk,
     )
-    clicks = _Clicks(view, comparison, entry, here)
-    show_board(board, key=BOARD, now=view.step, picked=view.node, on_pick=clicks.picked, on_request=clicks.asked)
+
+
+def _walk(view: View, entry: TurnEntry | None, pair: BothReaders, draw: Callable[[Spot], Board]) -> Walk | None:
+    """The steps of the turn; None where there is none to show."""
+    if entry is None:
+        return None
+    turn, stamps = entry.turn, [reader.index.stamp for reader in pair]
+    scene = repr((view.baseline, view.candidate, turn, stamps, view.allow, what_is_unfolded()))
+    return Walk(scene, len(entry.steps), lambda step: draw(Spot(turn, step)))
 
 
 class BothReaders(NamedTuple):
@@ -96,6 +141,7 @@ class _Clicks(NamedTuple):
 
     view: View
     comparison: Comparison
+    turns: list[TurnEntry]  # of the baseline
     entry: TurnEntry | None
     here: LookedAt | None
 
@@ -104,10 +150,21 @@ class _Clicks(NamedTuple):
 
     def asked(self, request: str) -> None:
         what, _, which = request.partition(":")
-        if what in ("unfold", "fold"):
-            st.session_state[SHOW_ALL] = what == "unfold"
+        if what in ("unfold", "fold", "branch"):
+            toggle_branches(self.view, request)
         elif what == "open":
             self._open(which)
+        elif request == "find":
+            self.view.page, self.view.run = "find", self.view.candidate
+        elif what == "turn":
+            go_to_turn(self.view, self.turns, which)
+        elif request == "allow:all":
+            self.view.look_anew()
+            self.view.allow = differing_fields(self.comparison.verdict)
+        elif request == "allow:none":
+            self.view.look_anew()
+        elif request == "metrics":
+            self.view.page, self.view.run = "metrics", self.view.candidate
         elif which.isascii() and which.isdecimal():
             self._go(what, int(which))
 
@@ -125,7 +182,7 @@ class _Clicks(NamedTuple):
             _open(self.view, "candidate", self.here.beside)
 
 
-def _front(comparison: Comparison, here: LookedAt | None, a: PairRun, b: PairRun) -> Front:
+def _front(comparison: Comparison, here: LookedAt | None, a: PairRun, b: PairRun, *, allow: tuple[str, ...]) -> Front:
     """Card, proof and commands; of the root that is looked at, or that this pair follows from, else of the first."""
     verdict = comparison.verdict
     number = here.root if here is not None and here.root is not None else 0
@@ -138,7 +195,9 @@ def _front(comparison: Comparison, here: LookedAt | None, a: PairRun, b: PairRun
     aside = card("proof", "What was compared", "why these two belong together", shared)
     if commands:
         aside = joined([command_card(commands), aside])
-    return Front(verdict_card(verdict, root, SideTexts(a.texts, b.texts)), aside, command_names(commands))
+    listed = joined([root_list(verdict, root) if verdict.roots else NOTHING, allow_buttons(verdict, allow)])
+    shown = verdict_card(verdict, root, SideTexts(a.texts, b.texts), below=listed)
+    return Front(shown, aside, command_names(commands))
 
 
 def _arrive(view: View, comparison: Comparison, pair: BothReaders) -> None:
@@ -149,7 +208,8 @@ def _arrive(view: View, comparison: Comparison, pair: BothReaders) -> None:
     if view.placed_in == view.candidate:
         spot = beside_candidate(comparison, Spot(view.turn, view.step))
     else:
-        spot = first_spot(comparison, [oracle_report_of(reader) for reader in pair])
+        spot = failed_spot(*pair, comparison) if comparison.verdict.verdict == "uncovered" else None
+        spot = spot or first_spot(comparison, [oracle_report_of(reader) for reader in pair])
     node = view.node if view.placed_in is None else None
     view.look_at(view.baseline, *(spot or Spot(0, 0)))
     view.node = node

@@ -12,7 +12,7 @@ from specscope.viewer.drawing.tables.health import health_board, health_of
 from specscope.viewer.runs.checks import CHECKS, stamp_of
 from specscope.viewer.runs.summary import checked
 from specscope.viewer.screens.controls import choose_run
-from specscope.viewer.screens.inspector import show_board
+from specscope.viewer.screens.inspector import show_one_board
 from specscope.viewer.screens.session import (
     Arguments,
     allow_reading,
@@ -49,7 +49,7 @@ def show_health_page(arguments: Arguments, view: View) -> None:
             view.look_at(view.run, int(place[1]), int(place[2]))
 
     board = health_board(health)
-    show_board(board, key="health", now=None, picked=None, on_pick=lambda _: None, on_request=asked)
+    show_one_board(board, key="health", title=view.title, on_request=asked)
 
 
 def _offer_to_read(reader: TraceReader) -> None:

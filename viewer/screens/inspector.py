@@ -9,44 +9,73 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
 from specscope.viewer.drawing.board import Board, style_sheet
+from specscope.viewer.screens.keys import KEYS
+from specscope.viewer.screens.scripts import inspector_script
 
 # Both come from the browser, which may say anything: a node's name, and one of the things that boards ask for.
 _NAME = re.compile(r"[ab]?\d{1,6}", re.ASCII)
+_SHOWN = re.compile(r"shown:(\d{1,9})((?:\.\d{1,9}){0,2})", re.ASCII)
 _REQUEST = re.compile(r"[a-z-]{1,20}(:[\w.-]{1,20})?", re.ASCII)
 
 _show = st.components.v2.component(
     "specscope_inspector",
-    html='<div class="inspector"><div class="strip"></div><div class="body"></div></div>',
+    html='<div class="inspector"><div class="strip"></div><div class="body"></div><div class="pop" hidden></div>'
+    f"{KEYS}</div>",
     css=style_sheet(),
-    js=Path(__file__).with_name("inspector.js").read_text(encoding="utf-8"),
+    js=inspector_script(),
 )
 
 
+class Walk(NamedTuple):
+    """The steps of the turn that is looked at. What the browser has shown already is not sent again, and those that may
+    come next are sent ahead."""
+
+    scene: str  # changes with everything that boards depend on, but for their step
+    num_steps: int
+    draw: Callable[[int], Board]  # a step's board
+
+
+class _Ahead(NamedTuple):
+    """What the browser asks for: it shows a step, and wants others before they are looked at."""
+
+    scene: str | None
+    step: int
+    steps: list[int]
+
+
+def _sent(board: Board) -> dict[str, Any]:
+    return {"html": board.html, "notes": dict(board.notes), "raw": dict(board.raw)}
+
+
 def show_board(
-    board: Board,
+    draw: Callable[[], Board],
     *,
     key: str,
+    title: str,
     now: int | None,
     picked: str | None,
     on_pick: Callable[[str | None], None],
     on_request: Callable[[str], None],
+    walk: Walk | None = None,
 ) -> None:
-    """Shows ``board``.
+    """Shows a board.
 
     Args:
-        board: what to show.
+        draw: what to show; called where the browser does not show it already.
         key: of the component; its state survives as long as the key does.
+        title: what the browser calls the page now; a fragment cannot tell it otherwise.
         now: the step of the strip that is looked at.
         picked: the node that is selected.
         on_pick: called with the name of the node that was selected, or None once none is.
         on_request: called with what a click on ``data-do`` asks for. The caller must check it.
+        walk: how the steps beside this one are drawn; None where there are none.
     """
+    scene = None if walk is None else walk.scene
 
     def heard(name: str) -> str:
         value = st.session_state[key].get(name)
@@ -57,16 +86,38 @@ def show_board(
         on_pick(name if _NAME.fullmatch(name) else None)
 
     def was_asked() -> None:
-        if _REQUEST.fullmatch(heard("done")):
-            on_request(heard("done"))
+        request = heard("done")
+        shown = _SHOWN.fullmatch(request)
+        if shown is not None:
+            step = int(shown[1])
+            st.session_state[f"{key}-ahead"] = _Ahead(scene, step, [int(at) for at in shown[2].split(".") if at])
+            if step != now:
+                on_request(f"step:{step}")
+        elif _REQUEST.fullmatch(request):
+            on_request(request)
 
+    asked: _Ahead | None = st.session_state.pop(f"{key}-ahead", None)
+    ahead: dict[int, dict[str, Any]] = {}
+    if asked is not None and walk is not None and (asked.scene, asked.step) == (scene, now):
+        parts = dict.fromkeys(("html", "notes", "raw", "strip"))
+        ahead = {step: _sent(walk.draw(step)) for step in asked.steps if step < walk.num_steps}
+    else:
+        board = draw()
+        parts = {**_sent(board), "strip": board.strip}
     data: dict[str, Any] = {
-        "html": board.html,
-        "strip": board.strip,
-        "notes": dict(board.notes),
-        "raw": dict(board.raw),
+        **parts,
+        "scene": scene,
+        "ahead": ahead,
+        "title": title,
         "now": now,
         "picked": picked,
     }
     # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to recognise them.
     _show(data=json.dumps(data).encode(), key=key, on_picked_change=was_picked, on_done_change=was_asked)
+
+
+def show_one_board(board: Board, *, key: str, title: str, on_request: Callable[[str], None]) -> None:
+    """Shows a board that is not one of many steps, and of which no node can be selected."""
+    show_board(
+        lambda: board, key=key, title=title, now=None, picked=None, on_pick=lambda _: None, on_request=on_request
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +11,28 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.text import shorten, visible
+from specscope.tracer.tuning.summary import json_of
 from specscope.viewer.drawing.fragments import facts, heading, note, quiet
 from specscope.viewer.drawing.frames import box
-from specscope.viewer.drawing.markup import joined
+from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.style.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.tables.plain import plain_table
-from specscope.viewer.metrics import charts
-from specscope.viewer.metrics.numbers import RunMetrics, read_metrics
+from specscope.viewer.metrics import charts, tuning_charts
+from specscope.viewer.metrics.charts import MOST_RUNS
+from specscope.viewer.metrics.numbers import MOVING, RunMetrics, read_metrics
 from specscope.viewer.metrics.words import (
     depth_remarks,
     fact_entries,
     phase_lines,
     position_remarks,
+    shape_remarks,
     speed_remarks,
+    speed_up_facts,
     table_lines,
     times_remarks,
+    tuning_remarks,
+    what_if_remarks,
 )
 from specscope.viewer.screens.controls import choose_run
 from specscope.viewer.screens.session import Arguments, run_named
@@ -33,6 +41,17 @@ from specscope.viewer.screens.view import View
 Draw = Callable[[Sequence[RunMetrics], Palette], go.Figure]
 Remarks = Callable[[RunMetrics], list[str]]
 SIDES = ("baseline", "candidate")
+#: On pointing, a chart offers to save itself as a drawing.
+CHART = {
+    "displaylogo": False,
+    "modeBarButtons": [["toImage"]],
+    "toImageButtonOptions": {"format": "svg", "filename": "specscope"},
+}
+
+
+def no_remarks(_: RunMetrics) -> list[str]:
+    """Nothing to say."""
+    return []
 
 
 def show_metrics_page(arguments: Arguments, view: View) -> None:
@@ -43,12 +62,22 @@ def show_metrics_page(arguments: Arguments, view: View) -> None:
         if view.has_pair and view.run in (view.baseline, view.candidate):
             both = st.toggle("Baseline and candidate together", value=True, key="metrics-both")
             names = [view.baseline, view.candidate] if both else names
+        names += _further(arguments, names)
     runs = []
     for name in names:
         run = run_named(arguments, name)
         with TraceReader(run.path) as reader:
             runs.append(_metrics(run.name, reader.index.stamp, run.path))
     _show(runs)
+
+
+def _further(arguments: Arguments, names: Sequence[str | None]) -> list[str]:
+    """Runs to lay over the others."""
+    others = [run.name for run in arguments.catalogue.runs() if run.name not in names]
+    if not others:
+        return []
+    most = MOST_RUNS - len(names)
+    return st.multiselect("And", others, format_func=visible, key="metrics-also", max_selections=most, width=320)
 
 
 @st.cache_resource(show_spinner="Reading the turns, and some of the steps", max_entries=16)
@@ -69,24 +98,31 @@ class _Card:
     remarks: Remarks
 
 
-OVER_TIME = "Tokens per step = accepted length + 1. Points: mean of a range of steps. Line: mean of all steps so far."
+OVER_TIME = (
+    f"Tokens per step = accepted length + 1. Points: means of ranges of steps. Line: mean of the last {MOVING} steps."
+)
 LEFT = (
     _Card(
-        name="depth",
-        title="Acceptance by depth",
-        aside="of the steps that reached it",
-        draw=charts.depth_of_reached,
-        remarks=depth_remarks,
+        name="lengths",
+        title="Accepted length",
+        aside="share of steps",
+        draw=tuning_charts.accepted_lengths,
+        remarks=no_remarks,
     ),
     _Card(
-        name="position",
-        title="Acceptance by position",
-        draw=charts.acceptance_by_position,
-        remarks=position_remarks,
+        name="right-child",
+        title="Which child was right",
+        aside="at every node where a walk stood",
+        draw=tuning_charts.right_child,
+        remarks=tuning_remarks,
     ),
-    _Card(name="times", title="Time by phase", draw=charts.stage_times, remarks=times_remarks),
-)
-RIGHT = (
+    _Card(
+        name="calibration",
+        title="Is the drafter calibrated?",
+        aside="area: children; dotted: as it should be",
+        draw=tuning_charts.calibration,
+        remarks=no_remarks,
+    ),
     _Card(
         name="depth-all",
         title="Acceptance by depth",
@@ -95,17 +131,53 @@ RIGHT = (
         remarks=depth_remarks,
     ),
     _Card(
-        name="course",
-        title="Tokens per step over the run",
-        draw=charts.tokens_over_time,
-        remarks=lambda _: [OVER_TIME],
+        name="course", title="Tokens per step over the run", draw=charts.tokens_over_time, remarks=lambda _: [OVER_TIME]
+    ),
+    _Card(name="times", title="Time by phase", draw=charts.stage_times, remarks=times_remarks),
+)
+RIGHT = (
+    _Card(
+        name="depth",
+        title="Acceptance by depth",
+        aside="given that the parent was accepted",
+        draw=charts.depth_of_reached,
+        remarks=depth_remarks,
+    ),
+    _Card(
+        name="budgets",
+        title="What would another budget have accepted?",
+        draw=tuning_charts.other_budgets,
+        remarks=what_if_remarks,
+    ),
+    _Card(
+        name="shapes",
+        title="What would a smaller depth or top-k have accepted?",
+        draw=tuning_charts.other_shapes,
+        remarks=shape_remarks,
+    ),
+    _Card(
+        name="prompts",
+        title="Accepted length by turn",
+        aside="with intervals",
+        draw=tuning_charts.by_prompt,
+        remarks=no_remarks,
+    ),
+    _Card(
+        name="position",
+        title="Acceptance by position",
+        draw=charts.acceptance_by_position,
+        remarks=position_remarks,
     ),
     _Card(name="speed", title="Tokens per second by turn", draw=charts.speed_by_turn, remarks=speed_remarks),
 )
 
 
 def _show(runs: Sequence[RunMetrics]) -> None:
-    _show_numbers(runs)
+    heads = joined(joined([_head(run, len(runs)), facts(fact_entries(run))]) for run in runs)
+    st.html(box(heads, kind="ss-runs-facts"))
+    speed_up = speed_up_facts(runs)
+    if speed_up:
+        st.html(box(facts(speed_up)))
     if not any(run.num_steps for run in runs):
         lines = ["No step was recorded: decode a prompt, then reload."]
         st.html(note("info", "There is nothing to measure yet", lines))
@@ -114,16 +186,27 @@ def _show(runs: Sequence[RunMetrics]) -> None:
         with column:
             for card in cards:
                 _show_card(card, runs)
+    _show_table(runs)
 
 
-def _show_numbers(runs: Sequence[RunMetrics]) -> None:
-    """The facts of one run with its phases; of two a table of both, with ratios."""
-    if len(runs) == 1:
-        st.html(box(facts(fact_entries(runs[0]))))
-        return
-    head = ["", *(f"{side} {run.name}" for side, run in zip(SIDES, runs, strict=True)), "candidate / baseline"]
-    st.html(
-        box(heading("Both runs", "ratios above 1 mean more in the candidate"), plain_table(head, table_lines(runs)))
+def _head(run: RunMetrics, num_runs: int) -> Markup:
+    """The run's name, where there are several."""
+    return heading(run.name) if num_runs > 1 else NOTHING
+
+
+def _show_table(runs: Sequence[RunMetrics]) -> None:
+    """All numbers side by side; of two runs with ratios."""
+    names = [shorten(run.name, 60) for run in runs]
+    if len(runs) == 2:
+        names = [f"{side} {name}" for side, name in zip(SIDES, names, strict=True)]
+    ratios = ["second / first", "95 % of resampled ratios"] if len(runs) == 2 else []
+    aside = "ratios above 1 mean more in the second; speeds of runs that were not recorded together also differ by load"
+    table = plain_table(["measure", *names, *ratios], table_lines(runs))
+    st.html(box(heading("Numbers", aside if ratios else ""), table))
+    numbers = {"runs": [{"name": run.name, **json_of(run.tuning)} for run in runs]}
+    page = json.dumps(numbers, indent=1).encode("utf-8", "surrogatepass")
+    st.download_button(
+        "Download as JSON", page, "metrics.json", "application/json", key="metrics-json", on_click="ignore"
     )
 
 
@@ -134,8 +217,10 @@ def _show_card(card: _Card, runs: Sequence[RunMetrics]) -> None:
     with st.container(border=True, key=f"card-{card.name}"):
         st.html(heading(card.title, card.aside))
         if any(len(trace.x) for trace in figure.data):
-            st.plotly_chart(figure, key=f"chart-{card.name}", theme=None, config={"displayModeBar": False})
-        st.html(joined(quiet(line) for line in _remark_lines(card, runs) if line))
+            st.plotly_chart(figure, key=f"chart-{card.name}", theme=None, config=CHART)
+        remarks = joined(quiet(line) for line in _remark_lines(card, runs) if line)
+        if remarks:
+            st.html(remarks)
         if card.name == "times" and len(runs) == 1 and runs[0].times is not None:
             st.html(plain_table(("phase", "median ms", "90th percentile ms", "share"), phase_lines(runs[0].times)))
 

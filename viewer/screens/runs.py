@@ -14,7 +14,7 @@ from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.checks import CHECKS, Stamp, stamp_of
 from specscope.viewer.runs.summary import NoTrace, RunSummary, glance, suggest_pair, summarise
 from specscope.viewer.runs.table import RunList, empty_board, run_board
-from specscope.viewer.screens.inspector import show_board
+from specscope.viewer.screens.inspector import show_one_board
 from specscope.viewer.screens.session import LARGE_BYTES, Arguments, as_typed
 from specscope.viewer.screens.view import View
 
@@ -24,6 +24,8 @@ INDEX_BYTES_PER_SECOND = 128 << 20
 #: From this many runs on there is a filter; and this many are shown at once.
 FILTER_FROM, MOST_SHOWN = 8, 300
 MAY_INDEX = "may_index"
+#: How often the list looks at what was checked meanwhile.
+LOOK_SECONDS = 2.0
 
 Order = Literal["newest", "name", "accepted length", "steps", "size"]
 ORDERS: tuple[Order, ...] = ("newest", "name", "accepted length", "steps", "size")
@@ -33,14 +35,15 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
     """The whole page."""
     runs = arguments.catalogue.runs()
     if not runs:
-        _show(empty_board(arguments.catalogue.folders), lambda _: None)
+        _show(empty_board(arguments.catalogue.folders), view, lambda _: None)
         return
     allowed: set[Stamp] = st.session_state.setdefault(MAY_INDEX, set())
     summaries = _summaries(runs, allowed)
     traces = [summary for summary in summaries if isinstance(summary, RunSummary)]
     listed = _chosen(traces)[:MOST_SHOWN]
-    suggested = suggest_pair(traces)
+    suggested = suggest_pair(listed)
     unread = [summary for summary in listed if summary.outcome is None]
+    num_checking = CHECKS.check_later(filter(None, (stamp_of(run.run.path) for run in listed if run.outcome)))
     shown = RunList(
         runs=listed,
         folders=_by_folder(listed),
@@ -50,12 +53,22 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
         suggested=(suggested[0].run.name, suggested[1].run.name) if suggested else None,
         seconds_to_index=sum(summary.num_bytes for summary in unread) / INDEX_BYTES_PER_SECOND if unread else None,
         left_out=_left_out(len(listed), len(traces), arguments.catalogue.is_whole),
+        num_checking=num_checking,
     )
-    _show(run_board(shown), lambda request: answer(view, shown, allowed, request))
+    _show(run_board(shown), view, lambda request: answer(view, shown, allowed, request))
+    if num_checking:
+        _watch_checks(num_checking)
 
 
-def _show(board: Board, asked: Callable[[str], None]) -> None:
-    show_board(board, key="runs", now=None, picked=None, on_pick=lambda _: None, on_request=asked)
+@st.fragment(run_every=LOOK_SECONDS)
+def _watch_checks(num_checking: int) -> None:
+    """Lists the runs again once more of them are checked."""
+    if CHECKS.num_waiting < num_checking:
+        st.rerun()
+
+
+def _show(board: Board, view: View, asked: Callable[[str], None]) -> None:
+    show_one_board(board, key="runs", title=view.title, on_request=asked)
 
 
 def answer(view: View, shown: RunList, allowed: set[Stamp], request: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from specscope.schemas.verdict import Side
-from specscope.tracer.compare.diff import Comparison, compare_traces
+from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.index import TraceIndex, TurnEntry, has_index
 from specscope.tracer.files.reader import TraceReader
@@ -26,14 +25,15 @@ from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.report import OracleReport
 from specscope.viewer.pairs.states import Partner, RunStates
 from specscope.viewer.runs.catalogue import Catalogue, Run
+from specscope.viewer.runs.tokenizers import known_tokenizer
+from specscope.viewer.screens.kept import Kept
+from specscope.viewer.screens.reading import reading, seconds_for
 from specscope.viewer.screens.view import View
 
 VIEW_KEY, WRITTEN_KEY = "specscope_view", "specscope_link"
 #: Larger files are read as a whole only on request: a check or a comparison takes a while.
 LARGE_BYTES = 16 << 20
-#: About how much a check or a comparison reads per second, to estimate how long it will take.
-BYTES_PER_SECOND = 10 << 20
-MOST_INDEXES = 8
+MOST_INDEXES, MOST_COMPARISONS, MOST_REPORTS = 8, 8, 16
 #: Streamlit would hash a path as text, which a name on disk may not be.
 HASHED: dict[str | type[Any], Callable[[Any], Any]] = {type(Path()): os.fsencode}
 
@@ -110,9 +110,13 @@ def _token_texts(tokenizer: Path | None, trace: Path, run_id: str, is_redacted: 
 
 
 def token_texts(tokenizer: Path | None, reader: TraceReader) -> TokenTexts:
-    """Token texts for one run. Each run has its own: the texts of one trace must not name another's ids, nor those of a
-    run that was written in its place; the ids of a redacted trace are not the tokenizer's."""
+    """Token texts for one run; without a ``tokenizer``, by the one that its manifest names, if that is at hand.
+
+    Each run has its own: the texts of one trace must not name another's ids, nor those of a run that was written in its
+    place; the ids of a redacted trace are not the tokenizer's.
+    """
     manifest = reader.manifest
+    tokenizer = tokenizer or known_tokenizer(manifest, reader.path)
     return _token_texts(tokenizer, reader.path, manifest.run_id, manifest.redaction is not None)
 
 
@@ -122,34 +126,57 @@ def as_typed(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-@st.cache_resource(show_spinner="Comparing the two traces", max_entries=8, hash_funcs=HASHED)
-def _comparison(baseline: Path, candidate: Path, stamps: tuple[str, str]) -> Comparison:
-    return compare_traces(as_typed(baseline), as_typed(candidate))
+#: Both traces with their stamps, and the fields that may differ.
+_PairKey = tuple[Path, Path, tuple[str, str], tuple[str, ...]]
 
 
-@st.cache_resource(show_spinner="Checking every record", max_entries=16, hash_funcs=HASHED)
-def _oracle_report(trace: Path, stamp: str) -> OracleReport:
-    return check_trace(as_typed(trace))
+@st.cache_resource(show_spinner=False)
+def _comparisons() -> Kept[_PairKey, Comparison]:
+    return Kept(MOST_COMPARISONS)
 
 
-def comparison_of(baseline: TraceReader, candidate: TraceReader) -> Comparison | None:
-    """The comparison; made again only when one of the files has changed. None where the files are large, and nobody
-    has asked for it yet: see ``ask_to_read``."""
+@st.cache_resource(show_spinner=False)
+def _reports() -> Kept[tuple[Path, str], OracleReport]:
+    return Kept(MOST_REPORTS)
+
+
+def _num_bytes(*readers: TraceReader) -> int:
+    return sum(reader.content.stat().st_size for reader in readers)
+
+
+def comparison_of(baseline: TraceReader, candidate: TraceReader, allow: tuple[str, ...]) -> Comparison | None:
+    """The comparison, in which the manifest's fields ``allow`` may differ; made again only when one of the files has
+    changed. None where the files are large, and nobody has asked for it yet: see ``allow_reading``."""
     if not _may_read(baseline, candidate):
         return None
-    return _comparison(baseline.path, candidate.path, (baseline.index.stamp, candidate.index.stamp))
+    key = (baseline.path, candidate.path, (baseline.index.stamp, candidate.index.stamp), allow)
+    kept = _comparisons().get(key)
+    if kept is not None:
+        return kept
+    options = DiffOptions(allowed=frozenset(allow))
+    with reading("compare", _num_bytes(baseline, candidate)) as watch:
+        comparison = compare_traces(as_typed(baseline.path), as_typed(candidate.path), options, watch=watch)
+    return _comparisons().keep(key, comparison)
 
 
 def oracle_report_of(reader: TraceReader) -> OracleReport | None:
     """What the oracle says of the whole trace; None where it is large, and nobody has asked for it yet."""
-    return _oracle_report(reader.path, reader.index.stamp) if _may_read(reader) else None
+    if not _may_read(reader):
+        return None
+    key = (reader.path, reader.index.stamp)
+    kept = _reports().get(key)
+    if kept is not None:
+        return kept
+    with reading("check", _num_bytes(reader)) as watch:
+        report = check_trace(as_typed(reader.path), watch=watch)
+    return _reports().keep(key, report)
 
 
 def seconds_to_read(*readers: TraceReader) -> float | None:
     """About how long it takes to read these traces as a whole; None where they are read without asking."""
     if _may_read(*readers):
         return None
-    return sum(reader.content.stat().st_size for reader in readers) / BYTES_PER_SECOND
+    return seconds_for("check" if len(readers) == 1 else "compare", _num_bytes(*readers))
 
 
 def allow_reading(*readers: TraceReader) -> None:
@@ -185,30 +212,10 @@ def open_run(arguments: Arguments, name: str | None) -> Iterator[TraceReader]:
         yield reader
 
 
-class _Indexes:
-    """The indexes that were used last, by file; all sessions share them."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Path, TraceIndex] = {}  # the last used one last
-        self._lock = threading.Lock()
-
-    def get(self, path: Path) -> TraceIndex | None:
-        """The index that was last used for ``path``."""
-        with self._lock:
-            return self._kept.get(path)
-
-    def keep(self, path: Path, index: TraceIndex) -> None:
-        """Keeps an index that is used now."""
-        with self._lock:
-            self._kept.pop(path, None)
-            self._kept[path] = index
-            while len(self._kept) > MOST_INDEXES:
-                del self._kept[next(iter(self._kept))]
-
-
 @st.cache_resource(show_spinner=False)
-def _indexes() -> _Indexes:
-    return _Indexes()
+def _indexes() -> Kept[Path, TraceIndex]:
+    """The indexes that were used last, by file."""
+    return Kept(MOST_INDEXES)
 
 
 class OpenPair(NamedTuple):
@@ -236,7 +243,7 @@ def open_pair(arguments: Arguments, view: View, reader: TraceReader) -> Iterator
         return
     with open_run(arguments, other) as partner:
         baseline, candidate = (reader, partner) if side == "a" else (partner, reader)
-        comparison = comparison_of(baseline, candidate)
+        comparison = comparison_of(baseline, candidate, view.allow)
         yield None if comparison is None else OpenPair(baseline, candidate, comparison, side)
 
 
@@ -252,7 +259,7 @@ def states_of(reader: TraceReader, pair: OpenPair | None) -> RunStates:
     checked = (report is not None, other_report is not None)
     return _states(
         reader.path,
-        (stamp, f"{pair.side} {pair.partner.index.stamp}"),
+        (stamp, f"{pair.side} {pair.partner.index.stamp} {pair.comparison.verdict.axis}"),
         checked,
         _Sources(reader.turns, report, partner),
     )

@@ -17,7 +17,7 @@ from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.labels.failed import FailedStep, failed_after, failed_step_note
 from specscope.viewer.drawing.marks import NodeMarks
-from specscope.viewer.drawing.markup import Markup
+from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.drawing.step.board import step_board
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.svg.strip import StripStep, draw_strip
@@ -26,8 +26,20 @@ from specscope.viewer.pairs.looks import beside_baseline, beside_candidate, mark
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.runs.judge import judged_step
-from specscope.viewer.screens.controls import SHOW_ALL, choose_run, choose_turn, go, show_moves, show_warnings
-from specscope.viewer.screens.inspector import show_board
+from specscope.viewer.screens.controls import (
+    branches_of,
+    choose_run,
+    choose_turn,
+    follow,
+    go,
+    go_to_turn,
+    show_moves,
+    show_place_note,
+    show_warnings,
+    toggle_branches,
+    what_is_unfolded,
+)
+from specscope.viewer.screens.inspector import Walk, show_board
 from specscope.viewer.screens.session import (
     Arguments,
     OpenPair,
@@ -44,6 +56,8 @@ from specscope.viewer.screens.view import View, clamp
 @st.fragment
 def show_step_page(arguments: Arguments, view: View) -> None:
     """The whole page. A fragment: from step to step, nothing else of the app runs again."""
+    if view.page != "step":  # steps are looked for
+        st.rerun(scope="app")
     try:
         with open_run(arguments, view.run) as reader, open_pair(arguments, view, reader) as pair:
             _show(arguments, view, reader, pair)
@@ -76,16 +90,23 @@ class _Turn(NamedTuple):
 
 
 def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair | None) -> None:
+    was_placed = view.placed_in is not None
     _arrive(view, pair)
+    asked_for = Spot(view.turn, view.step) if was_placed else None
     states = states_of(reader, pair)
     turn = _choose(arguments, view, reader, states)
     show_warnings(reader)
     if turn is None:
         return
+    show_place_note(asked_for, Spot(view.turn, view.step))
     _show_rule(reader)
+    _show_row(reader, turn.entry)
     if turn.failed is not None and view.step == len(turn.entry.steps):
         st.html(failed_step_note(turn.failed, as_typed(reader.path)))
-    board = _board(arguments, view, reader, turn, strip=turn.strip(states), marks=_marks(view, pair))
+
+    def drawn(step: int) -> Board:
+        marks = _marks(pair, Spot(view.turn, step))
+        return _board(arguments, view, reader, turn, step=step, marks=marks)
 
     def picked(name: str | None) -> None:
         view.node = name
@@ -94,23 +115,40 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
         what, _, where = request.partition(":")
         if what == "step" and where.isdecimal():
             go(view, Spot(view.turn, clamp(int(where), turn.num_steps)))
-        elif what in ("unfold", "fold"):
-            st.session_state[SHOW_ALL] = what == "unfold"
+        elif request == "find":
+            view.page = "find"
+        elif what == "turn":
+            go_to_turn(view, reader.turns, where)
+        else:
+            toggle_branches(view, request)
 
-    show_board(board, key="inspector", now=view.step, picked=view.node, on_pick=picked, on_request=asked)
+    show_board(
+        lambda: replace(drawn(view.step), strip=turn.strip(states)),
+        key="inspector",
+        title=view.title,
+        now=view.step,
+        picked=view.node,
+        on_pick=picked,
+        on_request=asked,
+        walk=Walk(_scene(view, reader, pair), turn.num_steps, drawn),
+    )
 
 
-def _board(
-    arguments: Arguments, view: View, reader: TraceReader, turn: _Turn, *, strip: Markup, marks: NodeMarks
-) -> Board:
+def _scene(view: View, reader: TraceReader, pair: OpenPair | None) -> str:
+    """Whatever a board depends on besides its step."""
+    beside = () if pair is None else (pair.side, pair.partner.index.stamp, pair.comparison.verdict.axis)
+    return repr((view.run, reader.index.stamp, view.turn, beside, what_is_unfolded()))
+
+
+def _board(arguments: Arguments, view: View, reader: TraceReader, turn: _Turn, *, step: int, marks: NodeMarks) -> Board:
     texts = token_texts(arguments.tokenizer, reader)
-    step = turn.step(reader, view.step)
-    texts.learn(step)
-    previous = turn.step(reader, view.step - 1) if view.step > 0 else None
-    context = Context(manifest=reader.manifest, turn=reader.turn_start(turn.entry), previous=previous, step=step)
+    record = turn.step(reader, step)
+    texts.learn(record)
+    previous = turn.step(reader, step - 1) if step > 0 else None
+    context = Context(manifest=reader.manifest, turn=reader.turn_start(turn.entry), previous=previous, step=record)
     judged = judged_step(context, texts, marks)
-    board = step_board(judged, strip=strip, show_all=bool(st.session_state.get(SHOW_ALL)))
-    if turn.failed is not None and step is turn.failed.step:
+    board = step_board(judged, strip=NOTHING, branches=branches_of(view, step))
+    if turn.failed is not None and record is turn.failed.step:
         return replace(board, raw={"step": raw_text(turn.failed.failure)})
     return board
 
@@ -122,6 +160,14 @@ def _show_rule(reader: TraceReader) -> None:
         st.html(note("warn", rule_text(sampling), [LOSSY_LINE]))
     elif sampling.rule != "greedy":
         st.html(quiet(f"{rule_text(sampling)}: tokens are drawn, so the teacher's top token may not be emitted"))
+
+
+def _show_row(reader: TraceReader, entry: TurnEntry) -> None:
+    """Which row of a batch the turn was, where rows were decoded side by side."""
+    rows = reader.manifest.batch_size or 1
+    if rows > 1:
+        row = reader.turn_start(entry).row or 0
+        st.html(quiet(f"row {row} of a batch of {rows}: times of a step are those of all its rows"))
 
 
 def _arrive(view: View, pair: OpenPair | None) -> None:
@@ -136,21 +182,27 @@ def _arrive(view: View, pair: OpenPair | None) -> None:
     view.look_at(view.run, *(spot or Spot(0, 0)))
 
 
-def _marks(view: View, pair: OpenPair | None) -> NodeMarks:
-    """The nodes that differ from the other run of a pair."""
+def _marks(pair: OpenPair | None, at: Spot) -> NodeMarks:
+    """The nodes of a step that differ from the other run of a pair."""
     if pair is None:
         return NodeMarks()
-    at = Spot(view.turn, view.step)
     return marks_beside(pair.baseline, pair.candidate, pair.comparison, side=pair.side, at=at)
+
+
+def _turn(view: View, reader: TraceReader) -> _Turn | None:
+    """The turn of ``view``, else the first; None where there is none."""
+    entry = turn_named(reader, view.turn) or next(iter(reader.turns), None)
+    if entry is None:
+        return None
+    return _Turn(entry, failed_after(entry, reader.failures(), reader.manifest.sampling))
 
 
 def _choose(arguments: Arguments, view: View, reader: TraceReader, states: RunStates) -> _Turn | None:
     """The controls; the turn chosen, with ``view`` in its range, or None where it has no step to show."""
-    entry = turn_named(reader, view.turn) or next(iter(reader.turns), None)
-    failed = failed_after(entry, reader.failures(), reader.manifest.sampling) if entry is not None else None
-    turn = _Turn(entry, failed) if entry is not None else None
     with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
         choose_run(arguments, view)
+        follow(view, reader)
+        turn = _turn(view, reader)
         if turn is not None:
             view.turn = turn.entry.turn
             view.step = clamp(view.step, turn.num_steps)

@@ -7,10 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-PageName = Literal["runs", "step", "diff", "metrics", "health"]
+from specscope.tracer.naming.text import shorten, visible
+
+PageName = Literal["runs", "step", "text", "find", "timeline", "diff", "metrics", "health"]
 PAGES: tuple[PageName, ...] = get_args(PageName)
 #: ``5`` is slot 5 of the run; of a pair, ``a5`` is slot 5 of the baseline, and ``b5`` of the candidate.
 _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
+
+
+#: A stretch of a turn's time, in microseconds.
+_WINDOW = re.compile(r"\d{1,10}-\d{1,10}", re.ASCII)
+#: A field of the manifest, dotted.
+_FIELD = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){0,3}", re.ASCII)
 
 
 @dataclass(kw_only=True)
@@ -29,7 +37,9 @@ class View:
     turn: int = 0  # its number in the trace
     step: int = 0
     node: str | None = None
+    window: str | None = None  # the stretch of the turn's time that the timeline shows; None: where the token is
     placed_in: str | None = None  # the run in which turn and step count; None: no place was chosen yet
+    allow: tuple[str, ...] = ()  # fields of the manifest that may differ in the pair
     missing: str | None = None  # the name in the link that is not a run here
 
     @property
@@ -57,10 +67,13 @@ class View:
                 setattr(view, field, query[field])
             elif field in query:
                 view.missing = query[field]
+        view.allow = tuple(field for field in query.get("allow", "").split(",") if _FIELD.fullmatch(field))
         view.page = next((page for page in PAGES if page == query.get("page")), view.page)
         view.turn, view.step = _number(query.get("turn", "")), _number(query.get("step", ""))
         if _NODE.fullmatch(query.get("node", "")):
             view.node = query["node"]
+        if _WINDOW.fullmatch(query.get("window", "")):
+            view.window = query["window"]
         if view.missing is not None:  # another run in its place would be mistaken for it
             view.page = "runs"
         view.settle()
@@ -68,13 +81,33 @@ class View:
             view.placed_in = view.baseline if view.page == "diff" else view.run
         return view
 
+    @property
+    def title(self) -> str:
+        """What the browser calls this view, in its tabs and its history: what tells views apart comes first."""
+        place = f"{self.turn}/{self.step} "
+        one_run = _short(self.run)
+        words = {
+            "runs": "Runs",
+            "step": place + one_run,
+            "diff": f"≠ {place}{_short(self.baseline)} | {_short(self.candidate)}",
+            "text": f"Text {self.turn} {one_run}",
+            "find": f"Find {one_run}",
+            "timeline": f"Timeline {self.turn} {one_run}",
+            "metrics": f"Metrics {one_run}",
+            "health": f"Health {one_run}",
+        }
+        return f"{words[self.page]} · SpecScope"
+
     def look_anew(self) -> None:
         """Forgets the place: another run, or another pair, has its own."""
         self.turn, self.step, self.node, self.placed_in = 0, 0, None, None
+        self.window = None
+        self.allow = ()
 
     def look_at(self, run: str | None, turn: int, step: int) -> None:
         """Looks at a step of ``run``. The node that was selected belongs to another step."""
         self.turn, self.step, self.node, self.placed_in = turn, step, None, run
+        self.window = None
 
     def settle(self) -> None:
         """Leaves a page that lacks the runs that it is about."""
@@ -87,17 +120,23 @@ class View:
 
     def to_query(self) -> dict[str, str]:
         """The link's parameters."""
-        place = self.page in ("step", "diff") and self.placed_in is not None
+        place = self.page in ("step", "text", "timeline", "diff") and self.placed_in is not None
         parameters = {
             "page": self.page,
             "run": None if self.page in ("diff", "runs") else self.run,
             "baseline": self.baseline,
             "candidate": self.candidate,
+            "allow": ",".join(self.allow) or None,
             "turn": str(self.turn) if place else None,
             "step": str(self.step) if place else None,
             "node": self.node if place else None,
+            "window": self.window if place and self.page == "timeline" else None,
         }
         return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _short(name: str | None) -> str:
+    return shorten(visible(name or ""), 40)
 
 
 def _number(text: str) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from specscope.schemas import AcceptSection, Step, Trial
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import rows
+from specscope.viewer.drawing.labels.stopped import proposals_text, stop_slot
 from specscope.viewer.drawing.markup import Markup, html_text, markup
 from specscope.viewer.drawing.step_view import StepView
 
@@ -34,9 +35,18 @@ def describe_node(view: StepView, slot: int) -> NodeWords:
     probability = draft_probability(step, slot)
     if probability is not None:
         lines.append(("draft probability", f"{probability:.3g}{_path_probability(step, slot)}"))
+    by_teacher = teacher_probability(step, slot)
+    if by_teacher is not None:
+        lines.append(("teacher's probability", f"{by_teacher:.3g}, before temperature and cuts"))
     choices = teacher_choices(step, slot)
     if choices:
         lines.append(("teacher's top tokens", _choices_text(choices, view.texts)))
+    entropy = step.verify.entropy if step.verify is not None else None
+    if entropy is not None and slot < len(entropy) and math.isfinite(entropy[slot]):
+        lines.append(("teacher's entropy", f"{entropy[slot]:.3g} nats"))
+    proposals = proposals_text(view, slot) if slot == stop_slot(step) else None
+    if proposals is not None:
+        lines.append(("drafter's proposals", proposals))
     token = view.tokens[slot]
     return NodeWords(view.shown(token), f"{place}, id {token}", lines)
 
@@ -70,6 +80,21 @@ def draft_probability(step: Step, slot: int) -> float | None:
     if slot == 0 or logprobs is None or slot >= len(logprobs) or math.isnan(logprobs[slot]):
         return None
     return math.exp(min(0.0, logprobs[slot]))
+
+
+def teacher_probability(step: Step, slot: int) -> float | None:
+    """The teacher's probability of a node's token after its parent, of the plain logits; None for the root, and where
+    the token's logit or the normaliser was not recorded."""
+    tree, verify = step.tree, step.verify
+    if tree is None or verify is None or not 0 < slot < min(len(tree.tokens), len(tree.parents)):
+        return None
+    parent = tree.parents[slot]
+    rows = (verify.top_tokens or [], verify.top_logits or [], verify.logsumexp or [])
+    if not all(0 <= parent < len(row) for row in rows):
+        return None
+    logits = dict(zip(rows[0][parent], rows[1][parent], strict=False))
+    share = logits.get(tree.tokens[slot], math.nan) - rows[2][parent]
+    return math.exp(min(0.0, share)) if math.isfinite(share) else None
 
 
 class Choice(NamedTuple):

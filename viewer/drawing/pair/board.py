@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from specscope.schemas.verdict import Difference, Side
 from specscope.tracer.naming.text import counted
+from specscope.tracer.report.card import one_line
+from specscope.tracer.report.values import SideTexts, value_text
 from specscope.viewer.drawing.board import Board, board_of, card, columns, panel, raw_record
 from specscope.viewer.drawing.fragments import Tone, note, quiet
 from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.labels.nodes import node_notes
-from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.differences import difference_table, node_table, pair_note
 from specscope.viewer.drawing.pair.margins import margin_picture
 from specscope.viewer.drawing.pair.sides import PairSide, PairSides
 from specscope.viewer.drawing.step import parts as step_parts
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.svg.mask import Cell, left_out_note, mask_cells, pointed_at_mask, step_mask
+from specscope.viewer.drawing.svg.tree_picture import Branches, Medium
 
 #: Deeper trees are drawn one above the other, so that they can be read.
 STACKED_FROM_DEPTH = 7
@@ -65,14 +69,20 @@ class Front:
     raw: Mapping[str, str] = field(default_factory=dict)
 
 
-def pair_board(front: Front, look: PairLook | None, *, strip: Markup, show_all: bool = False) -> Board:
+def pair_board(
+    front: Front,
+    look: PairLook | None,
+    *,
+    strip: Markup,
+    branches: Branches = Branches(),  # noqa: B008  (immutable)
+) -> Board:
     """The board of a comparison.
 
     Args:
         front: what stands above.
         look: the two steps; None where no steps can be shown.
         strip: the overview above all.
-        show_all: draw every node of large trees.
+        branches: what to show of large trees.
     """
     about = [about_note(look.about)] if look is not None else []
     top = columns([front.card, *about], [front.aside], kind="wide-narrow") if front.card else joined(about)
@@ -83,26 +93,52 @@ def pair_board(front: Front, look: PairLook | None, *, strip: Markup, show_all: 
     if look.b is not None:
         raw["b"] = raw_text(look.b.step)
         records.append(raw_record("b", "Raw record of the candidate"))
-    parts = [
-        top,
-        pair_trees(look, show_all=show_all),
-        *_details(look),
-        columns(*([box(record)] for record in records), kind="halves"),
-    ]
+    parts = [top, *_evidence(look, branches), columns(*([box(record)] for record in records), kind="halves")]
     return Board(board_of(*parts), notes=_notes(look), raw=raw, strip=strip)
 
 
-def _details(look: PairLook) -> list[Markup]:
-    """Everything below the trees but the raw records."""
-    sides = look.sides
+def _evidence(look: PairLook, branches: Branches) -> list[Markup]:
+    """Everything below the card but the raw records: first what shows where the divergence begins."""
+    trees, sides = pair_trees(look, medium="page", branches=branches), look.sides
     if sides is None:
-        return [_only_node()]
-    compared = _compared(look, sides) if look.compared else _only_node()
-    return [compared, pair_masks(sides), pair_commits(sides, look.differences)]
+        return [trees, _only_node()]
+    parts = {
+        "trees": trees,
+        "margins": _margins(look, sides) if look.compared else _only_node(),
+        "masks": pair_masks(sides),
+        "commits": pair_commits(sides, look.differences),
+    }
+    if look.compared:
+        parts["differences"] = _differences(look, sides)
+        parts["nodes"] = _nodes(look, sides)
+    first = [name for name in evidence_of(look.origin) if name in parts]
+    return [parts[name] for name in dict.fromkeys([*first, *parts])]
+
+
+#: By the phase where a divergence begins: the drawings that show it, the most telling first.
+EVIDENCE: dict[str, tuple[str, ...]] = {
+    "draft": ("differences", "trees"),
+    "tree": ("trees", "differences"),
+    "tensors": ("nodes", "trees", "masks"),
+    "verify": ("margins", "trees"),
+    "accept": ("trees", "nodes"),
+    "commit": ("commits", "trees"),
+    "stop": ("differences", "trees"),
+}
+
+
+def evidence_of(origin: Difference | None) -> tuple[str, ...]:
+    """The drawings to look at first; empty where no divergence begins here."""
+    if origin is None:
+        return ()
+    return ("masks", "trees", "nodes") if origin.field == "mask" else EVIDENCE.get(origin.phase, ())
 
 
 def about_note(about: About) -> Markup:
     """The note, with a button that goes to the root where this follows from one."""
+    if about.tone == "parted":  # the card says the rest
+        words = ", ".join(about.lines)
+        return markup('<p class="ss-begins"><b>≠</b> {words}</p>', words=html_text(f"{about.title}; {words}"))
     words = note(about.tone, about.title, about.lines)
     if about.root is None:
         return words
@@ -114,12 +150,18 @@ def about_note(about: About) -> Markup:
     )
 
 
-def pair_trees(look: PairLook, *, show_all: bool = False, buttons: bool = True) -> Markup:
-    """Both trees, side by side or, where they are deep, one above the other; with ``buttons`` to open each step."""
-    sizes = _TreeSizes(WHOLE_WIDTH if is_deep(look) else HALF_WIDTH, show_all, buttons)
+def pair_trees(
+    look: PairLook,
+    *,
+    medium: Medium,
+    branches: Branches = Branches(),  # noqa: B008  (immutable)
+) -> Markup:
+    """Both trees, side by side or, where they are deep, one above the other; on a page with buttons that open each."""
+    sizes = _TreeSizes(WHOLE_WIDTH if is_deep(look) else HALF_WIDTH, branches, medium)
     cards = [_tree("a", look.a, sizes, is_compared=look.compared)]
     if look.b is not None:
-        cards.append(_tree("b", look.b, sizes, is_compared=look.compared))
+        same = look.compared and step_parts.step_facts(look.a) == step_parts.step_facts(look.b)
+        cards.append(_tree("b", look.b, sizes, is_compared=look.compared, same_facts=same))
     if is_deep(look) or len(cards) == 1:
         return joined(cards)
     return columns(*([tree] for tree in cards), kind="halves")
@@ -136,19 +178,20 @@ class _TreeSizes:
     """How both trees are drawn."""
 
     width: float
-    show_all: bool
-    buttons: bool
+    branches: Branches
+    medium: Medium
 
 
 ROLES: dict[Side, str] = {"a": "Baseline", "b": "Candidate"}
 
 
-def _tree(name: Side, side: PairSide, sizes: _TreeSizes, *, is_compared: bool) -> Markup:
+def _tree(name: Side, side: PairSide, sizes: _TreeSizes, *, is_compared: bool, same_facts: bool = False) -> Markup:
     drawn = step_parts.step_tree(
         side,
         target_width=sizes.width,
-        folding=step_parts.LIVE_FOLDING if sizes.buttons else step_parts.NO_FOLDING,
-        show_all=sizes.show_all,
+        medium=sizes.medium,
+        branches=sizes.branches,
+        fold_above=step_parts.FOLD_PAIR_ABOVE,
     )
     opens = markup(
         '<button type="button" data-do="open:{side}">Open step {step}</button>',
@@ -157,8 +200,8 @@ def _tree(name: Side, side: PairSide, sizes: _TreeSizes, *, is_compared: bool) -
     )
     below = markup(
         '<div class="ss-under">{facts}{opens}</div>',
-        facts=step_parts.step_facts(side),
-        opens=opens if sizes.buttons else NOTHING,
+        facts=quiet("Lengths and tokens as in the baseline.") if same_facts else step_parts.step_facts(side),
+        opens=opens if sizes.medium == "page" else NOTHING,
     )
     words = _differ_text(side) if is_compared else NOT_COMPARED
     aside = f"{side.run}: {words}" if side.run else words
@@ -166,25 +209,29 @@ def _tree(name: Side, side: PairSide, sizes: _TreeSizes, *, is_compared: bool) -
 
 
 def _differ_text(side: PairSide) -> str:
-    count = len(side.marks.divergent)
+    count, because = len(side.marks.independent), len(side.marks.inherited)
+    also = f"; {because} more because of {'it' if count == 1 else 'them'}" if because else ""
     if count == 1:
-        return "1 node differs, marked ≠"
-    return f"{count} nodes differ, marked ≠" if count else "no node differs"
+        return f"1 node differs, marked ≠{also}"
+    return f"{count} nodes differ, marked ≠{also}" if count else "no node differs"
 
 
-def _compared(look: PairLook, sides: PairSides) -> Markup:
-    how_many = counted(len(look.differences), "difference")
+def _margins(look: PairLook, sides: PairSides) -> Markup:
     floor = "" if look.floor is None else "the teacher's choices against the noise floor"
     margins = card("margins", "Margins", floor, margin_picture(sides, look.floor))
-    table = difference_table(sides, look.differences, look.origin)
-    parts = [
-        columns([margins], [_node_card()], kind="halves"),
-        card("differences", "What differs", f"{how_many}, in the order of the phases", table),
-    ]
-    if sides.marked:
-        aside = "how they were fed, and the outcome"
-        parts.append(card("nodes", "Nodes that differ", aside, node_table(sides, look.differences)))
-    return joined(parts)
+    return columns([margins], [_node_card()], kind="halves")
+
+
+def _differences(look: PairLook, sides: PairSides) -> Markup:
+    aside = f"{counted(len(look.differences), 'difference')}, in the order of the phases"
+    return card("differences", "What differs", aside, difference_table(sides, look.differences, look.origin))
+
+
+def _nodes(look: PairLook, sides: PairSides) -> Markup:
+    if not sides.marked:
+        return NOTHING
+    aside = "how they were fed, and the outcome"
+    return card("nodes", "Nodes that differ", aside, node_table(sides, look.differences))
 
 
 def _only_node() -> Markup:
@@ -234,13 +281,19 @@ def pair_commits(sides: PairSides, differences: Sequence[Difference]) -> Markup:
     of_commit = [difference for difference in differences if difference.phase == "commit"]
     both = [step_parts.step_commit(side) for side in (sides.a, sides.b)]
     if of_commit:
-        aside = "; ".join(f"{difference.field}: {difference.a} ≠ {difference.b}" for difference in of_commit)
+        aside = "; ".join(_commit_text(sides, difference) for difference in of_commit)
         titles = ("Baseline's commit", "Candidate's commit")
         cards = (card("commit", title, aside, part) for title, part in zip(titles, both, strict=True))
         return columns(cards, kind="whole")  # one above the other: ribbons are wide
     recorded = all(side.step.commit is not None for side in (sides.a, sides.b))
     words = "✓ no difference" if sides.compared and recorded else NOT_COMPARED
     return _folded("commits", "Cache commits", words, columns(*([part] for part in both), kind="halves"))
+
+
+def _commit_text(sides: PairSides, difference: Difference) -> str:
+    texts = SideTexts(sides.a.texts, sides.b.texts)
+    a, b = (one_line(value_text(difference, side, texts), 200) for side in get_args(Side))
+    return f"{difference.field}: {a} ≠ {b}"
 
 
 def _folded(name: str, title: str, aside: str, content: Markup) -> Markup:

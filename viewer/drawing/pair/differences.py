@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from specscope.schemas import TensorsSection
+from specscope.schemas import TensorsSection, Trial
 from specscope.schemas.verdict import Difference
+from specscope.tracer.report.sizes import difference_size
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import DIFFERS, attribute, kind_attribute, row, table
-from specscope.viewer.drawing.labels.nodes import describe_node
+from specscope.viewer.drawing.labels.nodes import describe_node, trial_of
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.sides import NodeField, NodePair, PairSide, PairSides
 from specscope.viewer.drawing.tables.verdict_card import ARROW
 
+#: What there is to say of a node of one side; None where it was not recorded.
+NodeValue = Callable[[PairSide, int], str | None]
 #: Rows of one table; the raw records have the rest.
 MOST_ROWS = 400
-HEAD = ("", "phase", "field", "node", "baseline", "candidate", "kind", "inputs")
-CLASSES = ("ss-first", *["ss-whole-word"] * 2, *["ss-mono"] * 3, *["ss-whole-word"] * 2)
+HEAD = ("≠", "phase", "field", "node", "baseline", "candidate", "apart by", "in noise floors", "kind", "inputs")
+CLASSES = ("ss-first", *["ss-whole-word"] * 2, *["ss-mono"] * 3, "num", "num", *["ss-whole-word"] * 2)
+NUMBERS = ("apart by", "in noise floors")
+#: Entries beside the first that differs, where a value is a list.
+BESIDE = 2
 ABSENT = "–"
 LOGITS = ("top_logits[0]", "top_logits[1]")
 PLACE = "slot and id"  # slots may differ without harm
@@ -34,7 +40,7 @@ def difference_table(sides: PairSides, differences: Sequence[Difference], origin
     first = next((at for at, difference in enumerate(differences) if difference == origin), None)
     shown = differences[:MOST_ROWS]
     lines = [_difference(sides, difference, begins=at == first) for at, difference in enumerate(shown)]
-    return joined([table(HEAD, lines), _left_out(len(differences))])
+    return joined([table(HEAD, lines, numbers=NUMBERS), _left_out(len(differences))])
 
 
 def node_table(sides: PairSides, differences: Sequence[Difference]) -> Markup:
@@ -44,8 +50,9 @@ def node_table(sides: PairSides, differences: Sequence[Difference]) -> Markup:
         return quiet("No node differs.")
     of_logits = (difference for difference in differences if difference.field in LOGITS)
     logits = {sides.name_of_path(entry.node or []): NodeField(entry.a, entry.b) for entry in of_logits}
-    lines = [_node(sides, node, logits) for node in sides.marked[:MOST_ROWS]]
-    return joined([table(("node", "slot", "sees", *FIELDS, "logit"), lines), _left_out(len(sides.marked))])
+    fields = {**FIELDS, **(TRIED if _are_drawn(sides) else {})}
+    lines = [_node(sides, node, logits, fields) for node in sides.marked[:MOST_ROWS]]
+    return joined([table(("node", "slot", "sees", *fields, "logit"), lines), _left_out(len(sides.marked))])
 
 
 def pair_note(sides: PairSides, node: NodePair) -> Markup:
@@ -61,7 +68,7 @@ def pair_note(sides: PairSides, node: NodePair) -> Markup:
     return markup(
         '<div xmlns="http://www.w3.org/1999/xhtml" class="ss-node">'
         '<div><p><b class="ss-mono">{label}</b><span>in {where}</span></p></div>'
-        "<table><tr><th></th><th>baseline</th><th>candidate</th></tr>{lines}</table></div>",
+        "<table><tr><th>what</th><th>baseline</th><th>candidate</th></tr>{lines}</table></div>",
         label=html_text(sides.label(node)),
         where=html_text(where),
         lines=joined(lines),
@@ -99,8 +106,8 @@ def _difference(sides: PairSides, difference: Difference, *, begins: bool) -> Ma
         difference.phase,
         difference.field,
         "" if difference.node is None else node_text(difference.node, texts, arrow=ARROW),
-        value_text(difference, "a", texts),
-        value_text(difference, "b", texts),
+        *_values(difference, texts),
+        *_sizes(difference),
         difference.kind,
         "equal" if difference.inputs_equal else "differ",
     ]
@@ -108,12 +115,58 @@ def _difference(sides: PairSides, difference: Difference, *, begins: bool) -> Ma
     return row([html_text(value) for value in values], CLASSES, joined([link, _row_kind(begins)]))
 
 
-def _node(sides: PairSides, node: NodePair, logits: Mapping[str | None, NodeField]) -> Markup:
+def _values(difference: Difference, texts: SideTexts) -> list[str]:
+    """Both values: numbers to six digits, and of two lists what is around the first entry that differs."""
+    numbers = difference_size(difference) is not None and not (difference.tokens_a or difference.tokens_b)
+    if numbers:
+        return [f"{float(value):.6g}" for value in (difference.a, difference.b)]
+    words = [value_text(difference, "a", texts), value_text(difference, "b", texts)]
+    if difference.field == "mask":
+        return words
+    lists = (difference.tokens_a, difference.tokens_b)
+    entries: list[list[str]] = []
+    for raw, tokens in zip((difference.a, difference.b), lists, strict=True):
+        if tokens is None:
+            entries.append(_entries(raw))
+        else:
+            entries.append([texts.shown(entry) if isinstance(entry, int) else str(entry) for entry in tokens])
+    return _around(*entries) or words
+
+
+def _entries(raw: str) -> list[str]:
+    """The entries of a value that is a flat list; empty where it is none."""
+    flat = raw.startswith("[") and raw.endswith("]") and "[" not in raw[1:]
+    return [entry.strip() for entry in raw[1:-1].split(",")] if flat and len(raw) > 2 else []
+
+
+def _around(a: Sequence[str], b: Sequence[str]) -> list[str] | None:
+    """Two long lists around their first difference; None where they are short, or not both lists."""
+    if min(len(a), len(b)) <= 2 * BESIDE + 1:
+        return None
+    at = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start, end = max(0, at - BESIDE), at + BESIDE + 1
+    return [
+        f"[{at}]: {'… ' if start else ''}{' '.join(row[start:end])}{' …' if end < len(row) else ''}" for row in (a, b)
+    ]
+
+
+def _sizes(difference: Difference) -> list[str]:
+    """How far two floats are apart, and how many floors that is; empty where it is no matter of size."""
+    size = difference_size(difference)
+    if size is None or difference.kind == "structural" or difference.tokens_a is not None:
+        return ["", ""]
+    floor = difference.floor
+    return [f"{size:.3g}", f"{size / floor:.3g}" if floor else ""]
+
+
+def _node(
+    sides: PairSides, node: NodePair, logits: Mapping[str | None, NodeField], fields: Mapping[str, NodeValue]
+) -> Markup:
     slot_a, slot_b = (ABSENT if slot is None else str(slot) for slot in (node.slot_a, node.slot_b))
     logit = sides.field(node, _logit)
     cells = [
         _field(sides.seen(node)),
-        *(_field(sides.field(node, of)) for of in FIELDS.values()),
+        *(_field(sides.field(node, of)) for of in fields.values()),
         _field(logits.get(node.name, NodeField(logit.a or logit.b, None))),
     ]
     begins = node.slot_a is not None and node.slot_a == sides.a.marks.origin
@@ -170,13 +223,37 @@ def _walk(side: PairSide, slot: int) -> str | None:
 
 
 #: What is said of a node, in the order of the phases.
-FIELDS: dict[str, Callable[[PairSide, int], str | None]] = {
+FIELDS: dict[str, NodeValue] = {
     "position": _fed(lambda tensors: tensors.positions),
     "id fed": _fed(lambda tensors: tensors.token_ids),
     "and committed rows": _fed(lambda tensors: tensors.prefix_visible),
     "teacher's top token": _top_token,
     "walk": _walk,
 }
+
+
+def _of_trial(of: Callable[[Trial], float | None]) -> NodeValue:
+    """One of the numbers by which a child was tried."""
+
+    def value(side: PairSide, slot: int) -> str | None:
+        trial = trial_of(side.step.accept, slot) if side.step.accept is not None else None
+        number = of(trial) if trial is not None else None
+        return None if number is None else f"{number:.4g}"
+
+    return value
+
+
+#: What is said besides where tokens are drawn.
+TRIED: dict[str, NodeValue] = {
+    "coin": _of_trial(lambda trial: trial.coin),
+    "teacher p": _of_trial(lambda trial: trial.target_prob),
+    "threshold": _of_trial(lambda trial: trial.threshold),
+}
+
+
+def _are_drawn(sides: PairSides) -> bool:
+    accepts = (side.step.accept for side in (sides.a, sides.b))
+    return any(visit.trials for accept in accepts if accept is not None for visit in accept.visited or [])
 
 
 def _left_out(count: int) -> Markup:

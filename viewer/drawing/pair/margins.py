@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from specscope.tracer.compare.roundings import STATED_SIZE, spacing
 from specscope.tracer.compare.said import said_at
-from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.frames import attribute, kind_attribute
+from specscope.viewer.drawing.frames import attribute, kind_attribute, scrolled
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.sides import NodePair, PairSide, PairSides
 
@@ -24,7 +24,6 @@ MOST_ROWS = 10
 WIDTH, ROW = 560.0, 26.0
 LEFT, RIGHT = 124.0, 420.0  # of the axis
 TOP, BOTTOM = 22.0, 32.0
-LABEL_LIMIT = 14
 CHOICE_LIMIT = 7
 
 
@@ -64,7 +63,7 @@ def margin_picture(sides: PairSides, floor: float | None) -> Markup:
     if not margins:
         return note("info", "No margins to show", ["The teacher's two best logits were not recorded on both sides."])
     left_out = margins[MOST_ROWS:]
-    parts = [draw_margins(margins[:MOST_ROWS], floor), _legend(floor)]
+    parts = [scrolled(draw_margins(margins[:MOST_ROWS], floor)), _legend(floor)]
     if left_out:
         narrowest = min(margin.narrowest for margin in left_out)
         parts.append(quiet(f"{len(left_out)} more nodes, none with a gap below {narrowest:.2g}."))
@@ -76,9 +75,10 @@ def draw_margins(margins: Sequence[Margin], floor: float | None) -> Markup:
     axis = _Axis.of(margins, floor)
     bottom = TOP + ROW * len(margins)
     return markup(
-        '<svg class="ss-margin" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        '<svg class="ss-margin" xmlns="http://www.w3.org/2000/svg" '
+        'viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         'aria-label="gap between the two best logits of each node, against the noise floor" '
-        'style="max-width:{most:.0f}px">{band}{ticks}{rows}</svg>',
+        'style="max-width:{most:.0f}px;--ss-least:{width:.0f}px">{band}{ticks}{rows}</svg>',
         width=WIDTH,
         height=bottom + BOTTOM,
         most=WIDTH * 1.15,
@@ -175,7 +175,7 @@ def _row(margin: Margin, y: float, axis: _Axis) -> Markup:
         height=ROW,
         label_end=LEFT - 10,
         base=y + 4,
-        label=html_text(shorten(margin.label, LABEL_LIMIT)),
+        label=html_text(label_text(margin.label)),
         a=axis.x(margin.gap_a),
         b=axis.x(margin.gap_b),
         y=y,
@@ -185,8 +185,8 @@ def _row(margin: Margin, y: float, axis: _Axis) -> Markup:
 
 
 def _choice(margin: Margin, y: float) -> Markup:
-    a = shorten(margin.choice_a, CHOICE_LIMIT)
-    b = shorten(margin.choice_b, CHOICE_LIMIT)
+    a = label_text(margin.choice_a, CHOICE_LIMIT)
+    b = label_text(margin.choice_b, CHOICE_LIMIT)
     return markup(
         '<text{kind} x="{x}" y="{y:.1f}">{shown}</text>',
         kind=kind_attribute("differs" if margin.differs else ""),

@@ -19,7 +19,7 @@ class Judgement(NamedTuple):
 
     passed: list[tuple[str, str]]  # id, what holds
     violated: list[tuple[str, str]]  # id, witness
-    skipped: list[tuple[str, str]]  # id, what would hold
+    skipped: list[tuple[str, str]]  # id, what is missing to judge it
 
 
 class JudgedStep(NamedTuple):

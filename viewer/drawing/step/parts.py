@@ -5,25 +5,26 @@ Each function draws one part, or says in words that it was not recorded.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from specscope.schemas import CommitSection, Step
+from specscope.schemas import CommitSection, LengthsSection, Step
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
-from specscope.viewer.drawing.frames import folded
+from specscope.viewer.drawing.frames import folded, scrolled
 from specscope.viewer.drawing.labels.numbers import NOT_RECORDED
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
 from specscope.viewer.drawing.step.judgement import Judgement
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
 from specscope.viewer.drawing.svg.tree import draw_tree
-from specscope.viewer.drawing.svg.tree_picture import FOLD_ABOVE, TreePicture, picture_of
+from specscope.viewer.drawing.svg.tree_picture import FOLD_ABOVE, Branches, Medium, TreePicture, picture_of
 
 MAX_VALUE = 600  # characters of a fact
-#: In the order of a step; a branch only where the strategy copies the cache.
+#: A branch takes time only where the strategy copies the cache; else its bar would be empty.
+SHORTEST_BRANCH_NS = 50_000
 #: More than a hundred years: a hostile record's time may be a number of any size.
 LONGEST_NS = 1 << 62
+#: Two trees side by side are folded above this many nodes, to so many: what agrees is looked at in neither.
+FOLD_PAIR_ABOVE, MOST_OF_PAIR = 62, 32
 #: At most this many nodes are drawn where all are asked for.
 MOST_UNFOLDED = 1024
 
@@ -45,9 +46,9 @@ def step_facts(view: StepView) -> Markup:
 
 
 def _accepted_facts(view: StepView) -> list[Fact]:
-    accept = view.step.accept
+    accept, lengths = view.step.accept, view.step.lengths
     if accept is None:
-        return []
+        return [] if lengths is None else _length_facts(lengths)
     bonus = shorten(view.shown(accept.bonus_token), MAX_VALUE)
     return [
         Fact("accepted", str(accept.accepted_length), "nodes"),
@@ -56,41 +57,69 @@ def _accepted_facts(view: StepView) -> list[Fact]:
     ]
 
 
-class FoldButtons(NamedTuple):
-    """What offers to unfold a large tree, and to fold it again."""
+def _length_facts(lengths: LengthsSection) -> list[Fact]:
+    """Of a step of which nothing else is recorded."""
+    return [
+        Fact("drafted", _number(lengths.drafted), "nodes"),
+        Fact("accepted", str(lengths.accepted), "nodes"),
+        Fact("tokens per step", str(lengths.accepted + 1), "accepted + bonus"),
+    ]
 
-    unfold: Markup
-    fold: Markup
 
-
-#: For a page, which hears clicks on ``data-do``.
-LIVE_FOLDING = FoldButtons(
-    unfold=markup('<button type="button" data-do="unfold">Show every node</button>'),
-    fold=markup('<button type="button" data-do="fold">Fold the unlikely nodes</button>'),
+UNFOLD = markup('<button type="button" data-do="unfold">Show every node</button>')
+FOLD = markup('<button type="button" data-do="fold">Fold the unlikely nodes</button>')
+#: What enlarges a drawing of a page, and moves it.
+ZOOM = markup(
+    '<div class="ss-tools" role="group" aria-label="Size of the tree">'
+    '<button type="button" data-zoom="out" aria-label="smaller">−</button>'
+    '<button type="button" data-zoom="in" aria-label="larger">+</button>'
+    '<button type="button" data-zoom="fit">Fit</button><button type="button" data-zoom="whole">100 %</button></div>'
 )
-#: For a report, where nothing hears a click.
-NO_FOLDING = FoldButtons(unfold=NOTHING, fold=NOTHING)
 
 
-def step_tree(view: StepView, *, target_width: float, folding: FoldButtons, show_all: bool = False) -> Markup:
-    """The draft tree with its legend; large ones folded unless asked otherwise, which ``folding`` offers to change.
+def step_tree(
+    view: StepView,
+    *,
+    target_width: float,
+    medium: Medium,
+    branches: Branches = Branches(),  # noqa: B008  (immutable)
+    fold_above: int = FOLD_ABOVE,
+) -> Markup:
+    """The draft tree with its legend; large ones folded unless asked otherwise, which a page offers to change.
 
     Of a tree that a browser could not bear, the unlikely nodes stay folded even then.
     """
-    picture = picture_of(view, fold_above=MOST_UNFOLDED if show_all else FOLD_ABOVE)
+    show_all = branches.show_all
+    picture = picture_of(
+        view,
+        fold_above=MOST_UNFOLDED if show_all else fold_above,
+        most_shown=None if show_all or fold_above == FOLD_ABOVE else MOST_OF_PAIR,
+        medium=medium,
+        toggled=branches.toggled,
+    )
     if picture is None:
         return no_tree_note()
     marks = view.marks
     parts = [
-        draw_tree(picture, title=tree_title(view.step, picture), target_width=target_width),
-        legend(divergent=bool(marks.divergent), origin=marks.origin is not None, violated=bool(marks.violated)),
+        scrolled(draw_tree(picture, title=tree_title(view.step, picture), target_width=target_width)),
+        legend(
+            divergent=bool(marks.independent),
+            origin=marks.origin is not None,
+            inherited=bool(marks.inherited),
+            violated=bool(marks.violated),
+            rejected=any(not node.accepted for node in picture.nodes),
+            drafted=any(node.probability is not None for node in picture.nodes),
+            by_teacher=any(node.by_teacher is not None for node in picture.nodes),
+        ),
         folded_note(picture),
     ]
-    if show_all and len(view.tokens) - 1 > FOLD_ABOVE:
-        parts.append(folding.fold)
+    if medium != "page":
+        return joined(parts)
+    if show_all and len(view.tokens) - 1 > fold_above:
+        parts.append(FOLD)
     elif picture.num_folded:
-        parts.append(folding.unfold)
-    return joined(parts)
+        parts.append(UNFOLD)
+    return joined([ZOOM, *parts])
 
 
 def no_tree_note() -> Markup:
@@ -119,11 +148,11 @@ def step_commit(view: StepView) -> Markup:
     entries = [
         ("strategy", commit.strategy + (f"; fallback: {commit.fallback}" if commit.fallback else "")),
         ("committed length", f"{commit.committed_before} → {commit.committed_after}"),
-        ("rows written", _content_text(commit)),
+        ("rows written", _content_text(commit) + _source_text(view, commit)),
         ("committed prefix", _prefix_text(commit)),
         ("drafter's pairs", pairs),
     ]
-    return joined([draw_ribbon(view, commit), rows(entries)])
+    return joined([scrolled(draw_ribbon(view, commit)), rows(entries)])
 
 
 def _content_text(commit: CommitSection) -> str:
@@ -132,6 +161,18 @@ def _content_text(commit: CommitSection) -> str:
         return NOT_RECORDED
     same = sum(a == b for a, b in zip(before, after, strict=False))
     return f"{same} of {max(len(before), len(after))} layers equal their sources"
+
+
+def _source_text(view: StepView, commit: CommitSection) -> str:
+    """What the checksums do not tell: that what was written faithfully was the wrong row."""
+    accept = view.step.accept
+    if accept is None:
+        return ""
+    wanted = [0, *accept.path]
+    wrong = [slot for slot in commit.source_slots if slot not in wanted]
+    if wrong:
+        return f", but from slots that were not accepted: {shorten(str(wrong), 60)}"
+    return "" if commit.source_slots == wanted else f", but not all of the accepted path: wanted slots {wanted}"
 
 
 def _prefix_text(commit: CommitSection) -> str:
@@ -145,11 +186,17 @@ def _number(value: int | None) -> str:
     return NOT_RECORDED if value is None else str(value)
 
 
+def held_words(judgement: Judgement) -> str:
+    """How many invariants hold."""
+    num_held = len(judgement.passed)
+    return f"{counted(num_held, 'invariant')} {'holds' if num_held == 1 else 'hold'} at this step"
+
+
 def invariant_list(judgement: Judgement) -> Markup:
     """Violations with their witness, then what was skipped and what passed."""
     parts = [note("bad", f"violated: {name}", [witness]) for name, witness in judgement.violated]
     if not judgement.violated:
-        parts.append(note("good", f"{counted(len(judgement.passed), 'invariant')} hold at this step"))
+        parts.append(note("good", held_words(judgement)))
     if judgement.skipped:
         title = f"{len(judgement.skipped)} skipped: too little was recorded to judge them"
         parts.append(folded(title, rows(judgement.skipped)))
@@ -162,7 +209,7 @@ def timing_bars(step: Step) -> Markup:
     if step.timing is None:
         return note("info", "This step records no timings")
     recorded = ((name, getattr(step.timing, f"{name}_ns")) for name in TIMED_PHASES)
-    amounts = [(name, ns) for name, ns in recorded if ns is not None]
+    amounts = [(name, ns) for name, ns in recorded if ns is not None and (name != "branch" or ns >= SHORTEST_BRANCH_NS)]
     total = sum(ns for _, ns in amounts)
     return joined(
         [

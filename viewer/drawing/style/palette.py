@@ -21,12 +21,14 @@ class Palette:
     accepted_wash: str  # its background
     divergent: str  # what differs, or is violated
     divergent_wash: str
-    probability: str  # the drafter's probability; a bit that is missing
+    probability: str  # a tie; a bit that is missing
+    bar: str  # the drafter's probability, on paper
     warning: str
     warning_wash: str
     ink: str
     muted: str  # quiet text
-    line: str  # borders and grey edges
+    line: str  # borders of cards and tables
+    edge: str  # of what was rejected: edges and boxes of trees
     surface: str  # below the cards, and unset cells
     paper: str  # of the cards
 
@@ -38,11 +40,13 @@ LIGHT = Palette(
     divergent="#C24E00",
     divergent_wash="#FDF0E7",
     probability="#E69F00",
+    bar="#B87A00",
     warning="#7A5300",
     warning_wash="#FFF7E3",
     ink="#1F2933",
     muted="#5B6774",
     line="#CBD3DB",
+    edge="#8794A1",
     surface="#F4F6F8",
     paper="#FFFFFF",
 )
@@ -53,11 +57,13 @@ DARK = Palette(
     divergent="#FF8F4A",
     divergent_wash="#3A2110",
     probability="#E9B23A",
+    bar="#E9B23A",
     warning="#F0C866",
     warning_wash="#33290F",
     ink="#E6EBF0",
     muted="#9DAAB6",
     line="#3D4954",
+    edge="#6B7885",
     surface="#0F1419",
     paper="#181F26",
 )

@@ -16,6 +16,7 @@ from specscope.schemas import Step, TensorsSection
 from specscope.tracer.oracle.invariants.structure import expected_rows
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import attribute, kind_attribute
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step_view import StepView
 
@@ -33,6 +34,10 @@ _WRONG = re.compile(f"[{EXTRA}{MISSING}]")
 _RUNS = re.compile(f"{VISIBLE}+|{EXTRA}+|{MISSING}+")
 _WRONG_RUNS = re.compile(f"{EXTRA}+|{MISSING}+")
 MAX_PIXELS, CELL_PIXELS = 420, 26  # of the whole drawing, and of one cell at most
+#: Pixels of a whole drawing: some 11 where a card makes it smaller; the wider one, with labels, is made so by more.
+FONT, LABEL_FONT = 16.5, 19.0
+#: Rows have their tokens beside them up to so many slots: a token of so many characters, a letter of so many ems.
+LABELLED_SLOTS, LABEL_LIMIT, LETTER = 20, 8, 0.56
 
 
 class Cell(NamedTuple):
@@ -86,6 +91,8 @@ def step_mask(view: StepView) -> Markup:
     cells = mask_cells(view.step)
     if cells is None or view.step.tensors is None:
         return note("info", "This step records no mask")
+    if cells == [str(VISIBLE)]:  # nothing was drafted: a drawing of the one cell says nothing
+        return joined([quiet("One slot, which sees itself."), _prefix_note(view.step.tensors, 1)])
     parts = [pointed_at_mask(view, cells)]
     extra, missing = (sum(line.count(str(kind)) for line in cells) for kind in (EXTRA, MISSING))
     if extra or missing:
@@ -132,25 +139,27 @@ def draw_mask(view: StepView, cells: list[str], *, apart: Sequence[Cell] = ()) -
     pixels = min(MAX_PIXELS, size * CELL_PIXELS)
     unit = size / pixels  # of a pixel, in cells
     edge = 20 * unit
+    labels = _row_labels(view, size)
+    beside = max([1.5 * edge, *(len(label) * LETTER * LABEL_FONT * unit for label in labels)])
     parts = [
         *_kinds(cells, _RUNS if is_drawn_whole(cells) else _WRONG_RUNS),
         _lines(size) if size <= LINED_SLOTS else NOTHING,
         _crosshair(size),
         *(_outline(cell, "outline") for cell in islice(wrong_cells(cells), MOST_OUTLINES)),
         *(_outline(cell, "apart") for cell in apart[:MOST_OUTLINES]),
-        *_ticks(size, unit),
+        *_ticks(size, unit, labels),
     ]
     return markup(
         '<svg class="ss-mask" xmlns="http://www.w3.org/2000/svg" '
         'viewBox="{left:.3f} {top:.3f} {width:.3f} {height:.3f}" role="img" aria-label="tree mask of {size} slots" '
-        'style="max-width:{most}px"{data}>'
+        'style="max-width:{most:.0f}px"{data}>'
         '<rect class="cells" x="0" y="0" width="{size}" height="{size}"/>{parts}</svg>',
-        left=-1.3 * edge,
+        left=-beside,
         top=-edge,
-        width=size + 1.4 * edge,
+        width=size + beside + 0.1 * edge,
         height=size + 1.1 * edge,
         size=size,
-        most=pixels + 30,
+        most=(size + beside) / unit,
         data=_data(view, cells),
         parts=joined(parts),
     )
@@ -211,18 +220,37 @@ def _outline(cell: Cell, kind: str) -> Markup:
     )
 
 
-def _ticks(size: int, unit: float) -> list[Markup]:
+def _row_labels(view: StepView, size: int) -> list[str]:
+    """The token and slot of every row; nothing where there are too many to be read."""
+    tokens = view.tokens
+    if size > LABELLED_SLOTS or len(tokens) < size:
+        return []
+    return [f"{label_text(view.shown(token), LABEL_LIMIT)} {slot}" for slot, token in enumerate(tokens[:size])]
+
+
+def _ticks(size: int, unit: float, labels: Sequence[str]) -> list[Markup]:
+    """The numbers of columns, and beside the rows their ``labels``, or numbers where they have none."""
     every = next((n for n in (1, 5, 10, 20, 50, 100) if size / n <= 14), 500)
-    return [
+    font = (LABEL_FONT if labels else FONT) * unit
+    numbered = [(slot, str(slot)) for slot in range(0, size, every)]
+    columns = (
         markup(
-            '<text style="font-size:{font:.3f}px" x="{middle}" y="{above:.3f}" text-anchor="middle">{slot}</text>'
-            '<text style="font-size:{font:.3f}px" x="{left:.3f}" y="{base:.3f}" text-anchor="end">{slot}</text>',
-            font=11 * unit,
+            '<text style="font-size:{font:.3f}px" x="{middle}" y="{above:.3f}" text-anchor="middle">{slot}</text>',
+            font=font,
             middle=slot + 0.5,
             above=-5 * unit,
-            left=-5 * unit,
-            base=slot + 0.5 + 4 * unit,
             slot=slot,
         )
-        for slot in range(0, size, every)
-    ]
+        for slot, _ in numbered
+    )
+    rows = (
+        markup(
+            '<text style="font-size:{font:.3f}px" x="{left:.3f}" y="{base:.3f}" text-anchor="end">{words}</text>',
+            font=font,
+            left=-5 * unit,
+            base=slot + 0.5 + 5 * unit,
+            words=html_text(words),
+        )
+        for slot, words in (enumerate(labels) if labels else numbered)
+    )
+    return [*columns, *rows]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specscope.schemas import CommitSection
-from specscope.tracer.naming.text import shorten
+from specscope.tracer.naming.text import counted
 from specscope.viewer.drawing.frames import attribute, kind_attribute
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.tree import label_width
-from specscope.viewer.drawing.svg.tree_picture import LABEL_LIMIT
 
 WIDTH = 860.0
 PREFIX = 150.0  # width of the prefix
@@ -53,17 +53,19 @@ def draw_ribbon(view: StepView, commit: CommitSection) -> Markup:
     parts += [_cell(row) for row in kept]
     end = kept[-1].x + kept[-1].width if kept else TAIL_LEFT
     if view.step.accept is not None:
-        label = shorten(view.shown(view.step.accept.bonus_token), LABEL_LIMIT)
+        label = label_text(view.shown(view.step.accept.bonus_token))
         width = max(MIN_KEPT_CELL, label_width(label))
         parts.append(_pending(label, end + 8, width))
         end += 8 + width
     whole = max(WIDTH, end + 4)
     return markup(
-        '<svg class="ss-ribbon" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:.0f} {height}" role="img" '
-        'aria-label="cache rows before and after the commit" style="max-width:{most:.0f}px">{parts}</svg>',
+        '<svg class="ss-ribbon" xmlns="http://www.w3.org/2000/svg" '
+        'viewBox="0 0 {whole:.0f} {height}" role="img" aria-label="cache rows before and after the commit" '
+        'style="max-width:{most:.0f}px;--ss-least:{least:.0f}px">{parts}</svg>',
         whole=whole,
         height=HEIGHT,
         most=whole * 1.15,
+        least=whole * 0.92,
         parts=joined(parts),
     )
 
@@ -76,7 +78,7 @@ def _kept(view: StepView, commit: CommitSection) -> list[_Kept]:
     x = TAIL_LEFT
     for at, (slot, row) in enumerate(zip(commit.source_slots, commit.destination_rows, strict=False)):
         known = 0 <= slot < len(tokens)
-        label = shorten(view.shown(tokens[slot]) if known else f"slot {slot}", LABEL_LIMIT)
+        label = label_text(view.shown(tokens[slot])) if known else f"slot {slot}"
         width = max(MIN_KEPT_CELL, label_width(label))
         is_right = row == commit.committed_before + at and (wanted is None or wanted[at : at + 1] == [slot])
         name = view.name(slot) if known else ""
@@ -88,7 +90,7 @@ def _kept(view: StepView, commit: CommitSection) -> list[_Kept]:
 def _labels(commit: CommitSection, num_slots: int) -> Markup:
     before = commit.committed_before
     last = before + num_slots - 1
-    tail = f"tree tail: {num_slots} rows, {before} to {last}" if num_slots else "tree tail not recorded"
+    tail = f"tree tail: {counted(num_slots, 'row')}, {before} to {last}" if num_slots else "tree tail not recorded"
     below = KEPT_TOP + KEPT_HEIGHT + 15
     parts = [
         _prefix_box(TAIL_TOP, TAIL_HEIGHT),

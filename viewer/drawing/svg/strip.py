@@ -77,13 +77,16 @@ def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> Mar
     tallest = max([1, *(bar.accepted for bar in bars), *(bar.other or 0 for bar in bars)])
     scale = _Scale(min(MAX_BAR, (WIDTH - LEFT) / max(1, len(bars))), tallest)
     floor = TOP + BARS
+    width = min(WIDTH, LEFT + scale.pitch * len(bars) + 8)
     return markup(
         '<svg class="ss-strip" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        'aria-label="accepted length of every step of the turn">'
+        'aria-label="accepted length of every step of the turn" '
+        'style="max-width:{most:.0f}px;--ss-least:{width:.0f}px">'
         '<text x="{left}" y="{top}" text-anchor="end">{tallest}</text>'
         '<text x="{left}" y="{floor}" text-anchor="end">0</text>'
         '<line class="floor" x1="{start}" x2="{right:.1f}" y1="{line}" y2="{line}"/>{bars}{ticks}</svg>',
-        width=WIDTH,
+        width=width,
+        most=width * 1.25,
         height=floor + BOTTOM,
         left=LEFT - 8,
         top=TOP + 9,

@@ -16,7 +16,6 @@ from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, 
 from specscope.viewer.drawing.svg.tree_layout import Place, TreeLayout, layout_tree
 from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture
 
-LABEL_HEIGHT = 23
 CHARACTER = 7.3  # of the monospace font at 12 px
 PADDING = 8  # of a label, left and right
 MARGIN = 10
@@ -26,7 +25,19 @@ MIN_GAP, MAX_GAP = 20.0, 104.0
 LABEL_LIMITS = (10, 8, 7, 6, 5, 4)
 HEAD_WIDTH = 52.0  # of the words above a column
 NARROW = 64.0  # columns closer than this are headed by only their number
-SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 46
+SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 48
+#: Trees with more rows are drawn densely: letters are as small as letters may be.
+ROOMY_ROWS, DENSE_ROWS = 14, 30
+
+
+class _Pitch(NamedTuple):
+    """How much room a row takes, in pixels."""
+
+    row: float
+    label: float  # the height of a box
+
+
+ROOMY, PLAIN, DENSE = _Pitch(33.0, 23.0), _Pitch(28.0, 23.0), _Pitch(20.0, 17.0)
 
 
 class Point(NamedTuple):
@@ -42,13 +53,13 @@ class _Grid:
 
     lefts: list[float]  # left edge of the labels, by column
     widths: list[float]  # widest label, by column
-    row_height: float
+    pitch: _Pitch
     width: float
     height: float
 
     def left(self, place: Place) -> Point:
         """The middle of a label's left edge."""
-        return Point(self.lefts[place.column], HEADER + MARGIN + LABEL_HEIGHT / 2 + place.row * self.row_height)
+        return Point(self.lefts[place.column], HEADER + MARGIN + self.pitch.label / 2 + place.row * self.pitch.row)
 
 
 def label_width(label: str) -> float:
@@ -61,17 +72,26 @@ def draw_tree(picture: TreePicture, *, title: str, target_width: float = 860) ->
     """The whole drawing: an ``<svg>`` element that scales to the width it is given."""
     layout = layout_tree(picture.parents, picture.path, {node.slot for node in picture.nodes})
     picture, grid = _fitted(picture, layout, target_width)
-    parts = [*_header(layout, grid), *_edges(picture, layout, grid)]
-    parts += [_node(node, grid.left(layout.places[node.slot])) for node in picture.nodes]
+    parts = [*_edges(picture, layout, grid)]
+    names = {node.slot: node.name for node in picture.nodes}
+    for node in picture.nodes:
+        place = layout.places[node.slot]
+        parent = names.get(picture.parents[node.slot], "") if node.slot else ""
+        parts.append(_node(node, grid.left(place), _kinship(place, parent), grid.pitch.label))
     if picture.bonus is not None and layout.bonus is not None:
-        parts.append(_bonus(picture.bonus, grid.left(layout.bonus)))
+        parts.append(_bonus(picture.bonus, grid.left(layout.bonus), grid.pitch.label))
+    parts.append(_header(layout, grid))
+    is_dense = grid.pitch is DENSE
     return markup(
-        '<svg class="ss-tree" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        'aria-label="{title}" style="max-width:{most:.0f}px">{parts}</svg>',
+        '<svg class="{kind}" xmlns="http://www.w3.org/2000/svg" '
+        'viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        'aria-label="{title}" style="max-width:{most:.0f}px;--ss-least:{least:.0f}px">{parts}</svg>',
+        kind=markup("ss-tree dense") if is_dense else markup("ss-tree"),
         width=grid.width,
         height=grid.height,
         title=html_text(title),
         most=grid.width * 1.15,
+        least=grid.width * (1 if is_dense else 0.92),
         parts=joined(parts),
     )
 
@@ -98,13 +118,13 @@ def _grid(picture: TreePicture, layout: TreeLayout, target: float) -> _Grid:
     for width in widths:
         lefts.append(x)
         x += width + gap
-    row_height = 33.0 if layout.num_rows <= 14 else 28.0
+    pitch = ROOMY if layout.num_rows <= ROOMY_ROWS else PLAIN if layout.num_rows <= DENSE_ROWS else DENSE
     return _Grid(
         lefts=lefts,
         widths=widths,
-        row_height=row_height,
+        pitch=pitch,
         width=max(x - gap + MARGIN, 320.0),
-        height=HEADER + 2 * MARGIN + LABEL_HEIGHT + max(0, layout.num_rows - 1) * row_height,
+        height=HEADER + 2 * MARGIN + pitch.label + max(0, layout.num_rows - 1) * pitch.row,
     )
 
 
@@ -127,18 +147,22 @@ def _node_width(node: PictureNode) -> float:
 
 
 def _sign_width(node: PictureNode) -> int:
-    differs = (FIRST_SIGN_WIDTH if node.origin else SIGN_WIDTH) if node.divergent else 0
+    has_sign = node.divergent and not node.inherits
+    differs = (FIRST_SIGN_WIDTH if node.origin else SIGN_WIDTH) if has_sign else 0
     return differs + (SIGN_WIDTH if node.violated else 0)
 
 
-def _header(layout: TreeLayout, grid: _Grid) -> list[Markup]:
+def _header(layout: TreeLayout, grid: _Grid) -> Markup:
+    """The words above the columns, above all else: where a page scrolls the drawing, they stay in sight."""
     narrow = any(right - left < NARROW for left, right in pairwise(grid.lefts))
     depths = range(1, layout.num_columns)
     names = ["root", *(f"{depth}" if narrow and depth > 1 else f"depth {depth}" for depth in depths)]
-    return [
+    words = joined(
         markup('<text class="head" x="{x:.1f}" y="{y}">{name}</text>', x=left, y=MARGIN + 6, name=html_text(name))
         for name, left in zip(names, grid.lefts, strict=True)
-    ]
+    )
+    back = markup('<rect width="{width:.0f}" height="{height}"/>', width=grid.width, height=HEADER)
+    return markup('<g class="heads">{back}{words}</g>', back=back, words=words)
 
 
 def _edges(picture: TreePicture, layout: TreeLayout, grid: _Grid) -> list[Markup]:
@@ -153,12 +177,12 @@ def _edges(picture: TreePicture, layout: TreeLayout, grid: _Grid) -> list[Markup
         parent = parent if parent in nodes and parent < node.slot else 0
         start = _exit_of(nodes[parent], layout.places[parent], grid)
         width = 1.2 + 4.0 * (node.probability if node.probability is not None else 0.1)
-        line = _edge(start, grid.left(layout.places[node.slot]), width, on_path=node.accepted)
+        line = _edge(start, grid.left(layout.places[node.slot]), width, of=node)
         (blue if node.accepted else grey).append(line)
     if picture.bonus is not None and layout.bonus is not None:
         last = picture.path[-1] if picture.path else 0
         start = _exit_of(nodes[last], layout.places[last], grid)
-        blue.append(_edge(start, grid.left(layout.bonus), 2.0, on_path=True))
+        blue.append(_edge(start, grid.left(layout.bonus), 2.0, of=None))
     return grey + blue
 
 
@@ -174,86 +198,127 @@ def _exit_of(node: PictureNode, place: Place, grid: _Grid) -> _Exit:
     return _Exit(Point(left.x + label_width(node.label), left.y), left.x + grid.widths[place.column])
 
 
-def _edge(start: _Exit, end: Point, width: float, *, on_path: bool) -> Markup:
+def _edge(start: _Exit, end: Point, width: float, *, of: PictureNode | None) -> Markup:
+    """The edge to a node, or to the bonus token: straight to the end of its column, where a label may stand above or
+    below it, and only then up or down."""
+    across = end.x - start.column_end
     return markup(
-        '<path{kind} stroke-width="{width:.2f}" '
-        'd="M{x:.1f} {y:.1f}C{middle:.1f} {y:.1f} {middle:.1f} {end_y:.1f} {end_x:.1f} {end_y:.1f}"/>',
-        kind=kind_attribute("edge on" if on_path else "edge"),
+        '<path{kind}{name} stroke-width="{width:.1f}" '
+        'd="M{x:.1f} {y:.1f}H{column_end:.1f}c{half:.1f} 0 {half:.1f} {down:.1f} {across:.1f} {down:.1f}"/>',
+        kind=kind_attribute("edge on" if of is None or of.accepted else "edge"),
+        name=NOTHING if of is None else attribute("data-edge", of.name),
         width=width,
         x=start.at.x,
         y=start.at.y,
-        middle=(max(start.at.x, start.column_end) + end.x) / 2,
-        end_x=end.x,
-        end_y=end.y,
+        column_end=start.column_end,
+        half=across / 2,
+        down=end.y - start.at.y,
+        across=across,
     )
 
 
-def _node(node: PictureNode, at: Point) -> Markup:
+def _kinship(place: Place, parent: str) -> Markup:
+    """Depth and the parent's name as attributes, by which keys lead through the tree."""
+    return joined([attribute("data-level", str(place.column + 1)), attribute("data-parent", parent)])
+
+
+def _node(node: PictureNode, at: Point, kinship: Markup, height: float) -> Markup:
     flags = {
         "on": node.accepted,
         "differs": node.divergent,
+        "inherits": node.inherits,
         "origin": node.origin and not node.accepted,
         "violated": node.violated,
     }
     width = label_width(node.label)
     return markup(
-        "<g{kind}{name}><title>{tooltip}</title>{box}{label}{probability}{aside}</g>",
+        '<g{kind}{name}{kinship} transform="translate({x:.1f} {y:.1f})"><title>{tooltip}</title>'
+        "{box}{label}{probability}{aside}{branch}</g>",
         kind=kind_attribute(" ".join(["node", *(name for name, is_on in flags.items() if is_on)])),
         name=attribute("data-node", node.name),
+        kinship=kinship,
         tooltip=_lines(node.tooltip),
-        box=_box(at, width),
-        label=_text(node.label, Point(at.x + PADDING, at.y + 3)),
-        probability=NOTHING if node.probability is None else _probability_bar(node.probability, at, width),
-        aside=_asides(node, Point(at.x + width, at.y)),
+        x=at.x,
+        y=at.y,
+        box=_box(width, height),
+        label=_text(node.label, 3),
+        probability=_probability_bars(node, width, height),
+        aside=_asides(node, width),
+        branch=_branch(node, width),
     )
 
 
-def _probability_bar(probability: float, at: Point, width: float) -> Markup:
+def _probability_bars(node: PictureNode, width: float, height: float) -> Markup:
+    """The drafter's at the bottom of the label, the teacher's at its top; each where it is known."""
+    edge = 4.4 if height > DENSE.label else 3.4
+    by_drafter = _probability_bar(node.probability, width, height / 2 - edge, markup("bar"))
+    return joined([by_drafter, _probability_bar(node.by_teacher, width, edge - 2.6 - height / 2, markup("bar by-t"))])
+
+
+def _probability_bar(probability: float | None, width: float, y: float, kind: Markup) -> Markup:
+    if probability is None:
+        return NOTHING
     return markup(
-        '<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="2.6" rx="1.3"/>',
-        x=at.x + 4,
-        y=at.y + LABEL_HEIGHT / 2 - 4.4,
+        '<rect class="{kind}" x="4" y="{y:.1f}" width="{width:.1f}" height="2.6" rx="1.3"/>',
+        kind=kind,
+        y=y,
         width=max(1.5, (width - 8) * probability),
     )
 
 
-def _asides(node: PictureNode, right: Point) -> Markup:
-    """What is written beside a label, whose right edge is ``right``: signs, and how many nodes are folded below."""
+def _asides(node: PictureNode, right: float) -> Markup:
+    """What is written beside a label of the width ``right``: signs, and how many nodes are folded below."""
     parts = []
-    if node.divergent:
+    if node.divergent and not node.inherits:
         first = markup("<tspan> first</tspan>") if node.origin else NOTHING
-        parts.append(_aside("sign", Point(right.x + 4, right.y + 5), joined([markup("≠"), first])))
-    after_signs = right.x + _sign_width(node)
+        parts.append(_aside("sign", Point(right + 4, 5), joined([markup("≠"), first])))
+    after_signs = right + _sign_width(node)
     if node.violated:
-        parts.append(_aside("sign", Point(after_signs - SIGN_WIDTH + 4, right.y + 5), markup("✗")))
-    if node.hidden_below:
-        parts.append(_aside("aside", Point(after_signs + 4, right.y + 4), html_text(f"+{node.hidden_below}")))
+        parts.append(_aside("sign", Point(after_signs - SIGN_WIDTH + 4, 5), markup("✗")))
+    if node.hidden_below and node.branch is None:
+        parts.append(_aside("aside", Point(after_signs + 4, 4), html_text(f"+{node.hidden_below}")))
     return joined(parts)
 
 
-def _bonus(bonus: Bonus, at: Point) -> Markup:
+def _branch(node: PictureNode, right: float) -> Markup:
+    """What a click folds or unfolds; nothing where there is nothing, or nobody to click."""
+    if node.branch is None:
+        return NOTHING
+    sign = f"+{node.hidden_below}" if node.branch == "closed" else "−"
+    return markup(
+        '<g{kind}{request}><rect x="{x:.1f}" y="-9" width="{width:.1f}" height="18"/>{sign}</g>',
+        kind=kind_attribute(f"branch {node.branch}"),
+        request=attribute("data-do", f"branch:{node.name}"),
+        x=right + _sign_width(node),
+        width=8.0 * len(sign) + 6,
+        sign=_aside("aside", Point(right + _sign_width(node) + 4, 4), html_text(sign)),
+    )
+
+
+def _bonus(bonus: Bonus, at: Point, height: float) -> Markup:
     width = label_width(bonus.label)
     return markup(
-        '<g class="bonus"><title>{tooltip}</title>{box}{label}{aside}</g>',
+        '<g class="bonus" transform="translate({x:.1f} {y:.1f})"><title>{tooltip}</title>{box}{label}{aside}</g>',
         tooltip=_lines(bonus.tooltip),
-        box=_box(at, width),
-        label=_text(bonus.label, Point(at.x + PADDING, at.y + 4)),
-        aside=_aside("aside", Point(at.x + width + 6, at.y + 4), markup("bonus")),
-    )
-
-
-def _box(at: Point, width: float) -> Markup:
-    return markup(
-        '<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" rx="5"/>',
         x=at.x,
-        y=at.y - LABEL_HEIGHT / 2,
-        width=width,
-        height=LABEL_HEIGHT,
+        y=at.y,
+        box=_box(width, height),
+        label=_text(bonus.label, 4),
+        aside=_aside("aside", Point(width + 6, 4), markup("bonus")),
     )
 
 
-def _text(label: str, at: Point) -> Markup:
-    return markup('<text x="{x:.1f}" y="{y:.1f}">{label}</text>', x=at.x, y=at.y, label=html_text(label))
+def _box(width: float, height: float) -> Markup:
+    return markup(
+        '<rect class="box" y="{y:.1f}" width="{width:.1f}" height="{height}" rx="5"/>',
+        y=-height / 2,
+        width=width,
+        height=height,
+    )
+
+
+def _text(label: str, down: int) -> Markup:
+    return markup('<text x="{x}" y="{y}">{label}</text>', x=PADDING, y=down, label=html_text(label))
 
 
 def _aside(kind: str, at: Point, content: Markup) -> Markup:

@@ -1,8 +1,9 @@
 """Where the nodes of a draft tree are drawn: pure arithmetic on parents. Knows no tokens, no pixels and no records.
 
-A tidy layout from left to right: leaves on consecutive rows, a parent at the middle of its children, the accepted path
-straight along row 0, with the bonus token at its end. Parents that cannot be (a trace may record nonsense, which is
-why it is being looked at) are drawn under the root instead.
+From left to right, one column per depth. A node is level with its first child, and stands as high up as its column and
+its parent allow, so that no column has a gap that it does not need: a tree is about as tall as its widest level, and no
+two edges cross. The accepted path runs straight along row 0, with the bonus token at its end. Parents that cannot be (a
+trace may record nonsense, which is why it is being looked at) are drawn under the root instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class Place(NamedTuple):
     """A spot in the grid."""
 
     column: int  # edges from the root
-    row: float  # 0 at the top; halves where a parent stands between its children
+    row: int  # 0 at the top
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,33 @@ def fold(parents: Sequence[int], scores: Sequence[float], keep: Collection[int],
         if len(shown) >= limit:
             break
         _add_with_ancestors(shown, above, slot)
+    return Fold(frozenset(shown), _hidden_below(above, shown))
+
+
+def toggle(parents: Sequence[int], folded: Fold, slots: Collection[int], keep: Collection[int]) -> Fold:
+    """``folded`` with the branches below ``slots`` shown where any of them is hidden, and hidden where none is, except
+    for the slots in ``keep`` and what leads there."""
+    above = sound_parents(parents)
+    kept = {0}
+    for slot in keep:
+        _add_with_ancestors(kept, above, slot)
+    opened = {slot for slot in slots if folded.hidden_below.get(slot)}
+    closed = set(slots) - opened  # and all that is below these
+    shown = set()
+    for slot in range(len(above)):  # parents come first
+        parent = above[slot]
+        if slot and parent in closed:
+            closed.add(slot)
+        if not slot or slot in kept:
+            shown.add(slot)
+        elif parent in shown and parent not in closed and (slot in folded.shown or parent in opened):
+            shown.add(slot)
+            if slot not in folded.shown:
+                opened.add(slot)
+    return Fold(frozenset(shown), _hidden_below(above, shown))
+
+
+def _hidden_below(above: Sequence[int], shown: Collection[int]) -> dict[int, int]:
     hidden: dict[int, int] = {}
     for slot in range(len(above)):
         if slot not in shown:
@@ -69,7 +97,7 @@ def fold(parents: Sequence[int], scores: Sequence[float], keep: Collection[int],
             while at not in shown:
                 at = above[at]
             hidden[at] = hidden.get(at, 0) + 1
-    return Fold(frozenset(shown), hidden)
+    return hidden
 
 
 def _add_with_ancestors(shown: set[int], above: Sequence[int], slot: int) -> None:
@@ -91,22 +119,16 @@ def layout_tree(parents: Sequence[int], path: Sequence[int] | None, shown: Colle
     end = straight[-1] if straight else None  # the bonus token is attached here
     children = _children(above, frozenset(straight), shown)
     order = _preorder(children)
-    columns = {0: 0}
-    rows: dict[int, float] = {}
-    next_row = 0
+    places: dict[int, Place] = {}
+    bonus = None if end is None else Place(len(straight), 0)
+    free = {} if bonus is None else {bonus.column: 1}  # by column, the first row that is free; 0 where none is taken
     for slot in order:
-        columns[slot] = columns[above[slot]] + 1 if slot else 0
-        if slot == end or not children[slot]:
-            rows[slot] = float(next_row)
-            next_row += 1
-    for slot in reversed(order):
-        if children[slot] and slot != end:
-            rows[slot] = (rows[children[slot][0]] + rows[children[slot][-1]]) / 2
-    rows.update(dict.fromkeys(straight, 0.0))
-    bonus = None if end is None else Place(columns[end] + 1, 0.0)
-    places = {slot: Place(columns[slot], rows[slot]) for slot in order}
-    last_column = max([*columns.values(), bonus.column if bonus else 0])
-    return TreeLayout(places, bonus, next_row, last_column + 1)
+        parent = places[above[slot]] if slot else Place(-1, 0)
+        column = parent.column + 1
+        row = max(parent.row, free.get(column, 0))
+        places[slot] = Place(column, row)
+        free[column] = row + 1
+    return TreeLayout(places, bonus, max(free.values()), max(free) + 1)
 
 
 def _children(above: Sequence[int], first: frozenset[int], shown: Collection[int] | None) -> dict[int, list[int]]:

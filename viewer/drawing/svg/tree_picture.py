@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from specscope.schemas import BonusDraw, Step
 from specscope.tracer.naming.text import shorten
-from specscope.viewer.drawing.labels.nodes import describe_node, draft_probability
+from specscope.viewer.drawing.labels.nodes import describe_node, draft_probability, teacher_probability
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.step_view import StepView
-from specscope.viewer.drawing.svg.tree_layout import connected_path, fold
+from specscope.viewer.drawing.svg.tree_layout import Fold, connected_path, fold, sound_parents, toggle
 
-LABEL_LIMIT = 14
 MAX_TITLE = 200  # characters of a line in a tooltip: a token may have any length
 #: Above this many nodes the unlikely ones are folded, unless the user wants them all.
 FOLD_ABOVE = 64
+#: Of nodes that differ, or are violated, so many are kept unfolded: where everything is marked, nothing is.
+MOST_KEPT = 48
+#: Of trees with more nodes, branches can be folded one by one.
+BRANCHES_FROM = 24
+#: What a tree is drawn for. On a page, clicks fold and unfold, and a panel says what is known of a node, so
+#: that its tooltip only names it. In a report tooltips are all there is; in a small one, they too only name it.
+Medium = Literal["page", "report", "small report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +34,21 @@ class PictureNode:
     label: str
     tooltip: tuple[str, ...]  # lines
     probability: float | None  # the drafter's, given the parent; None where it is unknown or not finite
+    by_teacher: float | None = None  # the teacher's, likewise
     accepted: bool
     divergent: bool
     origin: bool  # where the divergence begins
+    inherits: bool = False  # it differs only because others do
     violated: bool = False  # a violated invariant names it
     hidden_below: int = 0
+    branch: Literal["open", "closed"] | None = None  # what is below it can be folded, or unfolded
+
+
+class Branches(NamedTuple):
+    """What the user wants to see of large trees."""
+
+    show_all: bool = False  # every node
+    toggled: frozenset[str] = frozenset()  # names of nodes: unfolded where they would be folded, and the reverse
 
 
 @dataclass(frozen=True)
@@ -52,12 +70,22 @@ class TreePicture:
     num_folded: int
 
 
-def picture_of(view: StepView, *, fold_above: int | None = FOLD_ABOVE) -> TreePicture | None:
+def picture_of(
+    view: StepView,
+    *,
+    fold_above: int | None = FOLD_ABOVE,
+    most_shown: int | None = None,
+    medium: Medium = "report",
+    toggled: frozenset[str] = frozenset(),
+) -> TreePicture | None:
     """What to draw of a step; None where it records no tree, or an empty one.
 
     Args:
         view: the step.
         fold_above: fold trees of more nodes than this; None shows everything.
+        most_shown: so many nodes stay where it is folded, except for those that must; None: as many as ``fold_above``.
+        medium: what it is drawn for.
+        toggled: names of nodes whose branches the user has folded or unfolded.
     """
     tree = view.step.tree
     if tree is None or not tree.tokens:
@@ -68,28 +96,48 @@ def picture_of(view: StepView, *, fold_above: int | None = FOLD_ABOVE) -> TreePi
     shown = frozenset(range(size))
     hidden: dict[int, int] = {}
     if fold_above is not None and size - 1 > fold_above:
-        keep = {*(path or ()), *view.marks.divergent, *view.marks.violated}
-        shown, hidden = fold(parents, _scores(view.step, size), keep, fold_above + 1)
+        marked = sorted(view.marks.independent | view.marks.violated)[:MOST_KEPT]
+        keep = {*(path or ()), *marked, *([view.marks.origin] if view.marks.origin is not None else [])}
+        shown, hidden = fold(parents, _scores(view.step, size), keep, (most_shown or fold_above) + 1)
+    if toggled:
+        slots = [slot for slot in range(size) if view.name(slot) in toggled]
+        shown, hidden = toggle(parents, Fold(shown, hidden), slots, path or ())
+    has_branches = medium == "page" and size > BRANCHES_FROM
+    inner = {parent for slot, parent in enumerate(sound_parents(parents)) if slot in shown and slot not in (path or ())}
     accepted = frozenset([0, *path]) if path is not None else frozenset[int]()
     return TreePicture(
         parents=parents,
-        nodes=[_node(view, slot, hidden.get(slot, 0), is_accepted=slot in accepted) for slot in sorted(shown)],
+        nodes=[
+            replace(
+                _node(view, slot, hidden.get(slot, 0), is_accepted=slot in accepted, medium=medium),
+                branch=_branch(slot, hidden, inner) if has_branches else None,
+            )
+            for slot in sorted(shown)
+        ],
         path=path,
         bonus=_bonus(view),
         num_folded=size - len(shown),
     )
 
 
-def _node(view: StepView, slot: int, num_hidden: int, *, is_accepted: bool) -> PictureNode:
+def _branch(slot: int, hidden: dict[int, int], inner: set[int]) -> Literal["open", "closed"] | None:
+    return "closed" if hidden.get(slot) else "open" if slot in inner and slot else None
+
+
+def _node(view: StepView, slot: int, num_hidden: int, *, is_accepted: bool, medium: Medium) -> PictureNode:
+    named = (_name(view, slot, is_accepted=is_accepted),)
+    tooltip = _tooltip(view, slot, num_hidden) if medium == "report" else named
     return PictureNode(
         slot=slot,
         name=view.name(slot),
-        label=shorten(view.shown(view.tokens[slot]), LABEL_LIMIT),
-        tooltip=_tooltip(view, slot, num_hidden),
+        label=label_text(view.shown(view.tokens[slot])),
+        tooltip=tooltip,
         probability=draft_probability(view.step, slot),
+        by_teacher=teacher_probability(view.step, slot),
         accepted=is_accepted,
         divergent=slot in view.marks.divergent,
         origin=slot == view.marks.origin,
+        inherits=slot in view.marks.inherited,
         violated=slot in view.marks.violated,
         hidden_below=num_hidden,
     )
@@ -111,11 +159,20 @@ def _bonus(view: StepView) -> Bonus | None:
         f"the teacher's own {_choice(accept.bonus_draw)} at slot {accept.bonus_slot}",
         "the root of the next step",
     )
-    return Bonus(shorten(view.shown(token), LABEL_LIMIT), lines)
+    return Bonus(label_text(view.shown(token)), lines)
 
 
 def _choice(draw: BonusDraw | None) -> str:
     return "choice" if draw is None else f"draw, coin {draw.coin:.3g} in {draw.low:.3g} to {draw.high:.3g},"
+
+
+def _name(view: StepView, slot: int, *, is_accepted: bool) -> str:
+    """Who a node is, for those who cannot see where it stands."""
+    tree = view.step.tree
+    assert tree is not None
+    depth = f", depth {tree.depths[slot]}" if slot < len(tree.depths) else ""
+    outcome = "" if view.step.accept is None or slot == 0 else ", accepted" if is_accepted else ", rejected"
+    return f"{shorten(view.shown(tree.tokens[slot]), MAX_TITLE)}: slot {slot}{depth}{outcome}"
 
 
 def _tooltip(view: StepView, slot: int, num_hidden: int) -> tuple[str, ...]:

@@ -132,11 +132,12 @@ def health_notes(health: Health, lead: Lead) -> Markup:
     return joined(parts)
 
 
-def failure_note(failure: Failure) -> Markup:
-    """What failed, and where, as far as that was recorded: a prefill has no step."""
+def failure_note(failure: Failure, role: str | None = None) -> Markup:
+    """What failed, and where, as far as that was recorded: a prefill has no step. ``role`` says which of two runs."""
     places = (("turn", failure.turn), ("step", failure.step), ("phase", failure.phase))
     where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
-    return note("bad", f"The engine failed: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
+    who = f"{role}: the engine failed" if role else "The engine failed"
+    return note("bad", f"{who}: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
 
 
 def _failure(failure: Failure, health: Health, lead: Lead) -> Markup:

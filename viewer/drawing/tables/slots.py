@@ -10,7 +10,8 @@ from specscope.schemas import Step
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import attribute, kind_attribute, row, table
-from specscope.viewer.drawing.labels.nodes import Choice, draft_probability, teacher_choices
+from specscope.viewer.drawing.labels.nodes import Choice, draft_probability, teacher_choices, teacher_probability
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step_view import StepView
 
@@ -22,12 +23,17 @@ NUMBERS = {
     "depth": "d",
     "position": "d",
     "draft p": ".3f",
+    "teacher p": ".3f",
     "logit": ".3f",
     "its logit": ".3f",
+    "target p": ".3f",
+    "threshold": ".3f",
+    "coin": ".3f",
 }
 MOST_LISTED = 1024
 #: Beside a slot that a violated invariant names.
 VIOLATED = markup('<b class="ss-first">✗</b> ')
+LONGEST_TEXT = 200
 TEXTS = ("token", "teacher's top", "second")
 
 
@@ -43,19 +49,40 @@ def slot_columns(view: StepView) -> dict[str, list[Any]]:
     best = [_at(of_slot, 0) for of_slot in choices]
     second = [_at(of_slot, 1) for of_slot in choices]
     positions = step.tensors.positions if step.tensors is not None else []
-    return {
+    columns: dict[str, list[Any]] = {
         "slot": list(slots),
-        "token": [texts.shown(token) for token in tree.tokens],
+        "token": [label_text(texts.shown(token), LONGEST_TEXT) for token in tree.tokens],
         "id": list(tree.tokens),
         "parent": [_at(tree.parents, slot) for slot in slots],
         "depth": [_at(tree.depths, slot) for slot in slots],
         "position": [_at(positions, slot) for slot in slots],
         "draft p": [draft_probability(step, slot) for slot in slots],
+        **_known("teacher p", [teacher_probability(step, slot) for slot in slots]),
         "accepted": [_accepted(step, slot, path) for slot in slots],
         "teacher's top": [_shown(texts, choice) for choice in best],
         "logit": [_logit(choice) for choice in best],
         "second": [_shown(texts, choice) for choice in second],
         "its logit": [_logit(choice) for choice in second],
+    }
+    return columns | _trials(step, len(tree.tokens))
+
+
+def _known(name: str, values: list[Any]) -> dict[str, list[Any]]:
+    """The column, where it holds anything."""
+    return {name: values} if any(value is not None for value in values) else {}
+
+
+def _trials(step: Step, size: int) -> dict[str, list[Any]]:
+    """What was weighed at each slot, where acceptance draws; nothing where it does not."""
+    visits = (step.accept.visited or []) if step.accept is not None else []
+    trials = {trial.slot: trial for visit in visits for trial in visit.trials or []}
+    if not trials:
+        return {}
+    by_slot = [trials.get(slot) for slot in range(size)]
+    return {
+        "target p": [None if trial is None else trial.target_prob for trial in by_slot],
+        "threshold": [None if trial is None else trial.threshold for trial in by_slot],
+        "coin": [None if trial is None else trial.coin for trial in by_slot],
     }
 
 
@@ -112,4 +139,4 @@ def _logit(choice: Choice | None) -> float | None:
 
 
 def _shown(texts: TokenTexts, choice: Choice | None) -> str | None:
-    return None if choice is None else texts.shown(choice.token)
+    return None if choice is None else label_text(texts.shown(choice.token), LONGEST_TEXT)

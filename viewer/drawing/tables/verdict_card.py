@@ -3,6 +3,7 @@ together, and the commands to run next. Knows verdicts, no steps. Pure."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -10,25 +11,23 @@ from specscope.schemas import Manifest
 from specscope.schemas.verdict import Difference, NoiseFloor, Root, Side, Verdict, VerdictKind
 from specscope.tracer.naming.rules import LOSSY
 from specscope.tracer.naming.text import counted
+from specscope.tracer.report.advice import advice_for
 from specscope.tracer.report.card import (
     HEADLINES,
     SIDES,
-    SOURCES,
     blame_text,
     compared_text,
-    drift_text,
     first_blames,
     headline,
     impact_text,
     leading_root,
     loaded_texts,
-    margin_text,
     one_line,
-    roots_text,
-    sensitivity_text,
     where_text,
 )
+from specscope.tracer.report.causes import WRONG, Cause, causes_of
 from specscope.tracer.report.sentences import root_sentence
+from specscope.tracer.report.sizes import SOURCES, drift_text, sensitivity_text, size_row
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
@@ -44,22 +43,39 @@ SHOWN_LINES = 12
 SHOWN_ROOTS = 40
 
 
-def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts) -> Markup:
-    """The card: the verdict, and the given root where there is one."""
+def verdict_card(verdict: Verdict, root: Root | None, texts: SideTexts, *, below: Markup = NOTHING) -> Markup:
+    """The card: the verdict, and the given root where there is one; ``below`` stands at its end."""
     calm = " ss-calm" if verdict.verdict in ("equal", "ties") and not verdict.exit_code else ""
     return markup(
-        '<section{kind}><h2><span class="ss-sign" aria-hidden="true">{sign}</span>{title}</h2>{body}</section>',
+        '<section{kind}><p class="ss-verdict">{badge}</p>'
+        '<h2><span class="ss-sign" aria-hidden="true">{sign}</span>{title}</h2>{body}</section>',
         kind=kind_attribute(f"ss-box ss-card{calm}"),
+        badge=_badge(verdict, root),
         sign=html_text(_sign(verdict)),
         title=html_text(one_line(_title(verdict, root, texts), 200)),
-        body=joined(_body(verdict, root, texts)),
+        body=joined([*_body(verdict, root, texts), below]),
     )
 
 
 def _title(verdict: Verdict, root: Root | None, texts: SideTexts) -> str:
-    if root is not None and leading_root(verdict) is not None and verdict.verdict == "different":
-        return f"{HEADLINES['different']}: {root_sentence(root, texts)}"
+    if _leads(verdict, root):
+        assert root is not None
+        sentence = root_sentence(root, texts)
+        return sentence[:1].upper() + sentence[1:]
     return headline(verdict, texts)
+
+
+def _leads(verdict: Verdict, root: Root | None) -> bool:
+    """Whether the card is about ``root``."""
+    return root is not None and leading_root(verdict) is not None and verdict.verdict == "different"
+
+
+def _badge(verdict: Verdict, root: Root | None) -> Markup:
+    """Verdict and wrong side in few words; nothing where the headline says it."""
+    if not _leads(verdict, root):
+        return NOTHING
+    assert root is not None
+    return markup("<b>{words}</b>", words=html_text(f"{HEADLINES['different']}: {WRONG[root.wrong]}"))
 
 
 def _body(verdict: Verdict, root: Root | None, texts: SideTexts) -> list[Markup]:
@@ -71,8 +87,6 @@ def _body(verdict: Verdict, root: Root | None, texts: SideTexts) -> list[Markup]
         parts.append(_plain_body(verdict))
     if root is not None:
         parts.append(_root_body(verdict, root, texts))
-    if verdict.roots:
-        parts.append(root_list(verdict, root))
     return parts
 
 
@@ -92,9 +106,15 @@ def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
             _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else NOTHING,
             markup('<p class="ss-where">{where}</p>', where=html_text(one_line(where))),
             _values(difference, texts),
-            _rows([*_blame_rows(root), matters, *_further_rows(root)]),
+            _rows([*_advice_rows(root), *_blame_rows(root), matters, *_further_rows(root)]),
         ]
     )
+
+
+def _advice_rows(root: Root) -> list[tuple[str, str]]:
+    advice = advice_for(root)
+    causes = [("usual causes", "; ".join(advice.causes))] if advice.causes else []
+    return [("what to do", advice.do), *causes]
 
 
 def root_rows(root: Root) -> list[tuple[str, str]]:
@@ -110,10 +130,10 @@ def _blame_rows(root: Root) -> list[tuple[str, str]]:
 
 def _further_rows(root: Root) -> list[tuple[str, str]]:
     difference = root.difference
-    margin = margin_text(root)
+    size = size_row(root)
     lines = [("kind", f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")]
     lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
-    lines += [("margin", margin)] if margin is not None else []
+    lines += [size] if size is not None else []
     lines += [("tie break", difference.tie_break)] if difference.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     here = counted(root.also, "further difference")
@@ -140,24 +160,61 @@ def _plain_body(verdict: Verdict) -> Markup:
     lines += _first("not judged", verdict.uncovered)
     lines += _first("violated", [f"{SIDES[v.side]}: {v.invariant}: {v.witness}" for v in verdict.violations])
     if verdict.incomparable:
-        lines.append(("what to do", "record both runs alike, or let a field differ: specscope diff --allow FIELD"))
+        lines.append(("what to do", "record both runs alike, or let a field differ: --allow FIELD"))
     elif verdict.num_turns:
         lines.append(("does it matter", impact_text(verdict.impact)))
     return _rows(lines)
 
 
+def differing_fields(verdict: Verdict) -> tuple[str, ...]:
+    """What the two would have to be allowed to differ in; empty where no field is in the way, or something else is."""
+    fields = [line.partition(":")[0] for line in verdict.incomparable]
+    return () if any(" " in field for field in fields) else tuple(fields)
+
+
+def allow_buttons(verdict: Verdict, allow: Sequence[str]) -> Markup:
+    """Offers to compare all the same, asked for by ``allow:all``, or where that was done to take it back."""
+    parts = []
+    fields = differing_fields(verdict)
+    if fields:
+        words = f"Compare all the same, letting {one_line(', '.join(fields), 200)} differ"
+        parts.append(markup('<button type="button" data-do="allow:all">{words}</button>', words=html_text(words)))
+    if verdict.incomparable:
+        parts.append(markup(' <button type="button" data-do="metrics">Metrics of both</button>'))
+    if allow:
+        words = f"{one_line(', '.join(allow), 200)} may differ here: what follows from that is not compared."
+        parts += [quiet(words), markup('<button type="button" data-do="allow:none">Let nothing differ</button>')]
+    return joined(parts)
+
+
 def root_list(verdict: Verdict, shown: Root | None) -> Markup:
-    """Every root with what follows from it, folded; a click on one asks for ``root:N``, N counted from 0."""
-    entries = (_root_entry(at, root, is_here=root is shown) for at, root in enumerate(verdict.roots[:SHOWN_ROOTS]))
+    """Every root by its cause, folded; a click on one asks for ``root:N``, N counted from 0."""
+    causes = causes_of(verdict.roots)
+    left = SHOWN_ROOTS
+    parts = []
+    for cause in causes:
+        entries = [_root_entry(at, verdict.roots[at], is_here=verdict.roots[at] is shown) for at in cause.roots[:left]]
+        left -= len(entries)
+        if entries:
+            title = markup('<p class="ss-cause">{words}</p>', words=html_text(_cause_text(cause)))
+            parts += [title, markup("<ol>{entries}</ol>", entries=joined(entries))]
     more = len(verdict.roots) - SHOWN_ROOTS
     rest = quiet(f"and {more} more: ≠ Next goes from one to the next") if more > 0 else NOTHING
-    listed = markup("<ol>{entries}</ol>", entries=joined(entries))
-    return folded(roots_text(verdict), listed, rest, kind="ss-roots")
+    return folded(causes_text(verdict), *parts, rest, kind="ss-roots")
+
+
+def causes_text(verdict: Verdict) -> str:
+    """How many causes and roots there are, and what follows from them."""
+    follow = f"{counted(verdict.num_inherited, 'later step')} {'follows' if verdict.num_inherited == 1 else 'follow'}"
+    return f"{counted(len(causes_of(verdict.roots)), 'cause')}, {counted(len(verdict.roots), 'root')}; {follow}"
+
+
+def _cause_text(cause: Cause) -> str:
+    return f"{one_line(cause.name, 200)}: {counted(len(cause.roots), 'place')}"
 
 
 def _root_entry(at: int, root: Root, *, is_here: bool) -> Markup:
-    difference = root.difference
-    where = f"{where_text(root.place)}: {difference.phase} {difference.field}, {difference.kind}"
+    where = f"{where_text(root.place)}: {root.difference.field}"
     return markup(
         '<li{kind}><button type="button" data-do="root:{at}">Root {number}</button> '
         "<span>{where}</span> <em>{follow}</em></li>",
@@ -261,15 +318,30 @@ def _field_of(line: str) -> str:
     return "prompt" if name in ("turn", "turns") else name
 
 
+#: What the page itself shows, and shows better.
+_SHOWN_HERE = ("specscope show ", "specscope view ")
+#: What a command will tell, by its name.
+REMARKS = {
+    "bisect": "narrows the step to the layer and the operation",
+    "replay": "runs the recorded steps again: a third opinion",
+    "repro": "runs the step that failed again, from its record",
+    "check": "recomputes every invariant of a run",
+    "report": "this comparison as one HTML file, to keep or to send",
+    "diff": "compares all the same, and says what cannot be judged then",
+}
+
+
 def next_commands(verdict: Verdict, root: Root | None) -> list[str]:
-    """What to type next; for another root than the first, what shows that one."""
-    if root is None or not verdict.roots or root == verdict.roots[0]:
-        return list(verdict.next or [f"specscope check {shlex.quote(verdict.candidate)}"])
-    candidate, place = shlex.quote(verdict.candidate), root.place
-    return [
-        f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
-        f"specscope view {shlex.quote(verdict.baseline)} {candidate} --at {place.turn}/{place.step_a}",
-    ]
+    """What to type next about ``root``, or without one about the two runs: only what tells more than the page does."""
+    baseline, candidate = shlex.quote(verdict.baseline), shlex.quote(verdict.candidate)
+    lines = [line for line in verdict.next if not line.startswith(_SHOWN_HERE)]
+    if root is not None and verdict.roots and root != verdict.roots[0]:
+        lines = [re.sub(r"--at \S+$", f"--at {root.place.turn}/{root.place.step_a}", line) for line in lines]
+        same = (root.difference.phase, root.wrong) == (verdict.roots[0].difference.phase, verdict.roots[0].wrong)
+        lines = lines if same else []
+    if not verdict.incomparable:
+        lines.append(f"specscope report {baseline} {candidate} -o report.html")
+    return lines or [f"specscope check {candidate}"]
 
 
 def command_names(lines: Sequence[str]) -> dict[str, str]:
@@ -281,9 +353,11 @@ def command_card(lines: Sequence[str]) -> Markup:
     """The commands, each with a button that copies it; the board's raw texts must hold ``command_names``."""
     entries = (
         markup(
-            '<div><code>{line}</code><button type="button" data-copy="{name}">Copy</button></div>',
+            '<div><code>{line}</code><button type="button" data-copy="{name}" aria-label="Copy {line}">Copy</button>'
+            "</div>{remark}",
             line=html_text(line),
             name=html_text(name),
+            remark=quiet(REMARKS.get(line.split()[1], "")),
         )
         for name, line in command_names(lines).items()
     )

@@ -1,0 +1,112 @@
+"""The way from step to step: keys and answers in every order, in a real browser but without a viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Page, sync_playwright
+from support.browser import BROWSER, FLAGS
+
+from specscope.viewer import screens
+
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the PATH: the viewer is not seen in a browser")
+
+WALKER = Path(screens.__file__).with_name("walker.js")
+LAST = 12
+#: Plays events against a walker and a page that answers only the newest question, as Streamlit does.
+PLAY = """
+([source, events, last]) => {
+  const timers = [];
+  let clock = 0;
+  const performance = { now: () => clock };
+  const setTimeout = (call, delay) => timers.push({ call, at: clock + delay });
+  const clearTimeout = (number) => timers[number - 1] && (timers[number - 1].call = () => {});
+  const parts = ["performance", "setTimeout", "clearTimeout"];
+  const walker = new Function(...parts, `${source}; return walker;`)(performance, setTimeout, clearTimeout);
+  let [now, question, looked] = [0, null, 0];
+  const walk = walker({
+    show: (step) => (looked = step),
+    ask: (text) => (question = text),
+    last: () => last,
+  });
+  const draw = (step) => ({ html: `step ${step}`, notes: {}, raw: {} });
+  function tell(data) {
+    if (walk.take(data)) {
+      looked = data.now;
+      if (data.html !== `step ${looked}`) throw new Error(`step ${looked} is shown as ${data.html}`);
+    }
+  }
+  function answer() {
+    if (question === null) return;
+    const [what, where] = question.split(":");
+    const [step, ...ahead] = where.split(".").map(Number);
+    [question, now] = [null, step];
+    const boards = Object.fromEntries(ahead.map((other) => [other, draw(other)]));
+    const nothing = { html: null, notes: null, raw: null };
+    tell({ scene: "a", now, ahead: boards, ...(what === "shown" ? nothing : draw(step)) });
+  }
+  let expected = 0;
+  const happen = {
+    right: () => { if (walk.from() < last) walk.aimAt((expected = walk.from() + 1)); },
+    left: () => { if (walk.from() > 0) walk.aimAt((expected = walk.from() - 1)); },
+    end: () => walk.aimAt((expected = last)),
+    answer,
+    lose: () => (question = null),
+    rerun: () => tell({ scene: "a", now, ahead: {}, ...draw(now) }),
+    wait: () => {
+      clock += 50;
+      for (const timer of timers.filter(({ at }) => at <= clock)) {
+        const { call } = timer;
+        timer.call = () => {};
+        call();
+      }
+    },
+  };
+  tell({ scene: "a", now, ahead: {}, ...draw(0) });
+  for (const event of events) happen[event]();
+  for (let round = 0; round < 1000; round++) {
+    answer();
+    happen.wait();
+  }
+  return { looked, now, expected };
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def blank() -> Iterator[Page]:
+    """An empty page."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser.new_page()
+        browser.close()
+
+
+def play(page: Page, events: list[str]) -> dict[str, int]:
+    """What is looked at, where the page is, and where keys have led, once nothing happens any more."""
+    end = page.evaluate(PLAY, [WALKER.read_text(), events, LAST])
+    assert isinstance(end, dict)
+    return end
+
+
+EVENTS = st.sampled_from(["right", "right", "right", "left", "end", "answer", "answer", "lose", "rerun", "wait"])
+
+
+@given(events=st.lists(EVENTS, max_size=40))
+def test_what_is_looked_at_is_where_keys_have_led(blank: Page, events: list[str]) -> None:
+    end = play(blank, events)
+    assert end["looked"] == end["now"] == end["expected"]
+
+
+def test_an_answer_that_is_newer_than_what_was_shown_early_is_shown(blank: Page) -> None:
+    to_a_board = ["wait", "answer", "right"]  # step 1 is shown at once, because its board was sent ahead
+    events = [*to_a_board, "right", "right", "answer", "answer"]
+    assert play(blank, events) == {"looked": 3, "now": 3, "expected": 3}
+
+
+def test_a_question_that_was_lost_is_asked_again(blank: Page) -> None:
+    assert play(blank, ["right", "lose"]) == {"looked": 1, "now": 1, "expected": 1}

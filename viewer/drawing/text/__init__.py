@@ -1,0 +1,1 @@
+"""The text of a turn, each token by how it came about."""

@@ -1,0 +1,13 @@
+"""What the browser does with boards, as one module of JavaScript. Loads no Streamlit: bundles need it as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: In the order in which they depend on each other.
+FILES = ("tree_window.js", "walker.js", "access.js", "save.js", "timeline.js", "inspector.js")
+
+
+def inspector_script() -> str:
+    """The whole module; its default export is what Streamlit calls."""
+    return "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in FILES)

@@ -1,0 +1,101 @@
+// Leads from step to step. Keys are counted here and only the newest step is asked for, so that a held key loses none,
+// however slow the page is; and the boards on the way are asked for ahead, so that most steps are shown at once. Knows
+// no markup.
+
+const PATIENCE = 8000; // milliseconds after which an answer is no longer waited for: the connection may have been lost
+const MOST_BOARDS = 32;
+
+function walker({ show, ask, last }) {
+  const boards = new Map(); // step -> its board, of this scene
+  const tried = new Set(); // steps that were asked for ahead
+  let scene = null; // whatever boards depend on besides their step
+  let confirmed = null; // the step where the page is
+  let aim = null; // the step that keys have led to, while the page is not there yet
+  let asked = null; // the step that was asked for last, until it is confirmed
+  let askedAt = 0;
+  let early = null; // the step that is shown although the page is not there yet
+  let earlyWhenAsked = null; // what that was when a step was last asked for: the answer is newer than it
+  let direction = 1;
+  let timer = 0;
+
+  function keep(step, board) {
+    boards.delete(step);
+    boards.set(step, board);
+    if (boards.size > MOST_BOARDS) {
+      boards.delete(boards.keys().next().value);
+    }
+  }
+
+  function request(step) {
+    const ahead = [step + direction, step + 2 * direction];
+    const missing = ahead.filter((at) => at >= 0 && at <= last() && !boards.has(at) && !tried.has(at));
+    missing.forEach((at) => tried.add(at));
+    return { text: `shown:${[step, ...missing].join(".")}`, isUseful: missing.length > 0 };
+  }
+
+  function askForAim() {
+    if (asked !== null && performance.now() - askedAt > PATIENCE) {
+      asked = null;
+    }
+    if (asked === null && aim !== null && aim !== confirmed) {
+      [asked, askedAt, earlyWhenAsked] = [aim, performance.now(), early];
+      setTimeout(askForAim, PATIENCE + 1);
+      ask(boards.has(aim) ? request(aim).text : `step:${aim}`);
+    }
+  }
+
+  function aimAt(step) {
+    direction = step < (aim ?? confirmed) ? -1 : 1;
+    aim = step;
+    if (boards.has(step)) {
+      early = step;
+      show(step, boards.get(step));
+    }
+    askForAim();
+  }
+
+  function lookAhead() {
+    const { text, isUseful } = asked === null && confirmed !== null ? request(confirmed) : {};
+    if (isUseful) {
+      ask(text);
+    }
+  }
+
+  // Takes what the page says. Whether it is to be shown: not where keys have led further meanwhile.
+  function take(data) {
+    if (data.scene !== scene) {
+      boards.clear();
+      tried.clear();
+      [scene, aim, asked, early] = [data.scene, null, null, null];
+    }
+    for (const [step, board] of Object.entries(data.ahead ?? {})) {
+      keep(Number(step), board);
+    }
+    if (data.html === null && !boards.has(data.now)) {
+      ask(`step:${data.now}`);
+      return false;
+    }
+    if (data.html === null) {
+      Object.assign(data, boards.get(data.now));
+    } else if (data.now !== null) {
+      keep(data.now, { html: data.html, notes: data.notes, raw: data.raw });
+    }
+    confirmed = data.now;
+    if (asked === null || confirmed === asked || confirmed === null) {
+      early = early === earlyWhenAsked ? null : early;
+      asked = null;
+      aim = aim === confirmed || confirmed === null ? null : aim;
+      askForAim();
+    }
+    if (asked === null) {
+      early = null;
+    }
+    if (asked === null && data.ahead !== undefined) {
+      clearTimeout(timer);
+      timer = setTimeout(lookAhead, 40);
+    }
+    return early === null || early === confirmed;
+  }
+
+  return { take, aimAt, from: () => aim ?? confirmed, isWaiting: () => aim !== null || asked !== null };
+}
