@@ -41,6 +41,7 @@ check: $(STAMP)  ## lint, language and types
 	$(BIN)/ruff format --check
 	$(BIN)/python docs/language.py
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 
 view: $(STAMP)  ## the viewer on the sample traces
 	$(BIN)/specscope view sample_traces/eager.jsonl sample_traces/fused-F16.jsonl

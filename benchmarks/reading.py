@@ -33,17 +33,17 @@ from specscope.tracer.oracle.check import check_trace
 
 ROUNDS = 3
 COMMAND = Path(sys.executable).with_name("specscope")
-SEED_RUN = ("run", "--prompt", "def parse(line):", "--budget", "63", "--top-k", "8", "--depth", "6")
+SEED_RUN = ("run", "--device", "cpu", "--prompt", "def parse(line):", "--budget", "63", "--top-k", "8", "--depth", "6")
 SEED_LENGTH = ("--max-new-tokens", "120")
 _PLACE = re.compile(rb'^\{"seq":\d+,"kind":"step","turn":(\d+),')
 _DURATION = re.compile(rb'"(\w+_ns)":(\d+)')
 
 
-def record_seed(folder: Path) -> Path:
+def record_seed(folder: Path, mode: str) -> Path:
     """A trace of real steps."""
-    path = folder / "seed.jsonl"
+    path = folder / f"seed-{mode}.jsonl"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [str(COMMAND), *SEED_RUN, *SEED_LENGTH, "--trace", str(path)]
+    command = [str(COMMAND), *SEED_RUN, *SEED_LENGTH, "--mode", mode, "--trace", str(path)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     return path
 
@@ -200,8 +200,8 @@ def measure(folder: Path, seed: Path, steps: int) -> dict[str, float]:
     repeat(seed, steps, b, PARTNER)
     repeat(seed, max(1, steps // 10), short_a, PLAIN)
     repeat(seed, max(1, steps // 10), short_b, PARTNER)
-    found = check_trace(short_a)
-    assert found.num_violations == 0, [tally.first for tally in found.invariants.values() if tally.first]
+    report = check_trace(short_a)
+    assert report.num_violations == 0, [tally.first for tally in report.invariants.values() if tally.first]
     megabytes = a.stat().st_size / 1e6
     both = megabytes + b.stat().st_size / 1e6
     parse = best(lambda: load(a, b))
@@ -222,6 +222,18 @@ def measure(folder: Path, seed: Path, steps: int) -> dict[str, float]:
     }
 
 
+def measure_modes(folder: Path, fused: Path, eager: Path, steps: int) -> dict[str, float]:
+    """What it costs to compare steps of which every float differs, as those of two modes do."""
+    a, b = folder / "eager.jsonl", folder / "fused.jsonl"
+    written = repeat(eager, steps, a, PLAIN)
+    assert written == repeat(fused, steps, b, PLAIN)
+    judged = best(lambda: compare(a, b))
+    return {
+        "two modes, ms a step": 1000 * judged / written,
+        "two modes / json.loads": judged / best(lambda: load(a, b)),
+    }
+
+
 def _slots(path: Path) -> float:
     """Mean number of slots, over the first turn."""
     with TraceReader(path) as reader:
@@ -236,12 +248,14 @@ def _slots(path: Path) -> float:
 def main(steps: int, seed_trace: Path | None, as_json: bool) -> None:
     """Measure reading: steps a second, megabytes a second, the ratio of diff to json.loads, peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        seed = seed_trace or record_seed(Path(folder))
-        found = measure(Path(folder), seed, steps)
+        seed = seed_trace or record_seed(Path(folder), "fused")
+        measured = measure(Path(folder), seed, steps)
+        if seed_trace is None:
+            measured |= measure_modes(Path(folder), seed, record_seed(Path(folder), "eager"), steps)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(measured))
         return
-    for name, value in found.items():
+    for name, value in measured.items():
         click.echo(f"{name:24s}{value:12,.1f}")
 
 

@@ -31,6 +31,7 @@ from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
 
 from benchmarks.reading import COMMAND, PARTNER, PLAIN, repeat, without_index
 from specscope.tracer.files.reader import TraceReader
+from specscope.viewer.bundle.write import write_bundle
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WAIT = 120_000  # milliseconds
@@ -174,6 +175,12 @@ def time_steps(browser: Browser, viewer: Viewer, name: str, steps: int) -> dict[
     return table
 
 
+def bundled_bytes(site: Path, trace: Path) -> float:
+    """Per step, without the page itself, which is there once."""
+    num_steps = write_bundle(site, [trace]).num_steps
+    return sum(path.stat().st_size for path in (site / "data").iterdir()) / num_steps
+
+
 def time_changes(browser: Browser, folder: Path, nodes: int, steps: int) -> dict[str, float]:
     """Step changes on both pages, for trees of about ``nodes`` nodes."""
     seed = record(folder, nodes, tokens=8 * steps)
@@ -186,6 +193,7 @@ def time_changes(browser: Browser, folder: Path, nodes: int, steps: int) -> dict
     if there < steps:
         click.echo(f"only {there} steps of {nodes} nodes", err=True)
     table = {"drafted nodes": 0.0 if tree is None else len(tree.tokens) - 1.0}
+    table["bundle: MB per 1,000 steps"] = bundled_bytes(folder / f"{nodes}-site", seed) * 1_000 / MEGABYTE
     with viewing(a, b) as viewer:
         for name in ("step", "diff"):
             found = time_steps(browser, viewer, name, min(steps, there))

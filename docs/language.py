@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_name("banned-phrases.txt")
-ROOMS = ("schemas", "tracer", "engine", "viewer")
+ROOMS = ("schemas", "tracer", "adapters", "engine", "viewer")
 PARTS = ("documents", *ROOMS)
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "sample_traces/*.md")
 #: Parts of a document that are not its prose: fenced blocks, tables that a program writes, code, and targets of links.

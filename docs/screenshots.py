@@ -32,6 +32,8 @@ CHROMIUM_FLAGS = [
     "--no-first-run",
 ]
 PAIR = ("eager.jsonl", "fused-F16.jsonl")
+#: A pipelined run, with the tokenizer that gives its ids texts.
+STAGES = ("../tests/tracer/traces/pipeline.jsonl", "--tokenizer", "../engine/demo_models/teacher")
 WIDTHS = (1280, 1920)
 WAIT = 60_000  # milliseconds
 
@@ -58,14 +60,15 @@ PICTURES = (
     Picture("runs", "page=runs", "[data-testid=stMain] table"),
     Picture("metrics", "page=metrics", "[data-testid=stMain] .js-plotly-plot .main-svg", height=1100),
     Picture("health", "page=health&run=fused-F16.jsonl", "[data-testid=stMain] table"),
+    Picture("timeline", "page=timeline&run=pipeline.jsonl&turn=0&node=12", ".ss-flow", height=980),
     Picture("report", "", "svg.ss-tree", height=1010),
 )
 
 
 @contextmanager
-def viewer() -> Iterator[str]:
-    """Runs ``specscope view`` on a pair of the sample traces and on their folder, and gives its address."""
-    command = [COMMAND, "view", "--no-browser", *PAIR, "."]
+def viewer(*places: str) -> Iterator[str]:
+    """Runs ``specscope view`` on ``places``, seen from the sample traces, and gives its address."""
+    command = [COMMAND, "view", "--no-browser", *places]
     with subprocess.Popen(command, cwd=ROOT / "sample_traces", stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             assert process.stdout is not None
@@ -134,10 +137,16 @@ def main(look: Path | None, only: tuple[str, ...]) -> None:
     if chromium is None:
         raise click.ClickException("chromium is not installed")
     (look or IMAGES).mkdir(parents=True, exist_ok=True)
-    with viewer() as address, report() as written, sync_playwright() as playwright:
+    with (
+        viewer(*PAIR, ".") as address,
+        viewer(*STAGES) as of_stages,
+        report() as written,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         for picture in PICTURES:
-            link = f"{address}/?{picture.link}" if picture.link else written
+            server = of_stages if picture.name == "timeline" else address
+            link = f"{server}/?{picture.link}" if picture.link else written
             if only and picture.name not in only:
                 continue
             if look is None:

@@ -15,7 +15,7 @@ from specscope.tracer.report.formats import FORMATS, parse_target
 
 DOCUMENTS = [
     ROOT / "docs" / "ci.md",
-    *sorted(path for path in (ROOT / "docs" / "examples").iterdir() if path.suffix != ".py"),
+    *sorted(path for path in (ROOT / "docs" / "examples").iterdir() if path.suffix == ".yml"),
 ]
 OTHERS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "ci.md")]
 

@@ -45,7 +45,10 @@ def claims(path: Path) -> list[str]:
 
 
 CLAIMING = sorted(
-    path for room in ("schemas", "tracer", "engine", "viewer") for path in (ROOT / room).rglob("*.py") if claims(path)
+    path
+    for room in ("schemas", "tracer", "adapters", "engine", "viewer")
+    for path in (ROOT / room).rglob("*.py")
+    if claims(path)
 )
 
 

@@ -42,7 +42,7 @@ def test_the_documents_are_enforced_and_all_are_read() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in LANGUAGE["files_of"]("documents")}
     documents = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     assert names == documents | {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sample_traces/README.md"}
-    for room in ("schemas", "tracer", "engine", "viewer"):
+    for room in ("schemas", "tracer", "adapters", "engine", "viewer"):
         assert LANGUAGE["files_of"](room)
 
 
@@ -94,7 +94,7 @@ def test_a_list_that_cannot_be_read_is_refused(text: str, message: str) -> None:
 def test_a_part_that_does_not_exist_is_refused() -> None:
     done = subprocess.run([sys.executable, str(PROGRAM), "tests"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("got tests, wanted some of documents, schemas, tracer, engine, viewer")
+    assert done.stderr.startswith("got tests, wanted some of documents, schemas, tracer, adapters, engine, viewer")
 
 
 def test_make_check_runs_it() -> None:

@@ -45,7 +45,8 @@ def exit_code_of(command: str) -> int:
         return 0
     is_stopped = "F16" in command or name == "repro"  # the failure is there
     parts = "scaled.jsonl" in command and name in ("diff", "bisect")
-    return int(is_stopped or parts)
+    is_stale = "stale.jsonl" in command and name in ("check", "diff")
+    return int(is_stopped or parts or is_stale)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ HOUSE = Limits()
 LIMITS = {
     "schemas": HOUSE,
     "tracer": HOUSE,
+    "adapters": HOUSE,
     "viewer": HOUSE,
     "tests/schemas": HOUSE,
     # Not there yet.
@@ -45,7 +46,7 @@ LIMITS = {
 }
 FOLDERS = sorted(LIMITS)
 #: Functions of other libraries whose positional arguments are a list.
-VARIADIC = {"add_row", "runpytest_inprocess", "print"}
+VARIADIC = {"add_row", "runpytest_inprocess", "print", "zip"}
 
 
 @cache
