@@ -103,6 +103,7 @@ MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], Any]]] = {
     "draft.source-rows": (ANY, lambda s: s["draft"]["inputs"]["source_rows"].__setitem__(0, 1)),
     "tree.nodes-were-proposed": (ANY, put("tree", "tokens", -1, 4)),
     "tensors.prefix-visible": (ANY, put("tensors", "prefix_visible", 1, 2)),
+    "tensors.indices-are-the-trees": (ANY, lambda s: s["tensors"]["index_tensors"]["ancestors"].__setitem__(-1, 1)),
     "verify.logits-finite": (ANY, lambda s: s["verify"]["nonfinite_slots"].append(3)),
     "verify.argmax-is-top": (ANY, put("verify", "argmax", 1, 9)),
     "verify.input-digest": (ANY, other_digest("verify", "input_digest")),

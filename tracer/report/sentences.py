@@ -132,6 +132,7 @@ BREACHES = {
     "draft.source-rows": "feeds the drafter the features of other nodes than the accepted ones",
     "tensors.padding-isolated": "lets padding take part in attention",
     "tensors.index-in-range": "uses an index beyond the slots",
+    "tensors.indices-are-the-trees": "uses indices that are not those of its tree",
     "sequence.root-is-last-bonus": "starts its tree at another token than the last bonus",
     "sequence.committed-continues": "begins elsewhere than the last step ended",
 }

@@ -89,6 +89,22 @@ def _fed_tokens(t: TreeArrays) -> str | None:
     return first_mismatch(t.fed_tokens[: t.num_slots], t.tokens, "slot")
 
 
+def _indices_of_tree(c: Context) -> str | None:
+    """Of the tensors whose names say what they hold; an engine may have others."""
+    tensors, parents = present(c.step.tensors), present(c.step.tree).parents
+    named = tensors.index_tensors.get("parents")
+    if named is not None and (problem := first_mismatch(named[: len(parents)], parents, "parents of slot")):
+        return problem
+    ancestors = list(range(len(parents)))
+    above, width = tensors.index_tensors.get("ancestors", []), tensors.padded_slots
+    for level, start in enumerate(range(0, len(above), width)):
+        row = above[start : start + len(parents)]
+        if problem := first_mismatch(row, ancestors, f"ancestors {level} levels above slot"):
+            return problem
+        ancestors = [parents[slot] for slot in ancestors]
+    return None
+
+
 def _prefix_visible(c: Context) -> str | None:
     tensors = present(c.step.tensors)
     for row, count in enumerate(tensors.prefix_visible):
@@ -154,5 +170,11 @@ TENSORS: tuple[Invariant[Context], ...] = (
         statement="every row sees the whole committed prefix",
         check=_prefix_visible,
         needs=("tensors",),
+    ),
+    Invariant(
+        id="tensors.indices-are-the-trees",
+        statement="index tensors named parents and ancestors hold the tree's",
+        check=_indices_of_tree,
+        needs=("tree", "tensors"),
     ),
 )

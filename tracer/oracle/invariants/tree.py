@@ -204,6 +204,8 @@ def _scores_add_up(c: Context) -> str | None:
     logprobs, scores = tree.logprobs or [], tree.scores or []
     if not len(logprobs) == len(scores) == len(tree.tokens):
         return f"{len(logprobs)} log-probabilities and {len(scores)} scores for {len(tree.tokens)} slots"
+    if (logprobs[0], scores[0]) != (0, 0):
+        return f"the root has log-probability {logprobs[0]} and score {scores[0]}, wanted 0 and 0"
     for slot in range(1, len(scores)):
         wanted = scores[tree.parents[slot]] + logprobs[slot]
         if scores[slot] == wanted:  # both may be -inf
