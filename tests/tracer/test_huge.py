@@ -16,6 +16,8 @@ from support.traces import Lines, first_step, store
 from specscope.tracer.errors import TraceError
 from specscope.tracer.oracle.check import check_trace
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound a child's address space")
+
 MEMORY = 1 << 30  # address space of a child; it needs a quarter of that for an honest trace
 SECONDS = 60
 

@@ -38,6 +38,7 @@ def measured() -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
 @pytest.mark.parametrize("command", ["check", "diff"])
 def test_memory_is_flat_in_the_traces_length(measured: dict[str, Any], command: str) -> None:
     assert measured["steps"] >= 400
@@ -45,6 +46,7 @@ def test_memory_is_flat_in_the_traces_length(measured: dict[str, Any], command: 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
 def test_the_benchmark_tells_every_speed(measured: dict[str, Any]) -> None:
     speeds = ["validated steps/s", "checked steps/s", "skim MB/s", "equal lines MB/s", "json.loads MB/s"]
     assert all(measured[name] > 0 for name in [*speeds, "diff / json.loads"])
