@@ -1,6 +1,6 @@
-"""Tree attention in two parts against one masked call, over the length of the context.
+"""Another attention kernel, by default tree attention in two parts, against torch's masked call, over the context.
 
-    python -m benchmarks.attention [--threads N] [--rounds N] [--layers N]
+    python -m benchmarks.attention [--kernel NAME] [--device DEVICE] [--threads N] [--rounds N] [--layers N]
 
 Both compute the layers of one forward over one row: a mask that no layer has seen, then one call per layer. They take
 turns, so that their ratio holds on a busy machine; the figures are medians.
@@ -17,7 +17,9 @@ import click
 import torch
 
 from specscope.engine.backends.attention import AttentionFunction, fused_attention
-from specscope.engine.backends.two_part import attention as two_part_attention
+from specscope.engine.backends.base import Backend
+from specscope.engine.backends.devices import backend_of, resolve_device
+from specscope.engine.backends.kernels import find_kernel
 
 CONTEXTS = (256, 1024, 4096, 8192)
 NODES = (16, 60, 255)
@@ -34,6 +36,13 @@ class Shape(NamedTuple):
 SHAPES = (Shape(4, 4), Shape(8, 2))
 
 
+class Place(NamedTuple):
+    """Where the kernels run."""
+
+    backend: Backend
+    device: torch.device
+
+
 class Case(NamedTuple):
     """What one forward attends with."""
 
@@ -42,8 +51,8 @@ class Case(NamedTuple):
     nodes: int
 
 
-def forward(attention: AttentionFunction, case: Case, num_layers: int) -> Callable[[], None]:
-    """All attention calls of a forward, in float32."""
+def forward(attention: AttentionFunction, case: Case, num_layers: int, place: Place) -> Callable[[], None]:
+    """All attention calls of a forward, in float32; waits for the device."""
     generator = torch.Generator().manual_seed(0)
     keys = case.context + case.nodes
     query = torch.randn(1, case.shape.heads, case.nodes, WIDTH, generator=generator)
@@ -53,11 +62,13 @@ def forward(attention: AttentionFunction, case: Case, num_layers: int) -> Callab
     hidden = ~torch.eye(case.nodes, dtype=torch.bool)
     hidden[1::2, 0] = False
     mask[..., case.context :].masked_fill_(hidden, -torch.inf)
+    query, key, value, mask = (values.to(place.device) for values in (query, key, value, mask))
 
     def run() -> None:
         fresh = mask.clone()
         for _ in range(num_layers):
             attention(query, key, value, fresh, scale=WIDTH**-0.5)
+        place.backend.synchronise(place.device)
 
     return run
 
@@ -75,12 +86,17 @@ def medians(works: list[Callable[[], None]], rounds: int) -> list[float]:
 
 
 @click.command()
+@click.option("--kernel", default="two-part", show_default=True, help="What is measured against fused.")
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--layers", default=10, show_default=True, help="Calls that share a mask.")
-def main(threads: int, rounds: int, layers: int) -> None:
-    """Print a table in Markdown."""
+def main(kernel: str, device: str, threads: int, rounds: int, layers: int) -> None:
+    """Print a table in Markdown: the time of torch's masked call over that of the kernel."""
     torch.set_num_threads(threads)
+    where = resolve_device(device)
+    place = Place(backend_of(where.type), where)
+    kernels = (fused_attention, find_kernel(kernel).function)
     print("| heads | nodes | " + " | ".join(f"{context:,} tokens" for context in CONTEXTS) + " |")
     print("|---|---|" + "---|" * len(CONTEXTS))
     with torch.inference_mode():
@@ -89,10 +105,8 @@ def main(threads: int, rounds: int, layers: int) -> None:
                 cells = []
                 for context in CONTEXTS:
                     case = Case(shape, context, nodes)
-                    masked, parts = medians(
-                        [forward(kernel, case, layers) for kernel in (fused_attention, two_part_attention)], rounds
-                    )
-                    cells.append(f"{masked / parts:.2f}")
+                    masked, other = medians([forward(each, case, layers, place) for each in kernels], rounds)
+                    cells.append(f"{masked / other:.2f}")
                 print(f"| {shape.heads} over {shape.kv_heads} | {nodes} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -1,8 +1,8 @@
 """CUDA devices: torch's scaled dot-product attention, and verify forwards that are captured in graphs.
 
-FlexAttention is the other way to attend by a tree's mask. It was not chosen: it must be compiled before it is fast, for
-each shape again, and which of the two is faster on a device has not been measured. None of this has been run on a GPU:
-the tests run every line of it against a torch whose graphs are emulated.
+FlexAttention is the other way to attend by a tree's mask: ``--attention flex``. It is not what runs by default, for it
+must be compiled before it is fast, and which of the two is faster on a device has not been measured. None of this has
+been run on a GPU: the tests run every line of it against a torch whose graphs are emulated.
 """
 
 from __future__ import annotations
