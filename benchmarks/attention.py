@@ -51,18 +51,30 @@ class Case(NamedTuple):
     nodes: int
 
 
-def forward(attention: AttentionFunction, case: Case, num_layers: int, place: Place) -> Callable[[], None]:
-    """All attention calls of a forward, in float32; waits for the device."""
-    generator = torch.Generator().manual_seed(0)
+class Inputs(NamedTuple):
+    """What the kernels are called with, in float32; letters as in ``backends.attention``."""
+
+    query: torch.Tensor  # (1, H, Q, W)
+    key: torch.Tensor  # (1, G, S, W)
+    value: torch.Tensor  # (1, G, S, W)
+    mask: torch.Tensor  # (1, 1, Q, S) additive
+
+
+def inputs_of(case: Case, device: torch.device) -> Inputs:
+    """Every second slot begins a branch: what it sees does not matter to the time."""
     keys = case.context + case.nodes
-    query = torch.randn(1, case.shape.heads, case.nodes, WIDTH, generator=generator)
-    key, value = (torch.randn(1, case.shape.kv_heads, keys, WIDTH, generator=generator) for _ in range(2))
-    mask = torch.zeros(1, 1, case.nodes, keys)
-    # Every second slot begins a branch: what it sees does not matter to the time.
-    hidden = ~torch.eye(case.nodes, dtype=torch.bool)
+    query = torch.randn(1, case.shape.heads, case.nodes, WIDTH, device=device)
+    key, value = (torch.randn(1, case.shape.kv_heads, keys, WIDTH, device=device) for _ in range(2))
+    hidden = ~torch.eye(case.nodes, dtype=torch.bool, device=device)
     hidden[1::2, 0] = False
+    mask = torch.zeros(1, 1, case.nodes, keys, device=device)
     mask[..., case.context :].masked_fill_(hidden, -torch.inf)
-    query, key, value, mask = (values.to(place.device) for values in (query, key, value, mask))
+    return Inputs(query, key, value, mask)
+
+
+def forward(attention: AttentionFunction, case: Case, num_layers: int, place: Place) -> Callable[[], None]:
+    """All attention calls of a forward; waits for the device."""
+    query, key, value, mask = inputs_of(case, place.device)
 
     def run() -> None:
         fresh = mask.clone()
@@ -102,12 +114,11 @@ def main(kernel: str, device: str, threads: int, rounds: int, layers: int) -> No
     with torch.inference_mode():
         for shape in SHAPES:
             for nodes in NODES:
-                cells = []
-                for context in CONTEXTS:
-                    case = Case(shape, context, nodes)
-                    masked, other = medians([forward(each, case, layers, place) for each in kernels], rounds)
-                    cells.append(f"{masked / other:.2f}")
-                print(f"| {shape.heads} over {shape.kv_heads} | {nodes} | " + " | ".join(cells) + " |", flush=True)
+                cases = [Case(shape, context, nodes) for context in CONTEXTS]
+                works = [[forward(each, case, layers, place) for each in kernels] for case in cases]
+                ratios = [masked / other for masked, other in (medians(pair, rounds) for pair in works)]
+                cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+                print(f"| {shape.heads} over {shape.kv_heads} | {nodes} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
