@@ -15,10 +15,10 @@ from support.tiny_models import POLICY, VOCAB
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
     GPT2Config,
     LogitsProcessor,
     LogitsProcessorList,
-    MistralConfig,
     StoppingCriteria,
     StopStringCriteria,
     TemperatureLogitsWarper,
@@ -577,13 +577,13 @@ def test_wrong_options_are_refused(model: Any, options: Callable[[], TreeGenerat
 
 
 def test_models_that_cannot_verify_trees_are_refused() -> None:
-    config = MistralConfig(
+    config = Gemma2Config(
         vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=8,
+        num_key_value_heads=2, head_dim=8, attn_logit_softcapping=50.0,
     )  # fmt: skip
-    sliding: Any = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(UsageError, match="sliding"):
-        by_trees(sliding, TreeGenerate("none"), PROMPTS[:1])
+    capped: Any = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UsageError, match="caps its scores"):
+        by_trees(capped, TreeGenerate("none"), PROMPTS[:1])
 
 
 def test_positions_behind_the_models_own(model: Any, eagle: TreeGenerate) -> None:
