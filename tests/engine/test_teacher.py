@@ -42,16 +42,10 @@ def test_what_is_nowhere_is_refused_in_one_line(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mistral", "sliding_window": 64, "architectures": ["MistralForCausalLM"]}, "sliding-window"),
+        ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, "cannot be rolled back to a branch"),
         (
-            {
-                "model_type": "qwen2",
-                "architectures": ["Qwen2ForCausalLM"],
-                "layer_types": ["full_attention"] * 4 + ["sliding_attention"] * 4,
-                "use_sliding_window": True,
-                "sliding_window": 32,
-            },
-            "sliding",
+            {"model_type": "recurrent_gemma", "architectures": ["RecurrentGemmaForCausalLM"]},
+            r"layers of types \['linear_attention', 'sliding_attention'\]",
         ),
         ({"model_type": "unheard-of"}, "cannot read a model configuration"),
     ],
@@ -64,6 +58,14 @@ def test_a_teacher_that_cannot_verify_trees_is_refused(
     (tmp_path / "t" / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UsageError, match=message):
         Teacher.load(str(tmp_path / "t"), OPTIONS)
+
+
+def test_a_teacher_whose_layers_slide_is_loaded(teacher_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(teacher_folder, tmp_path / "t")
+    config = json.loads((tmp_path / "t" / "config.json").read_text())
+    config |= {"model_type": "mistral", "sliding_window": 64, "architectures": ["MistralForCausalLM"]}
+    (tmp_path / "t" / "config.json").write_text(json.dumps(config))
+    assert Teacher.load(str(tmp_path / "t"), OPTIONS).sliding_windows == [64] * 8
 
 
 def test_a_folder_without_safetensors_is_refused(teacher_folder: Path, tmp_path: Path) -> None:
