@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from support.tiny_models import COMMON, VOCAB
 from tokenizers import Tokenizer, models
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
@@ -27,6 +28,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from specscope.engine.teacher.files import sliding_windows
 from specscope.engine.teacher.model import Teacher, TeacherOptions
 from specscope.tracer.errors import UsageError
 
@@ -255,19 +257,6 @@ def test_weights_that_are_not_the_files_are_refused_by_name(tmp_path: Path, tens
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            {"model_type": "mistral", "max_position_embeddings": 4097},  # its default is a window of 4096
-            "sliding-window attention: the last 4096 tokens are seen, and it has 4097 positions; .*"
-            "or set max_position_embeddings to 4096 in its config.json",
-        ),
-        ({"model_type": "mistral", "sliding_window": 64}, "sliding-window attention"),
-        ({"model_type": "starcoder2", "sliding_window": 64}, "sliding-window attention"),
-        ({"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}, "sliding"),
-        ({"model_type": "gemma2", "sliding_window": 255}, "layers of types .*sliding_attention.* last 255 tokens"),
-        (
-            {"model_type": "gemma3_text", "max_position_embeddings": 4097},
-            "layers of types .*sliding_attention.* last 4096 tokens",
-        ),
         ({"model_type": "qwen3_next"}, "layers of types .*linear_attention"),
         ({"model_type": "jamba"}, "layers of types .*linear_attention|keeps a running state"),
         ({"model_type": "mamba"}, "layers of types .*linear_attention|keeps a running state"),
@@ -290,6 +279,27 @@ def test_what_cannot_verify_trees_is_refused_with_the_reason(
     with pytest.raises(UsageError, match=message) as caught:
         Teacher.load(str(tmp_path), OPTIONS)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "windows"),
+    [
+        ({"model_type": "mistral", "max_position_embeddings": 4097}, [4096] * 4),  # its default
+        ({"model_type": "mistral", "max_position_embeddings": 4096}, None),
+        ({"model_type": "starcoder2", "sliding_window": 64}, [64] * 4),
+        (
+            {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+            [None, None, 8, 8],
+        ),
+        ({"model_type": "gemma2", "sliding_window": 255}, [255, None, 255, None]),
+        ({"model_type": "gemma3_text", "max_position_embeddings": 4097}, [4096] * 4),
+    ],
+)
+def test_which_layers_slide_is_read_from_the_configuration(
+    config: dict[str, Any], windows: list[int | None] | None
+) -> None:
+    fields = COMMON | {"num_hidden_layers": 4, "bos_token_id": 1, "eos_token_id": 1} | config
+    assert sliding_windows(AutoConfig.for_model(**fields)) == windows
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000])
