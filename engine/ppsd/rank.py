@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from specscope.engine.drafters.early_exit.drafter import check_fits
 from specscope.engine.drafters.early_exit.head import ExitHeadFiles, load_exit_head
 from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.load.models import DEMO_MODELS, DTYPES
-from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer
+from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer, head_folder
 from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, Drafted, ExitDraft
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import ClockOffset, Inbox, Sender, answer_pings, measure_offset
@@ -77,7 +76,7 @@ def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recordin
     )
     _, config = find_teacher(name, options)
     check_part_loads(config, name)
-    files = _head_files(model)
+    files = _head_files(model, choice)
     num_layers = int(config.num_hidden_layers)
     splits = split_layers(num_layers, _exit_layer(choice, files, num_layers), choice.num_stages)
     first, last = rank == 0, rank == choice.num_stages - 1
@@ -98,13 +97,13 @@ def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recordin
     return Loaded(Stage(teacher, splits[rank]), files, draft, splits)
 
 
-def _head_files(model: ModelChoice) -> ExitHeadFiles | None:
+def _head_files(model: ModelChoice, choice: PipelineChoice) -> ExitHeadFiles | None:
     if model.mode == "baseline":
         return None
     path = parse_drafter(model.drafter, model.teacher).path
     if path == UNTRAINED:
         return None
-    return load_exit_head(Path(path) if path else DEMO_MODELS / "exit_head", allow_nonfinite=model.allow_nonfinite)
+    return load_exit_head(head_folder(path, choice.exit_layer), allow_nonfinite=model.allow_nonfinite)
 
 
 def _exit_layer(choice: PipelineChoice, files: ExitHeadFiles | None, num_layers: int) -> int:
