@@ -75,7 +75,7 @@ def _serve(options: argparse.Namespace, lifeline: Lifeline) -> None:
     os.sched_setaffinity(0, {cores[lifeline.rank % len(cores)]})
     settings, choice = _settings(options)
     loaded = load_rank(settings, choice, lifeline.rank, recording=True)
-    with joined(lifeline, choice.num_stages):
+    with joined(lifeline, choice.num_stages, loaded.stage.part.device.type):
         exchange_facts(loaded.stage, lifeline.rank, choice.num_stages)
         if lifeline.rank:
             serve(loaded.stage, settings, lifeline, num_stages=options.stages, recording=True, spoil=lambda _: None)

@@ -17,6 +17,7 @@ from specscope.engine.drafters.early_exit.drafter import check_fits
 from specscope.engine.drafters.early_exit.head import ExitHeadFiles, load_exit_head
 from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.load.models import DEMO_MODELS, DTYPES
+from specscope.engine.ppsd.carrier import usable_carrier
 from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer, head_folder
 from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, Drafted, ExitDraft
 from specscope.engine.ppsd.events import EventLog
@@ -35,7 +36,7 @@ from specscope.engine.teacher.partial import TeacherPart, check_part_loads, load
 from specscope.tracer.errors import UsageError
 
 EVENTS_PER_STAGE = 16  # in a message: what is left waits for the next one
-FOREVER = timedelta(days=30)  # gloo's own patience: who waits, and how long, is decided elsewhere
+FOREVER = timedelta(days=30)  # the carrier's own patience: who waits, and how long, is decided elsewhere
 NEWS_SHAPE = Shape(max_rows=0, row_bytes=0, max_events=0, extra_bytes=0)
 
 
@@ -132,12 +133,13 @@ def _exit_draft(teacher: Teacher, files: ExitHeadFiles | None, *, recording: boo
 
 
 @contextmanager
-def joined(lifeline: Lifeline, num_stages: int) -> Iterator[None]:
-    """Inside, this rank is one of a group of all stages.
+def joined(lifeline: Lifeline, num_stages: int, device_type: str) -> Iterator[None]:
+    """Inside, this rank is one of a group of all stages, which are on devices of torch's ``device_type``.
 
     Raises:
-        UsageError: where the launcher started another number of ranks.
+        UsageError: where the launcher started another number of ranks, or torch lacks what carries their messages.
     """
+    carrier = usable_carrier(device_type)
     world_size = int(os.environ["WORLD_SIZE"])
     if world_size != num_stages:
         raise UsageError(f"got --stages {num_stages} and {world_size} ranks, wanted one rank per stage")
@@ -145,7 +147,7 @@ def joined(lifeline: Lifeline, num_stages: int) -> Iterator[None]:
     store = None
     if lifeline.folder is not None:
         store = dist.FileStore(str(lifeline.folder / GROUP_FILE), world_size)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
+    dist.init_process_group(carrier, store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
     yield
     dist.destroy_process_group()
 

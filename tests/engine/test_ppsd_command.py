@@ -20,6 +20,7 @@ import pytest
 from support.commands import specscope
 from support.traces import ROOT
 
+from specscope.engine.settings import DEMO_MODELS
 from specscope.tracer.oracle.check import check_trace
 
 PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n"
