@@ -247,6 +247,10 @@ def test_exit_heads_of_a_given_teacher_need_one_with_their_layers(tmp_path: Path
     plan.teacher_folder.mkdir()
     (plan.teacher_folder / "tokenizer.json").write_text("{}")
     config = plan.teacher_folder / "config.json"
+    for damaged in ("[]", "{", '{"architectures": []}'):
+        config.write_text(damaged)
+        with pytest.raises(UsageError, match="config.json states no architecture and number of layers"):
+            run_pipeline(plan)
     config.write_text(json.dumps({"architectures": ["GPT2LMHeadModel"], "num_hidden_layers": 8}))
     with pytest.raises(UsageError, match="GPT2LMHeadModel"):
         run_pipeline(plan)

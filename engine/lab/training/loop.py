@@ -71,7 +71,7 @@ def train(training: Training[Batch], folder: Path) -> None:
 
 
 def _update(training: Training[Batch], loss: torch.Tensor) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(training.module.parameters(), training.max_norm)
     for optimizer in training.optimizers:
         optimizer.step()

@@ -102,7 +102,7 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
 
 def _train_exit_heads_alone(plan: TrainingPlan) -> dict[str, Any]:
     """Exit heads for the teacher that is given, on text that it writes, and how often what they draft holds."""
-    check_given_teacher(plan)
+    _check_given_teacher(plan)
     plan.work.mkdir(parents=True, exist_ok=True)
     documents = load_corpus(plan.corpus)
     rows = _self_text(plan, _tokenize(plan, documents)["train"])
@@ -114,23 +114,22 @@ def _train_exit_heads_alone(plan: TrainingPlan) -> dict[str, Any]:
     return result
 
 
-def check_given_teacher(plan: TrainingPlan) -> None:
-    """Refuses a given teacher that the exit heads of ``plan`` cannot be trained for.
-
-    Raises:
-        UsageError: naming what is missing, or the layers that there are.
-    """
+def _check_given_teacher(plan: TrainingPlan) -> None:
     folder = plan.teacher_folder
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UsageError(f"no teacher at {folder}: {name} is missing; give a folder as transformers saves it")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("architectures") != ["LlamaForCausalLM"]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architectures, num_layers = config["architectures"], int(config["num_hidden_layers"])
+    except (ValueError, LookupError, TypeError):
+        raise UsageError(f"{folder / 'config.json'} states no architecture and number of layers: wanted both") from None
+    if architectures != ["LlamaForCausalLM"]:
         raise UsageError(
-            f"got a teacher of architecture {config.get('architectures')}, but exit heads are trained for "
-            "LlamaForCausalLM only: give another teacher"
+            f"got a teacher of architecture {architectures}, but exit heads are trained for LlamaForCausalLM only: "
+            "give another teacher"
         )
-    _check_exit_layers(plan, config["num_hidden_layers"])
+    _check_exit_layers(plan, num_layers)
 
 
 def _check_exit_layers(plan: TrainingPlan, num_layers: int) -> None:
