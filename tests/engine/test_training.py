@@ -249,7 +249,7 @@ def test_exit_heads_of_a_given_teacher_need_one_with_their_layers(tmp_path: Path
     config = plan.teacher_folder / "config.json"
     for damaged in ("[]", "{", '{"architectures": []}'):
         config.write_text(damaged)
-        with pytest.raises(UsageError, match="config.json states no architecture and number of layers"):
+        with pytest.raises(UsageError, match=r"config\.json states no architecture and number of layers"):
             run_pipeline(plan)
     config.write_text(json.dumps({"architectures": ["GPT2LMHeadModel"], "num_hidden_layers": 8}))
     with pytest.raises(UsageError, match="GPT2LMHeadModel"):
