@@ -2,12 +2,16 @@
 
     python -m benchmarks.ppsd --stages 2
     python -m benchmarks.ppsd --stages 2 --exit-layer 5 --untrained --tokens 96
+    python -m benchmarks.ppsd --stages 2 --keep measured
 
 Each prompt is decoded in turn, in the same processes: sequentially, with the exit head, with drafts that always hold,
 and with drafts that never do; then by the whole teacher in the first process. So every ratio is of the same minutes.
 The costs of stages, head and hops are medians of what the stages recorded meanwhile. From them come the closed form and
 the simulation, also for more stages than this machine has cores; the share of drafts that must hold there for the
 pipeline to be as fast as EAGLE-3 in one process, which is measured on the same prompts; and draft-then-verify.
+
+With ``--keep FOLDER``, each prompt of each round is put there as soon as it is measured, and is not measured again.
+Times of another machine or another state of the code do not belong into the same folder.
 """
 
 from __future__ import annotations
@@ -20,8 +24,11 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from benchmarks.kept import kept
 from specscope.engine.ppsd.choice import PipelineChoice
 from specscope.engine.ppsd.launch import is_rank, launch
 from specscope.engine.ppsd.lifeline import Lifeline
@@ -51,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="new tokens per prompt")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="folder for what is measured; what is there is not measured again")
     return parser.parse_args()
 
 
@@ -67,7 +75,7 @@ def _serve(options: argparse.Namespace, lifeline: Lifeline) -> None:
     os.sched_setaffinity(0, {cores[lifeline.rank % len(cores)]})
     settings, choice = _settings(options)
     loaded = load_rank(settings, choice, lifeline.rank, recording=True)
-    with joined(lifeline, choice.num_stages):
+    with joined(lifeline, choice.num_stages, loaded.stage.part.device.type):
         exchange_facts(loaded.stage, lifeline.rank, choice.num_stages)
         if lifeline.rank:
             serve(loaded.stage, settings, lifeline, num_stages=options.stages, recording=True, spoil=lambda _: None)
@@ -92,12 +100,32 @@ class _Collector:
 
 
 class _Measures:
-    """Times per token and acceptances by mode, and what the stages did meanwhile."""
+    """Times per token and acceptances by mode, and what the stages' work took, over all that was measured."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = defaultdict(list)
         self.accepted: dict[str, list[float]] = defaultdict(list)
-        self.collectors = {mode: _Collector() for mode in MODES}
+        self.durations: dict[str, list[int]] = defaultdict(list)
+
+    def add(self, measured: dict[str, Any]) -> None:
+        """Takes in what ``_measure_prompt`` returned."""
+        for mode, time_ns in measured["times"].items():
+            self.times[mode].append(time_ns)
+        for mode, share in measured["accepted"].items():
+            self.accepted[mode].append(share)
+        for work, durations in measured["durations"].items():
+            self.durations[work] += durations
+
+
+class _Engines(NamedTuple):
+    """What a prompt is decoded by, in turn."""
+
+    conductor: Any
+    head: Any  # of the exit
+    whole: Any  # the teacher in one process
+    eagle: Any  # EAGLE-3 in one process
+    rules: Any
+    vocab_size: int
 
 
 def _measure(options: argparse.Namespace, settings: Settings, choice: PipelineChoice, loaded: Any) -> None:
@@ -107,20 +135,33 @@ def _measure(options: argparse.Namespace, settings: Settings, choice: PipelineCh
     from specscope.engine.settings import DEMO_MODELS
 
     teacher = loaded.stage.part
-    conductor = _conductor(options, choice, loaded)
-    whole = load_models(replace(settings.choice, mode="baseline"))
-    eagle = load_models(replace(settings.choice, drafter="eagle3"))
-    rules = stop_rules(settings, teacher)._replace(eos_token_ids=[])
+    engines = _Engines(
+        _conductor(options, choice, loaded),
+        loaded.exit_draft,
+        whole=load_models(replace(settings.choice, mode="baseline")),
+        eagle=load_models(replace(settings.choice, drafter="eagle3")),
+        rules=stop_rules(settings, teacher)._replace(eos_token_ids=[]),
+        vocab_size=teacher.vocab_size,
+    )
     prompts = load_prompts(DEMO_MODELS / "prompts.jsonl")[: options.prompts]
+    shape = {"stages": options.stages, "exit_layer": len(loaded.stage.layers), "untrained": options.untrained}
     measures = _Measures()
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for prompt in prompts:
             context = list(teacher.tokenizer(prompt.turns[0]).input_ids)
-            _decode_all(conductor, loaded.exit_draft, context, rules=rules, measures=measures)
-            measures.times["one process"].append(_time_alone(whole, context, rules))
-            measures.times["EAGLE-3"].append(_time_alone(eagle, context, rules))
-    conductor.stop()
-    _report(options, measures.times, measures.accepted, measures.collectors)
+            key = {**shape, "tokens": options.tokens, "prompt": prompt.id, "round": number}
+            measures.add(kept(options.keep, key, partial(_measure_prompt, engines, context)))
+    engines.conductor.stop()
+    _report(options, measures)
+
+
+def _measure_prompt(engines: _Engines, context: list[int]) -> dict[str, Any]:
+    """One prompt in every mode, and what the stages' work took while drafts always held."""
+    collector = _Collector()
+    measured = _decode_all(engines, context, collector)
+    measured["times"]["one process"] = _time_alone(engines.whole, context, engines.rules)
+    measured["times"]["EAGLE-3"] = _time_alone(engines.eagle, context, engines.rules)
+    return {**measured, "durations": _durations(collector)}
 
 
 def _conductor(options: argparse.Namespace, choice: PipelineChoice, loaded: Any) -> Any:
@@ -141,25 +182,29 @@ def _conductor(options: argparse.Namespace, choice: PipelineChoice, loaded: Any)
     )
 
 
-def _decode_all(conductor: Any, head: Any, context: list[int], *, rules: Any, measures: _Measures) -> None:
-    """One prompt in every mode; sequentially first, so that it is known which drafts hold."""
+def _decode_all(engines: _Engines, context: list[int], collector: _Collector) -> dict[str, Any]:
+    """Every mode; sequentially first, so that it is known which drafts hold."""
     from specscope.engine.ppsd.conductor import PipelineRequest
     from specscope.engine.ppsd.pace import Pace
 
-    text = list(context)
+    conductor, text = engines.conductor, list(context)
+    times: dict[str, float] = {}
+    accepted: dict[str, float] = {}
     for mode in MODES:
-        conductor.exit_draft = _drafts_of(mode, text, head)
+        conductor.exit_draft = drafts_of(mode, text, engines.head, engines.vocab_size)
         conductor.pace = Pace(conductor.pace.most)
-        request = PipelineRequest(context, rules, observer=measures.collectors[mode])
+        request = PipelineRequest(context, engines.rules, observer=collector if mode == "always" else _Collector())
         turn = conductor.decode(request, lambda _: None)
         if mode == "sequential":
             text += turn.output_ids
         assert [*context, *turn.output_ids] == text, "the output is the teacher's own"
-        measures.times[mode].append((turn.duration_ns - turn.prefill_ns) / (len(turn.output_ids) - 1))
-        measures.accepted[mode].append(turn.acceptance or 0.0)
+        times[mode] = (turn.duration_ns - turn.prefill_ns) / (len(turn.output_ids) - 1)
+        accepted[mode] = turn.acceptance or 0.0
+    return {"times": times, "accepted": accepted}
 
 
-def _drafts_of(mode: str, text: list[int], head: Any) -> Any:
+def drafts_of(mode: str, text: list[int], head: Any, vocab_size: int) -> Any:
+    """What drafts in ``mode``; always and never follow ``text``, and cost what ``head`` does."""
     from specscope.engine.ppsd.conductor import Drafted
 
     if mode in ("sequential", "head"):
@@ -168,7 +213,7 @@ def _drafts_of(mode: str, text: list[int], head: Any) -> Any:
     def draft(hidden: Any, item: Any) -> Drafted:
         head(hidden, item)  # what it costs
         following = text[item.position + 1] if item.position + 1 < len(text) else 0
-        return Drafted(following + (mode == "never"), None)
+        return Drafted((following + (mode == "never")) % vocab_size, None)
 
     return draft
 
@@ -183,27 +228,33 @@ def _time_alone(models: Any, context: list[int], rules: Any) -> float:
     return float((result.duration_ns - result.prefill_ns) / (len(result.output_ids) - 1))
 
 
-def _costs(collector: _Collector, num_stages: int) -> Any:
+def _durations(collector: _Collector) -> dict[str, list[int]]:
+    """In ns: of each stage's work on a token, by the stage's number; of the head's, and of the hops."""
     from specscope.engine.ppsd.message import EventKind
+
+    durations: dict[str, list[int]] = defaultdict(list)
+    names = {EventKind.DRAFT: "draft", EventKind.HOP: "hop"}
+    for event in collector.events:
+        name = str(event.stage) if event.kind == EventKind.VERIFY else names.get(event.kind)
+        if name is not None:
+            durations[name].append(event.end - event.start)
+    return dict(durations)
+
+
+def _costs(durations: dict[str, list[int]], num_stages: int) -> Any:
     from specscope.engine.ppsd.theory import Costs
 
-    def median(kind: Any, stage: int | None = None) -> float:
-        chosen = [e.end - e.start for e in collector.events if e.kind == kind and stage in (None, e.stage)]
-        return statistics.median(chosen) if chosen else 0.0
+    def median(name: str) -> float:
+        return float(statistics.median(durations[name])) if durations.get(name) else 0.0
 
-    stages = [median(EventKind.VERIFY, stage) for stage in range(num_stages)]
-    return Costs(stages=stages, draft=median(EventKind.DRAFT), hop=median(EventKind.HOP))
+    return Costs(stages=[median(str(stage)) for stage in range(num_stages)], draft=median("draft"), hop=median("hop"))
 
 
-def _report(
-    options: argparse.Namespace,
-    times: dict[str, list[float]],
-    accepted: dict[str, list[float]],
-    collectors: dict[str, _Collector],
-) -> None:
-    from specscope.engine.ppsd.theory import Costs, pipeline_speedup
+def _report(options: argparse.Namespace, measures: _Measures) -> None:
+    from specscope.engine.ppsd.theory import pipeline_speedup
 
-    costs = _costs(collectors["always"], options.stages)
+    times, accepted = measures.times, measures.accepted
+    costs = _costs(measures.durations, options.stages)
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores:
         print(f"load {load:.1f} on {cores} cores: stages wait for a core, so that these times say little")
@@ -224,18 +275,27 @@ def _report(
             line += f" {speedup / row['closed']:12.3f} {row['simulated']:10.3f}"
         rows[mode] = row
         print(line)
-    layer = statistics.mean(costs.stages) * options.stages / 10
+    rows |= _report_more_stages(costs, statistics.median(times["EAGLE-3"]))
+    _report_draft_then_verify(costs, rows["head"]["a"])
+    stated = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    print(json.dumps({"options": stated, "rows": rows, "measured_s": round(time.process_time(), 1)}))
+
+
+def _report_more_stages(costs: Any, eagle_ns: float) -> dict[str, dict[str, float | None]]:
+    """Simulated with the same work dealt evenly, beside EAGLE-3's ``eagle_ns`` per token in one process."""
+    from specscope.engine.ppsd.theory import Costs
+
+    rows: dict[str, dict[str, float | None]] = {}
     for num_stages in MORE_STAGES:
-        spread = Costs(stages=[layer * 10 / num_stages] * num_stages, draft=costs.draft, hop=costs.hop)
+        spread = Costs(stages=[sum(costs.stages) / num_stages] * num_stages, draft=costs.draft, hop=costs.hop)
         gains = {f"{a:g}": _simulated(spread, a) for a in (0.0, 0.5, 0.8, 1.0)}
         shown = ", ".join(f"a {a}: {gain:.2f} ({gain / num_stages:.2f} per device)" for a, gain in gains.items())
         print(f"simulated, {num_stages:2} equal stages over sequential on the same: {shown}")
-        rows[f"{num_stages} stages"] = {"crossing": _crossing(spread, statistics.median(times["EAGLE-3"]))}
-        crossing = rows[f"{num_stages} stages"]["crossing"]
+        crossing = _crossing(spread, eagle_ns)
+        rows[f"{num_stages} stages"] = {"crossing": crossing}
         words = f"drafts that hold from a = {crossing:.2f} on" if crossing is not None else "no share of drafts"
         print(f"{'':11}as fast as EAGLE-3 in one process: {words}")
-    _report_draft_then_verify(costs, rows["head"]["a"])
-    print(json.dumps({"options": vars(options), "rows": rows, "measured_s": round(time.process_time(), 1)}))
+    return rows
 
 
 def _report_draft_then_verify(costs: Any, acceptance: float) -> None:

@@ -6,8 +6,8 @@
 Each prompt is decoded in one process, then on K stages with the exit after layer E, for K = 2, 3, 5 and E = 2, 4, 5:
 with the trained head (where there is one for E), with an untrained one, with drafts that always hold and with drafts
 that never do. Stages are threads of this process: tokens do not depend on how stages are started. Results go to
-``--out``, one line per prompt and setting, and a line that is there is not computed again. Exits 1 where a token
-differs.
+``--out``, one line per prompt and setting, and a line that is there is not computed again. ``--only`` names the
+settings to run, such as ``2-4-trained``. Exits 1 where a token differs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from specscope.tracer.files.whole import written_whole
+
 STAGES, EXITS = (2, 3, 5), (2, 4, 5)
 
 
@@ -30,14 +32,19 @@ class Setting(NamedTuple):
     exit_layer: int
     drafts: str
 
+    @property
+    def name(self) -> str:
+        """As ``--only`` gives it."""
+        return "-".join(map(str, self))
+
 
 def main() -> None:
     """Decodes, compares, and prints how many were equal."""
     options = _options()
-    known = _known(options.out)
+    known = known_lines(options.out)
     texts = _texts(options)
     counts = {"equal": 0, "different": 0}
-    for setting in _settings():
+    for setting in _settings(options.only):
         for line in _compared(setting, texts, options, known):
             counts["equal" if line["equal"] else "different"] += 1
             if not line["equal"]:
@@ -53,13 +60,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=32, help="new tokens per turn")
     parser.add_argument("--corpus", type=Path, help="folder of Python files; default: the standard library")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="*", default=[], help="settings: stages-exit-drafts")
     return parser.parse_args()
 
 
-def _known(out: Path | None) -> dict[str, dict[str, Any]]:
+def known_lines(out: Path | None) -> dict[str, dict[str, Any]]:
+    """The results in ``out``, by key; a last line that was cut off is removed."""
     if out is None or not out.exists():
         return {}
-    lines = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
+    text = out.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):  # interrupted within its last line, which is computed again
+        text = text[: text.rfind("\n") + 1]
+        with written_whole(out) as partial:
+            partial.write_text(text, encoding="utf-8")
+    lines = (json.loads(line) for line in text.splitlines())
     return {line["key"]: line for line in lines}
 
 
@@ -73,13 +87,18 @@ def _texts(options: argparse.Namespace) -> list[list[str]]:
     return [prompts[at : at + options.turns] for at in range(0, len(prompts), options.turns)]
 
 
-def _settings() -> Iterator[Setting]:
-    from specscope.engine.settings import DEMO_MODELS
+def _settings(only: list[str]) -> Iterator[Setting]:
+    """All of them, or those that ``only`` names."""
+    return (setting for setting in _all_settings() if not only or setting.name in only)
 
-    trained = json.loads((DEMO_MODELS / "exit_head" / "config.json").read_text(encoding="utf-8"))["exit_layer"]
+
+def _all_settings() -> Iterator[Setting]:
+    from specscope.engine.drafters.names import demo_exit_heads
+
+    heads = demo_exit_heads()
     for stages in STAGES:
         for exit_layer in EXITS:
-            drafts = ("trained",) if exit_layer == trained else ()
+            drafts = ("trained",) if exit_layer in heads else ()
             yield from (Setting(stages, exit_layer, name) for name in (*drafts, "untrained", "always", "never"))
 
 
@@ -89,7 +108,7 @@ def _compared(
     """A line per conversation."""
     pipeline = None
     for number, turns in enumerate(texts):
-        key = f"{'-'.join(map(str, setting))}, {number} of {options.prompts}x{options.turns}, {options.tokens}"
+        key = f"{setting.name}, {number} of {options.prompts}x{options.turns}, {options.tokens}"
         if key not in known:
             pipeline = pipeline or _Pipeline(setting, options.tokens)
             known[key] = {"key": key, **setting._asdict(), **pipeline.compare(turns)}
@@ -112,8 +131,7 @@ class _Pipeline:
         self._setting = setting
         drafter = "early-exit" if setting.drafts == "trained" else "early-exit:untrained"
         settings = Settings(choice=ModelChoice(drafter=drafter, device="cpu"), max_new_tokens=num_tokens)
-        exit_layer = None if setting.drafts == "trained" else setting.exit_layer
-        choice = PipelineChoice(num_stages=setting.stages, exit_layer=exit_layer)
+        choice = PipelineChoice(num_stages=setting.stages, exit_layer=setting.exit_layer)
         self._ranks = [load_rank(settings, choice, rank, recording=False) for rank in range(setting.stages)]
         self._whole = load_models(replace(settings.choice, drafter="none", mode="baseline"))
         self._rules = stop_rules(settings, self._ranks[0].stage.part)

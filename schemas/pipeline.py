@@ -34,7 +34,7 @@ class Pipeline(Section):
 
     exit_layer: int = Field(description="Layers before the exit head: those of the first stage.")
     window: int = Field(description="Tokens in flight at most.")
-    backend: str = Field(description="What carries messages: gloo.")
+    backend: str = Field(description="What carries messages: gloo, nccl or hccl.")
     stages: list[PipelineStage] = Field(description="In the order in which a token passes them.")
 
 

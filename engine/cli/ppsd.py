@@ -124,7 +124,7 @@ def _serve(request: RunRequest, choice: PipelineChoice, lifeline: Lifeline, *, a
     settings = request.settings
     spoil = _spoiler(settings.fault, lifeline.rank, choice.num_stages)
     loaded = load_rank(settings, choice, lifeline.rank, recording=recording)
-    with joined(lifeline, choice.num_stages):
+    with joined(lifeline, choice.num_stages, loaded.stage.part.device.type):
         facts = exchange_facts(loaded.stage, lifeline.rank, choice.num_stages)
         if lifeline.rank:
             serve(loaded.stage, settings, lifeline, num_stages=choice.num_stages, recording=recording, spoil=spoil)

@@ -9,6 +9,8 @@ import click
 
 from specscope.engine.cli.choices import device_option
 
+EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
+
 
 @click.command(short_help="Train the demo models from scratch")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and results.")
@@ -19,6 +21,18 @@ from specscope.engine.cli.choices import device_option
 @click.option("--unlikelihood-steps", default=240, show_default=True, help="Updates against repetition; 0: none.")
 @click.option("--head-steps", default=1200, show_default=True)
 @click.option("--exit-head-steps", default=800, show_default=True)
+@click.option(
+    "--exit-layer",
+    "exit_layers",
+    type=int,
+    multiple=True,
+    default=EXIT_LAYERS,
+    show_default=True,
+    help="Layers before an exit head; give it once for each head.",
+)
+@click.option(
+    "--teacher", help="Train exit heads only, for this teacher: a folder, or demo.  [default: train a teacher]"
+)
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
 @device_option
 @click.option(
@@ -35,12 +49,17 @@ def train(
     unlikelihood_steps: int,
     head_steps: int,
     exit_head_steps: int,
+    exit_layers: tuple[int, ...],
+    teacher: str | None,
     self_text_rows: int,
     device: str,
     compiled: bool,
     threads: int,
 ) -> None:
-    """Train tokenizer, teacher, EAGLE-3 head and exit head from scratch, and measure them. Resumes where it stopped."""
+    """Train tokenizer, teacher, EAGLE-3 head and exit heads from scratch, and measure them. Resumes where it stopped.
+
+    With --teacher, only exit heads are trained, on text that this teacher writes.
+    """
     import torch
 
     from specscope.engine.lab.training.corpus import stdlib_root
@@ -49,7 +68,7 @@ def train(
     from specscope.engine.lab.training.pipeline import TrainingPlan, run_pipeline
     from specscope.engine.lab.training.teacher import TeacherRecipe
     from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe
-    from specscope.engine.load.models import resolve_device
+    from specscope.engine.load.models import DEMO_MODELS, resolve_device
 
     torch.set_num_threads(threads)
     plan = TrainingPlan(
@@ -58,9 +77,13 @@ def train(
         teacher=TeacherRecipe(num_steps=teacher_steps),
         unlikelihood=UnlikelihoodRecipe(num_steps=unlikelihood_steps),
         head=HeadRecipe(num_steps=head_steps),
-        exit_head=ExitHeadRecipe(num_steps=exit_head_steps),
+        exit_heads=tuple(
+            ExitHeadRecipe(exit_layer=layer, num_steps=exit_head_steps, sharp_from=exit_head_steps // 2)
+            for layer in dict.fromkeys(exit_layers)
+        ),
         self_text_rows=self_text_rows,
         device=resolve_device(device),
         compiled=compiled,
+        given_teacher=DEMO_MODELS / "teacher" if teacher == "demo" else Path(teacher) if teacher else None,
     )
     click.echo(json.dumps(run_pipeline(plan), indent=2))

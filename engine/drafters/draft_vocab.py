@@ -19,6 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.whole import written_whole
 
 CACHE_FORMAT = "specscope.draft-vocab/1"
 
@@ -212,16 +213,11 @@ def _read_cache(path: Path, question: dict[str, Any], warn: Callable[[str], None
 
 
 def _write_cache(path: Path, question: dict[str, Any], built: BuiltVocab) -> None:
-    """Writes beside and renames, so that no half of a file is ever read."""
     entry = question | {
         "covered_share": built.covered_share,
         "checksum": _checksum(built.vocab.ids),
         "ids": built.vocab.ids.tolist(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(json.dumps(entry) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_whole(path) as partial:  # no half of it is ever read
+        partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")

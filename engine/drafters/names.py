@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
-from specscope.engine.settings import DRAFTER_NAMES
+from specscope.engine.settings import DEMO_MODELS, DRAFTER_NAMES
 from specscope.tracer.errors import UsageError
 
 #: The drafters by name, with what is loaded from a folder, where that is a head of the teacher's.
@@ -49,3 +50,22 @@ def parse_drafter(text: str, teacher: str) -> DrafterName:
             "head, such as --drafter ngram"
         )
     return name
+
+
+def demo_exit_heads() -> dict[int, Path]:
+    """The folders of the demo's exit heads, by the layer that each was trained after."""
+    heads: dict[int, Path] = {}
+    for config in sorted(DEMO_MODELS.glob("exit_head*/config.json")):
+        layer = stated_number(config, "exit_layer")
+        if layer is not None:
+            heads[layer] = config.parent
+    return dict(sorted(heads.items()))
+
+
+def stated_number(config: Path, field: str) -> int | None:
+    """The whole number that ``field`` of the JSON file ``config`` states; None where it cannot be read."""
+    try:
+        value = json.loads(config.read_text(encoding="utf-8")).get(field)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return value if type(value) is int else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from specscope.engine.drafters.names import UNTRAINED, parse_drafter
+from specscope.engine.drafters.names import UNTRAINED, demo_exit_heads, parse_drafter, stated_number
 from specscope.engine.ppsd.split import check_stages, split_layers
 from specscope.engine.settings import DEMO_MODELS, NO_PROCESSORS, Settings
 from specscope.tracer.errors import UsageError
@@ -17,7 +16,7 @@ class PipelineChoice:
     """The pipeline that a run asks for."""
 
     num_stages: int
-    exit_layer: int | None = None  # None: where the exit head was trained
+    exit_layer: int | None = None  # None: where the exit head was trained; of the demo's heads, the one after layer 4
     window: int | None = None  # items in flight at most; None: as many as pay, one per stage at most
     patience_s: float = 7.0  # without a sign of life, a stage counts as hung
 
@@ -67,15 +66,35 @@ def check_split(settings: Settings, choice: PipelineChoice) -> None:
     """
     model = settings.choice
     folder = DEMO_MODELS / "teacher" if model.teacher == "demo" else Path(model.teacher)
-    num_layers = _stated(folder / "config.json", "num_hidden_layers")
+    num_layers = stated_number(folder / "config.json", "num_hidden_layers")
     trained = None
     if model.mode != "baseline" and (path := parse_drafter(model.drafter, model.teacher).path) != UNTRAINED:
-        head = Path(path) if path else DEMO_MODELS / "exit_head"
-        trained = _stated(head / "config.json", "exit_layer")
+        head = head_folder(path, choice.exit_layer)
+        trained = stated_number(head / "config.json", "exit_layer")
         check_exit_layer(choice, trained, head)
     exit_layer = trained if trained is not None else choice.exit_layer
     if num_layers is not None and exit_layer is not None:
         split_layers(num_layers, exit_layer, choice.num_stages)
+
+
+def head_folder(path: str, exit_layer: int | None) -> Path:
+    """Where the exit head lies: at ``path``, or, where that is empty, among the demo's, the one after ``exit_layer``.
+
+    Raises:
+        UsageError: where the demo has none after that layer, naming those that it has.
+    """
+    if path:
+        return Path(path)
+    if exit_layer is None:
+        return DEMO_MODELS / "exit_head"
+    heads = demo_exit_heads()
+    if exit_layer not in heads:
+        raise UsageError(
+            f"got --exit-layer {exit_layer}, but the demo has no exit head trained after that layer, only after "
+            f"{', '.join(map(str, heads))}: give one of these, --drafter early-exit:PATH with a head of your own "
+            f"(specscope train --teacher demo --exit-layer {exit_layer} trains one), or --drafter early-exit:untrained"
+        )
+    return heads[exit_layer]
 
 
 def check_exit_layer(choice: PipelineChoice, trained: int | None, folder: Path) -> None:
@@ -90,14 +109,6 @@ def check_exit_layer(choice: PipelineChoice, trained: int | None, folder: Path) 
             f"got --exit-layer {asked}, but the exit head at {folder} was trained after layer {trained}: leave the "
             "option out, or give --drafter early-exit:PATH with a head for it, or --drafter early-exit:untrained"
         )
-
-
-def _stated(path: Path, field: str) -> int | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8")).get(field)
-    except (OSError, ValueError, AttributeError):
-        return None
-    return value if type(value) is int else None
 
 
 _INSTEAD = (

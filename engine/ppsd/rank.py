@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,8 @@ from specscope.engine.drafters.early_exit.drafter import check_fits
 from specscope.engine.drafters.early_exit.head import ExitHeadFiles, load_exit_head
 from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.load.models import DEMO_MODELS, DTYPES
-from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer
+from specscope.engine.ppsd.carrier import usable_carrier
+from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer, head_folder
 from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, Drafted, ExitDraft
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import ClockOffset, Inbox, Sender, answer_pings, measure_offset
@@ -36,7 +36,7 @@ from specscope.engine.teacher.partial import TeacherPart, check_part_loads, load
 from specscope.tracer.errors import UsageError
 
 EVENTS_PER_STAGE = 16  # in a message: what is left waits for the next one
-FOREVER = timedelta(days=30)  # gloo's own patience: who waits, and how long, is decided elsewhere
+FOREVER = timedelta(days=30)  # the carrier's own patience: who waits, and how long, is decided elsewhere
 NEWS_SHAPE = Shape(max_rows=0, row_bytes=0, max_events=0, extra_bytes=0)
 
 
@@ -77,7 +77,7 @@ def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recordin
     )
     _, config = find_teacher(name, options)
     check_part_loads(config, name)
-    files = _head_files(model)
+    files = _head_files(model, choice)
     num_layers = int(config.num_hidden_layers)
     splits = split_layers(num_layers, _exit_layer(choice, files, num_layers), choice.num_stages)
     first, last = rank == 0, rank == choice.num_stages - 1
@@ -98,13 +98,13 @@ def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recordin
     return Loaded(Stage(teacher, splits[rank]), files, draft, splits)
 
 
-def _head_files(model: ModelChoice) -> ExitHeadFiles | None:
+def _head_files(model: ModelChoice, choice: PipelineChoice) -> ExitHeadFiles | None:
     if model.mode == "baseline":
         return None
     path = parse_drafter(model.drafter, model.teacher).path
     if path == UNTRAINED:
         return None
-    return load_exit_head(Path(path) if path else DEMO_MODELS / "exit_head", allow_nonfinite=model.allow_nonfinite)
+    return load_exit_head(head_folder(path, choice.exit_layer), allow_nonfinite=model.allow_nonfinite)
 
 
 def _exit_layer(choice: PipelineChoice, files: ExitHeadFiles | None, num_layers: int) -> int:
@@ -133,12 +133,13 @@ def _exit_draft(teacher: Teacher, files: ExitHeadFiles | None, *, recording: boo
 
 
 @contextmanager
-def joined(lifeline: Lifeline, num_stages: int) -> Iterator[None]:
-    """Inside, this rank is one of a group of all stages.
+def joined(lifeline: Lifeline, num_stages: int, device_type: str) -> Iterator[None]:
+    """Inside, this rank is one of a group of all stages, which are on devices of torch's ``device_type``.
 
     Raises:
-        UsageError: where the launcher started another number of ranks.
+        UsageError: where the launcher started another number of ranks, or torch lacks what carries their messages.
     """
+    carrier = usable_carrier(device_type)
     world_size = int(os.environ["WORLD_SIZE"])
     if world_size != num_stages:
         raise UsageError(f"got --stages {num_stages} and {world_size} ranks, wanted one rank per stage")
@@ -146,7 +147,7 @@ def joined(lifeline: Lifeline, num_stages: int) -> Iterator[None]:
     store = None
     if lifeline.folder is not None:
         store = dist.FileStore(str(lifeline.folder / GROUP_FILE), world_size)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
+    dist.init_process_group(carrier, store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
     yield
     dist.destroy_process_group()
 

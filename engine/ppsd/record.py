@@ -14,6 +14,7 @@ from typing import NamedTuple
 from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
+from specscope.engine.ppsd.carrier import carrier_of
 from specscope.engine.ppsd.conductor import PipelineTurn, Verified
 from specscope.engine.ppsd.events import DROP_REASONS
 from specscope.engine.ppsd.message import Event, EventKind
@@ -101,7 +102,7 @@ def pipeline_manifest(facts: RunFacts, teacher: Teacher, pipeline: PipelineFacts
         "pipeline": Pipeline(
             exit_layer=len(pipeline.stages[0].layers),
             window=pipeline.window,
-            backend="gloo",
+            backend=carrier_of(teacher.device.type),
             stages=[_stage(stage) for stage in pipeline.stages],
         ),
     }

@@ -328,6 +328,8 @@ def test_it_goes_on_where_it_was_left(eager: Path, tmp_path: Path, monkeypatch: 
     fault = put_in(monkeypatch, in_layer(6, "mlp"))
     candidate = as_if(eager, tmp_path, mode="fused", attention="fused", fault=fault)
     wanted, state = bisected(eager, candidate), tmp_path / "state.json"
+    beside = tmp_path / "state.json.part"
+    beside.write_text("the user's")
     with monkeypatch.context() as patched:
         first = Interruption(patched, before=5)
         with pytest.raises(KeyboardInterrupt):
@@ -342,6 +344,7 @@ def test_it_goes_on_where_it_was_left(eager: Path, tmp_path: Path, monkeypatch: 
         patched.setattr(sides, "load_recorded", None)  # no model is loaded for an answer that is there
         assert bisected(eager, candidate, state=state) == wanted
         assert third.layers == []
+    assert beside.read_text() == "the user's"
 
 
 def test_the_state_of_another_bisection_is_refused_and_kept(eager: Path, fused: Path, tmp_path: Path) -> None:

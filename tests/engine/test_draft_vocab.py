@@ -147,6 +147,16 @@ def test_ids_that_do_not_fit_their_checksum_are_corrupt(tmp_path: Path) -> None:
     assert "checksum" in warnings[0]
 
 
+def test_a_file_beside_the_cache_is_nobody_elses(tmp_path: Path) -> None:
+    """Whatever it is called."""
+    beside = [tmp_path / f"vocab.json{ending}" for ending in (".part", ".partial", ".tmp")]
+    for path in beside:
+        path.write_text("the user's")
+    build_draft_vocab(DATA, 3, V, cache=tmp_path / "vocab.json")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "vocab.json", *beside])
+    assert {path.read_text() for path in beside} == {"the user's"}
+
+
 def test_counts_and_choice_by_hand() -> None:
     counts = count_tokens(DATA, V)
     assert counts.tolist() == [0, 0, 2, 0, 0, 3, 0, 1, 0, 1, 0, 0]

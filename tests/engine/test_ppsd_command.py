@@ -20,6 +20,7 @@ import pytest
 from support.commands import specscope
 from support.traces import ROOT
 
+from specscope.engine.settings import DEMO_MODELS
 from specscope.tracer.oracle.check import check_trace
 
 PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n"
@@ -213,7 +214,11 @@ MISTAKES = {
     "no stages": ([], "got --engine ppsd without --stages"),
     "one stage": (["--stages", "1"], "got 1 stages, wanted at least 2"),
     "too many stages": (["--stages", "9"], "got 9 stages, wanted at most 7: 6 layers follow exit layer 4"),
-    "another exit": (["--stages", "2", "--exit-layer", "3"], "was trained after layer 4"),
+    "no head there": (["--stages", "2", "--exit-layer", "3"], "no exit head trained after that layer, only after"),
+    "another exit": (
+        ["--stages", "2", "--exit-layer", "3", "--drafter", f"early-exit:{DEMO_MODELS / 'exit_head'}"],
+        "was trained after layer 4",
+    ),
     "no exit": (["--stages", "2", "--drafter", "early-exit:untrained"], "give --exit-layer E"),
     "another drafter": (["--stages", "2", "--drafter", "ngram"], "got drafter ngram with --engine ppsd"),
     "a batch": (["--stages", "2", "--batch-size", "2"], "got batch size 2 with --engine ppsd"),

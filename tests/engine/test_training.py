@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,15 @@ from specscope.engine.lab.training.checkpoint import load_checkpoint, save_check
 from specscope.engine.lab.training.corpus import Document, load_corpus
 from specscope.engine.lab.training.exit_head import ExitHeadRecipe
 from specscope.engine.lab.training.head import HeadRecipe
+from specscope.engine.lab.training.loop import BatchLoss, Training, train
 from specscope.engine.lab.training.measure import held_out_prompts, repeated_share
 from specscope.engine.lab.training.pipeline import TrainingPlan, run_pipeline
-from specscope.engine.lab.training.schedule import batch_at, logged_seconds, warmup_stable_decay
+from specscope.engine.lab.training.schedule import batch_at, logged_seconds, rows_at, warmup_stable_decay
 from specscope.engine.lab.training.teacher import TeacherRecipe, make_optimizers
 from specscope.engine.lab.training.tokenizer import bigram_loss, train_tokenizer
 from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
 from specscope.engine.run.prompts import load_prompts
+from specscope.tracer.errors import UsageError
 
 
 def write_corpus(folder: Path, files: int = 60) -> Path:
@@ -134,13 +137,22 @@ def test_a_checkpoint_resumes_to_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.slow
-def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specscope.engine.lab.training.pipeline.MEASURED_PROMPTS", 10)
-    (tmp_path / "corpus").mkdir()
-    plan = TrainingPlan(
-        corpus=write_corpus(tmp_path / "corpus"),
-        work=tmp_path / "work",
+def test_a_file_beside_a_checkpoint_is_nobody_elses(tmp_path: Path) -> None:
+    beside = tmp_path / "training_state.safetensors.partial"
+    beside.write_text("the user's")
+    module = nn.Linear(2, 2)
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, module, [])
+    assert beside.read_text() == "the user's"
+    assert load_checkpoint(tmp_path, module, []) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["training_state.safetensors", beside.name]
+
+
+def tiny_plan(folder: Path) -> TrainingPlan:
+    """Of models that are trained in seconds; its corpus is ``folder / "corpus"``."""
+    return TrainingPlan(
+        corpus=folder / "corpus",
+        work=folder / "work",
         teacher=TeacherRecipe(
             vocab_size=320,
             hidden_size=32,
@@ -154,11 +166,108 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatc
         ),
         unlikelihood=UnlikelihoodRecipe(num_steps=4, rows=8, new_tokens=16, batch_size=2, length=64),
         head=HeadRecipe(draft_vocab_size=200, intermediate_size=48, num_steps=60, batch_size=4),
-        exit_head=ExitHeadRecipe(intermediate_size=24, num_steps=30, batch_size=4, sharp_from=20),
+        exit_heads=tuple(
+            ExitHeadRecipe(exit_layer=layer, intermediate_size=24, num_steps=30, batch_size=4, sharp_from=20)
+            for layer in (4, 2)
+        ),
         self_text_rows=16,
         device=torch.device("cpu"),
         compiled=False,
     )
+
+
+class StoppedError(Exception):
+    """In place of Ctrl-C."""
+
+
+def tiny_training(num_steps: int, *, stops_at: int | None = None) -> Training[torch.Tensor]:
+    """A regression whose weights begin the same, interrupted before update ``stops_at``."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+
+    def batch(step: int) -> torch.Tensor:
+        if step == stops_at:
+            raise StoppedError
+        return torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
+
+    def loss(_: int, data: torch.Tensor) -> BatchLoss:
+        value = module(data).float().square().mean()
+        return BatchLoss(value, data.numel(), {"loss": value})
+
+    return Training(
+        module=module,
+        optimizers=make_optimizers(module, 1e-2, 1e-2),
+        num_steps=num_steps,
+        schedule=lambda step: warmup_stable_decay(step, num_steps, warmup=2),
+        data=batch,
+        loss=loss,
+        max_norm=0.5,
+        report_every=2,
+        checkpoint_every=3,
+        evaluate=lambda: {"evaluated": 1.0},
+    )
+
+
+def equal_weights(a: Training[torch.Tensor], b: Training[torch.Tensor]) -> bool:
+    return all(itertools.starmap(torch.equal, zip(a.module.parameters(), b.module.parameters(), strict=True)))
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    straight = tiny_training(8)
+    train(straight, tmp_path / "straight")
+    for stops_at in (1, 5):  # before the first checkpoint, and two updates after it
+        with pytest.raises(StoppedError):
+            train(tiny_training(8, stops_at=stops_at), tmp_path / "resumed")
+    resumed = tiny_training(8)
+    train(resumed, tmp_path / "resumed")
+    again = tiny_training(8, stops_at=0)
+    train(again, tmp_path / "resumed")  # it is at its end: no update is made
+    assert equal_weights(straight, resumed)
+    assert equal_weights(straight, again)
+    assert not equal_weights(straight, tiny_training(8)), "it was trained at all"
+
+
+def test_a_training_reports_and_evaluates_where_it_should(tmp_path: Path) -> None:
+    train(tiny_training(8), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if "evaluated" in line] == [3, 6, 8]
+
+
+def test_rows_come_in_a_new_order_each_epoch_and_each_once() -> None:
+    rows = np.arange(24).reshape(12, 2)
+    epochs = [torch.cat([rows_at(rows, step, 4, seed=1) for step in range(3 * e, 3 * e + 3)]) for e in range(2)]
+    assert all(sorted(epoch.flatten().tolist()) == list(range(24)) for epoch in epochs)
+    assert not torch.equal(*epochs)
+    assert torch.equal(rows_at(rows, 4, 4, seed=1), rows_at(rows, 4, 4, seed=1))
+
+
+def test_exit_heads_of_a_given_teacher_need_one_with_their_layers(tmp_path: Path) -> None:
+    plan = replace(tiny_plan(tmp_path), given_teacher=tmp_path / "given")
+    with pytest.raises(UsageError, match=r"no teacher at .*given: config.json is missing"):
+        run_pipeline(plan)
+    plan.teacher_folder.mkdir()
+    (plan.teacher_folder / "tokenizer.json").write_text("{}")
+    config = plan.teacher_folder / "config.json"
+    for damaged in ("[]", "{", '{"architectures": []}'):
+        config.write_text(damaged)
+        with pytest.raises(UsageError, match=r"config\.json states no architecture and number of layers"):
+            run_pipeline(plan)
+    config.write_text(json.dumps({"architectures": ["GPT2LMHeadModel"], "num_hidden_layers": 8}))
+    with pytest.raises(UsageError, match="GPT2LMHeadModel"):
+        run_pipeline(plan)
+    config.write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4}))
+    with pytest.raises(UsageError, match="got --exit-layer 4, wanted 1 to 3: the teacher has 4 layers"):
+        run_pipeline(plan)
+    assert not plan.work.exists()
+
+
+@pytest.mark.slow
+def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specscope.engine.lab.training.pipeline.MEASURED_PROMPTS", 10)
+    (tmp_path / "corpus").mkdir()
+    plan = tiny_plan(tmp_path)
+    write_corpus(plan.corpus)
     result = run_pipeline(plan)
     assert result["teacher"]["held_out_loss"] < math.log(320)
     assert result["teacher"]["bigram_held_out_loss"] > 0
@@ -170,13 +279,23 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatc
     assert json.loads((plan.work / "measurements.json").read_text())["head"]["num_steps"] == 60
     card = (plan.work / "README.md").read_text()
     assert f"teacher {result['teacher']['held_out_loss']:.3f}" in card
-    chain = result["exit_head"]["accepted"]["chain_depth_4"]
+    chain = result["exit_heads"]["exit_head"]["accepted"]["chain_depth_4"]
     assert 0 < chain["accepted_length"] < 4
-    assert f"| chain depth 4 | {chain['accepted_length']:.2f} |" in card
-    assert load_exit_head(plan.work / "exit_head").head.config.exit_layer == 4
-    assert result["seconds"].keys() == {"teacher", "unlikelihood", "self_text", "head", "exit_head"}
+    assert f"| after layer 4, chain depth 4 | {chain['accepted_length']:.2f} |" in card
+    for name, layer in (("exit_head", 4), ("exit_head_2", 2)):
+        assert load_exit_head(plan.work / name).head.config.exit_layer == layer
+        assert 0 <= result["exit_heads"][name]["accepted"]["chain_depth_1"]["accepted_length"] <= 1
+    stages = {"teacher", "unlikelihood", "self_text", "head", "exit_head", "exit_head_2"}
+    assert result["seconds"].keys() == stages
     assert "specscope train --work WORK --teacher-steps 60" in card
     assert load_prompts(plan.work / "prompts.jsonl")
+    # The same exit head, for a teacher that is given, on the same text.
+    alone = replace(plan, work=tmp_path / "alone", given_teacher=plan.work / "teacher", exit_heads=plan.exit_heads[1:])
+    measured = run_pipeline(alone)["exit_heads"]
+    assert measured == {"exit_head_2": result["exit_heads"]["exit_head_2"]}
+    weights = [(work / "exit_head_2" / "model.safetensors").read_bytes() for work in (plan.work, alone.work)]
+    assert weights[0] == weights[1]
+    assert not (alone.work / "teacher").exists()
 
 
 def test_held_out_prompts_are_cut_at_lines(tmp_path: Path) -> None:

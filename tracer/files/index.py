@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter
 from specscope.schemas import parse_line
 from specscope.tracer.errors import TraceError
 from specscope.tracer.files.skim import skim_step
+from specscope.tracer.files.whole import written_whole
 
 INDEX_FORMAT = "specscope.index/2"
 STAMP_BYTES = 1 << 16
@@ -134,14 +134,8 @@ def _fits(index: TraceIndex, size: int) -> bool:
 
 def _save(index: TraceIndex, path: Path) -> None:
     """Writes the index whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    try:
+    with written_whole(path) as partial:
         partial.write_bytes(orjson.dumps({"format": INDEX_FORMAT, **asdict(index)}))
-        partial.replace(path)
-    except BaseException:  # a full disk, or Ctrl-C: half an index is of use to nobody
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def not_json(path: Path, problem: object, line: int | None) -> TraceError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from specscope.schemas.bisection import STATE_SCHEMA, State
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.whole import written_whole
 
 #: What makes two bisections the same one.
 SAME = ("baseline", "candidate", "turn", "step", "settings")
@@ -44,15 +44,12 @@ class StateKeeper:
         self.state = self.state.model_copy(update=changes)
         if self._path is None:
             return
-        beside = self._path.with_name(self._path.name + ".part")
+        text = self.state.model_dump_json(by_alias=True, exclude_none=True)
         try:
-            beside.write_text(self.state.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")
-            beside.replace(self._path)
+            with written_whole(self._path) as partial:
+                partial.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot write the state file {self._path}: {error.strerror}") from None
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
 
 
 def _read(path: Path, fresh: State) -> State:

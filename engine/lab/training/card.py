@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-STAGES = ("teacher", "unlikelihood", "self_text", "head", "exit_head")
+STAGES = ("teacher", "unlikelihood", "self_text", "head")
 TEMPLATE = """\
 # The demo models
 
-A byte-level BPE tokenizer, a Llama-architecture teacher, an EAGLE-3 draft head and an exit head, small enough to run
+A byte-level BPE tokenizer, a Llama-architecture teacher, an EAGLE-3 draft head and exit heads, small enough to run
 anywhere, trained by this project's own code. They continue Python source; they are for trying SpecScope and for nothing
 else.
 
-| | teacher | head | exit head |
+| | teacher | head | each exit head |
 |---|---|---|---|
 | format | Hugging Face folder, bfloat16 safetensors | public EAGLE-3 tensor names, float32 safetensors | \
 this project's own (`engine/drafters/early_exit/head.py`), bfloat16 safetensors |
@@ -34,15 +34,15 @@ Machine: {threads} threads of an {processor} CPU (device `{device}`), shared wit
 (`engine/lab/training/corpus.py`).
 The head was trained on {rows} texts of 256 tokens that the teacher itself wrote, half of them greedily and half at
 temperature 0.8, by the training-time test unrolled {unroll} steps; from update {sharp_from} on against the teacher's
-distribution at temperature {sharp_temperature}, since the demo decodes greedily. The exit head was trained on the same
-texts, by soft cross-entropy to the teacher over its whole vocabulary, sharpened in the same way from update \
+distribution at temperature {sharp_temperature}, since the demo decodes greedily. The exit heads were trained on the
+same texts, by soft cross-entropy to the teacher over its whole vocabulary, sharpened in the same way from update \
 {exit_sharp_from} on.
 
 **Command**, from scratch; it resumes where it is interrupted:
 
 ```
 specscope train --work WORK --teacher-steps {teacher_steps} --unlikelihood-steps {ul_steps} --head-steps {head_steps} \
---exit-head-steps {exit_steps} --self-text-rows {rows} --compile
+--exit-head-steps {exit_steps} {exit_options} --self-text-rows {rows} --compile
 ```
 
 **Held-out loss**, nats per token: teacher {loss:.3f}; bigram of the same tokenizer {bigram:.3f}. Unlikelihood training
@@ -56,7 +56,9 @@ of that length: {held_repeated:.3f}.
 |---|---|---|---|
 {rows_table}
 
-The exit head on the same prompts, drafting as `--drafter early-exit`:
+The exit heads on the same prompts, drafting as `--drafter early-exit`; the accepted length of a chain of depth 1 is \
+the share of
+drafts that hold:
 
 | tree | accepted length | tokens per step | steps that accepted at least 1 / 2 / 3 / 4 / 5 |
 |---|---|---|---|
@@ -116,22 +118,30 @@ def render_card(m: dict[str, Any]) -> str:
         repeated=first["repeated_8grams"],
         held_repeated=m["held_out_repeated_8grams"],
         rows_table=_table({name.removeprefix("budget_"): by_depth for name, by_depth in accepted.items()}),
-        **_exit_head(m["exit_head"]),
-        exit_seconds=seconds["exit_head"],
+        **_exit_heads(m["exit_heads"]),
+        exit_seconds=" + ".join(str(m["seconds"].get(name, 0)) for name in m["exit_heads"]),
     )
 
 
-def _exit_head(measured: dict[str, Any]) -> dict[str, Any]:
-    """What the card says of the exit head."""
+def _exit_heads(heads: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the card says of the exit heads, which differ only in their layer."""
+    first = next(iter(heads.values()))
+    layers = [str(head["exit_layer"]) for head in heads.values()]
+    accepted = {
+        f"after layer {head['exit_layer']}, {name.replace('_', ' ')}": by_depth
+        for head in heads.values()
+        for name, by_depth in head["accepted"].items()
+    }
     return {
-        "exit_inner": measured["intermediate_size"],
-        "exit_parameters": measured["parameters"],
-        "exit_layer": measured["exit_layer"],
-        "exit_steps": measured["num_steps"],
-        "exit_tokens": measured["tokens_seen"],
-        "exit_seed": measured["seed"],
-        "exit_sharp_from": measured["sharp_from"],
-        "exit_table": _table({name.replace("_", " "): by_depth for name, by_depth in measured["accepted"].items()}),
+        "exit_inner": first["intermediate_size"],
+        "exit_parameters": first["parameters"],
+        "exit_layer": ", ".join(layers),
+        "exit_steps": first["num_steps"],
+        "exit_tokens": first["tokens_seen"],
+        "exit_seed": first["seed"],
+        "exit_sharp_from": first["sharp_from"],
+        "exit_options": " ".join(f"--exit-layer {layer}" for layer in layers),
+        "exit_table": _table(accepted),
     }
 
 

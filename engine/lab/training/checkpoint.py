@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 
+from specscope.tracer.files.whole import written_whole
+
 FILE_NAME = "training_state.safetensors"
 
 
@@ -22,9 +24,8 @@ def save_checkpoint(folder: Path, step: int, module: nn.Module, optimizers: Sequ
             for name, value in state.items():
                 tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value).clone()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (FILE_NAME + ".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
-    partial.replace(folder / FILE_NAME)
+    with written_whole(folder / FILE_NAME) as partial:
+        save_file(tensors, partial, metadata={"step": str(step)})
 
 
 def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> int:

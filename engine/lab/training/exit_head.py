@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import LlamaForCausalLM
 
 from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig
-from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
-from specscope.engine.lab.training.schedule import ProgressLog, set_learning_rate, warmup_stable_decay
+from specscope.engine.lab.training.loop import BatchLoss, Training, train
+from specscope.engine.lab.training.schedule import rows_at, warmup_stable_decay
 from specscope.engine.lab.training.teacher import make_optimizers
+
+CHECKPOINT_EVERY = 100  # updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +81,21 @@ def train_exit_head(
     head = new_exit_head(recipe, teacher).to(device)
     for parameter in teacher.parameters():
         parameter.requires_grad_(False)
-    optimizers = make_optimizers(head, recipe.muon_lr, recipe.adam_lr)
-    first = load_checkpoint(folder, head, optimizers)
-    log = ProgressLog(folder / "log.jsonl")
-    per_epoch = len(rows) // recipe.batch_size
-    for step in range(first, recipe.num_steps):
-        set_learning_rate(optimizers, warmup_stable_decay(step, recipe.num_steps))
-        epoch, within = divmod(step, per_epoch)
-        order = np.random.default_rng((recipe.seed, epoch)).permutation(len(rows))
-        ids = torch.from_numpy(rows[order[within * recipe.batch_size : (within + 1) * recipe.batch_size]]).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            result = exit_loss(head, teacher, ids, recipe.sharp_temperature if step >= recipe.sharp_from else 1.0)
-        result.loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 0.5)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        log.count(ids.numel())
-        if (step + 1) % 25 == 0 or step + 1 == recipe.num_steps:
-            log.report(step + 1, recipe.num_steps, loss=result.loss.item(), agree=result.agreement.item())
-        if (step + 1) % 100 == 0 or step + 1 == recipe.num_steps:
-            save_checkpoint(folder, step + 1, head, optimizers)
+
+    def loss(step: int, ids: torch.Tensor) -> BatchLoss:
+        result = exit_loss(head, teacher, ids, recipe.sharp_temperature if step >= recipe.sharp_from else 1.0)
+        return BatchLoss(result.loss, ids.numel(), {"loss": result.loss, "agree": result.agreement})
+
+    training = Training(
+        module=head,
+        optimizers=make_optimizers(head, recipe.muon_lr, recipe.adam_lr),
+        num_steps=recipe.num_steps,
+        schedule=lambda step: warmup_stable_decay(step, recipe.num_steps),
+        data=lambda step: rows_at(rows, step, recipe.batch_size, recipe.seed).to(device),
+        loss=loss,
+        max_norm=0.5,
+        report_every=25,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    train(training, folder)
     return head.float()

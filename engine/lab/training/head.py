@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import LlamaForCausalLM
 
 from specscope.engine.drafters.draft_vocab import DraftVocab
 from specscope.engine.drafters.eagle3.files import default_hidden_state_indices
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig, QueryKeyValue
-from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
-from specscope.engine.lab.training.schedule import ProgressLog, set_learning_rate, warmup_stable_decay
+from specscope.engine.lab.training.loop import BatchLoss, Training, train
+from specscope.engine.lab.training.schedule import rows_at, warmup_stable_decay
 from specscope.engine.lab.training.teacher import make_optimizers
+
+CHECKPOINT_EVERY = 100  # updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,30 +157,25 @@ def train_head(
     """Trains on ``rows`` (num, T), with checkpoints in ``folder``; resumes where one is found."""
     torch.manual_seed(recipe.seed)
     head = new_head(recipe, teacher, vocab).to(device)
-    optimizers = make_optimizers(head, recipe.muon_lr, recipe.adam_lr)
-    first = load_checkpoint(folder, head, optimizers)
     loss_of = torch.compile(unrolled_loss) if compiled else unrolled_loss
-    log = ProgressLog(folder / "log.jsonl")
-    per_epoch = len(rows) // recipe.batch_size
-    for step in range(first, recipe.num_steps):
-        set_learning_rate(optimizers, warmup_stable_decay(step, recipe.num_steps))
-        epoch, within = divmod(step, per_epoch)
-        order = np.random.default_rng((recipe.seed, epoch)).permutation(len(rows))
-        chosen = order[within * recipe.batch_size : (within + 1) * recipe.batch_size]
-        ids = torch.from_numpy(rows[chosen]).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            temperature = recipe.sharp_temperature if step >= recipe.sharp_from else 1.0
-            view = view_teacher(teacher, ids, head)
-            result = loss_of(head, view, recipe.unroll, decay=recipe.loss_decay, temperature=temperature)
-        result.loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 0.5)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        log.count(ids.numel())
-        if (step + 1) % 25 == 0 or step + 1 == recipe.num_steps:
-            agreement = {f"agree_{i}": value.item() for i, value in enumerate(result.agreement)}
-            log.report(step + 1, recipe.num_steps, loss=result.loss.item(), **agreement)
-        if (step + 1) % 100 == 0 or step + 1 == recipe.num_steps:
-            save_checkpoint(folder, step + 1, head, optimizers)
+
+    def loss(step: int, ids: torch.Tensor) -> BatchLoss:
+        temperature = recipe.sharp_temperature if step >= recipe.sharp_from else 1.0
+        view = view_teacher(teacher, ids, head)
+        result = loss_of(head, view, recipe.unroll, decay=recipe.loss_decay, temperature=temperature)
+        agreement = {f"agree_{number}": value for number, value in enumerate(result.agreement)}
+        return BatchLoss(result.loss, ids.numel(), {"loss": result.loss, **agreement})
+
+    training = Training(
+        module=head,
+        optimizers=make_optimizers(head, recipe.muon_lr, recipe.adam_lr),
+        num_steps=recipe.num_steps,
+        schedule=lambda step: warmup_stable_decay(step, recipe.num_steps),
+        data=lambda step: rows_at(rows, step, recipe.batch_size, recipe.seed).to(device),
+        loss=loss,
+        max_norm=0.5,
+        report_every=25,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    train(training, folder)
     return head.float()

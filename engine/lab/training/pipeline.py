@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from specscope.engine.drafters.draft_vocab import BuiltVocab, build_draft_vocab
@@ -38,16 +39,19 @@ from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import ModelChoice
 from specscope.engine.tree.policy import TreePolicy, chain_policy
+from specscope.tracer.errors import UsageError
 
 SELF_TEXT_LENGTH = 256
 MEASURED_PROMPTS = 60
 MEASURED_TOKENS = 64
 MEASURED_BUDGETS = (4, 8, 16, 32)
 EXIT_HEAD_POLICIES = {
+    "chain_depth_1": chain_policy(1),  # its accepted length is the share of drafts that hold, as a pipeline has it
     "chain_depth_4": chain_policy(4),
     "dynamic_budget_16": TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16),
 }
 DEMO_PROMPTS = 6
+DEMO_EXIT_LAYER = 4  # of the head that is taken unless another layer is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +63,82 @@ class TrainingPlan:
     teacher: TeacherRecipe
     unlikelihood: UnlikelihoodRecipe
     head: HeadRecipe
-    exit_head: ExitHeadRecipe
+    exit_heads: tuple[ExitHeadRecipe, ...]
     self_text_rows: int
     device: torch.device
     compiled: bool
+    given_teacher: Path | None = None  # trained before: its folder; only exit heads are trained for it
+
+    @property
+    def teacher_folder(self) -> Path:
+        """Where the teacher and its tokenizer lie."""
+        return self.given_teacher or self.work / "teacher"
+
+    def exit_head_folder(self, recipe: ExitHeadRecipe) -> Path:
+        """Where the exit head of ``recipe`` is written."""
+        layer = recipe.exit_layer
+        return self.work / ("exit_head" if layer == DEMO_EXIT_LAYER else f"exit_head_{layer}")
 
 
 def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
-    """Every stage in order. Returns the measurements, which also lie in ``measurements.json``."""
+    """Every stage in order. Returns the measurements, which also lie in ``measurements.json``.
+
+    Raises:
+        UsageError: where a given teacher is missing, or has too few layers for an exit head.
+    """
+    if plan.given_teacher is not None:
+        return _train_exit_heads_alone(plan)
+    _check_exit_layers(plan, plan.teacher.num_layers)
     plan.work.mkdir(parents=True, exist_ok=True)
     documents = load_corpus(plan.corpus)
     streams = _tokenize(plan, documents)
     _train_teacher(plan, streams)
     rows = _self_text(plan, streams["train"])
     _train_head(plan, rows)
-    _train_exit_head(plan, rows)
+    for recipe in plan.exit_heads:
+        _train_exit_head(plan, recipe, rows)
     return measure(plan, documents, streams, rows)
+
+
+def _train_exit_heads_alone(plan: TrainingPlan) -> dict[str, Any]:
+    """Exit heads for the teacher that is given, on text that it writes, and how often what they draft holds."""
+    _check_given_teacher(plan)
+    plan.work.mkdir(parents=True, exist_ok=True)
+    documents = load_corpus(plan.corpus)
+    rows = _self_text(plan, _tokenize(plan, documents)["train"])
+    for recipe in plan.exit_heads:
+        _train_exit_head(plan, recipe, rows)
+    prompts = held_out_prompts(documents, MEASURED_PROMPTS, seed=3)
+    result = {"exit_heads": _describe_exit_heads(plan, prompts), "seconds": _seconds(plan)}
+    (plan.work / "measurements.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _check_given_teacher(plan: TrainingPlan) -> None:
+    folder = plan.teacher_folder
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise UsageError(f"no teacher at {folder}: {name} is missing; give a folder as transformers saves it")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architectures, num_layers = config["architectures"], int(config["num_hidden_layers"])
+    except (ValueError, LookupError, TypeError):
+        raise UsageError(f"{folder / 'config.json'} states no architecture and number of layers: wanted both") from None
+    if architectures != ["LlamaForCausalLM"]:
+        raise UsageError(
+            f"got a teacher of architecture {architectures}, but exit heads are trained for LlamaForCausalLM only: "
+            "give another teacher"
+        )
+    _check_exit_layers(plan, num_layers)
+
+
+def _check_exit_layers(plan: TrainingPlan, num_layers: int) -> None:
+    for recipe in plan.exit_heads:
+        if not 0 < recipe.exit_layer < num_layers:
+            raise UsageError(
+                f"got --exit-layer {recipe.exit_layer}, wanted 1 to {num_layers - 1}: "
+                f"the teacher has {num_layers} layers"
+            )
 
 
 def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArray[np.int64]]:
@@ -82,11 +146,19 @@ def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArra
     paths = {name: plan.work / f"{name}.npy" for name in names}
     if not all(path.exists() for path in paths.values()):
         split = {"train": [d for d in documents if not d.held_out], "held_out": [d for d in documents if d.held_out]}
-        tokenizer = train_tokenizer(split["train"], plan.teacher.vocab_size)
-        save_tokenizer(tokenizer, plan.work / "teacher", plan.teacher.max_positions)
+        tokenizer = _tokenizer(plan, split["train"])
         for name in names:
             np.save(paths[name], encode_stream(tokenizer, split[name]))
     return {name: np.load(path) for name, path in paths.items()}
+
+
+def _tokenizer(plan: TrainingPlan, documents: list[Document]) -> Tokenizer:
+    """The given teacher's, or one trained on ``documents``."""
+    if plan.given_teacher is not None:
+        return Tokenizer.from_file(str(plan.teacher_folder / "tokenizer.json"))
+    tokenizer = train_tokenizer(documents, plan.teacher.vocab_size)
+    save_tokenizer(tokenizer, plan.work / "teacher", plan.teacher.max_positions)
+    return tokenizer
 
 
 def _train_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) -> None:
@@ -111,7 +183,7 @@ def _train_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) ->
 
 
 def _teacher(plan: TrainingPlan) -> LlamaForCausalLM:
-    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(plan.work / "teacher", dtype=torch.float32)
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(plan.teacher_folder, dtype=torch.float32)
     torch.nn.Module.to(model.eval(), plan.device)
     return model
 
@@ -146,13 +218,13 @@ def _train_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
     save_head(head.cpu(), plan.work / "drafter", default_hidden_state_indices(teacher.config.num_hidden_layers))
 
 
-def _train_exit_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
-    if (plan.work / "exit_head" / "model.safetensors").exists():
+def _train_exit_head(plan: TrainingPlan, recipe: ExitHeadRecipe, rows: NDArray[np.int64]) -> None:
+    folder = plan.exit_head_folder(recipe)
+    if (folder / "model.safetensors").exists():
         return
-    head = train_exit_head(
-        plan.exit_head, _teacher(plan), rows=rows, folder=plan.work / "exit_head_state", device=plan.device
-    )
-    save_exit_head(head.cpu().to(torch.bfloat16), plan.work / "exit_head")
+    state = folder.with_name(f"{folder.name}_state")
+    head = train_exit_head(recipe, _teacher(plan), rows=rows, folder=state, device=plan.device)
+    save_exit_head(head.cpu().to(torch.bfloat16), folder)
 
 
 def _draft_vocab(plan: TrainingPlan, rows: NDArray[np.int64]) -> BuiltVocab:
@@ -181,8 +253,9 @@ def _seconds(plan: TrainingPlan) -> dict[str, int]:
     updates = {
         "teacher": plan.teacher.batch_size * plan.teacher.length,
         "head": plan.head.batch_size * SELF_TEXT_LENGTH,
-        "exit_head": plan.exit_head.batch_size * SELF_TEXT_LENGTH,
     }
+    for recipe in plan.exit_heads:
+        updates[plan.exit_head_folder(recipe).name] = recipe.batch_size * SELF_TEXT_LENGTH
     logs = {name: plan.work / f"{name}_state" / "log.jsonl" for name in updates}
     return _clocked(plan) | {name: logged_seconds(log, updates[name]) for name, log in logs.items() if log.exists()}
 
@@ -212,7 +285,7 @@ def measure(
         "seconds": _seconds(plan),
         "teacher": _measure_teacher(plan, streams),
         "head": _describe_head(plan, rows),
-        "exit_head": _describe_exit_head(plan, prompts),
+        "exit_heads": _describe_exit_heads(plan, prompts),
         "held_out_repeated_8grams": _held_out_repetition(streams["held_out"]),
         "accepted": {
             f"budget_{budget}": _accepted(
@@ -255,13 +328,19 @@ def _describe_head(plan: TrainingPlan, rows: NDArray[np.int64]) -> dict[str, Any
     }
 
 
-def _describe_exit_head(plan: TrainingPlan, prompts: list[Prompt]) -> dict[str, Any]:
-    folder = plan.work / "exit_head"
+def _describe_exit_heads(plan: TrainingPlan, prompts: list[Prompt]) -> dict[str, dict[str, Any]]:
+    """By the names of their folders."""
+    return {plan.exit_head_folder(r).name: _describe_exit_head(plan, r, prompts) for r in plan.exit_heads}
+
+
+def _describe_exit_head(plan: TrainingPlan, recipe: ExitHeadRecipe, prompts: list[Prompt]) -> dict[str, Any]:
+    folder = plan.exit_head_folder(recipe)
     head = load_exit_head(folder).head
     return {
-        **asdict(plan.exit_head),
+        **asdict(recipe),
         "parameters": sum(p.numel() for p in head.parameters()),
-        "tokens_seen": plan.exit_head.num_steps * plan.exit_head.batch_size * SELF_TEXT_LENGTH,
+        "tokens_seen": recipe.num_steps * recipe.batch_size * SELF_TEXT_LENGTH,
+        "self_text_rows": plan.self_text_rows,
         "accepted": {
             name: _accepted(plan, prompts, f"early-exit:{folder}", policy)._asdict()
             for name, policy in EXIT_HEAD_POLICIES.items()
@@ -270,7 +349,7 @@ def _describe_exit_head(plan: TrainingPlan, prompts: list[Prompt]) -> dict[str, 
 
 
 def _accepted(plan: TrainingPlan, prompts: list[Prompt], drafter: str, policy: TreePolicy) -> Acceptance:
-    teacher = str(plan.work / "teacher")
+    teacher = str(plan.teacher_folder)
     choice = ModelChoice(
         teacher=teacher, drafter=drafter, mode="fused", dtype="float32", device=str(plan.device), policy=policy
     )

@@ -1,4 +1,4 @@
-"""What teacher and head training share: the learning-rate shape, the batch order, the progress log."""
+"""What the training loop is given: the learning-rate shape and the batch order; and its progress log."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def batch_at(stream: NDArray[np.int64], step: int, batch_size: int, length: int,
     chunks = order.permutation(num_chunks)[within * batch_size : (within + 1) * batch_size]
     rows = [stream[offset + c * length : offset + (c + 1) * length] for c in chunks]
     return torch.from_numpy(np.stack(rows))
+
+
+def rows_at(rows: NDArray[np.int64], step: int, batch_size: int, seed: int) -> torch.Tensor:
+    """Batch number ``step`` (B, T) of ``rows`` (num, T), in a fresh order each epoch; by its arguments alone."""
+    epoch, within = divmod(step, len(rows) // batch_size)
+    order = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    return torch.from_numpy(rows[order[within * batch_size : (within + 1) * batch_size]])
 
 
 def logged_seconds(log: Path, tokens_per_update: int) -> int:

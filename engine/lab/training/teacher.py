@@ -16,8 +16,12 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
-from specscope.engine.lab.training.schedule import ProgressLog, batch_at, set_learning_rate, warmup_stable_decay
+from specscope.engine.lab.training.loop import BatchLoss, Training
+from specscope.engine.lab.training.loop import train as run_training
+from specscope.engine.lab.training.schedule import batch_at, warmup_stable_decay
+
+CHECKPOINT_EVERY = 200  # updates
+EVALUATED_TOKENS = 60_000  # of the held-out text, at each checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,26 +102,28 @@ def train_teacher(
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(recipe.config())
     nn.Module.to(model, device)
-    optimizers = make_optimizers(model, recipe.muon_lr, recipe.adam_lr)
-    first = load_checkpoint(folder, model, optimizers)
     loss_of = torch.compile(next_token_loss) if compiled else next_token_loss
-    log = ProgressLog(folder / "log.jsonl")
-    for step in range(first, recipe.num_steps):
-        set_learning_rate(optimizers, warmup_stable_decay(step, recipe.num_steps))
-        ids = batch_at(train, step, batch_size=recipe.batch_size, length=recipe.length, seed=recipe.seed).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = loss_of(model, ids)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        log.count(ids.numel())
-        if (step + 1) % 25 == 0:
-            log.report(step + 1, recipe.num_steps, loss=loss.item())
-        if (step + 1) % 200 == 0 or step + 1 == recipe.num_steps:
-            save_checkpoint(folder, step + 1, model, optimizers)
-            log.report(step + 1, recipe.num_steps, held_out_loss=held_out_loss(model, held_out, recipe.length, 60_000))
+
+    def batch(step: int) -> torch.Tensor:
+        return batch_at(train, step, batch_size=recipe.batch_size, length=recipe.length, seed=recipe.seed).to(device)
+
+    def loss(_: int, ids: torch.Tensor) -> BatchLoss:
+        value = loss_of(model, ids)
+        return BatchLoss(value, ids.numel(), {"loss": value})
+
+    training = Training(
+        module=model,
+        optimizers=make_optimizers(model, recipe.muon_lr, recipe.adam_lr),
+        num_steps=recipe.num_steps,
+        schedule=lambda step: warmup_stable_decay(step, recipe.num_steps),
+        data=batch,
+        loss=loss,
+        max_norm=1.0,
+        report_every=25,
+        checkpoint_every=CHECKPOINT_EVERY,
+        evaluate=lambda: {"held_out_loss": held_out_loss(model, held_out, recipe.length, EVALUATED_TOKENS)},
+    )
+    run_training(training, folder)
     return model
 
 

@@ -14,13 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import LlamaForCausalLM
 
-from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
-from specscope.engine.lab.training.schedule import ProgressLog, batch_at, set_learning_rate, warmup_stable_decay
+from specscope.engine.lab.training.loop import BatchLoss, Training
+from specscope.engine.lab.training.loop import train as run_training
+from specscope.engine.lab.training.schedule import batch_at, warmup_stable_decay
 from specscope.engine.lab.training.self_text import continue_prompts, cut_prompts
-from specscope.engine.lab.training.teacher import held_out_loss, next_token_loss
+from specscope.engine.lab.training.teacher import EVALUATED_TOKENS, held_out_loss, next_token_loss
+
+CHECKPOINT_EVERY = 40  # updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,17 @@ class Repetitions(NamedTuple):
         """The share of the new tokens that repeat."""
         return float(self.mask[:, self.prompt_length :].mean())
 
+    def part(self, number: int, of: int) -> Repetitions:
+        """Every ``of``-th row, from row ``number`` on."""
+        return Repetitions(self.tokens[number::of], self.mask[number::of], self.prompt_length)
+
+
+class TextAndRepetitions(NamedTuple):
+    """What one update is made on."""
+
+    ids: torch.Tensor  # (B, T) of the corpus
+    repetitions: Repetitions
+
 
 def write_repetitions(
     recipe: UnlikelihoodRecipe, model: LlamaForCausalLM, train: NDArray[np.int64], step: int
@@ -84,14 +97,6 @@ def write_repetitions(
     return Repetitions(tokens, repeated_mask(tokens, recipe.ngram, prompts.shape[1]), prompts.shape[1])
 
 
-def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """One step down the gradient of ``loss``, which is clipped to norm 1."""
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
 def train_against_repetition(
     recipe: UnlikelihoodRecipe,
     model: LlamaForCausalLM,
@@ -102,26 +107,33 @@ def train_against_repetition(
     """Fine-tunes ``model`` in place, with checkpoints in ``folder``; resumes where one is found."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0)
     optimizer.param_groups[0]["peak_lr"] = recipe.lr
-    first = load_checkpoint(folder, model, [optimizer])
-    log = ProgressLog(folder / "log.jsonl")
     device = torch.device(model.device)
-    repetitions: Repetitions | None = None
-    for step in range(first, recipe.num_steps):
-        if repetitions is None or step % recipe.reuse == 0:
-            repetitions = write_repetitions(recipe, model, train, step)
-        part = slice(step % recipe.reuse, None, recipe.reuse)
-        set_learning_rate([optimizer], warmup_stable_decay(step, recipe.num_steps, warmup=10))
-        ids = batch_at(train, step, batch_size=recipe.batch_size, length=recipe.length, seed=recipe.seed).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            likelihood = next_token_loss(model, ids)
-            rows = torch.from_numpy(repetitions.tokens[part]).to(device)
-            unlikelihood = unlikelihood_loss(model, rows, torch.from_numpy(repetitions.mask[part]).to(device))
-        update(model, optimizer, likelihood + recipe.weight * unlikelihood)
-        log.count(ids.numel() + rows.numel())
-        if (step + 1) % recipe.reuse == 0:
-            losses = {"loss": likelihood.item(), "unlikelihood": unlikelihood.item()}
-            log.report(step + 1, recipe.num_steps, **losses, repeated=repetitions.share)
-        if (step + 1) % 40 == 0 or step + 1 == recipe.num_steps:
-            save_checkpoint(folder, step + 1, model, [optimizer])
-            log.report(step + 1, recipe.num_steps, held_out_loss=held_out_loss(model, held_out, recipe.length, 60_000))
+    written: list[Repetitions] = []  # the last of them is used up
+
+    def batch(step: int) -> TextAndRepetitions:
+        if not written or step % recipe.reuse == 0:
+            written[:] = [write_repetitions(recipe, model, train, step)]
+        ids = batch_at(train, step, batch_size=recipe.batch_size, length=recipe.length, seed=recipe.seed)
+        return TextAndRepetitions(ids.to(device), written[0].part(step % recipe.reuse, recipe.reuse))
+
+    def loss(_: int, batch: TextAndRepetitions) -> BatchLoss:
+        likelihood = next_token_loss(model, batch.ids)
+        rows = torch.from_numpy(batch.repetitions.tokens).to(device)
+        unlikelihood = unlikelihood_loss(model, rows, torch.from_numpy(batch.repetitions.mask).to(device))
+        report = {"loss": likelihood, "unlikelihood": unlikelihood, "repeated": written[0].share}
+        return BatchLoss(likelihood + recipe.weight * unlikelihood, batch.ids.numel() + rows.numel(), report)
+
+    training = Training(
+        module=model,
+        optimizers=[optimizer],
+        num_steps=recipe.num_steps,
+        schedule=lambda step: warmup_stable_decay(step, recipe.num_steps, warmup=10),
+        data=batch,
+        loss=loss,
+        max_norm=1.0,
+        report_every=recipe.reuse,
+        checkpoint_every=CHECKPOINT_EVERY,
+        evaluate=lambda: {"held_out_loss": held_out_loss(model, held_out, recipe.length, EVALUATED_TOKENS)},
+    )
+    run_training(training, folder)
     return model
