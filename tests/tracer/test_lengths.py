@@ -93,8 +93,8 @@ def drafting_only(lines: Lines) -> Lines:
 
 def test_where_steps_without_a_draft_are_not_reported_the_others_are_compared_in_their_order(tmp_path: Path) -> None:
     whole = lengths_lines([[(3, 1), (0, 0), (3, 2), (0, 0), (3, 0)]])
-    told = drafting_only(lengths_lines([[(3, 1), (3, 2), (3, 0)]]))
-    verdict = compared(tmp_path, whole, told)
+    reported = drafting_only(lengths_lines([[(3, 1), (3, 2), (3, 0)]]))
+    verdict = compared(tmp_path, whole, reported)
     assert (verdict.roots, verdict.exit_code, verdict.num_regrouped) == ([], 4, 0)
     assert verdict.uncovered[0].startswith("only lengths are recorded: 3 of 3 pairs of steps")
     assert any("does not record steps that verified no draft" in line for line in verdict.unjudged)
