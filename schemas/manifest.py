@@ -226,6 +226,11 @@ class Conventions(Section):
         default="pair-index",
         description="A drafter position is its pair's index: one less than the token's own position.",
     )
+    steps: Literal["all", "drafting"] | None = Field(
+        default=None,
+        description="drafting: the engine does not report steps that verified no draft, so that steps are missing"
+        " between those recorded, and nobody knows how many. Absent: all are recorded.",
+    )
 
 
 class Manifest(Record):
@@ -299,6 +304,11 @@ class Manifest(Record):
     def knows(self, field: str) -> bool:
         """Whether what stands at ``field``, dotted, says something of the run."""
         return not any(f"{field}.".startswith(f"{name}.") for name in self.not_known or ())
+
+    @property
+    def omits_idle_steps(self) -> bool:
+        """Whether steps that verified no draft are missing."""
+        return self.conventions.steps == "drafting"
 
     @property
     def supplies_lengths(self) -> bool:

@@ -15,6 +15,7 @@ from specscope.tracer.cli.options import out_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.naming.text import counted, printable
 
+NO_IDLE_STEPS = "steps that verified no draft are not reported: how many there were, and between which, is not known"
 SHOWN = 5  # requests that are left out, by name
 
 
@@ -53,6 +54,7 @@ def convert(form: str, dump: Path, out: Path, stated: dict[str, Any], by_order: 
     vllm          responses with --per-request-spec-decode-metrics detailed
     sglang        /server_info with dspark_info_record, reqs included
     llama-server  its debug log
+    aiperf        profile_export.jsonl, of a server that reports every step
 
     Such a trace records only how many tokens each step drafted and accepted. check judges these counts, metrics sums
     them up, and diff compares accepted lengths where --set sampling.rule=greedy is stated of both runs. Nothing else is
@@ -64,6 +66,8 @@ def convert(form: str, dump: Path, out: Path, stated: dict[str, Any], by_order: 
     written = write_lengths(read, out, stated=stated, by_order=by_order, overwrite=overwrite)
     size = f"{counted(written.num_turns, 'turn')}, {counted(written.num_steps, 'step')}"
     click.echo(printable(f"wrote {out}: {size}, lengths only"))
+    if "conventions" in read.manifest:
+        click.echo(NO_IDLE_STEPS, err=True)
     _list("left out", read.left_out)
     _list("may lack its first steps, and is not compared", written.lacking)
 

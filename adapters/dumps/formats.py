@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from specscope.adapters.dumps.aiperf import read_aiperf
 from specscope.adapters.dumps.llama_server import read_llama_server
 from specscope.adapters.dumps.requests import Dump
 from specscope.adapters.dumps.sglang import read_sglang
@@ -15,6 +16,7 @@ READERS: dict[str, Callable[[Path], Dump]] = {
     "vllm": read_vllm,
     "sglang": read_sglang,
     "llama-server": read_llama_server,
+    "aiperf": read_aiperf,
 }
 
 

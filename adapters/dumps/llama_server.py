@@ -2,7 +2,7 @@
 
 Read are the lines of a request's start, of each verified draft, and of its timings. Where a context cannot drop single
 tokens, the server restores a checkpoint and runs the accepted tokens again: the two passes are one step, and how many
-tokens were drafted in it is known only with ``LLAMA_TRACE``.
+tokens were drafted in it is known only with ``LLAMA_TRACE``. Of a step without a draft the log has no line at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from specscope.adapters.dumps.requests import MOST_LENGTH, Dump, Request, StepLengths
+from specscope.adapters.dumps.requests import DRAFTING_STEPS, MOST_LENGTH, Dump, Request, StepLengths
 from specscope.tracer.errors import UsageError
 
 TASK = re.compile(r"\| task (\d{1,9}) \| (.*)")
@@ -93,7 +93,7 @@ def read_llama_server(path: Path) -> Dump:
             left_out.append(f"{task.request.name}, task {task.number}: how many tokens it drafted is not in the log")
         else:
             requests.append(task.request)
-    return Dump({"engine": "llama-server"}, requests, left_out)
+    return Dump({"engine": "llama-server", **DRAFTING_STEPS}, requests, left_out)
 
 
 def _tasks(path: Path) -> list[_Task]:

@@ -27,6 +27,8 @@ PLACEHOLDERS: dict[str, Any] = {
     "tree_policy": {"kind": "chain", "depth": 0, "top_k": 0, "budget": 0},
     "sampling": {"rule": UNKNOWN},
 }
+#: Of engines that do not report steps which verified no draft.
+DRAFTING_STEPS = {"conventions": {"steps": "drafting"}}
 #: The fields of the manifest that say what ran, so that a user can state them; the others are the trace's own.
 STATABLE = (*PLACEHOLDERS, *("engine", "versions", "kv_dtype", "graph", "tokenizer", "stop_rules"))
 STATABLE += ("cache_strategy", "batch_size", "seed")

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from specscope.adapters.dumps.requests import Dump, Request, StepLengths, count, read_text
+from specscope.adapters.dumps.requests import DRAFTING_STEPS, Dump, Request, StepLengths, count, read_text
 from specscope.tracer.errors import UsageError
 
 DONE = re.compile(r"\s*data:\s*\[DONE\]\s*")  # the end of a stored stream
@@ -26,7 +26,7 @@ def read_vllm(path: Path) -> Dump:
     Raises:
         UsageError: where a line is not JSON, or its metrics are malformed.
     """
-    dump = Dump({"engine": "vllm"}, [], [])
+    dump = Dump({"engine": "vllm", **DRAFTING_STEPS}, [], [])
     budgets, models = [], set()
     for number, answer in enumerate(_requests(path)):
         response, place = answer.response, answer.place

@@ -14,6 +14,7 @@ from specscope.schemas import TurnEnd
 from specscope.tracer.files.reader import TraceReader
 
 DUMPS = Path(__file__).with_name("dumps")
+AIPERF = DUMPS / "aiperf-profile-export.jsonl"
 VLLM, SGLANG, LLAMA = (
     DUMPS / "vllm-detailed.jsonl",
     DUMPS / "sglang-server-info.json",
@@ -61,6 +62,65 @@ def test_vllm(tmp_path: Path) -> None:
     assert (manifest.teacher.name, manifest.tree_policy.budget, manifest.sampling.rule) == ("toy", 3, "unknown")
     assert manifest.knows("teacher.name")
     assert not manifest.knows("dtype")
+
+
+def test_aiperf(tmp_path: Path) -> None:
+    out = tmp_path / "aiperf.jsonl"
+    done = converted("aiperf", AIPERF, out)
+    assert "2 turns, 7 steps, lengths only" in done.out
+    assert "left out: record 2 has no spec_decode_acceptance" in done.err
+    with TraceReader(told_by_vllm(tmp_path)) as vllm, TraceReader(out) as aiperf:
+        assert aiperf.manifest.engine == vllm.manifest.engine
+        assert aiperf.manifest.tree_policy.budget == vllm.manifest.tree_policy.budget
+    assert lengths_of(out) == lengths_of(told_by_vllm(tmp_path))
+    first, second = ends_of(out)
+    assert (first.num_output_tokens, first.num_drafted, first.num_accepted) == (11, 12, 6)
+    assert (first.duration_ns, first.accepted_by_depth) == (12_000_000, [3, 2, 1])
+    assert (second.duration_ns, second.accepted_by_depth) == (0, [1, 1, 1])
+
+
+def told_by_vllm(folder: Path) -> Path:
+    """What vLLM itself told of the requests in AIPerf's file."""
+    out = folder / "vllm.jsonl"
+    if not out.exists():
+        converted("vllm", VLLM, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"per_step_drafted": [3]}, "record 0: wanted per_step_accepted and per_step_drafted of the same length"),
+        ({"per_step_accepted": "3"}, "record 0: wanted per_step_accepted and per_step_drafted as lists"),
+        ({"per_step_accepted": [3, -1, 2, 1]}, "record 0: per_step_accepted: got '-1', wanted a count"),
+        ({"acceptance_histogram": [1]}, "record 0: got an acceptance_histogram that is no object"),
+        ({"acceptance_histogram": {"x": 1}}, "record 0: got the bucket 'x' of acceptance_histogram, wanted a count"),
+        ({"num_spec_steps": 1.5}, "record 0: num_spec_steps: got '1.5', wanted a count"),
+    ],
+)
+def test_a_malformed_record_of_aiperf_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    record = json.loads(AIPERF.read_text().splitlines()[0])
+    record["spec_decode_acceptance"] |= changes
+    (tmp_path / "dump").write_text(json.dumps(record))
+    done = specscope("convert", "aiperf", tmp_path / "dump", "-o", tmp_path / "t.jsonl")
+    assert (done.code, words in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize(("form", "dump"), [("vllm", VLLM), ("llama-server", LLAMA), ("aiperf", AIPERF)])
+def test_what_reports_drafts_alone_says_that_other_steps_are_missing(tmp_path: Path, form: str, dump: Path) -> None:
+    out = tmp_path / "t.jsonl"
+    assert "steps that verified no draft are not reported" in converted(form, dump, out).err
+    with TraceReader(out) as reader:
+        assert reader.manifest.omits_idle_steps
+    checked = specscope("check", out)
+    assert "lengths only, of steps that verified a draft" in checked.out
+
+
+def test_sglangs_record_has_every_step(tmp_path: Path) -> None:
+    out = tmp_path / "t.jsonl"
+    assert "verified no draft" not in converted("sglang", SGLANG, out).err
+    with TraceReader(out) as reader:
+        assert not reader.manifest.omits_idle_steps
 
 
 def test_sglang_counts_the_root_and_mixes_requests(tmp_path: Path) -> None:

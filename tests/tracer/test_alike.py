@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.traces import EAGER, FAULTY, FUSED
 
-from specscope.tracer.compare import drift, steps
+from specscope.tracer.compare import drafts, drift, phases, steps
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
-from specscope.tracer.compare.roundings import LEAST_SIZE, spacing
+from specscope.tracer.compare.roundings import LEAST_SIZE, spacing, spacings
+from specscope.tracer.errors import TraceError
 
 NAME = "draft.scores"
 VALUES = st.one_of(
@@ -57,12 +60,124 @@ def test_spacing_is_the_largest_power_of_two_that_the_size_reaches(size: float) 
     assert power <= max(size, LEAST_SIZE) < 2 * power
 
 
+@given(st.lists(st.one_of(st.floats(0, 1e300), st.just(math.inf), st.just(math.nan)), max_size=5))
+def test_spacings_of_many_sizes_are_those_of_each(sizes: list[float]) -> None:
+    assert spacings(sizes) == [spacing(size) for size in sizes]
+
+
 @pytest.mark.parametrize(("baseline", "candidate"), [(EAGER, FUSED), (EAGER, FAULTY), (FUSED, FAULTY)])
 def test_a_verdict_is_the_same_where_every_value_is_looked_at(
     monkeypatch: pytest.MonkeyPatch, baseline: Path, candidate: Path
 ) -> None:
     at_a_glance = diff_traces(baseline, candidate)
+    look_at_every_value(monkeypatch)
+    assert diff_traces(baseline, candidate) == at_a_glance
+
+
+def look_at_every_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switches off all that spares the comparison a node."""
     monkeypatch.setattr(StepNodes, "row_lists", {})
     for module in (drift, steps):
         monkeypatch.setattr(module, "fed_in_same_slots", lambda _a, _b: False)
-    assert diff_traces(baseline, candidate) == at_a_glance
+    for module in (drift, phases):
+        monkeypatch.setattr(module, "verify_lists", lambda _a, _b: None)
+    for module in (drift, drafts):
+        monkeypatch.setattr(module, "level_lists", lambda _a, _b: None)
+        monkeypatch.setattr(module, "numbered_alike", lambda a, b: a.keys == b.keys, raising=False)
+    monkeypatch.setattr(drafts, "_same_lists", lambda _a, _b: False)
+    monkeypatch.setattr(steps, "numbered_alike", lambda _a, _b: False)
+
+
+#: Where a value of a step stands, for what is put in its place.
+PLACES = [
+    ("draft", "levels", 1, "logprobs", 0),
+    ("draft", "levels", 1, "tokens", 0),
+    ("draft", "levels", 1, "frontier", 0),
+    ("draft", "levels", 0, "logsumexp", 0),
+    ("draft", "levels", 2, "positions", 0),
+    ("draft", "inputs", "source_rows", 0),
+    ("tree", "tokens", 1),
+    ("tree", "parents", 2),
+    ("tree", "depths", 2),
+    ("verify", "top_logits", 1, 0),
+    ("verify", "top_logits", 1, 1),
+    ("verify", "top_tokens", 1, 1),
+    ("verify", "logsumexp", 1),
+    ("verify", "entropy", 0),
+    ("verify", "argmax", 1),
+    ("accept", "path", 0),
+    ("commit", "source_slots", 1),
+    (
+        "commit",
+        "drafter_after",
+    ),
+]
+SHORT_STEPS = 4
+PUT_IN: list[float | str] = [0, 1, 2, -1, 7, 0.5, -3.25, 1e-3, "NaN", "Infinity"]
+
+
+def changed(line: bytes, place: tuple[str | int, ...], value: float | str) -> bytes:
+    """A step's line with another value at ``place``; as it is where it has no such place."""
+    record = json.loads(line)
+    at: Any = record
+    try:
+        for part in place[:-1]:
+            at = at[part]
+        at[place[-1]]
+    except (LookupError, TypeError):
+        return line
+    at[place[-1]] = value
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, SHORT_STEPS - 1), st.sampled_from(PLACES), st.sampled_from(PUT_IN)),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_whatever_stands_in_a_step_the_verdict_is_that_of_every_value(
+    tmp_path_factory: pytest.TempPathFactory,
+    changes: list[tuple[int, tuple[str | int, ...], float | str]],
+) -> None:
+    baseline, candidate = (short(path, tmp_path_factory) for path in (EAGER, FUSED))
+    lines = candidate.read_bytes().splitlines(keepends=True)
+    of_steps = [at for at, line in enumerate(lines) if b'"kind":"step"' in line]
+    for number, place, value in changes:
+        at = of_steps[number % len(of_steps)]
+        lines[at] = changed(lines[at], place, value)
+    candidate.write_bytes(b"".join(lines))
+    try:
+        at_a_glance = diff_traces(baseline, candidate)
+    except TraceError:
+        return  # no such value may stand there
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        look_at_every_value(monkeypatch)
+        assert diff_traces(baseline, candidate) == at_a_glance
+
+
+def short(path: Path, folders: pytest.TempPathFactory) -> Path:
+    """The first steps of a trace."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    copy = folders.mktemp("short") / path.name
+    copy.write_bytes(b"".join(lines[: 2 + SHORT_STEPS]))
+    return copy
+
+
+@pytest.mark.parametrize(("baseline", "candidate"), [(EAGER, FUSED)])
+def test_most_pairs_of_two_modes_are_compared_without_a_path_key(
+    monkeypatch: pytest.MonkeyPatch, baseline: Path, candidate: Path
+) -> None:
+    asked = 0
+    keys = StepNodes.keys.func  # type: ignore[attr-defined]
+
+    def counted(nodes: StepNodes) -> Any:
+        nonlocal asked
+        asked += 1
+        return keys(nodes)
+
+    monkeypatch.setattr(StepNodes, "keys", property(counted))
+    num_steps = diff_traces(baseline, candidate).num_steps
+    assert asked < num_steps / 4

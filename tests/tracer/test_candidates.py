@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specscope.schemas import DraftInputs, DraftLevel, DraftSection, Step
 from specscope.tracer.compare.nodes import StepNodes
-from specscope.tracer.files.candidates import candidates_of, first_of_equals
+from specscope.tracer.files.candidates import candidates_of, columns_of
 
 FIRST = DraftLevel(frontier=[], positions=[7], tokens=[4, 6], logprobs=[-0.5, -2.0], finite=True)
 SECOND = DraftLevel(
@@ -35,7 +37,33 @@ def test_tokens_left_over_belong_to_the_last_row() -> None:
 
 def test_of_equal_siblings_the_first_counts() -> None:
     twice = FIRST.model_copy(update={"tokens": [4, 4]})
-    assert first_of_equals(candidates_of([twice])) == {(None, 4): candidates_of([twice])[0]}
+    columns = columns_of([twice])
+    assert columns.numbers == {(None, 4): 0}
+    assert columns.distinct(range(2)) == [0]
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 9)), min_size=1, max_size=4)
+)
+def test_columns_hold_what_the_candidates_are(shapes: list[tuple[list[int], int]]) -> None:
+    levels: list[DraftLevel] = []
+    for tokens, fed in shapes:
+        before = sum(len(level.tokens) for level in levels)
+        frontier = sorted({fed % before, (fed + 1) % before}) if before else []
+        logprobs = [-0.25 * (1 + token) for token in tokens]
+        levels.append(FIRST.model_copy(update={"tokens": tokens, "logprobs": logprobs, "frontier": frontier}))
+    candidates, columns = candidates_of(levels), columns_of(levels)
+    assert columns.parents == [candidate.parent_number for candidate in candidates]
+    assert columns.tokens == [candidate.token for candidate in candidates]
+    assert columns.scores == [candidate.score for candidate in candidates]
+    assert [[candidate.level for candidate in candidates].count(n) for n in range(len(levels))] == [
+        len(level) for level in columns.levels
+    ]
+    first: dict[tuple[int | None, int], int] = {}
+    for candidate in candidates:
+        first.setdefault((candidate.parent_number, candidate.token), candidate.number)
+    assert columns.numbers == first
+    assert list(columns.distinct(range(len(candidates)))) == sorted(first.values())
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,37 @@ def test_a_draft_that_was_cut_shorter_explains_a_shorter_length(tmp_path: Path) 
     assert longer.exit_code == 1, "it did not accept all that it drafted"
 
 
+def drafting_only(lines: Lines) -> Lines:
+    """The same run by a writer that does not report steps which verified no draft."""
+    lines[0]["conventions"] = {"steps": "drafting"}
+    return lines
+
+
+def test_where_steps_without_a_draft_are_not_reported_the_others_are_compared_in_their_order(tmp_path: Path) -> None:
+    whole = lengths_lines([[(3, 1), (0, 0), (3, 2), (0, 0), (3, 0)]])
+    reported = drafting_only(lengths_lines([[(3, 1), (3, 2), (3, 0)]]))
+    verdict = compared(tmp_path, whole, reported)
+    assert (verdict.roots, verdict.exit_code, verdict.num_regrouped) == ([], 4, 0)
+    assert verdict.uncovered[0].startswith("only lengths are recorded: 3 of 3 pairs of steps")
+    assert any("does not record steps that verified no draft" in line for line in verdict.unjudged)
+
+
+def test_where_steps_are_missing_no_position_is_claimed(tmp_path: Path) -> None:
+    whole = lengths_lines([[(3, 1), (0, 0), (3, 2)]])
+    verdict = compared(tmp_path, whole, drafting_only(lengths_lines([[(3, 1), (3, 1)]])))
+    [root] = verdict.roots
+    assert (root.place.position, root.place.step_a, root.place.step_b) == (None, 2, 1)
+    assert (root.difference.a, root.difference.b) == ("2", "1")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--tolerance", "0.1"), ("--noise", FUSED)])
+def test_what_judges_floats_is_refused_of_lengths(tmp_path: Path, option: str, value: str | Path) -> None:
+    a, b = (stored(tmp_path, name, lengths_lines(HONEST)) for name in "ab")
+    done = specscope("diff", a, b, option, value)
+    assert done.code == 2
+    assert f"{option} says nothing of these two: a side records only lengths" in done.err
+
+
 def without_lengths(lines: Lines, step: int) -> Lines:
     """The same run, where one step of the first turn does not record its lengths."""
     steps = [line for line in lines if line["kind"] == "step" and line["turn"] == 0]

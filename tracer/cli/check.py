@@ -154,7 +154,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
 def _settings(manifest: Manifest) -> str:
     """What ran, as far as the writer knows."""
     if manifest.level == "lengths":
-        return f"{manifest.engine}, lengths only"
+        of_which = ", of steps that verified a draft" if manifest.omits_idle_steps else ""
+        return f"{manifest.engine}, lengths only{of_which}"
     return f"{manifest.mode}, {manifest.dtype}, {manifest.device.backend}"
 
 

@@ -17,7 +17,7 @@ from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import STATED_SIZE
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
-from specscope.tracer.compare.steps import StepPair, difference, path_tokens
+from specscope.tracer.compare.steps import StepPair, difference, path_tokens, same_path
 
 
 def compare_accept(pair: StepPair) -> Iterator[Difference]:
@@ -32,8 +32,8 @@ def compare_accept(pair: StepPair) -> Iterator[Difference]:
     walks = [] if by_choice else list(_walks(pair, a, b))
     yield from walks
     equal = not walks and (_choices_equal(pair) if by_choice else _met_equal(pair, a, b))
-    path_a, path_b = path_tokens(pair.a), path_tokens(pair.b)
-    if path_a != path_b:
+    if not same_path(pair):
+        path_a, path_b = path_tokens(pair.a), path_tokens(pair.b)
         yield difference("accept", "path", path_a, path_b, kind="structural", inputs_equal=equal)
         equal = False
     if a.accepted_length != b.accepted_length:
@@ -51,6 +51,8 @@ def _choices_equal(pair: StepPair) -> bool:
     ours, theirs = _choices(pair.a.step), _choices(pair.b.step)
     if ours is None or theirs is None or pair.a.step.tree is None or pair.b.step.tree is None:
         return False
+    if pair.numbered_alike and len(ours) >= pair.a.num_slots and ours == theirs:
+        return True
     for key in pair.common:
         if ours[pair.a.slots[key]] != theirs[pair.b.slots[key]]:
             return False

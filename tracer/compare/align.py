@@ -140,6 +140,15 @@ class _Side:
         return step.tensors.committed_length if step.tensors is not None else None
 
 
+def records_place(step: StepLine) -> bool:
+    """Whether a step says where it stands, by a skim of its line where that is certain."""
+    skimmed = skim_step(step.line)
+    if skimmed is not None and not (skimmed.emitted is None and skimmed.committed_before is None):
+        return True
+    record = step.record
+    return not (record.stop is None and record.commit is None and record.tensors is None)
+
+
 def _emitted(step: StepLine) -> list[int] | None:
     """The tokens that a step kept, by a skim of its line where that is certain; None where they were not recorded."""
     skimmed = skim_step(step.line)

@@ -60,7 +60,8 @@ def diff_traces(
 
     Raises:
         TraceError: where one of them cannot be read.
-        UsageError: where the run to measure noise on cannot tell the noise of this pair.
+        UsageError: where the run to measure noise on cannot tell the noise of this pair, or where noise or a tolerance
+            is given for lengths.
     """
     return _compared(Path(baseline), Path(candidate), options or DiffOptions(), watch=watch)
 
@@ -99,9 +100,9 @@ def _compared(
         sides = Sides(a, b, check_trace(baseline, watch=watch), check_trace(candidate, watch=watch))
         lengths = are_lengths(a.manifest, b.manifest)
         if lengths and options.noise is not None:
-            raise UsageError(
-                "--noise says nothing of these two: a side records only lengths, and no logits; leave it out"
-            )
+            raise UsageError(_without_floats("--noise"))
+        if lengths and options.tolerance is not None:
+            raise UsageError(_without_floats("--tolerance"))
         noise = PairNoise([], None) if incomparable or lengths else _noise(sides, options)
         walk = Walk(
             judge=FloatJudge.of(noise.floors, a.manifest),
@@ -126,6 +127,10 @@ def _compared(
                 fail_on_ties=options.fail_on_ties,
             )
         )
+
+
+def _without_floats(option: str) -> str:
+    return f"{option} says nothing of these two: a side records only lengths, and no logits; leave it out"
 
 
 def _noise(sides: Sides, options: DiffOptions) -> PairNoise:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from specscope.schemas import TreeSection
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference, DifferenceKind
-from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens
+from specscope.tracer.compare.at_a_glance import level_lists
+from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens, numbered_alike
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.sizing import depth_is_tied, size_is_tied
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
@@ -39,7 +41,9 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
             )
             inputs_equal = False
             break
-    yield from _levels(pair, inputs_equal)
+    lists = level_lists(pair.a, pair.b)
+    if lists is None or not pair.judge.same_in_all("draft", lists):
+        yield from _levels(pair, inputs_equal)
 
 
 def _sources(
@@ -49,6 +53,8 @@ def _sources(
     before = [nodes for nodes in (previous_a, previous_b) if nodes is not None]
     if any(nodes.step.tree is None for nodes in before):
         return [], []
+    if len(before) == 2 and rows_a == rows_b and numbered_alike(*before):
+        return [], []  # the same nodes, whichever they are
     return _source_keys(previous_a, rows_a), _source_keys(previous_b, rows_b)
 
 
@@ -251,12 +257,14 @@ def _only_in(
 
 def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
     """Every difference of the trees that were selected; ``drafts_equal`` where the drafts before them are."""
-    keys_a, keys_b = set(pair.a.keys), set(pair.b.keys)
     if pair.a.step.tree is None or pair.b.step.tree is None:
+        return
+    if _same_lists(pair.a.step.tree, pair.b.step.tree):
         return
     root_a, root_b = pair.a.step.tree.tokens[:1], pair.b.step.tree.tokens[:1]
     if root_a != root_b:
         yield difference("tree", "tokens[0]", root_a, root_b, kind="structural", inputs_equal=True, node=ROOT)
+    keys_a, keys_b = set(pair.a.keys), set(pair.b.keys)
     if keys_a != keys_b and pair.same_policy:
         # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
         known = bool(pair.a.candidates and pair.b.candidates) and not pair.fixed_shape
@@ -271,6 +279,11 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
             if va != vb:
                 yield difference("tree", field, va, vb, kind="structural", inputs_equal=drafts_equal, node=key)
                 return
+
+
+def _same_lists(a: TreeSection, b: TreeSection) -> bool:
+    """Whether two trees are the same, slot by slot."""
+    return a.tokens == b.tokens and a.parents == b.parents and a.depths == b.depths
 
 
 def _selection_sound(nodes: StepNodes, pair: StepPair) -> bool:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import Quantity
 from specscope.tracer.compare.align import TurnPair, align_steps, align_turns
+from specscope.tracer.compare.at_a_glance import level_lists, verify_lists
 from specscope.tracer.compare.drafts import fed_alike
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, fed_in_same_slots
-from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing
-from specscope.tracer.compare.said import EqualInputs, paired_numbers, said_at, said_behind
+from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing, spacings
+from specscope.tracer.compare.said import EqualInputs, EqualLists, paired_numbers, said_at, said_behind
 from specscope.tracer.files.reader import TraceReader
 
 MOST_VALUES = 20_000  # of each quantity; more tell nothing new
@@ -63,10 +65,16 @@ class Drift:
         """Whether more would tell nothing new."""
         return len(self.samples["logits"]) >= MOST_VALUES
 
-    def add(self, place: DriftPlace, values: Iterator[EqualInputs]) -> None:
+    def add(self, place: DriftPlace, values: Iterator[EqualInputs], lists: Iterable[EqualLists] = ()) -> None:
         """Takes in the values of one place; those that are not finite are no drift."""
         self.places.append(place)
         epsilon, number = epsilon_of(self.dtype), len(self.places) - 1
+        for equal in lists:
+            gathered = [value for value in _roundings(equal, epsilon) if value < math.inf]
+            sample = self.samples[equal.quantity]
+            sample.roundings.extend(gathered)
+            sample.places.extend([number] * len(gathered))
+            sample.levels.extend([equal.level] * len(gathered))
         for value in values:
             gap = abs(value.a - value.b)
             size = max(abs(value.a), abs(value.b), value.size)
@@ -76,6 +84,14 @@ class Drift:
                 sample.roundings.append(roundings)
                 sample.places.append(number)
                 sample.levels.append(value.level)
+
+
+def _roundings(values: EqualLists, epsilon: float) -> list[float]:
+    """How far each value drifts."""
+    gaps = [abs(x - y) for x, y in zip(values.a, values.b, strict=True)]
+    sizes = list(map(max, map(abs, values.a), map(abs, values.b), values.sizes))
+    grains = zip(gaps, spacings(sizes), strict=True)
+    return [gap / (epsilon * grain) if gap else 0.0 for gap, grain in grains]
 
 
 def _never(_a: Step, _b: Step) -> bool:
@@ -104,7 +120,7 @@ def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Ste
             place = DriftPlace(pair, steps.position, steps.step_a, steps.step_b)
             before = [None if step is None else StepNodes(step) for step in (steps.previous_a, steps.previous_b)]
             drafts = drafts and not steps.regrouped and fed_alike(nodes_a, nodes_b, *before)
-            drift.add(place, equal_input_values(nodes_a, nodes_b, trees=trees, drafts=drafts))
+            drift.add(place, *equal_inputs(nodes_a, nodes_b, trees=trees, drafts=drafts))
     return drift
 
 
@@ -144,19 +160,32 @@ def _seen(nodes: StepNodes, key: PathKey, common: frozenset[PathKey]) -> frozens
     return frozenset(node for node in seen if not isinstance(node, tuple) or node in common)
 
 
-def equal_input_values(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool) -> Iterator[EqualInputs]:
+class Gathered(NamedTuple):
+    """The floats of two steps of the same structure: one by one, and those whose places need not be looked at."""
+
+    values: Iterator[EqualInputs]
+    lists: list[EqualLists]
+
+
+def equal_inputs(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool) -> Gathered:
     """The floats of two steps of the same structure; at the root alone where only one run drafts (``trees`` off), and
     without the drafter's where ``drafts`` is off."""
-    yield from _teacher_values(a, b, [key for key in a.keys if key in b.slots] if trees else [ROOT])
-    draft_a, draft_b = a.step.draft, b.step.draft
-    if not trees or not drafts or draft_a is None or draft_b is None:
-        return
-    norms = zip(draft_a.inputs.hidden_norms or [], draft_b.inputs.hidden_norms or [], strict=False)
-    yield from (
-        EqualInputs(quantity="hidden-norms", field=f"inputs.hidden_norms[{n}]", a=x, b=y, size=0.0)
-        for n, (x, y) in enumerate(norms)
-    )
-    yield from _draft_scores(a, b)
+    teacher = verify_lists(a, b) if trees else None
+    drafter = level_lists(a, b) if trees and drafts else None
+    values = iter(()) if teacher is not None else _teacher_values(a, b, _common(a, b) if trees else [ROOT])
+    if trees and drafts:
+        values = chain(values, _norms(a, b), _draft_scores(a, b) if drafter is None else ())
+    return Gathered(values, [*(teacher or ()), *(drafter or ())])
+
+
+def _common(a: StepNodes, b: StepNodes) -> list[PathKey]:
+    return [key for key in a.keys if key in b.slots]
+
+
+def _norms(a: StepNodes, b: StepNodes) -> Iterator[EqualInputs]:
+    ours, theirs = (None if nodes.step.draft is None else nodes.step.draft.inputs.hidden_norms for nodes in (a, b))
+    for n, (x, y) in enumerate(zip(ours or [], theirs or [], strict=False)):
+        yield EqualInputs(quantity="hidden-norms", field=f"inputs.hidden_norms[{n}]", a=x, b=y, size=0.0)
 
 
 def _draft_scores(a: StepNodes, b: StepNodes) -> Iterator[EqualInputs]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from specscope.schemas import Manifest
 from specscope.schemas.verdict import NoiseFloor, Quantity
 from specscope.tracer.compare.roundings import STATED_SIZE, spacing
+from specscope.tracer.compare.said import EqualLists
 
 #: What is left of a probability that cancels out; absolute.
 PROBABILITY_ROUNDING = 1e-6
@@ -47,16 +48,41 @@ class FloatJudge:
         """Whether two lists of the same length differ nowhere by more than the floor of the smallest numbers that they
         may be made of, whose size is ``size``: then ``same`` holds of each pair, and it counts as drift what that
         would. Else ``same`` is to be asked pair by pair."""
+        gaps = self._gaps_within(quantity, a, b, size)
+        if gaps:
+            self._count(name, gaps)
+        return gaps is not None
+
+    def same_in_all(self, section: str, lists: Sequence[EqualLists]) -> bool:
+        """Whether all of these values are the same, of which drift is then counted as by ``same``, as that of fields of
+        ``section``; else nothing is counted, and they are to be asked for one by one."""
+        within = []
+        for values in lists:
+            # The sum tells whether all sizes are finite: min would pass over what is no number.
+            least = min(values.sizes, default=0.0) if math.isfinite(sum(values.sizes)) else math.inf
+            gaps = self._gaps_within(values.quantity, values.a, values.b, least)
+            if gaps is None:
+                return False
+            within.append(gaps)
+        for values, gaps in zip(lists, within, strict=True):
+            if gaps:
+                self._count(f"{section}.{values.field}", gaps)
+        return True
+
+    def _gaps_within(self, quantity: Quantity, a: list[float], b: list[float], size: float) -> list[float] | None:
+        """What differs of two lists, where it is nowhere more than the floor of numbers of that ``size``."""
         gaps = [abs(x - y) for x, y in zip(a, b, strict=True) if x != y]
         if not gaps:
-            return True
+            return gaps
         # The sum is not finite where one of these is not: max would pass over what is no number.
         if not math.isfinite(sum(gaps) + size) or max(gaps) > self.allowance(quantity, spacing(size)):
-            return False
+            return None
+        return gaps
+
+    def _count(self, name: str, gaps: list[float]) -> None:
         entry = self.drift.setdefault(name, [0, 0.0])
         entry[0] += len(gaps)
         entry[1] = max(entry[1], *gaps)
-        return True
 
     def near(self, quantity: Quantity, a: float, b: float, size: float = 0.0) -> bool:
         """As ``same``, without counting."""
@@ -87,9 +113,7 @@ class FloatJudge:
 
     def _counted(self, name: str, a: float, b: float, *, near: bool) -> bool:
         if near and a != b and not (math.isnan(a) and math.isnan(b)):
-            entry = self.drift.setdefault(name, [0, 0.0])
-            entry[0] += 1
-            entry[1] = max(entry[1], abs(a - b))
+            self._count(name, [abs(a - b)])
         return near
 
 

@@ -7,6 +7,7 @@ teacher, dtype, drafter and tree policy, and the shorter side could have accepte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class LengthWalk:
         self._sides, self._walk, self._judged = sides, walk, judged
         self._unlike = _why_unlike(sides.a.manifest, sides.b.manifest)
         self._is_chain = sides.a.manifest.tree_policy.kind == "chain"
+        self._omits_idle = sides.a.manifest.omits_idle_steps or sides.b.manifest.omits_idle_steps
         self._num_equal = self._num_other_drafts = 0
 
     def compare(self, pairs: list[TurnPair]) -> None:
@@ -66,6 +68,10 @@ class LengthWalk:
         walk.uncovered.insert(
             0, f"only lengths are recorded: {equal} accepted equally many tokens; no token is compared"
         )
+        if self._omits_idle:
+            walk.unjudged.append(
+                "a side does not record steps that verified no draft: only the others are compared, in their order"
+            )
         if self._num_other_drafts:
             pairs_text = counted(self._num_other_drafts, "pair of steps")
             walk.unjudged.append(f"in {pairs_text} the two drafted different numbers of tokens")
@@ -84,9 +90,9 @@ class LengthWalk:
             self._walk.num_steps += min(len(turns.a.steps), len(turns.b.steps))
             self._note_alone(turns, (len(turns.a.steps), len(turns.b.steps)), all_alike=False)
             return
-        position = starts[0].prompt_length
+        position = None if self._omits_idle else starts[0].prompt_length
         num_alike, ended = 0, False
-        for step_a, step_b in zip_longest(a.steps(turns.a), b.steps(turns.b)):
+        for step_a, step_b in zip_longest(self._steps(a, turns.a), self._steps(b, turns.b)):
             if step_a is None or step_b is None:
                 break
             of_a, of_b = _outcome(step_a, a.manifest), _outcome(step_b, b.manifest)
@@ -94,18 +100,26 @@ class LengthWalk:
                 self._note_unrecorded(turns, step_a, in_baseline=of_a is None)
                 ended = True
                 break
-            if not self._alike(place_in(turns, position, step_a.step, step_a.step), of_a, of_b):
+            if not self._alike(place_in(turns, position, step_a.step, step_b.step), of_a, of_b):
                 ended = True
                 break
             position = None if position is None else position + of_a.accepted + 1
             num_alike += 1
         self._num_equal += num_alike
-        counts = (len(turns.a.steps), len(turns.b.steps))
+        counts = self._count(a, turns.a), self._count(b, turns.b)
         for _ in range(min(counts) - num_alike - 1 if findings.is_open else 0):
             findings.inherit()
         self._walk.num_steps += min(counts)
         if counts[0] != counts[1]:
             self._note_alone(turns, counts, all_alike=not ended)
+
+    def _steps(self, reader: TraceReader, turn: TurnEntry) -> Iterator[Step]:
+        """The steps that both sides would have recorded."""
+        steps = reader.steps(turn)
+        return (step for step in steps if step.num_drafted != 0) if self._omits_idle else steps
+
+    def _count(self, reader: TraceReader, turn: TurnEntry) -> int:
+        return sum(1 for _ in self._steps(reader, turn)) if self._omits_idle else len(turn.steps)
 
     def _note_unrecorded(self, turns: TurnPair, step: Step, *, in_baseline: bool) -> None:
         side = "baseline" if in_baseline else "candidate"

@@ -67,6 +67,11 @@ class StepNodes:
         """Path key to slot."""
         return {key: slot for slot, key in enumerate(self.keys)}
 
+    @property
+    def num_slots(self) -> int:
+        """Real slots, the root included; 0 where the tree is not recorded."""
+        return 0 if self.step.tree is None else max(1, len(self.step.tree.tokens))
+
     def key_of(self, slot: int) -> PathKey | None:
         """The key of ``slot``; None where there is no such slot."""
         return self.keys[slot] if 0 <= slot < len(self.keys) else None
@@ -91,10 +96,11 @@ class StepNodes:
     @cached_property
     def _levels(self) -> list[DraftLevel]:
         """The drafter's; none where they were not recorded, or are malformed."""
-        return [] if self._rows is None or self.step.draft is None else self.step.draft.levels or []
+        return [] if self.rows is None or self.step.draft is None else self.step.draft.levels or []
 
     @cached_property
-    def _rows(self) -> list[CandidateRow] | None:
+    def rows(self) -> list[CandidateRow] | None:
+        """What each row proposed; None where the levels are malformed."""
         levels = self.step.draft.levels if self.step.draft is not None else None
         try:
             return rows_of(levels or [])
@@ -105,7 +111,7 @@ class StepNodes:
     def _candidate_keys(self) -> list[PathKey]:
         """Per candidate, its path key."""
         keys: list[PathKey] = []
-        for row in self._rows or []:
+        for row in self.rows or []:
             above = ROOT if row.parent is None else keys[row.parent]
             keys += [(*above, (token, 0)) for token in self._levels[row.level].tokens[row.start : row.stop]]
         return keys
@@ -115,7 +121,7 @@ class StepNodes:
         """Per row that proposed, by the key of what it was fed, its lists. None at all where some row proposed a token
         twice, or one was fed twice: a key then stands for several candidates, and ``proposals`` says which counts."""
         rows: dict[PathKey, RowLists] = {}
-        for row in self._rows or []:
+        for row in self.rows or []:
             level = self._levels[row.level]
             tokens, totals = level.tokens[row.start : row.stop], level.logsumexp or []
             key = ROOT if row.parent is None else self._candidate_keys[row.parent]
@@ -166,6 +172,13 @@ class StepNodes:
         """Of the logits that a log-probability was made of."""
         return abs(self._usual_logit) if logsumexp is None else max(abs(logsumexp), abs(logsumexp + logprob))
 
+    def logit_sizes(self, level: DraftLevel, widths: list[int]) -> list[float]:
+        """``logit_size`` of all that a level proposed; ``widths`` (R,) are how many its rows did."""
+        totals = (level.logsumexp or [])[: len(widths)]
+        of_each = [total for total, width in zip(totals, widths, strict=False) for _ in range(width)]
+        sizes = [max(abs(total), abs(total + x)) for total, x in zip(of_each, level.logprobs, strict=False)]
+        return sizes + [abs(self._usual_logit)] * (len(level.logprobs) - len(sizes))
+
     def least_logit_size(self, row: RowLists) -> float:
         """None of the logits of a row is smaller, as ``logit_size`` has it."""
         return abs(self._usual_logit) if row.logsumexp is None else abs(row.logsumexp)
@@ -191,11 +204,19 @@ class StepNodes:
         return [rows or [ROOT] for rows in fed]
 
 
+def numbered_alike(a: StepNodes, b: StepNodes) -> bool:
+    """Whether a slot stands for the same node in both steps. Nearly always the lists tell, and no key is made."""
+    ours, theirs = a.step.tree, b.step.tree
+    if ours is not None and theirs is not None and ours.tokens[1:] == theirs.tokens[1:]:
+        return ours.parents[1:] == theirs.parents[1:] or a.keys == b.keys
+    return a.keys == b.keys
+
+
 def fed_in_same_slots(a: StepNodes, b: StepNodes) -> bool:
     """Whether two steps fed the same nodes in the same slots, with the same ids, positions and mask: most do, and then
     no node need be looked at. False where a list is too short to tell."""
     ours, theirs = a.step.tensors, b.step.tensors
-    if ours is None or theirs is None or a.keys != b.keys:
+    if ours is None or theirs is None or not numbered_alike(a, b):
         return False
     lists = (
         (ours.token_ids, theirs.token_ids),
@@ -203,4 +224,4 @@ def fed_in_same_slots(a: StepNodes, b: StepNodes) -> bool:
         (ours.prefix_visible, theirs.prefix_visible),
         (ours.mask_rows, theirs.mask_rows),
     )
-    return all(len(left) >= len(a.keys) and left == right for left, right in lists)
+    return all(len(left) >= a.num_slots and left == right for left, right in lists)

@@ -13,10 +13,11 @@ from specscope.schemas import StopSection, VerifySection
 from specscope.schemas.phases import COMPARED_PHASES, Phase
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.acceptance import compare_accept
+from specscope.tracer.compare.at_a_glance import verify_lists
 from specscope.tracer.compare.drafts import compare_drafts, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
-from specscope.tracer.compare.steps import StepPair, choice, difference, path_tokens, slot_keys
+from specscope.tracer.compare.steps import StepPair, choice, difference, same_path, slot_keys
 from specscope.tracer.compare.token_values import MOST_KEPT
 
 
@@ -153,6 +154,9 @@ def _verify(pair: StepPair) -> Iterator[Difference]:
     a, b = pair.a.step.verify, pair.b.step.verify
     if a is None or b is None:
         return
+    lists = verify_lists(pair.a, pair.b) if pair.trees_compared else None
+    if lists is not None and pair.judge.same_in_all("verify", lists):
+        return
     for key in pair.common if pair.trees_compared else pair.common[:1]:
         sa, sb = pair.a.slots[key], pair.b.slots[key]
         ours, theirs = said_at(a, sa), said_at(b, sb)
@@ -199,11 +203,11 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     accepted = pair.a.step.accept is not None and pair.b.step.accept is not None
-    equal = accepted and path_tokens(pair.a) == path_tokens(pair.b)
+    equal = accepted and same_path(pair)
     fields: tuple[tuple[str, Any, Any], ...] = (
         ("committed_before", a.committed_before, b.committed_before),
         ("committed_after", a.committed_after, b.committed_after),
-        ("source_slots", slot_keys(pair.a, a.source_slots), slot_keys(pair.b, b.source_slots)),
+        ("source_slots", *_sources(pair, a.source_slots, b.source_slots)),
         ("destination_rows", a.destination_rows, b.destination_rows),
         ("drafter_after", a.drafter_after, b.drafter_after),
     )
@@ -211,6 +215,13 @@ def _commit(pair: StepPair) -> Iterator[Difference]:
         if va != vb and None not in (va, vb):  # absent is not recorded
             yield difference("commit", field, va, vb, kind="structural", inputs_equal=equal)
             return
+
+
+def _sources(pair: StepPair, a: list[int], b: list[int]) -> tuple[list[Any], list[Any]]:
+    """Both sides' slots as path keys; as they are where they stand for the same nodes anyway."""
+    if a == b and pair.numbered_alike:
+        return a, b
+    return slot_keys(pair.a, a), slot_keys(pair.b, b)
 
 
 def _stop(pair: StepPair) -> Iterator[Difference]:
@@ -233,7 +244,7 @@ def _accepted_alike(pair: StepPair) -> bool:
     a, b = pair.a.step, pair.b.step
     if a.accept is None or b.accept is None or a.tree is None or b.tree is None:
         return False
-    return path_tokens(pair.a) == path_tokens(pair.b) and a.accept.bonus_token == b.accept.bonus_token
+    return same_path(pair) and a.accept.bonus_token == b.accept.bonus_token
 
 
 def _ends_by(a: StopSection, b: StopSection) -> str | None:

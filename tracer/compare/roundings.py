@@ -38,6 +38,13 @@ def is_half_epsilon(epsilon: float) -> bool:
     return epsilon > 1e-4
 
 
+def spacings(sizes: list[float]) -> list[float]:
+    """``spacing`` of each; none of them is negative."""
+    if not math.isfinite(sum(sizes)):
+        return list(map(spacing, sizes))
+    return [math.ldexp(0.5, math.frexp(size if size > LEAST_SIZE else LEAST_SIZE)[1]) for size in sizes]
+
+
 def spacing(size: float) -> float:
     """Distance of neighbouring numbers at ``size``, as a multiple of the dtype's epsilon: a power of two.
 

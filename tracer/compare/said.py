@@ -22,6 +22,18 @@ class EqualInputs(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EqualLists:
+    """Values of one quantity whose inputs are equal on both sides, in lists of one length."""
+
+    quantity: Quantity
+    field: str  # where they stand, from the section on
+    a: list[float]
+    b: list[float]
+    sizes: list[float]  # of the numbers each was made of
+    level: int = 0  # of draft scores, from 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Said:
     """The teacher's choice at one place, with what is known of its logits."""
 

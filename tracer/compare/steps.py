@@ -14,7 +14,7 @@ from specscope.tracer.compare.capped import cut_to_depth, shared_depth
 from specscope.tracer.compare.coverage import in_part
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.manifests import same_exit_head, same_policy, trees_alike
-from specscope.tracer.compare.nodes import PathKey, StepNodes, fed_in_same_slots, key_tokens
+from specscope.tracer.compare.nodes import PathKey, StepNodes, fed_in_same_slots, key_tokens, numbered_alike
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.token_values import tokens_of
@@ -95,6 +95,11 @@ class StepPair:
     def in_same_slots(self) -> bool:
         """As ``fed_in_same_slots`` has it."""
         return fed_in_same_slots(self.a, self.b)
+
+    @cached_property
+    def numbered_alike(self) -> bool:
+        """As ``nodes.numbered_alike`` has it."""
+        return numbered_alike(self.a, self.b)
 
     @cached_property
     def common(self) -> list[PathKey]:
@@ -183,6 +188,14 @@ def path_tokens(nodes: StepNodes) -> list[Any]:
     assert nodes.step.accept is not None
     keys = [nodes.key_of(slot) for slot in nodes.step.accept.path]
     return ["no such slot" if key is None else key_tokens(key)[-1] if key else "root" for key in keys]
+
+
+def same_path(pair: StepPair) -> bool:
+    """Whether both steps accepted the same tokens."""
+    a, b = pair.a.step.accept, pair.b.step.accept
+    if a is not None and b is not None and a.path == b.path and pair.numbered_alike:
+        return True
+    return path_tokens(pair.a) == path_tokens(pair.b)
 
 
 def slot_keys(nodes: StepNodes, slots: list[int]) -> list[Any]:

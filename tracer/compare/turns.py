@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from specscope.schemas import Prefill
 from specscope.schemas.verdict import Difference, Place, Root
-from specscope.tracer.compare.align import Aligned, TurnPair, align_steps
+from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, records_place
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
 from specscope.tracer.compare.capped import shared_depth
 from specscope.tracer.compare.coverage import Coverage
@@ -261,9 +261,9 @@ def _note_unaligned(walk: Walk, turns: TurnPair, sides: Sides) -> None:
     """Says where a step's place was not recorded, so that what follows it could not be aligned."""
     for name, reader, turn in (("baseline", sides.a, turns.a), ("candidate", sides.b, turns.b)):
         if {"stop", "commit", "tensors"} & set(reader.manifest.capabilities):
-            for step in reader.steps(turn):
-                if step.stop is None and step.commit is None and step.tensors is None:
-                    where = f"{turn_name(turn.turn, turn.prompt_id)}, step {step.step}"
+            for line in reader.step_lines(turn):
+                if not records_place(line):
+                    where = f"{turn_name(turn.turn, turn.prompt_id)}, step {line.record.step}"
                     walk.uncovered.append(f"{where} of the {name} records no place")
                     return
 

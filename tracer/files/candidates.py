@@ -11,8 +11,10 @@ comparison takes such a draft for one without candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import count, repeat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, count, repeat
 from typing import NamedTuple
 
 from specscope.schemas import DraftLevel, Step
@@ -108,6 +110,50 @@ def candidates_of(levels: Sequence[DraftLevel]) -> list[Candidate]:
     return candidates
 
 
+@dataclass(frozen=True, kw_only=True)
+class CandidateColumns:
+    """Every candidate by its number, in columns: for what asks the same of all of them, some 700 at 60 nodes."""
+
+    parents: list[int | None]  # the number of its parent; None below the root
+    tokens: list[int]
+    scores: list[float]  # sums of log-probabilities from the root
+    levels: list[range]  # the numbers of each level
+
+    @cached_property
+    def numbers(self) -> dict[tuple[int | None, int], int]:
+        """Candidates by their parent's number, None for the root, and token; of equal siblings the first."""
+        places = list(zip(self.parents, self.tokens, strict=True))
+        return dict(zip(reversed(places), reversed(range(len(places))), strict=True))
+
+    @cached_property
+    def firsts(self) -> frozenset[int]:
+        """The numbers of those that are the first of equal siblings."""
+        return frozenset(self.numbers.values())
+
+    def distinct(self, numbers: range) -> Sequence[int]:
+        """Of ``numbers`` those that are the first of equal siblings, in order."""
+        if len(self.numbers) == len(self.tokens):
+            return numbers
+        return [number for number in numbers if number in self.firsts]
+
+
+def columns_of(levels: Sequence[DraftLevel]) -> CandidateColumns:
+    """Every candidate, in columns.
+
+    Raises:
+        ValueError: as ``rows_of``.
+    """
+    parents: list[int | None] = []
+    scores: list[float] = []
+    for number, _, fed, _, start, stop in rows_of(levels):
+        above = 0.0 if fed is None else scores[fed]
+        parents += [fed] * (stop - start)
+        scores += [above + logprob for logprob in levels[number].logprobs[start:stop]]
+    tokens = [token for level in levels for token in level.tokens]
+    ends = [0, *accumulate(len(level.tokens) for level in levels)]
+    return CandidateColumns(parents=parents, tokens=tokens, scores=scores, levels=list(map(range, ends, ends[1:])))
+
+
 def recorded_candidates(step: Step) -> list[Candidate] | None:
     """What the drafter of ``step`` proposed; None where that was not recorded, or its levels are malformed."""
     levels = step.draft.levels if step.draft is not None else None
@@ -115,12 +161,3 @@ def recorded_candidates(step: Step) -> list[Candidate] | None:
         return candidates_of(levels) if levels else None
     except ValueError:
         return None
-
-
-def first_of_equals(candidates: Iterable[Candidate]) -> dict[tuple[int | None, int], Candidate]:
-    """Candidates by their parent's number, None for the root, and token; of equal siblings the first."""
-    first: dict[tuple[int | None, int], Candidate] = {}
-    for candidate in candidates:
-        parent = candidate.parent
-        first.setdefault((None if parent is None else parent.number, candidate.token), candidate)
-    return first

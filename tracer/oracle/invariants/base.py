@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from specscope.schemas import Manifest, Step, TurnStart
 from specscope.schemas.phases import Phase
-from specscope.tracer.files.candidates import Candidate, candidates_of, first_of_equals
+from specscope.tracer.files.candidates import Candidate, CandidateColumns, candidates_of, columns_of
 
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
@@ -59,13 +59,13 @@ class Context:
         return candidates_of(present(present(self.step.draft).levels))
 
     @cached_property
-    def distinct_candidates(self) -> dict[tuple[int | None, int], Candidate]:
-        """As ``first_of_equals`` has them.
+    def columns(self) -> CandidateColumns:
+        """The same in columns.
 
         Raises:
             ValueError: as ``candidates``.
         """
-        return first_of_equals(self.candidates)
+        return columns_of(present(present(self.step.draft).levels))
 
     @property
     def kept_cache(self) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from specscope.schemas import DraftLevel
-from specscope.tracer.files.candidates import Candidate
 from specscope.tracer.oracle.invariants.base import (
     Context,
     Invariant,
@@ -22,6 +22,8 @@ LEVEL_BY_LEVEL = ("eagle3", "model", "early-exit")
 
 def _scores_finite(c: Context) -> str | None:
     for number, level in enumerate(present(present(c.step.draft).levels), start=1):
+        if level.finite and math.isfinite(sum(level.logprobs)):
+            continue  # as nearly always
         # A token that was masked out has -inf, and its writer says that nothing went wrong.
         if not level.finite or any(math.isnan(value) or value == math.inf for value in level.logprobs):
             return f"level {number}: a draft score is not finite"
@@ -84,19 +86,18 @@ def _are_committed(c: Context) -> str | None:
 
 
 def _fed_are_best(c: Context) -> str | None:
-    candidates = c.distinct_candidates.values()
-    levels = present(present(c.step.draft).levels)
+    columns, levels = c.columns, present(present(c.step.draft).levels)
     for number, after in enumerate(levels[1:], start=1):
-        before = [candidate for candidate in candidates if candidate.level == number - 1]
-        better = passed_over(before, set(after.frontier)) if _feeds_on(after, before) else None
+        before = columns.distinct(columns.levels[number - 1])
+        better = passed_over(columns.scores, before, set(after.frontier)) if _feeds_on(after, before) else None
         if better is not None:
             return f"level {number + 1} is fed on others than the best: {better}"
     return None
 
 
-def _feeds_on(level: DraftLevel, above: list[Candidate]) -> bool:
+def _feeds_on(level: DraftLevel, above: Sequence[int]) -> bool:
     """Whether a level was fed candidates of the one before it alone."""
-    return bool(level.frontier) and set(level.frontier) <= {candidate.number for candidate in above}
+    return bool(level.frontier) and all(number in above for number in level.frontier)
 
 
 DRAFT: tuple[Invariant[Context], ...] = (

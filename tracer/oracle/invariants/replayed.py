@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from specscope.schemas import Step, TreePolicy
-from specscope.tracer.files.candidates import Candidate
+from specscope.schemas import Step
+from specscope.tracer.files.candidates import CandidateColumns
 from specscope.tracer.oracle.invariants.base import Context, present
 
 CLEARLY = 1e-3  # by how much a score must be better for rounding not to have decided
@@ -17,34 +17,33 @@ def needless_replacement(c: Context) -> str | None:
     Where a near tie leaves open what they give, nothing is said.
     """
     policy = c.manifest.tree_policy
-    nodes = nodes_among(c.step, c.distinct_candidates)
-    if nodes is None or any(a.number >= b.number for a, b in pairwise(nodes)):
+    nodes = nodes_among(c.step, c.columns)
+    if nodes is None or any(a >= b for a, b in pairwise(nodes)):
         return None
-    chosen = _is_fixed_tree(nodes, policy) if policy.kind in ("static", "chain") else _are_the_best(c, nodes)
+    chosen = _is_fixed_tree(c, nodes) if policy.kind in ("static", "chain") else _are_the_best(c, nodes)
     return "the recorded tree was put in, and it is the one that the drafter's candidates give" if chosen else None
 
 
-def nodes_among(step: Step, candidates: dict[tuple[int | None, int], Candidate]) -> list[Candidate] | None:
-    """The candidate that each slot after the root is; None where a slot is none of them."""
+def nodes_among(step: Step, candidates: CandidateColumns) -> list[int] | None:
+    """The number of the candidate that each slot after the root is; None where a slot is none of them."""
     tree = present(step.tree)
-    nodes: list[Candidate | None] = [None]
+    nodes: list[int | None] = [None]
     for slot in range(1, len(tree.tokens)):
-        parent = nodes[tree.parents[slot]]
-        candidate = candidates.get((None if parent is None else parent.number, tree.tokens[slot]))
-        if candidate is None:
+        number = candidates.numbers.get((nodes[tree.parents[slot]], tree.tokens[slot]))
+        if number is None:
             return None
-        nodes.append(candidate)
-    return [candidate for candidate in nodes if candidate is not None]
+        nodes.append(number)
+    return [number for number in nodes if number is not None]
 
 
-def _is_fixed_tree(nodes: list[Candidate], policy: TreePolicy) -> bool:
-    return policy.choices is not None and {node.ranks for node in nodes} == set(map(tuple, policy.choices))
+def _is_fixed_tree(c: Context, nodes: list[int]) -> bool:
+    choices = c.manifest.tree_policy.choices
+    return choices is not None and {c.candidates[number].ranks for number in nodes} == set(map(tuple, choices))
 
 
-def _are_the_best(c: Context, nodes: list[Candidate]) -> bool:
-    kept = {node.number for node in nodes}
+def _are_the_best(c: Context, nodes: list[int]) -> bool:
+    kept, scores = set(nodes), c.columns.scores
     if len(kept) != min(c.manifest.tree_policy.budget, present(c.step.draft).num_candidates):
         return False
-    worst = min((node.score for node in nodes), default=0.0)
-    others = c.distinct_candidates.values()
-    return all(other.score < worst - CLEARLY for other in others if other.number not in kept)
+    worst = min((scores[number] for number in nodes), default=0.0)
+    return all(scores[number] < worst - CLEARLY for number in c.columns.firsts - kept)

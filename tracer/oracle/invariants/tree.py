@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from specscope.schemas import TreePolicy
-from specscope.tracer.files.candidates import Candidate
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present, tree_is_recorded
 from specscope.tracer.oracle.invariants.replayed import needless_replacement, nodes_among
 from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
@@ -80,7 +80,7 @@ def _reaches_root(t: TreeArrays) -> str | None:
 def _nodes_proposed(c: Context) -> str | None:
     if tree_is_recorded(c.step):
         return needless_replacement(c)
-    candidates = c.distinct_candidates
+    candidates = c.columns.numbers
     tree = present(c.step.tree)
     numbers: list[int | None] = [None]  # per slot, of its candidate
     for slot in range(1, len(tree.tokens)):
@@ -89,26 +89,26 @@ def _nodes_proposed(c: Context) -> str | None:
         candidate = candidates.get((number, tree.tokens[slot]))
         if candidate is None:
             return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
-        numbers.append(candidate.number)
+        numbers.append(candidate)
     return None
 
 
 def _kept_are_best(c: Context) -> str | None:
-    distinct = c.distinct_candidates
-    nodes = nodes_among(c.step, distinct)
+    columns = c.columns
+    nodes = nodes_among(c.step, columns)
     if nodes is None:
         return None  # another rule names the node that was never proposed
-    candidates = list(distinct.values())
-    better = passed_over(candidates, {node.number for node in nodes})
+    candidates = columns.distinct(range(len(columns.scores)))
+    better = passed_over(columns.scores, candidates, set(nodes))
     return _too_few(c, candidates, len(nodes)) if better is None else str(better)
 
 
-def _too_few(c: Context, candidates: list[Candidate], kept: int) -> str | None:
+def _too_few(c: Context, candidates: Sequence[int], kept: int) -> str | None:
     """Of a writer that says that it drafts all that its budget allows; masked candidates are none."""
     policy = c.manifest.tree_policy
-    if policy.adaptive is not False or present(c.step.tree).depth_limit is not None:
+    if policy.adaptive is not False or present(c.step.tree).depth_limit is not None or kept >= policy.budget:
         return None
-    wanted = min(policy.budget, sum(candidate.score > -math.inf for candidate in candidates))
+    wanted = min(policy.budget, sum(c.columns.scores[number] > -math.inf for number in candidates))
     return f"{kept} nodes were kept, wanted {wanted}: the policy is not adaptive" if kept < wanted else None
 
 
@@ -161,9 +161,9 @@ def _ranks(c: Context, policy: TreePolicy) -> list[tuple[int, ...]]:
     Else siblings have, in slot order, the ranks that the policy names. One more than it names has no rank in it.
     """
     levels = c.step.draft.levels if c.step.draft is not None else None
-    nodes = nodes_among(c.step, c.distinct_candidates) if levels and _own_tree(c) else None
+    nodes = nodes_among(c.step, c.columns) if levels and _own_tree(c) else None
     if nodes is not None:
-        return [node.ranks for node in nodes]
+        return [c.candidates[number].ranks for number in nodes]
     named: dict[tuple[int, ...], list[int]] = {}
     for *above, rank in sorted(map(tuple, policy.choices or ())):
         named.setdefault(tuple(above), []).append(rank)
