@@ -41,6 +41,7 @@ class StripStep:
     accepted: int  # accepted length; excludes root and bonus
     state: StepState = "plain"
     other: int | None = None  # accepted length of its partner in the other run
+    noted: bool = False  # somebody noted something on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class _Bar:
     state: StepState
     goes_to: int
     other: int | None
+    noted: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def _bar_of(first: int, steps: Sequence[StripStep]) -> _Bar:
         state=steps[gravest].state,
         goes_to=first + gravest,
         other=max(others) if others else None,
+        noted=any(step.noted for step in steps),
     )
 
 
@@ -126,7 +129,7 @@ def _bar(number: int, bar: _Bar, scale: _Scale, current: int | None) -> Markup:
     height = scale.height(bar.accepted)
     return markup(
         '<g{kind} data-do="step:{goes_to}" data-first="{first}" data-last="{last}"><title>{tooltip}</title>'
-        '<rect class="bar" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"/>{sign}{other}'
+        '<rect class="bar" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"/>{sign}{other}{noted}'
         '<path class="pointer" d="M{left:.1f} {bottom}h10l-5 -6z"/>'
         '<rect class="hit" x="{x:.2f}" y="0" width="{pitch:.2f}" height="{whole}"/></g>',
         kind=kind_attribute(f"step {bar.state}{'' if bar.accepted else ' none'}{' now' if is_current else ''}"),
@@ -140,6 +143,7 @@ def _bar(number: int, bar: _Bar, scale: _Scale, current: int | None) -> Markup:
         height=height,
         sign=_sign(bar.state, middle),
         other=NOTHING if bar.other is None else _other(bar.other, x, scale),
+        noted=_noted(middle) if bar.noted else NOTHING,
         left=middle - 5,
         bottom=TOP + BARS + 7,
         pitch=scale.pitch,
@@ -159,6 +163,11 @@ def _sign(state: StepState, middle: float) -> Markup:
     )
 
 
+def _noted(middle: float) -> Markup:
+    """A dot below the bar."""
+    return markup('<circle class="noted" cx="{x:.1f}" cy="{y}" r="2.6"/>', x=middle, y=TOP + BARS - 6)
+
+
 def _other(accepted: int, x: float, scale: _Scale) -> Markup:
     """The partner's accepted length, as a line across the bar."""
     y = TOP + BARS - scale.height(accepted)
@@ -171,6 +180,7 @@ def _tooltip(bar: _Bar) -> str:
     if not many:
         words = f"step {bar.first}: {bar.accepted} accepted"
         words += f", {bar.other} in the other run" if bar.other is not None else ""
+    words += "; somebody noted something" if bar.noted else ""
     if bar.state == "plain":
         return words
     where = f" (step {bar.goes_to})" if many else ""
