@@ -1,4 +1,4 @@
-"""The teacher's choice that the tree left out is drawn beside the tree, and nodes carry what they may be coloured by."""
+"""The teacher's choice that the tree left out is drawn beside it, and nodes carry what they may be coloured by."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from support.commands import run_command
+from support.commands import specscope
 from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.traces import EAGER, FAULTY, FUSED
 
@@ -89,7 +89,7 @@ def test_notes_of_both_runs_stand_on_the_diff_page_and_in_both_reports(
     assert "sound &lt;i&gt;here&lt;/i&gt;" in html
     assert "wrong there" in html
     for name, files in (("pair.html", [baseline, candidate]), ("run.html", [candidate])):
-        assert run_command("report", *map(str, files), "-o", str(tmp_path / name)).code == 0
+        assert specscope("report", *map(str, files), "-o", str(tmp_path / name)).code == 0
         page = (tmp_path / name).read_text(encoding="utf-8")
         assert "wrong there" in page
         assert ("sound &lt;i&gt;here&lt;/i&gt;" in page) == (len(files) == 2)
@@ -125,7 +125,7 @@ def test_the_verdict_is_the_one_that_the_command_prints(open_app: Opener, browse
     assert boards_of(app)[0]["file"] is None
     saved = boards_of(browser.ask(app, "verdict"))[0]["file"]
     assert saved["name"] == "eager-fused-F16.verdict.json"
-    printed = json.loads(run_command("diff", str(EAGER), str(FAULTY), "--format", "json").stdout)
+    printed = json.loads(specscope("diff", EAGER, FAULTY, "--format", "json").out)
     named = {"baseline", "candidate", "next"}  # the page names the files as they were given
     mine = json.loads(saved["text"])
     assert {name: mine[name] for name in mine.keys() - named} == {

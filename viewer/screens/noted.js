@@ -26,7 +26,19 @@ function notedSteps(host, body, { save, textOf }) {
     if (button) {
       const field = button.closest(".ss-noted").querySelector("textarea");
       state(field, "saving");
+      setTimeout(() => field.isConnected && state(field, drafts.has(key(field)) ? "not saved yet" : ""), 3000);
       save(JSON.stringify({ step: Number(field.dataset.step), text: field.value }));
+    }
+  });
+
+  // What is typed here is for nobody else: keys of the page are letters, too.
+  host.addEventListener("keydown", (event) => {
+    const field = event.target instanceof Element ? event.target.closest(".ss-noted textarea") : null;
+    if (field) {
+      event.stopPropagation();
+    }
+    if (field && event.key === "Escape") {
+      field.blur();
     }
   });
 

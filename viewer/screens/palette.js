@@ -10,6 +10,7 @@ function palette({ host, dialog, hasStep, goToStep, ask }) {
   let commands = [];
   let shownCommands = [];
   let chosen = 0;
+  let timer = 0;
 
   const words = (element) => (element.getAttribute("aria-label") ?? element.innerText ?? "").replaceAll(/\s+/g, " ").trim();
   const canBeSeen = (element) => element.getClientRects().length > 0 && !element.disabled;
@@ -81,6 +82,7 @@ function palette({ host, dialog, hasStep, goToStep, ask }) {
   function open() {
     const labels = new Set();
     commands = [...pages(), ...buttons()].filter(({ label }) => !labels.has(label) && labels.add(label));
+    clearTimeout(timer);
     dialog.hidden = false;
     field.value = "";
     fill();
@@ -93,7 +95,11 @@ function palette({ host, dialog, hasStep, goToStep, ask }) {
   }
 
   field.addEventListener("input", fill);
-  field.addEventListener("blur", (event) => !dialog.contains(event.relatedTarget) && setTimeout(close, 150));
+  // Later, so that a click on a command is heard first.
+  field.addEventListener("blur", () => {
+    clearTimeout(timer);
+    timer = setTimeout(close, 150);
+  });
   field.addEventListener("keydown", (event) => {
     event.stopPropagation();
     const moves = { ArrowDown: 1, ArrowUp: -1 };

@@ -50,6 +50,13 @@ function treeShades(host, body) {
     }
   });
 
+  // Letters choose from the list; they are no keys of the page meanwhile.
+  host.addEventListener("keydown", (event) => {
+    if (event.target instanceof Element && event.target.closest(".ss-shades select")) {
+      event.stopPropagation();
+    }
+  });
+
   return () => {
     if (by !== "" || body.querySelector(".shaded")) {
       shade();
