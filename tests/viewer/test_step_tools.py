@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 from support.commands import specscope
 from support.pages import Opener, boards_of, checked, html_of, query_of
@@ -22,32 +23,35 @@ from specscope.viewer.screens.inspector import Noted
 TraceMaker = Callable[..., Path]
 
 
-class Asker(NamedTuple):
-    """Asks a page's board for something, as a browser does."""
+class Asker:
+    """Asks a page's board for something, as a browser does: between two runs of the page, in its session."""
 
-    heard: dict[str, Callable[[Any], None]]
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[dict[str, Any]], None]] = []
 
     def ask(self, app: AppTest, request: str) -> AppTest:
-        self.heard["on_request"](request)
+        self.waiting.append(lambda heard: heard["on_request"](request))
         return checked(app.run())
 
     def note(self, app: AppTest, note: Noted) -> AppTest:
-        self.heard["on_note"](note)
+        self.waiting.append(lambda heard: heard["on_note"](note))
         return checked(app.run())
 
 
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Asker:
-    heard: dict[str, Callable[[Any], None]] = {}
+    asker = Asker()
     show = inspector.show_board
 
     def show_board(draw: Any, **others: Any) -> None:
-        heard.update({name: others[name] for name in ("on_request", "on_note") if name in others})
+        if asker.waiting:
+            asker.waiting.pop()(others)
+            st.rerun()
         show(draw, **others)
 
     for page in (step_page, diff_page):
         monkeypatch.setattr(page, "show_board", show_board)
-    return Asker(heard)
+    return asker
 
 
 def test_a_note_is_kept_beside_the_trace_and_shown_where_its_step_is(
@@ -62,7 +66,7 @@ def test_a_note_is_kept_beside_the_trace_and_shown_where_its_step_is(
     [board] = boards_of(app)
     assert board["raw"]["note"] == "why <b>zero</b>?", "the browser gets exactly what was written"
     assert board["strip"].count('class="noted"') == 1
-    assert browser.ask(app, "step:2") is not None
+    app = browser.ask(app, "step:2")
     assert boards_of(app)[0]["raw"]["note"] == ""
     app = browser.note(app, Noted(3, "there is no such step"))
     assert len(notes_path(trace).read_bytes().splitlines()) == 1
@@ -97,11 +101,11 @@ def test_notes_of_both_runs_stand_on_the_diff_page_and_in_both_reports(
 
 
 def test_the_cache_over_the_last_steps_is_drawn_once_it_is_asked_for(open_app: Opener, browser: Asker) -> None:
-    app = open_app(FUSED, page="step", turn="0", step="22")
+    app = open_app(FUSED, page="step", turn="2", step="12")
     assert "ss-history" not in html_of(app)
     app = browser.ask(app, "history:show")
-    assert html_of(app).count('<g class="line"') == 20
-    assert 'data-do="step:22"' in html_of(app).partition("ss-history")[2]
+    assert html_of(app).count('<g class="line"') == 13
+    assert 'data-do="step:12"' in html_of(app).partition("ss-history")[2]
     scene = boards_of(app)[0]["scene"]
     app = browser.ask(app, "history:hide")
     assert "ss-history" not in html_of(app)

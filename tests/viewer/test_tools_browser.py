@@ -1,4 +1,4 @@
-"""In a real browser: the palette of commands, notes that are being written, colours of nodes, and a server that ended."""
+"""In a real browser: the palette of commands, notes as they are written, colours of nodes, a server that ended."""
 
 from __future__ import annotations
 

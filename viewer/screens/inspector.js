@@ -40,6 +40,7 @@ function inspector(host) {
   let byName = new Map();
   let masks = new Map();
   let send = () => {};
+  let savedFile = null;
 
   const named = (name) => byName.get(name) ?? [];
   const mark = (name, className, on) => {
@@ -322,7 +323,8 @@ function inspector(host) {
 
   return (data, sender) => {
     send = sender;
-    if (data.file) {
+    if (data.file && data.file.number !== savedFile) {
+      savedFile = data.file.number; // what is drawn again is not saved again
       saveAs(data.file.name, data.file.text, data.file.type);
     }
     const before = shown;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -146,7 +147,7 @@ def show_board(
         "title": title,
         "now": now,
         "picked": picked,
-        "file": None if file is None else file._asdict(),
+        "file": None if file is None else {**file._asdict(), "number": time.monotonic_ns()},
     }
     # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to recognise them.
     _show(

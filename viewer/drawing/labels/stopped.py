@@ -99,7 +99,9 @@ def _proposals(step: Step, slot: int) -> list[Candidate] | None:
     if candidates is None or step.tree is None:
         return None
     path = _path(step.tree.tokens, step.tree.parents, slot)
-    return [at for at in candidates if _tokens(at.parent) == path]
+    parents = {id(at.parent): at.parent for at in candidates}  # far fewer than candidates
+    wanted = {name for name, parent in parents.items() if _tokens(parent) == path}
+    return [at for at in candidates if id(at.parent) in wanted]
 
 
 def _share(candidate: Candidate) -> str:

@@ -13,6 +13,7 @@ from specscope.viewer.drawing.frames import kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 WIDTH = 1200.0
+WIDEST = 1840.0  # of a page: a strip without room to spare is as wide as that allows
 LEFT = 26.0  # room for the scale
 TOP, BARS, BOTTOM = 18.0, 44.0, 18.0
 MAX_BAR = 54.0
@@ -88,7 +89,7 @@ def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> Mar
         '<text x="{left}" y="{floor}" text-anchor="end">0</text>'
         '<line class="floor" x1="{start}" x2="{right:.1f}" y1="{line}" y2="{line}"/>{bars}{ticks}</svg>',
         width=width,
-        most=width * 1.25,
+        most=WIDEST if width >= WIDTH else width * 1.25,
         height=floor + BOTTOM,
         left=LEFT - 8,
         top=TOP + 9,
