@@ -104,7 +104,11 @@ def _parsed(line: bytes) -> Note | None:
 
 
 def _note_of(value: dict[str, Any]) -> Note | None:
-    fields = {name: value.get(name) for name in ("run_id", "turn", "step", "text", "written")}
-    are_numbers = all(type(fields[name]) is int and fields[name] >= 0 for name in ("turn", "step"))
-    are_texts = all(isinstance(fields[name], str) for name in ("run_id", "text", "written"))
-    return Note(**fields) if are_numbers and are_texts and len(fields["text"]) <= LONGEST_NOTE else None
+    numbers = [entry for entry in map(value.get, ("turn", "step")) if type(entry) is int and entry >= 0]
+    texts = [entry for entry in map(value.get, ("run_id", "text", "written")) if isinstance(entry, str)]
+    if len(numbers) != 2 or len(texts) != 3:
+        return None
+    (turn, step), (run_id, text, written) = numbers, texts
+    if len(text) > LONGEST_NOTE:
+        return None
+    return Note(run_id=run_id, turn=turn, step=step, text=text, written=written)
