@@ -196,7 +196,7 @@ class _Clicks(NamedTuple):
             go_to_turn_or_place(self.view, self.turns, request)
         elif request == "verdict":
             st.session_state[SAVE_VERDICT] = True
-        elif what == "allow":
+        elif request in ("allow:all", "allow:none"):
             self.view.look_anew()
             self.view.allow = differing_fields(self.comparison.verdict) if which == "all" else ()
         elif request == "metrics":

@@ -66,8 +66,8 @@ class Front:
 
     card: Markup = NOTHING
     aside: Markup = NOTHING
-    notes: Markup = NOTHING  # what somebody noted on the two steps
     raw: Mapping[str, str] = field(default_factory=dict)
+    notes: Markup = NOTHING  # what somebody noted on the two steps
 
 
 def pair_board(
