@@ -30,11 +30,11 @@ VIEWS = views_of(FUSED)
 
 
 def test_it_is_drawn_exactly_where_the_words_say_that_the_tree_left_it_out() -> None:
-    said = [("left it out" in (why_stopped(view) or "")) for view in VIEWS]
-    assert 0 < sum(said) < len(VIEWS)
-    assert [left_out(view.step) is not None for view in VIEWS] == said
-    assert ['<g class="ghost"' in drawn(view) for view in VIEWS] == said
-    assert ["ss-key-ghost" in drawn(view) for view in VIEWS] == said
+    in_words = [("left it out" in (why_stopped(view) or "")) for view in VIEWS]
+    assert 0 < sum(in_words) < len(VIEWS)
+    assert [left_out(view.step) is not None for view in VIEWS] == in_words
+    assert ['<g class="ghost"' in drawn(view) for view in VIEWS] == in_words
+    assert ["ss-key-ghost" in drawn(view) for view in VIEWS] == in_words
 
 
 def test_it_is_the_teachers_choice_and_no_child_there() -> None:

@@ -132,18 +132,8 @@ def show_board(
         elif _REQUEST.fullmatch(request):
             on_request(request)
 
-    asked: _Ahead | None = st.session_state.pop(f"{key}-ahead", None)
-    ahead: dict[int, dict[str, Any]] = {}
-    if asked is not None and walk is not None and (asked.scene, asked.step) == (scene, now):
-        parts = dict.fromkeys(("html", "notes", "raw", "strip"))
-        ahead = {step: _sent(walk.draw(step)) for step in asked.steps if step < walk.num_steps}
-    else:
-        board = draw()
-        parts = {**_sent(board), "strip": board.strip}
     data: dict[str, Any] = {
-        **parts,
-        "scene": scene,
-        "ahead": ahead,
+        **_content(draw, walk, key, now),
         "title": title,
         "now": now,
         "picked": picked,
@@ -157,6 +147,18 @@ def show_board(
         on_done_change=was_asked,
         on_noted_change=was_noted,
     )
+
+
+def _content(draw: Callable[[], Board], walk: Walk | None, key: str, now: int | None) -> dict[str, Any]:
+    """The board, or where the browser shows it already, those that it wants ahead."""
+    scene = None if walk is None else walk.scene
+    asked: _Ahead | None = st.session_state.pop(f"{key}-ahead", None)
+    if asked is not None and walk is not None and (asked.scene, asked.step) == (scene, now):
+        nothing = dict.fromkeys(("html", "notes", "raw", "strip"))
+        ahead = {step: _sent(walk.draw(step)) for step in asked.steps if step < walk.num_steps}
+        return {**nothing, "scene": scene, "ahead": ahead}
+    board = draw()
+    return {**_sent(board), "strip": board.strip, "scene": scene, "ahead": {}}
 
 
 def show_one_board(board: Board, *, key: str, title: str, on_request: Callable[[str], None]) -> None:

@@ -127,13 +127,13 @@ class _Before:
     previous: CommittedStep | None  # the step before it, where that is drawn
 
 
-def _line(scale: _Scale, number: int, step: CommittedStep, found: _Before) -> Markup:
+def _line(scale: _Scale, number: int, step: CommittedStep, earlier: _Before) -> Markup:
     y = TOP + LINE * number
-    gap = _gap(step, found.previous)
+    gap = _gap(step, earlier.previous)
     texts = "".join(row.label for row in step.rows)
     parts = [
         _rectangle("kept", scale.x(scale.first), scale.x(step.before), y),
-        *(_row(scale, row, y, is_held=True) for row in found.wrong),
+        *(_row(scale, row, y, is_held=True) for row in earlier.wrong),
         *(_row(scale, row, y, is_held=False) for row in step.rows),
         _text("step", LEFT - 8, y, html_text(f"step {step.step}"), anchor="end"),
         _text("wrote", scale.x(_end(step)) + 8, y, html_text(shorten(texts, LONGEST_TEXT) + gap)),
