@@ -104,10 +104,7 @@ def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGe
         show_warnings(reader, role)
     if entry is not None:
         show_place_note(asked_for, Spot(view.turn, view.step))
-    a, b = (
-        PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or ""))
-        for reader, name in zip(pair, (view.baseline, view.candidate), strict=True)
-    )
+    a, b = _runs(arguments, view, pair)
     here = look_at(a, b, comparison, Spot(entry.turn, view.step)) if entry is not None else None
 
     def drawn(there: LookedAt | None, step: int) -> Board:
@@ -131,6 +128,12 @@ def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGe
         walk=walk,
         file=_verdict_file(view, comparison),
     )
+
+
+def _runs(arguments: Arguments, view: View, pair: BothReaders) -> list[PairRun]:
+    """Both runs with the texts of their tokens."""
+    names = zip(pair, (view.baseline, view.candidate), strict=True)
+    return [PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or "")) for reader, name in names]
 
 
 def _notes(pair: BothReaders, here: Spot, there: LookedAt | None) -> Markup:
