@@ -43,6 +43,9 @@ def test_counts_agree_with_the_records(path: Path) -> None:
     assert outcome is not None
     assert (outcome.num_turns, outcome.num_steps) == (3, len(lengths))
     assert outcome.accepted_length == pytest.approx(fmean(lengths))
+    ends = [line for line in load(path) if line["kind"] == "turn_end"]
+    seconds = sum(end["duration_ns"] for end in ends) / 1e9
+    assert outcome.tokens_per_second == pytest.approx(sum(len(end["output_ids"]) for end in ends) / seconds)
 
 
 def test_an_honest_run_is_complete_and_a_broken_one_says_why() -> None:

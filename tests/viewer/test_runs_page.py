@@ -24,12 +24,13 @@ from specscope.tracer.oracle.report import OracleReport
 from specscope.viewer.runs import checks
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.checks import Checks
+from specscope.viewer.runs.order import KEYS, Order, in_order
 from specscope.viewer.runs.summary import RunSummary, glance, summarise
 from specscope.viewer.runs.table import RunList, run_board
 from specscope.viewer.screens import health as health_page
 from specscope.viewer.screens import inspector
 from specscope.viewer.screens import runs as runs_page
-from specscope.viewer.screens.runs import answer, in_order
+from specscope.viewer.screens.runs import answer
 from specscope.viewer.screens.view import View
 
 TraceMaker = Callable[..., Path]
@@ -154,7 +155,9 @@ def test_a_file_that_vanished_is_said_to_have(make_trace: TraceMaker, open_app: 
     assert "no such file" in html_of(app)
 
 
-def test_many_runs_are_filtered_and_ordered(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
+def test_many_runs_are_filtered_and_ordered(
+    make_trace: TraceMaker, open_app: Opener, click: Click, tmp_path: Path
+) -> None:
     for at in range(9):
         make_trace(f"run-{at}.jsonl", mode="eager" if at == 4 else "fused", turns=[[at % 4] * (1 + at)])
     app = open_app(tmp_path)
@@ -165,10 +168,21 @@ def test_many_runs_are_filtered_and_ordered(make_trace: TraceMaker, open_app: Op
     checked(app.text_input(key="runs-filter").set_value("nonsense").run())
     assert "No run fits the filter" in html_of(app)
     checked(app.text_input(key="runs-filter").set_value("").run())
-    checked(app.selectbox(key="runs-order").set_value("steps").run())
-    assert listed(app)[0] == "run-8.jsonl"
-    checked(app.selectbox(key="runs-order").set_value("accepted length").run())
-    assert listed(app)[:2] == ["run-3.jsonl", "run-7.jsonl"]
+    assert app.text_input(key="runs-filter").proto.live_debounce_ms, "it acts while somebody types"
+    for request, first in (
+        ("order:steps", ["run-8.jsonl", "run-7.jsonl"]),
+        ("order:steps", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:accepted", ["run-3.jsonl", "run-7.jsonl"]),
+        ("order:mode", ["run-4.jsonl", "run-0.jsonl"]),
+        ("order:name", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:nonsense", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:newest", ["run-0.jsonl", "run-1.jsonl"]),
+    ):
+        app = click(app, request)
+        assert listed(app)[:2] == first, request
+    board = ElementTree.fromstring(boards_of(app)[0]["html"])
+    heads = [head.get("aria-sort") for head in board.iter("{http://www.w3.org/1999/xhtml}th")]
+    assert heads == ["descending", *["none"] * 7, None]
 
 
 def test_runs_are_grouped_by_folder(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
@@ -288,12 +302,25 @@ def test_the_table_is_well_formed_whatever_is_said_of_a_run() -> None:
     assert isinstance(part, RunSummary)
     shown = RunList(runs=[whole, part], folders=[("a", [0]), ("b&<", [1])], baseline="<b>&\x00", seconds_to_index=3.0)
     board = ElementTree.fromstring(run_board(shown).html)
-    asked = {element.get("data-do") for element in board.iter()} - {None}
+    asked = {element.get("data-do", "order:") for element in board.iter()}
+    asked = {request for request in asked if not request.startswith("order:")}
     assert asked == {"run:0", "run:1", "baseline:0", "baseline:1", "candidate:0", "candidate:1", "index:all"}
 
 
 def test_what_is_not_known_comes_last() -> None:
     part = glance(Run("a.jsonl", FUSED))
     assert isinstance(part, RunSummary)
-    for ordered in (in_order([part, *ONE], "steps"), in_order([part, *ONE], "accepted length")):
-        assert [one.run.name for one in ordered] == ["eager.jsonl", "a.jsonl"]
+    for order in (Order("steps", falls) for falls in (True, False)):
+        assert [one.run.name for one in in_order([part, *ONE], order)] == ["eager.jsonl", "a.jsonl"]
+
+
+def test_every_head_sorts_by_what_its_column_shows() -> None:
+    runs = summaries(*(path for path in sorted(SAMPLES.glob("*.jsonl")) if path.stem != "prompts"))
+    for by in KEYS:
+        both = [[run.run.name for run in in_order(runs, Order(by, falls))] for falls in (True, False)]
+        assert sorted(both[0]) == sorted(both[1]) == sorted(run.run.name for run in runs)
+    assert [run.run.name for run in in_order(runs, Order("size", falls=True))] == [
+        path.name for path in sorted((run.run.path for run in runs), key=lambda path: -path.stat().st_size)
+    ]
+    asked = set(re.findall(r'data-do="order:([a-z]+)"', run_board(RunList(runs=runs, folders=[("", [0])])).html))
+    assert asked == set(KEYS)

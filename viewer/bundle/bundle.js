@@ -80,6 +80,8 @@ function heard(name, value) {
     go(entry.turn, step, value);
   } else if (what === "step" || what === "shown") {
     go(entry.turn, Number(which.split(".")[0]));
+  } else if (what === "place" && turns.some(({ turn }) => String(turn) === which.split(".")[0])) {
+    go(...which.split(".").map(Number));
   } else if (what === "root" && document.roots[Number(which)]) {
     go(...document.roots[Number(which)]);
   } else if (what === "turn" && turns[at + (which === "next" ? 1 : -1)]) {

@@ -113,6 +113,7 @@ def legend(
     rejected: bool = True,
     drafted: bool = True,
     by_teacher: bool = False,
+    ghost: bool = False,
 ) -> Markup:
     """What the shapes of the tree mean, of those that are in it."""
     keys = [
@@ -125,6 +126,8 @@ def legend(
         keys.append(markup('<span><i class="ss-key-bar"></i>draft probability</span>'))
     if by_teacher:
         keys.append(markup('<span><i class="ss-key-bar ss-key-by-t"></i>teacher\'s probability, above</span>'))
+    if ghost:
+        keys.append(markup('<span><i class="ss-key ss-key-ghost"></i>the teacher\'s choice, left out</span>'))
     if origin:
         keys.append(markup('<span><i class="ss-key ss-key-origin"></i>≠ first: the divergence begins here</span>'))
     if divergent:

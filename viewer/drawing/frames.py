@@ -6,6 +6,7 @@ Titles and names of columns are raw and escaped here; everything else given to i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
@@ -45,10 +46,15 @@ def table(names: Sequence[str], lines: Iterable[Markup], *, numbers: Collection[
         numbers: the columns that hold numbers.
         kind: a further class.
     """
+    return table_of(_cells("th", [html_text(name) for name in names], classes_of(names, numbers)), lines, kind=kind)
+
+
+def table_of(head: Markup, lines: Iterable[Markup], *, kind: str = "") -> Markup:
+    """A table whose cells of the head are markup, each a ``<th>``."""
     return markup(
         '<div class="ss-table{kind}"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>',
         kind=_also(kind),
-        head=_cells("th", [html_text(name) for name in names], classes_of(names, numbers)),
+        head=head,
         lines=joined(lines),
     )
 
@@ -70,6 +76,7 @@ def attribute(name: str, value: str) -> Markup:
     return markup(' {name}="{value}"', name=html_text(name), value=html_text(value))
 
 
+@lru_cache(maxsize=1 << 10)
 def kind_attribute(kind: str) -> Markup:
     """The attribute ``class``; nothing where ``kind`` is empty."""
     return attribute("class", kind) if kind else NOTHING
@@ -81,10 +88,21 @@ def classes_of(names: Sequence[str], numbers: Collection[str]) -> list[str]:
 
 
 def _cells(tag: str, cells: Sequence[Markup], classes: Sequence[str]) -> Markup:
+    closing = _closing(tag)
     return joined(
-        markup("<{tag}{kind}>{cell}</{tag}>", tag=html_text(tag), kind=kind_attribute(kind), cell=cell)
-        for cell, kind in zip(cells, classes, strict=True)
+        part for cell, kind in zip(cells, classes, strict=True) for part in (_opening(tag, kind), cell, closing)
     )
+
+
+@lru_cache(maxsize=256)
+def _opening(tag: str, kind: str) -> Markup:
+    """A table has thousands of cells of few kinds."""
+    return markup("<{tag}{kind}>", tag=html_text(tag), kind=kind_attribute(kind))
+
+
+@lru_cache(maxsize=8)
+def _closing(tag: str) -> Markup:
+    return markup("</{tag}>", tag=html_text(tag))
 
 
 def _also(kind: str) -> Markup:

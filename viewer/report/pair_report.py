@@ -10,6 +10,7 @@ from typing import NamedTuple
 from specscope.schemas.verdict import Root, Side, Verdict
 from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
 from specscope.tracer.compare.marks import PairMark, TurnMarks
+from specscope.tracer.files.notes import read_notes
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted
 from specscope.tracer.naming.tokens import TokenTexts
@@ -44,6 +45,7 @@ from specscope.viewer.pairs.looks import PairRun, look_at, pair_of
 from specscope.viewer.pairs.pairs import first_pair, marks_of, of_prompt, pair_at, turn_named
 from specscope.viewer.pairs.states import Partner, RunStates, Spot
 from specscope.viewer.report.choice import AROUND
+from specscope.viewer.report.noted_part import notes_card
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.pair_part import plain_pair, whole_pair
 from specscope.viewer.report.run_words import both_runs
@@ -91,6 +93,7 @@ def pair_report(baseline: Path, candidate: Path, options: DiffOptions, *, most_r
             _next(comparison.verdict),
             _roots(comparison.verdict, drawing.ids),
             _compared(a, b, comparison),
+            *(_notes(reader) for reader in (a, b)),
         ]
     title = f"SpecScope report: {baseline.name} and {candidate.name}"
     groups = [Group("", "", NOTHING, parts)]
@@ -120,6 +123,11 @@ def _compared(a: TraceReader, b: TraceReader, comparison: Comparison) -> Markup:
     lines = ["Record both runs alike, or allow a field: specscope report A B --allow FIELD"]
     not_drawn = note("warn", "Nothing was compared, so no trees are drawn", lines)
     return joined([both, not_drawn if verdict.incomparable else NOTHING])
+
+
+def _notes(reader: TraceReader) -> Markup:
+    notes = read_notes(reader.path, reader.manifest.run_id)
+    return notes_card(notes, lambda turn, step: NOTHING, of=one_line(reader.path.name, MAX_NAME))
 
 
 def _next(verdict: Verdict) -> Markup:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from specscope.schemas import Step
 from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.notes import read_notes
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted
 from specscope.tracer.naming.tokens import TokenTexts
@@ -26,6 +27,7 @@ from specscope.viewer.drawing.tables.health import health_notes, health_of, no_s
 from specscope.viewer.drawing.tables.invariants import Lead, invariant_table
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.report.choice import Choice, Wanted, choose_steps, turns_by_number
+from specscope.viewer.report.noted_part import notes_card
 from specscope.viewer.report.page import Group, Part, Written, link, report_page
 from specscope.viewer.report.run_words import run_words
 from specscope.viewer.report.step_part import step_id, step_part
@@ -52,7 +54,8 @@ def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
         plainly = _num_nodes(reader, choice) > MOST_NODES
         drawing = _Drawing(reader=reader, choice=choice, states=states, texts=texts, plainly=plainly)
         groups = [drawing.turn(turn) for turn in _drawn_turns(reader, choice)]
-        head = _head(reader, report, choice, plainly=plainly)
+        notes = notes_card(read_notes(path, reader.manifest.run_id), _lead(choice))
+        head = joined([_head(reader, report, choice, plainly=plainly), notes])
     return Written(report_page(f"SpecScope report: {path.name}", head, groups), run_headline(report))
 
 

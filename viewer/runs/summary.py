@@ -29,6 +29,11 @@ from specscope.viewer.drawing.labels.manifest import (
 )
 from specscope.viewer.runs.catalogue import Run
 
+#: Turns whose time is read, at most: the list of runs must not wait for long.
+MOST_TIMED = 32
+#: More than a hundred years: a hostile record's time may be a number of any size.
+LONGEST_NS = 1 << 62
+
 
 class Mark(NamedTuple):
     """One remark on a run's health."""
@@ -57,6 +62,7 @@ class Outcome(NamedTuple):
     num_turns: int
     num_steps: int
     accepted_length: float | None  # mean over all steps; None where there is none, or it was not recorded
+    tokens_per_second: float | None  # None where no turn says it, or turns ran side by side
     marks: tuple[Mark, ...]  # how it ended is among them, unless it is complete
     is_complete: bool
     kin: str  # equal for two runs that agree in everything that a comparison requires, prompts included
@@ -189,10 +195,21 @@ def _outcome(reader: TraceReader) -> Outcome:
         num_turns=len(index.turns),
         num_steps=sum(len(turn.steps) for turn in index.turns),
         accepted_length=mean_accepted_length(reader),
+        tokens_per_second=_speed(reader),
         marks=tuple(_marks(reader, end)),
         is_complete=end is not None and end.reason == "complete",
         kin=_kin(reader.manifest, index),
     )
+
+
+def _speed(reader: TraceReader) -> float | None:
+    """Tokens per second over the turns, or over some of many, spread evenly."""
+    if (reader.manifest.batch_size or 1) > 1:
+        return None
+    chosen = reader.turns[:: max(1, -(-len(reader.turns) // MOST_TIMED))]
+    ends = [end for end in map(reader.turn_end, chosen) if end is not None and end.duration_ns > 0]
+    seconds = sum(min(end.duration_ns, LONGEST_NS) for end in ends) / 1e9
+    return sum(len(end.output_ids) for end in ends) / seconds if ends else None
 
 
 def _marks(reader: TraceReader, end: RunEnd | None) -> list[Mark]:

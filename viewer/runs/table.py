@@ -1,7 +1,7 @@
 """The list of runs as a board: one row per trace, with buttons that choose it. Pure.
 
 Its clicks ask for ``run:N``, ``baseline:N`` and ``candidate:N``, N being the run's place in the list as it was given,
-for ``pair:chosen`` and ``pair:suggested``, and for ``index:all``.
+for ``pair:chosen`` and ``pair:suggested``, for ``index:all``, and a head for ``order:NAME``, as ``order.py`` names it.
 """
 
 from __future__ import annotations
@@ -9,22 +9,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from specscope.tracer.naming.text import counted
 from specscope.viewer.drawing.board import Board, board_of
 from specscope.viewer.drawing.fragments import SIGNS, commands, note, quiet, rows
-from specscope.viewer.drawing.frames import attribute, box, classes_of, folded, kind_attribute, row, table
+from specscope.viewer.drawing.frames import attribute, box, folded, kind_attribute, row, table_of
 from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.labels.numbers import about_seconds, size_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
+from specscope.viewer.runs.order import NEWEST, Order
 from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
 
-HEAD = ("Run", "Health", "Mode", "Models and tree", "Turns", "Steps", "Accepted length", "Tokens per step", "Compare")
-NUMBERS = ("Turns", "Steps", "Accepted length", "Tokens per step")
-CLASSES = [*classes_of(HEAD[:-1], NUMBERS), "ss-choose"]
+
+class _Column(NamedTuple):
+    """A column, and the names of the orders that its head asks for, each with its words."""
+
+    orders: tuple[tuple[str, str], ...]
+    kind: str = ""
+
+
+COLUMNS = (
+    _Column((("name", "Run"), ("newest", "date"), ("size", "size"))),
+    _Column((("health", "Health"),)),
+    _Column((("mode", "Mode"),)),
+    _Column((("models", "Models and tree"),)),
+    _Column((("turns", "Turns"),), "num"),
+    _Column((("steps", "Steps"),), "num"),
+    _Column((("accepted", "Accepted length"),), "num"),
+    _Column((("speed", "Tokens per second"),), "num"),
+    _Column(()),
+)
+CLASSES = [*(column.kind for column in COLUMNS[:-1]), "ss-choose"]
 HOW_COUNTED = (
     "Accepted length: accepted nodes per step, without root and bonus token. Tokens per step: accepted length + 1, "
-    "which other engines call acceptance length."
+    "which other engines call acceptance length. Tokens per second are those of the run as it was recorded: speeds of "
+    "runs that were not recorded together also differ by what else the machine did."
 )
 RECORD = ('specscope run --prompt "def parse(line):" --mode eager --trace runs/eager.jsonl', "specscope view runs")
 
@@ -42,6 +62,7 @@ class RunList:
     seconds_to_index: float | None = None  # how long reading the rest takes; None where nothing is left to read
     left_out: str = ""  # said below the table where the list is not all
     num_checking: int = 0  # files that are being checked meanwhile
+    order: Order = NEWEST  # in which the runs are given
 
 
 def run_board(listed: RunList) -> Board:
@@ -101,12 +122,35 @@ def _table(listed: RunList) -> Markup:
             lines.append(
                 markup(
                     '<tr class="ss-folder"><td colspan="{width}">{folder}</td></tr>',
-                    width=len(HEAD),
+                    width=len(COLUMNS),
                     folder=html_text(folder),
                 )
             )
         lines += [_row(listed, place) for place in places]
-    return joined([table(HEAD, lines, numbers=NUMBERS, kind="ss-runs"), quiet(HOW_COUNTED)])
+    head = joined(_head(column, listed.order) for column in COLUMNS)
+    return joined([table_of(head, lines, kind="ss-runs"), quiet(HOW_COUNTED)])
+
+
+def _head(column: _Column, order: Order) -> Markup:
+    """The head of a column, whose words sort by it."""
+    is_sorted = order.by in dict(column.orders)
+    direction = "none" if not is_sorted else "descending" if order.falls else "ascending"
+    return markup(
+        "<th{kind}{sorted}>{buttons}</th>",
+        kind=kind_attribute(column.kind),
+        sorted=attribute("aria-sort", direction) if column.orders else NOTHING,
+        buttons=joined(_sorter(by, words, order) for by, words in column.orders) or html_text("Compare"),
+    )
+
+
+def _sorter(by: str, words: str, order: Order) -> Markup:
+    arrow = ("", " ↓" if order.falls else " ↑")[by == order.by]
+    return markup(
+        '<button type="button" class="ss-sorter"{request}>{words}{arrow}</button>',
+        request=attribute("data-do", f"order:{by}"),
+        words=html_text(words),
+        arrow=html_text(arrow),
+    )
 
 
 def _row(listed: RunList, place: int) -> Markup:
@@ -124,7 +168,7 @@ def _row(listed: RunList, place: int) -> Markup:
         marks(run.health),
         joined([html_text(f"{run.mode}, {run.dtype}"), quiet(_kernel(run))]),
         joined([html_text(f"{run.teacher} · {run.drafter}"), quiet(f"{run.tree}; {run.rule}")]),
-        *map(html_text, _numbers(run)),
+        *_numbers(run),
         joined(_choose(listed, place, side) for side in ("baseline", "candidate")),
     ]
     return row(cells, CLASSES, joined([request, kind_attribute("picked" if is_chosen else "")]))
@@ -148,13 +192,14 @@ def marks(entries: Sequence[Mark]) -> Markup:
     )
 
 
-def _numbers(run: RunSummary) -> list[str]:
-    outcome = run.outcome
+def _numbers(run: RunSummary) -> list[Markup]:
+    outcome, unknown = run.outcome, html_text("–")
     if outcome is None:
-        return ["–"] * len(NUMBERS)
-    mean = outcome.accepted_length
-    lengths = ["–", "–"] if mean is None else [f"{mean:.3f}", f"{mean + 1:.3f}"]
-    return [f"{outcome.num_turns:,}", f"{outcome.num_steps:,}", *lengths]
+        return [unknown] * 4
+    mean, speed = outcome.accepted_length, outcome.tokens_per_second
+    counts = [html_text(f"{count:,}") for count in (outcome.num_turns, outcome.num_steps)]
+    length = unknown if mean is None else joined([html_text(f"{mean:.3f}"), quiet(f"{mean + 1:.3f} tokens per step")])
+    return [*counts, length, unknown if speed is None else html_text(f"{speed:,.1f}")]
 
 
 def _choose(listed: RunList, place: int, side: str) -> Markup:

@@ -1,15 +1,15 @@
 // Drawings and tables by keyboard, with roles and names for those who cannot see them: the overview is a slider, a mask
 // is walked cell by cell, a table row by row. Knows nothing of steps.
 
-function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
-  function focused() {
-    let element = document.activeElement;
-    while (element?.shadowRoot?.activeElement) {
-      element = element.shadowRoot.activeElement;
-    }
-    return element;
+function focusedElement() {
+  let focused = document.activeElement;
+  while (focused?.shadowRoot?.activeElement) {
+    focused = focused.shadowRoot.activeElement;
   }
+  return focused;
+}
 
+function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
   // After a board was replaced.
   function prepare() {
     body.querySelector(".ss-panel")?.setAttribute("aria-live", "polite");
@@ -20,7 +20,7 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
       mask.parentElement.querySelector(".ss-cell")?.setAttribute("role", "status");
       mask.addEventListener("blur", () => describeCell(mask, null));
     }
-    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th")) {
+    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th")) {
       head.setAttribute("tabindex", "0");
       head.setAttribute("aria-sort", "none");
       head.addEventListener("click", () => sortBy(head));
@@ -91,7 +91,7 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
 
   // Whether the key was meant for what has the focus.
   function press(event) {
-    const at = focused();
+    const at = focusedElement();
     const mask = at?.matches?.(".ss-mask") && body.contains(at) && masks().has(at);
     const row = at?.matches?.("tr[data-node]") && body.contains(at);
     if (event.key === "Enter" && at?.matches?.("th[aria-sort]") && body.contains(at)) {

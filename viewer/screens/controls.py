@@ -21,6 +21,7 @@ from specscope.viewer.screens.view import View
 
 #: In the session's state: whether large trees are drawn whole; and what was folded and unfolded, of which step.
 SHOW_ALL, TOGGLED = "show_every_node", "toggled_branches"
+_PLACE = re.compile(r"(\d{1,9})\.(\d{1,9})", re.ASCII)
 _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 MOST_TURNS_LISTED = 300
 #: How often a trace that is followed is looked at.
@@ -165,14 +166,16 @@ def branches_of(view: View, step: int) -> Branches:
     return Branches(show_all, toggled if place == _place(view, step) else frozenset())
 
 
-def toggle_branches(view: View, request: str) -> None:
-    """Does what a click on a tree asks for: every node, only the likely ones, or the branch below one node."""
+def toggle_branches(view: View, request: str) -> bool:
+    """Does what a click on a tree asks for: every node, only the likely ones, or the branch below one node. Whether it
+    asks for that."""
     what, _, name = request.partition(":")
     if what in ("unfold", "fold"):
         st.session_state[SHOW_ALL] = what == "unfold"
         st.session_state.pop(TOGGLED, None)
     elif what == "branch" and _NODE.fullmatch(name):
         st.session_state[TOGGLED] = (_place(view, view.step), branches_of(view, view.step).toggled ^ {name})
+    return what in ("unfold", "fold", "branch")
 
 
 def what_is_unfolded() -> str:
@@ -194,6 +197,17 @@ def go_to_turn(view: View, turns: list[TurnEntry], which: str) -> None:
         return
     turn = turns[at + to]
     go(view, Spot(turn.turn, max(0, len(turn.steps) - 1) if to < 0 else 0))
+
+
+def go_to_turn_or_place(view: View, turns: list[TurnEntry], request: str) -> None:
+    """Looks where ``turn:previous``, ``turn:next`` or ``place:TURN.STEP`` asks for; nothing where there is no such
+    turn."""
+    what, _, where = request.partition(":")
+    place = _PLACE.fullmatch(where)
+    if what == "turn":
+        go_to_turn(view, turns, where)
+    elif place is not None and any(turn.turn == int(place[1]) for turn in turns):
+        go(view, Spot(int(place[1]), int(place[2])))
 
 
 def show_place_note(asked: Spot | None, shown: Spot) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -12,14 +13,20 @@ from streamlit.delta_generator import DeltaGenerator
 from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.notes import NotedStep
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import visible
+from specscope.tracer.report import json as json_report
+from specscope.tracer.report.report import Report
 from specscope.tracer.report.values import SideTexts
 from specscope.viewer.drawing.board import Board, card
-from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.labels.numbers import about_seconds
-from specscope.viewer.drawing.markup import NOTHING, joined
+from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.pair.board import Front, pair_board
+from specscope.viewer.drawing.step.noted import note_text
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.verdict_card import (
     allow_buttons,
@@ -39,14 +46,15 @@ from specscope.viewer.screens.controls import (
     branches_of,
     choose_turn,
     go,
-    go_to_turn,
+    go_to_turn_or_place,
     show_moves,
     show_place_note,
     show_warnings,
     toggle_branches,
     what_is_unfolded,
 )
-from specscope.viewer.screens.inspector import Walk, show_board
+from specscope.viewer.screens.inspector import SavedFile, Walk, show_board
+from specscope.viewer.screens.noted import notes_of, notes_stamp
 from specscope.viewer.screens.session import (
     Arguments,
     OpenPair,
@@ -62,6 +70,8 @@ from specscope.viewer.screens.session import (
 from specscope.viewer.screens.view import View, clamp
 
 BOARD = "pair"
+#: In the session's state: the verdict is to be saved.
+SAVE_VERDICT = "save_verdict"
 
 
 @st.fragment
@@ -94,14 +104,13 @@ def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGe
         show_warnings(reader, role)
     if entry is not None:
         show_place_note(asked_for, Spot(view.turn, view.step))
-    a, b = (
-        PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or ""))
-        for reader, name in zip(pair, (view.baseline, view.candidate), strict=True)
-    )
+    a, b = _runs(arguments, view, pair)
     here = look_at(a, b, comparison, Spot(entry.turn, view.step)) if entry is not None else None
 
     def drawn(there: LookedAt | None, step: int) -> Board:
-        front = _front(comparison, there, a, b, allow=view.allow)
+        front = replace(
+            _front(comparison, there, a, b, allow=view.allow), notes=_notes(pair, Spot(view.turn, step), there)
+        )
         look = there.look if there is not None else None
         return pair_board(front, look, strip=NOTHING, branches=branches_of(view, step))
 
@@ -117,7 +126,37 @@ def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGe
         on_pick=clicks.picked,
         on_request=clicks.asked,
         walk=walk,
+        file=_verdict_file(view, comparison),
     )
+
+
+def _runs(arguments: Arguments, view: View, pair: BothReaders) -> list[PairRun]:
+    """Both runs with the texts of their tokens."""
+    names = zip(pair, (view.baseline, view.candidate), strict=True)
+    return [PairRun(reader, token_texts(arguments.tokenizer, reader), visible(name or "")) for reader, name in names]
+
+
+def _notes(pair: BothReaders, here: Spot, there: LookedAt | None) -> Markup:
+    """What somebody noted on the two steps; a note is written on the page of its step."""
+    spots = (here, there.beside if there is not None else None)
+    parts = []
+    for reader, role, spot in zip(pair, ("Baseline", "Candidate"), spots, strict=True):
+        noted = notes_of(reader).get(NotedStep(*spot)) if spot is not None else None
+        if noted is not None:
+            parts += [quiet(f"{role}, noted {created_text(noted.written)}"), note_text(noted.text)]
+    return box(*parts) if parts else NOTHING
+
+
+def _verdict_file(view: View, comparison: Comparison) -> SavedFile | None:
+    """The verdict, where it was asked for: what ``specscope diff --format json`` prints."""
+    if not st.session_state.pop(SAVE_VERDICT, False):
+        return None
+    name = f"{_stem(view.baseline)}-{_stem(view.candidate)}.verdict.json"
+    return SavedFile(name, json_report.render(Report(comparison.verdict)))
+
+
+def _stem(name: str | None) -> str:
+    return re.sub(r"[^\w.-]+", "-", name or "", flags=re.ASCII).removesuffix(".jsonl")[-60:]
 
 
 def _walk(view: View, entry: TurnEntry | None, pair: BothReaders, draw: Callable[[Spot], Board]) -> Walk | None:
@@ -125,7 +164,7 @@ def _walk(view: View, entry: TurnEntry | None, pair: BothReaders, draw: Callable
     if entry is None:
         return None
     turn, stamps = entry.turn, [reader.index.stamp for reader in pair]
-    scene = repr((view.baseline, view.candidate, turn, stamps, view.allow, what_is_unfolded()))
+    scene = repr((view.baseline, view.candidate, turn, stamps, view.allow, what_is_unfolded(), *map(notes_stamp, pair)))
     return Walk(scene, len(entry.steps), lambda step: draw(Spot(turn, step)))
 
 
@@ -150,19 +189,19 @@ class _Clicks(NamedTuple):
 
     def asked(self, request: str) -> None:
         what, _, which = request.partition(":")
-        if what in ("unfold", "fold", "branch"):
-            toggle_branches(self.view, request)
-        elif what == "open":
+        if toggle_branches(self.view, request):
+            return
+        if what == "open":
             self._open(which)
         elif request == "find":
             self.view.page, self.view.run = "find", self.view.candidate
-        elif what == "turn":
-            go_to_turn(self.view, self.turns, which)
-        elif request == "allow:all":
+        elif what in ("turn", "place"):
+            go_to_turn_or_place(self.view, self.turns, request)
+        elif request == "verdict":
+            st.session_state[SAVE_VERDICT] = True
+        elif request in ("allow:all", "allow:none"):
             self.view.look_anew()
-            self.view.allow = differing_fields(self.comparison.verdict)
-        elif request == "allow:none":
-            self.view.look_anew()
+            self.view.allow = differing_fields(self.comparison.verdict) if which == "all" else ()
         elif request == "metrics":
             self.view.page, self.view.run = "metrics", self.view.candidate
         elif which.isascii() and which.isdecimal():

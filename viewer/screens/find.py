@@ -53,7 +53,7 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
         choose_run(arguments, view)
         words = st.text_input(
-            "Find", key="find-words", placeholder="accepted:0, is:violated, a token", help=HOW, width=480
+            "Find", key="find-words", placeholder="accepted:0, is:violated, a token", help=HOW, width=480, live=True
         )
     show_warnings(reader)
     states = states_of(reader, pair)

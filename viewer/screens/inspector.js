@@ -1,7 +1,6 @@
 // Shows a board: its markup, with selection across all drawings of one node. Knows nothing of what is drawn.
 // Markup is parsed as XML: a text that was not escaped is an error to be seen, never markup that runs.
 
-const STEP_MS = 900; // how long a step stands while steps are played
 const FORBIDDEN = "script, iframe, object, embed, foreignObject, link, img, base, form";
 
 function parsed(markup, type) {
@@ -20,9 +19,13 @@ function parsed(markup, type) {
 function inspector(host) {
   const [strip, body] = [host.querySelector(".strip"), host.querySelector(".body")];
   const pop = host.querySelector(".pop");
-  const keys = host.querySelector(".keys");
   const live = host.querySelector(".live");
   const { light, sizeTrees, zoomBy } = treeWindow(host, body);
+  const keepDrafts = notedSteps(host, body, {
+    save: (note) => send("noted", note),
+    textOf: () => shown.raw.note ?? "",
+  });
+  const shadeTrees = treeShades(host, body);
   const access = keyboardAccess({
     body,
     strip,
@@ -37,6 +40,7 @@ function inspector(host) {
   let byName = new Map();
   let masks = new Map();
   let send = () => {};
+  let savedFile = null;
 
   const named = (name) => byName.get(name) ?? [];
   const mark = (name, className, on) => {
@@ -262,6 +266,8 @@ function inspector(host) {
       tree.dataset.most = tree.style.maxWidth;
     }
     sizeTrees();
+    shadeTrees();
+    keepDrafts();
     access.prepare();
     saveButtons(body, () => document.title.split(" · ")[0]);
     hovered = null;
@@ -280,149 +286,6 @@ function inspector(host) {
     },
   });
 
-  function isTyping() {
-    let focused = document.activeElement;
-    while (focused?.shadowRoot?.activeElement) {
-      focused = focused.shadowRoot.activeElement;
-    }
-    return focused?.matches("input, textarea, select, [contenteditable], [role=combobox], [role=listbox]") ?? false;
-  }
-
-  function focusedNode() {
-    let focused = document.activeElement;
-    while (focused?.shadowRoot?.activeElement) {
-      focused = focused.shadowRoot.activeElement;
-    }
-    return focused?.matches("[role=treeitem]") && host.contains(focused) ? focused : null;
-  }
-
-  // In a tree that has the focus, arrows lead to parent, first child and the nodes above and below. Whether the key
-  // was meant for the tree.
-  function pressInTree(event) {
-    const node = focusedNode();
-    if (!node) {
-      return false;
-    }
-    const nodes = [...node.closest("svg").querySelectorAll("[role=treeitem]")];
-    const top = (other) => other.getBoundingClientRect().top;
-    const below = nodes.filter((other) => other.dataset.level === node.dataset.level).sort((a, b) => top(a) - top(b));
-    const at = below.indexOf(node);
-    const named = (name) => nodes.find((other) => other.getAttribute("data-node") === name);
-    const to = {
-      ArrowLeft: named(node.dataset.parent),
-      ArrowRight: nodes.find((other) => other.dataset.parent === node.getAttribute("data-node")),
-      ArrowUp: below[at - 1],
-      ArrowDown: below[at + 1],
-    };
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      toggle(node.getAttribute("data-node"));
-      return true;
-    }
-    const branch = node.querySelector(".branch");
-    if (branch && (event.key === "+" || event.key === "-")) {
-      if (branch.classList.contains("open") === (event.key === "-")) {
-        send("done", branch.dataset.do);
-      }
-      return true;
-    }
-    if (!(event.key in to)) {
-      return false;
-    }
-    event.preventDefault();
-    if (to[event.key]) {
-      node.setAttribute("tabindex", "-1");
-      to[event.key].setAttribute("tabindex", "0");
-      to[event.key].focus();
-    }
-    return true;
-  }
-
-  function press(event) {
-    if (!host.isConnected) {
-      document.removeEventListener("keydown", press);
-      return;
-    }
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping() || pressInTree(event) || access.press(event)) {
-      return;
-    }
-    if (event.key === "Escape") {
-      keys.hidden = true;
-      focusedNode()?.blur();
-      host.getRootNode().activeElement?.blur();
-      if (picked !== null) {
-        pick(null);
-        send("picked", "");
-      }
-      return;
-    }
-    const size = { "+": "in", "-": "out", 0: "fit" }[event.key];
-    if (size !== undefined) {
-      zoomBy(size);
-      return;
-    }
-    if (event.key === "?") {
-      keys.hidden = !keys.hidden;
-      return;
-    }
-    if (event.key === "/") {
-      event.preventDefault();
-      const field = document.querySelector('input[aria-label="Find"], input[aria-label="Filter"]');
-      if (field) {
-        field.focus();
-      } else {
-        send("done", "find");
-      }
-      return;
-    }
-    if (event.key === " " && shown.now !== null && !event.target.closest?.("button, summary, a")) {
-      event.preventDefault();
-      play(!playing);
-      return;
-    }
-    play(false);
-    const bars = [...strip.querySelectorAll("g.step")];
-    if (shown.now === null || !bars.length) {
-      return;
-    }
-    const last = Number(bars[bars.length - 1].dataset.last);
-    const from = walk.from();
-    const to = { ArrowLeft: from - 1, ArrowRight: from + 1, Home: 0, End: last }[event.key];
-    const turn = { PageDown: "next", "]": "next", PageUp: "previous", "[": "previous" }[event.key];
-    if (to !== undefined) {
-      event.preventDefault();
-      if (to >= 0 && to <= last) {
-        moveTo(to);
-        walk.aimAt(to);
-      } else if (!event.repeat && !walk.isWaiting()) {
-        send("done", `turn:${to < 0 ? "previous" : "next"}`);
-      }
-    } else if (turn !== undefined) {
-      event.preventDefault();
-      send("done", `turn:${turn}`);
-    }
-  }
-  document.addEventListener("keydown", press);
-
-  // Step after step to the end of the turn, until a key is pressed.
-  let playing = 0;
-
-  function play(on) {
-    clearInterval(playing);
-    playing = on ? setInterval(playStep, STEP_MS) : 0;
-  }
-
-  function playStep() {
-    const last = Number(strip.querySelector("g.step:last-of-type")?.dataset.last ?? 0);
-    if (!host.isConnected || walk.from() === null || walk.from() >= last) {
-      play(false);
-    } else if (!walk.isWaiting()) {
-      const next = walk.from() + 1;
-      moveTo(next);
-      walk.aimAt(next);
-    }
-  }
-
   function moveTo(now) {
     const bars = [...strip.querySelectorAll("g.step")];
     access.announce(bars, now);
@@ -431,8 +294,39 @@ function inspector(host) {
     }
   }
 
+  const goTo = (step) => {
+    const last = Number(strip.querySelector("g.step:last-of-type")?.dataset.last ?? 0);
+    const to = Math.min(step, last);
+    moveTo(to);
+    walk.aimAt(to);
+  };
+  palette({
+    host,
+    dialog: host.querySelector(".palette"),
+    hasStep: () => shown.now !== null,
+    goToStep: goTo,
+    ask: (request) => send("done", request),
+  });
+  pageKeys({
+    host,
+    strip,
+    walk,
+    zoomBy,
+    toggle,
+    moveTo,
+    help: host.querySelector(".keys"),
+    hasStep: () => shown.now !== null,
+    ask: (request) => send("done", request),
+    letGo: () => picked !== null && toggle(picked),
+    isForDrawing: (event) => access.press(event),
+  });
+
   return (data, sender) => {
     send = sender;
+    if (data.file && data.file.number !== savedFile) {
+      savedFile = data.file.number; // what is drawn again is not saved again
+      saveAs(data.file.name, data.file.text, data.file.type);
+    }
     const before = shown;
     data.strip ??= before.strip;
     if (data.strip !== before.strip) {

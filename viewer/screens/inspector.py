@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from specscope.viewer.screens.scripts import inspector_script
 # Both come from the browser, which may say anything: a node's name, and one of the things that boards ask for.
 _NAME = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 _SHOWN = re.compile(r"shown:(\d{1,9})((?:\.\d{1,9}){0,2})", re.ASCII)
+_NOTE_BYTES = 40_000
 _REQUEST = re.compile(r"[a-z-]{1,20}(:[\w.-]{1,20})?", re.ASCII)
 
 _show = st.components.v2.component(
@@ -38,6 +40,31 @@ class Walk(NamedTuple):
     scene: str  # changes with everything that boards depend on, but for their step
     num_steps: int
     draw: Callable[[int], Board]  # a step's board
+
+
+class SavedFile(NamedTuple):
+    """What the browser is to save under a name."""
+
+    name: str
+    text: str
+    type: str = "application/json"
+
+
+class Noted(NamedTuple):
+    """What somebody wrote about a step."""
+
+    step: int
+    text: str
+
+
+def parse_note(value: str) -> Noted | None:
+    """What the browser says was written; None where it says anything else."""
+    try:
+        note = json.loads(value) if len(value) <= _NOTE_BYTES else None
+    except ValueError:
+        return None
+    step, text = (note.get("step"), note.get("text")) if isinstance(note, dict) else (None, None)
+    return Noted(step, text) if type(step) is int and 0 <= step < 10**9 and isinstance(text, str) else None
 
 
 class _Ahead(NamedTuple):
@@ -62,6 +89,8 @@ def show_board(
     on_pick: Callable[[str | None], None],
     on_request: Callable[[str], None],
     walk: Walk | None = None,
+    on_note: Callable[[Noted], None] | None = None,
+    file: SavedFile | None = None,
 ) -> None:
     """Shows a board.
 
@@ -74,6 +103,8 @@ def show_board(
         on_pick: called with the name of the node that was selected, or None once none is.
         on_request: called with what a click on ``data-do`` asks for. The caller must check it.
         walk: how the steps beside this one are drawn; None where there are none.
+        on_note: called with what was written about a step. The caller must check the step.
+        file: what the browser is to save now.
     """
     scene = None if walk is None else walk.scene
 
@@ -84,6 +115,11 @@ def show_board(
     def was_picked() -> None:
         name = heard("picked")
         on_pick(name if _NAME.fullmatch(name) else None)
+
+    def was_noted() -> None:
+        note = parse_note(heard("noted"))
+        if note is not None and on_note is not None:
+            on_note(note)
 
     def was_asked() -> None:
         request = heard("done")
@@ -96,24 +132,33 @@ def show_board(
         elif _REQUEST.fullmatch(request):
             on_request(request)
 
-    asked: _Ahead | None = st.session_state.pop(f"{key}-ahead", None)
-    ahead: dict[int, dict[str, Any]] = {}
-    if asked is not None and walk is not None and (asked.scene, asked.step) == (scene, now):
-        parts = dict.fromkeys(("html", "notes", "raw", "strip"))
-        ahead = {step: _sent(walk.draw(step)) for step in asked.steps if step < walk.num_steps}
-    else:
-        board = draw()
-        parts = {**_sent(board), "strip": board.strip}
     data: dict[str, Any] = {
-        **parts,
-        "scene": scene,
-        "ahead": ahead,
+        **_content(draw, walk, key, now),
         "title": title,
         "now": now,
         "picked": picked,
+        "file": None if file is None else {**file._asdict(), "number": time.monotonic_ns()},
     }
     # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to recognise them.
-    _show(data=json.dumps(data).encode(), key=key, on_picked_change=was_picked, on_done_change=was_asked)
+    _show(
+        data=json.dumps(data).encode(),
+        key=key,
+        on_picked_change=was_picked,
+        on_done_change=was_asked,
+        on_noted_change=was_noted,
+    )
+
+
+def _content(draw: Callable[[], Board], walk: Walk | None, key: str, now: int | None) -> dict[str, Any]:
+    """The board, or where the browser shows it already, those that it wants ahead."""
+    scene = None if walk is None else walk.scene
+    asked: _Ahead | None = st.session_state.pop(f"{key}-ahead", None)
+    if asked is not None and walk is not None and (asked.scene, asked.step) == (scene, now):
+        nothing = dict.fromkeys(("html", "notes", "raw", "strip"))
+        ahead = {step: _sent(walk.draw(step)) for step in asked.steps if step < walk.num_steps}
+        return {**nothing, "scene": scene, "ahead": ahead}
+    board = draw()
+    return {**_sent(board), "strip": board.strip, "scene": scene, "ahead": {}}
 
 
 def show_one_board(board: Board, *, key: str, title: str, on_request: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""The keys of the pages, as ``?`` shows them."""
+"""The keys of the pages, as ``?`` shows them, and the palette of commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ KEYS = (
     "<dt>/</dt><dd>finds steps</dd>"
     "<dt>Tab ←↑↓→ Enter</dt><dd>into the tree, through it, select</dd>"
     "<dt>+ - 0</dt><dd>larger, smaller, the whole tree; on a node of a large tree + and - unfold and fold</dd>"
+    "<dt>Ctrl K</dt><dd>all that the page can do, found by typing; a number goes to that step</dd>"
     "<dt>Esc</dt><dd>leaves the tree, lets go of the selected node</dd>"
     "<dt>?</dt><dd>shows these keys, and hides them</dd></dl></dialog>"
+    '<dialog class="palette" open hidden aria-label="Commands"><input type="text" role="combobox" aria-expanded="true" '
+    'aria-controls="ss-commands" aria-autocomplete="list" aria-label="Command, or the number of a step" '
+    'autocomplete="off" spellcheck="false" placeholder="A command, a step such as 12, or turn and step such as 1/12"/>'
+    '<div role="listbox" id="ss-commands" aria-label="Commands"></div></dialog>'
     '<div class="live" role="status" aria-live="polite"></div>'
 )

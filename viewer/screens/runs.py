@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -12,6 +11,7 @@ from specscope.tracer.files.index import has_index
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.checks import CHECKS, Stamp, stamp_of
+from specscope.viewer.runs.order import NEWEST, Order, in_order, next_order
 from specscope.viewer.runs.summary import NoTrace, RunSummary, glance, suggest_pair, summarise
 from specscope.viewer.runs.table import RunList, empty_board, run_board
 from specscope.viewer.screens.inspector import show_one_board
@@ -26,9 +26,8 @@ FILTER_FROM, MOST_SHOWN = 8, 300
 MAY_INDEX = "may_index"
 #: How often the list looks at what was checked meanwhile.
 LOOK_SECONDS = 2.0
-
-Order = Literal["newest", "name", "accepted length", "steps", "size"]
-ORDERS: tuple[Order, ...] = ("newest", "name", "accepted length", "steps", "size")
+#: In the session's state: by which head the list is sorted.
+ORDER = "runs-order"
 
 
 def show_runs_page(arguments: Arguments, view: View) -> None:
@@ -40,7 +39,8 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
     allowed: set[Stamp] = st.session_state.setdefault(MAY_INDEX, set())
     summaries = _summaries(runs, allowed)
     traces = [summary for summary in summaries if isinstance(summary, RunSummary)]
-    listed = _chosen(traces)[:MOST_SHOWN]
+    order: Order = st.session_state.get(ORDER, NEWEST)
+    listed = in_order(_fitting(traces), order)[:MOST_SHOWN]
     suggested = suggest_pair(listed)
     unread = [summary for summary in listed if summary.outcome is None]
     num_checking = CHECKS.check_later(filter(None, (stamp_of(run.run.path) for run in listed if run.outcome)))
@@ -54,6 +54,7 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
         seconds_to_index=sum(summary.num_bytes for summary in unread) / INDEX_BYTES_PER_SECOND if unread else None,
         left_out=_left_out(len(listed), len(traces), arguments.catalogue.is_whole),
         num_checking=num_checking,
+        order=order,
     )
     _show(run_board(shown), view, lambda request: answer(view, shown, allowed, request))
     if num_checking:
@@ -84,6 +85,8 @@ def answer(view: View, shown: RunList, allowed: set[Stamp], request: str) -> Non
     if request == "index:all":
         stamps = (stamp_of(summary.run.path) for summary in shown.runs if summary.outcome is None)
         allowed.update(stamp for stamp in stamps if stamp is not None)
+    elif what == "order":
+        st.session_state[ORDER] = next_order(shown.order, where)
     elif request == "pair:chosen" and view.has_pair:
         _compare(view)
     elif request == "pair:suggested" and shown.suggested is not None:
@@ -167,42 +170,14 @@ def _summary(name: str, num_bytes: int, times: tuple[int, int], _run: Run) -> Ru
     return summarise(_run)
 
 
-def _chosen(traces: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs that fit the filter, in the order asked for."""
-    order: Order = "newest"
-    wanted: list[str] = []
-    if len(traces) >= FILTER_FROM:
-        with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
-            text = st.text_input("Filter", key="runs-filter", placeholder="name, mode, model, health", width=420)
-            wanted = text.lower().split()
-            order = st.selectbox("Order", ORDERS, key="runs-order", width=200)
-    fitting = [trace for trace in traces if all(word in trace.words for word in wanted)]
-    return in_order(fitting, order)
-
-
-def in_order(traces: Sequence[RunSummary], order: Order) -> list[RunSummary]:
-    """``traces`` sorted; those of which it is unknown come last."""
-    by_name = sorted(traces, key=lambda trace: trace.run.name)
-    match order:
-        case "name":
-            return by_name
-        case "newest":
-            return sorted(by_name, key=lambda trace: trace.created, reverse=True)
-        case "size":
-            return sorted(by_name, key=lambda trace: trace.num_bytes, reverse=True)
-        case "steps":
-            return sorted(by_name, key=_num_steps, reverse=True)
-        case "accepted length":
-            return sorted(by_name, key=_accepted_length, reverse=True)
-
-
-def _num_steps(trace: RunSummary) -> float:
-    return trace.outcome.num_steps if trace.outcome is not None else -math.inf
-
-
-def _accepted_length(trace: RunSummary) -> float:
-    mean = trace.outcome.accepted_length if trace.outcome is not None else None
-    return -math.inf if mean is None else mean
+def _fitting(traces: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs that fit what is typed into the filter."""
+    if len(traces) < FILTER_FROM:
+        return list(traces)
+    with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
+        text = st.text_input("Filter", key="runs-filter", placeholder="name, mode, model, health", width=420, live=True)
+    wanted = text.lower().split()
+    return [trace for trace in traces if all(word in trace.words for word in wanted)]
 
 
 def _by_folder(runs: Sequence[RunSummary]) -> list[tuple[str, list[int]]]:

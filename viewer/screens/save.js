@@ -45,7 +45,7 @@ function saveAs(name, text, type) {
 function saveButtons(body, place) {
   for (const card of body.querySelectorAll("section.ss-box")) {
     const head = card.querySelector(".ss-heading");
-    const drawing = card.querySelector("svg.ss-tree, svg.ss-mask, svg.ss-ribbon, svg.ss-margin");
+    const drawing = card.querySelector("svg.ss-tree, svg.ss-mask, svg.ss-ribbon, svg.ss-history, svg.ss-margin");
     const table = card.querySelector("table");
     if (!head || (!drawing && !table)) {
       continue;

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 #: In the order in which they depend on each other.
-FILES = ("tree_window.js", "walker.js", "access.js", "save.js", "timeline.js", "inspector.js")
+FILES = (
+    "tree_window.js",
+    "tree_shades.js",
+    "walker.js",
+    "access.js",
+    "save.js",
+    "timeline.js",
+    "noted.js",
+    "palette.js",
+    "keys.js",
+    "inspector.js",
+)
 
 
 def inspector_script() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,16 +11,21 @@ import streamlit as st
 from specscope.schemas import Step
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.notes import Note, NotedStep
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.labels.failed import FailedStep, failed_after, failed_step_note
+from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING, Markup
-from specscope.viewer.drawing.step.board import step_board
+from specscope.viewer.drawing.step.board import Further, step_board
+from specscope.viewer.drawing.step.noted import NoteField
 from specscope.viewer.drawing.step.raw import raw_text
+from specscope.viewer.drawing.step_view import StepView
+from specscope.viewer.drawing.svg.history import CommittedStep, committed_step
 from specscope.viewer.drawing.svg.strip import StripStep, draw_strip
 from specscope.viewer.drawing.tables.health import LOSSY_LINE, no_steps_note
 from specscope.viewer.pairs.looks import beside_baseline, beside_candidate, marks_beside
@@ -32,14 +38,15 @@ from specscope.viewer.screens.controls import (
     choose_turn,
     follow,
     go,
-    go_to_turn,
+    go_to_turn_or_place,
     show_moves,
     show_place_note,
     show_warnings,
     toggle_branches,
     what_is_unfolded,
 )
-from specscope.viewer.screens.inspector import Walk, show_board
+from specscope.viewer.screens.inspector import Noted, Walk, show_board
+from specscope.viewer.screens.noted import keep_note, notes_of, notes_stamp, show_note_problem
 from specscope.viewer.screens.session import (
     Arguments,
     OpenPair,
@@ -51,6 +58,9 @@ from specscope.viewer.screens.session import (
     token_texts,
 )
 from specscope.viewer.screens.view import View, clamp
+
+#: In the session's state: whether the cache over the last steps is drawn; and of how many steps.
+SHOW_HISTORY, HISTORY_STEPS = "show_history", 20
 
 
 @st.fragment
@@ -83,10 +93,11 @@ class _Turn(NamedTuple):
             return self.failed.step
         return reader.step(self.entry, number)
 
-    def strip(self, states: RunStates) -> Markup:
+    def strip(self, states: RunStates, notes: Mapping[NotedStep, Note]) -> Markup:
         """The overview of the turn."""
         failed = [StripStep(0, "failed")] if self.failed is not None else []
-        return draw_strip([*states.of_turn(self.entry.turn), *failed])
+        steps = [*states.of_turn(self.entry.turn), *failed]
+        return draw_strip([replace(step, noted=(self.entry.turn, at) in notes) for at, step in enumerate(steps)])
 
 
 def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair | None) -> None:
@@ -104,52 +115,109 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     if turn.failed is not None and view.step == len(turn.entry.steps):
         st.html(failed_step_note(turn.failed, as_typed(reader.path)))
 
+    notes = notes_of(reader)
+    show_note_problem()
+
     def drawn(step: int) -> Board:
         marks = _marks(pair, Spot(view.turn, step))
-        return _board(arguments, view, reader, turn, step=step, marks=marks)
+        further = _further(arguments, reader, turn, step=step, notes=notes)
+        return _board(arguments, view, reader, turn, step=step, marks=marks, further=further)
 
-    def picked(name: str | None) -> None:
-        view.node = name
-
-    def asked(request: str) -> None:
-        what, _, where = request.partition(":")
-        if what == "step" and where.isdecimal():
-            go(view, Spot(view.turn, clamp(int(where), turn.num_steps)))
-        elif request == "find":
-            view.page = "find"
-        elif what == "turn":
-            go_to_turn(view, reader.turns, where)
-        else:
-            toggle_branches(view, request)
-
+    clicks = _Clicks(view, reader, turn)
     show_board(
-        lambda: replace(drawn(view.step), strip=turn.strip(states)),
+        lambda: replace(drawn(view.step), strip=turn.strip(states, notes)),
         key="inspector",
         title=view.title,
         now=view.step,
         picked=view.node,
-        on_pick=picked,
-        on_request=asked,
+        on_pick=clicks.picked,
+        on_request=clicks.asked,
         walk=Walk(_scene(view, reader, pair), turn.num_steps, drawn),
+        on_note=clicks.noted,
     )
+
+
+class _Clicks(NamedTuple):
+    """Does what clicks on the board ask for; what they may not ask for is ignored."""
+
+    view: View
+    reader: TraceReader
+    turn: _Turn
+
+    def picked(self, name: str | None) -> None:
+        self.view.node = name
+
+    def asked(self, request: str) -> None:
+        what, _, where = request.partition(":")
+        if what == "step" and where.isdecimal():
+            go(self.view, Spot(self.view.turn, clamp(int(where), self.turn.num_steps)))
+        elif request == "find":
+            self.view.page = "find"
+        elif what in ("turn", "place"):
+            go_to_turn_or_place(self.view, self.reader.turns, request)
+        elif what == "history":
+            st.session_state[SHOW_HISTORY] = where == "show"
+        else:
+            toggle_branches(self.view, request)
+
+    def noted(self, note: Noted) -> None:
+        if note.step < self.turn.num_steps:
+            keep_note(self.reader, NotedStep(self.turn.entry.turn, note.step), note.text)
 
 
 def _scene(view: View, reader: TraceReader, pair: OpenPair | None) -> str:
     """Whatever a board depends on besides its step."""
     beside = () if pair is None else (pair.side, pair.partner.index.stamp, pair.comparison.verdict.axis)
-    return repr((view.run, reader.index.stamp, view.turn, beside, what_is_unfolded()))
+    return repr(
+        (view.run, reader.index.stamp, view.turn, beside, what_is_unfolded(), _is_history_shown(), notes_stamp(reader))
+    )
 
 
-def _board(arguments: Arguments, view: View, reader: TraceReader, turn: _Turn, *, step: int, marks: NodeMarks) -> Board:
+def _is_history_shown() -> bool:
+    return bool(st.session_state.get(SHOW_HISTORY))
+
+
+def _further(
+    arguments: Arguments, reader: TraceReader, turn: _Turn, *, step: int, notes: dict[NotedStep, Note]
+) -> Further:
+    """What is offered besides the step: its note, and the cache over the last steps once that is asked for."""
+    place = NotedStep(turn.entry.turn, step)
+    note = notes.get(place)
+    field = NoteField(
+        step=step,
+        text="" if note is None else note.text,
+        written="" if note is None else created_text(note.written),
+        place=f"{reader.manifest.run_id} {place.turn} {place.step}",
+    )
+    history: list[CommittedStep] = []
+    if _is_history_shown():
+        texts = token_texts(arguments.tokenizer, reader)
+        for number in range(max(0, step - HISTORY_STEPS + 1), step + 1):
+            record = turn.step(reader, number)
+            texts.learn(record)
+            history += filter(None, [committed_step(StepView(record, texts))])
+    return Further(field, history)
+
+
+def _board(
+    arguments: Arguments,
+    view: View,
+    reader: TraceReader,
+    turn: _Turn,
+    *,
+    step: int,
+    marks: NodeMarks,
+    further: Further,
+) -> Board:
     texts = token_texts(arguments.tokenizer, reader)
     record = turn.step(reader, step)
     texts.learn(record)
     previous = turn.step(reader, step - 1) if step > 0 else None
     context = Context(manifest=reader.manifest, turn=reader.turn_start(turn.entry), previous=previous, step=record)
     judged = judged_step(context, texts, marks)
-    board = step_board(judged, strip=NOTHING, branches=branches_of(view, step))
+    board = step_board(judged, strip=NOTHING, branches=branches_of(view, step), further=further)
     if turn.failed is not None and record is turn.failed.step:
-        return replace(board, raw={"step": raw_text(turn.failed.failure)})
+        return replace(board, raw={**board.raw, "step": raw_text(turn.failed.failure)})
     return board
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.tracer.files.candidates import Candidate, recorded_candidates
@@ -30,6 +31,28 @@ def why_stopped(view: StepView) -> str | None:
     return f"The walk stopped {where}: the teacher chose {wanted}. {words}{_fate(view.step, last)}."
 
 
+class LeftOut(NamedTuple):
+    """What the teacher chose and the drafter proposed, and the tree does not have."""
+
+    parent: int  # the slot after which the walk stopped
+    token: int
+    number: int  # among the drafter's proposals there, from 1
+    probability: float  # the drafter's
+
+
+def left_out(step: Step) -> LeftOut | None:
+    """The teacher's choice where the walk stopped, if the tree could have had it; None where it could not, where
+    acceptance draws, and where too little was recorded."""
+    accept, tree, last = step.accept, step.tree, stop_slot(step)
+    if accept is None or tree is None or last is None or accept.rule != "greedy":
+        return None
+    children = (slot for slot in range(1, len(tree.tokens)) if tree.parents[slot] == last)
+    if any(tree.tokens[slot] == accept.bonus_token for slot in children):
+        return None
+    match = next((at for at in _proposals(step, last) or () if at.token == accept.bonus_token), None)
+    return None if match is None else LeftOut(last, match.token, match.rank + 1, math.exp(min(0.0, match.logprob)))
+
+
 def _fate(step: Step, last: int) -> str:
     """What became of the teacher's token among the candidates; empty where they were not recorded."""
     below = _proposals(step, last)
@@ -38,10 +61,11 @@ def _fate(step: Step, last: int) -> str:
         return ""
     if not below:
         return "; the drafter was not run on that node"
-    match = next((at for at in below if at.token == step.accept.bonus_token), None)
-    if match is None:
+    missed = left_out(step)
+    if missed is None:
         return f"; the drafter's {counted(len(below), 'proposal')} did not hold it"
-    return f"; the drafter proposed it as number {match.rank + 1}, with p {_share(match)}, and the tree left it out"
+    share = f"{missed.probability:.2g}"
+    return f"; the drafter proposed it as number {missed.number}, with p {share}, and the tree left it out"
 
 
 def stop_slot(step: Step) -> int | None:
@@ -75,7 +99,9 @@ def _proposals(step: Step, slot: int) -> list[Candidate] | None:
     if candidates is None or step.tree is None:
         return None
     path = _path(step.tree.tokens, step.tree.parents, slot)
-    return [at for at in candidates if _tokens(at.parent) == path]
+    parents = {id(at.parent): at.parent for at in candidates}  # far fewer than candidates
+    wanted = {name for name, parent in parents.items() if _tokens(parent) == path}
+    return [at for at in candidates if id(at.parent) in wanted]
 
 
 def _share(candidate: Candidate) -> str:

@@ -67,6 +67,7 @@ class Front:
     card: Markup = NOTHING
     aside: Markup = NOTHING
     raw: Mapping[str, str] = field(default_factory=dict)
+    notes: Markup = NOTHING  # what somebody noted on the two steps
 
 
 def pair_board(
@@ -88,6 +89,7 @@ def pair_board(
     top = columns([front.card, *about], [front.aside], kind="wide-narrow") if front.card else joined(about)
     if look is None:
         return Board(board_of(top), raw=front.raw, strip=strip)
+    top = joined([top, front.notes])
     raw = {**front.raw, "a": raw_text(look.a.step)}
     records = [raw_record("a", "Raw record of the baseline")]
     if look.b is not None:

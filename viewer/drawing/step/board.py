@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from specscope.viewer.drawing.board import Board, board_of, card, columns, panel, raw_record
-from specscope.viewer.drawing.fragments import note
-from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.fragments import note, quiet
+from specscope.viewer.drawing.frames import box, scrolled
 from specscope.viewer.drawing.labels.nodes import node_notes
 from specscope.viewer.drawing.labels.stopped import stop_slot, why_stopped
-from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, markup
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step import parts as step_parts
 from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement
+from specscope.viewer.drawing.step.noted import RAW, NoteField, note_card
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.step_view import StepView
+from specscope.viewer.drawing.svg.history import CommittedStep, draw_history
 from specscope.viewer.drawing.svg.mask import step_mask
 from specscope.viewer.drawing.svg.tree_picture import Branches
 from specscope.viewer.drawing.tables.slots import slot_table
@@ -21,44 +26,86 @@ TREE_WIDTH = 860.0
 COMMIT_ASIDE = "the root and the accepted path are kept, the rest is dropped"
 
 
-def step_board(judged: JudgedStep, *, strip: Markup, branches: Branches = Branches()) -> Board:  # noqa: B008
+class Further(NamedTuple):
+    """What a page offers besides the step itself."""
+
+    note: NoteField | None = None
+    history: Sequence[CommittedStep] | None = None  # of the steps up to this one; empty: it can be asked for
+
+
+def step_board(
+    judged: JudgedStep,
+    *,
+    strip: Markup,
+    branches: Branches = Branches(),  # noqa: B008
+    further: Further = Further(),  # noqa: B008
+) -> Board:
     """The step with all that is known of it.
 
     Args:
         judged: the step, and what became of its invariants.
         strip: the overview above it.
         branches: what to show of a large tree.
+        further: what the page offers besides.
     """
     view, judgement = judged
+    raw = {"step": raw_text(view.step)}
+    if further.note is not None:
+        raw[RAW] = further.note.text
     return Board(
         board_of(
             step_parts.step_facts(view),
             _stopped(view),
             _violated(judgement),
-            columns(_drawings(view, branches), _details(view, judgement), kind="wide-narrow"),
+            columns(_drawings(view, branches, further), _details(view, judgement, further.note), kind="wide-narrow"),
             box(raw_record("step", "Raw record")),
         ),
         notes=node_notes(view),
-        raw={"step": raw_text(view.step)},
+        raw=raw,
         strip=strip,
     )
 
 
-def _drawings(view: StepView, branches: Branches) -> list[Markup]:
+#: What asks for the cache over several steps, and what takes it away again.
+SHOW_HISTORY = markup('<button type="button" data-do="history:show">Show the cache over the last steps</button>')
+HIDE_HISTORY = markup('<button type="button" data-do="history:hide">Hide it</button>')
+HISTORY_WORDS = (
+    "A line for each step, a column for each row of the cache. Blue: written by that step; grey: there before. "
+    "Dashed, and ✗: written wrongly, in every line in which it is still there. A click goes to the step."
+)
+
+
+def history_card(steps: Sequence[CommittedStep]) -> Markup:
+    """Which rows held what over ``steps``, at least one."""
+    aside = f"steps {steps[0].step} to {steps[-1].step}"
+    return card("history", "Cache over steps", aside, joined([scrolled(draw_history(steps)), quiet(HISTORY_WORDS)]))
+
+
+def _commit(view: StepView, further: Further) -> list[Markup]:
+    commit = step_parts.step_commit(view)
+    if further.history is None or view.step.commit is None:
+        return [card("commit", "Cache commit", COMMIT_ASIDE, commit)]
+    button = HIDE_HISTORY if further.history else SHOW_HISTORY
+    shown = [history_card(further.history)] if further.history else []
+    return [card("commit", "Cache commit", COMMIT_ASIDE, joined([commit, button])), *shown]
+
+
+def _drawings(view: StepView, branches: Branches, further: Further) -> list[Markup]:
     tree = step_parts.step_tree(view, target_width=TREE_WIDTH, medium="page", branches=branches)
     return [
         card("tree", "Draft tree", "left to right; point at a node, click to select it", tree),
-        card("commit", "Cache commit", COMMIT_ASIDE, step_parts.step_commit(view)),
+        *_commit(view, further),
         card("slots", "Slots", "slot k's logits predict the children of k", slot_table(view)),
     ]
 
 
-def _details(view: StepView, judgement: Judgement) -> list[Markup]:
+def _details(view: StepView, judgement: Judgement, noted: NoteField | None) -> list[Markup]:
     return [
         _node_card(view),
         card("mask", "Tree mask", "as it was used", step_mask(view)),
         card("invariants", "Invariants", "recomputed from the record", step_parts.invariant_list(judgement)),
         box(step_parts.timing_bars(view.step)),
+        *([note_card(noted)] if noted is not None else []),
     ]
 
 

@@ -11,7 +11,7 @@ from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
 from specscope.viewer.drawing.frames import folded, scrolled
 from specscope.viewer.drawing.labels.numbers import NOT_RECORDED
-from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
+from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step.judgement import Judgement
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
@@ -110,7 +110,9 @@ def step_tree(
             rejected=any(not node.accepted for node in picture.nodes),
             drafted=any(node.probability is not None for node in picture.nodes),
             by_teacher=any(node.by_teacher is not None for node in picture.nodes),
+            ghost=picture.ghost is not None,
         ),
+        shades(picture) if medium == "page" else NOTHING,
         folded_note(picture),
     ]
     if medium != "page":
@@ -120,6 +122,37 @@ def step_tree(
     elif picture.num_folded:
         parts.append(UNFOLD)
     return joined([ZOOM, *parts])
+
+
+#: By what a page can colour nodes: the name by which its script knows it, and the words.
+SHADES = (
+    ("d", "draft probability"),
+    ("t", "teacher's probability"),
+    ("r", "teacher's share of the drafter's"),
+    ("e", "teacher's entropy after it"),
+)
+
+
+def shades(picture: TreePicture) -> Markup:
+    """The choice of what colours the nodes, of what is known of any."""
+    known = {
+        "d": any(node.probability is not None for node in picture.nodes),
+        "t": any(node.by_teacher is not None for node in picture.nodes),
+        "r": any(node.by_teacher is not None and node.probability for node in picture.nodes),
+        "e": any(node.entropy is not None for node in picture.nodes),
+    }
+    options = joined(
+        markup('<option value="{value}">{words}</option>', value=html_text(name), words=html_text(words))
+        for name, words in SHADES
+        if known[name]
+    )
+    if not options:
+        return NOTHING
+    return markup(
+        '<div class="ss-shades"><label>Colour nodes by <select><option value="">outcome</option>{options}</select>'
+        '</label><span aria-live="polite"></span></div>',
+        options=options,
+    )
 
 
 def no_tree_note() -> Markup:

@@ -82,8 +82,7 @@ def is_drawn_whole(cells: list[str]) -> bool:
     """Whether a browser can bear the sound cells as well."""
     if len(cells) > MOST_DRAWN_SLOTS:
         return False
-    stretches = (match for line in cells for match in _RUNS.finditer(line))
-    return next(islice(stretches, MOST_STRETCHES, None), None) is None
+    return sum(len(_RUNS.findall(line)) for line in cells) <= MOST_STRETCHES
 
 
 def step_mask(view: StepView) -> Markup:

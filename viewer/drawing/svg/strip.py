@@ -13,6 +13,7 @@ from specscope.viewer.drawing.frames import kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 WIDTH = 1200.0
+WIDEST = 1840.0  # of a page: a strip without room to spare is as wide as that allows
 LEFT = 26.0  # room for the scale
 TOP, BARS, BOTTOM = 18.0, 44.0, 18.0
 MAX_BAR = 54.0
@@ -41,6 +42,7 @@ class StripStep:
     accepted: int  # accepted length; excludes root and bonus
     state: StepState = "plain"
     other: int | None = None  # accepted length of its partner in the other run
+    noted: bool = False  # somebody noted something on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class _Bar:
     state: StepState
     goes_to: int
     other: int | None
+    noted: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> Mar
         '<text x="{left}" y="{floor}" text-anchor="end">0</text>'
         '<line class="floor" x1="{start}" x2="{right:.1f}" y1="{line}" y2="{line}"/>{bars}{ticks}</svg>',
         width=width,
-        most=width * 1.25,
+        most=WIDEST if width >= WIDTH else width * 1.25,
         height=floor + BOTTOM,
         left=LEFT - 8,
         top=TOP + 9,
@@ -116,6 +119,7 @@ def _bar_of(first: int, steps: Sequence[StripStep]) -> _Bar:
         state=steps[gravest].state,
         goes_to=first + gravest,
         other=max(others) if others else None,
+        noted=any(step.noted for step in steps),
     )
 
 
@@ -126,7 +130,7 @@ def _bar(number: int, bar: _Bar, scale: _Scale, current: int | None) -> Markup:
     height = scale.height(bar.accepted)
     return markup(
         '<g{kind} data-do="step:{goes_to}" data-first="{first}" data-last="{last}"><title>{tooltip}</title>'
-        '<rect class="bar" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"/>{sign}{other}'
+        '<rect class="bar" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"/>{sign}{other}{noted}'
         '<path class="pointer" d="M{left:.1f} {bottom}h10l-5 -6z"/>'
         '<rect class="hit" x="{x:.2f}" y="0" width="{pitch:.2f}" height="{whole}"/></g>',
         kind=kind_attribute(f"step {bar.state}{'' if bar.accepted else ' none'}{' now' if is_current else ''}"),
@@ -140,6 +144,7 @@ def _bar(number: int, bar: _Bar, scale: _Scale, current: int | None) -> Markup:
         height=height,
         sign=_sign(bar.state, middle),
         other=NOTHING if bar.other is None else _other(bar.other, x, scale),
+        noted=_noted(middle) if bar.noted else NOTHING,
         left=middle - 5,
         bottom=TOP + BARS + 7,
         pitch=scale.pitch,
@@ -159,6 +164,11 @@ def _sign(state: StepState, middle: float) -> Markup:
     )
 
 
+def _noted(middle: float) -> Markup:
+    """A dot below the bar."""
+    return markup('<circle class="noted" cx="{x:.1f}" cy="{y}" r="2.6"/>', x=middle, y=TOP + BARS - 6)
+
+
 def _other(accepted: int, x: float, scale: _Scale) -> Markup:
     """The partner's accepted length, as a line across the bar."""
     y = TOP + BARS - scale.height(accepted)
@@ -171,6 +181,7 @@ def _tooltip(bar: _Bar) -> str:
     if not many:
         words = f"step {bar.first}: {bar.accepted} accepted"
         words += f", {bar.other} in the other run" if bar.other is not None else ""
+    words += "; somebody noted something" if bar.noted else ""
     if bar.state == "plain":
         return words
     where = f" (step {bar.goes_to})" if many else ""

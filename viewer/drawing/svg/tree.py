@@ -14,7 +14,7 @@ from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.frames import attribute, kind_attribute
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.svg.tree_layout import Place, TreeLayout, layout_tree
-from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture
+from specscope.viewer.drawing.svg.tree_picture import Bonus, Ghost, PictureNode, TreePicture
 
 CHARACTER = 7.3  # of the monospace font at 12 px
 PADDING = 8  # of a label, left and right
@@ -25,6 +25,7 @@ MIN_GAP, MAX_GAP = 20.0, 104.0
 LABEL_LIMITS = (10, 8, 7, 6, 5, 4)
 HEAD_WIDTH = 52.0  # of the words above a column
 NARROW = 64.0  # columns closer than this are headed by only their number
+ASIDE_WIDTH = 44.0  # of the word beside the bonus token and the ghost
 SIGN_WIDTH, FIRST_SIGN_WIDTH = 16, 48
 #: Trees with more rows are drawn densely: letters are as small as letters may be.
 ROOMY_ROWS, DENSE_ROWS = 14, 30
@@ -70,7 +71,7 @@ def label_width(label: str) -> float:
 
 def draw_tree(picture: TreePicture, *, title: str, target_width: float = 860) -> Markup:
     """The whole drawing: an ``<svg>`` element that scales to the width it is given."""
-    layout = layout_tree(picture.parents, picture.path, {node.slot for node in picture.nodes})
+    layout = _layout(picture)
     picture, grid = _fitted(picture, layout, target_width)
     parts = [*_edges(picture, layout, grid)]
     names = {node.slot: node.name for node in picture.nodes}
@@ -80,6 +81,8 @@ def draw_tree(picture: TreePicture, *, title: str, target_width: float = 860) ->
         parts.append(_node(node, grid.left(place), _kinship(place, parent), grid.pitch.label))
     if picture.bonus is not None and layout.bonus is not None:
         parts.append(_bonus(picture.bonus, grid.left(layout.bonus), grid.pitch.label))
+    if picture.ghost is not None:
+        parts.append(_ghost(picture.ghost, grid.left(layout.places[_ghost_slot(picture)]), grid.pitch.label))
     parts.append(_header(layout, grid))
     is_dense = grid.pitch is DENSE
     return markup(
@@ -96,6 +99,18 @@ def draw_tree(picture: TreePicture, *, title: str, target_width: float = 860) ->
     )
 
 
+def _ghost_slot(picture: TreePicture) -> int:
+    """By which number the layout places the ghost: after all slots, so that it is the last child of its parent."""
+    return len(picture.parents)
+
+
+def _layout(picture: TreePicture) -> TreeLayout:
+    shown = {node.slot for node in picture.nodes}
+    if picture.ghost is None:
+        return layout_tree(picture.parents, picture.path, shown)
+    return layout_tree([*picture.parents, picture.ghost.parent], picture.path, {*shown, _ghost_slot(picture)})
+
+
 def _fitted(picture: TreePicture, layout: TreeLayout, target: float) -> tuple[TreePicture, _Grid]:
     """The picture with labels short enough for its depth, so that a deep tree fits without shrinking its letters."""
     grid = _grid(picture, layout, target)
@@ -104,7 +119,8 @@ def _fitted(picture: TreePicture, layout: TreeLayout, target: float) -> tuple[Tr
             break
         nodes = [replace(node, label=shorten(node.label, limit)) for node in picture.nodes]
         bonus = None if picture.bonus is None else replace(picture.bonus, label=shorten(picture.bonus.label, limit))
-        picture = replace(picture, nodes=nodes, bonus=bonus)
+        ghost = None if picture.ghost is None else replace(picture.ghost, label=shorten(picture.ghost.label, limit))
+        picture = replace(picture, nodes=nodes, bonus=bonus, ghost=ghost)
         grid = _grid(picture, layout, target)
     return picture, grid
 
@@ -132,10 +148,13 @@ def _column_widths(picture: TreePicture, layout: TreeLayout) -> list[float]:
     nodes = {node.slot: node for node in picture.nodes}
     widths = [0.0] * layout.num_columns
     for slot, place in layout.places.items():
-        widths[place.column] = max(widths[place.column], _node_width(nodes[slot]))
+        if slot in nodes:
+            widths[place.column] = max(widths[place.column], _node_width(nodes[slot]))
+        elif picture.ghost is not None:
+            widths[place.column] = max(widths[place.column], label_width(picture.ghost.label) + ASIDE_WIDTH)
     if picture.bonus is not None and layout.bonus is not None:
         column = layout.bonus.column
-        widths[column] = max(widths[column], label_width(picture.bonus.label) + 44)
+        widths[column] = max(widths[column], label_width(picture.bonus.label) + ASIDE_WIDTH)
     widths[-1] = max(widths[-1], HEAD_WIDTH)  # its head needs that room whatever the gaps are
     return widths
 
@@ -176,14 +195,26 @@ def _edges(picture: TreePicture, layout: TreeLayout, grid: _Grid) -> list[Markup
         parent = picture.parents[node.slot]
         parent = parent if parent in nodes and parent < node.slot else 0
         start = _exit_of(nodes[parent], layout.places[parent], grid)
-        width = 1.2 + 4.0 * (node.probability if node.probability is not None else 0.1)
-        line = _edge(start, grid.left(layout.places[node.slot]), width, of=node)
+        width = _edge_width(node.probability if node.probability is not None else 0.1)
+        kind = "edge on" if node.accepted else "edge"
+        line = _edge(start, grid.left(layout.places[node.slot]), width, kind=kind, name=node.name)
         (blue if node.accepted else grey).append(line)
+    if picture.ghost is not None:
+        parent = picture.ghost.parent
+        start = _exit_of(nodes[parent], layout.places[parent], grid)
+        width = _edge_width(picture.ghost.probability)
+        end = grid.left(layout.places[_ghost_slot(picture)])
+        grey.append(_edge(start, end, width, kind="edge ghost"))
     if picture.bonus is not None and layout.bonus is not None:
         last = picture.path[-1] if picture.path else 0
         start = _exit_of(nodes[last], layout.places[last], grid)
-        blue.append(_edge(start, grid.left(layout.bonus), 2.0, of=None))
+        blue.append(_edge(start, grid.left(layout.bonus), 2.0, kind="edge on"))
     return grey + blue
+
+
+def _edge_width(probability: float) -> float:
+    """In pixels, of the drafter's probability."""
+    return 1.2 + 4.0 * probability
 
 
 class _Exit(NamedTuple):
@@ -198,15 +229,15 @@ def _exit_of(node: PictureNode, place: Place, grid: _Grid) -> _Exit:
     return _Exit(Point(left.x + label_width(node.label), left.y), left.x + grid.widths[place.column])
 
 
-def _edge(start: _Exit, end: Point, width: float, *, of: PictureNode | None) -> Markup:
-    """The edge to a node, or to the bonus token: straight to the end of its column, where a label may stand above or
-    below it, and only then up or down."""
+def _edge(start: _Exit, end: Point, width: float, *, kind: str, name: str | None = None) -> Markup:
+    """The edge to the node of that name, to the bonus token or to the ghost: straight to the end of its column, where
+    a label may stand above or below it, and only then up or down."""
     across = end.x - start.column_end
     return markup(
         '<path{kind}{name} stroke-width="{width:.1f}" '
         'd="M{x:.1f} {y:.1f}H{column_end:.1f}c{half:.1f} 0 {half:.1f} {down:.1f} {across:.1f} {down:.1f}"/>',
-        kind=kind_attribute("edge on" if of is None or of.accepted else "edge"),
-        name=NOTHING if of is None else attribute("data-edge", of.name),
+        kind=kind_attribute(kind),
+        name=NOTHING if name is None else attribute("data-edge", name),
         width=width,
         x=start.at.x,
         y=start.at.y,
@@ -232,11 +263,12 @@ def _node(node: PictureNode, at: Point, kinship: Markup, height: float) -> Marku
     }
     width = label_width(node.label)
     return markup(
-        '<g{kind}{name}{kinship} transform="translate({x:.1f} {y:.1f})"><title>{tooltip}</title>'
+        '<g{kind}{name}{kinship}{shades} transform="translate({x:.1f} {y:.1f})"><title>{tooltip}</title>'
         "{box}{label}{probability}{aside}{branch}</g>",
         kind=kind_attribute(" ".join(["node", *(name for name, is_on in flags.items() if is_on)])),
         name=attribute("data-node", node.name),
         kinship=kinship,
+        shades=_shades(node),
         tooltip=_lines(node.tooltip),
         x=at.x,
         y=at.y,
@@ -248,9 +280,15 @@ def _node(node: PictureNode, at: Point, kinship: Markup, height: float) -> Marku
     )
 
 
+def _shades(node: PictureNode) -> Markup:
+    """The numbers by which a page may colour nodes: the drafter's probability, the teacher's, and its entropy."""
+    known = {"data-d": node.probability, "data-t": node.by_teacher, "data-e": node.entropy}
+    return joined(attribute(name, f"{value:.3g}") for name, value in known.items() if value is not None)
+
+
 def _probability_bars(node: PictureNode, width: float, height: float) -> Markup:
     """The drafter's at the bottom of the label, the teacher's at its top; each where it is known."""
-    edge = 4.4 if height > DENSE.label else 3.4
+    edge = _bar_edge(height)
     by_drafter = _probability_bar(node.probability, width, height / 2 - edge, markup("bar"))
     return joined([by_drafter, _probability_bar(node.by_teacher, width, edge - 2.6 - height / 2, markup("bar by-t"))])
 
@@ -306,6 +344,25 @@ def _bonus(bonus: Bonus, at: Point, height: float) -> Markup:
         label=_text(bonus.label, 4),
         aside=_aside("aside", Point(width + 6, 4), markup("bonus")),
     )
+
+
+def _ghost(ghost: Ghost, at: Point, height: float) -> Markup:
+    width = label_width(ghost.label)
+    return markup(
+        '<g class="ghost" transform="translate({x:.1f} {y:.1f})"><title>{tooltip}</title>{box}{label}{bar}{aside}</g>',
+        tooltip=_lines(ghost.tooltip),
+        x=at.x,
+        y=at.y,
+        box=_box(width, height),
+        label=_text(ghost.label, 3),
+        bar=_probability_bar(ghost.probability, width, height / 2 - _bar_edge(height), markup("bar")),
+        aside=_aside("aside", Point(width + 6, 4), markup("left out")),
+    )
+
+
+def _bar_edge(height: float) -> float:
+    """From the edge of a label to the bar in it."""
+    return 4.4 if height > DENSE.label else 3.4
 
 
 def _box(width: float, height: float) -> Markup:

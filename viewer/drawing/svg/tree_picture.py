@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from specscope.schemas import BonusDraw, Step
 from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.labels.nodes import describe_node, draft_probability, teacher_probability
+from specscope.viewer.drawing.labels.stopped import left_out
 from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.tree_layout import Fold, connected_path, fold, sound_parents, toggle
@@ -35,6 +37,7 @@ class PictureNode:
     tooltip: tuple[str, ...]  # lines
     probability: float | None  # the drafter's, given the parent; None where it is unknown or not finite
     by_teacher: float | None = None  # the teacher's, likewise
+    entropy: float | None = None  # of the teacher's choice after it, in nats, likewise
     accepted: bool
     divergent: bool
     origin: bool  # where the divergence begins
@@ -60,6 +63,16 @@ class Bonus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ghost:
+    """A child that the tree could have had: the teacher's choice, which the drafter proposed."""
+
+    parent: int  # slot
+    label: str
+    tooltip: tuple[str, ...]
+    probability: float  # the drafter's
+
+
+@dataclass(frozen=True, kw_only=True)
 class TreePicture:
     """A whole tree to be drawn."""
 
@@ -68,6 +81,7 @@ class TreePicture:
     path: list[int] | None
     bonus: Bonus | None
     num_folded: int
+    ghost: Ghost | None = None
 
 
 def picture_of(
@@ -117,6 +131,7 @@ def picture_of(
         path=path,
         bonus=_bonus(view),
         num_folded=size - len(shown),
+        ghost=_ghost(view, shown),
     )
 
 
@@ -134,6 +149,7 @@ def _node(view: StepView, slot: int, num_hidden: int, *, is_accepted: bool, medi
         tooltip=tooltip,
         probability=draft_probability(view.step, slot),
         by_teacher=teacher_probability(view.step, slot),
+        entropy=_entropy(view.step, slot),
         accepted=is_accepted,
         divergent=slot in view.marks.divergent,
         origin=slot == view.marks.origin,
@@ -160,6 +176,24 @@ def _bonus(view: StepView) -> Bonus | None:
         "the root of the next step",
     )
     return Bonus(label_text(view.shown(token)), lines)
+
+
+def _entropy(step: Step, slot: int) -> float | None:
+    entropy = (step.verify.entropy or []) if step.verify is not None else []
+    return entropy[slot] if slot < len(entropy) and math.isfinite(entropy[slot]) else None
+
+
+def _ghost(view: StepView, shown: Collection[int]) -> Ghost | None:
+    missed = left_out(view.step)
+    if missed is None or missed.parent not in shown:
+        return None
+    token = view.shown(missed.token)
+    lines = (
+        f"{shorten(token, MAX_TITLE)} is not in the tree",
+        "the teacher chose it here",
+        f"the drafter proposed it as number {missed.number}, with probability {missed.probability:.2g}",
+    )
+    return Ghost(parent=missed.parent, label=label_text(token), tooltip=lines, probability=missed.probability)
 
 
 def _choice(draw: BonusDraw | None) -> str:

@@ -349,6 +349,10 @@ def command_names(lines: Sequence[str]) -> dict[str, str]:
     return {f"command-{number}": line for number, line in enumerate(lines)}
 
 
+#: Asks for the whole verdict as a file.
+SAVE_VERDICT = markup('<button type="button" data-do="verdict">Save the verdict as JSON</button>')
+
+
 def command_card(lines: Sequence[str]) -> Markup:
     """The commands, each with a button that copies it; the board's raw texts must hold ``command_names``."""
     entries = (
@@ -362,7 +366,7 @@ def command_card(lines: Sequence[str]) -> Markup:
         for name, line in command_names(lines).items()
     )
     listed = markup('<div class="ss-commands ss-copied">{entries}</div>', entries=joined(entries))
-    return card("next", "Next", "in a terminal", listed)
+    return card("next", "Next", "in a terminal", joined([listed, SAVE_VERDICT]))
 
 
 def _first(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:

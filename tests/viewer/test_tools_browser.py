@@ -1,0 +1,176 @@
+"""In a real browser: the palette of commands, notes as they are written, colours of nodes, a server that ended."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from support.browser import BROWSER, FLAGS, WAIT
+from support.traces import EAGER, FAULTY, FUSED
+from support.viewing import Running, viewer
+
+from specscope.tracer.files.notes import NotedStep, read_notes
+from specscope.tracer.files.reader import TraceReader
+
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the PATH: the viewer is not seen in a browser")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the sample traces: notes are written beside them."""
+    folder = tmp_path_factory.mktemp("tools")
+    for path in (EAGER, FAULTY, FUSED):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for at in range(6):
+        (folder / f"further-{at}.jsonl").write_bytes(FUSED.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    with viewer(folder / EAGER.name, folder / FAULTY.name, folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page on which no error may happen."""
+    trouble: list[str] = []
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        yield page
+    assert trouble == []
+
+
+def open_page(page: Page, running: Running, query: str, *, ready: str = "svg.ss-tree") -> None:
+    page.goto(f"{running.address}/?{query}")
+    expect(page.locator(ready).first).to_be_visible(timeout=WAIT)
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(timeout=WAIT)
+
+
+def open_palette(page: Page) -> Locator:
+    page.keyboard.press("Control+k")
+    field = page.get_by_role("combobox", name="Command, or the number of a step")
+    expect(field).to_be_focused()
+    return field
+
+
+def test_the_palette_does_what_a_click_would_and_goes_to_places(running: Running, page: Page) -> None:
+    open_page(page, running, "page=step&run=fused.jsonl&turn=0&step=0")
+    open_palette(page)
+    page.keyboard.type("2/5")
+    expect(page.get_by_role("option").first).to_have_text("Go to turn 2, step 5")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("turn=2&step=5"), timeout=WAIT)
+    open_palette(page)
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("turn=2&step=3"), timeout=WAIT)
+    field = open_palette(page)
+    page.keyboard.press("Escape")
+    expect(field).to_be_hidden()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile("turn=2&step=4"), timeout=WAIT)
+    open_palette(page)
+    page.keyboard.type("page text")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("page=text"), timeout=WAIT)
+    expect(page.locator(".ss-text").first).to_be_visible(timeout=WAIT)
+
+
+def test_the_verdict_is_saved_by_a_button(running: Running, page: Page, tmp_path: Path) -> None:
+    open_page(page, running, "page=diff")
+    with page.expect_download(timeout=WAIT) as download:
+        page.get_by_role("button", name="Save the verdict as JSON").click()
+    download.value.save_as(tmp_path / "verdict.json")
+    assert download.value.suggested_filename == "eager-fused-F16.verdict.json"
+    assert json.loads((tmp_path / "verdict.json").read_bytes())["verdict"] == "different"
+
+
+def test_a_note_is_written_saved_and_not_lost_while_it_is_not(running: Running, page: Page, folder: Path) -> None:
+    open_page(page, running, "page=step&run=fused.jsonl&turn=1&step=0")
+    field = page.get_by_label("Note on step 0")
+    field.press_sequentially("half a thought, then n and p")
+    expect(page).to_have_url(re.compile("turn=1&step=0"))
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("Note on step 1")).to_have_value("", timeout=WAIT)
+    page.keyboard.press("ArrowLeft")
+    expect(field).to_have_value("half a thought, then n and p", timeout=WAIT)
+    expect(page.locator(".ss-noted [role=status]")).to_have_text("not saved yet")
+    page.get_by_role("button", name="Save note").click()
+    expect(page.locator(".ss-strip .noted")).to_have_count(1, timeout=WAIT)
+    expect(page.locator(".ss-noted [role=status]")).to_have_text("")
+    with TraceReader(folder / "fused.jsonl") as reader:
+        notes = read_notes(folder / "fused.jsonl", reader.manifest.run_id)
+    assert notes[NotedStep(1, 0)].text == "half a thought, then n and p"
+    page.reload()
+    expect(page.get_by_label("Note on step 0")).to_have_value("half a thought, then n and p", timeout=WAIT)
+
+
+def test_nodes_are_coloured_and_stay_so_from_step_to_step(running: Running, page: Page) -> None:
+    open_page(page, running, "page=step&run=fused.jsonl&turn=2&step=12")
+    fills = "(nodes) => nodes.map((node) => getComputedStyle(node).fill)"
+    boxes = page.locator("svg.ss-tree .node:not(.on) .box")
+    assert len(set(boxes.evaluate_all(fills))) == 1
+    expect(page.locator("svg.ss-tree .ghost")).to_have_count(1)
+    page.get_by_label("Colour nodes by").select_option("d")
+    expect(page.locator("svg.ss-tree")).to_have_class(re.compile("shaded"))
+    assert len(set(boxes.evaluate_all(fills))) > 3
+    expect(page.locator(".ss-shades span")).to_have_text("pale: 0; full: 1")
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile("step=13"), timeout=WAIT)
+    expect(page.locator("svg.ss-tree")).to_have_class(re.compile("shaded"))
+    expect(page.get_by_label("Colour nodes by")).to_have_value("d")
+    page.get_by_label("Colour nodes by").select_option("")
+    expect(page.locator("svg.ss-tree")).not_to_have_class(re.compile("shaded"))
+
+
+def test_the_cache_over_steps_leads_to_them(running: Running, page: Page) -> None:
+    open_page(page, running, "page=step&run=fused.jsonl&turn=2&step=8")
+    page.get_by_role("button", name="Show the cache over the last steps").click()
+    lines = page.locator(".ss-history .line")
+    expect(lines).to_have_count(9, timeout=WAIT)
+    lines.nth(4).locator("text.step").click()
+    expect(page).to_have_url(re.compile("step=4"), timeout=WAIT)
+    expect(lines).to_have_count(5, timeout=WAIT)
+
+
+def test_the_list_is_filtered_while_one_types_and_sorted_by_its_heads(running: Running, page: Page) -> None:
+    open_page(page, running, "page=runs", ready="table")
+    names = page.locator(".ss-name-of-run")
+    expect(names).to_have_count(9)
+    edges = page.locator(".ss-runs td:first-child").first.evaluate(
+        "(cell) => [...cell.children].map((child) => child.getBoundingClientRect().left)"
+    )
+    assert max(edges) - min(edges) < 1, "a name stands above its date"
+    page.get_by_label("Filter").press_sequentially("f16")
+    expect(names).to_have_count(1, timeout=WAIT)
+    page.get_by_label("Filter").fill("")
+    expect(names).to_have_count(9, timeout=WAIT)
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(names.first).to_have_text("eager.jsonl", timeout=WAIT)
+    page.get_by_role("button", name="Run ↑", exact=True).click()
+    expect(names.first).to_have_text("fused.jsonl", timeout=WAIT)
+
+
+def test_a_server_that_ended_is_said_to_have_with_the_command(page: Page) -> None:
+    with viewer(FUSED) as running:
+        open_page(page, running, "page=step")
+    words = "getComputedStyle(document.querySelector('[data-testid=stApp]'), '::before').content"
+    page.wait_for_function(f"{words}.includes('specscope view')", timeout=WAIT)
+    expect(page.get_by_text("streamlit run")).to_be_hidden()
+    expect(page.get_by_text("connected to the internet")).to_be_hidden()
