@@ -16,7 +16,7 @@ def needless_replacement(c: Context) -> str | None:
 
     Where a near tie leaves open what they give, nothing is said.
     """
-    policy = c.manifest.tree_policy
+    policy = c.policy
     nodes = nodes_among(c.step, c.distinct_candidates)
     if nodes is None or any(a.number >= b.number for a, b in pairwise(nodes)):
         return None
@@ -43,7 +43,7 @@ def _is_fixed_tree(nodes: list[Candidate], policy: TreePolicy) -> bool:
 
 def _are_the_best(c: Context, nodes: list[Candidate]) -> bool:
     kept = {node.number for node in nodes}
-    if len(kept) != min(c.manifest.tree_policy.budget, present(c.step.draft).num_candidates):
+    if len(kept) != min(c.policy.budget, present(c.step.draft).num_candidates):
         return False
     worst = min((node.score for node in nodes), default=0.0)
     others = c.distinct_candidates.values()
