@@ -48,6 +48,30 @@ FILES = ("csv", "json", "markdown", "plots")
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
+def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what is calibrated."""
+    options = (
+        click.option(
+            "--calibrate",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Compare nothing; measure what steps cost here, and accept, and write this profile for --tree auto.",
+        ),
+        click.option(
+            "--rows", default="1,2,4,8", show_default=True, help="To calibrate: rows side by side, ascending."
+        ),
+        click.option(
+            "--contexts",
+            default="128,512,1024",
+            show_default=True,
+            help="To calibrate: tokens of each row when it begins, ascending.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
 @click.option(
     "--prompts",
@@ -69,19 +93,7 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 )
 @click.option("--values", help=f"Values of a sweep ({', '.join(SWEEPS)}), such as 4,8,16; none switches a setting off.")
 @click.option("--overhead", is_flag=True, help="Short for --compare overhead: what tracing costs, at each level.")
-@click.option(
-    "--calibrate",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Compare nothing; measure what steps cost here, and accept, and write this profile for --tree auto.",
-)
-@click.option("--rows", default="1,2,4,8", show_default=True, help="To calibrate: rows side by side, ascending.")
-@click.option(
-    "--contexts",
-    default="128,512,1024",
-    show_default=True,
-    help="To calibrate: tokens of each row when it begins, ascending.",
-)
+@calibration_options
 @model_options
 @tree_options
 @rule_options
