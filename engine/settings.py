@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.manifest import Attention, Mode, RuleName, TraceLevel
+from specscope.schemas.profile import Profile
 from specscope.schemas.unknown import nearest_name
 from specscope.tracer.errors import UsageError
 
@@ -154,6 +155,9 @@ class ModelChoice:
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
+    profile: Profile | None = field(
+        default=None, repr=False
+    )  # by which the shape of each step is chosen, to be checked
     drafter_window: int | None = None  # pairs that each of the drafter's rows sees at most, eagle3 only; None: all
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from specscope.schemas.pipeline import (
     StageEvents,
     StageInterval,
 )
+from specscope.schemas.shapes import LoadTimes, ShapeSection, ShapeTable, TreeShape
 from specscope.schemas.step import (
     CommitSection,
     DraftInputs,
@@ -78,6 +79,7 @@ __all__ = [
     "Kernel",
     "KnownVersions",
     "LengthsSection",
+    "LoadTimes",
     "Manifest",
     "Migration",
     "Pipeline",
@@ -90,6 +92,8 @@ __all__ = [
     "SchemaVersion",
     "Section",
     "SelfCheck",
+    "ShapeSection",
+    "ShapeTable",
     "SlidingWindow",
     "StageCut",
     "StageDrop",
@@ -107,6 +111,7 @@ __all__ = [
     "Tokenizer",
     "TreePolicy",
     "TreeSection",
+    "TreeShape",
     "Trial",
     "TurnEnd",
     "TurnStart",

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.pipeline import Pipeline
+from specscope.schemas.shapes import ShapeTable
 
 Mode = Literal["fused", "eager", "baseline"]
 Attention = Literal["fused", "eager"]
@@ -159,8 +160,9 @@ class StepCosts(Section):
 class TreePolicy(Section):
     """How draft trees are grown, as resolved."""
 
-    kind: Literal["dynamic", "static", "chain", "none"] = Field(
-        description="dynamic: the best nodes of all levels; static: a fixed shape; chain: one path; none: the root."
+    kind: Literal["dynamic", "static", "chain", "none", "auto"] = Field(
+        description="dynamic: the best nodes of all levels; static: a fixed shape; chain: one path; none: the root;"
+        " auto: one of shapes, chosen for each step."
     )
     depth: int = Field(description="Deepest level, in edges from the root.")
     top_k: int = Field(description="Children proposed by each frontier node, and nodes kept as the next frontier.")
@@ -174,6 +176,10 @@ class TreePolicy(Section):
     )
     costs: StepCosts | None = Field(
         default=None, description="What trees are sized by; absent: they are not sized by what they cost."
+    )
+    shapes: ShapeTable | None = Field(
+        default=None,
+        description="What the shape of each step is chosen from and by; absent: all steps have this policy.",
     )
 
 

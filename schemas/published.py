@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from specscope.schemas.bisection import BISECTION_SCHEMA, Bisection
 from specscope.schemas.pair_result import RESULT_SCHEMA, PairResult
+from specscope.schemas.profile import PROFILE_SCHEMA, Profile
 from specscope.schemas.trace import trace_json_schema
 from specscope.schemas.verdict import VERDICT_SCHEMA, Verdict
 
@@ -47,5 +48,9 @@ PUBLISHED = {
     "bisection": Published(
         "bisection-v1.schema.json",
         partial(_of_model, Bisection, BISECTION_SCHEMA, "What specscope bisect --format json prints."),
+    ),
+    "profile": Published(
+        "profile-v1.schema.json",
+        partial(_of_model, Profile, PROFILE_SCHEMA, "What specscope bench --calibrate writes."),
     ),
 }

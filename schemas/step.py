@@ -13,6 +13,7 @@ from pydantic import Field
 from specscope.schemas.accept import AcceptSection
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.pipeline import PipelineSection
+from specscope.schemas.shapes import ShapeSection
 
 
 class DraftInputs(Section):
@@ -319,6 +320,9 @@ class Step(Record):
     kind: Literal["step"] = Field(default="step", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run.")
     step: int = Field(description="Number of the step in its turn, from 0.")
+    shape: ShapeSection | None = Field(
+        default=None, description="Only where the run chooses a shape for each step: which, and why."
+    )
     draft: DraftSection | None = Field(default=None, description="What the drafter was fed and proposed.")
     tree: TreeSection | None = Field(default=None, description="The tree that was chosen of it.")
     tensors: TensorsSection | None = Field(default=None, description="What the verify forward was really given.")

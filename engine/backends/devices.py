@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -13,6 +14,7 @@ from specscope.engine.backends.cpu import Cpu
 from specscope.engine.backends.cuda import Cuda
 from specscope.engine.backends.kernels import installed_backends
 from specscope.engine.backends.npu import Npu
+from specscope.schemas import Device
 from specscope.tracer.errors import UsageError
 
 #: The types that torch itself has accelerators of.
@@ -56,3 +58,21 @@ def _registered_types() -> list[str]:
     """The type that an extension has registered with torch, if one has."""
     name = str(torch._C._get_privateuse1_backend_name())
     return [name] if name != "privateuseone" and hasattr(torch, name) else []
+
+
+def device_section(device: torch.device) -> Device:
+    """What a trace and a profile say of ``device``."""
+    on_cpu = device.type == "cpu"
+    return Device(
+        backend=device.type,
+        name=backend_of(device.type).describe(device),
+        num_threads=torch.get_num_threads() if on_cpu else None,
+        instructions=cpu_instructions() if on_cpu else None,
+    )
+
+
+def cpu_instructions() -> dict[str, str]:
+    """The instruction sets that torch's own kernels and oneDNN may use: other ones round otherwise."""
+    instructions = {"torch": torch.backends.cpu.get_cpu_capability()}
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return instructions | ({"onednn": most} if most else {})

@@ -40,11 +40,36 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Prompts": ("prompts_files", "suite", "limit"),
     "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds"),
+    "Calibration": ("calibrate", "rows", "contexts"),
     "Output": ("csv", "json", "markdown", "plots", "overwrite", "ranks"),
     **CHOICE_SECTIONS,
 }
 FILES = ("csv", "json", "markdown", "plots")
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
+
+
+def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what is calibrated."""
+    options = (
+        click.option(
+            "--calibrate",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Compare nothing; measure what steps cost here, and accept, and write this profile for --tree auto.",
+        ),
+        click.option(
+            "--rows", default="1,2,4,8", show_default=True, help="To calibrate: rows side by side, ascending."
+        ),
+        click.option(
+            "--contexts",
+            default="128,512,1024",
+            show_default=True,
+            help="To calibrate: tokens of each row when it begins, ascending.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
@@ -68,6 +93,7 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 )
 @click.option("--values", help=f"Values of a sweep ({', '.join(SWEEPS)}), such as 4,8,16; none switches a setting off.")
 @click.option("--overhead", is_flag=True, help="Short for --compare overhead: what tracing costs, at each level.")
+@calibration_options
 @model_options
 @tree_options
 @rule_options
@@ -99,6 +125,8 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     if rank.number == 0:
         _check_files(options)
     compare = "overhead" if overhead else compare
+    if options["calibrate"] is not None and (overhead or compare != "modes" or values is not None or rank.size > 1):
+        raise UsageError("got --calibrate and what to compare, or several ranks: calibrate by itself, in one process")
     choice = build_choice(**options)
     settings = Settings(
         choice=choice,
@@ -106,6 +134,9 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         processors=build_processors(options),
         bad_words=tuple(options["bad_words"]),
     )
+    if options["calibrate"] is not None:
+        _calibrate(settings, rounds, options)
+        return
     variants = variants_of(compare, choice, _values(values))
     chosen = _prompts(options)
     with working("loading torch"):
@@ -116,6 +147,27 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         _measure_alone(task, options)
     else:
         _measure_part(task, rank, termination, options)
+
+
+def _calibrate(settings: Settings, rounds: int, options: dict[str, Any]) -> None:
+    chosen = _prompts(options)
+    rows, contexts = (_numbers(f"--{name}", options[name]) for name in ("rows", "contexts"))
+    with working("loading torch"):
+        from specscope.engine.cli.bench_calibrate import calibrate_and_write
+        from specscope.engine.lab.bench.calibrate import CalibrationPlan
+
+    plan = CalibrationPlan(
+        settings=settings, prompts=chosen.prompts, texts=chosen.name, rows=rows, contexts=contexts, rounds=rounds
+    )
+    calibrate_and_write(plan, options["calibrate"], overwrite=options["overwrite"])
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    """``1,2,4`` as numbers."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) < 9 for word in words):
+        raise UsageError(f"got {name} {text}, wanted whole numbers with commas between them")
+    return [int(word) for word in words]
 
 
 class _Task(NamedTuple):

@@ -27,9 +27,10 @@ from specscope.engine.settings import (
     choose_attention,
 )
 from specscope.engine.teacher.names import check_teacher_path
-from specscope.engine.tree.policy import AUTO_LIMIT, PRESETS, TreePolicy, parse_policy, refuse_drawn
+from specscope.engine.tree.policy import AUTO_LIMIT, PRESETS, TreePolicy, auto_policy, parse_policy, refuse_drawn
 from specscope.schemas import StepCosts
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.profiles import HYSTERESIS, ProfileFile, read_profile
 from specscope.tracer.files.reader import TraceReader
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -45,7 +46,7 @@ CHOICE_SECTIONS = {
         *("teacher", "drafter", "mode", "attention", "self_check", "graph", "dtype", "device"),
         *("drafter_window", "allow_download", "allow_remote_code", "allow_nonfinite"),
     ),
-    "Draft tree": ("tree", "depth", "top_k", "budget", "costs"),
+    "Draft tree": ("tree", "depth", "top_k", "budget", "costs", "profile", "hysteresis"),
     "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "block_verification", "typical"),
     "Logits processors": ("repetition_penalty", "min_new_tokens", "no_repeat_ngram", "bad_words"),
 }
@@ -198,7 +199,8 @@ tree_options = _all(
         "--tree",
         default="dynamic",
         show_default=True,
-        help=f"dynamic, chain, static:NAME ({', '.join(PRESETS)}), or static:FILE, a JSON list of child-rank paths.",
+        help=f"dynamic, chain, static:NAME ({', '.join(PRESETS)}), static:FILE, a JSON list of child-rank paths, or "
+        "auto: one of a profile's shapes for each step.",
     ),
     click.option(
         "--depth",
@@ -223,6 +225,19 @@ tree_options = _all(
         type=click.Path(path_type=Path),
         metavar="TRACE",
         help="For --budget auto: the costs that this trace was recorded with, and not those of this device now.",
+    ),
+    click.option(
+        "--profile",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="For --tree auto: what steps cost here and accept, as bench --calibrate measured it.",
+    ),
+    click.option(
+        "--hysteresis",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=HYSTERESIS,
+        show_default=True,
+        help="For --tree auto: the share by which another shape must promise more than the one before.",
     ),
 )
 
@@ -283,8 +298,12 @@ rule_options = _all(
 )
 
 
-def _policy(options: dict[str, Any]) -> TreePolicy:
+def _policy(options: dict[str, Any], profile: ProfileFile | None) -> TreePolicy:
     budget, costs = options["budget"], options["costs"]
+    if profile is not None:
+        if options["tree"] != AUTO or budget == AUTO:
+            raise UsageError(f"got --profile {profile.path}, wanted --tree auto with it, and no --budget auto")
+        return auto_policy(profile.table(options["hysteresis"]))
     if budget != AUTO:
         if costs is not None:
             raise UsageError(f"got --costs {costs} and --budget {budget}, wanted --budget auto, which they are for")
@@ -316,7 +335,8 @@ def build_choice(**options: Any) -> ModelChoice:
     given_mode = options["mode"]
     mode, baseline_attention, kernel = choose_attention(SYNONYMS.get(given_mode, given_mode), options["attention"])
     rule = _rule(options)
-    policy = _policy(options)
+    profile = read_profile(options["profile"]) if options["profile"] is not None else None
+    policy = _policy(options, profile)
     if options["teacher"] != "demo":
         check_teacher_path(options["teacher"])
     if mode != "baseline":
@@ -339,6 +359,7 @@ def build_choice(**options: Any) -> ModelChoice:
         allow_download=options["allow_download"],
         allow_nonfinite=options["allow_nonfinite"],
         drafter_window=options["drafter_window"],
+        profile=None if profile is None else profile.profile,
     )
 
 

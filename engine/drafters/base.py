@@ -208,6 +208,18 @@ def pending_tokens(pairs: list[DraftPairs]) -> torch.Tensor:
     return torch.stack([p.tokens[-1] for p in pairs])
 
 
+def nothing_drafted(pairs: list[DraftPairs], kv_before: list[int], kv_after: list[int]) -> Draft:
+    """The draft of a step whose trees are roots, after ``pairs`` were taken in all the same."""
+    return Draft(
+        tree=root_only(pending_tokens(pairs)),
+        pairs=pairs,
+        levels=[],
+        num_candidates=[0] * len(pairs),
+        kv_before=kv_before,
+        kv_after=kv_after,
+    )
+
+
 class NoDrafter(PairCounter):
     """Teacher-only decoding: every tree is a root."""
 
@@ -220,15 +232,7 @@ class NoDrafter(PairCounter):
         """The roots alone."""
         before = self.num_pairs
         self.count(pairs)
-        tree = root_only(pending_tokens(pairs))
-        return Draft(
-            tree=tree,
-            pairs=pairs,
-            levels=[],
-            num_candidates=[0] * len(pairs),
-            kv_before=before,
-            kv_after=self.num_pairs,
-        )
+        return nothing_drafted(pairs, before, self.num_pairs)
 
     def manifest(self) -> DrafterManifest:
         """Kind none."""

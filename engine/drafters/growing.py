@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from specscope.engine.drafters.base import Draft, DraftPairs, pending_tokens
+from specscope.engine.drafters.base import Draft, DraftPairs, nothing_drafted, pending_tokens
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.tree.grow import Expand, ToTeacher, grow, select_tree
 from specscope.engine.tree.policy import TreePolicy
@@ -50,6 +50,8 @@ def grow_draft(
     Raises:
         UsageError: where a fixed tree is wider than the draft vocabulary.
     """
+    if policy.kind == "none":
+        return nothing_drafted(roots.pairs, roots.kv_before, roots.kv_after)
     draw = sampler.draw(generators) if sampler is not None and generators is not None else None
     levels = grow(policy, roots.logits, roots.positions, expand, to_teacher=to_teacher, draw=draw)
     tree = select_tree(levels, pending_tokens(roots.pairs), policy)

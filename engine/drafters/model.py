@@ -59,6 +59,7 @@ class ModelDrafter:
         self.policy = policy
         self._model = model
         self._sampler = sampler
+        self._deepest = policy.depth  # of all the trees so far: as many tokens may a step take in
         self._cache = model.new_cache()
         self._first_tokens: RowList[int] = RowList()  # of each row's context: no pair brings it
 
@@ -112,6 +113,7 @@ class ModelDrafter:
     ) -> Draft:
         """Takes in each row's tokens and grows a tree under the last of them."""
         before = self.num_pairs
+        self._deepest = max(self._deepest, self.policy.depth)
         logits = self._take_in([self._fresh(row, fed) for row, fed in enumerate(pairs)])
         after, lengths = self.num_pairs, list(self._cache.committed_lengths)
         roots = ScoredRoots(
@@ -141,7 +143,7 @@ class ModelDrafter:
     def _take_in(self, tokens: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, 1, V) at each row's last token. Rows with a whole prompt to take in go one by one, so that the
         others are not padded to its length."""
-        if len(tokens) > 1 and max(map(len, tokens)) <= self.policy.depth + 2:
+        if len(tokens) > 1 and max(map(len, tokens)) <= self._deepest + 2:
             return self._take_in_together(tokens)
         outputs = []
         for row, row_tokens in enumerate(tokens):

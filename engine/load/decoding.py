@@ -39,6 +39,7 @@ def decoding_of(
         processors=build_processors(processors, teacher.eos_token_ids, teacher.device),
         phases=replace(phases, stop_on_violation=True) if settings.strict else phases,
         graphs=graph_policy(settings, teacher, warn),
+        shapes=None if settings.choice.drafter_source == "none" else settings.choice.policy.shapes,
     )
 
 

@@ -22,9 +22,11 @@ from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
 from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
 from specscope.engine.load.costs import size_by_costs
+from specscope.engine.load.profiles import check_profile
 from specscope.engine.settings import DEMO_MODELS as DEMO_MODELS
 from specscope.engine.settings import DTYPE_NAMES, ModelChoice
 from specscope.engine.teacher.model import Teacher, TeacherOptions
+from specscope.engine.tree.policy import policy_of_shape
 from specscope.tracer.errors import UsageError
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
@@ -81,7 +83,11 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.rule.draft == "sampled":
         sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
         sampler.check(choice.policy)
+    if choice.policy.shapes is not None:  # until the first step, which chooses
+        choice = replace(choice, policy=policy_of_shape(choice.policy.shapes.shapes[-1]))
     drafter = DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
+    if choice.profile is not None:
+        check_profile(choice.profile, choice, teacher, drafter)
     if choice.policy.sizing is not None:
         size_by_costs(drafter, teacher, choice.policy.costs)
     return drafter

@@ -31,6 +31,7 @@ from specscope.engine.loop.stopping import StopDecision
 from specscope.engine.loop.turns import Row, Turn, TurnRequest
 from specscope.engine.tree.checks import CheckReport, InputSnapshot
 from specscope.engine.tree.tensors import TreeTensors
+from specscope.schemas import ShapeSection
 
 
 class PhaseClock:
@@ -148,6 +149,7 @@ class StepInFlight:
     rows: list[RowInFlight]
     observed: bool  # whether anybody observes one of the rows
     clock: PhaseClock = field(default_factory=PhaseClock)
+    shape: ShapeSection | None = None  # None where none is chosen
     draft: Draft | None = None
     tensors: TreeTensors | None = None
     snapshot: InputSnapshot | None = None  # None where nobody observes
@@ -186,6 +188,7 @@ class StepInFlight:
             phase=self.clock.current,
             row=row,
             state=running.state,
+            shape=self.shape,
             draft=self.draft,
             tensors=self.tensors,
             verification=self.verification,
@@ -215,6 +218,7 @@ class StepInFlight:
             StepResult(
                 step=row.turn.step,
                 row=row.number,
+                shape=self.shape,
                 shared=shared,
                 report=row.checked,
                 custody=row.custody,

@@ -24,6 +24,7 @@ from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport, InputSnapshot
 from specscope.engine.tree.tensors import TreeTensors, additive_mask, tensorize
+from specscope.schemas import ShapeSection, ShapeTable
 from specscope.schemas.manifest import RuleName
 from specscope.schemas.phases import FailedPhase
 
@@ -184,6 +185,7 @@ class Decoding:
     processors: Processors | None = None
     phases: Phases = Phases()
     graphs: GraphPolicy | None = None  # how verify forwards are captured; None: they are not
+    shapes: ShapeTable | None = None  # what the shape of each step is chosen from; None: it is the drafter's
 
 
 class RowAcceptance(NamedTuple):
@@ -227,6 +229,7 @@ class StepResult:
 
     step: int
     row: int  # of ``shared``
+    shape: ShapeSection | None  # None where none was chosen
     shared: StepTensors
     report: CheckReport
     custody: Custody | None  # None without an observer
@@ -306,6 +309,7 @@ class InFlight:
     phase: PhaseName  # that failed
     row: int
     state: TurnState
+    shape: ShapeSection | None = None  # None where none was chosen
     draft: Draft | None = None
     tensors: TreeTensors | None = None
     verification: Verification | None = None

@@ -40,6 +40,7 @@ from specscope.engine.loop.phases import (
     TurnResult,
     TurnStarted,
 )
+from specscope.engine.loop.shapes import TreeDispatcher
 from specscope.engine.loop.step import StepPhases
 from specscope.engine.loop.stopping import StopRules, StopWatch
 from specscope.engine.loop.turns import Row, Turn, TurnRequest, check_turn, common_length
@@ -62,6 +63,8 @@ class Session:
         self.rows = [Row() for _ in range(num_rows)]
         self.drafter.begin_session(self.cache)
         graphs = self.decoding.graphs
+        shapes = self.decoding.shapes
+        self.dispatcher = None if shapes is None else TreeDispatcher(table=shapes)
         self._phases = StepPhases(
             teacher=teacher,
             drafter=drafter,
@@ -69,6 +72,7 @@ class Session:
             cache=self.cache,
             rows=self.rows,
             graphs=None if graphs is None else VerifyGraphs(teacher, graphs, self.decoding.phases),
+            dispatcher=self.dispatcher,
         )
         # A run that leaves its checks to the device shall not wait for more because it is observed.
         self._settle: Callable[[], None] | None = None
@@ -145,6 +149,8 @@ class Session:
     def step(self) -> list[StepResult]:
         """Takes every row, each of which must have a running turn, one step further; one result per row."""
         step = self._in_flight = StepInFlight.of(self.rows, self.cache.committed_lengths, self._settle)
+        # Shape: how large the trees are, where that is chosen anew by what the rows have to do.
+        self._phases.choose_shape(step)
         # Custody: what the last step left in the caches, where somebody observes.
         self._phases.take_custody(step)
         # Branch: what the forwards of this step write to; the committed cache itself, unless the strategy copies it.

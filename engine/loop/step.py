@@ -27,6 +27,7 @@ from specscope.engine.loop.phases import (
     GraphUse,
     Verification,
 )
+from specscope.engine.loop.shapes import TreeDispatcher
 from specscope.engine.loop.turns import Row
 from specscope.engine.teacher.model import Teacher, TeacherOutput
 from specscope.engine.tree.checks import ALL_PASSED, CheckReport, check_row, snapshot_of, sound_rows
@@ -44,6 +45,13 @@ class StepPhases:
     cache: TreeCache
     rows: list[Row]
     graphs: VerifyGraphs | None  # None: forwards are not captured
+    dispatcher: TreeDispatcher | None = None  # None: every step has the drafter's shape
+
+    def choose_shape(self, step: StepInFlight) -> None:
+        """The shape of the step's trees, where each step has its own."""
+        if self.dispatcher is not None:
+            step.shape = self.dispatcher.choose(step.committed_lengths)
+            self.dispatcher.prepare(self.drafter, step.shape)
 
     def draft(self, step: StepInFlight, branch: TreeCache) -> Draft:
         """The drafter takes in what was committed and proposes a tree per row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import NamedTuple, cast, get_args
 import torch
 
 from specscope.engine.accept.processors import Processors
-from specscope.engine.backends.devices import backend_of
+from specscope.engine.backends.devices import device_section
 from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
 from specscope.engine.load.decoding import graph_policy
@@ -28,7 +27,7 @@ from specscope.engine.settings import (
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.policy import TreePolicy as GrowthPolicy
 from specscope.engine.tree.policy import static_policy
-from specscope.schemas import SCHEMA_VERSION, Device, Manifest, Sampling, TreePolicy
+from specscope.schemas import SCHEMA_VERSION, Manifest, Sampling, TreePolicy
 from specscope.schemas import StopRules as StopRulesManifest
 from specscope.schemas.manifest import Kernel, Mode, SelfCheck, TraceLevel
 from specscope.tracer.errors import UsageError
@@ -59,10 +58,10 @@ class RunFacts(NamedTuple):
 
 def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Drafter) -> Manifest:
     """Line 1 of the trace."""
-    device = teacher.device
-    policy = drafter.policy
     settings = facts.settings
     choice = settings.choice
+    drafts_by_shape = choice.policy.shapes is not None and choice.drafter_source != "none"
+    policy = choice.policy if drafts_by_shape else drafter.policy
     return Manifest(
         seq=0,
         schema=str(SCHEMA_VERSION),
@@ -79,12 +78,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         kernel=_kernel(choice, teacher),
         graph=_graph(settings, teacher),
         dtype=choice.dtype,
-        device=Device(
-            backend=device.type,
-            name=backend_of(device.type).describe(device),
-            num_threads=torch.get_num_threads() if device.type == "cpu" else None,
-            instructions=cpu_instructions() if device.type == "cpu" else None,
-        ),
+        device=device_section(teacher.device),
         teacher=teacher.manifest().model_copy(
             update={"source": choice.teacher or None, "parameters": digest_parameters(teacher.model)}
         ),
@@ -101,6 +95,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
             choices=[list(node) for node in policy.choices] or None,
             adaptive=_drafts_fewer(drafter),
             costs=policy.costs,
+            shapes=policy.shapes,
         ),
         sampling=_sampling(facts),
         stop_rules=StopRulesManifest(
@@ -112,7 +107,9 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         batch_size=settings.batch_size if settings.batch_size > 1 else None,
         seed=settings.seed,
         level=facts.level,
-        capabilities=CAPABILITIES + ["verify.windows"] * (teacher.sliding_windows is not None),
+        capabilities=CAPABILITIES
+        + ["verify.windows"] * (teacher.sliding_windows is not None)
+        + ["shape"] * drafts_by_shape,
         fault=settings.fault,
     )
 
@@ -130,13 +127,6 @@ def _kernel(choice: ModelChoice, teacher: Teacher) -> Kernel | None:
 def _graph(settings: Settings, teacher: Teacher) -> str:
     policy = graph_policy(settings, teacher)
     return "none" if policy is None else policy.graphs.kind
-
-
-def cpu_instructions() -> dict[str, str]:
-    """The instruction sets that torch's own kernels and oneDNN may use: other ones round otherwise."""
-    instructions = {"torch": torch.backends.cpu.get_cpu_capability()}
-    most = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    return instructions | ({"onednn": most} if most else {})
 
 
 def _own_parameters(drafter: Drafter) -> dict[str, str] | None:
@@ -234,6 +224,7 @@ def _policy_of(recorded: TreePolicy) -> GrowthPolicy:
         budget=recorded.budget,
         name=recorded.name,
         sizing=recorded.costs,
+        shapes=recorded.shapes,
     )
 
 

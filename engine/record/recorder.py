@@ -187,6 +187,7 @@ class TurnRecorder:
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
                 step=result.step,
+                shape=result.shape,
                 draft=draft_section(shared.draft, row, result.custody),
                 tree=tree_section(shared.draft.tree, row),
                 tensors=tensors_section(shared.tensors, row, shared.verification.inputs, digest),
@@ -259,6 +260,8 @@ def failure_inputs(in_flight: InFlight) -> dict[str, Any]:
     """What one row was working on when it failed: the sections of the phases that were over."""
     draft, tensors, accepted = in_flight.draft, in_flight.tensors, in_flight.acceptance
     inputs: dict[str, Any] = {}
+    if in_flight.shape is not None:
+        inputs["shape"] = in_flight.shape.model_dump(exclude_none=True)
     if draft is not None:
         inputs["draft"] = draft_section(draft, in_flight.row).model_dump(exclude_none=True)
         inputs["tree"] = tree_section(draft.tree, in_flight.row).model_dump(exclude_none=True)

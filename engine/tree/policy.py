@@ -1,4 +1,5 @@
-"""How draft trees are grown: dynamic, static or a chain, and how a command line names one.
+"""How draft trees are grown: dynamic, static, a chain or none, or one of these for each step; and how a command line
+names one.
 
 A static tree is a list of choices: each node is the path of child ranks that leads to it from the root, rank 0 being
 the drafter's best. ``[[0], [1], [0, 0]]`` drafts the two best tokens, and the best after the first of them;
@@ -13,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from specscope.schemas import StepCosts
+from specscope.schemas import ShapeTable, StepCosts, TreeShape
 from specscope.tracer.errors import UsageError
 
-PolicyKind = Literal["dynamic", "static", "chain", "none"]
+PolicyKind = Literal["dynamic", "static", "chain", "none", "auto"]
 Choice = tuple[int, ...]
 Sizing = StepCosts | Literal["measure"]  # by these costs, or by those of the device, which loading the models measures
 AUTO_LIMIT = 32  # nodes of a tree that is no larger than pays, where no limit is given
@@ -43,6 +44,7 @@ class TreePolicy:
     name: str | None = None  # of a static tree
     choices: tuple[Choice, ...] = field(default=(), repr=False)  # of a static tree or a chain, sorted by level
     sizing: Sizing | None = field(default=None, hash=False)  # of a dynamic tree that is no larger than pays
+    shapes: ShapeTable | None = field(default=None, repr=False, hash=False)  # of kind auto: what each step chooses from
 
     def __post_init__(self) -> None:
         for name, most in LIMITS:
@@ -50,6 +52,8 @@ class TreePolicy:
                 raise UsageError(f"got {name} {getattr(self, name)}, wanted 1 to {most}")
         if self.sizing is not None and self.kind != "dynamic":
             raise UsageError(f"got budget auto for a {self.kind} tree, wanted it for a dynamic one, which has no shape")
+        if (self.shapes is not None) != (self.kind == "auto"):
+            raise UsageError(f"got a {self.kind} tree, wanted a table of shapes for an auto one, and for no other")
 
     @property
     def costs(self) -> StepCosts | None:
@@ -88,6 +92,12 @@ def refuse_drawn(policy: TreePolicy) -> None:
     Raises:
         UsageError: because such a tree is not lossless.
     """
+    if policy.shapes is not None:
+        for shape in policy.shapes.shapes:
+            refuse_drawn(policy_of_shape(shape))
+        return
+    if policy.kind == "none":
+        return
     if not policy.is_fixed:
         raise UsageError(
             "sampled drafts need a tree of fixed shape: a tree shaped by what was drawn is not lossless; "
@@ -137,6 +147,35 @@ def chain_policy(depth: int) -> TreePolicy:
     return static_policy([[0] * length for length in range(1, depth + 1)], f"chain-{depth}", "chain")
 
 
+def policy_of_shape(shape: TreeShape) -> TreePolicy:
+    """The policy of one shape of a table.
+
+    Raises:
+        UsageError: where it is not a tree.
+    """
+    if shape.kind == "none":
+        return NO_TREE
+    if shape.choices is not None and (shape.kind == "static" or shape.kind == "chain"):
+        return static_policy(shape.choices, shape.name, shape.kind)
+    return TreePolicy(kind=shape.kind, depth=shape.depth, top_k=shape.top_k, budget=shape.budget)
+
+
+def auto_policy(table: ShapeTable) -> TreePolicy:
+    """The policy that chooses one shape of ``table`` for each step. Its numbers are the largest of all shapes.
+
+    Raises:
+        UsageError: where a shape is not a tree, or none of them drafts.
+    """
+    policies = [policy_of_shape(shape) for shape in table.shapes]
+    return TreePolicy(
+        kind="auto",
+        depth=max(policy.depth for policy in policies),
+        top_k=max(policy.top_k for policy in policies),
+        budget=max(policy.budget for policy in policies),
+        shapes=table,
+    )
+
+
 def _preset(widths: list[list[int]]) -> list[list[int]]:
     """Choices from how many children each rank path's node has: ``widths[d][r]`` children for the r-th node, in order,
     of level d; nodes beyond the list have none."""
@@ -168,6 +207,11 @@ def parse_policy(text: str, depth: int, top_k: int, budget: int) -> TreePolicy:
         return TreePolicy(kind="dynamic", depth=depth, top_k=top_k, budget=budget)
     if text == "chain":
         return chain_policy(depth)
+    if text == "auto":
+        raise UsageError(
+            "got tree auto without a profile: measure one with specscope bench --calibrate FILE, and pass "
+            "it with --profile FILE"
+        )
     kind, _, name = text.partition(":")
     if kind != "static" or not name:
         raise UsageError(f"got tree {text!r}, wanted dynamic, chain, static:NAME ({', '.join(PRESETS)}) or static:FILE")

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 from support.drafting import PROMPTS, choice_of, teachers_own
+from support.shape_tables import BUSH, CHAIN, falling
 
 from specscope.engine.cli.bench import bench
 from specscope.engine.lab.bench.measure import Plan, load_variants, measure
@@ -27,6 +29,7 @@ from specscope.engine.lab.bench.turns import TurnMeasure
 from specscope.engine.lab.bench.variants import Variant, variants_of
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import Settings
+from specscope.engine.tree.policy import auto_policy
 from specscope.tracer.errors import UsageError
 
 LEVELS = ("decisions", "scores", "tensors")
@@ -114,6 +117,17 @@ def test_rows_side_by_side_are_measured_together(teacher_folder: Path, head_fold
     assert len({turn.output_digest for turn in measures}) == 1
     alone, together = (next(t for t in measures if t.variant == f"fused, {n} rows") for n in (1, 4))
     assert together.num_steps < alone.num_steps == len(together.accepted_lengths)
+
+
+def test_where_each_step_has_a_shape_each_shape_is_also_measured_by_itself(
+    teacher_folder: Path, head_folder: Path
+) -> None:
+    choice = replace(choice_of(teacher_folder, f"eagle3:{head_folder}"), policy=auto_policy(falling()))
+    variants = variants_of("batch", choice)
+    wanted = [f"{way}, {rows} rows" for way in ("baseline", CHAIN, BUSH, "auto") for rows in (1, 2, 3)]
+    assert [variant.name for variant in variants] == wanted
+    assert [variant.batch_size for variant in variants] == [1, 2, 3] * 4
+    assert {v.choice.policy.name for v in variants if v.name.startswith(CHAIN)} == {CHAIN}
 
 
 def test_a_sweep_has_a_variant_per_value_beside_the_baseline(teacher_folder: Path, head_folder: Path) -> None:

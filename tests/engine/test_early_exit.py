@@ -21,6 +21,7 @@ from support.drafting import (
     path_tokens,
     teachers_own,
 )
+from support.shape_tables import falling
 from support.tiny_models import COMMON, HIDDEN, POLICY, VOCAB, build_teacher, reference_generate
 from transformers import AutoModelForCausalLM, GraniteConfig
 
@@ -35,7 +36,7 @@ from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.run.prompts import load_prompts
 from specscope.engine.settings import SamplingRule
 from specscope.engine.teacher.model import cache_argument
-from specscope.engine.tree.policy import TreePolicy, chain_policy, parse_policy
+from specscope.engine.tree.policy import TreePolicy, auto_policy, chain_policy, parse_policy
 from specscope.engine.tree.tensors import additive_mask, tensorize
 from specscope.tracer.errors import UsageError
 
@@ -69,6 +70,11 @@ def test_tokens_are_the_teachers_own(
 ) -> None:
     choice = choice_of(teacher_folder, f"early-exit:{exit_folder}", mode, policy=parse_policy(tree, 4, 3, 9))
     assert decode(choice, tmp_path / "trace.jsonl", batch_size) == teachers_own(teacher_folder)
+
+
+def test_a_shape_for_each_step_changes_no_token(teacher_folder: Path, exit_folder: Path, tmp_path: Path) -> None:
+    choice = choice_of(teacher_folder, f"early-exit:{exit_folder}", "fused", policy=auto_policy(falling()))
+    assert decode(choice, tmp_path / "trace.jsonl", 3) == teachers_own(teacher_folder)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -17,6 +17,7 @@ from support.traces import EAGER, FAULTY
 
 from specscope.schemas.bisection import BISECTION_SCHEMA, Bisection
 from specscope.schemas.pair_result import RESULT_SCHEMA, PairResult
+from specscope.schemas.profile import PROFILE_SCHEMA, Profile
 from specscope.schemas.published import PUBLISHED
 from specscope.schemas.verdict import VERDICT_SCHEMA, Verdict
 
@@ -26,11 +27,13 @@ MODELS: dict[str, tuple[type[BaseModel], str]] = {
     "verdict": (Verdict, VERDICT_SCHEMA),
     "results": (PairResult, RESULT_SCHEMA),
     "bisection": (Bisection, BISECTION_SCHEMA),
+    "profile": (Profile, PROFILE_SCHEMA),
 }
 FROZEN_FILES = {
     "verdict": ["verdict-2.1.json"],
     "results": ["pair-result-1.0.jsonl"],
     "bisection": ["bisection-1.1.json"],
+    "profile": ["profile-1.0.json"],
 }
 FILES = [(name, FROZEN / file) for name, files in FROZEN_FILES.items() for file in files]
 
@@ -105,6 +108,7 @@ def test_what_diff_prints_satisfies_the_schema() -> None:
 def test_a_file_of_another_form_does_not() -> None:
     for name, path in FILES:
         document = documents(path)[0]
-        del document["exit_code"]
-        with pytest.raises(jsonschema.ValidationError, match="exit_code"):
+        needed = "device" if name == "profile" else "exit_code"
+        del document[needed]
+        with pytest.raises(jsonschema.ValidationError, match=needed):
             jsonschema.Draft202012Validator(PUBLISHED[name].json_schema()).validate(document)

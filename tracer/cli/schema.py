@@ -16,7 +16,8 @@ from specscope.schemas.published import PUBLISHED
     type=click.Choice(list(PUBLISHED)),
     default="trace",
     show_default=True,
-    help="trace and results: of each line; verdict and bisection: of what diff and bisect print as JSON.",
+    help="trace and results: of each line; verdict and bisection: of what diff and bisect print as JSON; profile: of"
+    " what bench --calibrate writes.",
 )
 def schema(name: str) -> None:
     """Print the JSON Schema of a format: by default, the one that each line of a trace satisfies."""

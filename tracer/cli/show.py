@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from specscope.schemas import AcceptSection, Step
+from specscope.schemas import AcceptSection, ShapeSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import NoSuchStepError, UsageError
@@ -20,7 +20,7 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.places import turn_name
 from specscope.tracer.naming.rules import is_lossy, rule_text
-from specscope.tracer.naming.text import counted, printable
+from specscope.tracer.naming.text import counted, printable, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.step import step_violations
@@ -104,6 +104,8 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
     if record.tree is None:
         out.print("this step records no tree", highlight=False)
         return
+    if record.shape is not None:
+        out.print(_shape_text(record.shape), highlight=False, soft_wrap=True)
     out.print(draw_tree(record, texts))
     if record.accept is not None:
         out.print(
@@ -120,6 +122,19 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
             f"{commit.destination_rows}",
             highlight=False,
         )
+
+
+def _shape_text(shape: ShapeSection) -> str:
+    """Which shape the step has, and why."""
+    name, best = (escape(shorten(visible(text), 40)) for text in (shape.name, shape.best))
+    why = {
+        "first": "the best for the first step",
+        "best": "still the best",
+        "better": "better than the one before by more than the hysteresis",
+        "kept": f"kept, though {best} promises {shape.best_promised:.1f}",
+    }[shape.reason]
+    load = f"{counted(shape.rows, 'row')} of {shape.context} tokens"
+    return f"shape {name} for {load}: {shape.promised:.1f} tokens per second promised, {why}"
 
 
 def _draw_text(accept: AcceptSection) -> str:

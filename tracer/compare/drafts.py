@@ -15,6 +15,16 @@ from specscope.tracer.compare.sizing import depth_is_tied, size_is_tied
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
 
+def compare_shapes(pair: StepPair) -> Iterator[Difference]:
+    """Another shape, chosen from the same table at the same load after the same shape. At another load, as in a batch
+    of other rows, another shape may well be right."""
+    a, b = pair.a.step.shape, pair.b.step.shape
+    if a is None or b is None or not pair.same_table:
+        return
+    if (a.rows, a.context, a.before) == (b.rows, b.context, b.before) and a.name != b.name:
+        yield difference("draft", "shape", a.name, b.name, kind="structural", inputs_equal=True)
+
+
 def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     """Every difference of what the drafter was fed and proposed."""
     a, b = pair.a.step.draft, pair.b.step.draft

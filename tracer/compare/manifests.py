@@ -163,7 +163,7 @@ def same_policy(a: TreePolicy, b: TreePolicy) -> bool:
     themselves are known."""
     if (a.kind, a.depth, a.top_k, a.budget) != (b.kind, b.depth, b.top_k, b.budget):
         return False
-    if a.costs != b.costs:
+    if (a.costs, a.shapes) != (b.costs, b.shapes):
         return False
     if a.choices is not None and b.choices is not None:
         return sorted(a.choices) == sorted(b.choices)

@@ -14,7 +14,7 @@ from specscope.schemas.phases import COMPARED_PHASES, Phase
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.at_a_glance import verify_lists
-from specscope.tracer.compare.drafts import compare_drafts, compare_trees
+from specscope.tracer.compare.drafts import compare_drafts, compare_shapes, compare_trees
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, choice, difference, same_path, slot_keys
@@ -26,7 +26,7 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     if not pair.trees_compared:
         return list(_verify(pair))
     skipped = pair.expected.phases
-    differences = [] if "draft" in skipped else list(compare_drafts(pair))
+    differences = [] if "draft" in skipped else [*compare_shapes(pair), *compare_drafts(pair)]
     if pair.a.step.tree is None or pair.b.step.tree is None:
         return [*differences, *_stop(pair)]  # slots say nothing without the tree that they number
     differences += compare_trees(pair, drafts_equal=not differences)

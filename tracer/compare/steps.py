@@ -18,6 +18,7 @@ from specscope.tracer.compare.nodes import PathKey, StepNodes, fed_in_same_slots
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.token_values import tokens_of
+from specscope.tracer.shapes import policy_of_step
 
 
 class RecordedSteps(NamedTuple):
@@ -42,6 +43,7 @@ class StepPair:
     trees_compared: bool  # off where one run's steps have no drafted trees and the other's do
     same_exit_head: bool = False  # on where both runs are pipelined, with one exit head after the same layer
     same_policy: bool = True  # off where trees were meant to differ: then common nodes alone are compared
+    same_table: bool = False  # on where both choose the shape of each step from the same table
     sized: TreePolicy | None = None  # of both, where trees are sized by what they cost
     fixed_shape: bool = False  # the policy names child ranks, and takes no candidate for its score
     order_matters: bool = False  # of siblings: where they are tried one after another, or the tree's shape names ranks
@@ -70,7 +72,8 @@ class StepPair:
         """
         depth = shared_depth(steps.a, steps.b)
         step_a, step_b = (step if depth is None else cut_to_depth(step, depth) for step in (steps.a, steps.b))
-        fixed_shape = a.tree_policy.kind in ("static", "chain")
+        policy_a, policy_b = policy_of_step(a.tree_policy, step_a), policy_of_step(b.tree_policy, step_b)
+        fixed_shape = policy_a.kind in ("static", "chain")
         sized = a.tree_policy if a.tree_policy.costs is not None else None
         # Rows of a batch are sized together, by what one row's records do not show.
         decidable = sized is None or max(a.batch_size or 1, b.batch_size or 1) == 1
@@ -82,7 +85,8 @@ class StepPair:
             judge=judge,
             trees_compared=trees_alike(a, b),
             same_exit_head=same_exit_head(a, b),
-            same_policy=same_policy(a.tree_policy, b.tree_policy) and expected.same_trees and decidable,
+            same_policy=same_policy(policy_a, policy_b) and expected.same_trees and decidable,
+            same_table=a.tree_policy.shapes is not None and a.tree_policy.shapes == b.tree_policy.shapes,
             sized=sized,
             fixed_shape=fixed_shape,
             order_matters=fixed_shape or a.sampling.rule != "greedy",

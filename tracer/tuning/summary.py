@@ -45,6 +45,7 @@ class RunNumbers:
     num_steps: int
     num_read: int  # steps that were read; the others are of turns left out
     accepted_length: Mean | None
+    context: int | None  # committed tokens of a row before a step, on average
     walks: Walks
     turns: list[PromptLength]
     phases: list[PhaseTimes]
@@ -89,6 +90,7 @@ class _Numbers:
         self._walks = Walks()
         self._turns: list[tuple[TurnEntry, list[int]]] = []
         self._timings: list[TimingSection] = []
+        self._contexts: list[int] = []
         self._what_if: WhatIf | None = None
         self._reason = why_not(reader.manifest)
 
@@ -99,6 +101,8 @@ class _Numbers:
         recorded = (step.accepted_length for step in steps)
         lengths = [min(length, LONGEST) for length in recorded if length is not None]
         self._turns.append((turn, lengths))
+        lengths_before = (step.tensors.committed_length for step in steps if step.tensors is not None)
+        self._contexts += [min(length, LONGEST) for length in lengths_before]
         self._timings += [step.timing for step in steps if step.timing is not None]
         if self._reason is None and steps:
             self._try_others(steps)
@@ -122,6 +126,7 @@ class _Numbers:
             num_steps=sum(len(turn.steps) for turn in turns),
             num_read=sum(len(turn.steps) for turn, _ in self._turns),
             accepted_length=mean_of(clusters_of([lengths for _, lengths in self._turns])),
+            context=round(statistics.fmean(self._contexts)) if self._contexts else None,
             walks=self._walks,
             turns=list(self._by_turn()),
             phases=phase_times(self._timings),

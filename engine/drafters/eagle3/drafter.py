@@ -16,7 +16,7 @@ from torch import nn
 from specscope.engine.backends.attention import ATTENTION
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.digests import digest_file, digest_files
-from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.drafters.base import Draft, DraftPairs, nothing_drafted
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.files import CONFIG_NAME, HeadFiles
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
@@ -38,6 +38,15 @@ class TakenIn(NamedTuple):
 
     output: HeadOutput  # (B, 1, ...) at each row's last pair
     positions: list[torch.Tensor]  # (R,) a row, that its pairs were rotated by
+
+
+class FedTogether(NamedTuple):
+    """Pairs of several rows, padded to the most."""
+
+    features: torch.Tensor  # (B, R, F)
+    tokens: torch.Tensor  # (B, R)
+    indices: torch.Tensor  # (B, R)
+    positions: torch.Tensor  # (B, R) that they are rotated by
 
 
 class Eagle3Drafter:
@@ -86,6 +95,7 @@ class Eagle3Drafter:
         self._scale = self.head.config.head_dim**-0.5
         self._cache = TreeCache(1, 512)
         self._sampler = sampler
+        self._deepest = policy.depth  # of all the trees so far: as many pairs may a step take in
         self._window = window
 
     @property
@@ -140,6 +150,9 @@ class Eagle3Drafter:
     ) -> Draft:
         """Takes in each row's ``pairs`` and grows a tree under the last of their tokens."""
         before = self.num_pairs
+        if self.policy.kind == "none":
+            return self._nothing(pairs, before)
+        self._deepest = max(self._deepest, self.policy.depth)
         output, placed = self._take_in(pairs)
         after, hidden = self.num_pairs, output.hidden  # (B, R, H) of the forward before
         roots = ScoredRoots(
@@ -174,11 +187,41 @@ class Eagle3Drafter:
         levels = [replace(level, positions=used) for level, used in zip(draft.levels, rotated_by, strict=True)]
         return replace(draft, levels=levels, positions=placed)
 
+    def _nothing(self, pairs: list[DraftPairs], before: list[int]) -> Draft:
+        """Takes in each row's ``pairs`` and drafts nothing; the caches had ``before`` pairs."""
+        placed = self._keep(pairs)
+        return replace(nothing_drafted(pairs, before, self.num_pairs), positions=placed)
+
+    def _keep(self, pairs: list[DraftPairs]) -> list[torch.Tensor]:
+        """Puts the pairs' keys and values into the cache and scores nothing: a head of one layer needs no more of them
+        later; (R,) a row, the positions that they were rotated by."""
+        counts = [len(p.token_list) for p in pairs]
+        if len(pairs) > 1 and max(counts) > self._deepest + 1:
+            placed = []
+            for row, row_pairs in enumerate(pairs):
+                with self._cache.only(row):
+                    placed += self._keep([row_pairs])
+            return placed
+        fed = self._padded(pairs)
+        states = self.head.project(self.head.first_hidden(fed.features), self._embedding(fed.tokens), fed.positions)
+        self._cache.update(states.key, states.value, 0)
+        self._cache.commit_length(counts)
+        return [row[:count] for row, count in zip(fed.positions, counts, strict=True)]
+
+    def _padded(self, pairs: list[DraftPairs]) -> FedTogether:
+        """The pairs of all active rows side by side."""
+        before = self._cache.active_lengths
+        features = nn.utils.rnn.pad_sequence([p.features for p in pairs], batch_first=True)
+        tokens = nn.utils.rnn.pad_sequence([p.tokens for p in pairs], batch_first=True)
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        indices = torch.tensor(before, device=tokens.device)[:, None] + steps
+        return FedTogether(features, tokens, indices, self.place(indices, 0))
+
     def _take_in(self, pairs: list[DraftPairs]) -> TakenIn:
         """Feeds each row its pairs. Rows with a whole prompt to take in go one by one, so that
         the others are not padded to its length."""
         counts = [len(p.token_list) for p in pairs]
-        if len(pairs) == 1 or max(counts) <= self.policy.depth + 1:
+        if len(pairs) == 1 or max(counts) <= self._deepest + 1:
             return self._take_in_together(pairs, counts)
         taken = []
         for row, (row_pairs, count) in enumerate(zip(pairs, counts, strict=True)):
@@ -189,11 +232,7 @@ class Eagle3Drafter:
 
     def _take_in_together(self, pairs: list[DraftPairs], counts: list[int]) -> TakenIn:
         before, most = self._cache.active_lengths, max(counts)
-        features = nn.utils.rnn.pad_sequence([p.features for p in pairs], batch_first=True)  # (B, R, F)
-        tokens = nn.utils.rnn.pad_sequence([p.tokens for p in pairs], batch_first=True)
-        steps = torch.arange(most, device=tokens.device)
-        indices = torch.tensor(before, device=tokens.device)[:, None] + steps  # (B, R)
-        positions = self.place(indices, 0)
+        features, tokens, indices, positions = self._padded(pairs)
         hidden = self.head.first_hidden(features)
         mask = mask_behind(before, causal(len(pairs), most, tokens.device), hidden.dtype)
         mask = self._within_window(mask, indices, [length + most for length in before])

@@ -18,7 +18,7 @@ from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.digests import digest_file
-from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, SharedLayers, pending_tokens
+from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, SharedLayers, nothing_drafted, pending_tokens
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
 from specscope.engine.drafters.growing import ScoredRoots, grow_draft
@@ -127,6 +127,8 @@ class EarlyExitDrafter(PairCounter):
         """Grows a tree under each pending token, and leaves its slots in the tail of the layers it ran."""
         before = self.num_pairs
         self.count(pairs)
+        if self.policy.kind == "none":
+            return nothing_drafted(pairs, before, self.num_pairs)
         after, tokens = self.num_pairs, pending_tokens(pairs)[:, None]
         fed = _FirstLayers(self._teacher, self._head.config.exit_layer, branch)
         positions = torch.tensor(after, device=tokens.device)[:, None] - 1

@@ -9,7 +9,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, ModelChoice
-from specscope.engine.tree.policy import AUTO_LIMIT, PRESETS, TreePolicy, chain_policy, parse_policy
+from specscope.engine.tree.policy import (
+    AUTO_LIMIT,
+    PRESETS,
+    TreePolicy,
+    chain_policy,
+    parse_policy,
+    policy_of_shape,
+)
 from specscope.schemas.manifest import TraceLevel
 from specscope.tracer.errors import UsageError
 
@@ -71,9 +78,22 @@ def _drafters(choice: ModelChoice) -> list[Variant]:
 
 
 def _batches(choice: ModelChoice) -> list[Variant]:
-    sizes = (1, 2, 4)
-    plain = [Variant(name=f"baseline, {n} rows", choice=replace(choice, mode="baseline"), batch_size=n) for n in sizes]
-    return plain + [Variant(name=f"{choice.mode}, {n} rows", choice=choice, batch_size=n) for n in sizes]
+    """In several rows: without drafts, and as ``choice`` says. Where that is a shape for each step, each shape is also
+    tried by itself, in as many rows as were measured."""
+    table = choice.policy.shapes
+    ways = {"baseline": replace(choice, mode="baseline")}
+    if table is None:
+        ways[choice.mode] = choice
+    else:
+        drafting = (shape for shape in table.shapes if shape.kind != "none")
+        ways |= {shape.name: replace(choice, policy=policy_of_shape(shape)) for shape in drafting}
+        ways["auto"] = choice
+    sizes = (1, 2, 4) if table is None else table.all_rows
+    return [
+        Variant(name=f"{name}, {size} rows", choice=way, batch_size=size)
+        for name, way in ways.items()
+        for size in sizes
+    ]
 
 
 def _overhead(choice: ModelChoice) -> list[Variant]:

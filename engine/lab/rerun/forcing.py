@@ -200,11 +200,19 @@ class ForcedSession:
         Raises:
             UsageError: where a record cannot be followed.
         """
-        depth = self.session.drafter.policy.depth
+        depth = self._follow_shape(steps[0])
         self._recorded = [recorded_step(step, self.session.teacher, depth) for step in steps]
         self._stops = deque(_Stop(r.stop.kept, r.stop.reason) for r in self._recorded)
         self.trees.wanted = [recorded.tree for recorded in self._recorded]
         return [self.outcome(result) for result in self.session.step()]
+
+    def _follow_shape(self, step: Step) -> int:
+        """Where each step has its own shape, that of ``step`` is the next one's; how deep trees may be."""
+        dispatcher = self.session.dispatcher
+        if dispatcher is None:
+            return self.session.drafter.policy.depth
+        dispatcher.recorded = step.shape
+        return max(policy.depth for policy in dispatcher.policies.values())
 
     def outcome(self, result: StepResult) -> StepOutcome:
         """The step that the loop reports, divided into its own decision and what was forced."""

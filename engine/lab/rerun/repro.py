@@ -35,7 +35,7 @@ from specscope.engine.loop.session import Session
 from specscope.engine.loop.turns import Turn, TurnRequest
 from specscope.engine.record.recorder import TraceRecorder, TurnLabel
 from specscope.engine.record.side_files import SideFiles
-from specscope.schemas import Failure, FailureState, Manifest, Step, TreeSection
+from specscope.schemas import Failure, FailureState, Manifest, ShapeSection, Step, TreeSection
 from specscope.tracer.errors import DamagedRecordError, EngineError, SpecScopeError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter
@@ -158,6 +158,9 @@ class _Rerun:
             drafter = trees = RecordedTrees(drafter)
             trees.wanted = recorded_trees(self._rows)
         session = Session(self._models.teacher, drafter, self._decoding, len(self._rows))
+        shape = self._rows[0].inputs.get("shape")
+        if session.dispatcher is not None and shape is not None:
+            session.dispatcher.recorded = ShapeSection.model_validate(shape)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "again.jsonl"
             writer = TraceWriter(path, overwrite=False, warn=_no_room)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from specscope.schemas import Manifest, Step, TurnStart
+from specscope.schemas import Manifest, Step, TreePolicy, TurnStart
 from specscope.schemas.phases import Phase
 from specscope.tracer.files.candidates import Candidate, CandidateColumns, candidates_of, columns_of
+from specscope.tracer.shapes import policy_of_step
 
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
@@ -43,6 +44,11 @@ class Context:
     previous: Step | None  # None at the turn's first step
     step: Step
     prefixes: Mapping[int, str] = field(default_factory=dict)  # by layer, the digest of its prefix that was taken last
+
+    @cached_property
+    def policy(self) -> TreePolicy:
+        """How the step's tree is grown: by the run's policy, or by that of the shape that was chosen for the step."""
+        return policy_of_step(self.manifest.tree_policy, self.step)
 
     @property
     def rule(self) -> str:

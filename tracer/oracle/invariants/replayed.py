@@ -16,7 +16,7 @@ def needless_replacement(c: Context) -> str | None:
 
     Where a near tie leaves open what they give, nothing is said.
     """
-    policy = c.manifest.tree_policy
+    policy = c.policy
     nodes = nodes_among(c.step, c.columns)
     if nodes is None or any(a >= b for a, b in pairwise(nodes)):
         return None
@@ -37,13 +37,13 @@ def nodes_among(step: Step, candidates: CandidateColumns) -> list[int] | None:
 
 
 def _is_fixed_tree(c: Context, nodes: list[int]) -> bool:
-    choices = c.manifest.tree_policy.choices
+    choices = c.policy.choices
     return choices is not None and {c.candidates[number].ranks for number in nodes} == set(map(tuple, choices))
 
 
 def _are_the_best(c: Context, nodes: list[int]) -> bool:
     kept, scores = set(nodes), c.columns.scores
-    if len(kept) != min(c.manifest.tree_policy.budget, present(c.step.draft).num_candidates):
+    if len(kept) != min(c.policy.budget, present(c.step.draft).num_candidates):
         return False
     worst = min((scores[number] for number in nodes), default=0.0)
     return all(scores[number] < worst - CLEARLY for number in c.columns.firsts - kept)

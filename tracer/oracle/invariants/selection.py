@@ -43,4 +43,4 @@ def passed_over(scores: list[float], candidates: Sequence[int], kept: set[int]) 
 
 def is_dynamic(c: Context) -> bool:
     """Whether the step's tree is a dynamic one that its own drafter grew."""
-    return c.manifest.tree_policy.kind == "dynamic" and not tree_is_recorded(c.step)
+    return c.policy.kind == "dynamic" and not tree_is_recorded(c.step)

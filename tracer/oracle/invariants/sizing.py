@@ -19,12 +19,12 @@ from specscope.tracer.oracle.invariants.selection import CLOSE, is_dynamic
 
 def is_sized(c: Context) -> bool:
     """Whether the step's tree was sized by its costs, by itself."""
-    return is_dynamic(c) and c.manifest.tree_policy.costs is not None and (c.manifest.batch_size or 1) == 1
+    return is_dynamic(c) and c.policy.costs is not None and (c.manifest.batch_size or 1) == 1
 
 
 def size_pays(c: Context) -> str | None:
     """What is wrong with the number of levels or nodes; None where they promise the most."""
-    costs, policy = present(c.manifest.tree_policy.costs), c.manifest.tree_policy
+    costs, policy = present(c.policy.costs), c.policy
     levels = by_level(c.candidates)
     for number in range(1, len(levels) + 1):
         grew = number < len(levels)

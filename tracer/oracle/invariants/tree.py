@@ -105,7 +105,7 @@ def _kept_are_best(c: Context) -> str | None:
 
 def _too_few(c: Context, candidates: Sequence[int], kept: int) -> str | None:
     """Of a writer that says that it drafts all that its budget allows; masked candidates are none."""
-    policy = c.manifest.tree_policy
+    policy = c.policy
     if policy.adaptive is not False or present(c.step.tree).depth_limit is not None or kept >= policy.budget:
         return None
     wanted = min(policy.budget, sum(c.columns.scores[number] > -math.inf for number in candidates))
@@ -124,7 +124,7 @@ ADAPTIVE_HINT = "a writer whose steps may draft fewer nodes says so by tree_poli
 
 
 def _shape(c: Context) -> str | None:
-    policy, tree = c.manifest.tree_policy, present(c.step.tree)
+    policy, tree = c.policy, present(c.step.tree)
     nodes, depth = len(tree.tokens) - 1, max(tree.depths, default=0)
     if policy.kind == "none":
         return None if nodes == 0 else f"{nodes} nodes, although nothing is drafted"
@@ -142,7 +142,7 @@ def _shape(c: Context) -> str | None:
 
 def _wants_all(c: Context) -> bool:
     """Whether the step must draft every node of a fixed tree: by what the writer says, else by what it proposed."""
-    policy = c.manifest.tree_policy
+    policy = c.policy
     if policy.adaptive is not None:
         return not policy.adaptive
     # A lookup drafts as much of the tree as it finds, and a drafter may stop early; all levels propose all of it.

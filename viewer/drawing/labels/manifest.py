@@ -61,6 +61,8 @@ def tree_text(policy: TreePolicy) -> str:
     if policy.kind == "none":
         return "no tree, only the root"
     shape = f" {shorten(policy.name, 40)}" if policy.name else ""
+    if policy.shapes is not None:
+        shape = f", one of {counted(len(policy.shapes.shapes), 'shape')} for each step"
     return f"{policy.kind}{shape}, depth {policy.depth}, top-k {policy.top_k}, budget {policy.budget}"
 
 
