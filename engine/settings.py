@@ -31,7 +31,14 @@ CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 #: Level lengths is of other engines, which record no more.
 TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
-DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
+DRAFTER_NAMES = {
+    "eagle3": "[:PATH]",
+    "eagle3+ngram": "[:PATH]",
+    "ngram": "[:MIN-MAX]",
+    "early-exit": "[:PATH]",
+    "model": ":PATH",
+    "none": "",
+}
 
 #: Where the bundled models lie.
 DEMO_MODELS = Path(__file__).parent / "demo_models"
@@ -154,7 +161,7 @@ class ModelChoice:
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
-    drafter_window: int | None = None  # pairs that each of the drafter's rows sees at most, eagle3 only; None: all
+    drafter_window: int | None = None  # pairs that each row of an eagle3 head sees at most; None: all
 
     def __post_init__(self) -> None:
         if self.drafter_window is not None and self.drafter_window < 1:
