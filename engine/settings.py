@@ -32,7 +32,14 @@ CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 #: Level lengths is of other engines, which record no more.
 TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
-DRAFTER_NAMES = {"eagle3": "[:PATH]", "ngram": "[:MIN-MAX]", "early-exit": "[:PATH]", "model": ":PATH", "none": ""}
+DRAFTER_NAMES = {
+    "eagle3": "[:PATH]",
+    "eagle3+ngram": "[:PATH]",
+    "ngram": "[:MIN-MAX]",
+    "early-exit": "[:PATH]",
+    "model": ":PATH",
+    "none": "",
+}
 
 #: Where the bundled models lie.
 DEMO_MODELS = Path(__file__).parent / "demo_models"
@@ -158,7 +165,7 @@ class ModelChoice:
     profile: Profile | None = field(
         default=None, repr=False
     )  # by which the shape of each step is chosen, to be checked
-    drafter_window: int | None = None  # pairs that each of the drafter's rows sees at most, eagle3 only; None: all
+    drafter_window: int | None = None  # pairs that each row of an eagle3 head sees at most; None: all
 
     def __post_init__(self) -> None:
         if self.drafter_window is not None and self.drafter_window < 1:

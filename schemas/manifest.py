@@ -91,7 +91,10 @@ class Teacher(Section):
 class Drafter(Section):
     """What proposes tokens."""
 
-    kind: str = Field(description="eagle3, ngram, early-exit, model or none.")
+    kind: str = Field(
+        description="eagle3, ngram, early-exit, model or none. Where several propose one tree, their names joined by +,"
+        " first the one whose levels are recorded: eagle3+ngram."
+    )
     name: str | None = Field(default=None, description="For people.")
     source: str | None = Field(
         default=None, description="What it was loaded from, as the user named it, such as eagle3:PATH."
@@ -116,6 +119,11 @@ class Drafter(Section):
         default=None,
         description="Of each of its own parameters and buffers as it was loaded, by its name in the model.",
     )
+
+    @property
+    def names(self) -> list[str]:
+        """The drafters that propose a tree, first the one whose levels are recorded."""
+        return self.kind.split("+")
 
 
 class Tokenizer(Section):

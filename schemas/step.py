@@ -84,7 +84,10 @@ class TreeSection(Section):
         " bonus token; absent: the policy's depth.",
     )
     proposed_by: list[str] | None = Field(
-        default=None, description="Per slot, which of several drafters proposed it; the root's is empty."
+        default=None,
+        description="Per slot, which of several drafters proposed it, joined by + where more than one did; the root's"
+        " is empty. A node's score is the best that its proposers give it, its log-probability what that adds to its"
+        " parent's.",
     )
 
 

@@ -8,13 +8,14 @@ Letters: B rows of the batch, V draft vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from specscope.engine.drafters.base import Draft, DraftPairs, nothing_drafted, pending_tokens
 from specscope.engine.drafters.draws import DraftSampler
-from specscope.engine.tree.grow import Expand, ToTeacher, grow, select_tree
+from specscope.engine.tree.grow import DraftTree, Expand, Level, ToTeacher, grow, select_tree
 from specscope.engine.tree.policy import TreePolicy
 
 
@@ -29,6 +30,10 @@ class ScoredRoots:
     kv_after: list[int]  # and after
 
 
+#: From levels, the pending tokens (B,) and the policy to the tree.
+SelectTree = Callable[[list[Level], torch.Tensor, TreePolicy], DraftTree]
+
+
 def same_ids(tokens: torch.Tensor) -> torch.Tensor:
     """The teacher ids of a drafter that has the teacher's whole vocabulary: its own."""
     return tokens
@@ -40,10 +45,12 @@ def grow_draft(
     expand: Expand,
     *,
     to_teacher: ToTeacher = same_ids,
+    select: SelectTree = select_tree,
     sampler: DraftSampler | None = None,
     generators: list[torch.Generator] | None = None,
 ) -> Draft:
-    """The draft that grows from ``roots``; ``expand`` scores the rows of each further level.
+    """The draft that grows from ``roots``; ``expand`` scores the rows of each further level, and ``select`` takes the
+    tree from all levels, under the pending tokens (B,).
 
     With a ``sampler`` and ``generators``, one per row, the proposals are drawn; else they are the best ones.
 
@@ -54,7 +61,7 @@ def grow_draft(
         return nothing_drafted(roots.pairs, roots.kv_before, roots.kv_after)
     draw = sampler.draw(generators) if sampler is not None and generators is not None else None
     levels = grow(policy, roots.logits, roots.positions, expand, to_teacher=to_teacher, draw=draw)
-    tree = select_tree(levels, pending_tokens(roots.pairs), policy)
+    tree = select(levels, pending_tokens(roots.pairs), policy)
     num_candidates = sum(level.tokens[0].numel() for level in levels)  # the same in every row
     return Draft(
         tree=tree,

@@ -10,7 +10,7 @@ from specscope.engine.settings import DEMO_MODELS, DRAFTER_NAMES
 from specscope.tracer.errors import UsageError
 
 #: The drafters by name, with what is loaded from a folder, where that is a head of the teacher's.
-HEADS = {"eagle3": "EAGLE-3 head", "early-exit": "exit head"}
+HEADS = {"eagle3": "EAGLE-3 head", "eagle3+ngram": "EAGLE-3 head", "early-exit": "exit head"}
 
 
 #: In place of an exit head's folder: the teacher's own last norm reads the layer's output.

@@ -257,11 +257,8 @@ class NgramDrafter:
         if generators is not None:
             raise ValueError("got generators, wanted none: a lookup draws nothing")
         before = self.num_pairs
-        for index, fed in zip(self._rows, pairs, strict=True):
-            index.extend(fed.token_list)
-        lookups = [look_up(index, self.policy) for index in self._rows]
-        roots = [index.tokens[-1] for index in self._rows]
-        tree = _as_tree([lookup.nodes for lookup in lookups], roots, pairs[0].tokens.device)
+        lookups = self.take_in(pairs)
+        tree = self.tree_of(lookups, pairs[0].tokens.device)
         return Draft(
             tree=tree,
             pairs=pairs,
@@ -271,6 +268,17 @@ class NgramDrafter:
             kv_after=self.num_pairs,
         )
 
+    def take_in(self, pairs: list[DraftPairs]) -> list[Lookup]:
+        """Takes in each row's tokens, and looks the last of them up."""
+        for index, fed in zip(self._rows, pairs, strict=True):
+            index.extend(fed.token_list)
+        return [look_up(index, self.policy) for index in self._rows]
+
+    def tree_of(self, lookups: list[Lookup], device: torch.device) -> DraftTree:
+        """What was looked up for each row, under the last token that it took in."""
+        roots = [index.tokens[-1] for index in self._rows]
+        return tree_of_rows([lookup.nodes for lookup in lookups], roots, device)
+
     def manifest(self) -> DrafterManifest:
         """Kind ngram, with its settings."""
         return DrafterManifest(
@@ -278,7 +286,7 @@ class NgramDrafter:
         )
 
 
-def _as_tree(rows: list[list[Looked]], roots: list[int], device: torch.device) -> DraftTree:
+def tree_of_rows(rows: list[list[Looked]], roots: list[int], device: torch.device) -> DraftTree:
     """The trees in slots, padded to the longest with the root's token."""
     longest = max(map(len, rows))
 

@@ -18,9 +18,10 @@ from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.drafter import EarlyExitDrafter
 from specscope.engine.drafters.early_exit.head import load_exit_head
+from specscope.engine.drafters.merged.drafter import MergedDrafter
 from specscope.engine.drafters.model import ModelDrafter, check_same_vocabulary
 from specscope.engine.drafters.names import UNTRAINED, parse_drafter
-from specscope.engine.drafters.ngram import NgramDrafter, parse_ngram_settings
+from specscope.engine.drafters.ngram import NgramDrafter, NgramSettings, parse_ngram_settings
 from specscope.engine.load.costs import size_by_costs
 from specscope.engine.load.profiles import check_profile
 from specscope.engine.settings import DEMO_MODELS as DEMO_MODELS
@@ -77,7 +78,7 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.mode == "baseline":
         return NoDrafter()
     kind, path = parse_drafter(choice.drafter, choice.teacher)
-    if choice.drafter_window is not None and kind != "eagle3":
+    if choice.drafter_window is not None and kind not in ("eagle3", "eagle3+ngram"):
         raise UsageError(f"got a drafter window with drafter {kind}: only eagle3 has one; drop --drafter-window")
     sampler = None
     if choice.rule.draft == "sampled":
@@ -107,7 +108,7 @@ class _Parts(NamedTuple):
         return Path(self.path) if self.path else DEMO_MODELS / name
 
 
-def _eagle3(parts: _Parts) -> Drafter:
+def _eagle3(parts: _Parts) -> Eagle3Drafter:
     choice, teacher = parts.choice, parts.teacher
     folder = parts.folder("drafter")
     files = load_head(folder, teacher.hidden_size, teacher.vocab_size, allow_nonfinite=choice.allow_nonfinite)
@@ -148,6 +149,22 @@ def _ngram(parts: _Parts) -> Drafter:
     return NgramDrafter(parts.choice.policy, parse_ngram_settings(parts.path))
 
 
+def _eagle3_and_ngram(parts: _Parts) -> Drafter:
+    policy = parts.choice.policy
+    if parts.sampler is not None:
+        raise UsageError(
+            "got --draft-sampling with drafter eagle3+ngram, whose lookup has no distribution to draw from, so that "
+            "its nodes and drawn ones cannot be weighed side by side: drop it (the best drafts are lossless too), or "
+            "give --drafter eagle3"
+        )
+    if policy.kind != "dynamic":
+        raise UsageError(
+            f"got a {policy.kind} tree with drafter eagle3+ngram: a tree of fixed shape has no room for what the "
+            "lookup finds; give --tree dynamic, or --drafter eagle3"
+        )
+    return MergedDrafter(_eagle3(parts), NgramDrafter(policy, NgramSettings()))
+
+
 def _none(parts: _Parts) -> Drafter:
     return NoDrafter()
 
@@ -155,6 +172,7 @@ def _none(parts: _Parts) -> Drafter:
 #: Drafters by the name that ``--drafter`` gives them.
 DRAFTERS: dict[str, Callable[[_Parts], Drafter]] = {
     "eagle3": _eagle3,
+    "eagle3+ngram": _eagle3_and_ngram,
     "early-exit": _early_exit,
     "model": _model,
     "ngram": _ngram,

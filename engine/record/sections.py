@@ -18,7 +18,7 @@ from specscope.engine.loop.phases import Custody, ForwardInputs, GraphUse, StepR
 from specscope.engine.record.best import summary, wide
 from specscope.engine.record.host import array, float_lists, floats
 from specscope.engine.tree.checks import index_tensors
-from specscope.engine.tree.grow import DraftTree, Level
+from specscope.engine.tree.grow import DraftTree, Level, Proposers
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import (
     CommitSection,
@@ -104,7 +104,17 @@ def tree_section(tree: DraftTree, row: int) -> TreeSection:
         depths=array(tree.depths)[row, slots].tolist(),
         logprobs=logprobs,
         scores=scores,
+        proposed_by=None if tree.proposers is None else _named(tree.proposers, array(tree.proposers.bits)[row, slots]),
     )
+
+
+def _named(proposers: Proposers, bits: NDArray[np.int64]) -> list[str]:
+    """Per slot, the names of those that proposed it."""
+    names = {
+        value: "+".join(name for bit, name in enumerate(proposers.names) if value >> bit & 1)
+        for value in range(1 << len(proposers.names))
+    }
+    return [names[value] for value in bits.tolist()]
 
 
 def digest_features(features: torch.Tensor) -> str | None:

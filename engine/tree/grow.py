@@ -41,6 +41,14 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proposers:
+    """Which of several drafters proposed each slot of a tree."""
+
+    names: tuple[str, ...]  # by the number of their bit
+    bits: torch.Tensor  # (B, N) int64: bit i is of ``names[i]``; 0 at the root and at padding
+
+
+@dataclass(frozen=True, kw_only=True)
 class DraftTree:
     """Trees in slots: the root, then nodes with parents before children, then padding (root token, parent 0)."""
 
@@ -50,6 +58,7 @@ class DraftTree:
     logprobs: torch.Tensor  # (B, N) given the parent; 0 at the root
     scores: torch.Tensor  # (B, N) sums from the root
     num_slots: list[int]  # real slots of each row, the root included
+    proposers: Proposers | None = None  # None where one drafter proposed them all
 
 
 class Frontier(NamedTuple):
@@ -225,28 +234,48 @@ def select_tree(levels: list[Level], pending_tokens: torch.Tensor, policy: TreeP
     return tree_of(levels, selected_numbers(levels, policy), pending_tokens)
 
 
+class Candidates(NamedTuple):
+    """All candidates of a draft, by their flat numbers."""
+
+    tokens: torch.Tensor  # (B, C) teacher token ids
+    parents: torch.Tensor  # (B, C) flat number + 1; 0 is the root
+    depths: torch.Tensor  # (B, C)
+    logprobs: torch.Tensor  # (B, C) given the parent
+    scores: torch.Tensor  # (B, C) sums from the root
+
+
+def candidates_in(levels: list[Level]) -> Candidates:
+    """The candidates of ``levels``, which propose at least one token."""
+    return Candidates(
+        tokens=torch.cat([level.tokens.flatten(1) for level in levels], dim=1),
+        parents=torch.cat([level.parents.repeat_interleave(level.tokens.shape[2], dim=1) for level in levels], dim=1),
+        depths=torch.cat([torch.full_like(level.tokens.flatten(1), d) for d, level in enumerate(levels, 1)], dim=1),
+        logprobs=torch.cat([level.logprobs.flatten(1) for level in levels], dim=1),
+        scores=torch.cat([level.scores.flatten(1) for level in levels], dim=1),
+    )
+
+
 def tree_of(levels: list[Level], selected: torch.Tensor, pending_tokens: torch.Tensor) -> DraftTree:
     """The trees of the candidates ``selected`` (B, M), flat numbers ascending, under the roots ``pending_tokens`` (B,).
 
     Each one's parent must be selected too: it is looked for among them.
     """
-    scores = torch.cat([level.scores.flatten(1) for level in levels], dim=1)  # (B, C)
-    logprobs = torch.cat([level.logprobs.flatten(1) for level in levels], dim=1)
-    tokens = torch.cat([level.tokens.flatten(1) for level in levels], dim=1)
-    parents = torch.cat([level.parents.repeat_interleave(level.tokens.shape[2], dim=1) for level in levels], dim=1)
-    depths = torch.cat([torch.full_like(level.tokens.flatten(1), d) for d, level in enumerate(levels, 1)], dim=1)
+    return tree_of_candidates(candidates_in(levels), selected, pending_tokens)
 
-    parent_numbers = parents.gather(1, selected)  # flat number + 1, or 0
+
+def tree_of_candidates(candidates: Candidates, selected: torch.Tensor, pending_tokens: torch.Tensor) -> DraftTree:
+    """As ``tree_of``, of candidates that need not be a drafter's levels."""
+    parent_numbers = candidates.parents.gather(1, selected)  # flat number + 1, or 0
     slots = torch.searchsorted(selected, parent_numbers - 1) + 1
-    pending, zero = pending_tokens[:, None], scores.new_zeros(len(scores), 1)
+    pending, zero = pending_tokens[:, None], candidates.scores.new_zeros(len(selected), 1)
     none = torch.zeros_like(pending)
     return DraftTree(
-        tokens=torch.cat([pending, tokens.gather(1, selected)], dim=1),
+        tokens=torch.cat([pending, candidates.tokens.gather(1, selected)], dim=1),
         parents=torch.cat([none, torch.where(parent_numbers > 0, slots, 0)], dim=1),
-        depths=torch.cat([none, depths.gather(1, selected)], dim=1),
-        logprobs=torch.cat([zero, logprobs.gather(1, selected)], dim=1),
-        scores=torch.cat([zero, scores.gather(1, selected)], dim=1),
-        num_slots=[selected.shape[1] + 1] * len(scores),
+        depths=torch.cat([none, candidates.depths.gather(1, selected)], dim=1),
+        logprobs=torch.cat([zero, candidates.logprobs.gather(1, selected)], dim=1),
+        scores=torch.cat([zero, candidates.scores.gather(1, selected)], dim=1),
+        num_slots=[selected.shape[1] + 1] * len(selected),
     )
 
 

@@ -103,7 +103,7 @@ def assert_same_run(trace: Path, out: Path) -> None:
     assert now.end.reason == "complete"
 
 
-@pytest.mark.parametrize("drafter", ["eagle3", "ngram", "model", "none", "early-exit"])
+@pytest.mark.parametrize("drafter", ["eagle3", "eagle3+ngram", "ngram", "model", "none", "early-exit"])
 def test_a_fused_run_in_eager_mode(run: TinyRuns, exit_drafter: str, drafter: str) -> None:
     trace = run(drafter=exit_drafter if drafter == "early-exit" else drafter)
     out, report = replayed(trace, EAGER)

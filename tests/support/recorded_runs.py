@@ -36,7 +36,8 @@ class TinyRuns:
         self, drafter: str = "eagle3", mode: str = "fused", dtype: str = "float32", **changes: Any
     ) -> ModelChoice:
         """The models of a run; ``drafter`` without a path is the tiny one of its kind."""
-        name = {"eagle3": f"eagle3:{self.head}", "model": f"model:{self.teacher}"}.get(drafter, drafter)
+        folders = {"eagle3": self.head, "eagle3+ngram": self.head, "model": self.teacher}
+        name = f"{drafter}:{folders[drafter]}" if drafter in folders else drafter
         policy, rule = changes.pop("policy", POLICY), changes.pop("rule", GREEDY)
         wanted: Any = mode
         return ModelChoice(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.lengths_runs import LENGTHS_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
+from support.proposer_mutants import PROPOSER_MUTANTS
 from support.shape_mutants import SHAPE_MUTANTS
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
 from support.structure_mutants import STRUCTURE_MUTANTS, put, see_one_too_many
@@ -330,6 +331,7 @@ def end_of(lines: Lines, kind: str) -> dict[str, Any]:
 
 
 RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
+    **PROPOSER_MUTANTS,
     "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
     "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),

@@ -173,13 +173,19 @@ def draw_tree(record: Step, texts: TokenTexts) -> Tree:
     for slot, token in enumerate(tree.tokens):
         text = escape(texts.shown(token))
         label = f"[bold blue]✓ {text}[/]" if slot in path else text
-        label += f"{_prob(tree.logprobs, slot)} [dim]{slot}[/]"
+        label += f"{_prob(tree.logprobs, slot)} [dim]{slot}[/]{_proposers(tree.proposed_by, slot)}"
         if record.accept is not None and slot == record.accept.bonus_slot:
             label += f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]"
         parent = tree.parents[slot] if slot < len(tree.parents) else 0
         above = branches.get(parent)
         branches[slot] = Tree(label, guide_style="dim") if slot == 0 else (above or branches[0]).add(label)
     return branches[0] if branches else Tree("an empty tree, without even a root")
+
+
+def _proposers(proposed_by: list[str] | None, slot: int) -> str:
+    """The drafters that proposed a node, where there were several."""
+    names = proposed_by[slot] if proposed_by is not None and slot < len(proposed_by) else ""
+    return f" [dim]{escape(names)}[/]" if names else ""
 
 
 def _prob(logprobs: list[float] | None, slot: int) -> str:

@@ -289,6 +289,21 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
             if va != vb:
                 yield difference("tree", field, va, vb, kind="structural", inputs_equal=drafts_equal, node=key)
                 return
+    yield from _proposers(pair, drafts_equal)
+
+
+def _proposers(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
+    """The first node that the two sides say was proposed by different drafters, where both say it."""
+    names_a, names_b = (side.step.tree.proposed_by if side.step.tree else None for side in (pair.a, pair.b))
+    if names_a is None or names_b is None or not pair.same_policy:
+        return
+    if (len(names_a), len(names_b)) != (len(pair.a.keys), len(pair.b.keys)):
+        return  # the oracle says what is wrong with them
+    for key in pair.common:
+        va, vb = (names[side.slots[key]] for names, side in ((names_a, pair.a), (names_b, pair.b)))
+        if va != vb:
+            yield difference("tree", "proposed_by", va, vb, kind="structural", inputs_equal=drafts_equal, node=key)
+            return
 
 
 def _same_lists(a: TreeSection, b: TreeSection) -> bool:
@@ -299,10 +314,12 @@ def _same_lists(a: TreeSection, b: TreeSection) -> bool:
 def _selection_sound(nodes: StepNodes, pair: StepPair) -> bool:
     """Whether every node is a candidate, and no candidate left out is clearly better than the worst one kept."""
     proposals, kept = nodes.proposals, set(nodes.keys) - {ROOT}
-    if not kept <= proposals.keys():
+    if not kept - nodes.outside_levels <= proposals.keys():
         return False
-    worst = min((proposals[key].score for key in kept), default=float("-inf"))
-    coarsest = max((proposals[key].grain for key in kept if proposals[key].score == worst), default=0.0)
+    scores = {key: score for key in kept if (score := nodes.kept_score(key)) is not None}
+    worst = min(scores.values(), default=float("-inf"))
+    lowest = [key for key, score in scores.items() if score == worst and key in proposals]
+    coarsest = max((proposals[key].grain for key in lowest), default=0.0)
     left_out = (proposal for key, proposal in proposals.items() if key not in kept)
     return all(
         other.score <= worst or pair.judge.tied("draft-scores", other.score - worst, max(other.grain, coarsest))

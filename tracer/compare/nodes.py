@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from specscope.schemas import DraftLevel, Step
+from specscope.schemas import DraftLevel, Step, TreeSection
 from specscope.tracer.compare.roundings import LEAST_SIZE, STATED_SIZE, spacing
 from specscope.tracer.files.candidates import Candidate, CandidateRow, candidates_of, rows_of
+from specscope.tracer.oracle.invariants.proposers import outside_levels
 from specscope.tracer.oracle.invariants.structure import columns
 
 #: Tokens from below the root to the node, each with its rank among equal siblings (0 in an honest tree).
@@ -43,8 +44,13 @@ class RowLists(NamedTuple):
 class StepNodes:
     """A step whose slots are addressed by path key."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, levels_by: str | None = None) -> None:
         self.step = step
+        self._levels_by = levels_by  # the drafter whose levels are recorded, where it is one of several
+
+    def with_tree(self, tree: TreeSection) -> StepNodes:
+        """The same step with another tree."""
+        return StepNodes(self.step.model_copy(update={"tree": tree}), self._levels_by)
 
     @cached_property
     def keys(self) -> list[PathKey]:
@@ -71,6 +77,19 @@ class StepNodes:
     def num_slots(self) -> int:
         """Real slots, the root included; 0 where the tree is not recorded."""
         return 0 if self.step.tree is None else max(1, len(self.step.tree.tokens))
+
+    @cached_property
+    def outside_levels(self) -> set[PathKey]:
+        """Nodes that the drafter of the levels did not propose, but another one did."""
+        return {self.keys[slot] for slot in outside_levels(self.step.tree, self._levels_by) if slot < len(self.keys)}
+
+    def kept_score(self, key: PathKey) -> float | None:
+        """A node's score, by which it was kept: where several drafters propose, the best that they give it. None where
+        it was not recorded."""
+        tree, slot = self.step.tree, self.slots[key]
+        if self._levels_by is not None and tree is not None and tree.scores is not None and slot < len(tree.scores):
+            return tree.scores[slot]
+        return self.proposals[key].score if key in self.proposals else None
 
     def key_of(self, slot: int) -> PathKey | None:
         """The key of ``slot``; None where there is no such slot."""

@@ -18,6 +18,7 @@ from specscope.tracer.compare.nodes import PathKey, StepNodes, fed_in_same_slots
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.said import Said
 from specscope.tracer.compare.token_values import tokens_of
+from specscope.tracer.oracle.invariants.proposers import levels_of
 from specscope.tracer.shapes import policy_of_step
 
 
@@ -78,8 +79,8 @@ class StepPair:
         # Rows of a batch are sized together, by what one row's records do not show.
         decidable = sized is None or max(a.batch_size or 1, b.batch_size or 1) == 1
         return cls(
-            a=StepNodes(step_a),
-            b=StepNodes(step_b),
+            a=StepNodes(step_a, levels_of(a)),
+            b=StepNodes(step_b, levels_of(b)),
             previous_a=None if steps.previous_a is None else StepNodes(steps.previous_a),
             previous_b=None if steps.previous_b is None else StepNodes(steps.previous_b),
             judge=judge,

@@ -154,7 +154,7 @@ NODES = Table(
         Column("token", "BIGINT", "Its token id."),
         Column("logprob", "DOUBLE", "The drafter's, given the parent; natural logarithm."),
         Column("score", "DOUBLE", "Sum of log-probabilities from the root."),
-        Column("proposed_by", "VARCHAR", "Which of several drafters proposed it."),
+        Column("proposed_by", "VARCHAR", "Which of several drafters proposed it, joined by +."),
         Column("accepted", "BOOLEAN", "Whether it is on the accepted path; the root is."),
         Column("teacher_token", "BIGINT", "The teacher's best token after it."),
     ),

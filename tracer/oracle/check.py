@@ -16,6 +16,7 @@ from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.flow import Flow
 from specscope.tracer.oracle.invariants.needs import absent_promises, missing_field, why_skipped
+from specscope.tracer.oracle.invariants.proposers import LOOKUP, levels_of
 from specscope.tracer.oracle.invariants.registry import ON_TURNS, STATEMENTS
 from specscope.tracer.oracle.invariants.turn import TurnTally
 from specscope.tracer.oracle.report import MOST_KEPT, OracleReport, RecordPlace, Tally, Violation
@@ -33,7 +34,7 @@ def shown(number: int) -> str:
     return str(number) if abs(number) < 10**30 else f"a number of {number.bit_length()} bits"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _OpenTurn:
     """A turn between its start and its end."""
 
@@ -41,6 +42,7 @@ class _OpenTurn:
     previous: Step | None = None
     overdue: bool = False  # its end is missing, and that was reported
     prefixes: dict[int, str] = field(default_factory=dict)  # by layer, as the prefill or a step left it
+    text: list[int] | None = None  # prompt and output so far, where a drafter looks them up; None: not known
 
     def __post_init__(self) -> None:
         self.prefixes |= enumerate(self.tally.start.prefill.prefix_digests or ())
@@ -49,6 +51,10 @@ class _OpenTurn:
         """Takes note of a step that was judged."""
         self.tally.add(step)
         self.previous = step
+        if step.stop is None:
+            self.text = None
+        elif self.text is not None:
+            self.text += step.stop.emitted
         commit = step.commit
         if commit is not None and commit.prefix_layer is not None:
             # A digest that was not taken leaves nothing to hold the next one against.
@@ -96,8 +102,13 @@ class Oracle:
         self.report.num_turns += 1
         self.report.judge("run.order", self._misplaced(record), RecordPlace(line=line))
         self._seen_turns.add((record.prompt_id, record.prompt_turn))
-        self._open[record.turn] = _OpenTurn(self._tally(record))
+        self._open[record.turn] = _OpenTurn(tally=self._tally(record), text=self._text_of(record))
         self._judge_coins(record, line)
+
+    def _text_of(self, start: TurnStart) -> list[int] | None:
+        """The prompt and the first token, where a lookup among several drafters is judged by them."""
+        looked_up = levels_of(self._manifest) is not None and LOOKUP in self._manifest.drafter.names
+        return [*start.prompt_ids, *start.first_output] if looked_up else None
 
     def _judge_coins(self, record: TurnStart, line: int) -> None:
         """Two turns draw the same first coin where one generator is begun anew for both; that their seeds are equal is
@@ -160,6 +171,7 @@ class Oracle:
             previous=turn.previous,
             step=record,
             prefixes=turn.prefixes,
+            text=turn.text,
         )
         for invariant, witness in judge_step(context):
             if witness is SKIPPED:

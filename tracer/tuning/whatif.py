@@ -42,6 +42,8 @@ def why_not(manifest: Manifest) -> str | None:
         return "how its trees are grown is not known"
     if manifest.tree_policy.kind != "dynamic":
         return f"the trees are {manifest.tree_policy.kind}: only dynamic ones are chosen among candidates"
+    if len(manifest.drafter.names) > 1:
+        return "several drafters proposed its trees, and only the candidates of one are recorded"
     if manifest.sampling.rule != "greedy":
         return f"acceptance is {manifest.sampling.rule}: only greedy output is the same whatever tree is verified"
     if manifest.replay_of is not None:

@@ -20,8 +20,8 @@ from specscope.engine.drafters.base import Draft, DraftPairs, nothing_drafted
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.files import CONFIG_NAME, HeadFiles
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
-from specscope.engine.drafters.growing import ScoredRoots, grow_draft
-from specscope.engine.tree.grow import Frontier
+from specscope.engine.drafters.growing import ScoredRoots, SelectTree, grow_draft
+from specscope.engine.tree.grow import Frontier, select_tree
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
@@ -149,6 +149,17 @@ class Eagle3Drafter:
         self, pairs: list[DraftPairs], branch: TreeCache, generators: list[torch.Generator] | None = None
     ) -> Draft:
         """Takes in each row's ``pairs`` and grows a tree under the last of their tokens."""
+        return self.grow(pairs, self.policy, generators=generators)
+
+    def grow(
+        self,
+        pairs: list[DraftPairs],
+        policy: TreePolicy,
+        *,
+        select: SelectTree = select_tree,
+        generators: list[torch.Generator] | None = None,
+    ) -> Draft:
+        """``propose`` by another policy, or with a tree that is selected in another way."""
         before = self.num_pairs
         if self.policy.kind == "none":
             return self._nothing(pairs, before)
@@ -175,10 +186,11 @@ class Eagle3Drafter:
             return expanded.logits
 
         draft = grow_draft(
-            self.policy,
+            policy,
             roots,
             expand,
             to_teacher=self.head.teacher_tokens,
+            select=select,
             sampler=self._sampler,
             generators=generators,
         )

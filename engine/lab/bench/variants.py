@@ -70,7 +70,8 @@ def _trees(choice: ModelChoice) -> list[Variant]:
 
 def _drafters(choice: ModelChoice) -> list[Variant]:
     names = ("eagle3", "ngram", "early-exit")
-    drafted = [Variant(name=name, choice=replace(choice, drafter=name)) for name in names]
+    trees = ("eagle3", "eagle3+ngram", "ngram", "early-exit")
+    drafted = [Variant(name=name, choice=replace(choice, drafter=name)) for name in trees]
     chains = [
         Variant(name=f"{name}, chain", choice=replace(choice, drafter=name, policy=chain_policy(4))) for name in names
     ]

@@ -13,7 +13,6 @@ from specscope.tracer.compare.align import Aligned, align_steps, align_turns
 from specscope.tracer.compare.drafts import compare_trees
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.manifests import both_draft
-from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.phases import compare_steps
 from specscope.tracer.compare.prefill import compare_prefills
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
@@ -66,10 +65,7 @@ def _differences(pair: StepPair, own_trees: list[TreeSection] | None) -> list[Di
     if own_trees is None or not pair.trees_compared:
         return differences
     drafts = [d for d in differences if d.phase == "draft"]
-    a, b = (
-        StepNodes(nodes.step.model_copy(update={"tree": tree}))
-        for nodes, tree in zip((pair.a, pair.b), own_trees, strict=True)
-    )
+    a, b = (nodes.with_tree(tree) for nodes, tree in zip((pair.a, pair.b), own_trees, strict=True))
     chosen = list(compare_trees(replace(pair, a=a, b=b), drafts_equal=not drafts))
     return drafts + chosen + [d for d in differences if d.phase not in ("draft", "tree")]
 

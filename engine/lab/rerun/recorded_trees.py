@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.rows import RowList
 from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPairs
-from specscope.engine.tree.grow import DraftTree
+from specscope.engine.tree.grow import DraftTree, Proposers
 from specscope.schemas import TreeSection
 
 
@@ -35,7 +36,23 @@ def trees_of(sections: list[TreeSection], device: torch.device) -> DraftTree:
         logprobs=tensor([s.logprobs or [0.0] * len(s.tokens) for s in sections], torch.float32),
         scores=tensor([s.scores or [0.0] * len(s.tokens) for s in sections], torch.float32),
         num_slots=sizes,
+        proposers=_proposers_of(sections, tensor),
     )
+
+
+def _proposers_of(
+    sections: list[TreeSection], tensor: Callable[[list[Any], torch.dtype], torch.Tensor]
+) -> Proposers | None:
+    """Who proposed which slot, where every section says so; ``tensor`` pads rows."""
+    recorded = [section.proposed_by for section in sections]
+    if any(names is None for names in recorded):
+        return None
+    slots = [[names.split("+") if names else [] for names in row or []] for row in recorded]
+    # A slot with more names than one has them in order.
+    named = sorted((slot for row in slots for slot in row), key=len, reverse=True)
+    names = tuple(dict.fromkeys(name for slot in named for name in slot))
+    bits = [[sum(1 << names.index(name) for name in set(slot)) for slot in row] for row in slots]
+    return Proposers(names=names, bits=tensor(bits, torch.int64))
 
 
 class FedPairs(NamedTuple):

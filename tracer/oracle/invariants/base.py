@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -44,6 +44,7 @@ class Context:
     previous: Step | None  # None at the turn's first step
     step: Step
     prefixes: Mapping[int, str] = field(default_factory=dict)  # by layer, the digest of its prefix that was taken last
+    text: Sequence[int] | None = None  # all tokens of the turn up to the root, where they are kept for the judgement
 
     @cached_property
     def policy(self) -> TreePolicy:

@@ -39,7 +39,9 @@ def _pair_positions(c: Context) -> str | None:
     if problem is not None:
         return problem
     last = draft.kv_after - 1
-    if c.manifest.drafter.kind not in LEVEL_BY_LEVEL and all(set(x.positions) <= {last} for x in draft.levels or []):
+    if c.manifest.drafter.names[0] not in LEVEL_BY_LEVEL and all(
+        set(x.positions) <= {last} for x in draft.levels or []
+    ):
         return None  # all levels come of one forward, that of the pairs
     for number, level in enumerate(draft.levels or []):
         position = last + number

@@ -52,7 +52,9 @@ def _tree_alone(tree: TreeSection, vocab_size: int) -> TreeArrays:
 
 
 #: What is not the step's own, but the run's, or what came before.
-OF_CONTEXT = ("manifest", "features_digest", "kept_cache", "found_prefixes", "left_prefixes", "logits_of_trials")
+OF_CONTEXT = (
+    *("manifest", "features_digest", "kept_cache", "found_prefixes", "left_prefixes", "logits_of_trials", "text"),
+)
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from specscope.schemas import Step
 from specscope.tracer.files.candidates import CandidateColumns
 from specscope.tracer.oracle.invariants.base import Context, present
+from specscope.tracer.oracle.invariants.proposers import levels_of
 
 CLEARLY = 1e-3  # by how much a score must be better for rounding not to have decided
 
@@ -17,6 +18,8 @@ def needless_replacement(c: Context) -> str | None:
     Where a near tie leaves open what they give, nothing is said.
     """
     policy = c.policy
+    if levels_of(c.manifest) is not None:
+        return None  # the others' proposals are not recorded
     nodes = nodes_among(c.step, c.columns)
     if nodes is None or any(a >= b for a, b in pairwise(nodes)):
         return None

@@ -8,6 +8,16 @@ from collections.abc import Sequence
 
 from specscope.schemas import TreePolicy
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present, tree_is_recorded
+from specscope.tracer.oracle.invariants.proposers import (
+    candidate_slots,
+    has_several,
+    levels_of,
+    looks_up,
+    merged_are_best,
+    names_are_right,
+    outside_levels,
+    stands_in_text,
+)
 from specscope.tracer.oracle.invariants.replayed import needless_replacement, nodes_among
 from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
 from specscope.tracer.oracle.invariants.sizing import is_sized, size_pays
@@ -80,21 +90,20 @@ def _reaches_root(t: TreeArrays) -> str | None:
 def _nodes_proposed(c: Context) -> str | None:
     if tree_is_recorded(c.step):
         return needless_replacement(c)
-    candidates = c.columns.numbers
     tree = present(c.step.tree)
-    numbers: list[int | None] = [None]  # per slot, of its candidate
+    outside = outside_levels(tree, levels_of(c.manifest))
+    slots = candidate_slots(c.step, c.columns, outside)
     for slot in range(1, len(tree.tokens)):
-        parent = tree.parents[slot]
-        number = numbers[parent] if 0 <= parent < slot else None
-        candidate = candidates.get((number, tree.tokens[slot]))
-        if candidate is None:
-            return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {parent}"
-        numbers.append(candidate)
+        if slot not in slots and slot not in outside:
+            return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {tree.parents[slot]}"
     return None
 
 
 def _kept_are_best(c: Context) -> str | None:
     columns = c.columns
+    if has_several(c):
+        num_kept = len(present(c.step.tree).tokens) - 1
+        return merged_are_best(c) or _too_few(c, columns.distinct(range(len(columns.scores))), num_kept)
     nodes = nodes_among(c.step, columns)
     if nodes is None:
         return None  # another rule names the node that was never proposed
@@ -281,6 +290,20 @@ TREE: tuple[Invariant[Context], ...] = (
         check=_scores_add_up,
         needs=("tree.scores", "tree.logprobs"),
         applies=_own_tree,
+    ),
+    Invariant(
+        id="tree.proposed-by",
+        statement="a node names its proposers, among them the one with levels just where it is one of their candidates",
+        check=names_are_right,
+        needs=("tree.proposed_by",),
+        applies=has_several,
+    ),
+    Invariant(
+        id="tree.lookup-is-in-text",
+        statement="what a lookup proposed has followed the root's token in the text",
+        check=stands_in_text,
+        needs=("tree.proposed_by", "text"),
+        applies=looks_up,
     ),
     Invariant(
         id="tree.size-pays",

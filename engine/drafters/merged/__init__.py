@@ -1,0 +1,1 @@
+"""The drafter that merges what a lookup finds into the trees of an EAGLE-3 head."""
