@@ -47,7 +47,7 @@ class Operations(TorchDispatchMode):
     """Counts torch operations."""
 
     def __init__(self, calls: Calls) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._calls = calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

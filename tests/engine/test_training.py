@@ -293,8 +293,8 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatc
     alone = replace(plan, work=tmp_path / "alone", given_teacher=plan.work / "teacher", exit_heads=plan.exit_heads[1:])
     measured = run_pipeline(alone)["exit_heads"]
     assert measured == {"exit_head_2": result["exit_heads"]["exit_head_2"]}
-    weights = [(work / "exit_head_2" / "model.safetensors").read_bytes() for work in (plan.work, alone.work)]
-    assert weights[0] == weights[1]
+    heads = [(work / "exit_head_2" / "model.safetensors").read_bytes() for work in (plan.work, alone.work)]
+    assert heads[0] == heads[1]
     assert not (alone.work / "teacher").exists()
 
 

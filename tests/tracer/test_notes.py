@@ -21,7 +21,7 @@ from specscope.tracer.files.notes import (
 
 
 def texts_of(trace: Path, run_id: str = "run") -> dict[tuple[int, int], str]:
-    return {tuple(place): note.text for place, note in read_notes(trace, run_id).items()}
+    return {(place.turn, place.step): note.text for place, note in read_notes(trace, run_id).items()}
 
 
 def test_the_last_note_on_a_step_counts_and_the_earlier_ones_stay_in_the_file(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def test_a_choice_that_was_not_recorded_is_skipped(tmp_path: Path) -> None:
 
 
 def test_two_runs_that_choose_alike_are_compared_as_any_others(tmp_path: Path) -> None:
-    paths = [store(chooses(load(run)), tmp_path / run.name) for run in (EAGER, FUSED)]
-    verdict = diff_traces(*paths)
+    eager, fused = (store(chooses(load(run)), tmp_path / run.name) for run in (EAGER, FUSED))
+    verdict = diff_traces(eager, fused)
     assert (verdict.verdict, verdict.roots) == (diff_traces(EAGER, FUSED).verdict, [])
 
 

@@ -1,6 +1,6 @@
 """The one training loop, of the teacher and of both heads: update, report, checkpoint, evaluate.
 
-Everything that an update reads is a function of its number, so that a run that was interrupted goes on from its last
+Everything that an update reads is a function of its number, so that a run that was interrupted continues from its last
 checkpoint to the very weights of one that was not.
 """
 

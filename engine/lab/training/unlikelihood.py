@@ -120,7 +120,8 @@ def train_against_repetition(
         likelihood = next_token_loss(model, batch.ids)
         rows = torch.from_numpy(batch.repetitions.tokens).to(device)
         unlikelihood = unlikelihood_loss(model, rows, torch.from_numpy(batch.repetitions.mask).to(device))
-        report = {"loss": likelihood, "unlikelihood": unlikelihood, "repeated": written[0].share}
+        report: dict[str, torch.Tensor | float] = {"loss": likelihood, "unlikelihood": unlikelihood}
+        report["repeated"] = written[0].share
         return BatchLoss(likelihood + recipe.weight * unlikelihood, batch.ids.numel() + rows.numel(), report)
 
     training = Training(
