@@ -198,9 +198,14 @@ def _decode_all(engines: _Engines, context: list[int], collector: _Collector) ->
         if mode == "sequential":
             text += turn.output_ids
         assert [*context, *turn.output_ids] == text, "the output is the teacher's own"
-        times[mode] = (turn.duration_ns - turn.prefill_ns) / (len(turn.output_ids) - 1)
+        times[mode] = _ns_per_token(turn)
         accepted[mode] = turn.acceptance or 0.0
     return {"times": times, "accepted": accepted}
+
+
+def _ns_per_token(turn: Any) -> float:
+    """After the first token, which ends the prefill."""
+    return (turn.duration_ns - turn.prefill_ns) / (len(turn.output_ids) - 1)
 
 
 def drafts_of(mode: str, text: list[int], head: Any, vocab_size: int) -> Any:

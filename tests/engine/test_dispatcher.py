@@ -42,7 +42,7 @@ def choice(teacher_folder: Path, head_folder: Path) -> ModelChoice:
     return ModelChoice(teacher=str(teacher_folder), drafter=drafter, device="cpu", policy=auto_policy(falling()))
 
 
-def command(*arguments: str) -> Result:
+def invoked(*arguments: str) -> Result:
     """What ``specscope`` does with them, in this process."""
     return CliRunner().invoke(commands, list(arguments))
 
@@ -91,7 +91,7 @@ def test_hysteresis_keeps_the_shape_where_the_gain_is_small(choice: ModelChoice,
 def test_a_replay_follows_the_recorded_shapes(choice: ModelChoice, tmp_path: Path) -> None:
     trace, again = tmp_path / "auto.jsonl", tmp_path / "again.jsonl"
     record(choice, PROMPTS, trace, batch_size=3)
-    assert command("replay", str(trace), "--out", str(again)).exit_code == 0
+    assert invoked("replay", str(trace), "--out", str(again)).exit_code == 0
     assert check_trace(again).num_violations == 0
     assert diff_traces(trace, again).exit_code == 0
     kept = {(step.turn, step.step): step.shape for step in steps_of(trace)}
@@ -214,20 +214,20 @@ def test_from_calibration_to_run_and_whatif(choice: ModelChoice, tmp_path: Path)
     file, trace, plain = (str(tmp_path / name) for name in ("profile.json", "auto.jsonl", "plain.jsonl"))
     of_models = ("--teacher", choice.teacher, "--drafter", choice.drafter, "--device", "cpu", "--no-self-check")
     measured = ("bench", *of_models, "--prompts", str(prompts), "--rounds", "1", "--rows", "1,2", "--contexts", "8,40")
-    done = command(*measured, "--calibrate", file)
+    done = invoked(*measured, "--calibrate", file)
     assert done.exit_code == 0, done.output
     assert "tokens per step" in done.stdout
     assert read_profile(Path(file)).profile.rounds == 1
     run = ("run", *of_models, "--prompts", str(prompts), "--batch-size", "2", "--max-new-tokens", "12")
-    assert command(*run, "--tree", "auto", "--profile", file, "--trace", trace).exit_code == 0
+    assert invoked(*run, "--tree", "auto", "--profile", file, "--trace", trace).exit_code == 0
     assert check_trace(Path(trace)).num_violations == 0
     with TraceReader(Path(trace)) as reader:
         chosen_from = reader.manifest.tree_policy.shapes
     assert chosen_from == read_profile(Path(file)).table()
-    shown = command("show", trace, "--turn", "0", "--step", "0")
+    shown = invoked("show", trace, "--turn", "0", "--step", "0")
     assert "tokens per second promised, the best for the first step" in " ".join(shown.stdout.split())
-    assert command(*run, "--trace", plain).exit_code == 0
-    priced = command("whatif", plain, "--profile", file)
+    assert invoked(*run, "--trace", plain).exit_code == 0
+    priced = invoked("whatif", plain, "--profile", file)
     assert priced.exit_code == 0
     assert "tokens per second" in priced.stdout
     for arguments, words in (
@@ -238,6 +238,6 @@ def test_from_calibration_to_run_and_whatif(choice: ModelChoice, tmp_path: Path)
         ((*measured, "--calibrate", "x.json", "--compare", "trees"), "calibrate by itself"),
         ((*measured[:-4], "--rows", "1,x", "--calibrate", "x.json"), "whole numbers"),
     ):
-        refused = command(*arguments)
+        refused = invoked(*arguments)
         assert isinstance(refused.exception, UsageError), refused.output
         assert words in str(refused.exception)

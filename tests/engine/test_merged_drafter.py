@@ -65,6 +65,12 @@ def runs(teacher_folder: Path, head_folder: Path, tmp_path: Path) -> TinyRuns:
     return TinyRuns(teacher_folder, head_folder, tmp_path)
 
 
+def assert_proposers_are_judged(trace: Path) -> None:
+    report = check_trace(trace)
+    assert report.num_violations == 0
+    assert all(report.invariants[i].passed for i in ("tree.proposed-by", "tree.lookup-is-in-text"))
+
+
 @pytest.mark.parametrize("rule", [None, SAMPLED], ids=["greedy", "sampled"])
 def test_eager_and_fused_decide_alike_and_a_replay_finds_it_so(
     runs: TinyRuns, tmp_path: Path, rule: SamplingRule | None
@@ -73,9 +79,7 @@ def test_eager_and_fused_decide_alike_and_a_replay_finds_it_so(
     eager = runs("eager", "eagle3+ngram", PROMPTS, mode="eager", **drawn)
     fused = runs("fused", "eagle3+ngram", PROMPTS, **drawn)
     for trace in (eager, fused):
-        report = check_trace(trace)
-        assert report.num_violations == 0
-        assert all(report.invariants[i].passed for i in ("tree.proposed-by", "tree.lookup-is-in-text"))
+        assert_proposers_are_judged(trace)
     assert diff_traces(eager, fused).exit_code == 0
     again = tmp_path / "again.jsonl"
     Replay(ReplayRequest(trace=fused, out=again, overrides=Overrides()), warn=print).run(lambda _: None)

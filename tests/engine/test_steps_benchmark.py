@@ -11,10 +11,10 @@ from support.traces import ROOT
 DRAFTERS = ("eagle3", "eagle3+ngram")
 
 
-def test_the_table_has_what_each_drafters_steps_cost() -> None:
-    chosen = [option for name in DRAFTERS for option in ("--drafter", name)]
+def printed(*options: str) -> list[list[str]]:
+    """The cells of the table's rows."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.steps", "--limit", "1", "--tokens", "8", *chosen],
+        [sys.executable, "-m", "benchmarks.steps", *options],
         cwd=ROOT,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -22,7 +22,12 @@ def test_the_table_has_what_each_drafters_steps_cost() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+
+
+def test_the_table_has_what_each_drafters_steps_cost() -> None:
+    chosen = [option for name in DRAFTERS for option in ("--drafter", name)]
+    rows = printed("--limit", "1", "--tokens", "8", *chosen)
     assert [name for name, *_ in rows] == list(DRAFTERS)
     assert rows[0][2] == "1.00"
     for _, per_step, _, *counts in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from support.shape_mutants import SHAPE_MUTANTS
 from support.traces import Lines
 
 
@@ -35,3 +36,6 @@ PROPOSER_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     "tree.proposed-by": rename(3, "ngram"),
     "tree.lookup-is-in-text": rename(-1, "eagle3+ngram"),
 }
+
+#: With those of the tables by which shapes are chosen.
+PROPOSER_AND_SHAPE_MUTANTS = {**PROPOSER_MUTANTS, **SHAPE_MUTANTS}

@@ -16,20 +16,20 @@ def by_table(lines: Lines, gain: float = 1.0) -> ShapeTable:
     """A table whose one large shape is the dynamic tree of the run, and promises ``gain`` times what no tree does."""
     policy = lines[0]["tree_policy"]
     times = {(1, 10): [10.0, 10.0], (1, 500): [10.0, 10.0]}
-    made = table(times, [1.0, gain], 0.1)
+    small_or_large = table(times, [1.0, gain], 0.1)
     dynamic = {name: policy[name] for name in ("kind", "depth", "top_k", "budget")}
-    large = made.shapes[1].model_copy(update={**dynamic, "name": "dynamic", "choices": None})
-    return made.model_copy(update={"shapes": [made.shapes[0], large]})
+    large = small_or_large.shapes[1].model_copy(update={**dynamic, "name": "dynamic", "choices": None})
+    return small_or_large.model_copy(update={"shapes": [small_or_large.shapes[0], large]})
 
 
-def choose_by(lines: Lines, made: ShapeTable) -> None:
-    """Makes ``lines`` those of a run that has chosen by ``made`` and always found its own dynamic tree best."""
-    lines[0]["tree_policy"] |= {"kind": "auto", "shapes": made.model_dump(exclude_none=True)}
+def choose_by(lines: Lines, shapes: ShapeTable) -> None:
+    """Makes ``lines`` those of a run that has chosen by ``shapes`` and always found its own dynamic tree best."""
+    lines[0]["tree_policy"] |= {"kind": "auto", "shapes": shapes.model_dump(exclude_none=True)}
     lines[0]["capabilities"].append("shape")
     before = None
     for step in (line for line in lines if line["kind"] == "step"):
         load = Load(1, step["tensors"]["committed_length"])
-        step["shape"] = choose_shape(made, load, before).model_dump(exclude_none=True)
+        step["shape"] = choose_shape(shapes, load, before).model_dump(exclude_none=True)
         before = step["shape"]["name"]
 
 

@@ -41,7 +41,7 @@ def table(times: Mapping[tuple[int, int], Sequence[float]], tokens: Sequence[flo
 
 def falling(hysteresis: float = 0.05) -> ShapeTable:
     """A bush pays for one row, a chain for two, and nothing for three."""
-    made = table({(1, 10): [10, 10, 10], (2, 10): [10, 12, 40], (3, 10): [10, 60, 90]}, [1.0, 2.0, 3.0], hysteresis)
+    chains = table({(1, 10): [10, 10, 10], (2, 10): [10, 12, 40], (3, 10): [10, 60, 90]}, [1.0, 2.0, 3.0], hysteresis)
     choices = PRESETS[BUSH]
     bush = TreeShape(
         name=BUSH,
@@ -52,7 +52,7 @@ def falling(hysteresis: float = 0.05) -> ShapeTable:
         choices=choices,
         tokens_per_step=3.0,
     )
-    return made.model_copy(update={"shapes": [*made.shapes[:2], bush]})
+    return chains.model_copy(update={"shapes": [*chains.shapes[:2], bush]})
 
 
 def profile_of(

@@ -89,7 +89,10 @@ def permute_slots(lines: Lines, seed: int) -> None:
             for name in names:
                 section[name] = [section[name][old] for old in order]
         tree["parents"] = [new[old_parents[old]] for old in order]
-        tensors["index_tensors"]["parents"] = tree["parents"]
+        width = tensors["padded_slots"]
+        for name, flat in tensors["index_tensors"].items():
+            levels = [flat[at : at + width] for at in range(0, len(flat), width)]
+            tensors["index_tensors"][name] = [new[slots[old]] for slots in levels for old in order]
         tensors["mask_rows"] = [permute_bits(row, new) for row in tensors["mask_rows"]]
         accept = step["accept"]
         accept["path"] = [new[s] for s in accept["path"]]

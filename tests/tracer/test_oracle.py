@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from support.lengths_runs import LENGTHS_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
-from support.proposer_mutants import PROPOSER_MUTANTS
-from support.shape_mutants import SHAPE_MUTANTS
+from support.proposer_mutants import PROPOSER_AND_SHAPE_MUTANTS
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
 from support.structure_mutants import STRUCTURE_MUTANTS, put, see_one_too_many
 from support.toy_run import Toy, toy_lines
@@ -331,7 +330,7 @@ def end_of(lines: Lines, kind: str) -> dict[str, Any]:
 
 
 RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
-    **PROPOSER_MUTANTS,
+    **PROPOSER_AND_SHAPE_MUTANTS,
     "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
     "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),
@@ -342,7 +341,6 @@ RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     "run.coins-fresh": same_coin,
     "verify.windows": see_one_too_many,
     "tree.size-pays": lambda lines: lines[0]["tree_policy"].__setitem__("costs", WHERE_NO_LEVEL_PAYS),
-    **SHAPE_MUTANTS,
     "run.sequence": lambda lines: lines.insert(4, lines[3]),
     "run.step-numbers": lambda lines: lines.pop(4),
     "run.counts": lambda lines: end_of(lines, "run_end")["counts"].__setitem__("step", 1),

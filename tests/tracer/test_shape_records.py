@@ -80,9 +80,9 @@ def test_runs_by_different_profiles_cannot_be_compared(tmp_path: Path) -> None:
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     with TraceReader(FUSED) as reader:
-        made = profile_of(reader.manifest)
+        measured = profile_of(reader.manifest)
     path = tmp_path / "profile.json"
-    path.write_text(made.model_dump_json(by_alias=True, exclude_none=True))
+    path.write_text(measured.model_dump_json(by_alias=True, exclude_none=True))
     return path
 
 

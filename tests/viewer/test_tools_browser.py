@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[Running]:
+def serving(folder: Path) -> Iterator[Running]:
     with viewer(folder / EAGER.name, folder / FAULTY.name, folder) as running:
         yield running
 

@@ -307,8 +307,9 @@ def _proposers(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
 
 
 def _same_lists(a: TreeSection, b: TreeSection) -> bool:
-    """Whether two trees are the same, slot by slot."""
-    return a.tokens == b.tokens and a.parents == b.parents and a.depths == b.depths
+    """Whether two trees are the same, slot by slot, and where both say so by the same proposers."""
+    same_proposers = a.proposed_by == b.proposed_by or a.proposed_by is None or b.proposed_by is None
+    return same_proposers and a.tokens == b.tokens and a.parents == b.parents and a.depths == b.depths
 
 
 def _selection_sound(nodes: StepNodes, pair: StepPair) -> bool:

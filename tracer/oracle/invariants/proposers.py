@@ -58,7 +58,7 @@ def candidate_slots(step: Step, candidates: CandidateColumns, outside: set[int])
 def merged_are_best(c: Context) -> str | None:
     """Whether no candidate that was left out is better than a node that was kept, of any proposer."""
     tree, columns = present(c.step.tree), c.columns
-    slots = candidate_slots(c.step, columns, outside_levels(tree, levels_of(c.manifest)))
+    slots = candidate_slots(c.step, columns, outside=set())  # whoever is named, what stands in the tree was kept
     kept = {number for number in slots.values() if number is not None}
     left_out = columns.firsts - kept
     scores = (tree.scores or [])[1:] or [columns.scores[number] for number in kept]
