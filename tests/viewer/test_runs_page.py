@@ -30,7 +30,7 @@ from specscope.viewer.runs.table import RunList, run_board
 from specscope.viewer.screens import health as health_page
 from specscope.viewer.screens import inspector
 from specscope.viewer.screens import runs as runs_page
-from specscope.viewer.screens.runs import answer
+from specscope.viewer.screens.runs import Asked, answer
 from specscope.viewer.screens.view import View
 
 TraceMaker = Callable[..., Path]
@@ -108,7 +108,7 @@ def test_the_pair_that_belongs_together_is_one_click(open_app: Opener, click: Cl
 def test_a_choice_can_be_taken_back_and_changed() -> None:
     def asked(view: View, *requests: str) -> tuple[str, str | None, str | None]:
         for request in requests:
-            answer(view, shown, set(), request)
+            answer(view, shown, Asked(), request)
         return view.page, view.baseline, view.candidate
 
     shown = RunList(runs=summaries(EAGER, FUSED), folders=[("", [0, 1])])
@@ -129,7 +129,7 @@ ONE = summaries(EAGER)
 @given(st.from_regex(r"(run|baseline|candidate|pair|x)(:[\w.-]{0,20})?", fullmatch=True))
 def test_a_browser_may_ask_for_anything(request: str) -> None:
     view = View()
-    answer(view, RunList(runs=ONE, folders=[("", [0])]), set(), request)
+    answer(view, RunList(runs=ONE, folders=[("", [0])]), Asked(), request)
     what, _, where = request.partition(":")
     is_listed = where.isascii() and where.isdecimal() and int(where) == 0
     assert (view != View()) == (is_listed and what in ("run", "baseline", "candidate"))
@@ -170,13 +170,13 @@ def test_many_runs_are_filtered_and_ordered(
     checked(app.text_input(key="runs-filter").set_value("").run())
     assert app.text_input(key="runs-filter").proto.live_debounce_ms, "it acts while somebody types"
     for request, first in (
-        ("order:steps", ["run-8.jsonl", "run-7.jsonl"]),
-        ("order:steps", ["run-0.jsonl", "run-1.jsonl"]),
-        ("order:accepted", ["run-3.jsonl", "run-7.jsonl"]),
-        ("order:mode", ["run-4.jsonl", "run-0.jsonl"]),
-        ("order:name", ["run-0.jsonl", "run-1.jsonl"]),
-        ("order:nonsense", ["run-0.jsonl", "run-1.jsonl"]),
-        ("order:newest", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:steps.down", ["run-8.jsonl", "run-7.jsonl"]),
+        ("order:steps.up", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:accepted.down", ["run-3.jsonl", "run-7.jsonl"]),
+        ("order:mode.up", ["run-4.jsonl", "run-0.jsonl"]),
+        ("order:name.up", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:nonsense.up", ["run-0.jsonl", "run-1.jsonl"]),
+        ("order:newest.down", ["run-0.jsonl", "run-1.jsonl"]),
     ):
         app = click(app, request)
         assert listed(app)[:2] == first, request
@@ -322,5 +322,5 @@ def test_every_head_sorts_by_what_its_column_shows() -> None:
     assert [run.run.name for run in in_order(runs, Order("size", falls=True))] == [
         path.name for path in sorted((run.run.path for run in runs), key=lambda path: -path.stat().st_size)
     ]
-    asked = set(re.findall(r'data-do="order:([a-z]+)"', run_board(RunList(runs=runs, folders=[("", [0])])).html))
+    asked = set(re.findall(r'data-do="order:([a-z]+)[.]', run_board(RunList(runs=runs, folders=[("", [0])])).html))
     assert asked == set(KEYS)

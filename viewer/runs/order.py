@@ -46,10 +46,20 @@ FALLING = ("newest", "size", "turns", "steps", "accepted", "speed")
 
 
 def next_order(order: Order, by: str) -> Order:
-    """The order after a click on the head ``by``; the same where there is no such head."""
-    if by not in KEYS:
-        return order
+    """The order that a click on the head ``by`` asks for."""
     return Order(by, not order.falls) if by == order.by else Order(by, by in FALLING)
+
+
+def request_for(order: Order) -> str:
+    """What a head asks for: the order itself, so that a click that is answered twice changes nothing more."""
+    return f"order:{order.by}.{'down' if order.falls else 'up'}"
+
+
+def requested(request: str) -> Order | None:
+    """The order that ``request`` asks for; None where it asks for none that there is."""
+    return next(
+        (order for by in KEYS for order in (Order(by, True), Order(by, False)) if request_for(order) == request), None
+    )
 
 
 def in_order(runs: Sequence[RunSummary], order: Order) -> list[RunSummary]:

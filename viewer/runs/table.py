@@ -1,7 +1,8 @@
 """The list of runs as a board: one row per trace, with buttons that choose it. Pure.
 
 Its clicks ask for ``run:N``, ``baseline:N`` and ``candidate:N``, N being the run's place in the list as it was given,
-for ``pair:chosen`` and ``pair:suggested``, for ``index:all``, and a head for ``order:NAME``, as ``order.py`` names it.
+for ``pair:chosen`` and ``pair:suggested``, for ``index:all``, and its heads for ``order:NAME.DIRECTION``, as
+``order.py`` has it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from specscope.viewer.drawing.frames import attribute, box, folded, kind_attribu
 from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.labels.numbers import about_seconds, size_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
-from specscope.viewer.runs.order import NEWEST, Order
+from specscope.viewer.runs.order import NEWEST, Order, next_order, request_for
 from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
 
 
@@ -147,7 +148,7 @@ def _sorter(by: str, words: str, order: Order) -> Markup:
     arrow = ("", " ↓" if order.falls else " ↑")[by == order.by]
     return markup(
         '<button type="button" class="ss-sorter"{request}>{words}{arrow}</button>',
-        request=attribute("data-do", f"order:{by}"),
+        request=attribute("data-do", request_for(next_order(order, by))),
         words=html_text(words),
         arrow=html_text(arrow),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import streamlit as st
@@ -11,7 +12,7 @@ from specscope.tracer.files.index import has_index
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.checks import CHECKS, Stamp, stamp_of
-from specscope.viewer.runs.order import NEWEST, Order, in_order, next_order
+from specscope.viewer.runs.order import NEWEST, Order, in_order, requested
 from specscope.viewer.runs.summary import NoTrace, RunSummary, glance, suggest_pair, summarise
 from specscope.viewer.runs.table import RunList, empty_board, run_board
 from specscope.viewer.screens.inspector import show_one_board
@@ -23,11 +24,18 @@ INDEX_BYTES = 128 << 20
 INDEX_BYTES_PER_SECOND = 128 << 20
 #: From this many runs on there is a filter; and this many are shown at once.
 FILTER_FROM, MOST_SHOWN = 8, 300
-MAY_INDEX = "may_index"
 #: How often the list looks at what was checked meanwhile.
 LOOK_SECONDS = 2.0
-#: In the session's state: by which head the list is sorted.
-ORDER = "runs-order"
+#: In the session's state: what was asked of the list.
+ASKED = "runs-asked"
+
+
+@dataclass
+class Asked:
+    """What somebody has asked of the list."""
+
+    may_index: set[Stamp] = field(default_factory=set)  # files that may be read however large they are
+    order: Order = NEWEST
 
 
 def show_runs_page(arguments: Arguments, view: View) -> None:
@@ -36,11 +44,10 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
     if not runs:
         _show(empty_board(arguments.catalogue.folders), view, lambda _: None)
         return
-    allowed: set[Stamp] = st.session_state.setdefault(MAY_INDEX, set())
-    summaries = _summaries(runs, allowed)
+    asked: Asked = st.session_state.setdefault(ASKED, Asked())
+    summaries = _summaries(runs, asked.may_index)
     traces = [summary for summary in summaries if isinstance(summary, RunSummary)]
-    order: Order = st.session_state.get(ORDER, NEWEST)
-    listed = in_order(_fitting(traces), order)[:MOST_SHOWN]
+    listed = in_order(_fitting(traces), asked.order)[:MOST_SHOWN]
     suggested = suggest_pair(listed)
     unread = [summary for summary in listed if summary.outcome is None]
     num_checking = CHECKS.check_later(filter(None, (stamp_of(run.run.path) for run in listed if run.outcome)))
@@ -54,9 +61,9 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
         seconds_to_index=sum(summary.num_bytes for summary in unread) / INDEX_BYTES_PER_SECOND if unread else None,
         left_out=_left_out(len(listed), len(traces), arguments.catalogue.is_whole),
         num_checking=num_checking,
-        order=order,
+        order=asked.order,
     )
-    _show(run_board(shown), view, lambda request: answer(view, shown, allowed, request))
+    _show(run_board(shown), view, lambda request: answer(view, shown, asked, request))
     if num_checking:
         _watch_checks(num_checking)
 
@@ -72,21 +79,21 @@ def _show(board: Board, view: View, asked: Callable[[str], None]) -> None:
     show_one_board(board, key="runs", title=view.title, on_request=asked)
 
 
-def answer(view: View, shown: RunList, allowed: set[Stamp], request: str) -> None:
+def answer(view: View, shown: RunList, asked: Asked, request: str) -> None:
     """Does what a click asks for. The browser may ask for anything: what is not listed changes nothing.
 
     Args:
         view: changed where a run is picked.
         shown: the list that was clicked on.
-        allowed: the files that may be read however large they are; on request those that are listed join them.
+        asked: changed where files are to be read, or the list is to be sorted.
         request: what the click asks for.
     """
     what, _, where = request.partition(":")
     if request == "index:all":
         stamps = (stamp_of(summary.run.path) for summary in shown.runs if summary.outcome is None)
-        allowed.update(stamp for stamp in stamps if stamp is not None)
+        asked.may_index.update(stamp for stamp in stamps if stamp is not None)
     elif what == "order":
-        st.session_state[ORDER] = next_order(shown.order, where)
+        asked.order = requested(request) or asked.order
     elif request == "pair:chosen" and view.has_pair:
         _compare(view)
     elif request == "pair:suggested" and shown.suggested is not None:

@@ -15,6 +15,7 @@ from specscope.tracer.oracle.invariants.base import (
     takes_features,
 )
 from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
+from specscope.tracer.oracle.invariants.shapes import is_chosen, shape_pays
 
 #: Drafters that run a forward for each level, a position further on. Others may propose all levels in one.
 LEVEL_BY_LEVEL = ("eagle3", "model", "early-exit")
@@ -147,5 +148,15 @@ DRAFT: tuple[Invariant[Context], ...] = (
         check=_fed_are_best,
         needs=("draft.levels",),
         applies=is_dynamic,
+    ),
+    Invariant(
+        id="draft.shape-pays",
+        statement=(
+            "a step has the shape that promises the most tokens per second at its load, or that of the step before"
+            " where none promises more by more than the hysteresis"
+        ),
+        check=shape_pays,
+        needs=("shape",),
+        applies=is_chosen,
     ),
 )

@@ -13,7 +13,6 @@ from specscope.tracer.oracle.invariants.lengths import LENGTHS
 from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
 from specscope.tracer.oracle.invariants.run import RUN_RULES
 from specscope.tracer.oracle.invariants.sequence import COMMITTED_CONTINUES, ROOT_IS_LAST_BONUS
-from specscope.tracer.oracle.invariants.shapes import SHAPES
 from specscope.tracer.oracle.invariants.stop import STOP
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 from specscope.tracer.oracle.invariants.tensors import SIZES, TENSORS, TENSORS_STRUCTURE
@@ -25,7 +24,6 @@ from specscope.tracer.oracle.invariants.verify import VERIFY
 STRUCTURE: tuple[Invariant[TreeArrays], ...] = (SIZES, *TREE_STRUCTURE, *TENSORS_STRUCTURE)
 #: On a step's record.
 ON_STEPS: tuple[Invariant[Context], ...] = (
-    *SHAPES,
     *DRAFT,
     *TREE,
     *TENSORS,

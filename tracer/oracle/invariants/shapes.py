@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 
 from specscope.schemas import ShapeSection
-from specscope.tracer.oracle.invariants.base import Context, Invariant, present
+from specscope.tracer.oracle.invariants.base import Context, present
 from specscope.tracer.shapes import Load, choose_shape
 
 MOST_SHOWN = 40  # characters of a name
 ROUNDING = 1e-9  # of what is computed again from the same numbers, in proportion
 
 
-def _is_chosen(c: Context) -> bool:
+def is_chosen(c: Context) -> bool:
+    """Whether the run chooses a shape for each step."""
     return c.manifest.tree_policy.shapes is not None
 
 
-def _shape_pays(c: Context) -> str | None:
+def shape_pays(c: Context) -> str | None:
+    """What is wrong with the shape that was chosen."""
     chosen = present(c.step.shape)
     table = present(c.manifest.tree_policy.shapes)
     if chosen.name not in [shape.name for shape in table.shapes]:
@@ -51,17 +53,3 @@ def _wrong_load(c: Context, chosen: ShapeSection) -> str | None:
     if chosen.before == before:
         return None
     return f"the shape before is {_short(chosen.before)}, the step before had {_short(before)}"
-
-
-SHAPES: tuple[Invariant[Context], ...] = (
-    Invariant(
-        id="draft.shape-pays",
-        statement=(
-            "a step has the shape that promises the most tokens per second at its load, or that of the step before"
-            " where none promises more by more than the hysteresis"
-        ),
-        check=_shape_pays,
-        needs=("shape",),
-        applies=_is_chosen,
-    ),
-)
