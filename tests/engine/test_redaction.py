@@ -160,6 +160,7 @@ def test_ids_are_replaced_one_by_one_and_nothing_else_is(made: Any, rule: str, l
 
 #: Numbers that are no token ids, wherever they stand. A new field belongs here, or is a ``TokenId``.
 PLAIN_NUMBERS = {
+    *("rows", "context"),  # the load by which a shape is chosen
     *("drafted", "accepted", "num_prompt_tokens", "num_output_tokens"),
     "num_cases",
     *("accepted_by_depth", "accepted_length", "batch_size", "bonus_slot", "child", "choices", "committed_after"),
@@ -220,6 +221,7 @@ PLAIN_TEXTS = {
     *("source", "strategy", "tokens_per_step", "versions", "vocab_mapping", "capabilities", "accepted_length"),
     *("original_schema", "settings", "counts", "dispatch", "index_tensors", "mask_rows"),
     *("kv_dtype", "quantization", "proposed_by", "mask_from"),
+    *("profile", "before", "best"),  # the digest of a profile, and names of shapes
 }
 #: What a redaction treats by name.
 TREATED = {"witness", "message", "stop_strings", "processors", "prompt_text", "texts", "input_digest", "inputs"}

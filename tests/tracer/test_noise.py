@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, store
+from support.traces import EAGER, FAULTY, FUSED, Lines, first_step, load, permute_slots, store
 
 from specscope.schemas.verdict import NoiseFloor, Quantity, Verdict
 from specscope.tracer.compare.diff import DiffOptions, diff_traces
@@ -210,6 +210,16 @@ def test_two_runs_of_the_same_kernels_leave_the_same_bits(tmp_path: Path) -> Non
     assert diff_traces(baseline, same, options).verdict == "equal"
     elsewhere = store(with_instructions(shaken(load(FUSED), 2), "off", "AVX2"), tmp_path / "elsewhere.jsonl")
     assert diff_traces(baseline, elsewhere, options).verdict == "equal", "other kernels round otherwise"
+
+
+def test_rows_that_lie_otherwise_may_be_summed_otherwise(tmp_path: Path) -> None:
+    """From a step on whose tree is not the same slot by slot, the same kernels promise nothing of the logits."""
+    baseline = store(with_instructions(load(EAGER), "a"), tmp_path / "a.jsonl")
+    options = DiffOptions(noise=store(with_instructions(load(FUSED), "good"), tmp_path / "good.jsonl"))
+    moved = shaken(load(FUSED), 2)
+    permute_slots(moved, seed=0)
+    candidate = store(with_instructions(moved, "moved"), tmp_path / "moved.jsonl")
+    assert diff_traces(baseline, candidate, options).verdict == "equal"
 
 
 def test_excess_and_movement_are_silent_on_honest_values_and_name_their_share() -> None:

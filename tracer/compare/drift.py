@@ -98,8 +98,25 @@ def _never(_a: Step, _b: Step) -> bool:
     return False
 
 
-def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Step], bool] = _never) -> Drift:
-    """The drift between two runs; a turn is left at a step of which ``is_broken`` holds."""
+def _rows_may_differ(_a: StepNodes, _b: StepNodes) -> bool:
+    return True
+
+
+def measure_drift(
+    a: TraceReader,
+    b: TraceReader,
+    is_broken: Callable[[Step, Step], bool] = _never,
+    verified_alike: Callable[[StepNodes, StepNodes], bool] = _rows_may_differ,
+) -> Drift:
+    """The drift between two runs.
+
+    Args:
+        a: the one.
+        b: the other.
+        is_broken: a turn is left at a step of which it holds.
+        verified_alike: where it does not hold of a step, only what the drafter computed is gathered of that step, and
+            nothing of the turn after it.
+    """
     drift = Drift(coarser(a.manifest.dtype, b.manifest.dtype))
     trees = both_draft(a.manifest, b.manifest)
     for pair in align_turns(a, b).pairs:
@@ -120,8 +137,23 @@ def measure_drift(a: TraceReader, b: TraceReader, is_broken: Callable[[Step, Ste
             place = DriftPlace(pair, steps.position, steps.step_a, steps.step_b)
             before = [None if step is None else StepNodes(step) for step in (steps.previous_a, steps.previous_b)]
             drafts = drafts and not steps.regrouped and fed_alike(nodes_a, nodes_b, *before)
-            drift.add(place, *equal_inputs(nodes_a, nodes_b, trees=trees, drafts=drafts))
+            alike = verified_alike(nodes_a, nodes_b)
+            drift.add(place, *equal_inputs(nodes_a, nodes_b, trees=trees, drafts=drafts, verified=alike))
+            if not alike:
+                break
     return drift
+
+
+def measure_bits(a: TraceReader, b: TraceReader) -> Drift:
+    """The drift between two runs of the same kernels, which leave the same bits as long as they are given the same
+    rows: with other rows beside it a row may be summed in another order."""
+    return measure_drift(a, b, verified_alike=_same_rows)
+
+
+def _same_rows(a: StepNodes, b: StepNodes) -> bool:
+    if a.step.tensors is None and b.step.tensors is None:
+        return True
+    return fed_in_same_slots(a, b)
 
 
 def same_structure(a: StepNodes, b: StepNodes) -> bool:
@@ -167,12 +199,14 @@ class Gathered(NamedTuple):
     lists: list[EqualLists]
 
 
-def equal_inputs(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool) -> Gathered:
-    """The floats of two steps of the same structure; at the root alone where only one run drafts (``trees`` off), and
-    without the drafter's where ``drafts`` is off."""
-    teacher = verify_lists(a, b) if trees else None
+def equal_inputs(a: StepNodes, b: StepNodes, *, trees: bool, drafts: bool, verified: bool = True) -> Gathered:
+    """The floats of two steps of the same structure; at the root alone where only one run drafts (``trees`` off),
+    without the drafter's where ``drafts`` is off, and without the teacher's where ``verified`` is."""
+    teacher = verify_lists(a, b) if trees and verified else None
     drafter = level_lists(a, b) if trees and drafts else None
-    values = iter(()) if teacher is not None else _teacher_values(a, b, _common(a, b) if trees else [ROOT])
+    values: Iterator[EqualInputs] = iter(())
+    if teacher is None and verified:
+        values = _teacher_values(a, b, _common(a, b) if trees else [ROOT])
     if trees and drafts:
         values = chain(values, _norms(a, b), _draft_scores(a, b) if drafter is None else ())
     return Gathered(values, [*(teacher or ()), *(drafter or ())])

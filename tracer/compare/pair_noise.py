@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specscope.schemas.verdict import NoiseFloor
-from specscope.tracer.compare.drift import measure_drift
+from specscope.tracer.compare.drift import measure_bits, measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
@@ -53,7 +53,7 @@ def noise_of_run(sides: Sides, path: Path, allowed: frozenset[str]) -> PairNoise
         floors = noise_floors(drift, measure_drift(a, other), a.manifest.teacher.num_layers, same_mode=same_mode)
         excess = uniform_drift(drift, floors, "noise-file")
         if excess is None:
-            excess = movement(other.manifest, b.manifest, measure_drift(other, b))
+            excess = movement(other.manifest, b.manifest, measure_bits(other, b))
         return PairNoise(floors, excess)
 
 

@@ -145,12 +145,12 @@ def _head(column: _Column, order: Order) -> Markup:
 
 
 def _sorter(by: str, words: str, order: Order) -> Markup:
-    arrow = ("", " ↓" if order.falls else " ↑")[by == order.by]
+    arrow = NOTHING if by != order.by else markup(" ↓") if order.falls else markup(" ↑")
     return markup(
         '<button type="button" class="ss-sorter"{request}>{words}{arrow}</button>',
         request=attribute("data-do", request_for(next_order(order, by))),
         words=html_text(words),
-        arrow=html_text(arrow),
+        arrow=arrow,
     )
 
 
