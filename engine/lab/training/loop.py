@@ -63,11 +63,15 @@ def train(training: Training[Batch], folder: Path) -> None:
         log.count(result.num_tokens)
         done = step + 1
         if done % training.report_every == 0 or done == num_steps:
-            log.report(done, num_steps, **{name: float(value) for name, value in result.report.items()})
+            log.report(done, num_steps, **{name: _number(value) for name, value in result.report.items()})
         if done % training.checkpoint_every == 0 or done == num_steps:
             save_checkpoint(folder, done, module, training.optimizers)
             if training.evaluate is not None:
                 log.report(done, num_steps, **training.evaluate())
+
+
+def _number(value: torch.Tensor | float) -> float:
+    return float(value.item()) if isinstance(value, torch.Tensor) else value
 
 
 def _update(training: Training[Batch], loss: torch.Tensor) -> None:
