@@ -205,7 +205,7 @@ def _decode_all(engines: _Engines, context: list[int], collector: _Collector) ->
 
 def _ns_per_token(turn: Any) -> float:
     """After the first token, which ends the prefill."""
-    return (turn.duration_ns - turn.prefill_ns) / (len(turn.output_ids) - 1)
+    return float((turn.duration_ns - turn.prefill_ns) / (len(turn.output_ids) - 1))
 
 
 def drafts_of(mode: str, text: list[int], head: Any, vocab_size: int) -> Any:
