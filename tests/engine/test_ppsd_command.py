@@ -41,11 +41,6 @@ def pipeline_processes(folder: Path) -> list[int]:
     return pids
 
 
-def is_overloaded() -> bool:
-    """Whether more processes want to run than there are processors: how long something takes then says nothing."""
-    return os.getloadavg()[0] > (os.cpu_count() or 1)
-
-
 class Running:
     """A pipelined run in the background."""
 
@@ -167,7 +162,7 @@ def test_a_killed_rank_ends_the_run_with_its_name(tmp_path: Path, rank: int, act
     assert code == 2
     when = words if rank == 0 or activity == "starting" else "while it served"
     assert errors == f"error: stage {rank} (rank {rank} of 2) was killed by SIGKILL {when}\n"
-    assert seconds < 10 or is_overloaded()
+    assert seconds < 10
     assert trace.exists() == (activity != "starting")
     if trace.exists():
         report = check_trace(trace)
@@ -188,7 +183,7 @@ def test_a_hung_rank_ends_the_run_with_its_name(tmp_path: Path, rank: int) -> No
     assert code == 2
     assert errors.startswith(f"error: stage {rank} (rank {rank} of 2) gave no sign of life for 2 s and was ended")
     assert errors.count("\n") == 1
-    assert seconds < 10 or is_overloaded()
+    assert seconds < 10
 
 
 @pytest.mark.slow
@@ -204,7 +199,7 @@ def test_an_interrupt_ends_all_ranks(tmp_path: Path, activity: str) -> None:
         report = check_trace(trace)
         assert (report.end_reason, report.num_violations, report.failures) == ("interrupted", 0, [])
     assert (code, errors) == (130, "\ninterrupted\n")
-    assert seconds < 10 or is_overloaded()
+    assert seconds < 10
 
 
 @pytest.mark.slow
