@@ -1,6 +1,6 @@
 """What a loop is set to do, and what it reports: settings, the seams of its phases, results, the observer.
 
-Knows no file format and no transformers.
+Knows no transformers, and of the file format only how a shape is said.
 """
 
 from __future__ import annotations
