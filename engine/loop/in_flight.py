@@ -1,6 +1,6 @@
 """What a prefill or a step has produced so far: a complete step's parts when it ends, a failure's record when it fails.
 
-Knows no transformers, and of the file format only how a shape is said.
+Knows no transformers. Of the file format it uses how a shape is said.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a loop is set to do, and what it reports: settings, the seams of its phases, results, the observer.
 
-Knows no transformers, and of the file format only how a shape is said.
+Knows no transformers. Of the file format it uses how a shape is said.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tree dispatcher: before each step, it chooses the shape of the step's trees by what the rows have to do.
 
-Knows no transformers, and of the file format only how a shape is said. The decision itself is ``tracer.shapes``; here
+Knows no transformers. Of the file format it uses how a shape is said. The decision itself is ``tracer.shapes``; here
 is what it is made of and what follows from it.
 """
 
