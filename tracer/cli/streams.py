@@ -25,13 +25,17 @@ IN_ASCII = "specscope.in-ascii"
 LOOK_ALIKES = {"✓": "*", "→": "->", "…": "...", "≠": "!=", "·": "."}
 
 
-class DeafFile(io.FileIO):
-    """A file descriptor for writing that takes everything and drops it once nobody reads."""
+class DeafWriter(io.BufferedWriter):
+    """A buffer before a file descriptor that takes everything, and drops it once nobody reads.
+
+    Not a file below the buffer: an exception that a signal raises between its write and its return would leave in the
+    buffer what was written, and it would be written again.
+    """
 
     reader_is_gone = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Writes ``data``, as far as somebody reads it; how many bytes were taken."""
+        """Takes ``data`` and writes what the buffer does not hold, as far as somebody reads it; how many bytes."""
         if not self.reader_is_gone:
             try:
                 return super().write(data)
@@ -39,17 +43,25 @@ class DeafFile(io.FileIO):
                 self.reader_is_gone = True
         return memoryview(data).nbytes
 
+    def flush(self) -> None:
+        """Writes what is held, as far as somebody reads it."""
+        if not self.reader_is_gone:
+            try:
+                super().flush()
+            except BrokenPipeError:
+                self.reader_is_gone = True
+
 
 def outlive_readers() -> None:
-    """Puts standard output and error on such files. One that was closed from the start is dropped as a whole."""
+    """Puts standard output and error before such buffers. One that was closed from the start is dropped as a whole."""
     sys.stdout = _deaf(sys.stdout)
     sys.stderr = _deaf(sys.stderr)
 
 
 def output_is_read() -> bool:
     """Whether somebody may still read standard output, as far as the last write to it told."""
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return not (isinstance(raw, DeafFile) and raw.reader_is_gone)
+    writer = getattr(sys.stdout, "buffer", None)
+    return not (isinstance(writer, DeafWriter) and writer.reader_is_gone)
 
 
 def drop_output() -> None:
@@ -58,7 +70,7 @@ def drop_output() -> None:
 
 
 def _deaf(stream: TextIO | None) -> TextIO:
-    """``stream`` with its encoding and buffering on a ``DeafFile``."""
+    """``stream`` with its encoding and buffering on a ``DeafWriter``."""
     if stream is None:
         return Path(os.devnull).open("w", encoding="utf-8")  # for as long as the process lives
     try:
@@ -67,7 +79,7 @@ def _deaf(stream: TextIO | None) -> TextIO:
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(DeafFile(descriptor, "w", closefd=False)),
+        DeafWriter(io.FileIO(descriptor, "w", closefd=False)),
         encoding=stream.encoding,
         errors=IN_ASCII if stream.errors == "strict" else stream.errors,
         line_buffering=getattr(stream, "line_buffering", False),
