@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import click
 import orjson
@@ -19,7 +18,7 @@ from specscope.engine.ppsd.hop import StageLostError
 from specscope.engine.ppsd.lifeline import Lifeline
 from specscope.engine.ppsd.pace import Pace
 from specscope.engine.ppsd.rank import Loaded, StageFacts, conductor_links
-from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_manifest
+from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_ending, pipeline_manifest
 from specscope.engine.ppsd.turns import (
     Observing,
     PipelineEvents,
@@ -93,21 +92,8 @@ def _traced(
     pipeline = PipelineFacts(facts, choice.items_in_flight, loaded.head, drafts=loaded.exit_draft is not None)
     recorder = PipelineRecorder(sink, pipeline_manifest(run, teacher, pipeline), facts)
     signal.signal(signal.SIGTERM, _another_ended)
-    reason: Literal["complete", "interrupted", "failed"] = "failed"
-    try:
+    with pipeline_ending(conductor, recorder, writer):
         yield recorder.turn
-        reason = "complete"
-    except KeyboardInterrupt:
-        conductor.abandon("interrupted")
-        reason = "interrupted"
-        raise
-    except Exception as error:
-        if recorder.running is not None:
-            recorder.running.failed(error)
-        conductor.abandon("failed")
-        raise
-    finally:
-        writer.finish(reason)
     writer.check_whole()
 
 

@@ -30,6 +30,7 @@ from specscope.engine.cache.strategies import commit_strategy
 from specscope.engine.drafters.base import Drafter, DraftPairs
 from specscope.engine.loop.graphs import VerifyGraphs
 from specscope.engine.loop.in_flight import PrefillInFlight, StepInFlight
+from specscope.engine.loop.interrupts import held_interrupts
 from specscope.engine.loop.phases import (
     Decoding,
     EndReason,
@@ -172,14 +173,15 @@ class Session:
         # Commit: the root's and the path's positions become part of the committed prefix.
         with step.clock.phase("commit"):
             commits = self._phases.commit(step, branch)
-        # Stop: what the rows emit, cut where a stop rule is met.
-        decisions = self._phases.stop(step, commits)
-        # Record: the observers hear of it.
-        step.clock.current = "record"
-        results = step.results(decisions, self.drafter.num_pairs)
-        for row, result in zip(step.rows, results, strict=True):
-            self._take_note(row.turn, result)
-        self._in_flight = None
+        with held_interrupts():
+            # Stop: what the rows emit, cut where a stop rule is met.
+            decisions = self._phases.stop(step, commits)
+            # Record: the observers hear of it.
+            step.clock.current = "record"
+            results = step.results(decisions, self.drafter.num_pairs)
+            for row, result in zip(step.rows, results, strict=True):
+                self._take_note(row.turn, result)
+            self._in_flight = None
         return results
 
     def end_stopped(self) -> list[int]:
@@ -205,10 +207,10 @@ class Session:
         self.rows[row].committed_ids = []
 
     def abandon(self, reason: EndReason) -> None:
-        """Ends all running turns."""
+        """Ends all running turns, for ``reason`` or because their last step met a stop rule."""
         for number, row in enumerate(self.rows):
             if row.turn is not None:
-                self._end(number, reason)
+                self._end(number, row.turn.watch.reason or reason)
 
     def fail(self, error: Exception) -> None:
         """Tells the observers what happened, with the inputs of the running phase, and ends all turns.
@@ -226,9 +228,10 @@ class Session:
         assert turn is not None
         turn.result.reason = reason
         turn.result.duration_ns = time.perf_counter_ns() - turn.begun_ns
-        self.rows[row].turn = None
-        if turn.observer is not None and turn.result.output_ids:
-            turn.observer.turn_ended(turn.result)
+        with held_interrupts():
+            self.rows[row].turn = None
+            if turn.observer is not None and turn.result.output_ids:
+                turn.observer.turn_ended(turn.result)
 
     def _take_note(self, turn: Turn, result: StepResult) -> None:
         phases, totals = self.decoding.phases, turn.result
@@ -266,33 +269,34 @@ class Session:
         last = output.logits[0, -1]
         logits = last if turn.processors is None else process_last(turn.processors, prompt_ids, last)
         pending, draw = self._first_token(logits, turn)
-        if turn.observer is not None:
-            turn.observer.turn_started(
-                TurnStarted(
-                    prompt_ids=prompt_ids,
-                    reused_length=start,
-                    row=number,
-                    generator_seed=request.generator_seed if turn.generator is not None else None,
-                    dispatch=dispatch,
+        with held_interrupts():
+            if turn.observer is not None:
+                turn.observer.turn_started(
+                    TurnStarted(
+                        prompt_ids=prompt_ids,
+                        reused_length=start,
+                        row=number,
+                        generator_seed=request.generator_seed if turn.generator is not None else None,
+                        dispatch=dispatch,
+                        features=output.features[0],
+                        last_logits=logits,
+                        pending_token=pending,
+                        draw=draw,
+                        prefix_digests=as_digests(prefix_sums(self.cache, number)),
+                        duration_ns=time.perf_counter_ns() - turn.begun_ns,
+                    )
+                )
+            tokens = [*prompt_ids[start + 1 :], pending]
+            pairs = self.decoding.phases.pairs(
+                HandOver(
+                    phase="prefill",
                     features=output.features[0],
-                    last_logits=logits,
-                    pending_token=pending,
-                    draw=draw,
-                    prefix_digests=as_digests(prefix_sums(self.cache, number)),
-                    duration_ns=time.perf_counter_ns() - turn.begun_ns,
+                    source_rows=list(range(len(tokens))),
+                    tokens=tokens,
+                    device=self.teacher.device,
                 )
             )
-        tokens = [*prompt_ids[start + 1 :], pending]
-        pairs = self.decoding.phases.pairs(
-            HandOver(
-                phase="prefill",
-                features=output.features[0],
-                source_rows=list(range(len(tokens))),
-                tokens=tokens,
-                device=self.teacher.device,
-            )
-        )
-        return pairs, self.decoding.phases.stop(turn.watch, [pending]).reason
+            return pairs, self.decoding.phases.stop(turn.watch, [pending]).reason
 
     def _first_token(self, logits: torch.Tensor, turn: Turn) -> tuple[int, PendingDraw | None]:
         """The first token after the prompt, whose ``logits`` (V,) are given."""

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from specscope.engine.accept.sampling import draw_coins
+from specscope.engine.loop.interrupts import held_interrupts
 from specscope.engine.loop.phases import EndReason
 from specscope.engine.loop.stopping import StopDecision, StopRules, StopWatch
 from specscope.engine.loop.turns import common_length
@@ -272,6 +273,14 @@ class Conductor:
         arrival = self._await(patience_s) if patience_s else self._links.inbox.take(0.0)
         if arrival is None:
             return False
+        with held_interrupts():
+            if not self._take_in(running, arrival):
+                return False
+        running.emitted(running.watch.output_ids)
+        return True
+
+    def _take_in(self, running: _Running, arrival: Arrival) -> bool:
+        """Notes what the last stage said; whether it counts."""
         message = arrival.message
         self._log.keep(message)
         try:
@@ -286,7 +295,6 @@ class Conductor:
             self._count(running, verdict, message)
         finally:
             self._links.inbox.give_back(arrival)
-        running.emitted(running.watch.output_ids)
         return True
 
     def _count(self, running: _Running, verdict: Verdict, message: Message) -> None:
@@ -353,9 +361,11 @@ class Conductor:
         self._announce()
         running.turn.duration_ns = time.perf_counter_ns() - running.begun_ns
         observer = running.request.observer
-        if observer is not None:
-            observer.turn_ended(running.turn, self._flush())
-        self._running = None
+        events = self._flush() if observer is not None else []
+        with held_interrupts():
+            self._running = None
+            if observer is not None:
+                observer.turn_ended(running.turn, events)
 
     def _flush(self) -> list[Event]:
         """All that the stages have not yet told of."""
@@ -373,11 +383,11 @@ class Conductor:
                 return self._log.take()
 
     def abandon(self, reason: EndReason) -> PipelineTurn | None:
-        """Ends the running turn without asking the stages: they may be gone."""
+        """Ends the running turn without asking the stages: they may be gone. ``reason`` is why, unless it had ended."""
         running, self._running = self._running, None
         if running is None:
             return None
-        running.turn.reason = reason
+        running.turn.reason = running.watch.reason or reason
         running.turn.duration_ns = time.perf_counter_ns() - running.begun_ns
         if running.request.observer is not None and running.watch.output_ids:
             running.request.observer.turn_ended(running.turn, self._log.take())

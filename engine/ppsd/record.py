@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
 from specscope.engine.ppsd.carrier import carrier_of
-from specscope.engine.ppsd.conductor import PipelineTurn, Verified
+from specscope.engine.ppsd.conductor import Conductor, PipelineTurn, Verified
 from specscope.engine.ppsd.events import DROP_REASONS
 from specscope.engine.ppsd.message import Event, EventKind
 from specscope.engine.ppsd.rank import StageFacts
@@ -46,7 +48,7 @@ from specscope.schemas import (
     VerifySection,
     Visit,
 )
-from specscope.tracer.files.writer import RecordSink
+from specscope.tracer.files.writer import RecordSink, RunSink
 
 CAPABILITIES = ["tree", "verify.argmax", "verify.top_tokens", "accept", "stop", "pipeline"]
 ACTIVITIES = {
@@ -184,6 +186,26 @@ class PipelineRecorder:
                 "end_ns": self._clock.since_begin(event.stage, event.end),
             }
         )
+
+
+@contextmanager
+def pipeline_ending(conductor: Conductor, recorder: PipelineRecorder, writer: RunSink) -> Iterator[None]:
+    """However the block ends, the running turn and the trace end with it, and say how."""
+    reason: Literal["complete", "interrupted", "failed"] = "failed"
+    try:
+        yield
+        reason = "complete"
+    except KeyboardInterrupt:
+        conductor.abandon("interrupted")
+        reason = "interrupted"
+        raise
+    except Exception as error:
+        if recorder.running is not None:
+            recorder.running.failed(error)
+        conductor.abandon("failed")
+        raise
+    finally:
+        writer.finish(reason)
 
 
 class PipelineTurnRecorder:

@@ -13,7 +13,7 @@ from specscope.engine.loop.stopping import StopRules
 from specscope.engine.ppsd.conductor import Drafted, ExitDraft
 from specscope.engine.ppsd.hop import ClockOffset
 from specscope.engine.ppsd.rank import StageFacts
-from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_manifest
+from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_ending, pipeline_manifest
 from specscope.engine.ppsd.schedule import Item
 from specscope.engine.record.manifest import RunFacts
 from specscope.engine.run.prompts import Prompt
@@ -81,7 +81,9 @@ def record_pipeline(alone: Path, teacher: Path, rule: SamplingRule, fault: Pipel
     recorder = PipelineRecorder(writer, manifest, facts)
     seed = None if rule is GREEDY else turn_seed(0, PROMPT.id, 0)
     draft = mixed_draft([*PROMPT.ids, *end["output_ids"]])
-    with local_pipeline(stages, draft, rule=rule, recording=True, fault=fault) as pipeline:
+    with (
+        local_pipeline(stages, draft, rule=rule, recording=True, fault=fault) as pipeline,
+        pipeline_ending(pipeline.conductor, recorder, writer),
+    ):
         pipeline.decode(list(PROMPT.ids), rules, seed=seed, observer=recorder.turn(0, PROMPT, 0))
-    writer.finish("complete")
     return trace
