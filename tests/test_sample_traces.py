@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FAULTY, FUSED, SAMPLES
 
 from specscope.tracer.compare.diff import diff_traces

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Outcome, specscope
+from support.called import specscope
+from support.commands import Outcome
 
 from specscope.adapters.cli.convert import NO_IDLE_STEPS
 from specscope.schemas import TurnEnd

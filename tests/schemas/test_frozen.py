@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from support.commands import specscope
+from support.called import specscope
 from support.toy_run import Toy, toy_lines
 from support.traces import load
 

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from pydantic import BaseModel
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FAULTY
 
 from specscope.schemas.bisection import BISECTION_SCHEMA, Bisection

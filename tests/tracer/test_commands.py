@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, accepts_at_least, first_step, load, store
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FUSED
 
 from specscope.schemas import decode_record

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.toy_run import Toy, toy_lines
 from support.traces import store
 

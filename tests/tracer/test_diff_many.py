@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Outcome, specscope
+from support.called import specscope
+from support.commands import Outcome
 from support.judges import by_name
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, store

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import networkx
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FUSED, first_step, load, store
 
 from specscope.tracer import TraceReader, graph_text, step_rows, tree_graph

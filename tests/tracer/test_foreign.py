@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
-from support.commands import specscope
+from support.called import specscope
 from support.pipeline_mutants import PIPELINE_MUTANTS
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, NOT_HERE
 from support.traces import ROOT, Lines, load, store

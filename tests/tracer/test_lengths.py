@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.lengths_runs import HONEST, LENGTHS_MUTANTS, lengths_lines
 from support.traces import FUSED, Lines, load, store
 

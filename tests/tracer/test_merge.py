@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import Outcome, specscope
+from support.called import specscope
+from support.commands import Outcome
 from support.toy_engine import PROMPTS, decode
 from support.traces import load
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FUSED, load, store
 
 from specscope.tracer.compare.diff import diff_traces

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.proposer_mutants import propose_together, rename, steps_of
 from support.traces import EAGER, FUSED, Lines, load, store
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.lengths_runs import HONEST, lengths_lines
 from support.traces import EAGER, FUSED, ROOT, first_step, load, store
 

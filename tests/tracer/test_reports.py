@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FAULTY, FUSED
 from support.verdicts import HOSTILE, KINDS, hostile_verdict, near_tie, verdict_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.shape_mutants import WRONG_CHOICES, chooses, steps_of
 from support.shape_tables import profile_of, step_ms
 from support.traces import EAGER, FUSED, load, store

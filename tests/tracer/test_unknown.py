@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import EAGER, FUSED, Lines, load, store
 
 from specscope.schemas import SCHEMA_VERSION

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import ROOT, load
 
 from specscope.tracer.compare import diff_traces

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import Outcome, specscope
+from support.called import specscope
+from support.commands import Outcome
 from support.traces import EAGER, FAULTY, load, store
 
 from specscope.tracer.cli.main import main

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
-from support.commands import specscope
+from support.called import specscope
 from support.pages import Opener, boards_of, checked, html_of, query_of
 from support.traces import EAGER, FAULTY, FUSED
 
