@@ -210,7 +210,7 @@ def _ns_per_token(turn: Any) -> float:
 
 def drafts_of(mode: str, text: list[int], head: Any, vocab_size: int) -> Any:
     """What drafts in ``mode``; always and never follow ``text``, and cost what ``head`` does."""
-    from specscope.engine.ppsd.conductor import Drafted
+    from specscope.engine.ppsd.outcome import Drafted
 
     if mode in ("sequential", "head"):
         return None if mode == "sequential" else head

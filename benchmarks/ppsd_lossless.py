@@ -161,7 +161,7 @@ class _Pipeline:
         return {"equal": equal, "drafted": drafted, "accepted": accepted}
 
     def _draft(self, text: list[int]) -> Any:
-        from specscope.engine.ppsd.conductor import Drafted
+        from specscope.engine.ppsd.outcome import Drafted
 
         if self._setting.drafts in ("trained", "untrained"):
             return self._ranks[0].exit_draft

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HELD = (signal.SIGINT, signal.SIGTERM)
+HELD: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager

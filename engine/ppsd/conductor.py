@@ -10,18 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple, Protocol
 
 import torch
 
 from specscope.engine.accept.sampling import draw_coins
 from specscope.engine.loop.interrupts import held_interrupts
 from specscope.engine.loop.phases import EndReason
-from specscope.engine.loop.stopping import StopDecision, StopRules, StopWatch
+from specscope.engine.loop.stopping import StopRules, StopWatch
 from specscope.engine.loop.turns import common_length
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import LISTEN_S, Arrival, Inbox, Sender, StageLostError
 from specscope.engine.ppsd.message import Event, EventKind, Field, Kind, Message
+from specscope.engine.ppsd.outcome import Drafted, PipelineObserver, PipelineTurn, Verified
 from specscope.engine.ppsd.pace import Pace
 from specscope.engine.ppsd.schedule import Gate, Item, Schedule, Verdict
 from specscope.engine.ppsd.stage import Stage
@@ -30,63 +30,8 @@ PREFILL_CHUNK = 256  # rows of the prompt per message
 NO_TOKEN = 0  # fed for a whole chunk, whose tokens only the first stage needs
 
 
-class Drafted(NamedTuple):
-    """What the exit head says."""
-
-    token: int
-    prob: float | None  # None where nobody reads it
-
-
 #: The draft after the last row of (1, P, H), which has passed the first stage; the item of that row is given too.
 ExitDraft = Callable[[torch.Tensor, Item], Drafted]
-
-
-@dataclass(kw_only=True)
-class PipelineTurn:
-    """What a turn came to; filled while it runs."""
-
-    output_ids: list[int] = field(default_factory=list)
-    reason: EndReason = "failed"
-    num_drafted: int = 0  # drafts that were verified
-    num_accepted: int = 0
-    num_dropped: int = 0  # items that were run by the first stage and counted for nothing
-    prefill_ns: int = 0
-    duration_ns: int = 0
-
-    @property
-    def acceptance(self) -> float | None:
-        """Share of the verified drafts that were right; None where nothing was drafted."""
-        return self.num_accepted / self.num_drafted if self.num_drafted else None
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Output tokens over the turn's wall time, prefill included."""
-        return len(self.output_ids) / max(self.duration_ns / 1e9, 1e-9)
-
-
-class Verified(NamedTuple):
-    """One verified token, as an observer hears of it."""
-
-    verdict: Verdict
-    draft: Drafted | None
-    stop: StopDecision
-    coin: float | None
-    generator_seed: int | None  # of the turn; None where nothing is drawn
-    result: Message  # of the last stage
-    events: list[Event]  # that have become known since the one before
-
-
-class PipelineObserver(Protocol):
-    """Hears what happens to one turn, and changes nothing."""
-
-    def turn_started(self, prompt_ids: list[int], reused_length: int, first: Verified) -> None:
-        """The first token is known."""
-
-    def token_verified(self, verified: Verified) -> None:
-        """A further token is."""
-
-    def turn_ended(self, turn: PipelineTurn, events: list[Event]) -> None:
-        """After the last one, or when the turn was interrupted or failed."""
 
 
 @dataclass(frozen=True)

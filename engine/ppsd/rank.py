@@ -19,11 +19,12 @@ from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.load.models import DEMO_MODELS, DTYPES
 from specscope.engine.ppsd.carrier import usable_carrier
 from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer, head_folder
-from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, Drafted, ExitDraft
+from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, ExitDraft
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import ClockOffset, Inbox, Sender, answer_pings, measure_offset
 from specscope.engine.ppsd.lifeline import GROUP_FILE, Lifeline
 from specscope.engine.ppsd.message import Shape
+from specscope.engine.ppsd.outcome import Drafted
 from specscope.engine.ppsd.schedule import Item
 from specscope.engine.ppsd.split import split_layers
 from specscope.engine.ppsd.stage import Stage

@@ -17,9 +17,10 @@ from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
 from specscope.engine.ppsd.carrier import carrier_of
-from specscope.engine.ppsd.conductor import Conductor, PipelineTurn, Verified
+from specscope.engine.ppsd.conductor import Conductor
 from specscope.engine.ppsd.events import DROP_REASONS
 from specscope.engine.ppsd.message import Event, EventKind
+from specscope.engine.ppsd.outcome import PipelineTurn, Verified
 from specscope.engine.ppsd.rank import StageFacts
 from specscope.engine.ppsd.verifier import Said, read_draw, read_summary
 from specscope.engine.record.manifest import RunFacts, build_manifest

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import check_turn
-from specscope.engine.ppsd.conductor import Conductor, PipelineObserver, PipelineRequest, PipelineTurn
+from specscope.engine.ppsd.conductor import Conductor, PipelineRequest
+from specscope.engine.ppsd.outcome import PipelineObserver, PipelineTurn
 from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import decode_text, turn_seed

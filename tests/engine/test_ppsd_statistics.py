@@ -18,8 +18,8 @@ from support.local_pipeline import LocalPipeline, local_pipeline
 from specscope.engine.accept.sampling import draw_bonus, target_probs
 from specscope.engine.lab.faults.pipeline import PipelineFault, find_pipeline_fault
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.ppsd.conductor import Drafted
 from specscope.engine.ppsd.message import Message
+from specscope.engine.ppsd.outcome import Drafted
 from specscope.engine.ppsd.schedule import Item
 from specscope.engine.ppsd.worker import Verifier
 from specscope.engine.settings import SamplingRule

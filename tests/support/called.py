@@ -27,12 +27,12 @@ def specscope(*arguments: str | Path, cwd: Path = ROOT) -> Outcome:
         mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}),
         _streams(out, err),
     ):
+        code: object = 0
         try:
             main()
-            code = 0
         except SystemExit as ended:
-            assert isinstance(ended.code, int), ended.code
             code = ended.code
+    assert isinstance(code, int), code
     done = Outcome(code, _text(out), _text(err))
     assert "Traceback (most recent call last)" not in done.err, done.err
     return done

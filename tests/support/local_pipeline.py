@@ -9,10 +9,8 @@ import torch
 from specscope.engine.drafters.early_exit.head import load_exit_head
 from specscope.engine.lab.selftest.threads import LocalPipeline as LocalPipeline
 from specscope.engine.lab.selftest.threads import local_pipeline as local_pipeline
-from specscope.engine.ppsd.conductor import (
-    Drafted,
-    ExitDraft,
-)
+from specscope.engine.ppsd.conductor import ExitDraft
+from specscope.engine.ppsd.outcome import Drafted
 from specscope.engine.ppsd.schedule import Item
 from specscope.engine.ppsd.split import split_layers
 from specscope.engine.ppsd.stage import Stage

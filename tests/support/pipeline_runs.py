@@ -10,8 +10,9 @@ import torch
 from specscope.engine.lab.faults.pipeline import PipelineFault
 from specscope.engine.load.models import load_models
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.ppsd.conductor import Drafted, ExitDraft
+from specscope.engine.ppsd.conductor import ExitDraft
 from specscope.engine.ppsd.hop import ClockOffset
+from specscope.engine.ppsd.outcome import Drafted
 from specscope.engine.ppsd.rank import StageFacts
 from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_ending, pipeline_manifest
 from specscope.engine.ppsd.schedule import Item

@@ -12,17 +12,11 @@ import torch
 
 from specscope.engine.lab.faults.pipeline import PipelineFault, RankParts
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.ppsd.conductor import (
-    Conductor,
-    ConductorLinks,
-    ExitDraft,
-    PipelineObserver,
-    PipelineRequest,
-    PipelineTurn,
-)
+from specscope.engine.ppsd.conductor import Conductor, ConductorLinks, ExitDraft, PipelineRequest
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import Arrival, Inbox, Sender, StageLostError
 from specscope.engine.ppsd.message import Message, Shape
+from specscope.engine.ppsd.outcome import PipelineObserver, PipelineTurn
 from specscope.engine.ppsd.pace import Pace
 from specscope.engine.ppsd.rank import NEWS_SHAPE, message_shape
 from specscope.engine.ppsd.stage import Stage
