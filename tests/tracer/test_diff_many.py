@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from specscope.tracer.fleet.compare_pair import Task, error_result
 from specscope.tracer.fleet.results import first_root, open_results, read_results
 from specscope.tracer.fleet.summary import SHOWN_PAIRS, markdown_of, summarise, text_of
 from specscope.tracer.fleet.table import Pair, Shard, parse_shard, read_pairs
-from specscope.tracer.fleet.workers import judge_all
+from specscope.tracer.fleet.workers import judge_all, serve
 
 HEADER = "baseline,candidate,name,allow,noise"
 
@@ -171,6 +172,17 @@ def test_workers_end_with_the_one_who_asked() -> None:
     judging.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_worker_ends_quietly_where_nobody_waits_for_its_answer() -> None:
+    asker, worker = multiprocessing.Pipe()
+
+    def judge(task: Task) -> PairResult:
+        asker.close()  # as it does that was interrupted
+        return error_result(task, task.stamp, "too late", 0.0)
+
+    asker.send(Task(Pair(name="late", baseline=Path("a"), candidate=Path("b"))))
+    serve(worker, judge)
 
 
 def test_shards_are_disjoint_and_complete() -> None:

@@ -45,7 +45,7 @@ class _Worker:
     def __init__(self, judge: Judge) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(end, judge), daemon=True)
+        self.process = context.Process(target=serve, args=(end, judge), daemon=True)
         with _interrupts_blocked():
             self.process.start()
         end.close()
@@ -83,9 +83,9 @@ class _Worker:
 
     def end(self) -> None:
         """Ends the process, in the middle of a task if need be."""
-        self.pipe.close()
         self.process.terminate()
         self.process.join()
+        self.pipe.close()
 
 
 def judge_all(tasks: Iterable[Task], num_workers: int, judge: Judge = judge_pair) -> Generator[PairResult, None, None]:
@@ -120,11 +120,15 @@ def _pass_on(workers: list[_Worker], worker: _Worker, task: Task, judge: Judge) 
     worker.give(task)
 
 
-def _serve(pipe: Connection, judge: Judge) -> None:
+def serve(pipe: Connection, judge: Judge) -> None:
     """What a worker runs: answers tasks until the parent is gone."""
     while True:
         try:
             task = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(judge(task))
+        result = judge(task)
+        try:
+            pipe.send(result)
+        except OSError:  # it has gone meanwhile
+            return
