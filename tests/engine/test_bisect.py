@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from support.bisections import AT, QUIET, as_if, bisected, put_in
-from support.commands import specscope
+from support.called import specscope
 from support.recorded_runs import IDS, TinyRuns
 from support.tiny_models import build_teacher
 from support.traces import EAGER, load, store

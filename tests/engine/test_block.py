@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from click.testing import CliRunner
-from support.commands import specscope
+from support.called import specscope
 from support.tiny_models import build_head, build_teacher
 from support.traced import record
 from support.traces import load, store

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from support.commands import specscope
+from support.called import specscope
 
 from specscope.engine.cli.choices import build_choice, model_options, rule_options, tree_options
 from specscope.engine.settings import ModelChoice

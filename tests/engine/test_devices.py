@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from support.commands import specscope
+from support.called import specscope
 
 from specscope.engine.backends import devices, kernels
 from specscope.engine.backends.accelerator import Accelerator

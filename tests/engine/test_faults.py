@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.traces import load
 
 from specscope.engine.lab.faults import FAULTS, Fault, FaultTarget, find_fault, inject, injecting, kernels

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.commands import Outcome, specscope
+from support.called import specscope
+from support.commands import Outcome
 from transformers import AutoModelForCausalLM
 
 from specscope.engine.finite import is_finite

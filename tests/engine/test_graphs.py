@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from support.commands import specscope
+from support.called import specscope
 from support.drafting import PROMPTS, choice_of
 from support.host_reads import HostReads
 from support.tiny_models import POLICY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.pipeline_mutants import PIPELINE_RUN
 from support.pipeline_runs import record_alone, record_pipeline, record_trees
 from support.traces import load, store

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.commands import specscope
+from support.called import specscope
 from support.recorded_runs import IDS, TALKS, TinyRuns
 from support.tiny_models import build_teacher
 from support.traces import FUSED, load, store

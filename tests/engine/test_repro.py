@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.commands import specscope
+from support.called import specscope
 from support.tiny_models import POLICY, build_head, build_teacher
 from support.traces import ROOT
 

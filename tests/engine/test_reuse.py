@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.recorded_runs import TALKS, TinyRuns
 from support.traces import load, store
 

@@ -1,4 +1,4 @@
-"""``specscope run`` as a process, on the bundled models: output, traces, and one clear line for each mistake."""
+"""``specscope run`` on the bundled models: output, traces, and one clear line for each mistake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 from support.tiny_models import build_head, build_teacher
 
 from specscope.tracer.files.reader import TraceReader

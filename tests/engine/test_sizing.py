@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.commands import specscope
+from support.called import specscope
 from support.traces import flat_floors, store
 
 from specscope.engine import decode

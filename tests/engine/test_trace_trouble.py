@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.commands import specscope
+from support.called import specscope
 
 RUN = ("run", "--prompt", "def parse(line):", "--max-new-tokens", "24", "--json")
 LARGEST = 20_000  # bytes that a file may have: some steps of a trace, and no file of tensors

@@ -68,6 +68,11 @@ def works_twice_at_once(lines: Lines) -> None:
     interval_where(lines, stage=0, activity="verify", position=11)["end_ns"] += 10**10
 
 
+def on_devices(lines: Lines) -> None:
+    """The same run, as if each stage had an accelerator."""
+    lines[0]["device"]["backend"], lines[0]["pipeline"]["backend"] = "cuda", "nccl"
+
+
 def one_after_another(lines: Lines) -> None:
     """The same work in the same order, and never two stages at once."""
     every = [interval for section in sections(lines) for interval in section["intervals"]]
@@ -102,5 +107,5 @@ PIPELINE_MUTANTS: dict[str, list[Callable[[Lines], Any]]] = {
         works_twice_at_once,
         lambda lines: interval_where(lines, stage=0, activity="draft", position=11).__setitem__("end_ns", 0),
     ],
-    "pipeline.overlap": [one_after_another],
+    "pipeline.overlap": [lambda lines: (on_devices(lines), one_after_another(lines))],
 }

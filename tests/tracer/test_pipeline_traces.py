@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.pipeline_mutants import PIPELINE_MUTANTS, PIPELINE_RUN
+from support.pipeline_mutants import PIPELINE_MUTANTS, PIPELINE_RUN, on_devices, one_after_another
 from support.traces import FUSED, load, store
 
 from specscope.tracer.files.mending import end_trace
@@ -19,8 +19,10 @@ def violated(report: OracleReport) -> set[str]:
     return {name for name, tally in report.invariants.items() if tally.failed}
 
 
-def test_a_recorded_run_is_sound_and_no_rule_of_pipelines_is_skipped() -> None:
-    report = check_trace(PIPELINE_RUN)
+def test_a_recorded_run_is_sound_and_no_rule_of_pipelines_is_skipped(tmp_path: Path) -> None:
+    lines = load(PIPELINE_RUN)
+    on_devices(lines)
+    report = check_trace(store(lines, tmp_path / "devices.jsonl"))
     assert not violated(report)
     for name in PIPELINE_MUTANTS:
         tally = report.invariants[name]
@@ -39,6 +41,15 @@ def test_a_broken_run_fires_its_invariant(tmp_path: Path, invariant: str, number
     first = report.invariants[invariant].first
     assert first is not None
     assert first.witness
+
+
+def test_stages_that_share_processors_may_take_turns(tmp_path: Path) -> None:
+    lines = load(PIPELINE_RUN)
+    one_after_another(lines)
+    report = check_trace(store(lines, tmp_path / "in-turn.jsonl"))
+    assert "pipeline.overlap" not in violated(report)
+    tally = report.invariants["pipeline.overlap"]
+    assert (tally.passed, tally.failed, tally.skipped) == (0, 0, 0)
 
 
 def test_rules_of_pipelines_say_nothing_of_other_runs() -> None:

@@ -21,6 +21,7 @@ class Flow:
     num_stages: int
     window: int
     slack_ns: int  # by which times of two stages may be off
+    on_devices: bool  # of their own; processors are shared, with whatever else runs there
     verified: list[PipelineSection] = field(default_factory=list)  # the prompt's end first
     intervals: list[StageInterval] = field(default_factory=list)
     cuts: list[StageCut] = field(default_factory=list)
@@ -33,7 +34,8 @@ class Flow:
             return None
         stages = manifest.pipeline.stages
         slack = 2 * max(stage.clock_uncertainty_ns or 0 for stage in stages)
-        flow = cls(num_stages=len(stages), window=manifest.pipeline.window, slack_ns=slack)
+        on_devices = manifest.device.backend != "cpu"
+        flow = cls(num_stages=len(stages), window=manifest.pipeline.window, slack_ns=slack, on_devices=on_devices)
         flow.add_token(first)
         return flow
 
@@ -164,7 +166,11 @@ def alone_problem(flow: Flow) -> str | None:
 
 
 def overlap_problem(flow: Flow) -> str | None:
-    """Where drafts were accepted and yet no two stages were at work on different positions at the same time."""
+    """Where drafts were accepted and yet no two stages were at work on different positions at the same time.
+
+    To be asked of stages on devices of their own. Those on the processors of one machine may take turns: a busy machine
+    runs one of them after another, and is right to.
+    """
     num_accepted = sum(token.accepted is True for token in flow.verified)
     num_refuted = sum(token.accepted is False for token in flow.verified)
     # Where most drafts fail, it pays to have one token in flight at a time.

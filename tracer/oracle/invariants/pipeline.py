@@ -22,6 +22,10 @@ def _has_flow(t: TurnTally) -> bool:
     return t.flow is not None
 
 
+def _is_on_devices(t: TurnTally) -> bool:
+    return t.flow is not None and t.flow.on_devices
+
+
 PIPELINE: tuple[Invariant[Context], ...] = (
     Invariant(
         id="pipeline.acceptance",
@@ -80,9 +84,9 @@ PIPELINE_TURNS: tuple[Invariant[TurnTally], ...] = (
     ),
     Invariant(
         id="pipeline.overlap",
-        statement="where most drafts hold, two stages work on different positions at the same time",
+        statement="on devices of their own, where most drafts hold, two stages work on different positions at once",
         check=lambda t: overlap_problem(present(t.flow)),
-        applies=_has_flow,
+        applies=_is_on_devices,
         phase="verify",
     ),
 )
