@@ -117,6 +117,7 @@ def test_a_note_is_written_saved_and_not_lost_while_it_is_not(serving: Running, 
     with TraceReader(folder / "fused.jsonl") as reader:
         notes = read_notes(folder / "fused.jsonl", reader.manifest.run_id)
     assert notes[NotedStep(1, 0)].text == "half a thought, then n and p"
+    expect(page).to_have_url(re.compile("turn=1&step=0"), timeout=WAIT)  # shown before the page was there
     page.reload()
     expect(page.get_by_label("Note on step 0")).to_have_value("half a thought, then n and p", timeout=WAIT)
 

@@ -27,17 +27,19 @@ PLAY = """
   const clearTimeout = (number) => timers[number - 1] && (timers[number - 1].call = () => {});
   const parts = ["performance", "setTimeout", "clearTimeout"];
   const walker = new Function(...parts, `${source}; return walker;`)(performance, setTimeout, clearTimeout);
-  let [now, question, looked] = [0, null, 0];
+  let [turn, scene, now, question, looked] = ["first", 0, 0, null, 0];
   const walk = walker({
     show: (step) => (looked = step),
     ask: (text) => (question = text),
     last: () => last,
   });
-  const draw = (step) => ({ html: `step ${step}`, notes: {}, raw: {} });
-  function tell(data) {
+  const words = (step) => `step ${step} of the ${turn} turn, drawn for scene ${scene}`;
+  const draw = (step) => ({ html: words(step), notes: {}, raw: {} });
+  function tell(said) {
+    const data = { turn, scene, now, ahead: {}, ...said };
     if (walk.take(data)) {
       looked = data.now;
-      if (data.html !== `step ${looked}`) throw new Error(`step ${looked} is shown as ${data.html}`);
+      if (data.html !== words(looked)) throw new Error(`${words(looked)} is shown as ${data.html}`);
     }
   }
   function answer() {
@@ -47,7 +49,7 @@ PLAY = """
     [question, now] = [null, step];
     const boards = Object.fromEntries(ahead.map((other) => [other, draw(other)]));
     const nothing = { html: null, notes: null, raw: null };
-    tell({ scene: "a", now, ahead: boards, ...(what === "shown" ? nothing : draw(step)) });
+    tell({ ahead: boards, ...(what === "shown" ? nothing : draw(step)) });
   }
   let expected = 0;
   const happen = {
@@ -56,7 +58,16 @@ PLAY = """
     end: () => walk.aimAt((expected = last)),
     answer,
     lose: () => (question = null),
-    rerun: () => tell({ scene: "a", now, ahead: {}, ...draw(now) }),
+    rerun: () => tell(draw(now)),
+    changed: () => { // what boards depend on: a note was saved, or the trace has grown
+      scene += 1;
+      if (question?.startsWith("shown")) question = null; // asked of what is no more
+      tell(draw(now));
+    },
+    other: () => { // another turn was chosen from a list
+      [turn, now, expected, question] = [`${turn} other`, 0, 0, null];
+      happen.changed();
+    },
     wait: () => {
       clock += 50;
       for (const timer of timers.filter(({ at }) => at <= clock)) {
@@ -66,7 +77,7 @@ PLAY = """
       }
     },
   };
-  tell({ scene: "a", now, ahead: {}, ...draw(0) });
+  tell(draw(0));
   for (const event of events) happen[event]();
   for (let round = 0; round < 1000; round++) {
     answer();
@@ -93,7 +104,7 @@ def play(page: Page, events: list[str]) -> dict[str, int]:
     return end
 
 
-EVENTS = st.sampled_from(["right", "right", "right", "left", "end", "answer", "answer", "lose", "rerun", "wait"])
+EVENTS = st.sampled_from([*["right"] * 3, "left", "end", *["answer"] * 2, "lose", "rerun", "wait", "changed", "other"])
 
 
 @given(events=st.lists(EVENTS, max_size=40))
@@ -110,3 +121,7 @@ def test_an_answer_that_is_newer_than_what_was_shown_early_is_shown(blank: Page)
 
 def test_a_question_that_was_lost_is_asked_again(blank: Page) -> None:
     assert play(blank, ["right", "lose"]) == {"looked": 1, "now": 1, "expected": 1}
+
+
+def test_a_key_is_not_forgotten_where_a_note_is_saved_meanwhile(blank: Page) -> None:
+    assert play(blank, ["right", "right", "changed"]) == {"looked": 2, "now": 2, "expected": 2}

@@ -103,7 +103,7 @@ function show() {
     const { html, notes } = boards[step] ?? { html: nothing, notes: "{}" };
     const board = { html, notes: JSON.parse(notes) };
     const title = `${entry.turn}/${step} ${document.body.dataset.name}`;
-    update({ ...board, raw: {}, strip, scene: entry.turn, now: step, picked: node, title }, heard);
+    update({ ...board, raw: {}, strip, turn: entry.turn, scene: entry.turn, now: step, picked: node, title }, heard);
   });
 }
 

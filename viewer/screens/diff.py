@@ -163,9 +163,11 @@ def _walk(view: View, entry: TurnEntry | None, pair: BothReaders, draw: Callable
     """The steps of the turn; None where there is none to show."""
     if entry is None:
         return None
-    turn, stamps = entry.turn, [reader.index.stamp for reader in pair]
-    scene = repr((view.baseline, view.candidate, turn, stamps, view.allow, what_is_unfolded(), *map(notes_stamp, pair)))
-    return Walk(scene, len(entry.steps), lambda step: draw(Spot(turn, step)))
+    turn = entry.turn
+    place = repr((view.baseline, view.candidate, turn))
+    stamps = [(reader.index.stamp, notes_stamp(reader)) for reader in pair]
+    scene = repr((place, stamps, view.allow, what_is_unfolded()))
+    return Walk(place, scene, len(entry.steps), lambda step: draw(Spot(turn, step)))
 
 
 class BothReaders(NamedTuple):

@@ -37,6 +37,7 @@ class Walk(NamedTuple):
     """The steps of the turn that is looked at. What the browser has shown already is not sent again, and those that may
     come next are sent ahead."""
 
+    turn: str  # whose steps they are; keys that have led on are forgotten where it changes
     scene: str  # changes with everything that boards depend on, but for their step
     num_steps: int
     draw: Callable[[int], Board]  # a step's board
@@ -151,14 +152,14 @@ def show_board(
 
 def _content(draw: Callable[[], Board], walk: Walk | None, key: str, now: int | None) -> dict[str, Any]:
     """The board, or where the browser shows it already, those that it wants ahead."""
-    scene = None if walk is None else walk.scene
+    turn, scene = (None, None) if walk is None else (walk.turn, walk.scene)
     asked: _Ahead | None = st.session_state.pop(f"{key}-ahead", None)
     if asked is not None and walk is not None and (asked.scene, asked.step) == (scene, now):
         nothing = dict.fromkeys(("html", "notes", "raw", "strip"))
         ahead = {step: _sent(walk.draw(step)) for step in asked.steps if step < walk.num_steps}
-        return {**nothing, "scene": scene, "ahead": ahead}
+        return {**nothing, "turn": turn, "scene": scene, "ahead": ahead}
     board = draw()
-    return {**_sent(board), "strip": board.strip, "scene": scene, "ahead": {}}
+    return {**_sent(board), "strip": board.strip, "turn": turn, "scene": scene, "ahead": {}}
 
 
 def show_one_board(board: Board, *, key: str, title: str, on_request: Callable[[str], None]) -> None:

@@ -132,7 +132,7 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
         picked=view.node,
         on_pick=clicks.picked,
         on_request=clicks.asked,
-        walk=Walk(_scene(view, reader, pair), turn.num_steps, drawn),
+        walk=Walk(repr((view.run, view.turn)), _scene(view, reader, pair), turn.num_steps, drawn),
         on_note=clicks.noted,
     )
 

@@ -8,6 +8,7 @@ const MOST_BOARDS = 32;
 function walker({ show, ask, last }) {
   const boards = new Map(); // step -> its board, of this scene
   const tried = new Set(); // steps that were asked for ahead
+  let turn = null; // whose steps they are
   let scene = null; // whatever boards depend on besides their step
   let confirmed = null; // the step where the page is
   let aim = null; // the step that keys have led to, while the page is not there yet
@@ -63,10 +64,13 @@ function walker({ show, ask, last }) {
 
   // Takes what the page says. Whether it is to be shown: not where keys have led further meanwhile.
   function take(data) {
+    if (data.turn !== turn) {
+      [turn, aim] = [data.turn, null];
+    }
     if (data.scene !== scene) {
       boards.clear();
       tried.clear();
-      [scene, aim, asked, early] = [data.scene, null, null, null];
+      [scene, asked, early] = [data.scene, null, null];
     }
     for (const [step, board] of Object.entries(data.ahead ?? {})) {
       keep(Number(step), board);
