@@ -1,5 +1,8 @@
 // The note on the step that is shown: what is being written is kept from step to step until it is saved. Knows no steps.
 
+const SAVING_MS = 3000; // after which a note that is not back was lost on its way: a newer question may replace it
+const MOST_TRIES = 4;
+
 function notedSteps(host, body, { save, textOf }) {
   const drafts = new Map(); // run, turn and step -> what was written and not saved
 
@@ -24,12 +27,25 @@ function notedSteps(host, body, { save, textOf }) {
   host.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest(".ss-noted button") : null;
     if (button) {
-      const field = button.closest(".ss-noted").querySelector("textarea");
-      state(field, "saving");
-      setTimeout(() => field.isConnected && state(field, drafts.has(key(field)) ? "not saved yet" : ""), 3000);
-      save(JSON.stringify({ step: Number(field.dataset.step), text: field.value }));
+      saveField(button.closest(".ss-noted").querySelector("textarea"), MOST_TRIES);
     }
   });
+
+  function saveField(field, tries) {
+    state(field, "saving");
+    setTimeout(() => saveAgain(key(field), tries - 1), SAVING_MS);
+    save(JSON.stringify({ step: Number(field.dataset.step), text: field.value }));
+  }
+
+  // The board may have been replaced meanwhile, and show another step.
+  function saveAgain(place, tries) {
+    const field = [...body.querySelectorAll(".ss-noted textarea")].find((other) => key(other) === place);
+    if (field && drafts.has(place) && tries > 0) {
+      saveField(field, tries);
+    } else if (field) {
+      state(field, drafts.has(place) ? "not saved yet" : "");
+    }
+  }
 
   // What is typed here is for nobody else: keys of the page are letters, too.
   host.addEventListener("keydown", (event) => {
