@@ -24,6 +24,7 @@ def specscope(*arguments: str | Path, cwd: Path = ROOT) -> Outcome:
     with (
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["specscope", *map(str, arguments)]),
+        mock.patch.object(sys.modules["__main__"], "__package__", None),  # of pytest, after which it would be called
         mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}),
         _streams(out, err),
     ):

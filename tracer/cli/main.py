@@ -98,7 +98,7 @@ def main() -> None:
 def _run() -> None:
     """The command, and all of its output: what is still held back may not fit on the disk."""
     try:
-        cli.main(prog_name="specscope", standalone_mode=False)
+        cli.main(standalone_mode=False)
     finally:
         sys.stdout.flush()
 

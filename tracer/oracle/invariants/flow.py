@@ -21,7 +21,7 @@ class Flow:
     num_stages: int
     window: int
     slack_ns: int  # by which times of two stages may be off
-    on_devices: bool  # of their own; processors are shared, with whatever else runs there
+    on_devices: bool  # a device each; processors are shared, with whatever else runs there
     verified: list[PipelineSection] = field(default_factory=list)  # the prompt's end first
     intervals: list[StageInterval] = field(default_factory=list)
     cuts: list[StageCut] = field(default_factory=list)
@@ -168,7 +168,7 @@ def alone_problem(flow: Flow) -> str | None:
 def overlap_problem(flow: Flow) -> str | None:
     """Where drafts were accepted and yet no two stages were at work on different positions at the same time.
 
-    To be asked of stages on devices of their own. Those on the processors of one machine may take turns: a busy machine
+    To be asked of stages on separate devices. Those on the processors of one machine may take turns: a busy machine
     runs one of them after another, and is right to.
     """
     num_accepted = sum(token.accepted is True for token in flow.verified)

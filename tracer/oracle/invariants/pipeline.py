@@ -84,7 +84,7 @@ PIPELINE_TURNS: tuple[Invariant[TurnTally], ...] = (
     ),
     Invariant(
         id="pipeline.overlap",
-        statement="on devices of their own, where most drafts hold, two stages work on different positions at once",
+        statement="on separate devices, where most drafts hold, two stages work on different positions at once",
         check=lambda t: overlap_problem(present(t.flow)),
         applies=_is_on_devices,
         phase="verify",
