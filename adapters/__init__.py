@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specscope.adapters.assisted import record_assisted
+    from specscope.adapters.eagle import record_eagle
 
-__all__ = ["record_assisted"]
+__all__ = ["record_assisted", "record_eagle"]
 
-_HOMES = {"record_assisted": "assisted"}
+_HOMES = {"record_assisted": "assisted", "record_eagle": "eagle"}
 
 
 def __getattr__(name: str) -> Any:

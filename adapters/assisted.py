@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from specscope.adapters.generation import about_call, eos_of
+from specscope.adapters.sections import best_tokens, in_place_commit, tree_tensors
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.recorder import RecordedTurn, Recorder, StopReason
 from specscope.tracer.oracle.invariants.walk import greedy_walk
@@ -239,7 +240,7 @@ class _Watch:
             bonus_token=walk.bonus_token,
             kept=len(emitted),
             tree=_scores_of(draft) | call.limit,
-            verify=_best_of(numbers),
+            verify=best_tokens(numbers, NUM_BEST),
             accept={"rule": call.rule},
             timing=_timing_of(draft, forward, call),
             **_tensors_of(draft, forward),
@@ -280,12 +281,6 @@ def _drafted(before: list[int], after: list[int], logits: torch.Tensor | None, b
     return _Draft(before=before, tokens=tokens, logprobs=logprobs, begun_ns=begun_ns, duration_ns=duration_ns)
 
 
-def _best_of(numbers: torch.Tensor) -> dict[str, Any]:
-    """Of verify: the best tokens of each slot with their logits (N, V)."""
-    best = numbers.topk(min(NUM_BEST, numbers.shape[-1]))
-    return {"top_tokens": best.indices.tolist(), "top_logits": best.values.tolist()}
-
-
 def _scores_of(draft: _Draft) -> dict[str, Any]:
     """Of the tree: what the drafter thought of its tokens."""
     if draft.logprobs is None:
@@ -311,17 +306,8 @@ def _tensors_of(draft: _Draft, forward: _Forward) -> dict[str, Any]:
     rows, committed, mask = len(draft.tokens) + 1, len(draft.before) - 1, forward.mask
     if forward.positions is None or (mask is not None and mask.dim() != 4):
         return {}
-    seen = _visible(mask, rows, committed)
-    section = {
-        "committed_length": committed,
-        "num_slots": rows,
-        "padded_slots": rows,
-        "mask_rows": [_packed(row[committed:]) for row in seen],
-        "prefix_visible": [sum(row[:committed]) for row in seen],
-        "positions": forward.positions[-rows:],
-        "token_ids": [draft.before[-1], *draft.tokens],
-        "index_tensors": {},
-    }
+    tokens, positions = [draft.before[-1], *draft.tokens], forward.positions[-rows:]
+    section = tree_tensors(tokens, positions, _visible(mask, rows, committed), committed)
     return {"tensors": section if mask is not None else section | {"mask_from": "causal"}}
 
 
@@ -334,23 +320,10 @@ def _visible(mask: torch.Tensor | None, rows: int, committed: int) -> list[list[
     return visible
 
 
-def _packed(seen: list[bool]) -> str:
-    """A row of the mask as the format's hexadecimal digits."""
-    bits = sum(1 << column for column, visible in enumerate(seen) if visible)
-    return bits.to_bytes((len(seen) + 7) // 8, "little").hex()
-
-
 def _commit_of(draft: _Draft, forward: _Forward, path: list[int]) -> dict[str, Any]:
     """How the cache was cut back: its length is the one that it really has now."""
     if forward.cache is None:
         return {}
-    before = len(draft.before) - 1
-    slots = [0, *path]
-    section = {
-        "strategy": "in-place",
-        "committed_before": before,
-        "committed_after": int(forward.cache.get_seq_length()),
-        "source_slots": slots,
-        "destination_rows": [before + slot for slot in slots],
-    }
-    return {"commit": section}
+    before, slots = len(draft.before) - 1, [0, *path]
+    after = int(forward.cache.get_seq_length())
+    return {"commit": in_place_commit(before, slots, [before + slot for slot in slots], after)}

@@ -122,33 +122,74 @@ def eagle(options: Options) -> dict[str, Decode]:
 
 
 def _official_model(options: Options) -> Any:
-    """It drafts one level more than its ``depth`` says, and counts the root in ``total_token``."""
+    import torch
+
+    model = official_model(
+        Path(options["teacher"]),
+        Path(options["drafter"]),
+        depth=options["depth"],
+        top_k=options["top_k"],
+        budget=options["budget"],
+    )
+    assert model.base_model.dtype == torch.float32
+    return model
+
+
+def official_model(teacher: Path, head: Path, *, depth: int, top_k: int, budget: int, dtype: str = "float32") -> Any:
+    """An ``EaModel`` of the official code, which must be on the path, and transformers 4 before it.
+
+    It drafts one level more than its ``depth`` says, and counts the root in ``total_token``.
+    """
     import torch
     from eagle.model.ea_model import EaModel  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as folder:
         return EaModel.from_pretrained(
             use_eagle3=True,
-            base_model_path=as_transformers_4(Path(options["teacher"]), Path(folder)),
-            ea_model_path=options["drafter"],
-            total_token=options["budget"] + 1,
-            depth=options["depth"] - 1,
-            top_k=options["top_k"],
-            torch_dtype=torch.float32,
+            base_model_path=as_transformers_4(teacher, Path(folder, teacher.name)),
+            ea_model_path=as_official_head(head, Path(folder, "heads", head.name)),
+            total_token=budget + 1,
+            depth=depth - 1,
+            top_k=top_k,
+            torch_dtype=getattr(torch, dtype),
         ).eval()
 
 
 def as_transformers_4(teacher: Path, folder: Path) -> str:
-    """The teacher's files in ``folder``, with the names that configurations had before transformers 5."""
-    for path in teacher.iterdir():
-        if path.name != "config.json":
-            (folder / path.name).symlink_to(path.resolve())
+    """The teacher's files in ``folder``, with the names that configurations had before transformers 5, and the index of
+    weights by which the official code finds the embedding that its head shares."""
+    written = ("config.json", "tokenizer_config.json")
+    _link_all(teacher, folder, but=written)
     config = json.loads((teacher / "config.json").read_text())
     rotation = config.pop("rope_parameters", {})
     config.setdefault("rope_theta", rotation.get("rope_theta", 10000.0))
     config.setdefault("torch_dtype", config.pop("dtype", "float32"))
     (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((teacher / "tokenizer_config.json").read_text())
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        index.write_text(json.dumps({"weight_map": {"model.embed_tokens.weight": "model.safetensors"}}))
     return str(folder)
+
+
+def as_official_head(head: Path, folder: Path) -> str:
+    """The head's files in ``folder``. Where its configuration states ``target_hidden_size``, the official code takes
+    the head to have an embedding, and leaves one that it does not have at its random start."""
+    _link_all(head, folder, but=("config.json",))
+    config = json.loads((head / "config.json").read_text())
+    config.pop("target_hidden_size", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def _link_all(source: Path, folder: Path, but: tuple[str, ...]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.name not in but:
+            (folder / path.name).symlink_to(path.resolve())
 
 
 ENGINES: dict[str, Callable[[Options], dict[str, Decode]]] = {

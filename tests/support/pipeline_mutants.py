@@ -73,6 +73,12 @@ def on_devices(lines: Lines) -> None:
     lines[0]["device"]["backend"], lines[0]["pipeline"]["backend"] = "cuda", "nccl"
 
 
+def never_at_once(lines: Lines) -> None:
+    """On separate devices, one after another all the same."""
+    on_devices(lines)
+    one_after_another(lines)
+
+
 def one_after_another(lines: Lines) -> None:
     """The same work in the same order, and never two stages at once."""
     every = [interval for section in sections(lines) for interval in section["intervals"]]
@@ -107,5 +113,5 @@ PIPELINE_MUTANTS: dict[str, list[Callable[[Lines], Any]]] = {
         works_twice_at_once,
         lambda lines: interval_where(lines, stage=0, activity="draft", position=11).__setitem__("end_ns", 0),
     ],
-    "pipeline.overlap": [lambda lines: (on_devices(lines), one_after_another(lines))],
+    "pipeline.overlap": [never_at_once],
 }

@@ -92,7 +92,7 @@ def _fed_are_best(c: Context) -> str | None:
     columns, levels = c.columns, present(present(c.step.draft).levels)
     for number, after in enumerate(levels[1:], start=1):
         before = columns.distinct(columns.levels[number - 1])
-        better = passed_over(columns.scores, before, set(after.frontier)) if _feeds_on(after, before) else None
+        better = passed_over(c, before, set(after.frontier)) if _feeds_on(after, before) else None
         if better is not None:
             return f"level {number + 1} is fed on others than the best: {better}"
     return None

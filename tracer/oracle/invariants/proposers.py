@@ -12,7 +12,7 @@ import math
 from specscope.schemas import Manifest, Step, TreeSection
 from specscope.tracer.files.candidates import CandidateColumns
 from specscope.tracer.oracle.invariants.base import Context, present, tree_is_recorded
-from specscope.tracer.oracle.invariants.selection import CLOSE
+from specscope.tracer.oracle.invariants.selection import CLOSE, are_near
 
 LOOKUP = "ngram"
 
@@ -66,7 +66,7 @@ def merged_are_best(c: Context) -> str | None:
         return None
     number, worst = max(left_out, key=columns.scores.__getitem__), min(scores)
     best = columns.scores[number]
-    if math.isnan(best) or best - worst <= CLOSE * max(1.0, abs(best)):
+    if math.isnan(best) or best <= worst or are_near(c, best, worst):
         return None
     return f"candidate {number} with score {best:.6g} was left out, and a node with score {worst:.6g} was kept"
 

@@ -19,7 +19,7 @@ from specscope.tracer.oracle.invariants.proposers import (
     stands_in_text,
 )
 from specscope.tracer.oracle.invariants.replayed import needless_replacement, nodes_among
-from specscope.tracer.oracle.invariants.selection import is_dynamic, passed_over
+from specscope.tracer.oracle.invariants.selection import are_near, is_dynamic, passed_over
 from specscope.tracer.oracle.invariants.sizing import is_sized, size_pays
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 
@@ -108,7 +108,7 @@ def _kept_are_best(c: Context) -> str | None:
     if nodes is None:
         return None  # another rule names the node that was never proposed
     candidates = columns.distinct(range(len(columns.scores)))
-    better = passed_over(columns.scores, candidates, set(nodes))
+    better = passed_over(c, candidates, set(nodes))
     return _too_few(c, candidates, len(nodes)) if better is None else str(better)
 
 
@@ -219,8 +219,7 @@ def _scores_add_up(c: Context) -> str | None:
         wanted = scores[tree.parents[slot]] + logprobs[slot]
         if scores[slot] == wanted:  # both may be -inf
             continue
-        off = abs(scores[slot] - wanted)
-        if not off <= 1e-4 and not off <= 1e-4 * abs(wanted):
+        if not are_near(c, wanted, scores[slot]):
             return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"
     return None
 

@@ -1,0 +1,395 @@
+"""The official EAGLE code (github.com/SafeAILab/EAGLE), recorded from outside: EAGLE-3, greedy.
+
+What ``eagenerate`` calls in a step is wrapped by its name while it is recorded, and hooks on modules tell the masks,
+positions and scores that were really used. No line of EAGLE's is changed, and no token. Its checkout is the user's: it
+is known by the model alone and not imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+
+from specscope.adapters.models import describe_teacher, digests_of
+from specscope.adapters.sections import best_tokens, in_place_commit, tree_tensors
+from specscope.tracer.errors import UsageError
+from specscope.tracer.files.recorder import RecordedTurn, Recorder, StopReason
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
+
+#: So many are recorded of each slot, for ties of several tokens in half precision.
+NUM_BEST = 8
+SECTIONS = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
+#: What of the checkout is wrapped, and what would be wrapped in vain if another version had none.
+STEPS = ("initialize_tree", "tree_decoding", "evaluate_posterior", "update_inference_inputs")
+
+
+@contextmanager
+def record_eagle(
+    model: Any,
+    trace: StrPath,
+    *,
+    teacher: StrPath | None = None,
+    head: StrPath | None = None,
+    prompt_ids: Sequence[str] = (),
+    max_new_tokens: int | None = None,
+    overwrite: bool = False,
+) -> Iterator[None]:
+    """Every greedy ``model.eagenerate`` within is recorded as a turn of ``trace``.
+
+    Args:
+        model: an ``EaModel`` of the official code, with an EAGLE-3 head.
+        trace: the file; compressed where its name ends with ``.gz``.
+        teacher, head: the folders of the two models, for their names and digests. Without, the teacher's is the one
+            that it was loaded from; the head's is not known to the model.
+        prompt_ids: names of the prompts in the order in which they are decoded; without them ``prompt-0`` and so on.
+        max_new_tokens: where turns end in the trace: after so many tokens, or after the end of text. EAGLE itself
+            emits some tokens more. None: all that it emitted.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        UsageError: where nothing was decoded, the model is none of the official code or has another head, a call draws
+            its tokens, or the file cannot be written.
+    """
+    watch = _Watch(model, max_new_tokens, list(prompt_ids))
+    watch.recorder = Recorder(trace, overwrite=overwrite, **_about(model, teacher, head, max_new_tokens))
+    try:
+        with ExitStack() as stack:
+            watch.watch(stack)
+            yield
+    except BaseException as error:
+        watch.recorder.__exit__(type(error), error, None)
+        raise
+    if not watch.num_turns:
+        watch.recorder.__exit__(UsageError, None)
+        raise UsageError("nothing was recorded: call model.eagenerate inside the block")
+    watch.recorder.close()
+
+
+def _about(model: Any, teacher: StrPath | None, head: StrPath | None, max_new_tokens: int | None) -> dict[str, Any]:
+    """What the recorder is told of the run."""
+    drafter, base = model.ea_layer, model.base_model
+    described = describe_teacher(base)
+    if teacher is not None:
+        described |= {"name": Path(teacher).name, **digests_of(Path(teacher))}
+    about: dict[str, Any] = {
+        "engine": "SafeAILab/EAGLE",
+        "versions": {"torch": torch.__version__, "transformers": _version_of("transformers")},
+        "mode": "eager",
+        "attention": "eager",
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "device": {"backend": base.device.type, "name": base.device.type},
+        "teacher": described,
+        "drafter": _drafter_of(drafter, head),
+        "tree_policy": _policy_of(drafter),
+        "sampling": {"rule": "greedy", "lossless": True},
+        "sections": SECTIONS,
+        "conventions": {"draft_position": "pair-index"},
+    }
+    if max_new_tokens is not None:
+        eos = [model.tokenizer.eos_token_id]
+        about["stop_rules"] = {"max_new_tokens": max_new_tokens, "eos_token_ids": eos, "stop_strings": []}
+    return about
+
+
+def _drafter_of(drafter: Any, head: StrPath | None) -> dict[str, Any]:
+    return {
+        "kind": "eagle3",
+        "draft_vocab_size": drafter.config.draft_vocab_size,
+        "vocab_mapping": "identity" if _is_identity(drafter) else "offset",
+        **({} if head is None else {"name": Path(head).name, **digests_of(Path(head))}),
+    }
+
+
+def _policy_of(drafter: Any) -> dict[str, Any]:
+    """Its depth does not count the first level, which the pairs propose."""
+    depth, budget = drafter.depth + 1, drafter.total_tokens
+    return {"kind": "dynamic", "depth": depth, "top_k": drafter.top_k, "budget": budget}
+
+
+def _version_of(package: str) -> str:
+    return str(getattr(sys.modules.get(package), "__version__", "unknown"))
+
+
+def _is_identity(drafter: Any) -> bool:
+    return bool(drafter.config.vocab_size == drafter.config.draft_vocab_size)
+
+
+@dataclass(kw_only=True)
+class _Forward:
+    """What hooks on the teacher saw of its last forward."""
+
+    mask: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (1, 1, rows, columns), 0 where visible
+    positions: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (rows, V)
+
+
+@dataclass(kw_only=True)
+class _Step:
+    """One step, while it runs: its tree, and what the teacher's forward over it was given and gave."""
+
+    tokens: list[int]
+    paths: list[list[int]]  # per leaf: its slots from the root on, and -1 after them
+    committed: int
+    draft: dict[str, Any]
+    forward: _Forward
+    path: list[int] = field(default_factory=list)
+
+    @property
+    def parents(self) -> list[int]:
+        """Per slot, from the paths."""
+        parents = [0] * len(self.tokens)
+        for leaf in self.paths:
+            for above, slot in itertools.pairwise(leaf):
+                if slot >= 0:
+                    parents[slot] = above
+        return parents
+
+
+class _DraftWatch:
+    """What the head was fed and proposed since it was last asked for a tree."""
+
+    def __init__(self, head: Any) -> None:
+        self._head = head
+        self.positions: list[list[int]] = []  # of each forward
+        self.logprobs: list[torch.Tensor] = []  # of each level: (rows, draft vocabulary)
+
+    def hooks(self) -> list[Any]:
+        """Sets them; each has a ``remove``."""
+        return [
+            self._head.midlayer.register_forward_pre_hook(self.fed, with_kwargs=True),
+            self._head.logsoftmax.register_forward_hook(self.proposed),
+        ]
+
+    def fed(self, _module: Any, _args: Any, words: dict[str, Any]) -> None:
+        """Notes the positions."""
+        self.positions.append(words["position_ids"].reshape(-1).tolist())
+
+    def proposed(self, _module: Any, _args: Any, output: torch.Tensor) -> None:
+        """Notes the log-probabilities of a level."""
+        self.logprobs.append(output.reshape(-1, output.shape[-1]))
+
+    def num_pairs(self) -> int:
+        """Pairs in its cache."""
+        kept = getattr(self._head, "stable_kv", None)
+        return 0 if kept is None else int(kept[0][0].shape[2])
+
+    def begin(self) -> int:
+        """Forgets what was seen before; the pairs in its cache."""
+        self.positions, self.logprobs = [], []
+        return self.num_pairs()
+
+    def section(self, before: int, *, rows: list[int], tokens: list[int], hidden: torch.Tensor) -> dict[str, Any]:
+        """Of a draft that was fed ``tokens`` with ``hidden`` (P, H), read at ``rows``, after ``before`` pairs."""
+        levels = self.levels()
+        return {
+            "inputs": {
+                "source_rows": rows,
+                "tokens": tokens,
+                "positions": self.positions[0],
+                "hidden_norms": hidden.float().norm(dim=-1).tolist(),
+            },
+            "kv_before": before,
+            "kv_after": self.num_pairs(),
+            "levels": levels,
+            "num_candidates": sum(len(level["tokens"]) for level in levels),
+        }
+
+    def levels(self) -> list[dict[str, Any]]:
+        """As the format has them: best proposals of each row, and which of all were fed to the next level."""
+        top_k, first = self._head.top_k, 0
+        frontier: list[int] = []
+        levels: list[dict[str, Any]] = []
+        scores: torch.Tensor | None = None
+        for number, logprobs in enumerate(self.logprobs):
+            best = logprobs.topk(top_k, -1)
+            tokens = best.indices if _is_identity(self._head) else best.indices + self._head.d2t[best.indices]
+            levels.append(
+                {
+                    "frontier": frontier,
+                    "positions": self.positions[number] if number else self.positions[number][-1:],
+                    "tokens": tokens.flatten().tolist(),
+                    "logprobs": best.values.flatten().tolist(),
+                    "finite": bool(logprobs.isfinite().all()),
+                }
+            )
+            sums = best.values[0] if scores is None else (best.values + scores[:, None]).flatten()
+            chosen = torch.arange(top_k) if scores is None else sums.topk(top_k, -1).indices
+            frontier, scores, first = (chosen + first).tolist(), sums[chosen], first + len(sums)
+        return levels
+
+
+def _verify_of(logits: torch.Tensor) -> dict[str, Any]:
+    """Of (N, V) logits."""
+    return {
+        **best_tokens(logits, NUM_BEST),
+        "logsumexp": logits.logsumexp(-1).tolist(),
+        "nonfinite_slots": (~logits.isfinite().all(-1)).nonzero().flatten().tolist(),
+    }
+
+
+def _api_of(model: Any) -> Any:
+    """The module whose functions ``eagenerate`` calls."""
+    api = sys.modules.get(type(model).__module__)
+    if any(not hasattr(api, name) for name in STEPS) or not hasattr(model, "eagenerate"):
+        raise UsageError(f"got {type(model).__name__}, wanted an EaModel of github.com/SafeAILab/EAGLE")
+    if not getattr(model, "use_eagle3", False):
+        raise UsageError("got a head of EAGLE 1 or 2, wanted one of EAGLE-3: load it with use_eagle3=True")
+    return api
+
+
+class _Watch:
+    """What is seen of the model's calls, and the turns that are made of it."""
+
+    def __init__(self, model: Any, limit: int | None, names: list[str]) -> None:
+        self.recorder: Recorder
+        self.num_turns = 0
+        self._model, self._api, self._limit, self._names = model, _api_of(model), limit, names
+        self._drafting = _DraftWatch(model.ea_layer)
+        self._turn: RecordedTurn | None = None  # None as well once its end was recorded
+        self._output: list[int] = []
+        self._draft: dict[str, Any] = {}
+        self._step: _Step | None = None
+        self._source_rows: list[int] | None = None  # of the next pairs; None: all of the prompt
+        self._forward = _Forward()
+
+    def watch(self, stack: ExitStack) -> None:
+        """Watches until ``stack`` is left."""
+        steps = (self._begin, self._decode, self._judge, self._update)
+        places: list[tuple[Any, str, Callable[..., Any]]] = [
+            (self._model, "eagenerate", self._generate),
+            (self._model.ea_layer, "topK_genrate", self._propose),
+            *((self._api, name, wrapper) for name, wrapper in zip(STEPS, steps, strict=True)),
+        ]
+        for owner, name, wrapper in places:
+            stack.enter_context(mock.patch.object(owner, name, functools.partial(wrapper, getattr(owner, name))))
+        for hook in [*self._hooks(), *self._drafting.hooks()]:
+            stack.callback(hook.remove)
+
+    # Hooks on the teacher.
+
+    def _hooks(self) -> list[Any]:
+        base = self._model.base_model
+        return [
+            base.model.layers[0].register_forward_pre_hook(self._fed, with_kwargs=True),
+            base.lm_head.register_forward_hook(self._said),
+        ]
+
+    def _fed(self, _module: Any, _args: Any, words: dict[str, Any]) -> None:
+        self._forward = _Forward(mask=words["attention_mask"], positions=words["position_ids"])
+
+    def _said(self, _module: Any, _args: Any, output: torch.Tensor) -> None:
+        self._forward.logits = output[0].float()
+
+    # What eagenerate calls, in order.
+
+    def _generate(self, call: Callable[..., Any], *args: Any, **words: Any) -> Any:
+        self._source_rows = None
+        output = call(*args, **words)
+        self._end("criterion")
+        return output
+
+    def _begin(self, call: Callable[..., Any], input_ids: torch.Tensor, *rest: Any) -> Any:
+        if rest[-1] is not None:
+            raise UsageError("got a call that draws its tokens, wanted temperature=0.0: only greedy calls are recorded")
+        begun = call(input_ids, *rest)
+        pending, number = int(begun[6]), self.num_turns
+        name = self._names[number] if number < len(self._names) else f"prompt-{number}"
+        best = best_tokens(self._forward.logits[-1:], NUM_BEST)
+        prefill = {field: values[0] for field, values in best.items()}
+        self._turn = self.recorder.turn(name, input_ids[0].tolist(), pending, prefill=prefill)
+        self.num_turns, self._output = number + 1, [pending]
+        self._end_where_it_must()
+        return begun
+
+    def _propose(
+        self, call: Callable[..., Any], hidden: torch.Tensor, input_ids: torch.Tensor, *args: Any, **words: Any
+    ) -> Any:
+        begun_at = self._drafting.begin()
+        proposed = call(hidden, input_ids, *args, **words)
+        tokens = input_ids[0, 1 + begun_at :].tolist()
+        rows = list(range(len(tokens))) if self._source_rows is None else self._source_rows
+        self._draft = self._drafting.section(begun_at, rows=rows, tokens=tokens, hidden=hidden[0])
+        return proposed
+
+    def _decode(
+        self, call: Callable[..., Any], model: Any, tree: torch.Tensor, past: Any, *rest: Any, **words: Any
+    ) -> Any:
+        paths = (rest[-1] if rest else words["retrieve_indices"]).tolist()
+        tokens, committed = tree[0].tolist(), int(past[0][0].current_length)
+        decoded = call(model, tree, past, *rest, **words)
+        self._step = _Step(tokens=tokens, paths=paths, committed=committed, draft=self._draft, forward=self._forward)
+        return decoded
+
+    def _judge(self, call: Callable[..., Any], *args: Any, **words: Any) -> Any:
+        judged = call(*args, **words)
+        if self._step is not None:
+            self._step.path = self._step.paths[int(judged[0])][1 : int(judged[1]) + 1]
+        return judged
+
+    def _update(self, call: Callable[..., Any], *args: Any, **words: Any) -> Any:
+        step, self._step = self._step, None
+        if step is not None:
+            self._source_rows = [0, *step.path]
+        updated = call(*args, **words)  # commits, and drafts the next tree
+        if step is not None and self._turn is not None:
+            self._record(self._turn, step, int(updated[7]))
+        return updated
+
+    def _record(self, turn: RecordedTurn, step: _Step, bonus: int) -> None:
+        logits, draft = step.forward.logits, step.draft
+        emitted = [*(step.tokens[slot] for slot in step.path), bonus]
+        kept = self._kept(emitted)
+        seen = (step.forward.mask[0, 0, -len(step.tokens) :] == 0).tolist()
+        positions = step.forward.positions.reshape(-1).tolist()
+        rows = [step.committed + number for number in range(len(emitted))]
+        turn.step(
+            tokens=step.tokens,
+            parents=step.parents,
+            argmax=logits.argmax(-1).tolist(),
+            path=step.path,
+            bonus_token=bonus,
+            kept=kept,
+            draft=draft,
+            tensors=tree_tensors(step.tokens, positions, seen, step.committed),
+            verify=_verify_of(logits),
+            commit={
+                **in_place_commit(step.committed, [0, *step.path], rows, int(self._model.current_length_data[0])),
+                "drafter_before": draft["kv_before"],
+                "drafter_after": draft["kv_after"],
+            },
+        )
+        self._output += emitted[:kept]
+        self._end_where_it_must()
+
+    # Where a turn ends.
+
+    def _ends(self) -> frozenset[int]:
+        return frozenset({self._model.tokenizer.eos_token_id})
+
+    def _kept(self, emitted: list[int]) -> int:
+        """How many of ``emitted`` count, where the trace's turns end exactly."""
+        if self._limit is None:
+            return len(emitted)
+        ends = self._ends()
+        to_the_end = next((at + 1 for at, token in enumerate(emitted) if token in ends), len(emitted))
+        return min(to_the_end, self._limit - len(self._output))
+
+    def _end_where_it_must(self) -> None:
+        if self._limit is not None and (self._output[-1] in self._ends() or len(self._output) >= self._limit):
+            self._end("length")
+
+    def _end(self, reason: StopReason) -> None:
+        if self._turn is not None:
+            self._turn.end("eos" if self._output[-1] in self._ends() else reason)
+        self._turn = None

@@ -1,0 +1,48 @@
+"""Sections of a step from an engine's tensors, as the format has them: what adapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def packed_row(seen: Sequence[bool]) -> str:
+    """A row of the mask as the format's hexadecimal digits."""
+    bits = sum(1 << column for column, visible in enumerate(seen) if visible)
+    return bits.to_bytes((len(seen) + 7) // 8, "little").hex()
+
+
+def best_tokens(logits: torch.Tensor, num_best: int) -> dict[str, Any]:
+    """Of verify: the ``num_best`` best tokens of each slot with their logits (N, V)."""
+    best = logits.topk(min(num_best, logits.shape[-1]))
+    return {"top_tokens": best.indices.tolist(), "top_logits": best.values.tolist()}
+
+
+def tree_tensors(
+    tokens: Sequence[int], positions: Sequence[int], seen: Sequence[Sequence[bool]], committed: int
+) -> dict[str, Any]:
+    """What a forward over the N slots of one tree was given: ``seen`` are N rows over the ``committed`` columns and
+    those of the slots."""
+    return {
+        "committed_length": committed,
+        "num_slots": len(tokens),
+        "padded_slots": len(tokens),
+        "mask_rows": [packed_row(row[committed:]) for row in seen],
+        "prefix_visible": [sum(row[:committed]) for row in seen],
+        "positions": list(positions),
+        "token_ids": list(tokens),
+        "index_tensors": {},
+    }
+
+
+def in_place_commit(committed: int, slots: Sequence[int], rows: Sequence[int], after: int) -> dict[str, Any]:
+    """How the keys and values of ``slots`` went to ``rows`` of a cache that then holds ``after`` tokens."""
+    return {
+        "strategy": "in-place",
+        "committed_before": committed,
+        "committed_after": after,
+        "source_slots": list(slots),
+        "destination_rows": list(rows),
+    }
