@@ -25,13 +25,14 @@ demo: $(STAMP)  ## decode in both modes, trace, check, diff
 # A process a core: the tests hold torch to one thread each.
 WORKERS ?= 2
 
-# Lines and branches of schemas and tracer that their own tests do not reach. Measuring slows every call in Python, so
-# that the others run without. Without it altogether: make test COVERAGE=
+# Lines and branches of schemas and tracer that the tests about them do not reach. Measuring slows every call in Python,
+# so that the others run without. Without it altogether: make test COVERAGE=
 COVERAGE ?= --cov --cov-report=term
+MEASURED := tests/schemas tests/tracer tests/adapters $(patsubst %,tests/engine/test_%.py,block ppsd_compare ring sizing)
 
 test: $(STAMP)  ## the whole suite
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(COVERAGE) tests/schemas tests/tracer
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --ignore=tests/schemas --ignore=tests/tracer
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(COVERAGE) $(MEASURED)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(addprefix --ignore=,$(MEASURED))
 
 test-elsewhere: $(STAMP)  ## the tests that hang on this CPU's bits, as if on two others
 	SETTINGS="ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" WORKERS=$(WORKERS) tests/elsewhere -m numbers

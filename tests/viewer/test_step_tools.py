@@ -127,7 +127,7 @@ def test_a_place_is_gone_to_by_its_numbers(open_app: Opener, browser: Asker, pag
 def test_the_verdict_is_the_one_that_the_command_prints(open_app: Opener, browser: Asker) -> None:
     app = open_app(EAGER, FAULTY, page="diff")
     assert boards_of(app)[0]["file"] is None
-    saved = boards_of(browser.ask(app, "verdict"))[0]["file"]
+    saved = boards_of(browser.ask(app, "save:verdict"))[0]["file"]
     assert saved["name"] == "eager-fused-F16.verdict.json"
     printed = json.loads(specscope("diff", EAGER, FAULTY, "--format", "json").out)
     named = {"baseline", "candidate", "next"}  # the page names the files as they were given

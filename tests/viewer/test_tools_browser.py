@@ -91,13 +91,27 @@ def test_the_palette_does_what_a_click_would_and_goes_to_places(serving: Running
     expect(page.locator(".ss-text").first).to_be_visible(timeout=WAIT)
 
 
-def test_the_verdict_is_saved_by_a_button(serving: Running, page: Page, tmp_path: Path) -> None:
+def test_the_verdict_and_the_report_are_saved_by_buttons(serving: Running, page: Page, tmp_path: Path) -> None:
     open_page(page, serving, "page=diff")
-    with page.expect_download(timeout=WAIT) as download:
-        page.get_by_role("button", name="Save the verdict as JSON").click()
-    download.value.save_as(tmp_path / "verdict.json")
-    assert download.value.suggested_filename == "eager-fused-F16.verdict.json"
+    for what, name in (("verdict as JSON", "verdict.json"), ("report as HTML", "html")):
+        with page.expect_download(timeout=WAIT) as download:
+            page.get_by_role("button", name=f"Save the {what}").click()
+        download.value.save_as(tmp_path / name)
+        assert download.value.suggested_filename == f"eager-fused-F16.{name}"
     assert json.loads((tmp_path / "verdict.json").read_bytes())["verdict"] == "different"
+    page.goto((tmp_path / "html").rename(tmp_path / "report.html").as_uri())
+    expect(page.get_by_text("DIFFERENT").first).to_be_visible()
+    expect(page.locator("svg.ss-tree").first).to_be_visible()
+
+
+def test_the_link_is_copied_by_a_button(serving: Running, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    open_page(page, serving, "page=diff&turn=1&step=2")
+    button = page.get_by_role("button", name="Copy the link to this place")
+    button.click()
+    expect(button).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    expect(button).to_have_text("Copy the link", timeout=WAIT)
 
 
 def test_a_note_is_written_saved_and_not_lost_while_it_is_not(serving: Running, page: Page, folder: Path) -> None:

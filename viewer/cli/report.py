@@ -14,7 +14,7 @@ from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.formats import Target, check_targets, write_whole
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.page import Written
-from specscope.viewer.report.pair_report import PairTexts, pair_report
+from specscope.viewer.report.pair_report import ROOTS_IN_REPORT, PairTexts, pair_report
 from specscope.viewer.report.run_report import run_report
 
 
@@ -32,7 +32,11 @@ from specscope.viewer.report.run_report import run_report
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option(
-    "--roots", default=3, show_default=True, type=click.IntRange(1), help="How many roots, or violated steps, to draw."
+    "--roots",
+    default=ROOTS_IN_REPORT,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many roots, or violated steps, to draw.",
 )
 @click.option("--turn", type=click.IntRange(0), help="With one trace: draw only steps of this turn.")
 @click.option(
@@ -101,9 +105,7 @@ def _check_out(out: Path, read: list[Path], *, overwrite: bool) -> None:
 
 
 def _of_pair(trace: Path, candidate: Path, options: DiffOptions, roots: int, *, tokenizer: Path | None) -> Written:
-    texts = PairTexts(
-        TokenTexts.load_for(tokenizer, trace, candidate), TokenTexts.load(tokenizer), TokenTexts.load(tokenizer)
-    )
+    texts = PairTexts.load(tokenizer, trace, candidate)
     return pair_report(trace, candidate, options, most_roots=roots, texts=texts)
 
 

@@ -53,6 +53,7 @@ from specscope.viewer.report.step_part import step_id, violations
 from specscope.viewer.runs.judge import judge
 
 LISTED_ROOTS = 200
+ROOTS_IN_REPORT = 3  # that are drawn, unless somebody says how many
 ROOT_COLUMNS = ("root", "at", "prompt", "phase", "field", "kind", "inherited")
 ROOT_NUMBERS = ("inherited",)
 #: Notes of the card that are not part of the proof that the two may be compared.
@@ -68,6 +69,15 @@ class PairTexts(NamedTuple):
     a: TokenTexts
     b: TokenTexts
     both: TokenTexts
+
+    @classmethod
+    def load(cls, tokenizer: Path | None, *traces: Path) -> PairTexts:
+        """By the tokenizer in a folder, which must fit both traces; without one, by what they recorded themselves.
+
+        Raises:
+            UsageError: where it cannot be read, or is not theirs.
+        """
+        return cls(TokenTexts.load_for(tokenizer, *traces), TokenTexts.load(tokenizer), TokenTexts.load(tokenizer))
 
     @property
     def sides(self) -> SideTexts:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.compare.diff import Comparison, DiffOptions
 from specscope.tracer.errors import SpecScopeError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.notes import NotedStep
@@ -42,6 +42,7 @@ from specscope.viewer.pairs.failed import failed_spot
 from specscope.viewer.pairs.looks import LookedAt, PairRun, beside_candidate, first_spot, look_at
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
+from specscope.viewer.report.pair_report import ROOTS_IN_REPORT, PairTexts, pair_report
 from specscope.viewer.screens.controls import (
     branches_of,
     choose_turn,
@@ -70,8 +71,8 @@ from specscope.viewer.screens.session import (
 from specscope.viewer.screens.view import View, clamp
 
 BOARD = "pair"
-#: In the session's state: the verdict is to be saved.
-SAVE_VERDICT = "save_verdict"
+#: In the session's state: which file is to be saved, ``verdict`` or ``report``.
+SAVE = "save"
 
 
 @st.fragment
@@ -126,7 +127,7 @@ def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGe
         on_pick=clicks.picked,
         on_request=clicks.asked,
         walk=walk,
-        file=_verdict_file(view, comparison),
+        file=_file(arguments, view, pair, comparison),
     )
 
 
@@ -147,12 +148,18 @@ def _notes(pair: BothReaders, here: Spot, there: LookedAt | None) -> Markup:
     return box(*parts) if parts else NOTHING
 
 
-def _verdict_file(view: View, comparison: Comparison) -> SavedFile | None:
-    """The verdict, where it was asked for: what ``specscope diff --format json`` prints."""
-    if not st.session_state.pop(SAVE_VERDICT, False):
-        return None
-    name = f"{_stem(view.baseline)}-{_stem(view.candidate)}.verdict.json"
-    return SavedFile(name, json_report.render(Report(comparison.verdict)))
+def _file(arguments: Arguments, view: View, pair: BothReaders, comparison: Comparison) -> SavedFile | None:
+    """What was asked for: what ``specscope diff --format json`` prints, or what ``specscope report`` writes."""
+    asked = st.session_state.pop(SAVE, None)
+    name = f"{_stem(view.baseline)}-{_stem(view.candidate)}"
+    if asked == "verdict":
+        return SavedFile(f"{name}.verdict.json", json_report.render(Report(comparison.verdict)))
+    if asked == "report":
+        options = DiffOptions(allowed=frozenset(view.allow))
+        texts = PairTexts.load(arguments.tokenizer, pair.a.path, pair.b.path)
+        written = pair_report(pair.a.path, pair.b.path, options, most_roots=ROOTS_IN_REPORT, texts=texts)
+        return SavedFile(f"{name}.html", written.page, "text/html")
+    return None
 
 
 def _stem(name: str | None) -> str:
@@ -199,8 +206,8 @@ class _Clicks(NamedTuple):
             self.view.page, self.view.run = "find", self.view.candidate
         elif what in ("turn", "place"):
             go_to_turn_or_place(self.view, self.turns, request)
-        elif request == "verdict":
-            st.session_state[SAVE_VERDICT] = True
+        elif request in ("save:report", "save:verdict"):
+            st.session_state[SAVE] = which
         elif request in ("allow:all", "allow:none"):
             self.view.look_anew()
             self.view.allow = differing_fields(self.comparison.verdict) if which == "all" else ()

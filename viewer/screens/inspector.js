@@ -172,14 +172,15 @@ function inspector(host) {
   }
 
   async function copy(button) {
-    const text = shown.raw[button.dataset.copy] ?? "";
+    const text = button.dataset.copy === "address" ? location.href : (shown.raw[button.dataset.copy] ?? "");
+    const words = button.textContent;
     try {
       await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
       button.textContent = "The browser did not allow copying: select the text below";
     }
-    setTimeout(() => (button.textContent = "Copy"), 1500);
+    setTimeout(() => (button.textContent = words), 1500);
   }
 
   host.addEventListener("pointermove", (event) => {

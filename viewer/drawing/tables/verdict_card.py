@@ -349,8 +349,12 @@ def command_names(lines: Sequence[str]) -> dict[str, str]:
     return {f"command-{number}": line for number, line in enumerate(lines)}
 
 
-#: Asks for the whole verdict as a file.
-SAVE_VERDICT = markup('<button type="button" data-do="verdict">Save the verdict as JSON</button>')
+#: Asks for what is seen as a file, or copies the way to it.
+TO_PASS_ON = markup(
+    '<div><button type="button" data-do="save:report">Save the report as HTML</button> '
+    '<button type="button" data-do="save:verdict">Save the verdict as JSON</button> '
+    '<button type="button" data-copy="address" aria-label="Copy the link to this place">Copy the link</button></div>'
+)
 
 
 def command_card(lines: Sequence[str]) -> Markup:
@@ -366,7 +370,7 @@ def command_card(lines: Sequence[str]) -> Markup:
         for name, line in command_names(lines).items()
     )
     listed = markup('<div class="ss-commands ss-copied">{entries}</div>', entries=joined(entries))
-    return card("next", "Next", "in a terminal", joined([listed, SAVE_VERDICT]))
+    return card("next", "Next", "in a terminal", joined([listed, TO_PASS_ON]))
 
 
 def _first(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:
