@@ -22,7 +22,7 @@ import torch
 from specscope.adapters.models import describe_teacher, digests_of
 from specscope.adapters.sections import best_tokens, in_place_commit, tree_tensors
 from specscope.tracer.errors import UsageError
-from specscope.tracer.files.recorder import RecordedTurn, Recorder, StopReason
+from specscope.tracer.files.recorder import RecordedTurn, Recorder, TurnReason
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -61,17 +61,20 @@ def record_eagle(
         UsageError: where nothing was decoded, the model is none of the official code or has another head, a call draws
             its tokens, or the file cannot be written.
     """
-    watch = _Watch(model, max_new_tokens, list(prompt_ids))
-    watch.recorder = Recorder(trace, overwrite=overwrite, **_about(model, teacher, head, max_new_tokens))
+
+    def begin() -> Recorder:
+        return Recorder(trace, overwrite=overwrite, **_about(model, teacher, head, max_new_tokens))
+
+    watch = _Watch(model, begin, max_new_tokens, list(prompt_ids))
     try:
         with ExitStack() as stack:
             watch.watch(stack)
             yield
     except BaseException as error:
-        watch.recorder.__exit__(type(error), error, None)
+        if watch.recorder is not None:
+            watch.recorder.__exit__(type(error), error, None)
         raise
-    if not watch.num_turns:
-        watch.recorder.__exit__(UsageError, None)
+    if watch.recorder is None:
         raise UsageError("nothing was recorded: call model.eagenerate inside the block")
     watch.recorder.close()
 
@@ -97,9 +100,15 @@ def _about(model: Any, teacher: StrPath | None, head: StrPath | None, max_new_to
         "conventions": {"draft_position": "pair-index"},
     }
     if max_new_tokens is not None:
-        eos = [model.tokenizer.eos_token_id]
+        eos = sorted(_ends_of(model))
         about["stop_rules"] = {"max_new_tokens": max_new_tokens, "eos_token_ids": eos, "stop_strings": []}
     return about
+
+
+def _ends_of(model: Any) -> frozenset[int]:
+    """The token that ends a turn, if its tokenizer has one."""
+    eos = model.tokenizer.eos_token_id
+    return frozenset() if eos is None else frozenset({int(eos)})
 
 
 def _drafter_of(drafter: Any, head: StrPath | None) -> dict[str, Any]:
@@ -161,6 +170,7 @@ class _DraftWatch:
 
     def __init__(self, head: Any) -> None:
         self._head = head
+        self._is_on = False  # other methods of the model use the head as well
         self.positions: list[list[int]] = []  # of each forward
         self.logprobs: list[torch.Tensor] = []  # of each level: (rows, draft vocabulary)
 
@@ -173,11 +183,13 @@ class _DraftWatch:
 
     def fed(self, _module: Any, _args: Any, words: dict[str, Any]) -> None:
         """Notes the positions."""
-        self.positions.append(words["position_ids"].reshape(-1).tolist())
+        if self._is_on:
+            self.positions.append(words["position_ids"].reshape(-1).tolist())
 
     def proposed(self, _module: Any, _args: Any, output: torch.Tensor) -> None:
         """Notes the log-probabilities of a level."""
-        self.logprobs.append(output.reshape(-1, output.shape[-1]))
+        if self._is_on:
+            self.logprobs.append(output.reshape(-1, output.shape[-1]))
 
     def num_pairs(self) -> int:
         """Pairs in its cache."""
@@ -185,12 +197,13 @@ class _DraftWatch:
         return 0 if kept is None else int(kept[0][0].shape[2])
 
     def begin(self) -> int:
-        """Forgets what was seen before; the pairs in its cache."""
-        self.positions, self.logprobs = [], []
+        """Looks from now on, and forgets what was seen before; the pairs in its cache."""
+        self._is_on, self.positions, self.logprobs = True, [], []
         return self.num_pairs()
 
     def section(self, before: int, *, rows: list[int], tokens: list[int], hidden: torch.Tensor) -> dict[str, Any]:
         """Of a draft that was fed ``tokens`` with ``hidden`` (P, H), read at ``rows``, after ``before`` pairs."""
+        self._is_on = False
         levels = self.levels()
         return {
             "inputs": {
@@ -240,8 +253,9 @@ def _verify_of(logits: torch.Tensor) -> dict[str, Any]:
 
 def _api_of(model: Any) -> Any:
     """The module whose functions ``eagenerate`` calls."""
-    api = sys.modules.get(type(model).__module__)
-    if any(not hasattr(api, name) for name in STEPS) or not hasattr(model, "eagenerate"):
+    modules = [sys.modules.get(kind.__module__) for kind in type(model).__mro__]
+    api = next((module for module in modules if all(hasattr(module, name) for name in STEPS)), None)
+    if api is None or not hasattr(model, "eagenerate"):
         raise UsageError(f"got {type(model).__name__}, wanted an EaModel of github.com/SafeAILab/EAGLE")
     if not getattr(model, "use_eagle3", False):
         raise UsageError("got a head of EAGLE 1 or 2, wanted one of EAGLE-3: load it with use_eagle3=True")
@@ -251,10 +265,13 @@ def _api_of(model: Any) -> Any:
 class _Watch:
     """What is seen of the model's calls, and the turns that are made of it."""
 
-    def __init__(self, model: Any, limit: int | None, names: list[str]) -> None:
-        self.recorder: Recorder
-        self.num_turns = 0
+    def __init__(self, model: Any, begin: Callable[[], Recorder], limit: int | None, names: list[str]) -> None:
+        self.recorder: Recorder | None = None  # begun with the first turn
+        self._new_recorder = begin
         self._model, self._api, self._limit, self._names = model, _api_of(model), limit, names
+        self._eos = _ends_of(model)
+        self._num_turns = 0
+        self._is_watched = False  # the functions serve calls of other methods as well
         self._drafting = _DraftWatch(model.ea_layer)
         self._turn: RecordedTurn | None = None  # None as well once its end was recorded
         self._output: list[int] = []
@@ -265,12 +282,13 @@ class _Watch:
 
     def watch(self, stack: ExitStack) -> None:
         """Watches until ``stack`` is left."""
-        steps = (self._begin, self._decode, self._judge, self._update)
+        steps: tuple[Callable[..., Any], ...] = (self._begin, self._decode, self._judge, self._update)
         places: list[tuple[Any, str, Callable[..., Any]]] = [
             (self._model, "eagenerate", self._generate),
-            (self._model.ea_layer, "topK_genrate", self._propose),
-            *((self._api, name, wrapper) for name, wrapper in zip(STEPS, steps, strict=True)),
+            (self._model.ea_layer, "topK_genrate", functools.partial(self._inside, self._propose)),
         ]
+        for name, wrapper in zip(STEPS, steps, strict=True):
+            places.append((self._api, name, functools.partial(self._inside, wrapper)))
         for owner, name, wrapper in places:
             stack.enter_context(mock.patch.object(owner, name, functools.partial(wrapper, getattr(owner, name))))
         for hook in [*self._hooks(), *self._drafting.hooks()]:
@@ -289,26 +307,37 @@ class _Watch:
         self._forward = _Forward(mask=words["attention_mask"], positions=words["position_ids"])
 
     def _said(self, _module: Any, _args: Any, output: torch.Tensor) -> None:
-        self._forward.logits = output[0].float()
+        self._forward.logits = output[0]
 
     # What eagenerate calls, in order.
 
     def _generate(self, call: Callable[..., Any], *args: Any, **words: Any) -> Any:
-        self._source_rows = None
-        output = call(*args, **words)
+        self._source_rows, self._step, self._is_watched = None, None, True
+        try:
+            output = call(*args, **words)
+        except BaseException as error:
+            self._end("failed" if isinstance(error, Exception) else "interrupted")
+            raise
+        finally:
+            self._is_watched = False
         self._end("criterion")
         return output
+
+    def _inside(self, wrapper: Callable[..., Any], call: Callable[..., Any], *args: Any, **words: Any) -> Any:
+        """``wrapper`` within ``eagenerate``; other methods of the model call these functions, too."""
+        return wrapper(call, *args, **words) if self._is_watched else call(*args, **words)
 
     def _begin(self, call: Callable[..., Any], input_ids: torch.Tensor, *rest: Any) -> Any:
         if rest[-1] is not None:
             raise UsageError("got a call that draws its tokens, wanted temperature=0.0: only greedy calls are recorded")
         begun = call(input_ids, *rest)
-        pending, number = int(begun[6]), self.num_turns
+        pending, number = int(begun[6]), self._num_turns
         name = self._names[number] if number < len(self._names) else f"prompt-{number}"
-        best = best_tokens(self._forward.logits[-1:], NUM_BEST)
-        prefill = {field: values[0] for field, values in best.items()}
+        best = best_tokens(self._forward.logits[-1:].float(), NUM_BEST)
+        prefill = {of_best: values[0] for of_best, values in best.items()}
+        self.recorder = self.recorder or self._new_recorder()
         self._turn = self.recorder.turn(name, input_ids[0].tolist(), pending, prefill=prefill)
-        self.num_turns, self._output = number + 1, [pending]
+        self._num_turns, self._output = number + 1, [pending]
         self._end_where_it_must()
         return begun
 
@@ -347,7 +376,7 @@ class _Watch:
         return updated
 
     def _record(self, turn: RecordedTurn, step: _Step, bonus: int) -> None:
-        logits, draft = step.forward.logits, step.draft
+        logits, draft = step.forward.logits.float(), step.draft
         emitted = [*(step.tokens[slot] for slot in step.path), bonus]
         kept = self._kept(emitted)
         seen = (step.forward.mask[0, 0, -len(step.tokens) :] == 0).tolist()
@@ -374,22 +403,19 @@ class _Watch:
 
     # Where a turn ends.
 
-    def _ends(self) -> frozenset[int]:
-        return frozenset({self._model.tokenizer.eos_token_id})
-
     def _kept(self, emitted: list[int]) -> int:
         """How many of ``emitted`` count, where the trace's turns end exactly."""
         if self._limit is None:
             return len(emitted)
-        ends = self._ends()
+        ends = self._eos
         to_the_end = next((at + 1 for at, token in enumerate(emitted) if token in ends), len(emitted))
         return min(to_the_end, self._limit - len(self._output))
 
     def _end_where_it_must(self) -> None:
-        if self._limit is not None and (self._output[-1] in self._ends() or len(self._output) >= self._limit):
+        if self._limit is not None and (self._output[-1] in self._eos or len(self._output) >= self._limit):
             self._end("length")
 
-    def _end(self, reason: StopReason) -> None:
+    def _end(self, reason: TurnReason) -> None:
         if self._turn is not None:
-            self._turn.end("eos" if self._output[-1] in self._ends() else reason)
+            self._turn.end("eos" if self._output[-1] in self._eos else reason)
         self._turn = None

@@ -12,6 +12,7 @@ import sys
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # children inherit it
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
 
 # The suite starts some thousand commands, each of which would otherwise compile its modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

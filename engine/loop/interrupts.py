@@ -14,10 +14,11 @@ HELD: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Within it, a signal that a handler of ours or Python's awaits is kept, and handled when the block is left.
+    """Within it, a signal that a handler of ours or Python's awaits is kept, and handled when the block is left, by an
+    error as well. Of blocks within blocks the outermost counts.
 
-    A second one is handled at once: the block may wait for a reader of the trace. Off the main thread, which alone runs
-    handlers, nothing is held.
+    A second signal is handled at once: the block may wait for a reader of the trace. Off the main thread, which alone
+    runs handlers, nothing is held.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,16 +31,26 @@ def held_interrupts() -> Iterator[None]:
             handlers[number] = handler
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if came:
-            handlers[number](number, frame)
         came.append(number)
+        if len(came) == 2:
+            handlers[number](number, frame)
 
     try:
         for number in handlers:
             signal.signal(number, hold)
         yield
     finally:
-        for number, handler in handlers.items():
+        _restore(list(handlers.items()))
+        for number in came[:1]:
+            handlers[number](number, None)
+
+
+def _restore(handlers: list[tuple[int, Callable[[int, FrameType | None], object]]]) -> None:
+    """All of them, even where one is called meanwhile and raises."""
+    while handlers:
+        number, handler = handlers.pop()
+        try:
             signal.signal(number, handler)
-    for number in came[:1]:
-        handlers[number](number, None)
+        finally:
+            if handlers:
+                _restore(handlers)

@@ -188,6 +188,51 @@ def test_a_turn_ends_at_the_end_of_text(tmp_path: Path) -> None:
     assert (end.output_ids, end.reason) == (text_of(1, 3), "eos")
 
 
+def test_a_call_that_fails_ends_its_turn_and_the_next_is_recorded(tmp_path: Path) -> None:
+    model, trace = EaModel(), tmp_path / "run.jsonl"
+    plain, failing = model.ea_layer.logsoftmax.forward, iter([False] * 5)
+
+    def forward(logits: torch.Tensor) -> torch.Tensor:
+        if next(failing, True):
+            raise RuntimeError("out of memory")
+        return plain(logits)
+
+    with record_eagle(model, trace):
+        model.ea_layer.logsoftmax.forward = forward  # type: ignore[assignment, method-assign]
+        with pytest.raises(RuntimeError, match="out of memory"):
+            model.eagenerate(ids_of(4, 7, 1))
+        model.ea_layer.logsoftmax.forward = plain  # type: ignore[method-assign]
+        model.eagenerate(ids_of(9, 9))
+    report = check_trace(trace)
+    assert (report.num_violations, report.end_reason) == (0, "complete")
+    with TraceReader(trace) as reader:
+        reasons = [end.reason for entry in reader.turns if (end := reader.turn_end(entry)) is not None]
+    assert reasons == ["failed", "criterion"]
+
+
+def test_other_methods_of_the_model_are_not_recorded(tmp_path: Path) -> None:
+    model, trace = EaModel(), tmp_path / "run.jsonl"
+    unwatched = EaModel.eagenerate  # as a method of another name would call the same functions
+    with record_eagle(model, trace):
+        plain = unwatched(model, ids_of(4, 7, 1)).tolist()
+        assert model.eagenerate(ids_of(4, 7, 1)).tolist() == plain
+        unwatched(model, ids_of(9, 9))
+    assert check_trace(trace).num_violations == 0
+    with TraceReader(trace) as reader:
+        assert len(reader.turns) == 1
+
+
+def test_a_tokenizer_without_an_end_of_text_has_no_stop_token(tmp_path: Path) -> None:
+    model, trace = EaModel(), tmp_path / "run.jsonl"
+    model.tokenizer.eos_token_id = None
+    with record_eagle(model, trace, max_new_tokens=3):
+        model.eagenerate(ids_of(4, 7, 1))
+    with TraceReader(trace) as reader:
+        rules = reader.manifest.stop_rules
+    assert rules is not None
+    assert rules.eos_token_ids == []
+
+
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     trace = tmp_path / "run.jsonl"
     with pytest.raises(UsageError, match="got Linear, wanted an EaModel"), record_eagle(torch.nn.Linear(1, 1), trace):
@@ -200,6 +245,6 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"call model\.eagenerate inside"), record_eagle(EaModel(), trace):
         pass
     model = EaModel()
-    with pytest.raises(UsageError, match="only greedy calls"), record_eagle(model, trace, overwrite=True):
+    with pytest.raises(UsageError, match="only greedy calls"), record_eagle(model, trace):
         model.eagenerate(ids_of(1, 2), temperature=0.7)
-    assert check_trace(trace).end_reason == "failed"
+    assert not trace.exists(), "nothing was decoded"

@@ -139,14 +139,42 @@ def test_a_handler_of_the_programs_own_is_called_and_an_ignored_signal_stays_ign
         signal.signal(signal.SIGTERM, before)
 
 
-def test_an_error_of_the_block_is_not_replaced() -> None:
+def test_an_error_of_the_block_is_the_context_of_the_interrupt() -> None:
     def block() -> None:
         with held_interrupts():
             signal.raise_signal(signal.SIGINT)
             raise ValueError("its own")
 
-    with pytest.raises(ValueError, match="its own"):
+    with pytest.raises(KeyboardInterrupt) as caught:
         block()
+    assert repr(caught.value.__context__) == "ValueError('its own')"
+
+
+def test_all_handlers_are_back_even_where_a_signal_comes_as_they_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, before = signal.signal, signal.signal(signal.SIGTERM, lambda *_: None)
+    ours = signal.getsignal(signal.SIGTERM)
+    restoring = False
+
+    def restored(number: int, handler: object) -> object:
+        done = plain(number, handler)  # type: ignore[arg-type]
+        if restoring and number == signal.SIGINT:
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(signal, "signal", restored)
+
+    def block() -> None:
+        nonlocal restoring
+        with held_interrupts():
+            restoring = True
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            block()
+        assert signal.getsignal(signal.SIGTERM) is ours
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        plain(signal.SIGTERM, before)
 
 
 def test_nothing_is_held_off_the_main_thread() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ def specscope(*arguments: str | Path, cwd: Path = ROOT) -> Outcome:
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["specscope", *map(str, arguments)]),
         mock.patch.object(sys.modules["__main__"], "__package__", None),  # of pytest, after which it would be called
-        mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}),
         _streams(out, err),
     ):
         code: object = 0

@@ -1,6 +1,6 @@
 """A stand-in for the official EAGLE code: its names and calls, as far as the adapter touches them, around a toy.
 
-The toy teacher always says what follows in ``NEXT``; the toy head proposes that token second best, and another first.
+The toy teacher always says the ``following`` token; the toy head proposes that one second best, and another first.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def works_twice_at_once(lines: Lines) -> None:
 
 def on_devices(lines: Lines) -> None:
     """The same run, as if each stage had an accelerator."""
-    lines[0]["device"]["backend"], lines[0]["pipeline"]["backend"] = "cuda", "nccl"
+    lines[0]["pipeline"]["backend"] = "nccl"
 
 
 def never_at_once(lines: Lines) -> None:

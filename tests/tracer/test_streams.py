@@ -29,7 +29,7 @@ outlive_readers()
 signal.signal(signal.SIGALRM, raised)
 for number in range(2000):
     try:
-        signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 60))
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 60) if number % 5 else 2e-3)
         sys.stdout.write(f"line {number}\\n")
         sys.stdout.flush()
         while True:
@@ -49,4 +49,4 @@ def test_a_line_that_a_signal_interrupts_is_not_printed_again(tmp_path: Path, un
         subprocess.run([sys.executable, str(script)], stdout=file, env=environment, check=True, timeout=120)
     lines = out.read_text().splitlines()
     assert len(set(lines)) == len(lines)
-    assert len(lines) > 500
+    assert len(lines) > 100, "every fifth has time"

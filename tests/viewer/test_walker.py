@@ -27,11 +27,11 @@ PLAY = """
   const clearTimeout = (number) => timers[number - 1] && (timers[number - 1].call = () => {});
   const parts = ["performance", "setTimeout", "clearTimeout"];
   const walker = new Function(...parts, `${source}; return walker;`)(performance, setTimeout, clearTimeout);
-  let [turn, scene, now, question, looked] = ["first", 0, 0, null, 0];
+  let [turn, scene, now, question, looked, end] = ["first", 0, 0, null, 0, last];
   const walk = walker({
     show: (step) => (looked = step),
     ask: (text) => (question = text),
-    last: () => last,
+    last: () => end,
   });
   const words = (step) => `step ${step} of the ${turn} turn, drawn for scene ${scene}`;
   const draw = (step) => ({ html: words(step), notes: {}, raw: {} });
@@ -46,16 +46,16 @@ PLAY = """
     if (question === null) return;
     const [what, where] = question.split(":");
     const [step, ...ahead] = where.split(".").map(Number);
-    [question, now] = [null, step];
+    [question, now] = [null, Math.min(step, end)];
     const boards = Object.fromEntries(ahead.map((other) => [other, draw(other)]));
     const nothing = { html: null, notes: null, raw: null };
     tell({ ahead: boards, ...(what === "shown" ? nothing : draw(step)) });
   }
   let expected = 0;
   const happen = {
-    right: () => { if (walk.from() < last) walk.aimAt((expected = walk.from() + 1)); },
+    right: () => { if (walk.from() < end) walk.aimAt((expected = walk.from() + 1)); },
     left: () => { if (walk.from() > 0) walk.aimAt((expected = walk.from() - 1)); },
-    end: () => walk.aimAt((expected = last)),
+    end: () => walk.aimAt((expected = end)),
     answer,
     lose: () => (question = null),
     rerun: () => tell(draw(now)),
@@ -63,6 +63,11 @@ PLAY = """
       scene += 1;
       if (question?.startsWith("shown")) question = null; // asked of what is no more
       tell(draw(now));
+    },
+    shorter: () => { // recorded again
+      end = 5;
+      now = Math.min(now, end);
+      happen.changed();
     },
     other: () => { // another turn was chosen from a list
       [turn, now, expected, question] = [`${turn} other`, 0, 0, null];
@@ -83,7 +88,7 @@ PLAY = """
     answer();
     happen.wait();
   }
-  return { looked, now, expected };
+  return { looked, now, expected, waits: walk.isWaiting() };
 }
 """
 
@@ -104,6 +109,11 @@ def play(page: Page, events: list[str]) -> dict[str, int]:
     return end
 
 
+def settled(step: int) -> dict[str, int]:
+    """Everything is at that step, and nothing is waited for."""
+    return {"looked": step, "now": step, "expected": step, "waits": False}
+
+
 EVENTS = st.sampled_from([*["right"] * 3, "left", "end", *["answer"] * 2, "lose", "rerun", "wait", "changed", "other"])
 
 
@@ -116,12 +126,17 @@ def test_what_is_looked_at_is_where_keys_have_led(blank: Page, events: list[str]
 def test_an_answer_that_is_newer_than_what_was_shown_early_is_shown(blank: Page) -> None:
     to_a_board = ["wait", "answer", "right"]  # step 1 is shown at once, because its board was sent ahead
     events = [*to_a_board, "right", "right", "answer", "answer"]
-    assert play(blank, events) == {"looked": 3, "now": 3, "expected": 3}
+    assert play(blank, events) == settled(3)
 
 
 def test_a_question_that_was_lost_is_asked_again(blank: Page) -> None:
-    assert play(blank, ["right", "lose"]) == {"looked": 1, "now": 1, "expected": 1}
+    assert play(blank, ["right", "lose"]) == settled(1)
 
 
 def test_a_key_is_not_forgotten_where_a_note_is_saved_meanwhile(blank: Page) -> None:
-    assert play(blank, ["right", "right", "changed"]) == {"looked": 2, "now": 2, "expected": 2}
+    assert play(blank, ["right", "right", "changed"]) == settled(2)
+
+
+def test_a_step_that_a_shorter_turn_does_not_have_is_not_waited_for(blank: Page) -> None:
+    end = play(blank, ["end", "answer", "left", "lose", "shorter"])
+    assert (end["looked"], end["now"], end["waits"]) == (5, 5, False)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SECTIONS = ("tree", "verify", "accept", "stop")
 StopReason = Literal["eos", "length", "stop_string", "criterion"]
+#: Why a turn ends: a stop rule that its last step met, or what kept it from going on.
+TurnReason = StopReason | Literal["interrupted", "failed"]
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
 
@@ -228,13 +230,13 @@ class RecordedTurn:
         self._lengths.append(len(path))
         self._num_drafted += len(tokens) - 1
 
-    def end(self, reason: StopReason) -> None:
-        """Ends the turn.
+    def end(self, reason: TurnReason) -> None:
+        """Ends the turn. One that was interrupted or failed did not meet a stop rule in its last step.
 
         Raises:
             UsageError: for a reason that there is not.
         """
-        if self._held is not None:
+        if self._held is not None and reason not in ("interrupted", "failed"):
             self._held["stop"] = {**self._held["stop"], "reason": reason}
         self._flush()
         deepest = max(self._lengths, default=0)

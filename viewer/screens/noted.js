@@ -5,6 +5,7 @@ const MOST_TRIES = 4;
 
 function notedSteps(host, body, { save, textOf }) {
   const drafts = new Map(); // run, turn and step -> what was written and not saved
+  const sent = new Map(); // the same -> what was sent to be saved, and when it is looked for
 
   const key = (field) => field.dataset.place;
 
@@ -27,20 +28,23 @@ function notedSteps(host, body, { save, textOf }) {
   host.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest(".ss-noted button") : null;
     if (button) {
-      saveField(button.closest(".ss-noted").querySelector("textarea"), MOST_TRIES);
+      const field = button.closest(".ss-noted").querySelector("textarea");
+      clearTimeout(sent.get(key(field))?.timer);
+      saveField(field, MOST_TRIES);
     }
   });
 
   function saveField(field, tries) {
+    const [place, text] = [key(field), field.value];
     state(field, "saving");
-    setTimeout(() => saveAgain(key(field), tries - 1), SAVING_MS);
-    save(JSON.stringify({ step: Number(field.dataset.step), text: field.value }));
+    sent.set(place, { text, timer: setTimeout(() => saveAgain(place, tries - 1), SAVING_MS) });
+    save(JSON.stringify({ step: Number(field.dataset.step), text }));
   }
 
   // The board may have been replaced meanwhile, and show another step.
   function saveAgain(place, tries) {
     const field = [...body.querySelectorAll(".ss-noted textarea")].find((other) => key(other) === place);
-    if (field && drafts.has(place) && tries > 0) {
+    if (field && tries > 0 && drafts.get(place) === sent.get(place).text) {
       saveField(field, tries);
     } else if (field) {
       state(field, drafts.has(place) ? "not saved yet" : "");

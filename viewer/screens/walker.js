@@ -71,6 +71,7 @@ function walker({ show, ask, last }) {
       boards.clear();
       tried.clear();
       [scene, asked, early] = [data.scene, null, null];
+      aim = aim > last() ? null : aim; // recorded again, a turn may be shorter
     }
     for (const [step, board] of Object.entries(data.ahead ?? {})) {
       keep(Number(step), board);

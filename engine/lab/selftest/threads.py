@@ -43,7 +43,7 @@ class LocalInbox(Inbox):
 
 
 class FirstInbox(LocalInbox):
-    """That of the first stage: without waiting it finds nothing.
+    """That of the first stage, where a fault is put in: without waiting it finds nothing.
 
     So the first stage runs ahead as far as its window allows before it hears a word, on every machine and under every
     load: a fault of what is in flight always finds something in flight.
@@ -109,7 +109,7 @@ def local_pipeline(
     """A running pipeline of ``stages``; its threads have ended when the block has."""
     count = len(stages)
     shape = message_shape(stages[0], count, recording=recording)
-    inboxes = [FirstInbox(), *(LocalInbox() for _ in stages[1:])]
+    inboxes = [LocalInbox() if fault is None else FirstInbox(), *(LocalInbox() for _ in stages[1:])]
     workers = []
     for number in range(1, count):
         last = number == count - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,19 @@ from specscope.schemas.phases import Phase
 from specscope.tracer.files.candidates import Candidate, CandidateColumns, candidates_of, columns_of
 from specscope.tracer.shapes import policy_of_step
 
+#: Binary digits of a number, the first included.
+HALF_DIGITS = {"float16": 11, "bfloat16": 8}
 Subject = TypeVar("Subject")
 Value = TypeVar("Value")
 
 
 def _always(_: Any) -> bool:
     return True
+
+
+def _has_digits(value: float, digits: int) -> bool:
+    """Whether so many binary digits are enough for it."""
+    return not math.isfinite(value) or math.ldexp(math.frexp(value)[0], digits).is_integer()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,18 @@ class Context:
     def policy(self) -> TreePolicy:
         """How the step's tree is grown: by the run's policy, or by that of the shape that was chosen for the step."""
         return policy_of_step(self.manifest.tree_policy, self.step)
+
+    @cached_property
+    def half_digits(self) -> int | None:
+        """Binary digits of what the drafter computes in, where its log-probabilities, and so their sums, are numbers of
+        the run's half-precision dtype; None where they are finer, as this engine's are, or were not recorded."""
+        digits, draft, tree = HALF_DIGITS.get(self.manifest.dtype), self.step.draft, self.step.tree
+        summed = [level.logprobs for level in draft.levels] if draft is not None and draft.levels else []
+        if tree is not None and tree.logprobs is not None:
+            summed.append(tree.logprobs)
+        if digits is None or not all(_has_digits(value, digits) for values in summed for value in values):
+            return None
+        return digits if summed else None
 
     @property
     def rule(self) -> str:

@@ -12,6 +12,8 @@ from specscope.tracer.oracle.invariants.base import Context, present
 #: By so many a turn's accepted drafts outnumber the refuted ones before two stages must have been at work at once.
 ENOUGH_ACCEPTED = 4
 WORK = frozenset({"prefill", "verify", "draft"})
+#: What carries messages between stages that have a device each.
+DEVICE_CARRIERS = frozenset({"nccl", "hccl"})
 
 
 @dataclass(kw_only=True)
@@ -34,7 +36,7 @@ class Flow:
             return None
         stages = manifest.pipeline.stages
         slack = 2 * max(stage.clock_uncertainty_ns or 0 for stage in stages)
-        on_devices = manifest.device.backend != "cpu"
+        on_devices = manifest.pipeline.backend in DEVICE_CARRIERS
         flow = cls(num_stages=len(stages), window=manifest.pipeline.window, slack_ns=slack, on_devices=on_devices)
         flow.add_token(first)
         return flow

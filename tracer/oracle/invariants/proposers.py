@@ -66,7 +66,7 @@ def merged_are_best(c: Context) -> str | None:
         return None
     number, worst = max(left_out, key=columns.scores.__getitem__), min(scores)
     best = columns.scores[number]
-    if math.isnan(best) or best <= worst or are_near(c, best, worst):
+    if math.isnan(best) or best <= worst or are_near(c, best, worst, additions=2 * len(columns.levels)):
         return None
     return f"candidate {number} with score {best:.6g} was left out, and a node with score {worst:.6g} was kept"
 

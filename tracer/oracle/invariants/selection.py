@@ -11,11 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from specscope.tracer.oracle.invariants.base import Context, present, tree_is_recorded
+from specscope.tracer.oracle.invariants.base import Context, tree_is_recorded
 
 CLOSE = 1e-4  # scores that lie nearer, absolutely or in proportion, may stand in either order
-#: Binary digits of a number, the first included.
-DIGITS = {"float16": 11, "bfloat16": 8}
 
 
 class Better(NamedTuple):
@@ -32,27 +30,12 @@ class Better(NamedTuple):
         )
 
 
-def are_near(c: Context, score: float, other: float) -> bool:
-    """Whether rounding may have put two sums of log-probabilities, from the root down, in either order."""
-    off, size = abs(score - other), max(1.0, abs(score))
-    return off <= CLOSE * size or off <= _rounding_of_sums(c, size)
-
-
-def _rounding_of_sums(c: Context, size: float) -> float:
-    """By how much two sums of about ``size`` may be off each other, where the drafter's log-probabilities, and so their
-    sums, are numbers of the run's half-precision dtype: each level of each sum is off by half a rounding. 0 of others.
-    """
-    digits, draft, tree = DIGITS.get(c.manifest.dtype), c.step.draft, c.step.tree
-    levels = [level.logprobs for level in draft.levels] if draft is not None and draft.levels else []
-    summed = [*levels, *([tree.logprobs] if tree is not None and tree.logprobs is not None else [])]
-    if digits is None or not summed or not all(_has_digits(value, digits) for values in summed for value in values):
-        return 0.0
-    num_levels = len(levels) or max(present(tree).depths)
-    return num_levels * math.ldexp(1.0, math.frexp(size)[1] - digits)
-
-
-def _has_digits(value: float, digits: int) -> bool:
-    return not math.isfinite(value) or math.ldexp(math.frexp(value)[0], digits).is_integer()
+def are_near(c: Context, a: float, b: float, *, additions: int) -> bool:
+    """Whether rounding may have put two scores in either order, where so many ``additions`` made both of them."""
+    off, size = abs(a - b), max(1.0, abs(a), abs(b))
+    digits = c.half_digits
+    half_a_rounding = 0.0 if digits is None else math.ldexp(0.5, math.frexp(size)[1] - digits)
+    return off <= CLOSE * size or off <= additions * half_a_rounding
 
 
 def passed_over(c: Context, candidates: Sequence[int], kept: set[int]) -> Better | None:
@@ -64,8 +47,15 @@ def passed_over(c: Context, candidates: Sequence[int], kept: set[int]) -> Better
     if not chosen or not others:
         return None
     worst, best = min(chosen, key=scores.__getitem__), max(others, key=scores.__getitem__)
-    is_better = scores[best] > scores[worst] and not are_near(c, scores[best], scores[worst])
-    return Better(best, worst, scores) if is_better and not math.isnan(scores[best]) else None
+    if not scores[best] > scores[worst]:
+        return None
+    additions = _level_of(c, best) + _level_of(c, worst)
+    return None if are_near(c, scores[best], scores[worst], additions=additions) else Better(best, worst, scores)
+
+
+def _level_of(c: Context, candidate: int) -> int:
+    """From 0, which is how many additions made its score."""
+    return next(number for number, level in enumerate(c.columns.levels) if candidate in level)
 
 
 def is_dynamic(c: Context) -> bool:

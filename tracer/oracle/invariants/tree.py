@@ -219,7 +219,7 @@ def _scores_add_up(c: Context) -> str | None:
         wanted = scores[tree.parents[slot]] + logprobs[slot]
         if scores[slot] == wanted:  # both may be -inf
             continue
-        if not are_near(c, wanted, scores[slot]):
+        if not are_near(c, wanted, scores[slot], additions=1):
             return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"
     return None
 
