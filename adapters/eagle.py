@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
 
-from specscope.adapters.models import describe_teacher, digests_of
+from specscope.adapters.eagle_draft import DraftWatch
+from specscope.adapters.eagle_run import about_run, ends_of
 from specscope.adapters.sections import best_tokens, in_place_commit, tree_tensors
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.recorder import RecordedTurn, Recorder, TurnReason
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 #: So many are recorded of each slot, for ties of several tokens in half precision.
 NUM_BEST = 8
-SECTIONS = ("draft", "tree", "tensors", "verify", "accept", "commit", "stop")
 #: What of the checkout is wrapped, and what would be wrapped in vain if another version had none.
 STEPS = ("initialize_tree", "tree_decoding", "evaluate_posterior", "update_inference_inputs")
 
@@ -63,7 +62,7 @@ def record_eagle(
     """
 
     def begin() -> Recorder:
-        return Recorder(trace, overwrite=overwrite, **_about(model, teacher, head, max_new_tokens))
+        return Recorder(trace, overwrite=overwrite, **about_run(model, teacher, head, max_new_tokens))
 
     watch = _Watch(model, begin, max_new_tokens, list(prompt_ids))
     try:
@@ -77,61 +76,6 @@ def record_eagle(
     if watch.recorder is None:
         raise UsageError("nothing was recorded: call model.eagenerate inside the block")
     watch.recorder.close()
-
-
-def _about(model: Any, teacher: StrPath | None, head: StrPath | None, max_new_tokens: int | None) -> dict[str, Any]:
-    """What the recorder is told of the run."""
-    drafter, base = model.ea_layer, model.base_model
-    described = describe_teacher(base)
-    if teacher is not None:
-        described |= {"name": Path(teacher).name, **digests_of(Path(teacher))}
-    about: dict[str, Any] = {
-        "engine": "SafeAILab/EAGLE",
-        "versions": {"torch": torch.__version__, "transformers": _version_of("transformers")},
-        "mode": "eager",
-        "attention": "eager",
-        "dtype": str(base.dtype).removeprefix("torch."),
-        "device": {"backend": base.device.type, "name": base.device.type},
-        "teacher": described,
-        "drafter": _drafter_of(drafter, head),
-        "tree_policy": _policy_of(drafter),
-        "sampling": {"rule": "greedy", "lossless": True},
-        "sections": SECTIONS,
-        "conventions": {"draft_position": "pair-index"},
-    }
-    if max_new_tokens is not None:
-        eos = sorted(_ends_of(model))
-        about["stop_rules"] = {"max_new_tokens": max_new_tokens, "eos_token_ids": eos, "stop_strings": []}
-    return about
-
-
-def _ends_of(model: Any) -> frozenset[int]:
-    """The token that ends a turn, if its tokenizer has one."""
-    eos = model.tokenizer.eos_token_id
-    return frozenset() if eos is None else frozenset({int(eos)})
-
-
-def _drafter_of(drafter: Any, head: StrPath | None) -> dict[str, Any]:
-    return {
-        "kind": "eagle3",
-        "draft_vocab_size": drafter.config.draft_vocab_size,
-        "vocab_mapping": "identity" if _is_identity(drafter) else "offset",
-        **({} if head is None else {"name": Path(head).name, **digests_of(Path(head))}),
-    }
-
-
-def _policy_of(drafter: Any) -> dict[str, Any]:
-    """Its depth does not count the first level, which the pairs propose."""
-    depth, budget = drafter.depth + 1, drafter.total_tokens
-    return {"kind": "dynamic", "depth": depth, "top_k": drafter.top_k, "budget": budget}
-
-
-def _version_of(package: str) -> str:
-    return str(getattr(sys.modules.get(package), "__version__", "unknown"))
-
-
-def _is_identity(drafter: Any) -> bool:
-    return bool(drafter.config.vocab_size == drafter.config.draft_vocab_size)
 
 
 @dataclass(kw_only=True)
@@ -165,83 +109,6 @@ class _Step:
         return parents
 
 
-class _DraftWatch:
-    """What the head was fed and proposed since it was last asked for a tree."""
-
-    def __init__(self, head: Any) -> None:
-        self._head = head
-        self._is_on = False  # other methods of the model use the head as well
-        self.positions: list[list[int]] = []  # of each forward
-        self.logprobs: list[torch.Tensor] = []  # of each level: (rows, draft vocabulary)
-
-    def hooks(self) -> list[Any]:
-        """Sets them; each has a ``remove``."""
-        return [
-            self._head.midlayer.register_forward_pre_hook(self.fed, with_kwargs=True),
-            self._head.logsoftmax.register_forward_hook(self.proposed),
-        ]
-
-    def fed(self, _module: Any, _args: Any, words: dict[str, Any]) -> None:
-        """Notes the positions."""
-        if self._is_on:
-            self.positions.append(words["position_ids"].reshape(-1).tolist())
-
-    def proposed(self, _module: Any, _args: Any, output: torch.Tensor) -> None:
-        """Notes the log-probabilities of a level."""
-        if self._is_on:
-            self.logprobs.append(output.reshape(-1, output.shape[-1]))
-
-    def num_pairs(self) -> int:
-        """Pairs in its cache."""
-        kept = getattr(self._head, "stable_kv", None)
-        return 0 if kept is None else int(kept[0][0].shape[2])
-
-    def begin(self) -> int:
-        """Looks from now on, and forgets what was seen before; the pairs in its cache."""
-        self._is_on, self.positions, self.logprobs = True, [], []
-        return self.num_pairs()
-
-    def section(self, before: int, *, rows: list[int], tokens: list[int], hidden: torch.Tensor) -> dict[str, Any]:
-        """Of a draft that was fed ``tokens`` with ``hidden`` (P, H), read at ``rows``, after ``before`` pairs."""
-        self._is_on = False
-        levels = self.levels()
-        return {
-            "inputs": {
-                "source_rows": rows,
-                "tokens": tokens,
-                "positions": self.positions[0],
-                "hidden_norms": hidden.float().norm(dim=-1).tolist(),
-            },
-            "kv_before": before,
-            "kv_after": self.num_pairs(),
-            "levels": levels,
-            "num_candidates": sum(len(level["tokens"]) for level in levels),
-        }
-
-    def levels(self) -> list[dict[str, Any]]:
-        """As the format has them: best proposals of each row, and which of all were fed to the next level."""
-        top_k, first = self._head.top_k, 0
-        frontier: list[int] = []
-        levels: list[dict[str, Any]] = []
-        scores: torch.Tensor | None = None
-        for number, logprobs in enumerate(self.logprobs):
-            best = logprobs.topk(top_k, -1)
-            tokens = best.indices if _is_identity(self._head) else best.indices + self._head.d2t[best.indices]
-            levels.append(
-                {
-                    "frontier": frontier,
-                    "positions": self.positions[number] if number else self.positions[number][-1:],
-                    "tokens": tokens.flatten().tolist(),
-                    "logprobs": best.values.flatten().tolist(),
-                    "finite": bool(logprobs.isfinite().all()),
-                }
-            )
-            sums = best.values[0] if scores is None else (best.values + scores[:, None]).flatten()
-            chosen = torch.arange(top_k) if scores is None else sums.topk(top_k, -1).indices
-            frontier, scores, first = (chosen + first).tolist(), sums[chosen], first + len(sums)
-        return levels
-
-
 def _verify_of(logits: torch.Tensor) -> dict[str, Any]:
     """Of (N, V) logits."""
     return {
@@ -269,10 +136,10 @@ class _Watch:
         self.recorder: Recorder | None = None  # begun with the first turn
         self._new_recorder = begin
         self._model, self._api, self._limit, self._names = model, _api_of(model), limit, names
-        self._eos = _ends_of(model)
+        self._eos = ends_of(model)
         self._num_turns = 0
         self._is_watched = False  # the functions serve calls of other methods as well
-        self._drafting = _DraftWatch(model.ea_layer)
+        self._drafting = DraftWatch(model.ea_layer)
         self._turn: RecordedTurn | None = None  # None as well once its end was recorded
         self._output: list[int] = []
         self._draft: dict[str, Any] = {}
@@ -283,16 +150,15 @@ class _Watch:
     def watch(self, stack: ExitStack) -> None:
         """Watches until ``stack`` is left."""
         steps: tuple[Callable[..., Any], ...] = (self._begin, self._decode, self._judge, self._update)
-        places: list[tuple[Any, str, Callable[..., Any]]] = [
-            (self._model, "eagenerate", self._generate),
-            (self._model.ea_layer, "topK_genrate", functools.partial(self._inside, self._propose)),
-        ]
         for name, wrapper in zip(STEPS, steps, strict=True):
-            places.append((self._api, name, functools.partial(self._inside, wrapper)))
-        for owner, name, wrapper in places:
-            stack.enter_context(mock.patch.object(owner, name, functools.partial(wrapper, getattr(owner, name))))
+            self._wrap(stack, self._api, name, functools.partial(self._inside, wrapper))
+        self._wrap(stack, self._model.ea_layer, "topK_genrate", functools.partial(self._inside, self._propose))
+        self._wrap(stack, self._model, "eagenerate", self._generate)
         for hook in [*self._hooks(), *self._drafting.hooks()]:
             stack.callback(hook.remove)
+
+    def _wrap(self, stack: ExitStack, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+        stack.enter_context(mock.patch.object(owner, name, functools.partial(wrapper, getattr(owner, name))))
 
     # Hooks on the teacher.
 
@@ -331,15 +197,18 @@ class _Watch:
         if rest[-1] is not None:
             raise UsageError("got a call that draws its tokens, wanted temperature=0.0: only greedy calls are recorded")
         begun = call(input_ids, *rest)
-        pending, number = int(begun[6]), self._num_turns
-        name = self._names[number] if number < len(self._names) else f"prompt-{number}"
+        pending = int(begun[6])
         best = best_tokens(self._forward.logits[-1:].float(), NUM_BEST)
         prefill = {of_best: values[0] for of_best, values in best.items()}
         self.recorder = self.recorder or self._new_recorder()
-        self._turn = self.recorder.turn(name, input_ids[0].tolist(), pending, prefill=prefill)
-        self._num_turns, self._output = number + 1, [pending]
+        self._turn = self.recorder.turn(self._next_name(), input_ids[0].tolist(), pending, prefill=prefill)
+        self._output = [pending]
         self._end_where_it_must()
         return begun
+
+    def _next_name(self) -> str:
+        number, self._num_turns = self._num_turns, self._num_turns + 1
+        return self._names[number] if number < len(self._names) else f"prompt-{number}"
 
     def _propose(
         self, call: Callable[..., Any], hidden: torch.Tensor, input_ids: torch.Tensor, *args: Any, **words: Any

@@ -75,11 +75,11 @@ def test_each_addition_has_half_a_rounding_of_room(dtype: str) -> None:
     manifest, step = Manifest.model_validate(lines[0]), Step.model_validate(first_step(lines))
     turn = TurnStart.model_validate(next(line for line in lines if line["kind"] == "turn_start"))
     context = Context(manifest=manifest, turn=turn, previous=None, step=step)
-    one = roundings(-2.5, dtype, 1)
-    assert not are_near(context, -2.5, -2.5 - one, additions=0), "candidates of the first level are no sums"
-    assert not are_near(context, -2.5, -2.5 - one, additions=1)
-    assert are_near(context, -2.5, -2.5 - one, additions=2)
-    assert not are_near(context, -2.5, -2.5 - 3 * one, additions=5)
+    unit = roundings(-2.5, dtype, 1)
+    assert not are_near(context, -2.5, -2.5 - unit, additions=0), "candidates of the first level are no sums"
+    assert not are_near(context, -2.5, -2.5 - unit, additions=1)
+    assert are_near(context, -2.5, -2.5 - unit, additions=2)
+    assert not are_near(context, -2.5, -2.5 - 3 * unit, additions=5)
 
 
 @pytest.mark.parametrize("dtype", list(HALF_DIGITS))
