@@ -32,6 +32,8 @@ class Better(NamedTuple):
 
 def are_near(c: Context, a: float, b: float, *, additions: int) -> bool:
     """Whether rounding may have put two scores in either order, where so many ``additions`` made both of them."""
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return a == b
     off, size = abs(a - b), max(1.0, abs(a), abs(b))
     digits = c.half_digits
     half_a_rounding = 0.0 if digits is None else math.ldexp(0.5, math.frexp(size)[1] - digits)
