@@ -95,7 +95,7 @@ def decode(trace: Recorder, name: str, prompt: list[int], *, bug: bool = False) 
         emitted = [*(tokens[slot] for slot in path), bonus]
         kept = min(len(emitted), MAX_NEW_TOKENS - len(output))
         tree = {"tokens": tokens, "parents": parents}  # record
-        walk = {"path": path, "bonus_token": bonus, "kept": kept}  # record
+        walk = {"path": path, "bonus_token": bonus, "emitted": emitted, "kept": kept}  # record
         more = {"verify": two_best(rows), "tensors": fed(context, tokens, seen)}  # record
         turn.step(**tree, argmax=argmax, **walk, **more)  # record
         for token in emitted[:kept]:

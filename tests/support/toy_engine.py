@@ -67,7 +67,7 @@ def decode(
                 while accepted + 1 < len(tokens) and tokens[accepted + 1] == argmax[accepted]:
                     accepted += 1
                 emitted = [*tokens[1 : accepted + 1], argmax[accepted]][:left]
-                limit = {"tree": {"depth_limit": left - 1}} if capped else {}
+                limit: dict[str, Any] = {"tree": {"depth_limit": left - 1}} if capped else {}
                 turn.step(
                     tokens=tokens,
                     parents=[max(0, slot - 1) for slot in range(len(tokens))],

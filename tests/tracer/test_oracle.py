@@ -12,6 +12,7 @@ from support.lengths_runs import LENGTHS_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
 from support.proposer_mutants import PROPOSER_AND_SHAPE_MUTANTS
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
+from support.step_mutants import forget_the_commit_and_one_position, reorder_sources, swap_path
 from support.structure_mutants import STRUCTURE_MUTANTS, put, see_one_too_many
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FUSED, WHERE_NO_LEVEL_PAYS, Lines, accepts_at_least, first_step, load, store
@@ -51,15 +52,6 @@ def add(section: str, field: str, amount: int) -> Callable[[Step], None]:
         step[section][field] += amount
 
     return change
-
-
-def swap_path(step: Step) -> None:
-    step["accept"]["path"].reverse()
-
-
-def reorder_sources(step: Step) -> None:
-    sources = step["commit"]["source_slots"]
-    sources[0], sources[-1] = sources[-1], sources[0]
 
 
 def draft_nan(step: Step) -> None:
@@ -130,6 +122,7 @@ MUTANTS: dict[str, tuple[Callable[[Step], bool], Callable[[Step], Any]]] = {
     "commit.drafter-length": (ANY, add("commit", "drafter_after", 1)),
     "draft.frontier-is-best": (ANY, feed_a_worse_one),
     "tree.best-of-candidates": (ANY, leave_out_a_better_one),
+    "sequence.length-continues": (ANY, forget_the_commit_and_one_position),
     "sequence.committed-continues": (ANY, add("commit", "committed_before", 1)),
 }
 

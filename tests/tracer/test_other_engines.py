@@ -227,8 +227,13 @@ def test_logits_without_their_sum_are_not_held_against_log_probabilities(tmp_pat
 
 def test_a_mode_of_its_own_and_a_mask_by_flag_are_read(tmp_path: Path) -> None:
     def flagged(lines: Lines) -> None:
-        for step in (line for line in lines if line["kind"] == "step"):
-            tokens, base = step["tree"]["tokens"], 3
+        base = 0
+        for step in lines:
+            if step["kind"] == "turn_start":
+                base = len(step["prompt_ids"])
+            if step["kind"] != "step":
+                continue
+            tokens = step["tree"]["tokens"]
             step["tensors"] = {
                 "committed_length": base,
                 "num_slots": len(tokens),
@@ -240,6 +245,7 @@ def test_a_mode_of_its_own_and_a_mask_by_flag_are_read(tmp_path: Path) -> None:
                 "token_ids": tokens,
                 "index_tensors": {},
             }
+            base += step["accept"]["accepted_length"] + 1
 
     paged = changed(decode(tmp_path / "a.jsonl", mode="paged"), flagged)
     report = check_trace(paged)

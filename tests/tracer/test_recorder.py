@@ -65,6 +65,8 @@ def test_a_wrong_decision_is_recorded_and_judged(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[Callable[[Recorder], Any], str]] = {
     "parents": (lambda t: t.turn("a", [1], 7).step(**STEP | {"parents": [0, 0]}), "turn 0, step 0: got parents [0, 0]"),
     "later parent": (lambda t: t.turn("a", [1], 7).step(**STEP | {"parents": [0, 2, 0, 1]}), "and an earlier slot for"),
+    "root": (lambda t: t.turn("a", [1], 7).step(**STEP | {"parents": [-1, 0, 0, 1]}), "0 for the root"),
+    "argmax": (lambda t: t.turn("a", [1], 7).step(**STEP | {"argmax": [4]}), "got 1 best tokens (argmax) for 4 slots"),
     "path": (lambda t: t.turn("a", [1], 7).step(**STEP | {"path": [4]}), "got path [4], wanted slots of 1 to 3"),
     "promised": (lambda t: t.turn("a", [1], 7).step(**STEP | {"argmax": None}), "turn 0, step 0 lacks verify"),
     "type": (
@@ -97,6 +99,7 @@ def test_wrong_use_is_refused_by_field_and_ends_the_trace_as_failed(tmp_path: Pa
             {"teacher": {"name": "tiny", "vocab_size": 100}},
             "manifest record, field teacher.architecture: Field required",
         ),
+        ({"sections": ["tree", "verfy"]}, "got section 'verfy', wanted some of"),
         ({"sede": 3}, "the format has no field sede; did you mean seed?"),
         ({"dtype": 16}, "manifest record, field dtype"),
     ],
@@ -119,6 +122,54 @@ def test_a_turn_that_was_not_ended_is_named(tmp_path: Path) -> None:
 
 
 def test_an_exception_of_the_engine_ends_the_trace_and_is_not_hidden(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.jsonl", **ABOUT):
+    def decode(trace: Recorder) -> None:
+        turns = [trace.turn("a", [3, 1, 4], 7, row=0), trace.turn("b", [3, 1], 7, row=1)]
+        for turn in turns:
+            turn.step(**STEP)
         raise ZeroDivisionError
-    assert check_trace(tmp_path / "a.jsonl").end_reason == "failed"
+
+    with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.jsonl", batch_size=2, **ABOUT) as trace:
+        decode(trace)
+    report = check_trace(tmp_path / "a.jsonl")
+    assert (report.end_reason, report.num_violations) == ("failed", 0)
+    assert report.num_steps == 2, "the last step of each is the one that is looked for"
+
+
+def test_what_was_really_appended_is_held_against_what_was_accepted(tmp_path: Path) -> None:
+    assert check_trace(recorded(tmp_path / "right.jsonl", emitted=[4, 8, 2])).num_violations == 0
+    report = check_trace(recorded(tmp_path / "wrong.jsonl", emitted=[4, 9, 2]))
+    assert {name for name, tally in report.invariants.items() if tally.failed} == {"stop.emitted"}
+    with TraceReader(tmp_path / "wrong.jsonl") as reader:
+        ends = [reader.turn_end(entry) for entry in reader.turns]
+    assert [end.output_ids for end in ends if end is not None] == [[7, 4, 9, 2, 5]] * 2
+
+
+def fed(committed: int) -> dict[str, Any]:
+    """The tensors of ``STEP`` after so many tokens."""
+    rows = {"mask_rows": ["01", "03", "05", "0b"], "positions": [committed + depth for depth in (0, 1, 1, 2)]}
+    sizes = {"committed_length": committed, "num_slots": 4, "padded_slots": 4, "prefix_visible": [committed] * 4}
+    return {"tensors": {**rows, **sizes, "token_ids": STEP["tokens"], "index_tensors": {}}}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "witness"),
+    [
+        ((3, 6), None),
+        ((4, 7), "committed length is 4, the prompt left 3"),
+        ((3, 5), "committed length is 5, the last step left 6"),
+    ],
+)
+def test_the_length_of_the_cache_is_followed_without_commits(
+    tmp_path: Path, lengths: tuple[int, int], witness: str | None
+) -> None:
+    with Recorder(tmp_path / "a.jsonl", sections=["tree", "tensors", "verify", "accept", "stop"], **ABOUT) as trace:
+        turn = trace.turn("a", [3, 1, 4], 7)
+        turn.step(**STEP, **fed(lengths[0]))
+        second = fed(lengths[1])
+        second["tensors"]["token_ids"] = [2, 4, 5, 8]
+        turn.step(**STEP | {"tokens": [2, 4, 5, 8]}, **second)
+        turn.end("criterion")
+    report = check_trace(tmp_path / "a.jsonl")
+    tally = report.invariants["sequence.length-continues"]
+    assert (tally.first.witness if tally.first is not None else None) == witness
+    assert report.num_violations == (witness is not None)

@@ -30,6 +30,9 @@ from specscope.tracer.files.writer import TraceWriter
 if TYPE_CHECKING:
     from _typeshed import StrPath
 
+_SECTIONS = tuple(
+    name for name in Step.model_fields if name not in Record.model_fields and name not in ("turn", "step")
+)
 DEFAULT_SECTIONS = ("tree", "verify", "accept", "stop")
 StopReason = Literal["eos", "length", "stop_string", "criterion"]
 #: Why a turn ends: a stop rule that its last step met, or what kept it from going on.
@@ -73,6 +76,9 @@ class Recorder:
         **manifest: Any,
     ) -> None:
         self.sections = tuple(sections)
+        unknown = [name for name in sections if name.partition(".")[0] not in _SECTIONS]
+        if unknown:
+            raise UsageError(f"got section {unknown[0]!r}, wanted some of {', '.join(_SECTIONS)}, or a field of one")
         fields = {
             "schema": str(SCHEMA_VERSION),
             "run_id": uuid.uuid4().hex,
@@ -89,16 +95,22 @@ class Recorder:
         self._writer = TraceWriter(Path(path), overwrite=overwrite, warn=warn)
         self._writer.write(first)
         self._num_turns = 0
-        self._open: set[int] = set()
+        self._open: dict[int, RecordedTurn] = {}
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._writer.finish("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+            self._give_up("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
             return
         self.close()
+
+    def _give_up(self, reason: Literal["interrupted", "failed"]) -> None:
+        """Ends the trace with all that was told, although turns are running."""
+        for turn in self._open.values():
+            turn.flush()
+        self._writer.finish(reason)
 
     def turn(
         self,
@@ -130,8 +142,8 @@ class Recorder:
         }
         self.write(TurnStart, named_fields | fields)
         self._num_turns += 1
-        self._open.add(number)
-        return RecordedTurn(self, number, pending_token)
+        self._open[number] = RecordedTurn(self, number, pending_token)
+        return self._open[number]
 
     def write(self, kind: type[AnyRecord], fields: Mapping[str, Any]) -> None:
         """Appends a record of that kind; its number in the file is added.
@@ -143,7 +155,7 @@ class Recorder:
 
     def ended(self, turn: int) -> None:
         """Notes that ``turn`` has ended."""
-        self._open.discard(turn)
+        self._open.pop(turn, None)
 
     def close(self) -> None:
         """Ends the trace.
@@ -153,7 +165,7 @@ class Recorder:
             TraceLostError: where the trace had to be given up.
         """
         if self._open:
-            self._writer.finish("failed")
+            self._give_up("failed")
             raise UsageError(f"turn {min(self._open)} has not ended: call its end(reason) before the recorder closes")
         self._writer.finish("complete")
         self._writer.check_whole()
@@ -178,33 +190,29 @@ class RecordedTurn:
         path: Sequence[int],
         bonus_token: int,
         argmax: Sequence[int] | None = None,
+        emitted: Sequence[int] | None = None,
         kept: int | None = None,
         **sections: Mapping[str, Any],
     ) -> None:
         """Records one step.
 
         ``tokens`` (N,) are the tree's, the root first; ``parents`` (N,) their slots, the root's own being 0; ``path``
-        the accepted slots without the root; ``argmax`` (N,) the teacher's best token at each slot; ``kept`` how many of
-        the emitted tokens count, where the turn ends inside them. ``sections`` are further ones, and further fields of
+        the accepted slots without the root; ``argmax`` (N,) the teacher's best token at each slot; ``emitted`` the
+        tokens that the engine really appended to its text: without them they are those of the path and the bonus
+        token, and nobody can tell whether the engine appended these; ``kept`` how many of them count, where the turn
+        ends inside them. ``sections`` are further ones, and further fields of
         these: ``draft``, ``tree``, ``tensors``, ``verify``, ``accept``, ``commit``, ``stop``, ``timing``.
 
         Raises:
             UsageError: where lists do not fit together, a promised section is missing, or a field is unknown or of
                 another type.
         """
-        slots = range(1, len(tokens))
-        if len(parents) != len(tokens) or any(not 0 <= parents[slot] < slot for slot in slots):
-            raise UsageError(
-                f"{self._place}: got parents {list(parents)} of {len(tokens)} tokens, wanted one for each token: 0 for "
-                "the root, and an earlier slot for every other"
-            )
-        if any(slot not in slots for slot in path):
-            raise UsageError(f"{self._place}: got path {list(path)}, wanted slots of 1 to {len(tokens) - 1}")
+        self._check(tokens, parents, path=path, argmax=argmax)
         depths = [0]
-        for slot in slots:
-            depths.append(depths[parents[slot]] + 1)
-        emitted = [*(tokens[slot] for slot in path), bonus_token]
-        count = len(emitted) if kept is None else kept
+        for parent in parents[1:]:
+            depths.append(depths[parent] + 1)
+        appended = [*(tokens[slot] for slot in path), bonus_token] if emitted is None else list(emitted)
+        count = len(appended) if kept is None else kept
         derived: dict[str, Mapping[str, Any]] = {
             "tree": {"tokens": list(tokens), "parents": list(parents), "depths": depths},
             "accept": {
@@ -214,7 +222,7 @@ class RecordedTurn:
                 "bonus_token": bonus_token,
                 "bonus_slot": path[-1] if path else 0,
             },
-            "stop": {"emitted": emitted, "kept": count},
+            "stop": {"emitted": appended, "kept": count},
         }
         if argmax is not None:
             derived["verify"] = {"argmax": list(argmax)}
@@ -224,11 +232,26 @@ class RecordedTurn:
             raise UsageError(f"{self._place} lacks {missing[0]}, which the recorder's sections promise for every step")
         record = {"turn": self._number, "step": len(self._lengths), **whole}
         _record(Step, 0, record)  # refused now, while the caller is still at this step
-        self._flush()
+        self.flush()
         self._held = record
-        self._output += emitted[:count]
+        self._output += whole["stop"]["emitted"][: whole["stop"]["kept"]]
         self._lengths.append(len(path))
         self._num_drafted += len(tokens) - 1
+
+    def _check(
+        self, tokens: Sequence[int], parents: Sequence[int], *, path: Sequence[int], argmax: Sequence[int] | None
+    ) -> None:
+        """Refuses lists that are not about one tree."""
+        slots = range(1, len(tokens))
+        if len(parents) != len(tokens) or parents[0] != 0 or any(not 0 <= parents[slot] < slot for slot in slots):
+            raise UsageError(
+                f"{self._place}: got parents {list(parents)} of {len(tokens)} tokens, wanted one for each token: 0 for "
+                "the root, and an earlier slot for every other"
+            )
+        if argmax is not None and len(argmax) != len(tokens):
+            raise UsageError(f"{self._place}: got {len(argmax)} best tokens (argmax) for {len(tokens)} slots")
+        if any(slot not in slots for slot in path):
+            raise UsageError(f"{self._place}: got path {list(path)}, wanted slots of 1 to {len(tokens) - 1}")
 
     def end(self, reason: TurnReason) -> None:
         """Ends the turn. One that was interrupted or failed did not meet a stop rule in its last step.
@@ -238,7 +261,7 @@ class RecordedTurn:
         """
         if self._held is not None and reason not in ("interrupted", "failed"):
             self._held["stop"] = {**self._held["stop"], "reason": reason}
-        self._flush()
+        self.flush()
         deepest = max(self._lengths, default=0)
         fields = {
             "turn": self._number,
@@ -257,7 +280,8 @@ class RecordedTurn:
     def _place(self) -> str:
         return f"turn {self._number}, step {len(self._lengths)}"
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes the last step, which is held back, as one that met no stop rule."""
         if self._held is not None:
             self._recorder.write(Step, self._held)
             self._held = None

@@ -27,7 +27,22 @@ def _continues(c: Context) -> str | None:
         return None
     if commit.committed_before == wanted:
         return None
-    return f"committed before is {commit.committed_before}, the last step left {wanted}"
+    return f"committed before is {commit.committed_before}, {_before(c)} left {wanted}"
+
+
+def _length_continues(c: Context) -> str | None:
+    length = present(c.step.tensors).committed_length
+    if c.previous is None:
+        wanted = c.turn.num_committed
+    elif c.previous.tensors is not None and c.previous.accept is not None:
+        wanted = c.previous.tensors.committed_length + c.previous.accept.accepted_length + 1
+    else:
+        return None
+    return None if length == wanted else f"committed length is {length}, {_before(c)} left {wanted}"
+
+
+def _before(c: Context) -> str:
+    return "the prompt" if c.previous is None else "the last step"
 
 
 ROOT_IS_LAST_BONUS: Invariant[Context] = Invariant(
@@ -37,6 +52,17 @@ ROOT_IS_LAST_BONUS: Invariant[Context] = Invariant(
     needs=("tree",),
     across_steps=True,
     phase="tree",
+)
+
+
+LENGTH_CONTINUES: Invariant[Context] = Invariant(
+    id="sequence.length-continues",
+    statement="where commits are not recorded, the cache grows by the root and the path that the last step accepted",
+    check=_length_continues,
+    needs=("tensors",),
+    applies=lambda c: c.step.commit is None,
+    across_steps=True,
+    phase="tensors",
 )
 
 
