@@ -174,6 +174,7 @@ def test_commands_can_be_copied_as_they_are() -> None:
     lines = ["specscope show 'a b.jsonl' --turn 0", "specscope check <x>"]
     html = ElementTree.fromstring(command_card(lines))
     names = [button.get("data-copy") for button in html.iter("button") if "data-copy" in button.attrib]
+    assert names.pop() == "address", "the link to the page"
     assert [command_names(lines)[name or ""] for name in names] == lines
 
 

@@ -137,6 +137,10 @@ def test_a_key_is_not_forgotten_where_a_note_is_saved_meanwhile(blank: Page) -> 
     assert play(blank, ["right", "right", "changed"]) == settled(2)
 
 
+def test_a_question_from_before_a_change_is_still_answered(blank: Page) -> None:
+    assert play(blank, ["right", "left", "changed"]) == settled(0)
+
+
 def test_a_step_that_a_shorter_turn_does_not_have_is_not_waited_for(blank: Page) -> None:
     end = play(blank, ["end", "answer", "left", "lose", "shorter"])
     assert (end["looked"], end["now"], end["waits"]) == (5, 5, False)

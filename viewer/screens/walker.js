@@ -65,12 +65,12 @@ function walker({ show, ask, last }) {
   // Takes what the page says. Whether it is to be shown: not where keys have led further meanwhile.
   function take(data) {
     if (data.turn !== turn) {
-      [turn, aim] = [data.turn, null];
+      [turn, aim, asked] = [data.turn, null, null];
     }
     if (data.scene !== scene) {
       boards.clear();
       tried.clear();
-      [scene, asked, early] = [data.scene, null, null];
+      [scene, early] = [data.scene, null]; // what was asked for will still be answered
       aim = aim > last() ? null : aim; // recorded again, a turn may be shorter
     }
     for (const [step, board] of Object.entries(data.ahead ?? {})) {
