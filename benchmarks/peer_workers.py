@@ -107,7 +107,13 @@ def eagle(options: Options) -> dict[str, Decode]:
     sys.path[:0] = [path for path in (options["eagle_packages"], options["eagle"]) if path is not None]
     import torch
 
-    model = _official_model(options)
+    model = official_model(
+        Path(options["teacher"]),
+        Path(options["drafter"]),
+        depth=options["depth"],
+        top_k=options["top_k"],
+        budget=options["budget"],
+    )
     limit, eos = options["max_new_tokens"], model.tokenizer.eos_token_id
 
     def method(generate: Callable[..., Any]) -> Decode:
@@ -119,20 +125,6 @@ def eagle(options: Options) -> dict[str, Decode]:
         return decode
 
     return {"greedy": method(model.naivegenerate), "eagle3": method(model.eagenerate)}
-
-
-def _official_model(options: Options) -> Any:
-    import torch
-
-    model = official_model(
-        Path(options["teacher"]),
-        Path(options["drafter"]),
-        depth=options["depth"],
-        top_k=options["top_k"],
-        budget=options["budget"],
-    )
-    assert model.base_model.dtype == torch.float32
-    return model
 
 
 def official_model(teacher: Path, head: Path, *, depth: int, top_k: int, budget: int, dtype: str = "float32") -> Any:
@@ -165,10 +157,11 @@ def as_transformers_4(teacher: Path, folder: Path) -> str:
     config.setdefault("rope_theta", rotation.get("rope_theta", 10000.0))
     config.setdefault("torch_dtype", config.pop("dtype", "float32"))
     (folder / "config.json").write_text(json.dumps(config))
-    tokenizer = json.loads((teacher / "tokenizer_config.json").read_text())
-    if tokenizer.get("tokenizer_class") == "TokenizersBackend":
-        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    if (teacher / "tokenizer_config.json").is_file():
+        tokenizer = json.loads((teacher / "tokenizer_config.json").read_text())
+        if tokenizer.get("tokenizer_class") == "TokenizersBackend":
+            tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+        (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         index.write_text(json.dumps({"weight_map": {"model.embed_tokens.weight": "model.safetensors"}}))
