@@ -97,6 +97,18 @@ def table(settings: list[Setting], folder: Path) -> list[str]:
 
 def main() -> None:
     """Records, judges and prints."""
+    given = _arguments()
+    settings = [setting for setting in SETTINGS if given.only is None or setting.name in given.only]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        prompts = _prompts(given.limit)
+        for setting in settings:
+            record_both(setting, prompts, folder, given)
+        print("\n".join(table(settings, folder)))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eagle", required=True, help="Checkout of the official code.")
     parser.add_argument("--eagle-packages", required=True, help="Folder with transformers 4.53.")
@@ -104,19 +116,16 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=48, help="Default: 48.")
     parser.add_argument("--only", action="append", choices=[s.name for s in SETTINGS], help="Only these settings.")
     parser.add_argument("--keep", type=Path, help="Folder for the traces.")
-    given = parser.parse_args()
-    settings = [setting for setting in SETTINGS if given.only is None or setting.name in given.only]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        prompts = _prompts(given.limit)
-        for setting in settings:
-            trace = folder / f"{setting.name}-official.jsonl"
-            asked = {"setting": vars(setting), "prompts": prompts, "tokens": given.max_new_tokens, "trace": str(trace)}
-            asked["path"] = [given.eagle_packages, given.eagle]
-            subprocess.run([sys.executable, "-c", WORKER, json.dumps(asked)], cwd=ROOT, check=True)
-            record_ours(setting, prompts, given.max_new_tokens, folder / f"{setting.name}-ours.jsonl")
-        print("\n".join(table(settings, folder)))
+    return parser.parse_args()
+
+
+def record_both(setting: Setting, prompts: dict[str, list[int]], folder: Path, given: argparse.Namespace) -> None:
+    """The traces of both engines in ``folder``, the official code's from a process of its own."""
+    trace = folder / f"{setting.name}-official.jsonl"
+    asked = {"setting": vars(setting), "prompts": prompts, "tokens": given.max_new_tokens, "trace": str(trace)}
+    asked["path"] = [given.eagle_packages, given.eagle]
+    subprocess.run([sys.executable, "-c", WORKER, json.dumps(asked)], cwd=ROOT, check=True)
+    record_ours(setting, prompts, given.max_new_tokens, folder / f"{setting.name}-ours.jsonl")
 
 
 #: What the process of the official code runs: its packages come before all others.
