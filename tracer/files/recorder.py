@@ -30,9 +30,7 @@ from specscope.tracer.files.writer import TraceWriter
 if TYPE_CHECKING:
     from _typeshed import StrPath
 
-_SECTIONS = tuple(
-    name for name in Step.model_fields if name not in Record.model_fields and name not in ("turn", "step")
-)
+_SECTIONS = tuple(name for name in Step.model_fields if name not in ("seq", "kind", "turn", "step"))
 DEFAULT_SECTIONS = ("tree", "verify", "accept", "stop")
 StopReason = Literal["eos", "length", "stop_string", "criterion"]
 #: Why a turn ends: a stop rule that its last step met, or what kept it from going on.
@@ -200,8 +198,8 @@ class RecordedTurn:
         the accepted slots without the root; ``argmax`` (N,) the teacher's best token at each slot; ``emitted`` the
         tokens that the engine really appended to its text: without them they are those of the path and the bonus
         token, and nobody can tell whether the engine appended these; ``kept`` how many of them count, where the turn
-        ends inside them. ``sections`` are further ones, and further fields of
-        these: ``draft``, ``tree``, ``tensors``, ``verify``, ``accept``, ``commit``, ``stop``, ``timing``.
+        ends inside them. ``sections`` are further ones, and further fields of these: ``draft``, ``tree``, ``tensors``,
+        ``verify``, ``accept``, ``commit``, ``stop``, ``timing``.
 
         Raises:
             UsageError: where lists do not fit together, a promised section is missing, or a field is unknown or of
@@ -243,7 +241,11 @@ class RecordedTurn:
     ) -> None:
         """Refuses lists that are not about one tree."""
         slots = range(1, len(tokens))
-        if len(parents) != len(tokens) or parents[0] != 0 or any(not 0 <= parents[slot] < slot for slot in slots):
+        if (
+            len(parents) != len(tokens)
+            or list(parents[:1]) != [0]
+            or any(not 0 <= parents[slot] < slot for slot in slots)
+        ):
             raise UsageError(
                 f"{self._place}: got parents {list(parents)} of {len(tokens)} tokens, wanted one for each token: 0 for "
                 "the root, and an earlier slot for every other"
