@@ -239,24 +239,26 @@ class _Watch:
         step, self._step = self._step, None
         if step is not None:
             self._source_rows = [0, *step.path]
+        before = args[0].shape[1]  # tokens of the text, without the root
         updated = call(*args, **words)  # commits, and drafts the next tree
         if step is not None and self._turn is not None:
-            self._record(self._turn, step, int(updated[7]))
+            bonus = int(updated[7])
+            self._record(self._turn, step, bonus, emitted=[*updated[0][0, before + 1 :].tolist(), bonus])
         return updated
 
-    def _record(self, turn: RecordedTurn, step: _Step, bonus: int) -> None:
+    def _record(self, turn: RecordedTurn, step: _Step, bonus: int, *, emitted: list[int]) -> None:
         logits, draft = step.forward.logits.float(), step.draft
-        emitted = [*(step.tokens[slot] for slot in step.path), bonus]
         kept = self._kept(emitted)
         seen = (step.forward.mask[0, 0, -len(step.tokens) :] == 0).tolist()
         positions = step.forward.positions.reshape(-1).tolist()
-        rows = [step.committed + number for number in range(len(emitted))]
+        rows = [step.committed + number for number in range(1 + len(step.path))]
         turn.step(
             tokens=step.tokens,
             parents=step.parents,
             argmax=logits.argmax(-1).tolist(),
             path=step.path,
             bonus_token=bonus,
+            emitted=emitted,
             kept=kept,
             draft=draft,
             tensors=tree_tensors(step.tokens, positions, seen, step.committed),

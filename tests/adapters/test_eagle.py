@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import eagle_stand_in
 from support.eagle_stand_in import EaModel, following
 from support.traces import Lines, store
 
@@ -186,6 +187,23 @@ def test_a_turn_ends_at_the_end_of_text(tmp_path: Path) -> None:
         end = reader.turn_end(reader.turns[0])
     assert end is not None
     assert (end.output_ids, end.reason) == (text_of(1, 3), "eos")
+
+
+def test_a_token_that_is_appended_and_was_not_accepted_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = eagle_stand_in.update_inference_inputs
+
+    def update(input_ids: torch.Tensor, *rest: Any) -> Any:
+        text, *others = plain(input_ids, *rest)
+        text[0, input_ids.shape[1] + 1 :] += 1  # what follows the root
+        return (text, *others)
+
+    monkeypatch.setattr(eagle_stand_in, "update_inference_inputs", update)
+    model, trace = EaModel(), tmp_path / "run.jsonl"
+    with record_eagle(model, trace):
+        model.eagenerate(ids_of(4, 7, 1))
+    assert check_trace(trace).invariants["stop.emitted"].failed
 
 
 def test_a_call_that_fails_ends_its_turn_and_the_next_is_recorded(tmp_path: Path) -> None:
