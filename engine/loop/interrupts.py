@@ -47,10 +47,9 @@ def held_interrupts() -> Iterator[None]:
 
 def _restore(handlers: list[tuple[int, Callable[[int, FrameType | None], object]]]) -> None:
     """All of them, even where one is called meanwhile and raises."""
-    while handlers:
-        number, handler = handlers.pop()
+    if handlers:
+        (number, handler), *others = handlers
         try:
             signal.signal(number, handler)
         finally:
-            if handlers:
-                _restore(handlers)
+            _restore(others)
