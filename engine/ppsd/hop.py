@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -84,11 +84,14 @@ class Inbox:
     def __init__(self, sources: dict[int, Shape], dtype: torch.dtype) -> None:
         self._arrived: queue.SimpleQueue[Arrival | StageLostError] = queue.SimpleQueue()
         self._free: dict[int, queue.SimpleQueue[Message]] = {}
+        self._listening: list[threading.Thread] = []
         for source, shape in sources.items():
             self._free[source] = queue.SimpleQueue()
             for _ in range(NUM_BUFFERS):
                 self._free[source].put(Message(shape, dtype))
-            threading.Thread(target=self._listen, args=(source,), name=f"from {source}", daemon=True).start()
+            listening = threading.Thread(target=self._listen, args=(source,), name=f"from {source}", daemon=True)
+            self._listening.append(listening)
+            listening.start()
 
     def take(self, timeout_s: float) -> Arrival | None:
         """The next message; None where none comes in time.
@@ -107,6 +110,19 @@ class Inbox:
     def give_back(self, arrival: Arrival) -> None:
         """Its buffer may be written again."""
         self._free[arrival.source].put(arrival.message)
+
+    def hear_out(self, idle: Callable[[], None]) -> None:
+        """Waits until every sender has said its last word, and drops what arrives meanwhile: a rank that left earlier
+        would cut off whoever is still sending to it. ``idle`` is called while nothing arrives.
+
+        Raises:
+            StageLostError: where a sender is gone before it said it.
+        """
+        while any(listening.is_alive() for listening in self._listening):
+            idle()
+            arrival = self.take(LISTEN_S)
+            if arrival is not None:
+                self.give_back(arrival)
 
     def _listen(self, source: int) -> None:
         free = self._free[source]

@@ -60,6 +60,8 @@ class Worker:
             if message.kind == Kind.STOP:
                 self._links.following.send(self._links.following.free().begin(Kind.STOP))
                 self._links.following.drain()
+                self._links.inbox.give_back(arrival)
+                self._links.inbox.hear_out(self._idle)
                 return
             if message.kind == Kind.FLUSH:
                 self._hand_on_log(message)

@@ -41,6 +41,9 @@ class LocalInbox(Inbox):
     def give_back(self, arrival: Arrival) -> None:
         """Nothing: each message is a copy."""
 
+    def hear_out(self, idle: Callable[[], None]) -> None:
+        """Nothing: no thread is cut off by another's end."""
+
 
 class FirstInbox(LocalInbox):
     """That of the first stage, where a fault is put in: without waiting it finds nothing.
