@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from specscope import schemas
 from specscope.schemas.base import IsTokenId
 from specscope.tracer.oracle.invariants import ALL_INVARIANTS
+from specscope.tracer.oracle.invariants.needs import recorded_as
 from specscope.tracer.oracle.invariants.run import RUN_RULES
 
 DOCUMENT = Path(__file__).with_name("trace-format.md")
@@ -42,7 +43,7 @@ def filled(text: str) -> str:
 
 
 def _needs(invariant: Any) -> str:
-    needs = [f"`{need}`" for need in invariant.needs]
+    needs = [f"`{need}`" for need in dict.fromkeys(map(recorded_as, invariant.needs))]
     if invariant.needs_if_drawn is not None:
         needs.append(f"where drawn `{invariant.needs_if_drawn}`")
     return ", ".join(needs)

@@ -53,9 +53,9 @@ class DraftLevel(Section):
 class DraftSection(Section):
     """Phase draft."""
 
-    inputs: DraftInputs = Field(description="What the drafter was fed.")
-    kv_before: int = Field(description="Pairs in the drafter's cache before this step's were fed.")
-    kv_after: int = Field(description="Pairs after; the tree's own entries are dropped again.")
+    inputs: DraftInputs | None = Field(default=None, description="What the drafter was fed.")
+    kv_before: int | None = Field(default=None, description="Pairs in the drafter's cache before this step's were fed.")
+    kv_after: int | None = Field(default=None, description="Pairs after; the tree's own entries are dropped again.")
     levels: list[DraftLevel] | None = Field(
         default=None, description="Absent where the drafter has none: a lookup proposes whole paths at once."
     )
@@ -352,6 +352,13 @@ class Step(Record):
         if self.accept is not None:
             return self.accept.accepted_length
         return None if self.lengths is None else self.lengths.accepted
+
+    @property
+    def committed_length(self) -> int | None:
+        """Tokens in the teacher's cache before the step; None where that was not recorded."""
+        if self.commit is not None:
+            return self.commit.committed_before
+        return None if self.tensors is None else self.tensors.committed_length
 
     @property
     def num_drafted(self) -> int | None:

@@ -5,6 +5,7 @@
     │   ├── TraceError            2   a file cannot be read as a trace
     │   ├── DamagedRecordError    2   a record was changed, or is not one that it claims to be
     │   ├── NoSuchStepError       2   a trace has no such turn or step
+    │   ├── FileTakenError        2   a file is there already, and nobody said that it may be replaced
     │   ├── CheckpointError       2   the files of a model are missing, unreadable or do not fit
     │   └── UnsupportedModelError 2   a sound model that cannot do what was asked
     ├── TraceLostError        2   the run is over, its trace is not whole
@@ -45,6 +46,17 @@ class SpecScopeError(Exception):
 
 class UsageError(SpecScopeError, ValueError):
     """The command or its input is wrong. For programs that call a function with it, a ``ValueError``."""
+
+
+class FileTakenError(UsageError):
+    """A file is there already, and nobody said that it may be replaced.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already: choose another name, or pass --overwrite (overwrite=True in Python)")
 
 
 class TraceError(UsageError):

@@ -16,7 +16,7 @@ ARGUMENTS = (
     (rf"--tree {VALUE}", r'policy="\1"'),
     (rf"--trace-level {VALUE}", r'trace_level="\1"'),
     (r"--redact", "redact"),
-    (r"--overwrite", "overwrite=True"),
+    (r"--overwrite( \(overwrite=True in Python\))?", "overwrite=True"),
     (r"--allow-nonfinite( \(allow_nonfinite=True in Python\))?", "allow_nonfinite=True"),
     (r"--temperature", "temperature"),
 )

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from specscope.engine.loop.phases import StepResult
 from specscope.schemas import TensorFiles
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import FileTakenError, UsageError
 from specscope.tracer.files.locks import refuse_if_locked
 from specscope.tracer.files.writer import TraceWriter
 
@@ -27,7 +27,7 @@ def check_side_folder(trace: Path, *, overwrite: bool) -> None:
         UsageError: where it exists and ``overwrite`` is off, or another run writes into it.
     """
     if side_folder(trace).exists() and not overwrite:
-        raise UsageError(f"{side_folder(trace)} exists already: choose another name, or pass --overwrite")
+        raise FileTakenError(side_folder(trace))
     refuse_if_locked(side_folder(trace))
 
 

@@ -23,7 +23,7 @@ def test_check_passes_honest_traces_and_counts(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out.count("ok  ") == 3
     assert done.out.count(" 0 failed, ") == 3
-    assert "commit.prefix-kept" in done.out, "custody, of which older formats and toys say nothing, is skipped"
+    assert "commit.kv_digests_before" in done.out, "custody, of which older formats and toys say nothing, is skipped"
     assert "\x1b" not in done.out, "piped output has no colours"
 
 

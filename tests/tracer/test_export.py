@@ -112,4 +112,4 @@ def test_the_export_is_a_file_and_is_not_written_over(tmp_path: Path) -> None:
     assert specscope("export", str(FUSED), "-o", str(out)).code == 0
     assert json.loads(out.read_text(encoding="utf-8"))["displayTimeUnit"] == "ms"
     refused = specscope("export", str(FUSED), "-o", str(out))
-    assert (refused.code, "already exists" in refused.err) == (2, True)
+    assert (refused.code, "exists already" in refused.err) == (2, True)

@@ -372,5 +372,5 @@ def test_parquet_holds_the_rows_of_the_table(tmp_path: Path, name: str) -> None:
         names = [column[0] for column in stored.description]
         assert [dict(zip(names, row, strict=True)) for row in stored.fetchall()] == rows
     again = specscope("export", FUSED, "--format", "parquet", "--table", name, "-o", out)
-    assert (again.code, "already exists" in again.err) == (2, True)
+    assert (again.code, "exists already" in again.err) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["it's.parquet"]

@@ -57,6 +57,44 @@ def test_what_it_writes_is_sound_and_complete(tmp_path: Path) -> None:
     assert diff_traces(tmp_path / "a.jsonl", recorded(tmp_path / "b.jsonl.gz")).exit_code == 0
 
 
+#: What a plain top-k drafter knows of a step: no pairs and no features, only what it proposed.
+LEVELS: list[dict[str, Any]] = [
+    {"frontier": [], "positions": [3], "tokens": [4, 5], "logprobs": [-0.5, -1.0], "finite": True},
+    {"frontier": [0], "positions": [4], "tokens": [8, 9], "logprobs": [-0.5, -2.0], "finite": True},
+]
+
+
+def levels_recorded(file: Path, levels: list[dict[str, Any]]) -> Path:
+    with Recorder(file, sections=["draft.levels", "tree", "verify", "accept", "stop"], **ABOUT) as trace:
+        turn = trace.turn("a", [3, 1, 4], 7)
+        turn.step(**STEP, draft={"levels": levels, "num_candidates": 4})
+        turn.end("length")
+    return file
+
+
+def test_a_drafter_that_takes_in_no_features_records_what_it_proposed(tmp_path: Path) -> None:
+    honest = levels_recorded(tmp_path / "a.jsonl", LEVELS)
+    report = check_trace(honest)
+    judged = {name for name, tally in report.invariants.items() if tally.passed}
+    assert not report.num_violations
+    assert {"draft.scores-finite", "draft.frontier-is-best"} <= judged
+    assert report.invariants["draft.pair-tokens"].why_skipped == "not recorded: draft.inputs"
+    assert diff_traces(honest, levels_recorded(tmp_path / "b.jsonl", LEVELS)).exit_code == 0
+    worse = [LEVELS[0], LEVELS[1] | {"frontier": [1]}]
+    assert check_trace(levels_recorded(tmp_path / "worse.jsonl", worse)).invariants["draft.frontier-is-best"].failed
+    other = [LEVELS[0], LEVELS[1] | {"logprobs": [-0.5, -40.0]}]
+    verdict = diff_traces(honest, levels_recorded(tmp_path / "other.jsonl", other))
+    assert [root.difference.field for root in verdict.roots] == ["levels[2].logprobs"]
+
+
+def test_a_field_that_is_promised_is_told_in_every_step(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=r"turn 0, step 0 lacks draft\.levels"),
+        Recorder(tmp_path / "a.jsonl", sections=["draft.levels", "tree"], **ABOUT) as trace,
+    ):
+        trace.turn("a", [3, 1, 4], 7).step(**STEP, draft={"num_candidates": 4})
+
+
 def test_a_wrong_decision_is_recorded_and_judged(tmp_path: Path) -> None:
     wrong = check_trace(recorded(tmp_path / "a.jsonl", path=[2]))
     assert wrong.invariants["accept.walk"].failed == 2

@@ -58,7 +58,7 @@ def test_a_file_that_is_there_is_kept_unless_asked(report: Report) -> None:
     Path("report.html").write_text("mine", encoding="utf-8")
     done = report(EAGER)
     assert done.code == 2
-    assert "report.html already exists" in done.err
+    assert "report.html exists already" in done.err
     assert Path("report.html").read_text(encoding="utf-8") == "mine"
     assert report(EAGER, "--overwrite").code == 0
     assert "<!DOCTYPE html>" in Path("report.html").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from specscope.tracer.errors import (
 from specscope.tracer.naming.rules import rule_text
 from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.oracle.invariants.needs import is_known_capability
+from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, is_known_capability
 from specscope.tracer.oracle.report import OracleReport, Tally
 from specscope.tracer.oracle.unknown import unknown_lines
 
@@ -172,23 +172,44 @@ def _status(report: OracleReport) -> str:
 
 
 def _print_invariants(report: OracleReport, verbose: bool) -> None:
-    """The invariants that failed or were skipped, with their words; ``verbose`` lists all of them."""
+    """The invariants that failed or were skipped, with their words; in a few lines those that were skipped in every
+    step, unless ``verbose`` lists each by itself."""
     tallies = {name: tally for name, tally in report.invariants.items() if verbose or tally.failed or tally.skipped}
     out = console()
-    if report.manifest.level == "lengths" and not verbose:  # nearly all need more than lengths
-        failed = {name: tally for name, tally in tallies.items() if tally.failed}
-        unjudged = len(tallies) - len(failed)
-        out.print(f"    {unjudged} invariants need more than lengths, and were skipped", highlight=False)
-        tallies = failed
+    unjudged = {} if verbose else {name: t for name, t in tallies.items() if not (t.passed or t.failed)}
+    tallies = {name: tally for name, tally in tallies.items() if name not in unjudged}
     if out.width >= TABLE_WIDTH:
         if tallies:
             out.print(_table(tallies))
-        return
+    else:
+        _print_list(tallies)
+    if unjudged and report.manifest.level == "lengths":  # nearly all need more than lengths
+        out.print(f"    {len(unjudged)} invariants need more than lengths, and were skipped", highlight=False)
+    elif unjudged:
+        _print_unjudged(unjudged, len(report.invariants))
+
+
+def _print_list(tallies: dict[str, Tally]) -> None:
+    out = console()
     for name, tally in tallies.items():
         counts = {"passed": tally.passed, "failed": tally.failed, "skipped": tally.skipped}
         words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         out.print(f"    {name}: {words or 'not judged'}", highlight=False, soft_wrap=True)
         out.print(f"        {_in_words(tally)}", highlight=False, soft_wrap=True)
+
+
+def _print_unjudged(unjudged: dict[str, Tally], num_invariants: int) -> None:
+    """The invariants that no step could be judged by, and what there would have to be."""
+    out = console()
+    whys = dict.fromkeys(tally.why_skipped or "no reason given" for tally in unjudged.values())
+    absent = [why.removeprefix(NOT_RECORDED) for why in whys if why.startswith(NOT_RECORDED)]
+    others = [why for why in whys if not why.startswith(NOT_RECORDED)]
+    lines = [f"{NOT_RECORDED}{', '.join(absent)}"] if absent else []
+    out.print(
+        f"    {len(unjudged)} of {num_invariants} invariants were not judged (--verbose names them)", highlight=False
+    )
+    for line in (*lines, *others):
+        out.print(f"      {escape(printable(line))}", highlight=False, soft_wrap=True)
 
 
 def _table(tallies: dict[str, Tally]) -> Table:

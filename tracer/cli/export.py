@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from specscope.tracer.cli.options import out_option
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import FileTakenError, UsageError
 from specscope.tracer.export.database import store_parquet
 from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.export.tables import TABLES, cut_note
@@ -36,7 +36,7 @@ def export(trace: Path, form: str, table: str, out: Path, overwrite: bool) -> No
     """
     check_targets([Target("json", out)], [trace])
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} already exists: name another file with --out, or pass --overwrite")
+        raise FileTakenError(out)
     note = cut_note(trace)
     if note is not None:
         click.echo(printable(note), err=True)

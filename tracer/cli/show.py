@@ -90,7 +90,7 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         texts.learn(record)
         cells = (
             str(record.step),
-            str(record.commit.committed_before) if record.commit else "-",
+            "-" if record.committed_length is None else str(record.committed_length),
             "-" if record.num_drafted is None else str(record.num_drafted),
             "-" if record.accepted_length is None else str(record.accepted_length),
             escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",

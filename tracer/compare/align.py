@@ -134,10 +134,7 @@ class _Side:
             return None
         if self._emissions_known:
             return self.base + len(self.output) - 1
-        step = self.current.record
-        if step.commit is not None:
-            return step.commit.committed_before
-        return step.tensors.committed_length if step.tensors is not None else None
+        return self.current.record.committed_length
 
 
 def records_place(step: StepLine) -> bool:

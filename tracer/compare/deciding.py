@@ -5,6 +5,7 @@ from __future__ import annotations
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import TIES, Root
 from specscope.tracer.compare.commands import COMPUTED
+from specscope.tracer.oracle.invariants.needs import NOT_RECORDED
 from specscope.tracer.oracle.invariants.registry import phase_of
 from specscope.tracer.oracle.report import OracleReport
 
@@ -37,7 +38,7 @@ def _skipped(phase: Phase, report_a: OracleReport, report_b: OracleReport) -> li
 
 
 def _remedy(why: str) -> str:
-    field = why.removeprefix("not recorded: ")
+    field = why.removeprefix(NOT_RECORDED)
     if field == why:
         return ""
     return ": record it with --trace-level scores" if field in _OF_SCORES else f": have the engine record {field}"

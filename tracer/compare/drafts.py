@@ -31,18 +31,13 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     if a is None or b is None:
         return
     inputs_equal = True
-    discrete = (
-        ("inputs.tokens", a.inputs.tokens, b.inputs.tokens),
-        ("inputs.source_rows", *_sources(pair.previous_a, pair.previous_b, a.inputs.source_rows, b.inputs.source_rows)),
-        ("inputs.positions", a.inputs.positions, b.inputs.positions),
-        ("kv_before", a.kv_before, b.kv_before),
-        ("kv_after", a.kv_after, b.kv_after),
-    )  # fmt: skip
-    for field, va, vb in discrete if not pair.regrouped else discrete[-1:]:
-        if va != vb:
+    lengths = (("kv_before", a.kv_before, b.kv_before), ("kv_after", a.kv_after, b.kv_after))
+    discrete = (*_inputs(pair), *lengths) if not pair.regrouped else lengths[1:]
+    for field, va, vb in discrete:
+        if None not in (va, vb) and va != vb:
             yield difference("draft", field, va, vb, kind="structural", inputs_equal=True)
             inputs_equal = False
-    norms_a, norms_b = a.inputs.hidden_norms or [], b.inputs.hidden_norms or []
+    norms_a, norms_b = ([] if draft.inputs is None else draft.inputs.hidden_norms or [] for draft in (a, b))
     for number, (na, nb) in enumerate(zip(norms_a, norms_b, strict=False) if not pair.regrouped else ()):
         if not pair.judge.same("hidden-norms", "draft.inputs.hidden_norms", na, nb):
             floor = pair.floor("hidden-norms")
@@ -54,6 +49,16 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     lists = level_lists(pair.a, pair.b)
     if lists is None or not pair.judge.same_in_all("draft", lists):
         yield from _levels(pair, inputs_equal)
+
+
+def _inputs(pair: StepPair) -> Iterator[tuple[str, list[Any], list[Any]]]:
+    """The lists of what the drafters were fed, by their field, where both runs record it."""
+    a, b = (None if nodes.step.draft is None else nodes.step.draft.inputs for nodes in (pair.a, pair.b))
+    if a is None or b is None:
+        return
+    yield "inputs.tokens", a.tokens, b.tokens
+    yield "inputs.source_rows", *_sources(pair.previous_a, pair.previous_b, a.source_rows, b.source_rows)
+    yield "inputs.positions", a.positions, b.positions
 
 
 def _sources(
@@ -77,18 +82,20 @@ def _sources_alike(
 
 def fed_alike(a: StepNodes, b: StepNodes, previous_a: StepNodes | None, previous_b: StepNodes | None) -> bool:
     """Whether the drafters of two steps were fed the same, from the same places, at the same positions: what they say
-    can then be compared."""
+    can then be compared. What one of them does not record is no difference."""
     draft_a, draft_b = a.step.draft, b.step.draft
     if draft_a is None or draft_b is None:
         return False
+    if None not in (draft_a.kv_before, draft_b.kv_before) and draft_a.kv_before != draft_b.kv_before:
+        return False
     ours, theirs = draft_a.inputs, draft_b.inputs
-    alike = (ours.tokens, ours.positions, draft_a.kv_before) == (theirs.tokens, theirs.positions, draft_b.kv_before)
+    if ours is not None and theirs is not None:
+        if (ours.tokens, ours.positions) != (theirs.tokens, theirs.positions):
+            return False
+        if not _sources_alike(previous_a, previous_b, ours.source_rows, theirs.source_rows):
+            return False
     levels = zip(draft_a.levels or (), draft_b.levels or (), strict=False)
-    return (
-        alike
-        and _sources_alike(previous_a, previous_b, ours.source_rows, theirs.source_rows)
-        and all(set(x.positions) == set(y.positions) and x.finite == y.finite for x, y in levels)
-    )
+    return all(set(x.positions) == set(y.positions) and x.finite == y.finite for x, y in levels)
 
 
 def _source_keys(previous: StepNodes | None, rows: list[int]) -> list[Any]:

@@ -217,8 +217,9 @@ def _common(a: StepNodes, b: StepNodes) -> list[PathKey]:
 
 
 def _norms(a: StepNodes, b: StepNodes) -> Iterator[EqualInputs]:
-    ours, theirs = (None if nodes.step.draft is None else nodes.step.draft.inputs.hidden_norms for nodes in (a, b))
-    for n, (x, y) in enumerate(zip(ours or [], theirs or [], strict=False)):
+    inputs = [None if nodes.step.draft is None else nodes.step.draft.inputs for nodes in (a, b)]
+    ours, theirs = ([] if fed is None else fed.hidden_norms or [] for fed in inputs)
+    for n, (x, y) in enumerate(zip(ours, theirs, strict=False)):
         yield EqualInputs(quantity="hidden-norms", field=f"inputs.hidden_norms[{n}]", a=x, b=y, size=0.0)
 
 

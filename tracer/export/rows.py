@@ -28,12 +28,12 @@ def step_rows(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def step_row(start: TurnStart, step: Step) -> dict[str, Any]:
     """The row of one step; what it does not record is None."""
-    tree, accept, commit, stop = step.tree, step.accept, step.commit, step.stop
+    tree, accept, stop = step.tree, step.accept, step.stop
     row: dict[str, Any] = {
         "turn": step.turn,
         "prompt_id": start.prompt_id,
         "step": step.step,
-        "committed": commit.committed_before if commit is not None else None,
+        "committed": step.committed_length,
         "nodes": step.num_drafted,
         "depth": max(tree.depths, default=0) if tree is not None else None,
         "accepted_length": step.accepted_length,

@@ -225,7 +225,7 @@ class RecordedTurn:
         if argmax is not None:
             derived["verify"] = {"argmax": list(argmax)}
         whole = {name: {**derived.get(name, {}), **sections.get(name, {})} for name in {**derived, **sections}}
-        missing = [name for name in self._recorder.sections if name.partition(".")[0] not in whole]
+        missing = [name for name in self._recorder.sections if not _is_told(name.split("."), whole)]
         if missing:
             raise UsageError(f"{self._place} lacks {missing[0]}, which the recorder's sections promise for every step")
         record = {"turn": self._number, "step": len(self._lengths), **whole}
@@ -287,6 +287,14 @@ class RecordedTurn:
         if self._held is not None:
             self._recorder.write(Step, self._held)
             self._held = None
+
+
+def _is_told(path: Sequence[str], fields: Mapping[str, Any]) -> bool:
+    """Whether the field at ``path``, section by section, is among ``fields``."""
+    value = fields.get(path[0])
+    if value is None or len(path) == 1 or not isinstance(value, Mapping):
+        return value is not None
+    return _is_told(path[1:], value)
 
 
 def _record(kind: type[SomeRecord], seq: int, fields: Mapping[str, Any]) -> SomeRecord:

@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 import xxhash
 
 from specscope.schemas import AnyRecord, RunEnd, encode_record
-from specscope.tracer.errors import TraceLostError, UsageError
+from specscope.tracer.errors import FileTakenError, TraceLostError, UsageError
 from specscope.tracer.files.locks import in_use, refuse_if_locked, try_lock
 from specscope.tracer.files.plain import GZIP_WINDOW
 
@@ -232,7 +232,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         UsageError: as ``TraceWriter`` does.
     """
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already: choose another name, or pass --overwrite")
+        raise FileTakenError(path)
     _stream_of(path)
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
@@ -248,7 +248,7 @@ def _open(path: Path, overwrite: bool) -> int:
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if overwrite else os.O_EXCL), 0o644)
     except FileExistsError:
-        raise UsageError(f"{path} exists already: choose another name, or pass --overwrite") from None
+        raise FileTakenError(path) from None
     except FileNotFoundError:
         raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist") from None
     except OSError as error:

@@ -18,7 +18,7 @@ from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
-from specscope.tracer.report.sizes import drift_text, floor_text, sensitivity_text, size_row
+from specscope.tracer.report.sizes import drift_text, floor_texts, sensitivity_text, size_row
 from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
 
 HEADLINES = {
@@ -345,7 +345,7 @@ def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Ro
         rows += _rest("also violated", [blame_text(blame) for blame in others])
     rows += _rest("not recorded", verdict.unjudged)
     rows += _rest("unknown field", verdict.unknown)
-    rows += [Row("noise floor", floor_text(floor)) for floor in verdict.floors]
+    rows += [Row("noise floor", line) for line in floor_texts(verdict.floors)]
     sees = sensitivity_text(verdict)
     rows += [Row("sees", sees)] if sees is not None else []
     rows += _rest("drift", [f"{d.field}: {counted(d.count, 'value')}, at most {d.largest:.3g}" for d in verdict.drift])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, DriftFinding, NoiseFloor, Root, Verdict
@@ -47,14 +48,22 @@ def difference_size(difference: Difference) -> float | None:
     return size if math.isfinite(size) else None
 
 
-def floor_text(floor: NoiseFloor) -> str:
-    """How far one value may drift, how far all of them do, and where that is known from."""
+def floor_texts(floors: Iterable[NoiseFloor]) -> list[str]:
+    """How far one value may drift, how far all of them do, and where that is known from: a line for all quantities of
+    which the same holds."""
+    quantities: dict[str, list[str]] = {}
+    for floor in floors:
+        quantities.setdefault(_floor_text(floor), []).append(floor.quantity)
+    return [f"{', '.join(names)}: {text}" for text, names in quantities.items()]
+
+
+def _floor_text(floor: NoiseFloor) -> str:
     parts = [SOURCES[floor.source], *([counted(floor.sample_size, "value")] if floor.sample_size else [])]
     if floor.rounding is None:
-        return f"{floor.quantity}: {floor.floor:.3g} ({', '.join(parts)})"
+        return f"{floor.floor:.3g} ({', '.join(parts)})"
     if floor.typical is not None and floor.allowed is not None:
         parts.append(f"{floor.typical:.2g} on the whole, {floor.allowed:.2g} allowed")
-    return f"{floor.quantity}: {floor.floor / floor.rounding:.3g} roundings ({', '.join(parts)})"
+    return f"{floor.floor / floor.rounding:.3g} roundings ({', '.join(parts)})"
 
 
 def drift_text(finding: DriftFinding) -> str:

@@ -8,7 +8,7 @@ import click
 
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import FileTakenError, UsageError
 from specscope.tracer.naming.text import printable
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.formats import Target, check_targets, write_whole
@@ -101,7 +101,7 @@ def _check_out(out: Path, read: list[Path], *, overwrite: bool) -> None:
     """Refuses to write over a file that is read, or over any that is there unless asked to."""
     check_targets([Target("html", out)], read)
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} already exists: name another file with --out, or pass --overwrite")
+        raise FileTakenError(out)
 
 
 def _of_pair(trace: Path, candidate: Path, options: DiffOptions, roots: int, *, tokenizer: Path | None) -> Written:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from specscope.tracer.naming.tokens import TokenTexts
-from specscope.tracer.oracle.invariants.base import Context, Invariant
-from specscope.tracer.oracle.invariants.needs import arrays_of, missing_draw, missing_need
+from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.invariants.needs import why_skipped
 from specscope.tracer.oracle.step import SKIPPED, judge_step
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement, violated_slots
@@ -21,18 +20,10 @@ def judge(context: Context) -> Judgement:
         if witness is None:
             judgement.passed.append((invariant.id, invariant.statement))
         elif witness is SKIPPED:
-            judgement.skipped.append((invariant.id, _why_skipped(context, invariant)))
+            judgement.skipped.append((invariant.id, why_skipped(context, invariant)))
         else:
             judgement.violated.append((invariant.id, witness))
     return judgement
-
-
-def _why_skipped(context: Context, invariant: Invariant[Any]) -> str:
-    """What is missing to judge it."""
-    missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
-    if missing is None and arrays_of(context) is None:
-        missing = "tree"
-    return f"not recorded: {missing}" if missing is not None else "the lists of this step do not fit together"
 
 
 def judged_step(context: Context, texts: TokenTexts, marks: NodeMarks | None = None) -> JudgedStep:

@@ -102,6 +102,8 @@ def _renumbered(step: Step, new: Renumbering, before: Renumbering | None) -> Ste
 
 
 def _draft(draft: DraftSection, before: Renumbering) -> DraftSection:
+    if draft.inputs is None:
+        return draft
     inputs = draft.inputs.model_copy(update={"source_rows": before.slots(draft.inputs.source_rows)})
     return draft.model_copy(update={"inputs": inputs})
 

@@ -33,13 +33,13 @@ def _scores_finite(c: Context) -> str | None:
 
 def _pair_positions(c: Context) -> str | None:
     draft = present(c.step.draft)
-    if draft.kv_after - draft.kv_before != len(draft.inputs.positions):
-        return f"{len(draft.inputs.positions)} pairs took the cache from {draft.kv_before} to {draft.kv_after}"
-    wanted = list(range(draft.kv_before, draft.kv_after))
-    problem = first_mismatch(draft.inputs.positions, wanted, "pair")
+    inputs, before, after = present(draft.inputs), present(draft.kv_before), present(draft.kv_after)
+    if after - before != len(inputs.positions):
+        return f"{len(inputs.positions)} pairs took the cache from {before} to {after}"
+    problem = first_mismatch(inputs.positions, list(range(before, after)), "pair")
     if problem is not None:
         return problem
-    last = draft.kv_after - 1
+    last = after - 1
     if c.manifest.drafter.names[0] not in LEVEL_BY_LEVEL and all(
         set(x.positions) <= {last} for x in draft.levels or []
     ):
@@ -52,7 +52,7 @@ def _pair_positions(c: Context) -> str | None:
 
 
 def _pair_tokens(c: Context) -> str | None:
-    inputs = present(c.step.draft).inputs
+    inputs = present(present(c.step.draft).inputs)
     if c.previous is None:
         first = c.turn.reused_length
         fed = [*c.turn.prompt_ids[first + 1 :], *c.turn.first_output]
@@ -62,7 +62,7 @@ def _pair_tokens(c: Context) -> str | None:
 
 
 def _source_rows(c: Context) -> str | None:
-    rows = present(c.step.draft).inputs.source_rows
+    rows = present(present(c.step.draft).inputs).source_rows
     if c.previous is None:
         return first_mismatch(rows, list(range(len(rows))), "pair")
     path = committed_path(c.previous)
@@ -81,7 +81,7 @@ def _has_before(c: Context) -> bool:
 
 
 def _are_committed(c: Context) -> str | None:
-    fed, committed = present(c.step.draft).inputs.hidden_digest, present(c.features_digest)
+    fed, committed = present(present(c.step.draft).inputs).hidden_digest, present(c.features_digest)
     if fed == committed:
         return None
     where = "the prompt" if c.previous is None else "the step before"
@@ -114,19 +114,19 @@ DRAFT: tuple[Invariant[Context], ...] = (
         id="draft.positions",
         statement="pair positions count on from the cache; level d adds d",
         check=_pair_positions,
-        needs=("draft",),
+        needs=("draft.inputs", "draft.kv_before", "draft.kv_after"),
     ),
     Invariant(
         id="draft.pair-tokens",
         statement="the pairs' tokens are those last emitted",
         check=_pair_tokens,
-        needs=("draft",),
+        needs=("draft.inputs",),
     ),
     Invariant(
         id="draft.source-rows",
         statement="the pairs' features come from the root and the accepted path",
         check=_source_rows,
-        needs=("draft",),
+        needs=("draft.inputs",),
     ),
     Invariant(
         id="draft.cache-kept",

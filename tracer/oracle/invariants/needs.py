@@ -51,19 +51,31 @@ def _tree_alone(tree: TreeSection, vocab_size: int) -> TreeArrays:
     )
 
 
-#: What is not the step's own, but the run's, or what came before.
-OF_CONTEXT = (
-    *("manifest", "features_digest", "kept_cache", "found_prefixes", "left_prefixes", "logits_of_trials", "text"),
-)
+#: How the reason begins where something is absent; its field follows.
+NOT_RECORDED = "not recorded: "
+#: What the context makes of records, of this step or of earlier ones, by the field that has to be recorded for it.
+RECORDED_AS = {
+    "features_digest": "commit.features_digest",
+    "kept_cache": "draft.kv_digest_after",
+    "found_prefixes": "commit.kv_digests_before",
+    "left_prefixes": "commit.kv_digests_after",
+    "logits_of_trials": "accept.visited.cut",
+    "text": "stop.emitted",
+}
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
-    """The first of ``needs`` that the step does not have; or the context, of what is the manifest's or its own."""
+    """The first of ``needs`` that is absent, as the field that has to be recorded."""
     for need in needs:
-        of_context = need.split(".")[0] in OF_CONTEXT
+        of_context = need in RECORDED_AS or need.startswith("manifest.")
         if missing_field(context if of_context else context.step, (need,)):
-            return need
+            return recorded_as(need)
     return None
+
+
+def recorded_as(need: str) -> str:
+    """The field that has to be recorded for ``need``."""
+    return RECORDED_AS.get(need, need)
 
 
 @cache
@@ -105,7 +117,9 @@ def _missing_trials(context: Context) -> str | None:
 def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
     """Why the oracle did not judge a step by ``invariant``, in words."""
     missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
-    return f"not recorded: {missing}" if missing is not None else "the step's lists do not fit together"
+    if missing is None and context.step.tree is None:
+        missing = "tree"
+    return f"{NOT_RECORDED}{missing}" if missing is not None else "the step's lists do not fit together"
 
 
 def absent_promises(manifest: Manifest, step: Step) -> list[str]:
