@@ -113,7 +113,7 @@ class Inbox:
 
     def hear_out(self, idle: Callable[[], None]) -> None:
         """Waits until every sender has said its last word, and drops what arrives meanwhile: a rank that left earlier
-        would cut off whoever is still sending to it. ``idle`` is called while nothing arrives.
+        would cut off a sender that is still sending to it. ``idle`` is called while nothing arrives.
 
         Raises:
             StageLostError: where a sender is gone before it said it.

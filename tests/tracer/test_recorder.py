@@ -80,6 +80,10 @@ def test_a_drafter_that_takes_in_no_features_records_what_it_proposed(tmp_path: 
     assert {"draft.scores-finite", "draft.frontier-is-best"} <= judged
     assert report.invariants["draft.pair-tokens"].why_skipped == "not recorded: draft.inputs"
     assert diff_traces(honest, levels_recorded(tmp_path / "b.jsonl", LEVELS)).exit_code == 0
+
+
+def test_what_such_a_drafter_proposed_is_judged_and_compared(tmp_path: Path) -> None:
+    honest = levels_recorded(tmp_path / "a.jsonl", LEVELS)
     worse = [LEVELS[0], LEVELS[1] | {"frontier": [1]}]
     assert check_trace(levels_recorded(tmp_path / "worse.jsonl", worse)).invariants["draft.frontier-is-best"].failed
     other = [LEVELS[0], LEVELS[1] | {"logprobs": [-0.5, -40.0]}]
