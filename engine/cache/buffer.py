@@ -75,7 +75,9 @@ class TreeCacheLayer(CacheLayerMixin):
             key_states, value_states = filled(key_states, width_of_values), filled(value_states, width_of_keys)
         keys, values = self._cache.append(self._number, self.tail_length, key_states, value_states)
         self.tail_length += key_states.shape[-2]
-        return keys[..., :width_of_keys], values[..., :width_of_values]
+        if width_of_keys != width_of_values:
+            keys, values = keys[..., :width_of_keys], values[..., :width_of_values]
+        return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Key length and offset of a forward with ``query_length`` positions."""
@@ -163,15 +165,19 @@ class TreeCache(Cache):
             return self._append_at(layer, self._fixed, keys, values)
         starts = [length + tail for length in self.active_lengths]
         added, end = keys.shape[-2], max(starts) + keys.shape[-2]
-        pair = self._storage(keys, end)[layer][:, self._active]  # (2, B, G, C, W)
+        # Few calls: on a small model each costs as much as what it computes.
+        first_row, num_rows = self._active.start, len(starts)
+        pair = self._storage(keys, end)[layer].narrow(1, first_row, num_rows)  # (2, B, G, C, W)
         if min(starts) == max(starts):
-            pair[0, :, :, starts[0] : end] = keys
-            pair[1, :, :, starts[0] : end] = values
+            new_keys, new_values = pair.narrow(3, starts[0], added).unbind()
+            new_keys.copy_(keys)
+            new_values.copy_(values)
         else:
             places = self._ragged(starts, added, keys.device)[:, None, :, None].expand_as(keys)
             pair[0].scatter_(2, places, keys)
             pair[1].scatter_(2, places, values)
-        return pair[0, :, :, :end], pair[1, :, :, :end]
+        seen_keys, seen_values = pair.narrow(3, 0, end).unbind()
+        return seen_keys, seen_values
 
     def _append_at(
         self, layer: int, fixed: FixedPlaces, keys: torch.Tensor, values: torch.Tensor
