@@ -1,4 +1,4 @@
-"""``benchmarks/steps.py`` counts the calls of every step, in drafting and in all, on the demo models."""
+"""What a step costs: ``benchmarks/steps.py`` counts its calls, ``benchmarks/products.py`` times its matrix products."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from support.traces import ROOT
 DRAFTERS = ("eagle3", "eagle3+ngram")
 
 
-def printed(*options: str) -> list[list[str]]:
+def printed(program: str, *options: str) -> list[list[str]]:
     """The cells of the table's rows."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.steps", *options],
+        [sys.executable, "-m", f"benchmarks.{program}", *options],
         cwd=ROOT,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -27,10 +27,18 @@ def printed(*options: str) -> list[list[str]]:
 
 def test_the_table_has_what_each_drafters_steps_cost() -> None:
     chosen = [option for name in DRAFTERS for option in ("--drafter", name)]
-    rows = printed("--limit", "1", "--tokens", "8", *chosen)
+    rows = printed("steps", "--limit", "1", "--tokens", "8", *chosen)
     assert [name for name, *_ in rows] == list(DRAFTERS)
     assert rows[0][2] == "1.00"
     for _, per_step, _, *counts in rows:
         assert float(per_step) >= 1
         for total, drafting in (map(int, cell.split(",")) for cell in counts):
             assert 0 < drafting < total
+
+
+def test_the_products_of_a_step_are_those_of_its_layers() -> None:
+    rows = printed("products", "--limit", "1", "--steps", "2", "--rounds", "2", "--threads", "1")
+    # Ten layers of 7 and the output matrix; a head of 8 for each of five levels, and what takes the features in.
+    assert [(mode, int(count)) for mode, count, *_ in rows] == [("baseline", 10 * 7 + 1), ("fused", 71 + 5 * 8 + 1)]
+    for _, _, *measured in rows:
+        assert all(float(cell.strip("%")) > 0 for cell in measured)
