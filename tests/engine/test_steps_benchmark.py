@@ -9,6 +9,7 @@ import sys
 from support.traces import ROOT
 
 DRAFTERS = ("eagle3", "eagle3+ngram")
+SHORT = ("--limit", "1")
 
 
 def printed(program: str, *options: str) -> list[list[str]]:
@@ -27,7 +28,7 @@ def printed(program: str, *options: str) -> list[list[str]]:
 
 def test_the_table_has_what_each_drafters_steps_cost() -> None:
     chosen = [option for name in DRAFTERS for option in ("--drafter", name)]
-    rows = printed("steps", *"--limit 1 --tokens 8".split(), *chosen)
+    rows = printed("steps", *SHORT, *("--tokens", "8"), *chosen)
     assert [name for name, *_ in rows] == list(DRAFTERS)
     assert rows[0][2] == "1.00"
     for _, per_step, _, *counts in rows:
@@ -37,7 +38,7 @@ def test_the_table_has_what_each_drafters_steps_cost() -> None:
 
 
 def test_the_products_of_a_step_are_those_of_its_layers() -> None:
-    rows = printed("products", *"--limit 1 --steps 2 --rounds 2 --threads 1".split())
+    rows = printed("products", *SHORT, *("--steps", "2"), *("--rounds", "2"), *("--threads", "1"))
     # Ten layers of 7 and the output matrix; a head of 8 for each of five levels, and what takes the features in.
     assert [(mode, int(count)) for mode, count, *_ in rows] == [("baseline", 10 * 7 + 1), ("fused", 71 + 5 * 8 + 1)]
     for _, _, *measured in rows:
