@@ -18,7 +18,7 @@ from specscope.engine.ppsd.hop import StageLostError
 from specscope.engine.ppsd.lifeline import Lifeline
 from specscope.engine.ppsd.pace import Pace
 from specscope.engine.ppsd.rank import Loaded, StageFacts, conductor_links
-from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_ending, pipeline_manifest
+from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, RunningPipeline, pipeline_manifest
 from specscope.engine.ppsd.turns import (
     Observing,
     PipelineEvents,
@@ -28,7 +28,7 @@ from specscope.engine.ppsd.turns import (
     stop_rules,
 )
 from specscope.engine.record.manifest import RunFacts
-from specscope.engine.record.target import redacted
+from specscope.engine.record.target import ending, redacted
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest
 from specscope.tracer.cli.console import echo_document
@@ -92,7 +92,7 @@ def _traced(
     pipeline = PipelineFacts(facts, choice.items_in_flight, loaded.head, drafts=loaded.exit_draft is not None)
     recorder = PipelineRecorder(sink, pipeline_manifest(run, teacher, pipeline), facts)
     signal.signal(signal.SIGTERM, _another_ended)
-    with pipeline_ending(conductor, recorder, writer):
+    with ending(RunningPipeline(conductor, recorder), writer):
         yield recorder.turn
     writer.check_whole()
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
+from specscope.engine.loop.phases import EndReason
 from specscope.engine.ppsd.carrier import carrier_of
 from specscope.engine.ppsd.conductor import Conductor
 from specscope.engine.ppsd.events import DROP_REASONS
@@ -49,7 +48,7 @@ from specscope.schemas import (
     VerifySection,
     Visit,
 )
-from specscope.tracer.files.writer import RecordSink, RunSink
+from specscope.tracer.files.writer import RecordSink
 
 CAPABILITIES = ["tree", "verify.argmax", "verify.top_tokens", "accept", "stop", "pipeline"]
 ACTIVITIES = {
@@ -189,24 +188,21 @@ class PipelineRecorder:
         )
 
 
-@contextmanager
-def pipeline_ending(conductor: Conductor, recorder: PipelineRecorder, writer: RunSink) -> Iterator[None]:
-    """However the block ends, the running turn and the trace end with it, and say how."""
-    reason: Literal["complete", "interrupted", "failed"] = "failed"
-    try:
-        yield
-        reason = "complete"
-    except KeyboardInterrupt:
-        conductor.abandon("interrupted")
-        reason = "interrupted"
-        raise
-    except Exception as error:
-        if recorder.running is not None:
-            recorder.running.failed(error)
-        conductor.abandon("failed")
-        raise
-    finally:
-        writer.finish(reason)
+class RunningPipeline(NamedTuple):
+    """What runs the turns of a pipeline, for what ends its trace."""
+
+    conductor: Conductor
+    recorder: PipelineRecorder
+
+    def abandon(self, reason: EndReason) -> None:
+        """Ends the running turn."""
+        self.conductor.abandon(reason)
+
+    def fail(self, error: Exception) -> None:
+        """Tells the recorder what happened, and ends the running turn."""
+        if self.recorder.running is not None:
+            self.recorder.running.failed(error)
+        self.conductor.abandon("failed")
 
 
 class PipelineTurnRecorder:

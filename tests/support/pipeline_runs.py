@@ -14,9 +14,10 @@ from specscope.engine.ppsd.conductor import ExitDraft
 from specscope.engine.ppsd.hop import ClockOffset
 from specscope.engine.ppsd.outcome import Drafted
 from specscope.engine.ppsd.rank import StageFacts
-from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, pipeline_ending, pipeline_manifest
+from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, RunningPipeline, pipeline_manifest
 from specscope.engine.ppsd.schedule import Item
 from specscope.engine.record.manifest import RunFacts
+from specscope.engine.record.target import ending
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns, turn_seed
 from specscope.engine.settings import GREEDY, ModelChoice, SamplingRule, Settings
@@ -84,7 +85,7 @@ def record_pipeline(alone: Path, teacher: Path, rule: SamplingRule, fault: Pipel
     draft = mixed_draft([*PROMPT.ids, *end["output_ids"]])
     with (
         local_pipeline(stages, draft, rule=rule, recording=True, fault=fault) as pipeline,
-        pipeline_ending(pipeline.conductor, recorder, writer),
+        ending(RunningPipeline(pipeline.conductor, recorder), writer),
     ):
         pipeline.decode(list(PROMPT.ids), rules, seed=seed, observer=recorder.turn(0, PROMPT, 0))
     return trace
