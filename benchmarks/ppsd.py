@@ -58,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="new tokens per prompt")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plot", type=Path, help="page to draw the speed-up on")
     parser.add_argument("--keep", type=Path, help="folder for what is measured; what is there is not measured again")
     return parser.parse_args()
 
@@ -282,17 +283,38 @@ def _report(options: argparse.Namespace, measures: _Measures) -> None:
         print(line)
     rows |= _report_more_stages(costs, statistics.median(times["EAGLE-3"]))
     _report_draft_then_verify(costs, rows["head"]["a"])
+    if options.plot is not None:
+        _plot(options.plot, costs, rows)
     stated = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     print(json.dumps({"options": stated, "rows": rows, "measured_s": round(time.process_time(), 1)}))
 
 
-def _report_more_stages(costs: Any, eagle_ns: float) -> dict[str, dict[str, float | None]]:
-    """Simulated with the same work dealt evenly, beside EAGLE-3's ``eagle_ns`` per token in one process."""
+def _plot(path: Path, costs: Any, rows: dict[str, Any]) -> None:
+    """What was measured on these stages, beside the closed form and the simulation for them and for more."""
+    from benchmarks.ppsd_plot import Measured, speedup_figure, write_plot
+    from specscope.engine.ppsd.theory import pipeline_speedup
+
+    measured = [Measured(mode, rows[mode]["a"], rows[mode]["speedup"]) for mode in MODES if "a" in rows[mode]]
+    count = len(costs.stages)
+    curves = {f"closed form, {count} stages": partial(pipeline_speedup, costs)}
+    curves[f"simulated, {count} stages"] = partial(_simulated, costs)
+    curves |= {f"simulated, {more} equal stages": partial(_simulated, _spread(costs, more)) for more in MORE_STAGES[1:]}
+    write_plot(path, speedup_figure(measured, curves))
+    print(f"wrote {path}")
+
+
+def _spread(costs: Any, num_stages: int) -> Any:
+    """The same work, dealt evenly to so many stages."""
     from specscope.engine.ppsd.theory import Costs
 
+    return Costs(stages=[sum(costs.stages) / num_stages] * num_stages, draft=costs.draft, hop=costs.hop)
+
+
+def _report_more_stages(costs: Any, eagle_ns: float) -> dict[str, dict[str, float | None]]:
+    """Simulated with the same work dealt evenly, beside EAGLE-3's ``eagle_ns`` per token in one process."""
     rows: dict[str, dict[str, float | None]] = {}
     for num_stages in MORE_STAGES:
-        spread = Costs(stages=[sum(costs.stages) / num_stages] * num_stages, draft=costs.draft, hop=costs.hop)
+        spread = _spread(costs, num_stages)
         gains = {f"{a:g}": _simulated(spread, a) for a in (0.0, 0.5, 0.8, 1.0)}
         shown = ", ".join(f"a {a}: {gain:.2f} ({gain / num_stages:.2f} per device)" for a, gain in gains.items())
         print(f"simulated, {num_stages:2} equal stages over sequential on the same: {shown}")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.kept import kept
 from benchmarks.ppsd import drafts_of
 from benchmarks.ppsd_lossless import known_lines
+from benchmarks.ppsd_plot import Measured, speedup_figure, write_plot
 
 VOCAB = 7
 
@@ -61,3 +62,15 @@ def test_a_line_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
     out.write_text(whole + whole.replace('"a"', '"b"')[:-4])
     assert known_lines(out) == {"a": {"key": "a", "equal": True}}
     assert out.read_text() == whole
+
+
+def test_the_plot_has_what_was_measured_among_the_curves(tmp_path: Path) -> None:
+    measured = [Measured("always", 1.0, 1.9), Measured("never", 0.0, 0.98)]
+    figure = speedup_figure(measured, {"closed form, 2 stages": lambda share: 1 / (1 - share / 2)})
+    curve, points = figure.data
+    assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0.0, 1.0, 1.0, 2.0)
+    assert [*zip(points.text, points.x, points.y, strict=True)] == measured
+    write_plot(tmp_path / "plot.html", figure)
+    page = (tmp_path / "plot.html").read_text()
+    assert "share of drafts that hold" in page
+    assert 'src="http' not in page, "the page needs no network"
