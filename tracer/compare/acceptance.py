@@ -8,7 +8,7 @@ Coins are inputs, equal wherever two runs have drawn alike so far; they are neve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Step, Trial, Visit
@@ -18,6 +18,7 @@ from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import STATED_SIZE
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, difference, path_tokens, same_path
+from specscope.tracer.compare.thresholds import Tried
 
 
 def compare_accept(pair: StepPair) -> Iterator[Difference]:
@@ -108,30 +109,34 @@ def _coins_comparable(pair: StepPair) -> bool:
 
 def _walks(pair: StepPair, a: AcceptSection, b: AcceptSection) -> Iterator[Difference]:
     """The first node where the two walks part, and drift on the way."""
+    before: list[Trial] = []
     for visit_a, visit_b in zip(a.visited or [], b.visited or [], strict=False):
         key = pair.a.key_of(visit_a.slot)
         if key != pair.b.key_of(visit_b.slot):
             return
-        differing = _visits(pair, key, visit_a, visit_b)
+        differing = _visits(pair, key, visit_a, visit_b, rule=a.rule, before=before)
         if differing is not None:
             yield differing
             return
+        before += visit_a.trials or []
 
 
-def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Difference | None:
-    """The first difference of two visits of one node."""
+def _visits(
+    pair: StepPair, key: PathKey | None, a: Visit, b: Visit, *, rule: str, before: Sequence[Trial]
+) -> Difference | None:
+    """The first difference of two visits of one node; ``before`` were tried at the nodes above it."""
     both = None not in (a.trials, b.trials)  # absent is not recorded
     trials_a, trials_b = (a.trials or [], b.trials or []) if both else ([], [])
     equal = _node_equal(pair, key)
-    for trial_a, trial_b in zip(trials_a, trials_b, strict=False):
+    for number, (trial_a, trial_b) in enumerate(zip(trials_a, trials_b, strict=False)):
         key_a, key_b = pair.a.key_of(trial_a.slot), pair.b.key_of(trial_b.slot)
         if key_a != key_b:
             return difference(
                 "accept", "trials", _last(key_a), _last(key_b), kind="structural", inputs_equal=equal, node=key
             )
-        differing = _trial(
-            pair, key_a, _Tried(visit_a=a, a=trial_a, visit_b=b, b=trial_b, size=_size_at(pair, key)), equal
-        )
+        tried = Tried(rule, [*(before if rule == "block" else ()), *trials_a[:number]], trial_a)
+        both_tried = _TriedPair(visit_a=a, a=trial_a, visit_b=b, b=trial_b, size=_size_at(pair, key), tried=tried)
+        differing = _trial(pair, key_a, both_tried, equal)
         if differing is not None:
             return differing
     if len(trials_a) != len(trials_b):
@@ -147,7 +152,7 @@ def _visits(pair: StepPair, key: PathKey | None, a: Visit, b: Visit) -> Differen
     )
 
 
-class _Tried(NamedTuple):
+class _TriedPair(NamedTuple):
     """One child, tried on both sides at the same node."""
 
     visit_a: Visit
@@ -155,6 +160,7 @@ class _Tried(NamedTuple):
     visit_b: Visit
     b: Trial
     size: float  # of the teacher's logits there
+    tried: Tried  # by the first of the two sides
 
     def follows(self, judge: FloatJudge) -> bool:
         """Whether what was recorded of logits and of how they were cut lies within the noise floor, so that the
@@ -166,6 +172,17 @@ class _Tried(NamedTuple):
             return False
         ours, theirs = (cut.log_normaliser * judge.temperature for cut in (cut_a, cut_b))
         return judge.near("logits", ours, theirs, self.size) or _cut_elsewhere(cut_a, cut_b, judge.temperature)
+
+    def allowed(self, judge: FloatJudge) -> dict[str, float]:
+        """By field, how far it may be off where the probabilities follow from logits within the noise floor."""
+        weighed = max(self.a.target_prob, self.b.target_prob)
+        moved = abs(self.a.target_prob - self.b.target_prob) / weighed if weighed > 0 else 0.0
+        share = judge.probability_share(self.size) + moved
+        return {
+            "target_prob": math.inf,
+            "residual_mass": self.tried.mass_noise(share),
+            "threshold": self.tried.threshold_noise(share),
+        }
 
 
 def _cut_elsewhere(a: DistributionCut, b: DistributionCut, temperature: float) -> bool:
@@ -182,7 +199,7 @@ def _last(key: PathKey | None) -> str:
     return "no child" if not key else f"token {key_tokens(key)[-1]}"
 
 
-def _trial(pair: StepPair, key: PathKey | None, tried: _Tried, equal: bool) -> Difference | None:
+def _trial(pair: StepPair, key: PathKey | None, tried: _TriedPair, equal: bool) -> Difference | None:
     """The first difference of two trials of one child: its coin, what was weighed, the decision."""
     a, b, judge = tried.a, tried.b, pair.judge
     if a.coin != b.coin and None not in (a.coin, b.coin):
@@ -190,10 +207,13 @@ def _trial(pair: StepPair, key: PathKey | None, tried: _Tried, equal: bool) -> D
             "accept", "coins", a.coin, b.coin, kind="structural", inputs_equal=_coins_comparable(pair), node=key
         )
     follows = tried.follows(judge)
-    for field in ("target_prob", "draft_prob", "threshold"):
+    allowed = tried.allowed(judge) if follows else {}
+    for field in ("target_prob", "draft_prob", "residual_mass", "threshold"):
         value_a, value_b = getattr(a, field), getattr(b, field)
+        if None in (value_a, value_b):
+            continue
         near = judge.same_probability(f"accept.{field}", value_a, value_b, tried.size)
-        if not near and not (follows and field != "draft_prob"):
+        if not near and abs(value_a - value_b) > allowed.get(field, 0.0):
             return difference("accept", f"trials.{field}", value_a, value_b, kind="real", inputs_equal=equal, node=key)
     if a.accepted == b.accepted:
         return None

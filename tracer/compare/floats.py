@@ -98,8 +98,11 @@ class FloatJudge:
         if a == b or (math.isnan(a) and math.isnan(b)):
             return True
         moved = self.allowance("logits", spacing(size))
-        share = moved * max(1.0, 1 / self.temperature)
-        return abs(a - b) <= share * max(abs(a), abs(b)) + min(moved, PROBABILITY_ROUNDING)
+        return abs(a - b) <= self.probability_share(size) * max(abs(a), abs(b)) + min(moved, PROBABILITY_ROUNDING)
+
+    def probability_share(self, size: float) -> float:
+        """What share of a probability that is made of logits of that ``size`` may be noise."""
+        return self.allowance("logits", spacing(size)) * max(1.0, 1 / self.temperature)
 
     def tied(self, quantity: Quantity, gap: float, grain: float) -> bool:
         """Whether noise on both may have put either first: the gap is within twice what noise may do. ``grain`` is the
