@@ -30,7 +30,8 @@ function csvCell(text) {
 }
 
 function savedTable(table) {
-  const lines = [...table.rows].map((row) => [...row.cells].map((cell) => csvCell(cell.textContent)).join(","));
+  const whole = (cell) => cell.querySelector("[data-exact]")?.dataset.exact ?? cell.textContent;
+  const lines = [...table.rows].map((row) => [...row.cells].map((cell) => csvCell(whole(cell))).join(","));
   return `${lines.join("\r\n")}\r\n`;
 }
 
@@ -46,7 +47,7 @@ function saveButtons(body, place) {
   for (const card of body.querySelectorAll("section.ss-box")) {
     const head = card.querySelector(".ss-heading");
     const drawing = card.querySelector("svg.ss-tree, svg.ss-mask, svg.ss-ribbon, svg.ss-history, svg.ss-margin");
-    const table = card.querySelector("table");
+    const table = card.querySelector(".ss-every table") ?? card.querySelector("table");
     if (!head || (!drawing && !table)) {
       continue;
     }
