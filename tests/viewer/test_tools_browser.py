@@ -182,6 +182,20 @@ def test_the_list_is_filtered_while_one_types_and_sorted_by_its_heads(serving: R
     expect(names.first).to_have_text("fused.jsonl", timeout=WAIT)
 
 
+def test_runs_are_hidden_for_as_long_as_one_wants(serving: Running, page: Page) -> None:
+    open_page(page, serving, "page=runs", ready="table")
+    names = page.locator(".ss-name-of-run")
+    page.get_by_role("button", name="Hide eager.jsonl").click()
+    expect(names).to_have_count(8, timeout=WAIT)
+    expect(page.get_by_text("What differs between these 8 runs")).to_be_visible()
+    expect(page).to_have_url(re.compile("hidden="), timeout=WAIT)
+    page.reload()
+    expect(names).to_have_count(8, timeout=WAIT)
+    page.get_by_text("1 hidden run", exact=False).first.click()
+    page.get_by_role("button", name="Show eager.jsonl").click()
+    expect(names).to_have_count(9, timeout=WAIT)
+
+
 def test_a_server_that_ended_is_said_to_have_with_the_command(page: Page) -> None:
     with viewer(FUSED) as running:
         open_page(page, running, "page=step")

@@ -20,7 +20,7 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
       mask.parentElement.querySelector(".ss-cell")?.setAttribute("role", "status");
       mask.addEventListener("blur", () => describeCell(mask, null));
     }
-    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th")) {
+    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th, .ss-card-fields th")) {
       head.setAttribute("tabindex", "0");
       head.setAttribute("aria-sort", "none");
       head.addEventListener("click", () => sortBy(head));
