@@ -22,6 +22,8 @@ _WINDOW = re.compile(r"\d{1,10}-\d{1,10}", re.ASCII)
 #: A hidden run; and how many of them a link names, which browsers cut at some thousand characters.
 _HIDDEN = re.compile(r"[0-9a-f]{8}", re.ASCII)
 MOST_HIDDEN = 200
+#: Characters that steps are found by.
+LONGEST_FIND = 200
 #: A field of the manifest, dotted.
 _FIELD = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){0,3}", re.ASCII)
 
@@ -45,6 +47,7 @@ class View:
     window: str | None = None  # the stretch of the turn's time that the timeline shows; None: where the token is
     placed_in: str | None = None  # the run in which turn and step count; None: no place was chosen yet
     allow: tuple[str, ...] = ()  # fields of the manifest that may differ in the pair
+    find: str = ""  # what steps are found by
     hidden: tuple[str, ...] = ()  # runs that the page of runs does not list, by ``hidden_key``
     missing: str | None = None  # the name in the link that is not a run here
 
@@ -74,6 +77,7 @@ class View:
             elif field in query:
                 view.missing = query[field]
         view.allow = tuple(field for field in query.get("allow", "").split(",") if _FIELD.fullmatch(field))
+        view.find = query.get("find", "")[:LONGEST_FIND]
         hidden = query.get("hidden", "").split(",")
         view.hidden = tuple(sorted({key for key in hidden if _HIDDEN.fullmatch(key)})[:MOST_HIDDEN])
         view.page = next((page for page in PAGES if page == query.get("page")), view.page)
@@ -135,6 +139,7 @@ class View:
             "baseline": self.baseline,
             "candidate": self.candidate,
             "allow": ",".join(self.allow) or None,
+            "find": (self.find or None) if self.page == "find" else None,
             "hidden": (",".join(self.hidden[:MOST_HIDDEN]) or None) if self.page == "runs" else None,
             "turn": str(self.turn) if place else None,
             "step": str(self.step) if place else None,
