@@ -155,6 +155,32 @@ def test_nodes_are_coloured_and_stay_so_from_step_to_step(serving: Running, page
     expect(page.locator("svg.ss-tree")).not_to_have_class(re.compile("shaded"))
 
 
+def test_slots_are_filtered_by_token_and_outcome_from_step_to_step(serving: Running, page: Page) -> None:
+    open_page(page, serving, "page=step&run=fused.jsonl&turn=2&step=12")
+    rows = page.locator(".ss-card-slots tbody tr")
+    shown = page.locator(".ss-card-slots tbody tr:not([hidden])")
+    most, accepted = rows.count(), page.locator("[data-state~=accepted]").count()
+    assert 0 < accepted < most - 1
+    page.get_by_label("Outcome of slots").select_option("accepted")
+    expect(shown).to_have_count(accepted)
+    expect(page.locator(".ss-filter [role=status]")).to_have_text(f"{accepted} of {most} slots")
+    shown.first.focus()
+    for _ in range(most):
+        page.keyboard.press("ArrowDown")
+    expect(shown.last).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile("step=13"), timeout=WAIT)
+    expect(page.get_by_label("Outcome of slots")).to_have_value("accepted")
+    page.get_by_label("Outcome of slots").select_option("")
+    text = rows.nth(3).locator(".ss-token").text_content() or ""
+    page.get_by_label("Token of slots").press_sequentially(text.upper())
+    expect(page).to_have_url(re.compile("step=13"))
+    expect(rows.nth(3)).to_be_visible()
+    assert all(text.lower() in words.lower() for words in shown.locator(".ss-token").all_text_contents())
+    page.get_by_label("Token of slots").fill("no such token")
+    expect(shown).to_have_count(0)
+
+
 def test_the_cache_over_steps_leads_to_them(serving: Running, page: Page) -> None:
     open_page(page, serving, "page=step&run=fused.jsonl&turn=2&step=8")
     page.get_by_role("button", name="Show the cache over the last steps").click()

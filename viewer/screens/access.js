@@ -102,8 +102,9 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
     if (mask && event.key in MOVES) {
       pressInMask(at, event);
     } else if (row && vertical) {
-      const to = vertical > 0 ? at.nextElementSibling : at.previousElementSibling;
-      if (to?.matches("tr[data-node]")) {
+      const shown = [...at.parentElement.children].filter((other) => other.matches("tr[data-node]") && !other.hidden);
+      const to = shown[shown.indexOf(at) + vertical];
+      if (to) {
         at.setAttribute("tabindex", "-1");
         to.setAttribute("tabindex", "0");
         to.focus();

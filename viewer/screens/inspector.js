@@ -26,6 +26,7 @@ function inspector(host) {
     textOf: () => shown.raw.note ?? "",
   });
   const shadeTrees = treeShades(host, body);
+  const filterSlots = slotFilter(host, body);
   const access = keyboardAccess({
     body,
     strip,
@@ -270,6 +271,7 @@ function inspector(host) {
     shadeTrees();
     keepDrafts();
     access.prepare();
+    filterSlots();
     saveButtons(body, () => document.title.split(" · ")[0]);
     hovered = null;
     pop.hidden = true;

@@ -38,7 +38,8 @@ function csvCell(text) {
 
 function savedTable(table) {
   const whole = (cell) => cell.querySelector("[data-exact]")?.dataset.exact ?? cell.textContent;
-  const lines = [...table.rows].map((row) => [...row.cells].map((cell) => csvCell(whole(cell))).join(","));
+  const rows = [...table.rows].filter((row) => !row.hidden);
+  const lines = rows.map((row) => [...row.cells].map((cell) => csvCell(whole(cell))).join(","));
   return `${lines.join("\r\n")}\r\n`;
 }
 

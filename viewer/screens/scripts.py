@@ -9,6 +9,7 @@ from pathlib import Path
 FILES = (
     "tree_window.js",
     "tree_shades.js",
+    "slot_filter.js",
     "walker.js",
     "access.js",
     "save.js",
