@@ -53,13 +53,13 @@ def test_a_file_has_all_digits_and_no_formulas() -> None:
 
 def test_a_table_is_well_formed_and_leads_where_its_rows_do() -> None:
     figure = go.Figure(go.Scatter(name="&lt;b&gt;", x=list(range(MOST_LISTED + 1)), y=[0.5] * (MOST_LISTED + 1)))
-    drawn = ElementTree.fromstring(numbers_table(figure, lambda row: f"?step={row.x}&run=<b>"))
+    drawn = ElementTree.fromstring(numbers_table(figure, "Depth", lambda row: f"?step={row.x}&run=<b>"))
     links = [link.get("href") for link in drawn.iter("a")]
     assert links[:2] == ["?step=0&run=<b>", "?step=1&run=<b>"]
     assert len(links) == MOST_LISTED
     assert "and 1 more, which the CSV has" in "".join(drawn.itertext())
-    assert "<a " not in numbers_table(figure, lambda row: None)
-    assert numbers_table(go.Figure(), lambda row: None) == ""
+    assert "<a " not in numbers_table(figure, "Depth", lambda row: None)
+    assert numbers_table(go.Figure(), "Depth", lambda row: None) == ""
 
 
 def asked(app: AppTest, monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> dict[str, str]:

@@ -140,6 +140,28 @@ def test_a_long_slot_table_keeps_what_matters(sound_step: Step) -> None:
     assert "are listed" not in slot_table(view(sound_step))
 
 
+def test_unlikely_paths_are_folded_by_a_slider(sound_step: Step) -> None:
+    step = grown(sound_step, 40)
+    step = changed(step, "tree", scores=[-0.2 * slot for slot in range(41)])
+
+    def drawn(**wanted: Any) -> str:
+        return step_tree(view(step), target_width=800, medium="page", branches=Branches(**wanted))
+
+    whole = drawn()
+    assert "folded" not in whole
+    assert 'max="8" value="0"' in whole
+    some = drawn(least=0.01)
+    assert "unlikely nodes are folded" in some
+    assert 'value="5"' in some
+    assert "paths below p 0.01" in some
+    assert some.count("<g class=") < whole.count("<g class=")
+    assert "folded" not in drawn(least=0.01, show_all=True)
+    assert "ss-below" not in step_tree(view(step), target_width=800, medium="report")
+    assert "ss-below" not in step_tree(view(sound_step), target_width=800, medium="page")
+    bare = changed(step, "tree", scores=None)
+    assert "ss-below" not in step_tree(view(bare), target_width=800, medium="page"), "not known"
+
+
 def test_slots_are_filtered_by_what_became_of_them(sound_step: Step) -> None:
     marked = StepView(sound_step, TokenTexts(None), NodeMarks(divergent=frozenset({3}), violated=frozenset({0, 5})))
     rows = ElementTree.fromstring(slot_table(marked)).findall(".//tbody/tr")

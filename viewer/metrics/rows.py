@@ -89,7 +89,7 @@ def _cell(text: str) -> str:
     return text
 
 
-def numbers_table(figure: go.Figure, link: Link) -> Markup:
+def numbers_table(figure: go.Figure, title: str, link: Link) -> Markup:
     """The numbers below a chart, with links to the steps that they are of."""
     rows = chart_rows(figure)
     if not rows:
@@ -100,7 +100,7 @@ def numbers_table(figure: go.Figure, link: Link) -> Markup:
     lines = [_line(line, shown, to) for line, to in zip(rows, links, strict=False)]
     rest = quiet(f"and {len(rows) - MOST_LISTED:,} more, which the CSV has") if len(rows) > MOST_LISTED else NOTHING
     aside = "a click on one leads to its steps" if any(links) else ""
-    return folded("Numbers", table(names, lines, numbers=names[1:]), rest, aside=aside)
+    return folded("Numbers", table(names, lines, numbers=names[1:], label=f"Numbers of {title}"), rest, aside=aside)
 
 
 def _line(line: ChartRow, shown: Sequence[bool], link: str | None) -> Markup:

@@ -26,6 +26,7 @@ function inspector(host) {
     textOf: () => shown.raw.note ?? "",
   });
   const shadeTrees = treeShades(host, body);
+  const keepFolds = foldSlider(host, body, (request) => send("done", request));
   const filterSlots = slotFilter(host, body);
   const access = keyboardAccess({
     body,
@@ -272,6 +273,7 @@ function inspector(host) {
     keepDrafts();
     access.prepare();
     filterSlots();
+    keepFolds();
     saveButtons(body, () => document.title.split(" · ")[0]);
     hovered = null;
     pop.hidden = true;

@@ -134,8 +134,7 @@ LEFT = (
     ),
     _Card(
         name="depth-all",
-        title="Acceptance by depth",
-        aside="of all steps",
+        title="Acceptance by depth, of all steps",
         draw=charts.depth_of_all,
         remarks=depth_remarks,
         leads=find_depth,
@@ -305,7 +304,7 @@ def _show_chart(card: _Card, page: _Page, figure: go.Figure) -> None:
                 on_select=clicked,
                 selection_mode="points",
             )
-    st.html(numbers_table(figure, lambda row: page.link(card, row)))
+    st.html(numbers_table(figure, card.title, lambda row: page.link(card, row)))
 
 
 def _remark_lines(card: _Card, runs: Sequence[RunMetrics]) -> list[str]:

@@ -10,6 +10,7 @@ FILES = (
     "tree_window.js",
     "tree_shades.js",
     "slot_filter.js",
+    "tree_folds.js",
     "walker.js",
     "access.js",
     "save.js",
