@@ -338,6 +338,30 @@ def test_drawings_and_tables_are_saved_as_they_are_seen(address: str, page: Page
     assert [row[1] for row in rows[2:4]] == ["<script>document.title = 'pwned'</script>", HOSTILE_IMAGE]
 
 
+def test_a_turn_is_played_as_fast_as_one_wants(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="long.jsonl")
+    at(page, 0)
+    words = page.locator(".playing")
+    expect(words).to_be_hidden()
+    page.keyboard.press(">")
+    expect(words).to_be_hidden()
+    page.keyboard.press("Space")
+    expect(words).to_have_text(re.compile("Playing 1.1 steps per second"))
+    for _ in range(9):
+        page.keyboard.press(">")
+    expect(words).to_have_text(re.compile("Playing 9.1 steps per second"))
+    at(page, 29)
+    expect(words).to_be_hidden()
+    page.keyboard.press("Home")
+    at(page, 0)
+    settle(page)
+    page.keyboard.press("Space")
+    page.keyboard.press("<")
+    expect(words).to_have_text(re.compile("Playing 4.4 steps per second"))
+    page.keyboard.press("Space")
+    expect(words).to_be_hidden()
+
+
 def test_a_slider_folds_what_is_unlikely_and_keeps_the_focus(address: str, page: Page) -> None:
     open_page(page, address, page="step", run="deep.jsonl")
     nodes = tree(page, 0).locator("g.node")
