@@ -22,6 +22,7 @@ from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, 
 from specscope.viewer.runs.differing import differing_card
 from specscope.viewer.runs.order import NEWEST, Order, next_order, request_for
 from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
+from specscope.viewer.runs.sweep import sweep_card
 
 
 class _Column(NamedTuple):
@@ -77,7 +78,9 @@ def run_board(listed: RunList) -> Board:
     left_out = quiet(" ".join(words)) if words else NOTHING
     runs = box(_guide(listed), _unread(listed), _table(listed), left_out, kind="ss-card-runs")
     differing = differing_card([run.run.name for run in listed.runs], [run.fields for run in listed.runs])
-    return Board(board_of(runs, _hidden(listed.hidden), differing, _no_traces(listed.no_traces)))
+    return Board(
+        board_of(runs, _hidden(listed.hidden), differing, sweep_card(listed.runs), _no_traces(listed.no_traces))
+    )
 
 
 def empty_board(folders: Sequence[Path]) -> Board:

@@ -81,7 +81,7 @@ function saveButton(kind) {
 function saveButtons(body, place) {
   for (const card of body.querySelectorAll("section.ss-box")) {
     const head = card.querySelector(".ss-heading");
-    const drawing = card.querySelector("svg.ss-tree, svg.ss-mask, svg.ss-ribbon, svg.ss-history, svg.ss-margin");
+    const drawing = card.querySelector("svg.ss-tree, svg.ss-mask, svg.ss-ribbon, svg.ss-history, svg.ss-margin, svg.ss-sweep");
     const table = card.querySelector(".ss-every table") ?? card.querySelector("table");
     if (!head || (!drawing && !table)) {
       continue;
