@@ -226,6 +226,8 @@ def test_charts_are_saved_and_lead_to_their_steps(serving: Running, page: Page, 
     assert saved(page, "Save Accepted length as PNG", tmp_path).startswith(b"\x89PNG")
     numbers = saved(page, "Save Accepted length as CSV", tmp_path).decode()
     assert numbers.startswith("curve,drafted nodes accepted in a step,share of steps")
+    timings = json.loads(saved(page, "Download timings for Perfetto", tmp_path))
+    assert {"prefill", "verify"} <= {event["name"] for event in timings["traceEvents"]}
     page.locator(".st-key-card-lengths .nsewdrag").hover()
     page.locator(".st-key-card-lengths .bars .point").nth(2).click(force=True)
     expect(page).to_have_url(re.compile("page=find.*find=accepted%3A2"), timeout=WAIT)

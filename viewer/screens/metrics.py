@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import plotly.graph_objects as go
 import streamlit as st
 
+from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import shorten, visible
 from specscope.tracer.tuning.summary import json_of
@@ -236,7 +237,7 @@ def _show(page: _Page) -> None:
         with column:
             for card in cards:
                 _show_card(card, page)
-    _show_table(runs)
+    _show_table(page)
 
 
 def _head(run: RunMetrics, num_runs: int) -> Markup:
@@ -244,8 +245,9 @@ def _head(run: RunMetrics, num_runs: int) -> Markup:
     return heading(run.name) if num_runs > 1 else NOTHING
 
 
-def _show_table(runs: Sequence[RunMetrics]) -> None:
+def _show_table(page: _Page) -> None:
     """All numbers side by side; of two runs with ratios."""
+    runs = page.runs
     names = [shorten(run.name, 60) for run in runs]
     if len(runs) == 2:
         names = [f"{side} {name}" for side, name in zip(SIDES, names, strict=True)]
@@ -254,10 +256,34 @@ def _show_table(runs: Sequence[RunMetrics]) -> None:
     table = plain_table(["measure", *names, *ratios], table_lines(runs))
     st.html(box(heading("Numbers", aside if ratios else ""), table))
     numbers = {"runs": [{"name": run.name, **json_of(run.tuning)} for run in runs]}
-    page = json.dumps(numbers, indent=1).encode("utf-8", "surrogatepass")
+    as_json = json.dumps(numbers, indent=1).encode("utf-8", "surrogatepass")
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download as JSON", as_json, "metrics.json", "application/json", key="metrics-json", on_click="ignore"
+        )
+        _offer_timings(page)
+
+
+def _offer_timings(page: _Page) -> None:
+    """A file of when the phases of the run that is chosen were at work; it is made once somebody wants it."""
+    name = page.view.run
+    if not any(run.name == name and run.times is not None for run in page.runs):
+        return
+    path = run_named(page.arguments, name).path
     st.download_button(
-        "Download as JSON", page, "metrics.json", "application/json", key="metrics-json", on_click="ignore"
+        "Download timings for Perfetto",
+        lambda: _timings(path),
+        f"{path.stem}.perfetto.json",
+        "application/json",
+        key="metrics-timings",
+        help="A track for each turn and a slice for each phase: open the file at ui.perfetto.dev",
+        on_click="ignore",
     )
+
+
+def _timings(path: Path) -> bytes:
+    with TraceReader(path) as reader:
+        return json.dumps(perfetto_trace(reader)).encode()
 
 
 def _show_card(card: _Card, page: _Page) -> None:
