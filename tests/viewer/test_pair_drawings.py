@@ -245,8 +245,8 @@ def test_numbers_are_told_by_their_distance_and_lists_by_where_they_part(sound_s
 
 def test_a_bar_tells_how_many_noise_floors_and_what_one_field_differs_in_is_one_line(sound_step: Step) -> None:
     def real(node: PathKey, b: str, floor: float | None = 0.001) -> Difference:
-        found = difference("verify", "top_logits[0]", "9.5", b, kind="real", inputs_equal=True, node=node)
-        return found.model_copy(update={"floor": floor})
+        differs = difference("verify", "top_logits[0]", "9.5", b, kind="real", inputs_equal=True, node=node)
+        return differs.model_copy(update={"floor": floor})
 
     nodes: list[PathKey] = [((1, 0),), ((2, 0),), ((1, 0), (3, 0)), ((1, 0), (4, 0)), ((2, 0), (5, 0))]
     rows = [real(node, b) for node, b in zip(nodes, ("9.6", "9.501", "10.5", "9.4", "9.51"), strict=True)]

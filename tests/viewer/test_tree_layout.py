@@ -123,14 +123,14 @@ def test_folding_keeps_ancestors_and_counts_the_rest(tree: tuple[list[int], list
 def test_unlikely_branches_are_folded_whole(tree: tuple[list[int], list[int]], least: int, limit: int) -> None:
     parents, path = tree
     scores = [-float(slot % 7) for slot in range(len(parents))]
-    found = fold_below(parents, scores, path, least=least, limit=limit)
-    assert {0, *path} <= found.shown
-    assert all(parents[slot] in found.shown for slot in found.shown)
-    assert all(scores[slot] >= least for slot in found.shown - {0, *path})
-    assert len(found.shown) + sum(found.hidden_below.values()) == len(parents)
-    assert len(found.shown - {0, *path}) < limit
+    kept = fold_below(parents, scores, path, least=least, limit=limit)
+    assert {0, *path} <= kept.shown
+    assert all(parents[slot] in kept.shown for slot in kept.shown)
+    assert all(scores[slot] >= least for slot in kept.shown - {0, *path})
+    assert len(kept.shown) + sum(kept.hidden_below.values()) == len(parents)
+    assert len(kept.shown - {0, *path}) < limit
     if limit > len(parents):
-        folded = set(range(len(parents))) - found.shown
+        folded = set(range(len(parents))) - kept.shown
         assert all(scores[slot] < least or parents[slot] in folded for slot in folded)
 
 
