@@ -338,6 +338,55 @@ def test_drawings_and_tables_are_saved_as_they_are_seen(address: str, page: Page
     assert [row[1] for row in rows[2:4]] == ["<script>document.title = 'pwned'</script>", HOSTILE_IMAGE]
 
 
+def test_a_turn_is_played_as_fast_as_one_wants(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="long.jsonl")
+    at(page, 0)
+    words = page.locator(".playing")
+    expect(words).to_be_hidden()
+    page.keyboard.press(">")
+    expect(words).to_be_hidden()
+    page.keyboard.press("Space")
+    expect(words).to_have_text(re.compile("Playing 1.1 steps per second"))
+    for _ in range(9):
+        page.keyboard.press(">")
+    expect(words).to_have_text(re.compile("Playing 9.1 steps per second"))
+    at(page, 29)
+    expect(words).to_be_hidden()
+    page.keyboard.press("Home")
+    at(page, 0)
+    settle(page)
+    page.keyboard.press("Space")
+    page.keyboard.press("<")
+    expect(words).to_have_text(re.compile("Playing 4.4 steps per second"))
+    page.keyboard.press("Space")
+    expect(words).to_be_hidden()
+
+
+def test_a_slider_folds_what_is_unlikely_and_keeps_the_focus(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="deep.jsonl")
+    nodes = tree(page, 0).locator("g.node")
+    slider = page.get_by_role("slider", name="Fold")
+    expect(slider).to_have_attribute("aria-valuetext", "as many as do not fit")
+    slider.focus()
+    counts = []
+    for key, words in (
+        ("Home", "as many as do not fit"),
+        ("ArrowRight", "paths below p 0.0001"),
+        ("End", "paths below p 0.3"),
+    ):
+        page.keyboard.press(key)
+        expect(page.locator(".ss-below output")).to_have_text(words)
+        page.wait_for_timeout(600)
+        settle(page)
+        expect(slider).to_be_focused()
+        counts.append(nodes.count())
+    assert counts[1] > counts[2]
+    page.locator("svg.ss-tree").first.click(position={"x": 2, "y": 2})
+    page.get_by_role("button", name="Show every node").click()
+    expect(nodes).to_have_count(256, timeout=WAIT)
+    expect(slider).to_have_value("0")
+
+
 def test_a_large_tree_has_a_window_that_is_sized_and_moved(address: str, page: Page) -> None:
     open_page(page, address, page="step", run="deep.jsonl")
     nodes = tree(page, 0).locator("g.node")

@@ -239,6 +239,33 @@ def test_numbers_are_told_by_their_distance_and_lists_by_where_they_part(sound_s
     assert lines[0][4:8] == ["-3.33729", "-3", "0.337", "337"]
     assert lines[1][4:8] == ["[9]: … 7 8 9 10 11 …", "[9]: … 7 8 7 10 11 …", "", ""]
     assert lines[2][4:8] == ["30", "31", "", ""]
+    exact = [cell.get("data-exact") for cell in table.iter("span") if cell.get("data-exact")]
+    assert exact == ["-3.3372866300000004", "-3.0"]
+
+
+def test_a_bar_tells_how_many_noise_floors_and_what_one_field_differs_in_is_one_line(sound_step: Step) -> None:
+    def real(node: PathKey, b: str, floor: float | None = 0.001) -> Difference:
+        differs = difference("verify", "top_logits[0]", "9.5", b, kind="real", inputs_equal=True, node=node)
+        return differs.model_copy(update={"floor": floor})
+
+    nodes: list[PathKey] = [((1, 0),), ((2, 0),), ((1, 0), (3, 0)), ((1, 0), (4, 0)), ((2, 0), (5, 0))]
+    rows = [real(node, b) for node, b in zip(nodes, ("9.6", "9.501", "10.5", "9.4", "9.51"), strict=True)]
+    sides = sides_of(sound_step, sound_step)
+    table = ElementTree.fromstring(difference_table(sides, rows, rows[0]))
+    lines = [[words_of(cell) for cell in line] for line in table.findall("div[1]//tbody/tr")]
+    assert [line[3] for line in lines] == ["#1", "#1 › #3 and 3 others"]
+    assert lines[1][4:8] == ["9.5", "10.5", "1", "1e+03"]
+    assert "All 5 by themselves" in words_of(table)
+    every = table.findall(".//details//tbody/tr")
+    assert [line.get("data-node") for line in every] == ["a1", "a2", "a3", "a4", "a5"]
+    widths = [bar.get("style") for line in every for bar in line.iter("u")]
+    assert widths == ["width:67%", "width:0%", "width:100%", "width:67%", "width:33%"], (
+        "by powers of ten; none at the floor"
+    )
+    assert "a full one is 1,000 floors" in words_of(table)
+    bare = difference_table(sides, [real(nodes[0], "9.6", floor=None)], None)
+    assert "<u" not in bare
+    assert "floors." not in bare
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from specscope.tracer.oracle.report import OracleReport
 from specscope.viewer.runs import checks
 from specscope.viewer.runs.catalogue import Run
 from specscope.viewer.runs.checks import Checks
+from specscope.viewer.runs.differing import ABSENT, DifferingField, differing_card, differing_fields
 from specscope.viewer.runs.order import KEYS, Order, in_order
 from specscope.viewer.runs.summary import RunSummary, glance, summarise
 from specscope.viewer.runs.table import RunList, run_board
@@ -181,8 +182,48 @@ def test_many_runs_are_filtered_and_ordered(
         app = click(app, request)
         assert listed(app)[:2] == first, request
     board = ElementTree.fromstring(boards_of(app)[0]["html"])
-    heads = [head.get("aria-sort") for head in board.iter("{http://www.w3.org/1999/xhtml}th")]
+    runs = next(part for part in board.iter() if part.get("class") == "ss-table ss-runs")
+    heads = [head.get("aria-sort") for head in runs.iter("{http://www.w3.org/1999/xhtml}th")]
     assert heads == ["descending", *["none"] * 7, None]
+
+
+def test_hidden_runs_can_be_shown_again_and_their_link_hides_them_too(
+    make_trace: TraceMaker, open_app: Opener, click: Click, tmp_path: Path
+) -> None:
+    for name in "abc":
+        make_trace(f"{name}.jsonl", mode="eager" if name == "a" else "fused")
+    app = open_app(tmp_path)
+    assert "Compare a.jsonl with" not in html_of(app), "two could be meant"
+    app = click(app, "hide:2")
+    assert listed(app) == ["a.jsonl", "b.jsonl"]
+    html = html_of(app)
+    assert "Compare a.jsonl with b.jsonl" in html
+    assert "1 hidden run" in html
+    assert "Show c.jsonl" in html
+    link = query_of(app)
+    app = click(click(app, "hide:0"), "hide:0")
+    assert listed(app) == []
+    assert "All runs are hidden" in html_of(app)
+    assert listed(click(app, "show:1")) == ["b.jsonl"]
+    assert listed(click(app, "show:all")) == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert query_of(app) == {"page": "runs"}
+    assert listed(open_app(tmp_path, **link)) == ["a.jsonl", "b.jsonl"]
+    assert {path.name for path in tmp_path.glob("*.jsonl")} == {"a.jsonl", "b.jsonl", "c.jsonl"}
+
+
+def test_what_differs_between_the_listed_runs_is_told_by_field() -> None:
+    runs = summaries(*(path for path in sorted(SAMPLES.glob("*.jsonl")) if path.stem != "prompts"))
+    fields = {field.name: field for field in differing_fields([run.fields for run in runs])}
+    assert fields["mode"].values == ("eager", "fused", "fused")
+    assert fields["mode"].commonest == "fused"
+    assert fields["fault"].values == (ABSENT, "F16", ABSENT)
+    assert not {"run_id", "created", "seq", "teacher.source", "tree_policy.budget"} & fields.keys()
+    assert DifferingField("x", ("1", "2")).commonest is None
+    card = differing_card([run.run.name for run in runs], [run.fields for run in runs])
+    assert "What differs between these 3 runs" in card
+    assert '<span class="ss-none">fused</span>' in card
+    assert "Nothing that their manifests say" in differing_card(["a", "b"], [runs[0].fields, runs[0].fields])
+    assert differing_card(["a"], [runs[0].fields]) == ""
 
 
 def test_runs_are_grouped_by_folder(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
@@ -304,7 +345,10 @@ def test_the_table_is_well_formed_whatever_is_said_of_a_run() -> None:
     board = ElementTree.fromstring(run_board(shown).html)
     asked = {element.get("data-do", "order:") for element in board.iter()}
     asked = {request for request in asked if not request.startswith("order:")}
-    assert asked == {"run:0", "run:1", "baseline:0", "baseline:1", "candidate:0", "candidate:1", "index:all"}
+    assert asked == {"run:0", "run:1", "baseline:0", "baseline:1", "candidate:0", "candidate:1", "index:all"} | {
+        "hide:0",
+        "hide:1",
+    }
 
 
 def test_what_is_not_known_comes_last() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -31,7 +32,7 @@ from specscope.viewer.drawing.step.raw import LONGEST_FIELD, raw_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import MOST_DRAWN_SLOTS, draw_mask, is_drawn_whole, mask_cells, step_mask
 from specscope.viewer.drawing.svg.tree_picture import Branches
-from specscope.viewer.drawing.tables.slots import MOST_LISTED, slot_columns, slot_table
+from specscope.viewer.drawing.tables.slots import MOST_LISTED, slot_columns, slot_filter, slot_table
 from specscope.viewer.report.choice import Wanted
 from specscope.viewer.report.run_report import run_report
 from specscope.viewer.runs.judge import judged_step
@@ -137,6 +138,41 @@ def test_a_long_slot_table_keeps_what_matters(sound_step: Step) -> None:
     assert listed == [*range(MOST_LISTED), 2500, 2999]
     assert "The first 1,024 of 3,001 slots are listed, and those that are accepted or differ." in shown
     assert "are listed" not in slot_table(view(sound_step))
+
+
+def test_unlikely_paths_are_folded_by_a_slider(sound_step: Step) -> None:
+    step = grown(sound_step, 40)
+    step = changed(step, "tree", scores=[-0.2 * slot for slot in range(41)])
+
+    def drawn(**wanted: Any) -> str:
+        return step_tree(view(step), target_width=800, medium="page", branches=Branches(**wanted))
+
+    whole = drawn()
+    assert "folded" not in whole
+    assert 'max="8" value="0"' in whole
+    some = drawn(least=0.01)
+    assert "unlikely nodes are folded" in some
+    assert 'value="5"' in some
+    assert "paths below p 0.01" in some
+    assert some.count("<g class=") < whole.count("<g class=")
+    assert "folded" not in drawn(least=0.01, show_all=True)
+    assert "ss-below" not in step_tree(view(step), target_width=800, medium="report")
+    assert "ss-below" not in step_tree(view(sound_step), target_width=800, medium="page")
+    bare = changed(step, "tree", scores=None)
+    assert "ss-below" not in step_tree(view(bare), target_width=800, medium="page"), "not known"
+
+
+def test_slots_are_filtered_by_what_became_of_them(sound_step: Step) -> None:
+    marked = StepView(sound_step, TokenTexts(None), NodeMarks(divergent=frozenset({3}), violated=frozenset({0, 5})))
+    rows = ElementTree.fromstring(slot_table(marked)).findall(".//tbody/tr")
+    states = {row.get("data-node"): row.get("data-state") for row in rows}
+    path = sound_step.accept.path if sound_step.accept is not None else []
+    assert states["0"] == "violated", "the root is neither accepted nor rejected"
+    assert states["3"] == ("accepted differs" if 3 in path else "rejected differs")
+    assert states["5"] == "rejected violated"
+    options = [option.text for option in ElementTree.fromstring(slot_filter(marked)).iter("option")]
+    assert options == ["all", f"accepted, {len(path)}", f"rejected, {6 - len(path)}", "differs, 1", "violated, 2"]
+    assert slot_filter(view(sound_step.model_copy(update={"tree": None}))) == ""
 
 
 def test_a_raw_field_that_is_cut_says_so(sound_step: Step) -> None:

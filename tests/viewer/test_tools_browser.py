@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -154,6 +155,32 @@ def test_nodes_are_coloured_and_stay_so_from_step_to_step(serving: Running, page
     expect(page.locator("svg.ss-tree")).not_to_have_class(re.compile("shaded"))
 
 
+def test_slots_are_filtered_by_token_and_outcome_from_step_to_step(serving: Running, page: Page) -> None:
+    open_page(page, serving, "page=step&run=fused.jsonl&turn=2&step=12")
+    rows = page.locator(".ss-card-slots tbody tr")
+    shown = page.locator(".ss-card-slots tbody tr:not([hidden])")
+    most, accepted = rows.count(), page.locator("[data-state~=accepted]").count()
+    assert 0 < accepted < most - 1
+    page.get_by_label("Outcome of slots").select_option("accepted")
+    expect(shown).to_have_count(accepted)
+    expect(page.locator(".ss-filter [role=status]")).to_have_text(f"{accepted} of {most} slots")
+    shown.first.focus()
+    for _ in range(most):
+        page.keyboard.press("ArrowDown")
+    expect(shown.last).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile("step=13"), timeout=WAIT)
+    expect(page.get_by_label("Outcome of slots")).to_have_value("accepted")
+    page.get_by_label("Outcome of slots").select_option("")
+    text = rows.nth(3).locator(".ss-token").text_content() or ""
+    page.get_by_label("Token of slots").press_sequentially(text.upper())
+    expect(page).to_have_url(re.compile("step=13"))
+    expect(rows.nth(3)).to_be_visible()
+    assert all(text.lower() in words.lower() for words in shown.locator(".ss-token").all_text_contents())
+    page.get_by_label("Token of slots").fill("no such token")
+    expect(shown).to_have_count(0)
+
+
 def test_the_cache_over_steps_leads_to_them(serving: Running, page: Page) -> None:
     open_page(page, serving, "page=step&run=fused.jsonl&turn=2&step=8")
     page.get_by_role("button", name="Show the cache over the last steps").click()
@@ -180,6 +207,56 @@ def test_the_list_is_filtered_while_one_types_and_sorted_by_its_heads(serving: R
     expect(names.first).to_have_text("eager.jsonl", timeout=WAIT)
     page.get_by_role("button", name="Run ↑", exact=True).click()
     expect(names.first).to_have_text("fused.jsonl", timeout=WAIT)
+
+
+def saved(page: Page, button: str, folder: Path) -> bytes:
+    """What a button saves."""
+    with page.expect_download(timeout=WAIT) as download:
+        page.get_by_role("button", name=button, exact=True).click()
+    download.value.save_as(folder / "saved")
+    return (folder / "saved").read_bytes()
+
+
+def test_charts_are_saved_and_lead_to_their_steps(serving: Running, page: Page, tmp_path: Path) -> None:
+    open_page(page, serving, "page=metrics&run=fused.jsonl", ready=".st-key-card-lengths .bars .point")
+    drawing = ElementTree.fromstring(saved(page, "Save Accepted length as SVG", tmp_path))
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = {"".join(part.itertext()) for part in drawing.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"share of steps", "drafted nodes accepted in a step", "0%"} <= texts
+    assert saved(page, "Save Accepted length as PNG", tmp_path).startswith(b"\x89PNG")
+    numbers = saved(page, "Save Accepted length as CSV", tmp_path).decode()
+    assert numbers.startswith("curve,drafted nodes accepted in a step,share of steps")
+    timings = json.loads(saved(page, "Download timings for Perfetto", tmp_path))
+    assert {"prefill", "verify"} <= {event["name"] for event in timings["traceEvents"]}
+    page.locator(".st-key-card-lengths .nsewdrag").hover()
+    page.locator(".st-key-card-lengths .bars .point").nth(2).click(force=True)
+    expect(page).to_have_url(re.compile("page=find.*find=accepted%3A2"), timeout=WAIT)
+    expect(page.get_by_label("Find", exact=True)).to_have_value("accepted:2", timeout=WAIT)
+    expect(page.locator(".ss-card-found")).to_be_visible(timeout=WAIT)
+    page.go_back()
+    card = page.locator(".st-key-card-prompts")
+    card.get_by_text("Numbers").click(timeout=WAIT)
+    card.get_by_role("link", name="steps at 2 of fused.jsonl").press("Enter")
+    expect(page).to_have_url(re.compile("page=step.*turn=2&step=0"), timeout=WAIT)
+
+
+def test_a_drawing_is_saved_as_a_picture(serving: Running, page: Page, tmp_path: Path) -> None:
+    open_page(page, serving, "page=step&run=fused.jsonl&turn=1&step=0")
+    assert saved(page, "Save Draft tree as PNG", tmp_path).startswith(b"\x89PNG")
+
+
+def test_runs_are_hidden_for_as_long_as_one_wants(serving: Running, page: Page) -> None:
+    open_page(page, serving, "page=runs", ready="table")
+    names = page.locator(".ss-name-of-run")
+    page.get_by_role("button", name="Hide eager.jsonl").click()
+    expect(names).to_have_count(8, timeout=WAIT)
+    expect(page.get_by_text("What differs between these 8 runs")).to_be_visible()
+    expect(page).to_have_url(re.compile("hidden="), timeout=WAIT)
+    page.reload()
+    expect(names).to_have_count(8, timeout=WAIT)
+    page.get_by_text("1 hidden run", exact=False).first.click()
+    page.get_by_role("button", name="Show eager.jsonl").click()
+    expect(names).to_have_count(9, timeout=WAIT)
 
 
 def test_a_server_that_ended_is_said_to_have_with_the_command(page: Page) -> None:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specscope.viewer.drawing.svg.tree import draw_tree
-from specscope.viewer.drawing.svg.tree_layout import Place, connected_path, fold, layout_tree, sound_parents, toggle
+from specscope.viewer.drawing.svg.tree_layout import (
+    Place,
+    connected_path,
+    fold,
+    fold_below,
+    layout_tree,
+    sound_parents,
+    toggle,
+)
 from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture
 
 
@@ -109,6 +117,21 @@ def test_folding_keeps_ancestors_and_counts_the_rest(tree: tuple[list[int], list
     assert all(parents[slot] in found.shown for slot in found.shown)
     assert len(found.shown) + sum(found.hidden_below.values()) == len(parents)
     assert sorted(layout_tree(parents, path, found.shown).places) == sorted(found.shown)
+
+
+@given(trees_with_path(), st.integers(-7, 0), st.integers(1, 50))
+def test_unlikely_branches_are_folded_whole(tree: tuple[list[int], list[int]], least: int, limit: int) -> None:
+    parents, path = tree
+    scores = [-float(slot % 7) for slot in range(len(parents))]
+    kept = fold_below(parents, scores, path, least=least, limit=limit)
+    assert {0, *path} <= kept.shown
+    assert all(parents[slot] in kept.shown for slot in kept.shown)
+    assert all(scores[slot] >= least for slot in kept.shown - {0, *path})
+    assert len(kept.shown) + sum(kept.hidden_below.values()) == len(parents)
+    assert len(kept.shown - {0, *path}) < limit
+    if limit > len(parents):
+        folded = set(range(len(parents))) - kept.shown
+        assert all(scores[slot] < least or parents[slot] in folded for slot in folded)
 
 
 @given(trees_with_path(), st.integers(1, 20), st.integers(0, 39))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specscope.viewer.screens.session import parse_arguments
-from specscope.viewer.screens.view import PAGES, View, clamp
+from specscope.viewer.screens.view import PAGES, View, clamp, hidden_key
 
 NAMES = ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
 RUNS = st.sampled_from([*NAMES, None])
@@ -24,6 +24,7 @@ SETTLED = st.builds(
     turn=st.integers(0, 10**9 - 1),
     step=st.integers(0, 10**9 - 1),
     node=st.sampled_from([None, "5", "a0", "b123456"]),
+    hidden=st.sampled_from([(), (hidden_key("a.jsonl"),), tuple(sorted(map(hidden_key, NAMES)))]),
 )
 
 

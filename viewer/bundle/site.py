@@ -45,7 +45,7 @@ STYLE = (
     "body.ss-bundle{margin:0;padding:14px 28px 48px;background:var(--ss-surface);color:var(--ss-ink);"
     "font:13px/1.45 var(--ss-sans)}.ss-bundle header{display:flex;gap:8px 20px;align-items:baseline;flex-wrap:wrap;"
     "margin-bottom:10px}.ss-bundle h1{font-size:20px;margin:0;overflow-wrap:anywhere}"
-    ".ss-bundle header span{color:var(--ss-muted);font-size:12px}.ss-raw,"
+    ".ss-bundle header span{color:var(--ss-muted);font-size:12px}.ss-raw,.ss-below,"
     "[data-do=unfold],[data-do^=open],.ss-tree .branch.open{display:none}.ss-tree .branch{pointer-events:none}"
 )
 MOST_NAME = 120

@@ -70,7 +70,8 @@ def raw_record(name: str, title: str) -> Markup:
     """Room for a raw text of the board, closed at first."""
     return markup(
         '<details class="ss-raw" data-raw="{name}"><summary>{title}</summary>'
-        '<button type="button" data-copy="{name}" aria-label="Copy: {title}">Copy</button><pre></pre></details>',
+        '<button type="button" data-copy="{name}" aria-label="Copy: {title}">Copy</button>'
+        '<pre tabindex="0"></pre></details>',
         name=html_text(name),
         title=html_text(title),
     )

@@ -37,7 +37,9 @@ def folded(title: str, *parts: Markup, aside: str = "", is_open: bool = False, k
     )
 
 
-def table(names: Sequence[str], lines: Iterable[Markup], *, numbers: Collection[str] = (), kind: str = "") -> Markup:
+def table(
+    names: Sequence[str], lines: Iterable[Markup], *, numbers: Collection[str] = (), kind: str = "", label: str = ""
+) -> Markup:
     """A table.
 
     Args:
@@ -45,15 +47,20 @@ def table(names: Sequence[str], lines: Iterable[Markup], *, numbers: Collection[
         lines: the rows, each a ``<tr>`` such as ``row`` gives.
         numbers: the columns that hold numbers.
         kind: a further class.
+        label: by which a table that may scroll, and has nothing that takes the focus, is reached by keyboard.
     """
-    return table_of(_cells("th", [html_text(name) for name in names], classes_of(names, numbers)), lines, kind=kind)
+    head = _cells("th", [html_text(name) for name in names], classes_of(names, numbers))
+    return table_of(head, lines, kind=kind, label=label)
 
 
-def table_of(head: Markup, lines: Iterable[Markup], *, kind: str = "") -> Markup:
-    """A table whose cells of the head are markup, each a ``<th>``."""
+def table_of(head: Markup, lines: Iterable[Markup], *, kind: str = "", label: str = "") -> Markup:
+    """A table whose cells of the head are markup, each a ``<th>``; ``label`` as for ``table``."""
+    reached = (attribute("tabindex", "0"), attribute("role", "group"), attribute("aria-label", label))
     return markup(
-        '<div class="ss-table{kind}"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>',
+        '<div class="ss-table{kind}"{reached}>'
+        "<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>",
         kind=_also(kind),
+        reached=joined(reached) if label else NOTHING,
         head=head,
         lines=joined(lines),
     )

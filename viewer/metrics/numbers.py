@@ -66,11 +66,19 @@ class Bins(NamedTuple):
     sizes: Ints  # (B,) steps in it
 
 
+class RecordedStep(NamedTuple):
+    """A step by its turn's number and its own."""
+
+    turn: int
+    step: int
+
+
 class Course(NamedTuple):
     """Tokens per step over a run, steps in the order in which they were recorded."""
 
     bins: Bins  # mean of each range of steps
     moving: Floats  # (B,) mean of the last MOVING steps up to the end of the range
+    begins: Sequence[RecordedStep] = ()  # (B,) the first step of each range, where the turns are known
 
 
 class PhaseTime(NamedTuple):
@@ -155,7 +163,7 @@ def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
         depths=by_depth(everything, manifest.tree_policy.depth) if is_known else None,
         positions=positions,
         num_turns_positioned=len(chosen),
-        course=over_time(everything[recorded_order(turns)]) if is_known else None,
+        course=_course(everything, turns) if is_known else None,
         times=_times(reader),
         speed=_speed(reader, [turns[at] for at in chosen], manifest),
         is_plain=manifest.tree_policy.kind == "none",
@@ -179,6 +187,13 @@ def recorded_order(turns: Sequence[TurnEntry]) -> Ints:
     """Where the steps, turn by turn, stand in the order of the file: turns that run side by side interleave."""
     places = np.array([place for turn in turns for place in turn.steps], dtype=np.int64)
     return np.argsort(places, kind="stable").astype(np.int64)
+
+
+def _course(lengths: Ints, turns: Sequence[TurnEntry]) -> Course:
+    order = recorded_order(turns)
+    course = over_time(lengths[order])
+    steps = [RecordedStep(turn.turn, step) for turn in turns for step in range(len(turn.steps))]
+    return course._replace(begins=[steps[order[first]] for first in course.bins.first])
 
 
 def by_depth(lengths: Ints, policy_depth: int) -> Depths:

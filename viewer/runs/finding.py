@@ -30,8 +30,8 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 _NUMBER = re.compile(r"(<=|>=|<|>|=|)(\d+(?:\.\d+)?(?:e-?\d+)?)", re.ASCII)
 HOW = (
-    "accepted:0, accepted:>=4, is:violated, is:divergence, is:tie, violates:mask, kind:structural, margin:<0.01,"
-    " or a part of a token's text or of a prompt's name; several words must all fit"
+    "accepted:0, accepted:>=4, committed:<200, is:violated, is:divergence, is:tie, violates:mask, kind:structural,"
+    " margin:<0.01, or a part of a token's text or of a prompt's name; several words must all fit"
 )
 
 
@@ -47,6 +47,7 @@ class StepFacts(NamedTuple):
     kind: str  # of the root that begins there; empty for none
     text: str  # visible texts of what it emitted
     margin: float | None  # the smallest gap between the two best logits where the walk stood
+    committed: int | None = None  # tokens before the step; None where it is not known
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def parse_query(words: str) -> Query:
 
 def _test(word: str) -> Callable[[StepFacts], bool]:
     name, colon, value = word.partition(":")
-    if not colon or name not in ("accepted", "is", "violates", "kind", "margin"):
+    if not colon or name not in ("accepted", "committed", "is", "violates", "kind", "margin"):
         wanted = word.lower()
         return lambda step: wanted in step.text.lower() or wanted in step.prompt.lower()
     if name == "is":
@@ -88,6 +89,8 @@ def _test(word: str) -> Callable[[StepFacts], bool]:
     compare, number = _number(name, value)
     if name == "accepted":
         return lambda step: compare(step.accepted, number)
+    if name == "committed":
+        return lambda step: step.committed is not None and compare(step.committed, number)
     return lambda step: step.margin is not None and compare(step.margin, number)
 
 

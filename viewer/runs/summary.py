@@ -6,7 +6,8 @@ holds its report where it was asked elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import xxhash
@@ -28,6 +29,7 @@ from specscope.viewer.drawing.labels.manifest import (
     tree_text,
 )
 from specscope.viewer.runs.catalogue import Run
+from specscope.viewer.runs.differing import manifest_fields
 
 #: Turns whose time is read, at most: the list of runs must not wait for long.
 MOST_TIMED = 32
@@ -86,6 +88,7 @@ class RunSummary(NamedTuple):
     marks: tuple[Mark, ...]  # from the manifest only
     outcome: Outcome | None  # None where the file has no index yet
     checked: Checked | None = None  # None where it was not checked
+    fields: Mapping[str, str] = MappingProxyType({})  # of the manifest, that may tell it from others
 
     @property
     def health(self) -> tuple[Mark, ...]:
@@ -186,6 +189,7 @@ def _summary(run: Run, num_bytes: int, reader: TraceReader, outcome: Outcome | N
         is_plain=manifest.fault is None and manifest.replay_of is None and manifest.redaction is None,
         marks=tuple(Mark(entry.tone, entry.mark) for entry in peculiarities(manifest)),
         outcome=outcome,
+        fields=manifest_fields(manifest),
     )
 
 

@@ -1,8 +1,8 @@
 """The list of runs as a board: one row per trace, with buttons that choose it. Pure.
 
 Its clicks ask for ``run:N``, ``baseline:N`` and ``candidate:N``, N being the run's place in the list as it was given,
-for ``pair:chosen`` and ``pair:suggested``, for ``index:all``, and its heads for ``order:NAME.DIRECTION``, as
-``order.py`` has it.
+for ``hide:N``, of the hidden ones for ``show:N`` and ``show:all``, for ``pair:chosen`` and ``pair:suggested``, for
+``index:all``, and its heads for ``order:NAME.DIRECTION``, as ``order.py`` has it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from specscope.viewer.drawing.frames import attribute, box, folded, kind_attribu
 from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.labels.numbers import about_seconds, size_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
+from specscope.viewer.runs.differing import differing_card
 from specscope.viewer.runs.order import NEWEST, Order, next_order, request_for
 from specscope.viewer.runs.summary import Mark, NoTrace, RunSummary
+from specscope.viewer.runs.sweep import sweep_card
 
 
 class _Column(NamedTuple):
@@ -56,6 +58,7 @@ class RunList:
 
     runs: Sequence[RunSummary]  # in the order in which they are numbered
     folders: Sequence[tuple[str, Sequence[int]]]  # name of each folder, and the places of its runs, as they are shown
+    hidden: Sequence[RunSummary] = ()  # what somebody has taken from the list
     no_traces: Sequence[NoTrace] = ()
     baseline: str | None = None  # the name of the run that is chosen as such
     candidate: str | None = None
@@ -69,12 +72,15 @@ class RunList:
 def run_board(listed: RunList) -> Board:
     """The list, with what to do above it and the files that are not traces below it."""
     if not listed.runs:
-        return Board(board_of(_nothing(listed), _no_traces(listed.no_traces)))
+        return Board(board_of(_nothing(listed), _hidden(listed.hidden), _no_traces(listed.no_traces)))
     words = [f"Checking {counted(listed.num_checking, 'file')}."] if listed.num_checking else []
     words += [listed.left_out] if listed.left_out else []
     left_out = quiet(" ".join(words)) if words else NOTHING
     runs = box(_guide(listed), _unread(listed), _table(listed), left_out, kind="ss-card-runs")
-    return Board(board_of(runs, _no_traces(listed.no_traces)))
+    differing = differing_card([run.run.name for run in listed.runs], [run.fields for run in listed.runs])
+    return Board(
+        board_of(runs, _hidden(listed.hidden), differing, sweep_card(listed.runs), _no_traces(listed.no_traces))
+    )
 
 
 def empty_board(folders: Sequence[Path]) -> Board:
@@ -85,6 +91,8 @@ def empty_board(folders: Sequence[Path]) -> Board:
 
 
 def _nothing(listed: RunList) -> Markup:
+    if listed.hidden and not listed.left_out:
+        return box(note("info", "All runs are hidden", ["They are named below."]))
     if listed.left_out:
         return box(note("info", "No run fits the filter", [listed.left_out]))
     lines = ["None of the files here is a trace; the reasons are below.", "Record one, then reload this page:"]
@@ -170,7 +178,7 @@ def _row(listed: RunList, place: int) -> Markup:
         joined([html_text(f"{run.mode}, {run.dtype}"), quiet(_kernel(run))]),
         joined([html_text(f"{run.teacher} · {run.drafter}"), quiet(f"{run.tree}; {run.rule}")]),
         *_numbers(run),
-        joined(_choose(listed, place, side) for side in ("baseline", "candidate")),
+        joined([*(_choose(listed, place, side) for side in ("baseline", "candidate")), _hide(run, place)]),
     ]
     return row(cells, CLASSES, joined([request, kind_attribute("picked" if is_chosen else "")]))
 
@@ -210,6 +218,32 @@ def _choose(listed: RunList, place: int, side: str) -> Markup:
         request=attribute("data-do", f"{side}:{place}"),
         pressed=markup("true") if is_on else markup("false"),
         label=html_text(f"✓ {side}" if is_on else side),
+    )
+
+
+def _hide(run: RunSummary, place: int) -> Markup:
+    return markup(
+        '<button type="button"{request}{label}>hide</button>',
+        request=attribute("data-do", f"hide:{place}"),
+        label=attribute("aria-label", f"Hide {run.run.name}"),
+    )
+
+
+def _hidden(runs: Sequence[RunSummary]) -> Markup:
+    """The runs that are hidden, each with a button that lists it again; their files are as they were."""
+    if not runs:
+        return NOTHING
+    shows = joined(_show_again(f"show:{at}", run.run.name) for at, run in enumerate(runs))
+    all_of_them = _show_again("show:all", "all of them") if len(runs) > 1 else NOTHING
+    words = markup('<div class="ss-shows">{shows}{rest}</div>', shows=shows, rest=all_of_them)
+    return box(folded(counted(len(runs), "hidden run"), words, aside="their files are as they were", kind="ss-hidden"))
+
+
+def _show_again(request: str, name: str) -> Markup:
+    return markup(
+        '<button type="button"{request}>Show {name}</button>',
+        request=attribute("data-do", request),
+        name=html_text(name),
     )
 
 

@@ -20,7 +20,7 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
       mask.parentElement.querySelector(".ss-cell")?.setAttribute("role", "status");
       mask.addEventListener("blur", () => describeCell(mask, null));
     }
-    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th")) {
+    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th, .ss-card-fields th")) {
       head.setAttribute("tabindex", "0");
       head.setAttribute("aria-sort", "none");
       head.addEventListener("click", () => sortBy(head));
@@ -102,8 +102,9 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
     if (mask && event.key in MOVES) {
       pressInMask(at, event);
     } else if (row && vertical) {
-      const to = vertical > 0 ? at.nextElementSibling : at.previousElementSibling;
-      if (to?.matches("tr[data-node]")) {
+      const shown = [...at.parentElement.children].filter((other) => other.matches("tr[data-node]") && !other.hidden);
+      const to = shown[shown.indexOf(at) + vertical];
+      if (to) {
         at.setAttribute("tabindex", "-1");
         to.setAttribute("tabindex", "0");
         to.focus();

@@ -12,6 +12,7 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.viewer.drawing.fragments import note
+from specscope.viewer.drawing.step.parts import LEAST
 from specscope.viewer.drawing.svg.tree_picture import Branches
 from specscope.viewer.drawing.tables.health import TRUNCATED, failure_note, torn_text
 from specscope.viewer.pairs.pairs import turn_named
@@ -19,8 +20,9 @@ from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.screens.session import Arguments
 from specscope.viewer.screens.view import View
 
-#: In the session's state: whether large trees are drawn whole; and what was folded and unfolded, of which step.
-SHOW_ALL, TOGGLED = "show_every_node", "toggled_branches"
+#: In the session's state: whether large trees are drawn whole, what was folded and unfolded, of which step, and the
+#: place of the slider that folds unlikely nodes.
+SHOW_ALL, TOGGLED, BELOW = "show_every_node", "toggled_branches", "fold_below"
 _PLACE = re.compile(r"(\d{1,9})\.(\d{1,9})", re.ASCII)
 _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 MOST_TURNS_LISTED = 300
@@ -163,25 +165,31 @@ def branches_of(view: View, step: int) -> Branches:
     """What of the trees of that step of the turn is to be shown; each step has its own branches."""
     place, toggled = st.session_state.get(TOGGLED, (None, frozenset()))
     show_all = bool(st.session_state.get(SHOW_ALL))
-    return Branches(show_all, toggled if place == _place(view, step) else frozenset())
+    least = LEAST[st.session_state.get(BELOW, 0)]
+    return Branches(show_all, toggled if place == _place(view, step) else frozenset(), least)
 
 
 def toggle_branches(view: View, request: str) -> bool:
-    """Does what a click on a tree asks for: every node, only the likely ones, or the branch below one node. Whether it
-    asks for that."""
+    """Does what a click on a tree asks for: every node, only the likely ones, those above a probability, or the branch
+    below one node. Whether it asks for that."""
     what, _, name = request.partition(":")
     if what in ("unfold", "fold"):
         st.session_state[SHOW_ALL] = what == "unfold"
         st.session_state.pop(TOGGLED, None)
+        st.session_state.pop(BELOW, None)
+    elif what == "below" and name in map(str, range(len(LEAST))):
+        st.session_state[BELOW] = int(name)
+        st.session_state.pop(TOGGLED, None)
+        st.session_state.pop(SHOW_ALL, None)
     elif what == "branch" and _NODE.fullmatch(name):
         st.session_state[TOGGLED] = (_place(view, view.step), branches_of(view, view.step).toggled ^ {name})
-    return what in ("unfold", "fold", "branch")
+    return what in ("unfold", "fold", "below", "branch")
 
 
 def what_is_unfolded() -> str:
     """Differs where any tree would be drawn otherwise."""
     place, toggled = st.session_state.get(TOGGLED, (None, frozenset()))
-    return repr((bool(st.session_state.get(SHOW_ALL)), place, sorted(toggled)))
+    return repr((bool(st.session_state.get(SHOW_ALL)), st.session_state.get(BELOW, 0), place, sorted(toggled)))
 
 
 def _place(view: View, step: int) -> tuple[str, str | None, int, int]:

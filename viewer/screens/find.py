@@ -33,9 +33,11 @@ from specscope.viewer.screens.session import (
     states_of,
     token_texts,
 )
-from specscope.viewer.screens.view import View
+from specscope.viewer.screens.view import LONGEST_FIND, View
 
 _PLACE = re.compile(r"go:(\d{1,9})\.(\d{1,9})", re.ASCII)
+#: In the session's state: what stands in the field.
+WORDS = "find-words"
 #: Steps whose texts and margins are read; those of the turns after them are found by the rest.
 MOST_READ = 4_000
 
@@ -52,14 +54,12 @@ def show_find_page(arguments: Arguments, view: View) -> None:
 def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair | None) -> None:
     with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
         choose_run(arguments, view)
-        words = st.text_input(
-            "Find", key="find-words", placeholder="accepted:0, is:violated, a token", help=HOW, width=480, live=True
-        )
+        words = _asked_for(view)
     show_warnings(reader)
     states = states_of(reader, pair)
     hits, error = None, None
     try:
-        query = parse_query(words or "")
+        query = parse_query(words)
         if not query.is_empty:
             hits = [_found(step) for step in query.find(_facts(arguments, reader, states, pair))]
     except UsageError as problem:
@@ -76,6 +76,27 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     show_one_board(board, key="find", title=view.title, on_request=asked)
 
 
+def _asked_for(view: View) -> str:
+    """What is looked for: as it is typed, or as the link says."""
+
+    def typed() -> None:
+        view.find = st.session_state[WORDS] or ""
+
+    if (st.session_state.get(WORDS) or "") != view.find:
+        st.session_state[WORDS] = view.find
+    st.text_input(
+        "Find",
+        key=WORDS,
+        on_change=typed,
+        placeholder="accepted:0, is:violated, a token",
+        help=HOW,
+        width=480,
+        live=True,
+        max_chars=LONGEST_FIND,
+    )
+    return view.find
+
+
 def _found(step: StepFacts) -> FoundStep:
     what = ", ".join(filter(None, [MEANINGS[step.state], *step.violated]))
     return FoundStep(step.turn, step.step, step.prompt, accepted=step.accepted, what=what, text=step.text)
@@ -86,6 +107,7 @@ class _Read(NamedTuple):
 
     text: str
     margin: float | None
+    committed: int | None  # tokens before the step
 
 
 def _facts(arguments: Arguments, reader: TraceReader, states: RunStates, pair: OpenPair | None) -> list[StepFacts]:
@@ -98,7 +120,7 @@ def _facts(arguments: Arguments, reader: TraceReader, states: RunStates, pair: O
     for turn in reader.turns:
         for at, strip in enumerate(states.of_turn(turn.turn)):
             spot = Spot(turn.turn, at)
-            known = read.get(spot, _Read("", None))
+            known = read.get(spot, _Read("", None, None))
             names = tuple(violation.invariant for violation in violated.get(spot, ()))
             facts.append(
                 StepFacts(
@@ -111,6 +133,7 @@ def _facts(arguments: Arguments, reader: TraceReader, states: RunStates, pair: O
                     kind=kinds.get(spot, ""),
                     text=known.text,
                     margin=known.margin,
+                    committed=known.committed,
                 )
             )
     return facts
@@ -137,8 +160,15 @@ def _read(trace: Path, stamp: str, tokenizer: Path | None, *, _reader: TraceRead
         for step in _reader.steps(turn):
             texts.learn(step)
             emitted = step.stop.emitted[: step.stop.kept] if step.stop is not None else []
-            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step))
+            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step), _committed(step))
     return read
+
+
+def _committed(step: Step) -> int | None:
+    """How many tokens had been committed before the step."""
+    if step.commit is not None:
+        return step.commit.committed_before
+    return None if step.tensors is None else step.tensors.committed_length
 
 
 def _margin(step: Step) -> float | None:

@@ -26,6 +26,8 @@ function inspector(host) {
     textOf: () => shown.raw.note ?? "",
   });
   const shadeTrees = treeShades(host, body);
+  const keepFolds = foldSlider(host, body, (request) => send("done", request));
+  const filterSlots = slotFilter(host, body);
   const access = keyboardAccess({
     body,
     strip,
@@ -270,6 +272,8 @@ function inspector(host) {
     shadeTrees();
     keepDrafts();
     access.prepare();
+    filterSlots();
+    keepFolds();
     saveButtons(body, () => document.title.split(" · ")[0]);
     hovered = null;
     pop.hidden = true;

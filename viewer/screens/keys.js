@@ -1,7 +1,8 @@
 // The keys of a page: from step to step, through a tree that has the focus, and what plays a turn. Knows no markup but
 // that of the strip and of trees.
 
-const STEP_MS = 900; // how long a step stands while steps are played
+const PACES_MS = [3600, 1800, 900, 450, 225, 110]; // how long a step stands while steps are played
+const FIRST_PACE = 2;
 
 function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, ask, letGo, isForDrawing }) {
   function isTyping() {
@@ -89,6 +90,9 @@ function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, as
     } else if (event.key === " " && hasStep() && !event.target.closest?.("button, summary, a")) {
       event.preventDefault();
       play(!playing);
+    } else if (playing && (event.key === "<" || event.key === ">")) {
+      pace = Math.min(PACES_MS.length - 1, Math.max(0, pace + (event.key === ">" ? 1 : -1)));
+      play(true);
     } else {
       play(false);
       move(event);
@@ -121,10 +125,19 @@ function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, as
 
   // Step after step to the end of the turn, until a key is pressed.
   let playing = 0;
+  let pace = FIRST_PACE;
+  const pill = document.createElement("div");
+  pill.className = "playing";
+  pill.setAttribute("role", "status");
+  pill.hidden = true;
+  host.append(pill);
 
   function play(on) {
     clearInterval(playing);
-    playing = on ? setInterval(playStep, STEP_MS) : 0;
+    playing = on ? setInterval(playStep, PACES_MS[pace]) : 0;
+    pill.hidden = !on;
+    const perSecond = Number((1000 / PACES_MS[pace]).toPrecision(2));
+    pill.textContent = on ? `Playing ${perSecond} steps per second: < slower, > faster, Space stops` : "";
   }
 
   function playStep() {

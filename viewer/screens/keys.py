@@ -8,6 +8,7 @@ KEYS = (
     "<dt>Home End</dt><dd>first, last step of the turn</dd>"
     "<dt>PgUp PgDn, [ ]</dt><dd>previous, next turn</dd>"
     "<dt>Space</dt><dd>plays the steps of the turn, until a key is pressed</dd>"
+    "<dt>&lt; &gt;</dt><dd>slower, faster, while steps are played</dd>"
     "<dt>P N</dt><dd>previous, next divergence or violation</dd>"
     "<dt>/</dt><dd>finds steps</dd>"
     "<dt>Tab ←↑↓→ Enter</dt><dd>into the tree, through it, select</dd>"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
+from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import shorten, visible
 from specscope.tracer.tuning.summary import json_of
@@ -19,8 +22,9 @@ from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.style.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.tables.plain import plain_table
 from specscope.viewer.metrics import charts, tuning_charts
-from specscope.viewer.metrics.charts import MOST_RUNS
+from specscope.viewer.metrics.charts import MOST_RUNS, shown_name
 from specscope.viewer.metrics.numbers import MOVING, RunMetrics, read_metrics
+from specscope.viewer.metrics.rows import ChartRow, chart_rows, csv_of, numbers_table
 from specscope.viewer.metrics.words import (
     depth_remarks,
     fact_entries,
@@ -34,6 +38,15 @@ from specscope.viewer.metrics.words import (
     tuning_remarks,
     what_if_remarks,
 )
+from specscope.viewer.screens.chart_places import (
+    Leads,
+    find_depth,
+    find_length,
+    find_position,
+    open_recorded,
+    open_turn,
+)
+from specscope.viewer.screens.chart_tools import show_chart_tools
 from specscope.viewer.screens.controls import choose_run
 from specscope.viewer.screens.session import Arguments, run_named
 from specscope.viewer.screens.view import View
@@ -41,12 +54,7 @@ from specscope.viewer.screens.view import View
 Draw = Callable[[Sequence[RunMetrics], Palette], go.Figure]
 Remarks = Callable[[RunMetrics], list[str]]
 SIDES = ("baseline", "candidate")
-#: On pointing, a chart offers to save itself as a drawing.
-CHART = {
-    "displaylogo": False,
-    "modeBarButtons": [["toImage"]],
-    "toImageButtonOptions": {"format": "svg", "filename": "specscope"},
-}
+CHART = {"displayModeBar": False}
 
 
 def no_remarks(_: RunMetrics) -> list[str]:
@@ -68,7 +76,7 @@ def show_metrics_page(arguments: Arguments, view: View) -> None:
         run = run_named(arguments, name)
         with TraceReader(run.path) as reader:
             runs.append(_metrics(run.name, reader.index.stamp, run.path))
-    _show(runs)
+    _show(_Page(arguments, view, runs))
 
 
 def _further(arguments: Arguments, names: Sequence[str | None]) -> list[str]:
@@ -96,6 +104,7 @@ class _Card:
     aside: str = ""
     draw: Draw
     remarks: Remarks
+    leads: Leads | None = None  # where a click on it leads
 
 
 OVER_TIME = (
@@ -108,6 +117,7 @@ LEFT = (
         aside="share of steps",
         draw=tuning_charts.accepted_lengths,
         remarks=no_remarks,
+        leads=find_length,
     ),
     _Card(
         name="right-child",
@@ -125,13 +135,17 @@ LEFT = (
     ),
     _Card(
         name="depth-all",
-        title="Acceptance by depth",
-        aside="of all steps",
+        title="Acceptance by depth, of all steps",
         draw=charts.depth_of_all,
         remarks=depth_remarks,
+        leads=find_depth,
     ),
     _Card(
-        name="course", title="Tokens per step over the run", draw=charts.tokens_over_time, remarks=lambda _: [OVER_TIME]
+        name="course",
+        title="Tokens per step over the run",
+        draw=charts.tokens_over_time,
+        remarks=lambda _: [OVER_TIME],
+        leads=open_recorded,
     ),
     _Card(name="times", title="Time by phase", draw=charts.stage_times, remarks=times_remarks),
 )
@@ -142,6 +156,7 @@ RIGHT = (
         aside="given that the parent was accepted",
         draw=charts.depth_of_reached,
         remarks=depth_remarks,
+        leads=find_depth,
     ),
     _Card(
         name="budgets",
@@ -161,18 +176,54 @@ RIGHT = (
         aside="with intervals",
         draw=tuning_charts.by_prompt,
         remarks=no_remarks,
+        leads=open_turn,
     ),
     _Card(
         name="position",
         title="Acceptance by position",
         draw=charts.acceptance_by_position,
         remarks=position_remarks,
+        leads=find_position,
     ),
-    _Card(name="speed", title="Tokens per second by turn", draw=charts.speed_by_turn, remarks=speed_remarks),
+    _Card(
+        name="speed",
+        title="Tokens per second by turn",
+        draw=charts.speed_by_turn,
+        remarks=speed_remarks,
+        leads=open_turn,
+    ),
 )
 
 
-def _show(runs: Sequence[RunMetrics]) -> None:
+@dataclass(frozen=True)
+class _Page:
+    """What the cards are about, and what a click on them changes."""
+
+    arguments: Arguments
+    view: View
+    runs: Sequence[RunMetrics]
+
+    def of(self, row: ChartRow) -> str:
+        """The name of the run that a point is of; names in charts are shortened."""
+        return next((run.name for run in self.runs if row.name == unescape(shown_name(run.name))), self.runs[0].name)
+
+    def follow(self, card: _Card, row: ChartRow, view: View) -> None:
+        """Leads ``view`` to where a point of a chart that leads somewhere does."""
+        assert card.leads is not None
+        view.run = self.of(row)
+        card.leads(view, next(run for run in self.runs if run.name == view.run), row)
+
+    def link(self, card: _Card, row: ChartRow) -> str | None:
+        """The same as a link; None where the chart leads nowhere."""
+        if card.leads is None:
+            return None
+        view = replace(self.view)
+        self.follow(card, row, view)
+        return f"?{urlencode(view.to_query(), errors='surrogatepass')}"
+
+
+def _show(page: _Page) -> None:
+    runs = page.runs
     heads = joined(joined([_head(run, len(runs)), facts(fact_entries(run))]) for run in runs)
     st.html(box(heads, kind="ss-runs-facts"))
     speed_up = speed_up_facts(runs)
@@ -185,8 +236,8 @@ def _show(runs: Sequence[RunMetrics]) -> None:
     for column, cards in zip(st.columns(2, gap="small"), (LEFT, RIGHT), strict=True):
         with column:
             for card in cards:
-                _show_card(card, runs)
-    _show_table(runs)
+                _show_card(card, page)
+    _show_table(page)
 
 
 def _head(run: RunMetrics, num_runs: int) -> Markup:
@@ -194,8 +245,9 @@ def _head(run: RunMetrics, num_runs: int) -> Markup:
     return heading(run.name) if num_runs > 1 else NOTHING
 
 
-def _show_table(runs: Sequence[RunMetrics]) -> None:
+def _show_table(page: _Page) -> None:
     """All numbers side by side; of two runs with ratios."""
+    runs = page.runs
     names = [shorten(run.name, 60) for run in runs]
     if len(runs) == 2:
         names = [f"{side} {name}" for side, name in zip(SIDES, names, strict=True)]
@@ -204,25 +256,81 @@ def _show_table(runs: Sequence[RunMetrics]) -> None:
     table = plain_table(["measure", *names, *ratios], table_lines(runs))
     st.html(box(heading("Numbers", aside if ratios else ""), table))
     numbers = {"runs": [{"name": run.name, **json_of(run.tuning)} for run in runs]}
-    page = json.dumps(numbers, indent=1).encode("utf-8", "surrogatepass")
+    as_json = json.dumps(numbers, indent=1).encode("utf-8", "surrogatepass")
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download as JSON", as_json, "metrics.json", "application/json", key="metrics-json", on_click="ignore"
+        )
+        _offer_timings(page)
+
+
+def _offer_timings(page: _Page) -> None:
+    """A file of when the phases of the run that is chosen were at work; it is made once somebody wants it."""
+    name = page.view.run
+    if not any(run.name == name and run.times is not None for run in page.runs):
+        return
+    path = run_named(page.arguments, name).path
     st.download_button(
-        "Download as JSON", page, "metrics.json", "application/json", key="metrics-json", on_click="ignore"
+        "Download timings for Perfetto",
+        lambda: _timings(path),
+        f"{path.stem}.perfetto.json",
+        "application/json",
+        key="metrics-timings",
+        help="A track for each turn and a slice for each phase: open the file at ui.perfetto.dev",
+        on_click="ignore",
     )
 
 
-def _show_card(card: _Card, runs: Sequence[RunMetrics]) -> None:
+def _timings(path: Path) -> bytes:
+    with TraceReader(path) as reader:
+        return json.dumps(perfetto_trace(reader)).encode()
+
+
+def _show_card(card: _Card, page: _Page) -> None:
     """The figure, and below it its remarks, once where they are the same for both runs."""
+    runs = page.runs
     palette = DARK if st.context.theme.type == "dark" else LIGHT
     figure = card.draw(runs, palette)
     with st.container(border=True, key=f"card-{card.name}"):
-        st.html(heading(card.title, card.aside))
-        if any(len(trace.x) for trace in figure.data):
-            st.plotly_chart(figure, key=f"chart-{card.name}", theme=None, config=CHART)
+        has_points = any(len(trace.x) for trace in figure.data)
+        with st.container(horizontal=True, wrap=False, gap="small"):
+            st.html(heading(card.title, card.aside))
+            if has_points:
+                name = f"{runs[0].name}-{card.name}".replace("/", "-")
+                show_chart_tools(key=f"save-{card.name}", name=name, title=card.title, csv=csv_of(figure))
+        if has_points:
+            _show_chart(card, page, figure)
         remarks = joined(quiet(line) for line in _remark_lines(card, runs) if line)
         if remarks:
             st.html(remarks)
         if card.name == "times" and len(runs) == 1 and runs[0].times is not None:
             st.html(plain_table(("phase", "median ms", "90th percentile ms", "share"), phase_lines(runs[0].times)))
+
+
+def _show_chart(card: _Card, page: _Page, figure: go.Figure) -> None:
+    """The chart, a click on which leads to its steps, and its numbers, which lead there by keyboard as well."""
+    key = f"chart-{card.name}"
+
+    def clicked() -> None:
+        for point in st.session_state[key]["selection"]["points"][:1]:
+            place = (point.get("curve_number"), point.get("point_index"))
+            for row in (row for row in chart_rows(figure) if (row.curve, row.at) == place):
+                page.follow(card, row, page.view)
+
+    if card.leads is None:
+        st.plotly_chart(figure, key=key, theme=None, config=CHART, alt=card.title)
+    else:
+        with st.container(key=f"leads-{card.name}"):
+            st.plotly_chart(
+                figure,
+                key=key,
+                theme=None,
+                config=CHART,
+                alt=card.title,
+                on_select=clicked,
+                selection_mode="points",
+            )
+    st.html(numbers_table(figure, card.title, lambda row: page.link(card, row)))
 
 
 def _remark_lines(card: _Card, runs: Sequence[RunMetrics]) -> list[str]:

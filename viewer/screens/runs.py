@@ -17,7 +17,7 @@ from specscope.viewer.runs.summary import NoTrace, RunSummary, glance, suggest_p
 from specscope.viewer.runs.table import RunList, empty_board, run_board
 from specscope.viewer.screens.inspector import show_one_board
 from specscope.viewer.screens.session import LARGE_BYTES, Arguments, as_typed
-from specscope.viewer.screens.view import View
+from specscope.viewer.screens.view import View, hidden_key
 
 #: Bytes that are read without asking to build indexes, over all files; about a second.
 INDEX_BYTES = 128 << 20
@@ -36,6 +36,7 @@ class Asked:
 
     may_index: set[Stamp] = field(default_factory=set)  # files that may be read however large they are
     order: Order = NEWEST
+    hidden: set[str] = field(default_factory=set)  # runs that are not listed, by ``hidden_key``
 
 
 def show_runs_page(arguments: Arguments, view: View) -> None:
@@ -44,9 +45,12 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
     if not runs:
         _show(empty_board(arguments.catalogue.folders), view, lambda _: None)
         return
-    asked: Asked = st.session_state.setdefault(ASKED, Asked())
+    asked: Asked = st.session_state.setdefault(ASKED, Asked(hidden=set(view.hidden)))
+    view.hidden = tuple(sorted(asked.hidden))
     summaries = _summaries(runs, asked.may_index)
     traces = [summary for summary in summaries if isinstance(summary, RunSummary)]
+    hidden = [summary for summary in traces if hidden_key(summary.run.name) in asked.hidden]
+    traces = [summary for summary in traces if hidden_key(summary.run.name) not in asked.hidden]
     listed = in_order(_fitting(traces), asked.order)[:MOST_SHOWN]
     suggested = suggest_pair(listed)
     unread = [summary for summary in listed if summary.outcome is None]
@@ -54,6 +58,7 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
     shown = RunList(
         runs=listed,
         folders=_by_folder(listed),
+        hidden=hidden,
         no_traces=[summary for summary in summaries if isinstance(summary, NoTrace)],
         baseline=view.baseline,
         candidate=view.candidate,
@@ -63,7 +68,12 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
         num_checking=num_checking,
         order=asked.order,
     )
-    _show(run_board(shown), view, lambda request: answer(view, shown, asked, request))
+
+    def answered(request: str) -> None:
+        answer(view, shown, asked, request)
+        view.hidden = tuple(sorted(asked.hidden))
+
+    _show(run_board(shown), view, answered)
     if num_checking:
         _watch_checks(num_checking)
 
@@ -85,13 +95,15 @@ def answer(view: View, shown: RunList, asked: Asked, request: str) -> None:
     Args:
         view: changed where a run is picked.
         shown: the list that was clicked on.
-        asked: changed where files are to be read, or the list is to be sorted.
+        asked: changed where files are to be read, runs hidden or shown again, or the list is to be sorted.
         request: what the click asks for.
     """
     what, _, where = request.partition(":")
     if request == "index:all":
         stamps = (stamp_of(summary.run.path) for summary in shown.runs if summary.outcome is None)
         asked.may_index.update(stamp for stamp in stamps if stamp is not None)
+    elif what in ("hide", "show"):
+        _hide_or_show(shown, asked, request)
     elif what == "order":
         asked.order = requested(request) or asked.order
     elif request == "pair:chosen" and view.has_pair:
@@ -108,6 +120,17 @@ def answer(view: View, shown: RunList, asked: Asked, request: str) -> None:
             choose_side(view, "baseline", name)
         elif what == "candidate":
             choose_side(view, "candidate", name)
+
+
+def _hide_or_show(shown: RunList, asked: Asked, request: str) -> None:
+    """Takes a run from the list, or lists what was hidden again."""
+    what, _, where = request.partition(":")
+    runs = shown.runs if what == "hide" else shown.hidden
+    if request == "show:all":
+        asked.hidden.clear()
+    elif where.isascii() and where.isdecimal() and int(where) < len(runs):
+        key = hidden_key(runs[int(where)].run.name)
+        asked.hidden = asked.hidden | {key} if what == "hide" else asked.hidden - {key}
 
 
 def choose_side(view: View, side: Literal["baseline", "candidate"], name: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import xxhash
+
 from specscope.tracer.naming.text import shorten, visible
 
 PageName = Literal["runs", "step", "text", "find", "timeline", "diff", "metrics", "health"]
@@ -17,6 +19,11 @@ _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 
 #: A stretch of a turn's time, in microseconds.
 _WINDOW = re.compile(r"\d{1,10}-\d{1,10}", re.ASCII)
+#: A hidden run; and how many of them a link names, which browsers cut at some thousand characters.
+_HIDDEN = re.compile(r"[0-9a-f]{8}", re.ASCII)
+MOST_HIDDEN = 200
+#: Characters that steps are found by.
+LONGEST_FIND = 200
 #: A field of the manifest, dotted.
 _FIELD = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){0,3}", re.ASCII)
 
@@ -40,6 +47,8 @@ class View:
     window: str | None = None  # the stretch of the turn's time that the timeline shows; None: where the token is
     placed_in: str | None = None  # the run in which turn and step count; None: no place was chosen yet
     allow: tuple[str, ...] = ()  # fields of the manifest that may differ in the pair
+    find: str = ""  # what steps are found by
+    hidden: tuple[str, ...] = ()  # runs that the page of runs does not list, by ``hidden_key``
     missing: str | None = None  # the name in the link that is not a run here
 
     @property
@@ -68,6 +77,9 @@ class View:
             elif field in query:
                 view.missing = query[field]
         view.allow = tuple(field for field in query.get("allow", "").split(",") if _FIELD.fullmatch(field))
+        view.find = query.get("find", "")[:LONGEST_FIND]
+        hidden = query.get("hidden", "").split(",")
+        view.hidden = tuple(sorted({key for key in hidden if _HIDDEN.fullmatch(key)})[:MOST_HIDDEN])
         view.page = next((page for page in PAGES if page == query.get("page")), view.page)
         view.turn, view.step = _number(query.get("turn", "")), _number(query.get("step", ""))
         if _NODE.fullmatch(query.get("node", "")):
@@ -127,12 +139,19 @@ class View:
             "baseline": self.baseline,
             "candidate": self.candidate,
             "allow": ",".join(self.allow) or None,
+            "find": (self.find or None) if self.page == "find" else None,
+            "hidden": (",".join(self.hidden[:MOST_HIDDEN]) or None) if self.page == "runs" else None,
             "turn": str(self.turn) if place else None,
             "step": str(self.step) if place else None,
             "node": self.node if place else None,
             "window": self.window if place and self.page == "timeline" else None,
         }
         return {name: value for name, value in parameters.items() if value is not None}
+
+
+def hidden_key(name: str) -> str:
+    """By what a link names a hidden run: the name itself may be long, and there may be many."""
+    return xxhash.xxh32_hexdigest(name.encode("utf-8", "surrogateescape"))
 
 
 def _short(name: str | None) -> str:

@@ -6,14 +6,17 @@ A value that differs carries the sign ≠ between the baseline's and the candida
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from specscope.schemas import TensorsSection, Trial
 from specscope.schemas.verdict import Difference
+from specscope.tracer.naming.text import counted
 from specscope.tracer.report.sizes import difference_size
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.frames import DIFFERS, attribute, kind_attribute, row, table
+from specscope.viewer.drawing.frames import DIFFERS, attribute, folded, kind_attribute, row, table
 from specscope.viewer.drawing.labels.nodes import describe_node, trial_of
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.sides import NodeField, NodePair, PairSide, PairSides
@@ -26,6 +29,8 @@ MOST_ROWS = 400
 HEAD = ("≠", "phase", "field", "node", "baseline", "candidate", "apart by", "in noise floors", "kind", "inputs")
 CLASSES = ("ss-first", *["ss-whole-word"] * 2, *["ss-mono"] * 3, "num", "num", *["ss-whole-word"] * 2)
 NUMBERS = ("apart by", "in noise floors")
+#: Differences of one field that are one line, at least; and how many noise floors a full bar is, at least.
+FEWEST_IN_GROUP, FULL_BAR = 3, 100.0
 #: Entries beside the first that differs, where a value is a list.
 BESIDE = 2
 ABSENT = "–"
@@ -34,13 +39,89 @@ PLACE = "slot and id"  # slots may differ without harm
 
 
 def difference_table(sides: PairSides, differences: Sequence[Difference], origin: Difference | None) -> Markup:
-    """Every difference; ``origin`` is where the divergence begins, and marked."""
+    """Every difference, those of one field in one line; ``origin`` is where the divergence begins, and marked."""
     if not differences:
         return note("good", "Nothing differs between these two steps", ["Floats may differ within the noise floor."])
     first = next((at for at, difference in enumerate(differences) if difference == origin), None)
+    begins = None if first is None else differences[first]
     shown = differences[:MOST_ROWS]
-    lines = [_difference(sides, difference, begins=at == first) for at, difference in enumerate(shown)]
-    return joined([table(HEAD, lines, numbers=NUMBERS), _left_out(len(differences))])
+    groups = _groups(shown, begins)
+    scale = _Scale.of(shown)
+    lines = [_line(sides, group, scale, begins=group.farthest is begins) for group in groups]
+    parts = [table(HEAD, lines, numbers=NUMBERS), scale.legend]
+    if len(groups) < len(shown):
+        every = [_line(sides, _Group((entry,)), scale, begins=entry is begins) for entry in shown]
+        parts.append(folded(f"All {len(shown)} by themselves", table(HEAD, every, numbers=NUMBERS, kind="ss-every")))
+    parts.append(_left_out(len(differences)))
+    return markup("<div>{parts}</div>", parts=joined(parts))
+
+
+class _Group(NamedTuple):
+    """Differences of one field that are one line."""
+
+    differences: tuple[Difference, ...]
+
+    @property
+    def farthest(self) -> Difference:
+        """The one whose values are farthest apart; the first where that is no matter of size."""
+        return max(self.differences, key=lambda entry: (_floors(entry) or 0.0, _apart(entry) or 0.0))
+
+
+class _Kind(NamedTuple):
+    """What differences of one line have in common."""
+
+    phase: str
+    field: str
+    kind: str
+    inputs_equal: bool
+
+    @classmethod
+    def of(cls, difference: Difference) -> _Kind:
+        """That of one."""
+        return cls(difference.phase, difference.field, difference.kind, difference.inputs_equal)
+
+
+def _groups(differences: Sequence[Difference], begins: Difference | None) -> list[_Group]:
+    """``differences`` in the order in which their fields first come; where the divergence begins stands by itself, and
+    so do the few of a field."""
+    by_kind: dict[_Kind, list[Difference]] = {}
+    for entry in differences:
+        if entry is not begins and entry.node is not None:
+            by_kind.setdefault(_Kind.of(entry), []).append(entry)
+    groups = []
+    for entry in differences:
+        alike = [] if entry is begins else by_kind.get(_Kind.of(entry), [])
+        if len(alike) < FEWEST_IN_GROUP or entry.node is None:
+            groups.append(_Group((entry,)))
+        elif alike[0] is entry:
+            groups.append(_Group(tuple(alike)))
+    return groups
+
+
+class _Scale(NamedTuple):
+    """How many noise floors a full bar is; None where no bar is drawn."""
+
+    most: float | None
+
+    @classmethod
+    def of(cls, differences: Sequence[Difference]) -> _Scale:
+        """The scale for bars of ``differences``."""
+        floors = [floors for floors in map(_floors, differences) if floors is not None]
+        return cls(max(FULL_BAR, *floors) if floors else None)
+
+    def bar(self, floors: float | None) -> Markup:
+        """From the floor on, by powers of ten; within the floor it is empty."""
+        if self.most is None or floors is None:
+            return NOTHING
+        width = 100 * math.log10(max(1.0, floors)) / math.log10(self.most)
+        return markup('<i class="ss-floors" aria-hidden="true"><u style="width:{width:.0f}%"></u></i>', width=width)
+
+    @property
+    def legend(self) -> Markup:
+        """What a bar means."""
+        if self.most is None:
+            return NOTHING
+        return quiet(f"Bars begin at the noise floor and grow by powers of ten; a full one is {self.most:,.0f} floors.")
 
 
 def node_table(sides: PairSides, differences: Sequence[Difference]) -> Markup:
@@ -98,28 +179,58 @@ def _row_kind(is_marked: bool) -> Markup:
     return kind_attribute("differs" if is_marked else "")
 
 
-def _difference(sides: PairSides, difference: Difference, *, begins: bool) -> Markup:
+def _line(sides: PairSides, group: _Group, scale: _Scale, *, begins: bool) -> Markup:
+    """A group of differences by the one that is farthest apart."""
+    difference = group.farthest
     texts = SideTexts(sides.a.texts, sides.b.texts)
     name = sides.name_of_path(difference.node) if difference.node is not None else None
-    values = [
-        "≠ first" if begins else "",
-        difference.phase,
-        difference.field,
-        "" if difference.node is None else node_text(difference.node, texts, arrow=ARROW),
+    apart, floors = _apart(difference), _floors(difference)
+    cells = [
+        html_text("≠ first" if begins else ""),
+        html_text(difference.phase),
+        html_text(difference.field),
+        html_text(_where(group, texts)),
         *_values(difference, texts),
-        *_sizes(difference),
-        difference.kind,
-        "equal" if difference.inputs_equal else "differ",
+        html_text("" if apart is None else f"{apart:.3g}"),
+        NOTHING if floors is None else joined([scale.bar(floors), _times(floors)]),
+        html_text(difference.kind),
+        html_text("equal" if difference.inputs_equal else "differ"),
     ]
     link = NOTHING if name is None else attribute("data-node", name)
-    return row([html_text(value) for value in values], CLASSES, joined([link, _row_kind(begins)]))
+    return row(cells, CLASSES, joined([link, _row_kind(begins)]))
 
 
-def _values(difference: Difference, texts: SideTexts) -> list[str]:
-    """Both values: numbers to six digits, and of two lists what is around the first entry that differs."""
-    numbers = difference_size(difference) is not None and not (difference.tokens_a or difference.tokens_b)
-    if numbers:
-        return [f"{float(value):.6g}" for value in (difference.a, difference.b)]
+def _times(floors: float) -> Markup:
+    return markup('<span class="ss-times">{times}</span>', times=html_text(f"{floors:.3g}"))
+
+
+def _where(group: _Group, texts: SideTexts) -> str:
+    """The node, and how many others the line stands for."""
+    difference = group.farthest
+    if difference.node is None:
+        return ""
+    node = node_text(difference.node, texts, arrow=ARROW)
+    others = len(group.differences) - 1
+    return f"{node} and {counted(others, 'other')}" if others else node
+
+
+def _values(difference: Difference, texts: SideTexts) -> list[Markup]:
+    """Both values: numbers to six digits, with the rest where they are pointed at or saved."""
+    if difference_size(difference) is None or difference.tokens_a or difference.tokens_b:
+        return [html_text(words) for words in _words(difference, texts)]
+    return [_number(value) for value in (difference.a, difference.b)]
+
+
+def _number(exact: str) -> Markup:
+    short = f"{float(exact):.6g}"
+    if short == exact:
+        return html_text(exact)
+    attributes = joined([attribute("title", exact), attribute("data-exact", exact)])
+    return markup("<span{attributes}>{short}</span>", attributes=attributes, short=html_text(short))
+
+
+def _words(difference: Difference, texts: SideTexts) -> list[str]:
+    """Both values as texts, and of two long lists what is around the first entry that differs."""
     words = [value_text(difference, "a", texts), value_text(difference, "b", texts)]
     if difference.field == "mask":
         return words
@@ -150,13 +261,16 @@ def _around(a: Sequence[str], b: Sequence[str]) -> list[str] | None:
     ]
 
 
-def _sizes(difference: Difference) -> list[str]:
-    """How far two floats are apart, and how many floors that is; empty where it is no matter of size."""
+def _apart(difference: Difference) -> float | None:
+    """How far two floats are apart; None where it is no matter of size."""
     size = difference_size(difference)
-    if size is None or difference.kind == "structural" or difference.tokens_a is not None:
-        return ["", ""]
-    floor = difference.floor
-    return [f"{size:.3g}", f"{size / floor:.3g}" if floor else ""]
+    return None if difference.kind == "structural" or difference.tokens_a is not None else size
+
+
+def _floors(difference: Difference) -> float | None:
+    """How many noise floors they are apart; None where none is known."""
+    apart = _apart(difference)
+    return apart / difference.floor if apart is not None and difference.floor else None
 
 
 def _node(

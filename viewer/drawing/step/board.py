@@ -19,7 +19,7 @@ from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.history import CommittedStep, draw_history
 from specscope.viewer.drawing.svg.mask import step_mask
 from specscope.viewer.drawing.svg.tree_picture import Branches
-from specscope.viewer.drawing.tables.slots import slot_table
+from specscope.viewer.drawing.tables.slots import slot_filter, slot_table
 
 TREE_WIDTH = 860.0
 #: What a commit does, beside its title.
@@ -92,10 +92,11 @@ def _commit(view: StepView, further: Further) -> list[Markup]:
 
 def _drawings(view: StepView, branches: Branches, further: Further) -> list[Markup]:
     tree = step_parts.step_tree(view, target_width=TREE_WIDTH, medium="page", branches=branches)
+    slots = joined([slot_filter(view), slot_table(view)])
     return [
         card("tree", "Draft tree", "left to right; point at a node, click to select it", tree),
         *_commit(view, further),
-        card("slots", "Slots", "slot k's logits predict the children of k", slot_table(view)),
+        card("slots", "Slots", "slot k's logits predict the children of k", slots),
     ]
 
 

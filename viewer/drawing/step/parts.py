@@ -9,14 +9,23 @@ from specscope.schemas import CommitSection, LengthsSection, Step
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
-from specscope.viewer.drawing.frames import folded, scrolled
+from specscope.viewer.drawing.frames import attribute, folded, scrolled
 from specscope.viewer.drawing.labels.numbers import NOT_RECORDED
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step.judgement import Judgement
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
 from specscope.viewer.drawing.svg.tree import draw_tree
-from specscope.viewer.drawing.svg.tree_picture import FOLD_ABOVE, Branches, Medium, TreePicture, picture_of
+from specscope.viewer.drawing.svg.tree_picture import (
+    BRANCHES_FROM,
+    FOLD_ABOVE,
+    MOST_UNFOLDED,
+    Branches,
+    Medium,
+    TreePicture,
+    has_scores,
+    picture_of,
+)
 
 MAX_VALUE = 600  # characters of a fact
 #: A branch takes time only where the strategy copies the cache; else its bar would be empty.
@@ -25,8 +34,6 @@ SHORTEST_BRANCH_NS = 50_000
 LONGEST_NS = 1 << 62
 #: Two trees side by side are folded above this many nodes, to so many: what agrees is looked at in neither.
 FOLD_PAIR_ABOVE, MOST_OF_PAIR = 62, 32
-#: At most this many nodes are drawn where all are asked for.
-MOST_UNFOLDED = 1024
 
 
 def step_facts(view: StepView) -> Markup:
@@ -96,6 +103,7 @@ def step_tree(
         most_shown=None if show_all or fold_above == FOLD_ABOVE else MOST_OF_PAIR,
         medium=medium,
         toggled=branches.toggled,
+        least=None if show_all else branches.least,
     )
     if picture is None:
         return no_tree_note()
@@ -117,11 +125,31 @@ def step_tree(
     ]
     if medium != "page":
         return joined(parts)
+    parts.append(fold_slider(view, branches))
     if show_all and len(view.tokens) - 1 > fold_above:
         parts.append(FOLD)
     elif picture.num_folded:
         parts.append(UNFOLD)
     return joined([ZOOM, *parts])
+
+
+#: Path probabilities below which a slider of a page folds nodes; at its first place it leaves the choice to the page.
+LEAST = (None, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
+AUTOMATIC = "as many as do not fit"
+
+
+def fold_slider(view: StepView, branches: Branches) -> Markup:
+    """What folds the nodes of unlikely paths; nothing where the tree is small, or no probabilities are known."""
+    if len(view.tokens) <= BRANCHES_FROM or not has_scores(view):
+        return NOTHING
+    words = [AUTOMATIC, *(f"paths below p {least:g}" for least in LEAST[1:])]
+    return markup(
+        '<div class="ss-below"><label>Fold <input type="range" min="0" max="{most}" value="{at}"{words}/></label>'
+        "<output></output></div>",
+        most=len(LEAST) - 1,
+        at=0 if branches.show_all else LEAST.index(branches.least),
+        words=attribute("data-words", "|".join(words)),
+    )
 
 
 #: By what a page can colour nodes: the name by which its script knows it, and the words.

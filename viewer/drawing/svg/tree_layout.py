@@ -66,6 +66,21 @@ def fold(parents: Sequence[int], scores: Sequence[float], keep: Collection[int],
     return Fold(frozenset(shown), _hidden_below(above, shown))
 
 
+def fold_below(
+    parents: Sequence[int], scores: Sequence[float], keep: Collection[int], *, least: float, limit: int
+) -> Fold:
+    """The nodes whose cumulative score, and that of all their ancestors, is ``least`` or more, the first ``limit`` of
+    them; those in ``keep``, and all their ancestors."""
+    above = sound_parents(parents)
+    shown = {0}
+    for slot in sorted(keep):
+        _add_with_ancestors(shown, above, slot)
+    for slot in range(1, len(above)):  # parents come first
+        if len(shown) < limit and scores[slot] >= least and above[slot] in shown:
+            shown.add(slot)
+    return Fold(frozenset(shown), _hidden_below(above, shown))
+
+
 def toggle(parents: Sequence[int], folded: Fold, slots: Collection[int], keep: Collection[int]) -> Fold:
     """``folded`` with the branches below ``slots`` shown where any of them is hidden, and hidden where none is, except
     for the slots in ``keep`` and what leads there."""

@@ -13,11 +13,13 @@ from specscope.viewer.drawing.labels.nodes import describe_node, draft_probabili
 from specscope.viewer.drawing.labels.stopped import left_out
 from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.step_view import StepView
-from specscope.viewer.drawing.svg.tree_layout import Fold, connected_path, fold, sound_parents, toggle
+from specscope.viewer.drawing.svg.tree_layout import Fold, connected_path, fold, fold_below, sound_parents, toggle
 
 MAX_TITLE = 200  # characters of a line in a tooltip: a token may have any length
 #: Above this many nodes the unlikely ones are folded, unless the user wants them all.
 FOLD_ABOVE = 64
+#: At most this many nodes are drawn where all are asked for.
+MOST_UNFOLDED = 1024
 #: Of nodes that differ, or are violated, so many are kept unfolded: where everything is marked, nothing is.
 MOST_KEPT = 48
 #: Of trees with more nodes, branches can be folded one by one.
@@ -52,6 +54,7 @@ class Branches(NamedTuple):
 
     show_all: bool = False  # every node
     toggled: frozenset[str] = frozenset()  # names of nodes: unfolded where they would be folded, and the reverse
+    least: float | None = None  # fold what has a smaller path probability; None: as many as do not fit
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def picture_of(
     most_shown: int | None = None,
     medium: Medium = "report",
     toggled: frozenset[str] = frozenset(),
+    least: float | None = None,
 ) -> TreePicture | None:
     """What to draw of a step; None where it records no tree, or an empty one.
 
@@ -100,6 +104,7 @@ def picture_of(
         most_shown: so many nodes stay where it is folded, except for those that must; None: as many as ``fold_above``.
         medium: what it is drawn for.
         toggled: names of nodes whose branches the user has folded or unfolded.
+        least: instead of ``fold_above``, fold the nodes whose paths have a smaller probability.
     """
     tree = view.step.tree
     if tree is None or not tree.tokens:
@@ -109,10 +114,11 @@ def picture_of(
     path = None if view.step.accept is None else connected_path(parents, view.step.accept.path)
     shown = frozenset(range(size))
     hidden: dict[int, int] = {}
-    if fold_above is not None and size - 1 > fold_above:
-        marked = sorted(view.marks.independent | view.marks.violated)[:MOST_KEPT]
-        keep = {*(path or ()), *marked, *([view.marks.origin] if view.marks.origin is not None else [])}
-        shown, hidden = fold(parents, _scores(view.step, size), keep, (most_shown or fold_above) + 1)
+    scores, keep = _scores(view.step, size), _kept(view, path or ())
+    if least is not None and has_scores(view):
+        shown, hidden = fold_below(parents, scores, keep, least=math.log(least), limit=MOST_UNFOLDED + 1)
+    elif fold_above is not None and size - 1 > fold_above:
+        shown, hidden = fold(parents, scores, keep, (most_shown or fold_above) + 1)
     if toggled:
         slots = [slot for slot in range(size) if view.name(slot) in toggled]
         shown, hidden = toggle(parents, Fold(shown, hidden), slots, path or ())
@@ -133,6 +139,18 @@ def picture_of(
         num_folded=size - len(shown),
         ghost=_ghost(view, shown),
     )
+
+
+def _kept(view: StepView, path: Collection[int]) -> set[int]:
+    """What is never folded: the accepted path, and what is marked."""
+    marks = view.marks
+    marked = sorted(marks.independent | marks.violated)[:MOST_KEPT]
+    return {*path, *marked, *([marks.origin] if marks.origin is not None else [])}
+
+
+def has_scores(view: StepView) -> bool:
+    """Whether the drafter's probabilities of whole paths were recorded."""
+    return any(math.isfinite(score) for score in _scores(view.step, len(view.tokens))[1:])
 
 
 def _branch(slot: int, hidden: dict[int, int], inner: set[int]) -> Literal["open", "closed"] | None:

@@ -31,6 +31,8 @@ NUMBERS = {
     "coin": ".3f",
 }
 MOST_LISTED = 1024
+#: What slots can be filtered by.
+STATES = ("accepted", "rejected", "differs", "violated")
 #: Beside a slot that a violated invariant names.
 VIOLATED = markup('<b class="ss-first">✗</b> ')
 LONGEST_TEXT = 200
@@ -59,12 +61,13 @@ def slot_columns(view: StepView) -> dict[str, list[Any]]:
         "draft p": [draft_probability(step, slot) for slot in slots],
         **_known("teacher p", [teacher_probability(step, slot) for slot in slots]),
         "accepted": [_accepted(step, slot, path) for slot in slots],
+        **_trials(step, len(tree.tokens)),
         "teacher's top": [_shown(texts, choice) for choice in best],
         "logit": [_logit(choice) for choice in best],
         "second": [_shown(texts, choice) for choice in second],
         "its logit": [_logit(choice) for choice in second],
     }
-    return columns | _trials(step, len(tree.tokens))
+    return columns
 
 
 def _known(name: str, values: list[Any]) -> dict[str, list[Any]]:
@@ -92,6 +95,7 @@ def slot_table(view: StepView) -> Markup:
     if not columns:
         return note("info", "This step records no slots")
     classes = ["num" if name in NUMBERS else "ss-mono" if name in TEXTS else "" for name in columns]
+    classes[list(columns).index("token")] += " ss-token"
     size = len(view.tokens)
     listed = _listed(view, size)
     lines = []
@@ -104,10 +108,39 @@ def slot_table(view: StepView) -> Markup:
     return joined([table(list(columns), lines, numbers=NUMBERS), quiet(rest) if len(listed) < size else NOTHING])
 
 
+def _states(view: StepView, slot: int) -> list[str]:
+    """What a slot can be filtered by."""
+    accept = view.step.accept
+    outcomes = [] if accept is None or slot == 0 else ["accepted" if slot in accept.path else "rejected"]
+    outcomes += ["differs"] if slot in view.marks.divergent else []
+    return outcomes + (["violated"] if slot in view.marks.violated else [])
+
+
+def slot_filter(view: StepView) -> Markup:
+    """Fields by which a page's script leaves slots out of the table; nothing where there is no table."""
+    if view.step.tree is None:
+        return NOTHING
+    listed = _listed(view, len(view.tokens))
+    states = {name: sum(name in _states(view, slot) for slot in listed) for name in STATES}
+    options = joined(
+        markup('<option value="{name}">{name}, {count}</option>', name=html_text(name), count=count)
+        for name, count in states.items()
+        if count
+    )
+    return markup(
+        '<div class="ss-filter">'
+        '<label>Token <input type="search" aria-label="Token of slots" placeholder="a part of its text"/></label>'
+        '<label>Outcome <select aria-label="Outcome of slots"><option value="">all</option>{options}</select></label>'
+        '<span role="status"></span></div>',
+        options=options,
+    )
+
+
 def _attributes(view: StepView, slot: int) -> Markup:
     kinds = ["differs"] if slot in view.marks.divergent else []
     kinds += ["violated"] if slot in view.marks.violated else []
-    return joined([attribute("data-node", view.name(slot)), kind_attribute(" ".join(kinds))])
+    state = attribute("data-state", " ".join(_states(view, slot)))
+    return joined([attribute("data-node", view.name(slot)), state, kind_attribute(" ".join(kinds))])
 
 
 def _listed(view: StepView, size: int) -> list[int]:
