@@ -9,10 +9,9 @@ ABOUT_DRAWS = {
 }
 #: Of what the format has a place for since 1.3.
 ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
-#: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, a run
-#: that records only lengths, or one that records no commits.
+#: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, or a
+#: run that records only lengths.
 NOT_HERE = {
-    "sequence.length-continues",
     *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
     *("lengths.accepted-of-drafted", "draft.shape-pays", "tree.proposed-by", "tree.lookup-is-in-text"),
 }

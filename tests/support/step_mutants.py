@@ -16,9 +16,3 @@ def reorder_sources(step: Step) -> None:
     """The first and the last row that were committed change places."""
     sources = step["commit"]["source_slots"]
     sources[0], sources[-1] = sources[-1], sources[0]
-
-
-def forget_the_commit_and_one_position(step: Step) -> None:
-    """No commit is recorded, and the cache is said to hold one token more."""
-    del step["commit"]
-    step["tensors"]["committed_length"] += 1

@@ -45,6 +45,7 @@ def test_what_looks_across_steps_says_which_phase_it_judges() -> None:
         "sequence.root-is-last-bonus": "tree",
         "sequence.committed-continues": "commit",
         "sequence.length-continues": "tensors",
+        "sequence.pairs-continue": "draft",
         "commit.drafter-length": "commit",
     }
     assert all(map(looks_across_steps, across))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from specscope.schemas import Manifest
+from specscope.schemas.capabilities import is_known_capability
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.unknown import named
 from specscope.tracer.cli.console import console, reading
@@ -26,7 +27,7 @@ from specscope.tracer.errors import (
 from specscope.tracer.naming.rules import rule_text
 from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, is_known_capability
+from specscope.tracer.oracle.invariants.needs import NOT_RECORDED
 from specscope.tracer.oracle.report import OracleReport, Tally
 from specscope.tracer.oracle.unknown import unknown_lines
 

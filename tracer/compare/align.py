@@ -82,6 +82,11 @@ class Aligned:
     equal: bool  # certain that the two, and the pair before, differ in numbers and timing alone; False says nothing
 
     @property
+    def is_first(self) -> bool:
+        """Whether both are the first of their turns."""
+        return self.before_a is None and self.before_b is None
+
+    @property
     def a(self) -> Step:
         """The baseline's step."""
         return self.line_a.record

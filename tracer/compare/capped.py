@@ -84,9 +84,9 @@ def _accepted(
         "bonus_slot": path[-1] if path else 0,
         "visited": None if accept.visited is None else accept.visited[: depth + 1],
     }
-    emitted = None if stop is None else stop.emitted[: depth + 1]
+    ended = None if stop is None else {"emitted": stop.emitted[: depth + 1], "kept": min(stop.kept, depth + 1)}
     return {
         "accept": accept.model_copy(update=walk),
-        "stop": None if stop is None else stop.model_copy(update={"emitted": emitted}),
+        "stop": None if stop is None else stop.model_copy(update=ended),
         "commit": None,
     }

@@ -17,8 +17,9 @@ from specscope.tracer.naming.text import counted
 DECISIVE: tuple[Phase, ...] = ("tree", "accept", "stop")
 #: What is compared of those sections where both runs record it.
 OPTIONAL = (
-    *("draft.inputs", "draft.inputs.hidden_norms", "draft.kv_before", "draft.kv_after", "draft.levels"),
-    *("verify.nonfinite_slots", "verify.top_tokens", "verify.top_logits"),
+    *("draft.inputs", "draft.inputs.hidden_norms", "draft.kv_before", "draft.kv_after"),
+    *("draft.levels", "draft.levels.logsumexp", "tree.proposed_by", "verify.nonfinite_slots", "verify.windows"),
+    *("verify.top_tokens", "verify.top_logits", "verify.logsumexp", "verify.entropy"),
     *("accept.visited", "accept.visited.trials", "accept.visited.trials.coin", "accept.bonus_draw"),
     "commit.drafter_after",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from specscope.schemas import TreeSection
+from specscope.schemas import DraftInputs, DraftSection, TreeSection, TurnStart
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.at_a_glance import level_lists
@@ -27,12 +27,12 @@ def compare_shapes(pair: StepPair) -> Iterator[Difference]:
 
 def compare_drafts(pair: StepPair) -> Iterator[Difference]:
     """Every difference of what the drafter was fed and proposed."""
-    a, b = pair.a.step.draft, pair.b.step.draft
-    if a is None or b is None:
+    if pair.a.step.draft is None or pair.b.step.draft is None:
         return
+    a, b = _as_reused_alike(pair.a.step.draft, pair.b.step.draft, pair.reused_more)
     inputs_equal = True
     lengths = (("kv_before", a.kv_before, b.kv_before), ("kv_after", a.kv_after, b.kv_after))
-    discrete = (*_inputs(pair), *lengths) if not pair.regrouped else lengths[1:]
+    discrete = (*_inputs(pair, a.inputs, b.inputs), *lengths) if not pair.regrouped else lengths[1:]
     for field, va, vb in discrete:
         if None not in (va, vb) and va != vb:
             yield difference("draft", field, va, vb, kind="structural", inputs_equal=True)
@@ -51,9 +51,47 @@ def compare_drafts(pair: StepPair) -> Iterator[Difference]:
         yield from _levels(pair, inputs_equal)
 
 
-def _inputs(pair: StepPair) -> Iterator[tuple[str, list[Any], list[Any]]]:
+def reused_more(a: TurnStart, b: TurnStart) -> int:
+    """Tokens that the turn of ``b`` reused beyond that of ``a``."""
+    return b.reused_length - a.reused_length
+
+
+class _Drafts(NamedTuple):
+    """Of the two sides."""
+
+    a: DraftSection
+    b: DraftSection
+
+
+def _as_reused_alike(a: DraftSection, b: DraftSection, more: int) -> _Drafts:
+    """The drafts as if both turns had reused as much, where that of ``b`` reused ``more`` tokens beyond that of ``a``
+    and its drafter was fed so many pairs fewer. How much a turn reuses follows from where the one before it ended."""
+    if more == 0 or a.inputs is None or b.inputs is None or len(a.inputs.tokens) - len(b.inputs.tokens) != more:
+        return _Drafts(a, b)
+    return _Drafts(_without_first(a, a.inputs, more), b) if more > 0 else _Drafts(a, _without_first(b, b.inputs, -more))
+
+
+def _without_first(draft: DraftSection, inputs: DraftInputs, count: int) -> DraftSection:
+    """The draft as if the drafter had held its first ``count`` pairs already."""
+    rest = {
+        "tokens": inputs.tokens[count:],
+        "positions": inputs.positions[count:],
+        "source_rows": [row - count for row in inputs.source_rows[count:]],
+        "hidden_norms": None if inputs.hidden_norms is None else inputs.hidden_norms[count:],
+    }
+    before = None if draft.kv_before is None else draft.kv_before + count
+    return draft.model_copy(update={"inputs": inputs.model_copy(update=rest), "kv_before": before})
+
+
+def shares_draft(pair: StepPair) -> bool:
+    """Whether both sides record anything of their drafts that is compared."""
+    a, b = pair.a.step.draft, pair.b.step.draft
+    names = ("inputs", "kv_before", "kv_after", "levels")
+    return any(getattr(a, name, None) is not None and getattr(b, name, None) is not None for name in names)
+
+
+def _inputs(pair: StepPair, a: DraftInputs | None, b: DraftInputs | None) -> Iterator[tuple[str, list[Any], list[Any]]]:
     """The lists of what the drafters were fed, by their field, where both runs record it."""
-    a, b = (None if nodes.step.draft is None else nodes.step.draft.inputs for nodes in (pair.a, pair.b))
     if a is None or b is None:
         return
     yield "inputs.tokens", a.tokens, b.tokens

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from specscope.schemas import StopSection, VerifySection
+from specscope.schemas import StopSection, TensorsSection, VerifySection
 from specscope.schemas.phases import COMPARED_PHASES, Phase
 from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.at_a_glance import verify_lists
-from specscope.tracer.compare.drafts import compare_drafts, compare_shapes, compare_trees
+from specscope.tracer.compare.drafts import compare_drafts, compare_shapes, compare_trees, shares_draft
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, choice, difference, same_path, slot_keys
@@ -46,6 +46,8 @@ def compared_phases(pair: StepPair) -> list[Phase]:
     their common nodes."""
     a, b = pair.a.step, pair.b.step
     both: list[Phase] = [phase for phase in COMPARED_PHASES if None not in (getattr(a, phase), getattr(b, phase))]
+    if "draft" in both and not shares_draft(pair):
+        both.remove("draft")
     if not pair.trees_compared:
         return [phase for phase in both if phase == "verify"]
     if "tree" not in both:
@@ -89,6 +91,7 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
         yield difference(
             "tensors", "committed_length", a.committed_length, b.committed_length, kind="structural", inputs_equal=True
         )
+    yield from _gathers(pair, a, b)
     if pair.in_same_slots:
         return
     for field in ("token_ids", "positions", "prefix_visible"):
@@ -106,6 +109,19 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
         if seen_a != seen_b:
             yield _mask_difference(key, _listed(seen_a - seen_b), _listed(seen_b - seen_a))
             break
+
+
+def _gathers(pair: StepPair, a: TensorsSection, b: TensorsSection) -> Iterator[Difference]:
+    """Index tensors of one name, of one engine and of as many rows, where the slots are numbered alike: else their
+    entries are about other slots."""
+    if not pair.same_engine or a.padded_slots != b.padded_slots or not pair.numbered_alike:
+        return
+    for name in sorted(set(a.index_tensors) & set(b.index_tensors)):
+        ours, theirs = a.index_tensors[name], b.index_tensors[name]
+        if ours != theirs:
+            at = next(i for i in range(max(len(ours), len(theirs))) if ours[i : i + 1] != theirs[i : i + 1])
+            va, vb = _at(ours, at), _at(theirs, at)
+            yield difference("tensors", f"index_tensors.{name}[{at}]", va, vb, kind="structural", inputs_equal=True)
 
 
 def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list[int | list[int]]) -> Difference:

@@ -30,6 +30,7 @@ class RecordedSteps(NamedTuple):
     previous_a: Step | None
     previous_b: Step | None
     regrouped: bool = False  # the steps before were not the same blocks
+    reused_more: int = 0  # tokens that the candidate's turn reused beyond the baseline's; of a turn's first step only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class StepPair:
     previous_b: StepNodes | None
     judge: FloatJudge
     trees_compared: bool  # off where one run's steps have no drafted trees and the other's do
+    same_engine: bool = False  # on where the same code wrote both: what it names alike means the same
     same_exit_head: bool = False  # on where both runs are pipelined, with one exit head after the same layer
     same_policy: bool = True  # off where trees were meant to differ: then common nodes alone are compared
     same_table: bool = False  # on where both choose the shape of each step from the same table
@@ -49,6 +51,7 @@ class StepPair:
     fixed_shape: bool = False  # the policy names child ranks, and takes no candidate for its score
     order_matters: bool = False  # of siblings: where they are tried one after another, or the tree's shape names ranks
     regrouped: bool = False  # the steps before were not the same blocks, so the pairs fed are not either
+    reused_more: int = 0  # as ``RecordedSteps`` has it: so many pairs fewer was the candidate's drafter fed
     expected: Consequences = NOTHING_FOLLOWS  # what need not be equal, since the user let manifest fields differ
     in_part: frozenset[str] = frozenset()  # sections of which a writer lists single fields: absent says nothing there
 
@@ -85,6 +88,7 @@ class StepPair:
             previous_b=None if steps.previous_b is None else StepNodes(steps.previous_b),
             judge=judge,
             trees_compared=trees_alike(a, b),
+            same_engine=a.engine == b.engine,
             same_exit_head=same_exit_head(a, b),
             same_policy=same_policy(policy_a, policy_b) and expected.same_trees and decidable,
             same_table=a.tree_policy.shapes is not None and a.tree_policy.shapes == b.tree_policy.shapes,
@@ -92,6 +96,7 @@ class StepPair:
             fixed_shape=fixed_shape,
             order_matters=fixed_shape or a.sampling.rule != "greedy",
             regrouped=steps.regrouped,
+            reused_more=steps.reused_more,
             expected=expected,
             in_part=in_part(a) | in_part(b),
         )

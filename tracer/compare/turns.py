@@ -10,6 +10,7 @@ from specscope.tracer.compare.align import Aligned, TurnPair, align_steps, recor
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
 from specscope.tracer.compare.capped import shared_depth
 from specscope.tracer.compare.coverage import Coverage
+from specscope.tracer.compare.drafts import reused_more
 from specscope.tracer.compare.excess import UniformDrift
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.impact import Tokens, steps_within
@@ -60,12 +61,20 @@ def compare_turn(sides: Sides, turns: TurnPair, walk: Walk) -> None:
         beyond = [len(turn.steps) - steps_within(turn.accepted_lengths, shared) for turn in turns]
         walk.num_beyond += sum(beyond)
         walk.num_regrouped = max(0, walk.num_regrouped - sum(beyond))
-    explained = len(walk.findings.roots) > before or walk.findings.is_open
+    allowed = _context_may_differ(sides, turns, walk)  # then so may what was made of it
+    explained = allowed or len(walk.findings.roots) > before or walk.findings.is_open
     if outputs_differ(*outputs, walk.expected.ends) and not explained:
         _note_outputs(sides, turns, walk, last)
     elif cut and not explained and not _interrupted_alike(turns, outputs):
         _note_cut(turns, walk, outputs, cut)
     walk.tokens.add(turns.a.turn, *outputs, walk.expected.ends)
+
+
+def _context_may_differ(sides: Sides, turns: TurnPair, walk: Walk) -> bool:
+    """Whether the contexts of a turn differ, and that follows from what was allowed to differ."""
+    if turns.a.prompt_id not in walk.parted or walk.findings.is_open:
+        return False
+    return sides.a.turn_start(turns.a).prompt_ids != sides.b.turn_start(turns.b).prompt_ids
 
 
 def _interrupted_alike(turns: TurnPair, outputs: tuple[Output, Output]) -> bool:
@@ -209,7 +218,14 @@ def _compare_pair(sides: Sides, turns: TurnPair, pair: Aligned, walk: Walk) -> F
         name = turn_name(turns.b.turn, turns.b.prompt_id)
         walk.uncovered.append(f"{name}, step {pair.b.step} of the candidate: its lists do not fit together")
         return Filed("unjudged")
-    recorded = RecordedSteps(pair.a, pair.b, pair.previous_a, pair.previous_b, regrouped=pair.regrouped > 0)
+    recorded = RecordedSteps(
+        pair.a,
+        pair.b,
+        pair.previous_a,
+        pair.previous_b,
+        regrouped=pair.regrouped > 0,
+        reused_more=reused_more(sides.a.turn_start(turns.a), sides.b.turn_start(turns.b)) if pair.is_first else 0,
+    )
     steps = StepPair.of(recorded, sides.a.manifest, sides.b.manifest, judge=walk.judge, expected=walk.expected)
     differences = compare_steps(steps)
     walk.coverage.add(pair.a, pair.b, compared_phases(steps))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from specscope.schemas import AnyRecord, Manifest, Record, Step, TurnEnd, TurnStart
+from specscope.schemas.capabilities import is_known_capability
 from specscope.schemas.unknown import named, unknown_fields
 from specscope.schemas.version import SCHEMA_VERSION
 from specscope.tracer.errors import UsageError
@@ -74,7 +75,7 @@ class Recorder:
         **manifest: Any,
     ) -> None:
         self.sections = tuple(sections)
-        unknown = [name for name in sections if name.partition(".")[0] not in _SECTIONS]
+        unknown = [name for name in sections if not is_known_capability(name)]
         if unknown:
             raise UsageError(f"got section {unknown[0]!r}, wanted some of {', '.join(_SECTIONS)}, or a field of one")
         fields = {

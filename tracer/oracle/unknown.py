@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from specscope.schemas import SCHEMA_VERSION, Manifest, SchemaVersion
+from specscope.schemas.capabilities import is_known_capability
 from specscope.schemas.unknown import named
 from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.check import OTHERS
-from specscope.tracer.oracle.invariants.needs import is_known_capability
 from specscope.tracer.oracle.report import OracleReport
 
 LONGEST_NAME = 80

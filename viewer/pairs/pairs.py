@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from specscope.schemas import Step
 from specscope.schemas.verdict import Difference, NoiseFloor, Root
 from specscope.tracer.compare.diff import Comparison
+from specscope.tracer.compare.drafts import reused_more
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
@@ -188,7 +189,15 @@ def _not_compared(names: BothMarks) -> PairDifferences:
 
 def _step_pair(a: TraceReader, b: TraceReader, steps: AlignedSteps, floors: Sequence[NoiseFloor]) -> StepPair:
     """What ``compare_steps`` takes."""
-    recorded = RecordedSteps(steps.a, steps.b, steps.previous_a, steps.previous_b, regrouped=steps.regrouped)
+    is_first = steps.previous_a is None and steps.previous_b is None
+    recorded = RecordedSteps(
+        steps.a,
+        steps.b,
+        steps.previous_a,
+        steps.previous_b,
+        regrouped=steps.regrouped,
+        reused_more=reused_more(a.turn_start(steps.turn_a), b.turn_start(steps.turn_b)) if is_first else 0,
+    )
     return StepPair.of(recorded, a.manifest, b.manifest, judge=FloatJudge.of(floors, a.manifest))
 
 

@@ -160,15 +160,8 @@ def _read(trace: Path, stamp: str, tokenizer: Path | None, *, _reader: TraceRead
         for step in _reader.steps(turn):
             texts.learn(step)
             emitted = step.stop.emitted[: step.stop.kept] if step.stop is not None else []
-            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step), _committed(step))
+            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step), step.committed_length)
     return read
-
-
-def _committed(step: Step) -> int | None:
-    """How many tokens had been committed before the step."""
-    if step.commit is not None:
-        return step.commit.committed_before
-    return None if step.tensors is None else step.tensors.committed_length
 
 
 def _margin(step: Step) -> float | None:

@@ -132,6 +132,46 @@ class Context:
         return True if any(visit.cut is not None for visit in visited or ()) else None
 
     @property
+    def emitted_before(self) -> list[int] | None:
+        """The tokens that the drafter has not taken in when the step begins: those last emitted, of a turn's first step
+        what of the prompt was not reused."""
+        if self.previous is None:
+            return [*self.turn.prompt_ids[self.turn.reused_length + 1 :], *self.turn.first_output]
+        return None if self.previous.stop is None else self.previous.stop.emitted
+
+    @property
+    def path_before(self) -> list[int] | None:
+        """The slots that the step before committed, without the root; of a turn's first step none."""
+        return [] if self.previous is None else committed_path(self.previous)
+
+    @property
+    def root_before(self) -> int | None:
+        """The token that the step must begin with."""
+        return self.turn.root if self.previous is None else next_root(self.previous)
+
+    @property
+    def committed_before(self) -> int | None:
+        """The committed length that the step before, or the prompt, says that it left."""
+        if self.previous is None:
+            return self.turn.num_committed
+        return None if self.previous.commit is None else self.previous.commit.committed_after
+
+    @property
+    def cached_before(self) -> int | None:
+        """The committed length that follows from what the step before was fed and accepted, or from the prompt."""
+        if self.previous is None:
+            return self.turn.num_committed
+        tensors, path = self.previous.tensors, committed_path(self.previous)
+        return None if tensors is None or path is None else tensors.committed_length + len(path) + 1
+
+    @property
+    def pairs_before(self) -> int | None:
+        """How many pairs the step before says that it left in the drafter's cache."""
+        if self.previous is None:
+            return None
+        return None if self.previous.draft is None else self.previous.draft.kv_after
+
+    @property
     def features_digest(self) -> str | None:
         """Of the teacher's features that the step's drafter is to be fed: those of what was committed last."""
         if self.previous is not None:

@@ -9,7 +9,6 @@ from specscope.schemas import DraftLevel
 from specscope.tracer.oracle.invariants.base import (
     Context,
     Invariant,
-    committed_path,
     first_mismatch,
     present,
     takes_features,
@@ -52,21 +51,14 @@ def _pair_positions(c: Context) -> str | None:
 
 
 def _pair_tokens(c: Context) -> str | None:
-    inputs = present(present(c.step.draft).inputs)
-    if c.previous is None:
-        first = c.turn.reused_length
-        fed = [*c.turn.prompt_ids[first + 1 :], *c.turn.first_output]
-        return first_mismatch(inputs.tokens, fed, "pair")
-    emitted = c.previous.stop.emitted if c.previous.stop is not None else inputs.tokens
-    return first_mismatch(inputs.tokens, emitted, "pair")
+    return first_mismatch(present(present(c.step.draft).inputs).tokens, present(c.emitted_before), "pair")
 
 
 def _source_rows(c: Context) -> str | None:
     rows = present(present(c.step.draft).inputs).source_rows
     if c.previous is None:
         return first_mismatch(rows, list(range(len(rows))), "pair")
-    path = committed_path(c.previous)
-    return first_mismatch(rows, [0, *(rows[1:] if path is None else path)], "pair")
+    return first_mismatch(rows, [0, *present(c.path_before)], "pair")
 
 
 def _cache_kept(c: Context) -> str | None:
@@ -78,6 +70,12 @@ def _cache_kept(c: Context) -> str | None:
 
 def _has_before(c: Context) -> bool:
     return c.previous is not None
+
+
+def _is_fed_features(c: Context) -> bool:
+    """Whether the drafter is fed features: it names the layers that they are of, or says what they were."""
+    fed = c.step.draft.inputs if c.step.draft is not None else None
+    return takes_features(c) or (fed is not None and fed.hidden_digest is not None)
 
 
 def _are_committed(c: Context) -> str | None:
@@ -120,13 +118,13 @@ DRAFT: tuple[Invariant[Context], ...] = (
         id="draft.pair-tokens",
         statement="the pairs' tokens are those last emitted",
         check=_pair_tokens,
-        needs=("draft.inputs",),
+        needs=("draft.inputs", "emitted_before"),
     ),
     Invariant(
         id="draft.source-rows",
         statement="the pairs' features come from the root and the accepted path",
         check=_source_rows,
-        needs=("draft.inputs",),
+        needs=("draft.inputs", "path_before"),
     ),
     Invariant(
         id="draft.cache-kept",
@@ -140,7 +138,7 @@ DRAFT: tuple[Invariant[Context], ...] = (
         statement="the features fed are the teacher's own of what was committed",
         check=_are_committed,
         needs=("draft.inputs.hidden_digest", "features_digest"),
-        applies=takes_features,
+        applies=_is_fed_features,
     ),
     Invariant(
         id="draft.frontier-is-best",

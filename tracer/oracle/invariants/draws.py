@@ -5,7 +5,7 @@ from __future__ import annotations
 from specscope.schemas import BonusDraw, Trial
 from specscope.tracer.oracle.invariants.base import Context, present, promises
 from specscope.tracer.oracle.invariants.blocks import bonus_bounds
-from specscope.tracer.oracle.invariants.probabilities import ROUNDING, TOLERANCE, Bounds, teacher_bounds
+from specscope.tracer.oracle.invariants.probabilities import ROUNDING, TOLERANCE, Bounds, prob_of_logit, teacher_bounds
 from specscope.tracer.oracle.invariants.trials import LEAST_LEFT, is_point_mass
 
 
@@ -40,6 +40,16 @@ def bonus_problem(c: Context) -> str | None:
     return _share_problem(c, trials, accept.bonus_draw)
 
 
+def _bonus_prob(c: Context, draw: BonusDraw) -> Bounds:
+    """Where the teacher's probability of the bonus token lies: by its own logit and what was cut off at its slot, where
+    they are recorded, else by the best logits there."""
+    accept = present(c.step.accept)
+    cut = next((visit.cut for visit in accept.visited or () if visit.slot == accept.bonus_slot), None)
+    if draw.logit is not None and cut is not None:
+        return prob_of_logit(c.manifest.sampling, draw.logit, cut)
+    return teacher_bounds(c, accept.bonus_slot, accept.bonus_token)
+
+
 def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | None:
     """The share beside the teacher's probability, less what the rejected children took."""
     accept = present(c.step.accept)
@@ -53,7 +63,7 @@ def _share_problem(c: Context, trials: list[Trial], draw: BonusDraw) -> str | No
         taken = sum(trial.target_prob for trial in trials)
     if 1 - taken <= LEAST_LEFT:
         return None
-    bounds = teacher_bounds(c, accept.bonus_slot, accept.bonus_token)
+    bounds = _bonus_prob(c, draw)
     if accept.rule == "block":
         bounds = bonus_bounds(accept, bounds)
     wanted = Bounds(bounds.low / (1 - taken), min(1.0, bounds.high / (1 - taken)))

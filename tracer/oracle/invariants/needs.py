@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
-from specscope.schemas import Manifest, Record, Section, Step, TreeSection
+from specscope.schemas import Manifest, Step, TreeSection
+from specscope.schemas.capabilities import is_known_capability
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present, promises
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 
@@ -61,6 +62,12 @@ RECORDED_AS = {
     "left_prefixes": "commit.kv_digests_after",
     "logits_of_trials": "accept.visited.cut",
     "text": "stop.emitted",
+    "emitted_before": "stop.emitted",
+    "path_before": "accept.path",
+    "root_before": "accept.bonus_token",
+    "committed_before": "commit.committed_after",
+    "cached_before": "accept.path",
+    "pairs_before": "draft.kv_after",
 }
 
 
@@ -131,14 +138,3 @@ def absent_promises(manifest: Manifest, step: Step) -> list[str]:
         if value is None or (field and getattr(value, field) is None):
             absent.append(name)
     return absent
-
-
-@cache
-def is_known_capability(capability: str) -> bool:
-    """Whether it names a section of a step, or a field of one, as this version has them."""
-    section, dot, field = capability.partition(".")
-    known = Step.model_fields.get(section)
-    if known is None or section in Record.model_fields:
-        return False
-    models = [kind for kind in get_args(known.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
-    return bool(models) and (not dot or field in models[0].model_fields)

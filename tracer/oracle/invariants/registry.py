@@ -12,7 +12,12 @@ from specscope.tracer.oracle.invariants.draft import DRAFT
 from specscope.tracer.oracle.invariants.lengths import LENGTHS
 from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
 from specscope.tracer.oracle.invariants.run import RUN_RULES
-from specscope.tracer.oracle.invariants.sequence import COMMITTED_CONTINUES, LENGTH_CONTINUES, ROOT_IS_LAST_BONUS
+from specscope.tracer.oracle.invariants.sequence import (
+    COMMITTED_CONTINUES,
+    LENGTH_CONTINUES,
+    PAIRS_CONTINUE,
+    ROOT_IS_LAST_BONUS,
+)
 from specscope.tracer.oracle.invariants.stop import STOP
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 from specscope.tracer.oracle.invariants.tensors import SIZES, TENSORS, TENSORS_STRUCTURE
@@ -34,6 +39,7 @@ ON_STEPS: tuple[Invariant[Context], ...] = (
     *COMMIT,
     COMMITTED_CONTINUES,
     LENGTH_CONTINUES,
+    PAIRS_CONTINUE,
     *LENGTHS,
     *PIPELINE,
 )

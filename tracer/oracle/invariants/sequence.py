@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from specscope.tracer.oracle.invariants.base import Context, Invariant, next_root, present
+from specscope.tracer.oracle.invariants.base import Context, Invariant, present
 
 
 def _root_is_pending(c: Context) -> str | None:
-    root = present(c.step.tree).tokens[0]
-    if c.previous is None:
-        wanted = c.turn.root
-    else:
-        last = next_root(c.previous)
-        if last is None:
-            return None
-        wanted = last
+    root, wanted = present(c.step.tree).tokens[0], present(c.root_before)
     return None if root == wanted else f"the root is {root}, the last bonus token {wanted}"
 
 
 def _continues(c: Context) -> str | None:
-    commit = present(c.step.commit)
-    if c.previous is None:
-        wanted = c.turn.num_committed
-    elif c.previous.commit is not None:
-        wanted = c.previous.commit.committed_after
-    else:
-        return None
-    if commit.committed_before == wanted:
-        return None
-    return f"committed before is {commit.committed_before}, {_before(c)} left {wanted}"
+    length, wanted = present(c.step.commit).committed_before, present(c.committed_before)
+    return None if length == wanted else f"committed before is {length}, {_before(c)} left {wanted}"
 
 
 def _length_continues(c: Context) -> str | None:
-    length = present(c.step.tensors).committed_length
-    if c.previous is None:
-        wanted = c.turn.num_committed
-    elif c.previous.tensors is not None and c.previous.accept is not None:
-        wanted = c.previous.tensors.committed_length + c.previous.accept.accepted_length + 1
-    else:
-        return None
+    length, wanted = present(c.step.tensors).committed_length, present(c.cached_before)
     return None if length == wanted else f"committed length is {length}, {_before(c)} left {wanted}"
+
+
+def _pairs_continue(c: Context) -> str | None:
+    count, wanted = present(present(c.step.draft).kv_before), present(c.pairs_before)
+    return None if count == wanted else f"the drafter holds {count} pairs, the last step left {wanted}"
 
 
 def _before(c: Context) -> str:
@@ -49,7 +33,7 @@ ROOT_IS_LAST_BONUS: Invariant[Context] = Invariant(
     id="sequence.root-is-last-bonus",
     statement="a step's root is the last bonus token",
     check=_root_is_pending,
-    needs=("tree",),
+    needs=("tree", "root_before"),
     across_steps=True,
     phase="tree",
 )
@@ -57,10 +41,9 @@ ROOT_IS_LAST_BONUS: Invariant[Context] = Invariant(
 
 LENGTH_CONTINUES: Invariant[Context] = Invariant(
     id="sequence.length-continues",
-    statement="where commits are not recorded, the cache grows by the root and the path that the last step accepted",
+    statement="the cache that the forward is fed after grows by the root and the path that the last step accepted",
     check=_length_continues,
-    needs=("tensors",),
-    applies=lambda c: c.step.commit is None,
+    needs=("tensors", "cached_before"),
     across_steps=True,
     phase="tensors",
 )
@@ -70,7 +53,18 @@ COMMITTED_CONTINUES: Invariant[Context] = Invariant(
     id="sequence.committed-continues",
     statement="each step begins where the last one ended",
     check=_continues,
-    needs=("commit",),
+    needs=("commit", "committed_before"),
     across_steps=True,
     phase="commit",
+)
+
+
+PAIRS_CONTINUE: Invariant[Context] = Invariant(
+    id="sequence.pairs-continue",
+    statement="the drafter's cache has as many pairs as the last step left in it",
+    check=_pairs_continue,
+    needs=("draft.kv_before", "pairs_before"),
+    applies=lambda c: c.previous is not None,
+    across_steps=True,
+    phase="draft",
 )

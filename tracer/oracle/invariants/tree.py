@@ -96,6 +96,17 @@ def _nodes_proposed(c: Context) -> str | None:
     for slot in range(1, len(tree.tokens)):
         if slot not in slots and slot not in outside:
             return f"slot {slot}: token {tree.tokens[slot]} was never proposed under slot {tree.parents[slot]}"
+    return None if has_several(c) or tree.scores is None else _other_score(c, tree.scores, slots)
+
+
+def _other_score(c: Context, scores: list[float], slots: dict[int, int | None]) -> str | None:
+    """The first slot whose score is not that of the candidate that it is."""
+    for slot, number in slots.items():
+        if number is None or slot >= len(scores):
+            continue
+        got, wanted = scores[slot], c.columns.scores[number]
+        if got != wanted and not are_near(c, got, wanted, additions=2 * present(c.step.tree).depths[slot]):
+            return f"slot {slot}: score {got:.6g}, it was proposed with {wanted:.6g}"
     return None
 
 
@@ -264,7 +275,8 @@ TREE: tuple[Invariant[Context], ...] = (
     Invariant(
         id="tree.nodes-were-proposed",
         statement=(
-            "every node is a candidate under its parent; a replay puts in only trees that are not its own candidates'"
+            "every node is a candidate under its parent, with its score; a replay puts in only trees that are not its"
+            " own candidates'"
         ),
         check=_nodes_proposed,
         needs=("draft.levels", "tree"),

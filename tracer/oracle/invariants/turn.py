@@ -176,14 +176,21 @@ def _prefill(t: TurnTally) -> str | None:
     best = prefill.top_tokens
     pending = prefill.pending_token
     chosen = t.sampling.rule == "greedy" and not t.forced and pending is not None
-    if chosen and best is not None and pending not in best[:2]:
-        return f"the pending token {pending} is not among the best, {best}"
+    if chosen and best is not None and pending not in _first_of(best, prefill.top_logits):
+        return f"the pending token {pending} is not the best, {best}"
     problem = _draw_problem(prefill.draw, t.sampling) if prefill.draw is not None else None
     if problem is not None:
         return f"the pending token's draw: {problem}"
     if prefill.num_tokens != start.num_committed - start.reused_length:
         return f"{prefill.num_tokens} tokens were fed, {start.reused_length} of {start.num_committed} were reused"
     return None
+
+
+def _first_of(best: list[int], logits: list[float] | None) -> list[int]:
+    """The tokens that no other has a larger logit than; the first two where it is not known whether they are equal."""
+    if logits is None:
+        return best[:2]
+    return [token for token, logit in zip(best, logits, strict=False) if logit >= logits[0]]
 
 
 def _draw_problem(draw: BonusDraw, sampling: Sampling) -> str | None:

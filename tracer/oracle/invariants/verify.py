@@ -114,7 +114,8 @@ def _window_sight(c: Context, window: SlidingWindow) -> str | None:
 
 
 def _has_windows(c: Context) -> bool:
-    return any(c.manifest.teacher.sliding_windows or ())
+    recorded = c.step.verify is not None and c.step.verify.windows is not None
+    return recorded or any(c.manifest.teacher.sliding_windows or ())
 
 
 def _layers(c: Context) -> str | None:
@@ -164,7 +165,7 @@ VERIFY: tuple[Invariant[Context], ...] = (
         id="verify.windows",
         statement="in layers with a sliding window, every slot sees the last positions of its own path, and no others",
         check=_windows,
-        needs=("tensors", "verify.windows"),
+        needs=("tensors", "verify.windows", "manifest.teacher.sliding_windows"),
         applies=_has_windows,
     ),
     Invariant(

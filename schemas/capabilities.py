@@ -1,0 +1,20 @@
+"""What a writer can promise of its steps: a section, or one field of a section."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import get_args
+
+from specscope.schemas.base import Record, Section
+from specscope.schemas.step import Step
+
+
+@cache
+def is_known_capability(capability: str) -> bool:
+    """Whether it names a section of a step, or a field of one, as this version has them."""
+    section, dot, field = capability.partition(".")
+    known = Step.model_fields.get(section)
+    if known is None or section in Record.model_fields:
+        return False
+    models = [kind for kind in get_args(known.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+    return bool(models) and (not dot or field in models[0].model_fields)
