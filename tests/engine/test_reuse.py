@@ -52,3 +52,14 @@ def test_nothing_is_said_of_reuse_that_both_have(talk: Path, tmp_path: Path) -> 
     impact = diff_traces(talk, store(load(talk), tmp_path / "copy.jsonl")).impact
     assert impact.num_reused_a == impact.num_reused_b == reused(talk)
     assert reuse_texts(impact) == []
+
+
+def test_turns_after_one_that_was_allowed_to_be_longer_are_not_compared_and_fail_nothing(
+    teacher_folder: Path, head_folder: Path, tmp_path: Path
+) -> None:
+    runs = TinyRuns(teacher_folder, head_folder, tmp_path)
+    short, long = (runs(f"of {tokens}", prompts=TALKS, tokens=tokens) for tokens in (6, 11))
+    done = specscope("diff", short, long, "--allow", "stop_rules.max_new_tokens")
+    assert done.code == 0
+    assert "its context holds what was allowed to differ" in done.out
+    assert "nothing that was recorded says where" not in done.out

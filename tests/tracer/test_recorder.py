@@ -147,6 +147,8 @@ def test_wrong_use_is_refused_by_field_and_ends_the_trace_as_failed(tmp_path: Pa
         ),
         ({"sections": ["tree", "verfy"]}, "got section 'verfy', wanted some of shape, draft, tree, "),
         ({"sections": ["kind"]}, "got section 'kind', wanted some of"),
+        ({"sections": ["tree", "texts"]}, "got section 'texts', wanted some of"),
+        ({"sections": ["draft.inputs.tokens"]}, "got section 'draft.inputs.tokens', wanted some of"),
         ({"sede": 3}, "the format has no field sede; did you mean seed?"),
         ({"dtype": 16}, "manifest record, field dtype"),
     ],
