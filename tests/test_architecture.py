@@ -226,7 +226,10 @@ def test_the_wheel_installs_specscope_alone_with_all_it_needs(tmp_path: Path) ->
         "specscope/engine/demo_models/teacher/model.safetensors",
         "specscope/engine/demo_models/teacher/tokenizer.json",
         "specscope/engine/demo_models/drafter/model.safetensors",
-        "specscope/engine/demo_models/exit_head/model.safetensors",
+        *(
+            f"specscope/engine/demo_models/{name}/model.safetensors"
+            for name in ("exit_head", "exit_head_2", "exit_head_6")
+        ),
         "specscope/engine/demo_models/prompts.jsonl",
         "specscope/engine/lab/bench/suites/demo240.jsonl",
         "specscope/viewer/app.py",
