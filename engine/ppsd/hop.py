@@ -21,6 +21,7 @@ from specscope.tracer.errors import EngineError
 
 NUM_BUFFERS = 4  # per direction: one is filled, one travels, and what is slow may lag
 LISTEN_S = 0.25  # between two looks at signals and at the parent while nothing arrives
+LAST_WORD_S = 0.01  # between two looks while only last words are awaited
 NUM_PINGS = 24
 
 
@@ -118,11 +119,14 @@ class Inbox:
         Raises:
             StageLostError: where a sender is gone before it said it.
         """
-        while any(listening.is_alive() for listening in self._listening):
-            idle()
-            arrival = self.take(LISTEN_S)
-            if arrival is not None:
-                self.give_back(arrival)
+        for listening in self._listening:
+            while listening.is_alive():
+                idle()
+                arrival = self.take(0.0)
+                if arrival is None:
+                    listening.join(LAST_WORD_S)
+                else:
+                    self.give_back(arrival)
 
     def _listen(self, source: int) -> None:
         free = self._free[source]

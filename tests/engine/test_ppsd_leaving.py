@@ -19,5 +19,10 @@ def test_a_stage_that_hears_news_late_does_not_leave_before_it(tmp_path: Path) -
         )
         for rank in range(3)
     ]
-    ended = [(rank.communicate(timeout=120)[1], rank.returncode) for rank in ranks]
+    try:
+        ended = [(rank.communicate(timeout=120)[1], rank.returncode) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
     assert [code for _, code in ended] == [0, 0, 0], ended

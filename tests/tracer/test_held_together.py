@@ -64,6 +64,9 @@ def test_gathers_of_one_engine_are_compared(tmp_path: Path) -> None:
     first_step(theirs)["tensors"]["index_tensors"]["retrieve"].reverse()
     root = diff(tmp_path, ours, theirs).roots[0]
     assert (root.difference.field, root.place.step_b) == ("index_tensors.retrieve[0]", 0)
+    first_step(theirs)["tensors"]["index_tensors"]["retrieve"].append(0)  # of another size by another setting
+    assert diff(tmp_path, ours, theirs).verdict != "different"
+    first_step(theirs)["tensors"]["index_tensors"]["retrieve"].pop()
     theirs[0]["engine"] = "another"  # whose list of that name may be another list
     assert diff(tmp_path, ours, theirs).verdict != "different"
 
@@ -93,6 +96,15 @@ def test_what_the_step_before_does_not_say_passes_nothing(tmp_path: Path) -> Non
     for name in ("draft.pair-tokens", "draft.source-rows", "sequence.root-is-last-bonus", "sequence.length-continues"):
         judged = tally(lines, tmp_path, name)
         assert (judged.passed, judged.skipped) == (firsts, len(steps(lines)) - firsts), name
+
+
+def test_what_a_first_step_lacks_is_named_by_where_it_would_stand(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    for line in lines:
+        line.get("prefill", {}).pop("features_digest", None)
+    judged = tally(lines, tmp_path, "draft.features-are-committed")
+    assert judged.why_skipped == "not recorded: prefill.features_digest"
+    assert judged.passed
 
 
 def test_a_greedy_turn_begins_with_the_best_token(tmp_path: Path) -> None:

@@ -83,3 +83,11 @@ def test_a_blocks_mass_is_held_to_the_noise_of_its_chain() -> None:
     assert block.mass_noise(1e-4) < 0.02 * 0.1 < block.mass_noise(1e-2)
     assert block.threshold_noise(1e-4) >= block.mass_noise(1e-4)
     assert Tried("typical", [], trial).threshold_noise(1e-4) < 0.01 * trial.threshold
+
+
+def test_a_child_that_is_accepted_for_sure_is_so_whatever_noise_does() -> None:
+    sure = Draws([0.5, 0.3, 0.2], [0.01, 0.5, 0.49], [0]).trials()
+    assert sure[0].threshold == 1.0
+    assert Tried("sampling", [], sure[0]).threshold_noise(2e-2) == 0.0
+    near = sure[0].model_copy(update={"draft_prob": 0.499})
+    assert Tried("sampling", [], near).threshold_noise(2e-2) > 0.0

@@ -201,6 +201,10 @@ def test_hidden_runs_can_be_shown_again_and_their_link_hides_them_too(
     assert "1 hidden run" in html
     assert "Show c.jsonl" in html
     link = query_of(app)
+    app.query_params.pop("hidden")  # as Back does
+    assert listed(app.run()) == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert query_of(app) == {"page": "runs"}
+    app = click(app, "hide:2")
     app = click(click(app, "hide:0"), "hide:0")
     assert listed(app) == []
     assert "All runs are hidden" in html_of(app)

@@ -173,11 +173,14 @@ class _TriedPair(NamedTuple):
         ours, theirs = (cut.log_normaliser * judge.temperature for cut in (cut_a, cut_b))
         return judge.near("logits", ours, theirs, self.size) or _cut_elsewhere(cut_a, cut_b, judge.temperature)
 
-    def allowed(self, judge: FloatJudge) -> dict[str, float]:
-        """By field, how far it may be off where the probabilities follow from logits within the noise floor."""
+    def allowed(self, judge: FloatJudge, *, follows: bool) -> dict[str, float]:
+        """By field, how far it may be off besides its own share of noise: a sum of small remainders, and, where the
+        probabilities ``follows`` from logits within the noise floor, what is made of them."""
+        share = judge.probability_share(self.size)
+        if not follows:
+            return {"residual_mass": self.tried.mass_noise(share)}
         weighed = max(self.a.target_prob, self.b.target_prob)
-        moved = abs(self.a.target_prob - self.b.target_prob) / weighed if weighed > 0 else 0.0
-        share = judge.probability_share(self.size) + moved
+        share += abs(self.a.target_prob - self.b.target_prob) / weighed if weighed > 0 else 0.0
         return {
             "target_prob": math.inf,
             "residual_mass": self.tried.mass_noise(share),
@@ -207,7 +210,7 @@ def _trial(pair: StepPair, key: PathKey | None, tried: _TriedPair, equal: bool) 
             "accept", "coins", a.coin, b.coin, kind="structural", inputs_equal=_coins_comparable(pair), node=key
         )
     follows = tried.follows(judge)
-    allowed = tried.allowed(judge) if follows else {}
+    allowed = tried.allowed(judge, follows=follows)
     for field in ("target_prob", "draft_prob", "residual_mass", "threshold"):
         value_a, value_b = getattr(a, field), getattr(b, field)
         if None in (value_a, value_b):

@@ -20,6 +20,9 @@ from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, choice, difference, same_path, slot_keys
 from specscope.tracer.compare.token_values import MOST_KEPT
 
+#: Index tensors of which the oracle knows what they must be.
+HELD_TO_THE_TREE = {"parents", "ancestors"}
+
 
 def compare_steps(pair: StepPair) -> list[Difference]:
     """Every difference of the pair, in the order of the phases."""
@@ -112,16 +115,16 @@ def _tensors(pair: StepPair) -> Iterator[Difference]:
 
 
 def _gathers(pair: StepPair, a: TensorsSection, b: TensorsSection) -> Iterator[Difference]:
-    """Index tensors of one name, of one engine and of as many rows, where the slots are numbered alike: else their
-    entries are about other slots."""
-    if not pair.same_engine or a.padded_slots != b.padded_slots or not pair.numbered_alike:
+    """Index tensors of one engine, name and size, where slots are numbered alike: else their entries are about other
+    slots. Those that the oracle holds to the tree are left to it."""
+    if not (pair.same_engine and pair.same_policy and pair.numbered_alike):
         return
-    for name in sorted(set(a.index_tensors) & set(b.index_tensors)):
+    for name in sorted((set(a.index_tensors) & set(b.index_tensors)) - HELD_TO_THE_TREE):
         ours, theirs = a.index_tensors[name], b.index_tensors[name]
-        if ours != theirs:
-            at = next(i for i in range(max(len(ours), len(theirs))) if ours[i : i + 1] != theirs[i : i + 1])
-            va, vb = _at(ours, at), _at(theirs, at)
-            yield difference("tensors", f"index_tensors.{name}[{at}]", va, vb, kind="structural", inputs_equal=True)
+        if len(ours) == len(theirs) and ours != theirs:
+            at = next(at for at, (x, y) in enumerate(zip(ours, theirs, strict=True)) if x != y)
+            field, va, vb = f"index_tensors.{name}[{at}]", ours[at], theirs[at]
+            yield difference("tensors", field, va, vb, kind="structural", inputs_equal=True)
 
 
 def _mask_difference(key: PathKey, extra_a: list[int | list[int]], extra_b: list[int | list[int]]) -> Difference:

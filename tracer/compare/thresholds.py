@@ -37,8 +37,24 @@ class Tried(NamedTuple):
         left = math.prod(elder.draft_prob * (1 - elder.threshold) for elder in self.before)
         if left <= 0 or trial.draft_prob <= 0:
             return math.inf
+        if self._is_sure(SLACK * share):
+            return 0.0
+        if not self.before:
+            return SLACK * share * trial.threshold
         weighed = (trial.target_prob + trial.draft_prob) / trial.draft_prob + trial.threshold
         return SLACK * share * steps * weighed / left
+
+    def _is_sure(self, share: float) -> bool:
+        """Whether the child is accepted for sure, however the probabilities lie within ``share`` of themselves: what of
+        the teacher's is left of its token is then more than the drafter's, which no remainder makes less."""
+        drawn, room = self.trial.draft_prob, 1.0
+        remains = self.trial.target_prob * (1 - share)
+        for elder in self.before:
+            remains -= (1 + share) * drawn / room
+            room -= elder.draft_prob
+            if room <= 0:
+                return False
+        return remains >= (1 + share) * drawn / room
 
     def mass_noise(self, share: float) -> float:
         """How much of a block's residual mass may be noise: each slot above adds its own."""

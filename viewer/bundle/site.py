@@ -19,7 +19,7 @@ from specscope.viewer.screens.scripts import inspector_script
 
 #: A script may come from beside the page: a folder that is opened from a disk has no origin.
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' file:; img-src data:; base-uri 'none';"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' file:; img-src data: blob:; base-uri 'none';"
     " form-action 'none'"
 )
 PAGE = """\

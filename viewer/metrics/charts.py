@@ -140,6 +140,7 @@ def stage_times(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
         ahead = [(phase.p90_ns - phase.median_ns) / 1e6 for phase in run.times.phases]
         bar = go.Bar(
             name=shown_name(run.name),
+            meta=html_text(run.name),
             y=names,
             x=np.array([phase.median_ns for phase in run.times.phases]) / 1e6,
             orientation="h",
@@ -185,6 +186,7 @@ def line_of(name: str, x: Any, y: Any, look: Look, **settings: Any) -> go.Scatte
     """A line or points of one run; ``settings`` are those of plotly."""
     return go.Scatter(
         name=shown_name(name),
+        meta=html_text(name),
         x=x,
         y=y,
         line={"color": look.colour, "dash": look.dash, "width": 2},

@@ -240,17 +240,26 @@ def over_time(lengths: Ints) -> Course:
 
 def _positions(reader: TraceReader, turns: Sequence[TurnEntry]) -> Bins | None:
     """Acceptance by committed length, which follows from the prompt and the lengths; not so in a replay."""
-    if reader.manifest.replay_of is not None:
-        return None
     places, values = [], []
     for turn in turns:
-        if turn.steps:
-            lengths = clipped(turn.accepted_lengths)
-            places.append(committed_lengths(len(reader.turn_start(turn).prompt_ids), lengths))
-            values.append(lengths)
+        positions = step_positions(reader, turn)
+        if positions is not None:
+            places.append(positions)
+            values.append(clipped(turn.accepted_lengths))
     num_steps = sum(map(len, values))
     most = max(1, min(MOST_BINS, num_steps // STEPS_PER_BIN))
     return in_bins(np.concatenate(places), np.concatenate(values), most) if places else None
+
+
+def step_positions(reader: TraceReader, turn: TurnEntry) -> Ints | None:
+    """(N,) committed length before each step of a turn; None where it has none, replays what another run
+    accepted, or does not say how many were accepted."""
+    manifest = reader.manifest
+    if not turn.steps or manifest.replay_of is not None or not manifest.supplies_lengths:
+        return None
+    start = reader.turn_start(turn)
+    before = (start.prompt_length or 0) if start.without_ids else start.num_committed
+    return committed_lengths(before, clipped(turn.accepted_lengths))
 
 
 def committed_lengths(num_prompt: int, lengths: Ints) -> Ints:

@@ -24,6 +24,7 @@ class ChartRow(NamedTuple):
 
     curve: int  # of the figure's
     at: int  # in its curve
+    run: str | None  # that the curve is of, as pages call it
     name: str  # of the curve
     x: Any
     y: Any
@@ -33,7 +34,7 @@ class ChartRow(NamedTuple):
     @property
     def values(self) -> list[str]:
         """All cells, numbers with all their digits."""
-        return [self.name, *("" if value is None else str(value) for value in self[3:])]
+        return [self.name, *("" if value is None else str(value) for value in self[4:])]
 
 
 #: The link that a row leads to; None where it leads nowhere.
@@ -55,7 +56,18 @@ def _rows_of(curve: int, trace: Any) -> list[ChartRow]:
     for at, (place, value) in enumerate(zip(_listed(x), _listed(y), strict=True)):
         high = value + above[at] if at < len(above) else None
         low = value - below[at] if at < len(below) else None
-        rows.append(ChartRow(curve=curve, at=at, name=name, x=place, y=value, low=low, high=high))
+        rows.append(
+            ChartRow(
+                curve=curve,
+                at=at,
+                run=None if trace.meta is None else html.unescape(trace.meta),
+                name=name,
+                x=place,
+                y=value,
+                low=low,
+                high=high,
+            )
+        )
     return rows
 
 
@@ -104,7 +116,7 @@ def numbers_table(figure: go.Figure, title: str, link: Link) -> Markup:
 
 
 def _line(line: ChartRow, shown: Sequence[bool], link: str | None) -> Markup:
-    values = [html_text(_short(value)) for value in (line.name, *line[3:])]
+    values = [html_text(_short(value)) for value in (line.name, *line[4:])]
     if link is not None:
         words = f"steps at {_short(line.x)} of {line.name}"
         target = joined([attribute("href", link), attribute("target", "_self"), attribute("aria-label", words)])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from specscope.tracer.naming.text import html_text
 from specscope.tracer.tuning.intervals import Mean
 from specscope.tracer.tuning.whatif import Outcome
 from specscope.viewer.drawing.style.palette import Palette
@@ -59,6 +60,7 @@ def right_child(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
 def _bars(name: str, x: Sequence[Any], y: Sequence[float], *, look: Look, words: str, counts: Sequence[int]) -> go.Bar:
     return go.Bar(
         name=shown_name(name),
+        meta=html_text(name),
         x=list(x),
         y=list(y),
         marker={"color": look.colour, "opacity": 0.85, "pattern": {"shape": look.pattern, "size": 6}},

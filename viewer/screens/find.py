@@ -19,6 +19,7 @@ from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.labels.nodes import teacher_choices
 from specscope.viewer.drawing.svg.strip import MEANINGS
 from specscope.viewer.drawing.tables.turns import FoundStep, TurnRow, turns_board
+from specscope.viewer.metrics.numbers import step_positions
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.runs.finding import HOW, StepFacts, parse_query
 from specscope.viewer.screens.controls import choose_run, show_warnings
@@ -107,7 +108,6 @@ class _Read(NamedTuple):
 
     text: str
     margin: float | None
-    committed: int | None  # tokens before the step
 
 
 def _facts(arguments: Arguments, reader: TraceReader, states: RunStates, pair: OpenPair | None) -> list[StepFacts]:
@@ -118,9 +118,10 @@ def _facts(arguments: Arguments, reader: TraceReader, states: RunStates, pair: O
     read = _read(reader.path, reader.index.stamp, arguments.tokenizer, _reader=reader)
     facts = []
     for turn in reader.turns:
+        positions = step_positions(reader, turn)
         for at, strip in enumerate(states.of_turn(turn.turn)):
             spot = Spot(turn.turn, at)
-            known = read.get(spot, _Read("", None, None))
+            known = read.get(spot, _Read("", None))
             names = tuple(violation.invariant for violation in violated.get(spot, ()))
             facts.append(
                 StepFacts(
@@ -133,7 +134,7 @@ def _facts(arguments: Arguments, reader: TraceReader, states: RunStates, pair: O
                     kind=kinds.get(spot, ""),
                     text=known.text,
                     margin=known.margin,
-                    committed=known.committed,
+                    committed=int(positions[at]) if positions is not None and at < len(positions) else None,
                 )
             )
     return facts
@@ -160,7 +161,7 @@ def _read(trace: Path, stamp: str, tokenizer: Path | None, *, _reader: TraceRead
         for step in _reader.steps(turn):
             texts.learn(step)
             emitted = step.stop.emitted[: step.stop.kept] if step.stop is not None else []
-            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step), step.committed_length)
+            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step))
     return read
 
 

@@ -75,6 +75,9 @@ function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, as
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping() || pressInTree(event) || isForDrawing(event)) {
       return;
     }
+    if (["Shift", "CapsLock", "AltGraph"].includes(event.key)) {
+      return; // held for the key that follows
+    }
     const size = { "+": "in", "-": "out", 0: "fit" }[event.key];
     if (event.key === "Escape") {
       help.hidden = true;

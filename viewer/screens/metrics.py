@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -22,7 +21,7 @@ from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.style.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.tables.plain import plain_table
 from specscope.viewer.metrics import charts, tuning_charts
-from specscope.viewer.metrics.charts import MOST_RUNS, shown_name
+from specscope.viewer.metrics.charts import MOST_RUNS
 from specscope.viewer.metrics.numbers import MOVING, RunMetrics, read_metrics
 from specscope.viewer.metrics.rows import ChartRow, chart_rows, csv_of, numbers_table
 from specscope.viewer.metrics.words import (
@@ -203,15 +202,12 @@ class _Page:
     view: View
     runs: Sequence[RunMetrics]
 
-    def of(self, row: ChartRow) -> str:
-        """The name of the run that a point is of; names in charts are shortened."""
-        return next((run.name for run in self.runs if row.name == unescape(shown_name(run.name))), self.runs[0].name)
-
     def follow(self, card: _Card, row: ChartRow, view: View) -> None:
         """Leads ``view`` to where a point of a chart that leads somewhere does."""
+        run = next((run for run in self.runs if run.name == row.run), self.runs[0])
         assert card.leads is not None
-        view.run = self.of(row)
-        card.leads(view, next(run for run in self.runs if run.name == view.run), row)
+        view.run = run.name
+        card.leads(view, run, row)
 
     def link(self, card: _Card, row: ChartRow) -> str | None:
         """The same as a link; None where the chart leads nowhere."""

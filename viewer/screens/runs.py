@@ -36,7 +36,6 @@ class Asked:
 
     may_index: set[Stamp] = field(default_factory=set)  # files that may be read however large they are
     order: Order = NEWEST
-    hidden: set[str] = field(default_factory=set)  # runs that are not listed, by ``hidden_key``
 
 
 def show_runs_page(arguments: Arguments, view: View) -> None:
@@ -45,12 +44,11 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
     if not runs:
         _show(empty_board(arguments.catalogue.folders), view, lambda _: None)
         return
-    asked: Asked = st.session_state.setdefault(ASKED, Asked(hidden=set(view.hidden)))
-    view.hidden = tuple(sorted(asked.hidden))
+    asked: Asked = st.session_state.setdefault(ASKED, Asked())
     summaries = _summaries(runs, asked.may_index)
     traces = [summary for summary in summaries if isinstance(summary, RunSummary)]
-    hidden = [summary for summary in traces if hidden_key(summary.run.name) in asked.hidden]
-    traces = [summary for summary in traces if hidden_key(summary.run.name) not in asked.hidden]
+    hidden = [summary for summary in traces if hidden_key(summary.run.name) in view.hidden]
+    traces = [summary for summary in traces if hidden_key(summary.run.name) not in view.hidden]
     listed = in_order(_fitting(traces), asked.order)[:MOST_SHOWN]
     suggested = suggest_pair(listed)
     unread = [summary for summary in listed if summary.outcome is None]
@@ -71,7 +69,6 @@ def show_runs_page(arguments: Arguments, view: View) -> None:
 
     def answered(request: str) -> None:
         answer(view, shown, asked, request)
-        view.hidden = tuple(sorted(asked.hidden))
 
     _show(run_board(shown), view, answered)
     if num_checking:
@@ -93,9 +90,9 @@ def answer(view: View, shown: RunList, asked: Asked, request: str) -> None:
     """Does what a click asks for. The browser may ask for anything: what is not listed changes nothing.
 
     Args:
-        view: changed where a run is picked.
+        view: changed where a run is picked, hidden or shown again.
         shown: the list that was clicked on.
-        asked: changed where files are to be read, runs hidden or shown again, or the list is to be sorted.
+        asked: changed where files are to be read, or the list is to be sorted.
         request: what the click asks for.
     """
     what, _, where = request.partition(":")
@@ -103,7 +100,7 @@ def answer(view: View, shown: RunList, asked: Asked, request: str) -> None:
         stamps = (stamp_of(summary.run.path) for summary in shown.runs if summary.outcome is None)
         asked.may_index.update(stamp for stamp in stamps if stamp is not None)
     elif what in ("hide", "show"):
-        _hide_or_show(shown, asked, request)
+        _hide_or_show(view, shown, request)
     elif what == "order":
         asked.order = requested(request) or asked.order
     elif request == "pair:chosen" and view.has_pair:
@@ -122,15 +119,16 @@ def answer(view: View, shown: RunList, asked: Asked, request: str) -> None:
             choose_side(view, "candidate", name)
 
 
-def _hide_or_show(shown: RunList, asked: Asked, request: str) -> None:
+def _hide_or_show(view: View, shown: RunList, request: str) -> None:
     """Takes a run from the list, or lists what was hidden again."""
     what, _, where = request.partition(":")
     runs = shown.runs if what == "hide" else shown.hidden
     if request == "show:all":
-        asked.hidden.clear()
+        view.hidden = ()
     elif where.isascii() and where.isdecimal() and int(where) < len(runs):
         key = hidden_key(runs[int(where)].run.name)
-        asked.hidden = asked.hidden | {key} if what == "hide" else asked.hidden - {key}
+        hidden = {*view.hidden, key} if what == "hide" else {*view.hidden} - {key}
+        view.hidden = tuple(sorted(hidden))
 
 
 def choose_side(view: View, side: Literal["baseline", "candidate"], name: str) -> None:

@@ -57,8 +57,13 @@ const MOST_PIXELS = 8192; // along a side; browsers draw no larger pictures
 // As a picture, on the paper that the drawing stands on.
 async function savePicture(name, { text, width, height }, on) {
   const image = new Image();
-  image.src = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
-  await image.decode();
+  const url = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
+  image.src = url;
+  try {
+    await image.decode();
+  } finally {
+    URL.revokeObjectURL(url);
+  }
   const scale = Math.min(SCALE, MOST_PIXELS / Math.max(width, height));
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [Math.ceil(width * scale), Math.ceil(height * scale)];
@@ -66,7 +71,6 @@ async function savePicture(name, { text, width, height }, on) {
   brush.fillStyle = getComputedStyle(on).getPropertyValue("--ss-paper");
   brush.fillRect(0, 0, canvas.width, canvas.height);
   brush.drawImage(image, 0, 0, canvas.width, canvas.height);
-  URL.revokeObjectURL(image.src);
   canvas.toBlob((picture) => saveAs(name, picture), "image/png");
 }
 

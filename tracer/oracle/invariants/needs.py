@@ -71,13 +71,26 @@ RECORDED_AS = {
 }
 
 
+#: The same of a turn's first step, where it is another field.
+RECORDED_AS_FIRST = {"features_digest": "prefill.features_digest", "left_prefixes": "prefill.prefix_digests"}
+
+
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
     """The first of ``needs`` that is absent, as the field that has to be recorded."""
     for need in needs:
         of_context = need in RECORDED_AS or need.startswith("manifest.")
         if missing_field(context if of_context else context.step, (need,)):
-            return recorded_as(need)
+            return _absent_field(context, need)
     return None
+
+
+def _absent_field(context: Context, need: str) -> str:
+    """The field that ``need`` lacks in this place."""
+    if context.previous is None:
+        return RECORDED_AS_FIRST.get(need, recorded_as(need))
+    if need == "cached_before" and context.previous.tensors is None:
+        return "tensors.committed_length"
+    return recorded_as(need)
 
 
 def recorded_as(need: str) -> str:
@@ -123,6 +136,8 @@ def _missing_trials(context: Context) -> str | None:
 
 def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
     """Why the oracle did not judge a step by ``invariant``, in words."""
+    if "text" in invariant.needs and context.text is None and context.step.stop is not None:
+        return "it needs the whole turn, which specscope check reads"
     missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
     if missing is None and context.step.tree is None:
         missing = "tree"
