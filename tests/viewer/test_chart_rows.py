@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -41,6 +42,15 @@ def test_rows_are_what_is_drawn(fused: RunMetrics) -> None:
     phases = chart_rows(charts.stage_times([fused], LIGHT))
     assert {"draft", "verify"} <= {row.x for row in phases}, "bars that lie have names across"
     assert all(row.high is not None and row.high >= row.y for row in phases)
+
+
+def test_a_point_names_its_run_whole_however_long_the_name(fused: RunMetrics) -> None:
+    names = [f"{'<b>' * 25}{end}.jsonl" for end in "ab"]  # shortened alike
+    runs = [replace(fused, name=name) for name in names]
+    for draw in (charts.stage_times, tuning_charts.accepted_lengths, tuning_charts.right_child):
+        rows = chart_rows(draw(runs, LIGHT))
+        assert len({row.name for row in rows}) == 1
+        assert {row.run for row in rows} == set(names)
 
 
 def test_a_file_has_all_digits_and_no_formulas() -> None:
