@@ -124,7 +124,7 @@ def test_a_branch_is_timed_only_where_it_took_time(sound_step: Step) -> None:
 def test_a_skipped_invariant_says_what_is_missing(recorded: Context) -> None:
     step = recorded.step.model_copy(update={"draft": None})
     skipped = dict(judged_step(replace(recorded, step=step), TokenTexts(None)).judgement.skipped)
-    assert "not recorded: draft" in skipped.values()
+    assert "not recorded: draft.inputs" in skipped.values()
     assert all(words.startswith("not recorded: ") for words in skipped.values())
     treeless = recorded.step.model_copy(update={"tree": None})
     skipped = dict(judged_step(replace(recorded, step=treeless), TokenTexts(None)).judgement.skipped)
