@@ -202,9 +202,9 @@ def _print_list(tallies: dict[str, Tally]) -> None:
 def _print_unjudged(unjudged: dict[str, Tally], num_invariants: int) -> None:
     """The invariants that no step could be judged by, and what there would have to be."""
     out = console()
-    whys = dict.fromkeys(tally.why_skipped or "no reason given" for tally in unjudged.values())
-    absent = [why.removeprefix(NOT_RECORDED) for why in whys if why.startswith(NOT_RECORDED)]
-    others = [why for why in whys if not why.startswith(NOT_RECORDED)]
+    whys = {name: tally.why_skipped or "no reason given" for name, tally in unjudged.items()}
+    absent = dict.fromkeys(why.removeprefix(NOT_RECORDED) for why in whys.values() if why.startswith(NOT_RECORDED))
+    others = [f"{name}: {why}" for name, why in whys.items() if not why.startswith(NOT_RECORDED)]
     lines = [f"{NOT_RECORDED}{', '.join(absent)}"] if absent else []
     out.print(
         f"    {len(unjudged)} of {num_invariants} invariants were not judged (--verbose names them)", highlight=False
