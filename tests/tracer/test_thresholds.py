@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import NamedTuple
 
@@ -63,6 +64,61 @@ def test_what_noise_does_to_a_threshold_is_within_what_it_may_do(seed: int, shar
             return  # it cannot have been rejected
         allowed = Tried("sampling", honest[:number], ours).threshold_noise(share)
         assert abs(ours.threshold - theirs.threshold) <= allowed
+
+
+def noisy(weights: list[float], share: float, chance: random.Random) -> list[float]:
+    return normalised([weight * (1 + share / 2 * chance.uniform(-1, 1)) for weight in weights])
+
+
+@given(st.integers(0, 10**9), st.sampled_from([1e-6, 1e-4, 1e-3]))
+def test_what_noise_does_to_an_entropy_is_within_what_it_may_do(seed: int, share: float) -> None:
+    chance = random.Random(seed)
+    honest = normalised([chance.random() ** 3 + 1e-9 for _ in range(200)])
+    ours, theirs = (
+        0.3 * math.exp(sum(p * math.log(p) for p in probs)) for probs in (honest, noisy(honest, share, chance))
+    )
+    trial = Trial(slot=1, target_prob=0.5, draft_prob=1.0, threshold=ours, accepted=True)
+    assert abs(ours - theirs) <= Tried("typical", [], trial).threshold_noise(share)
+
+
+def block_trials(targets: list[list[float]], drafts: list[list[float]], tokens: list[int]) -> list[Trial]:
+    """A chain by the definition of block verification; the target after its end is the last of them."""
+    trials, ratio = [], 1.0
+    for slot, token in enumerate(tokens, 1):
+        target, draft = targets[slot - 1][token], drafts[slot - 1][token]
+        ratio = min(1.0, ratio * target / draft)
+        mass = None
+        if slot < len(tokens):
+            mass = sum(max(0.0, ratio * p - q) for p, q in zip(targets[slot], drafts[slot], strict=True))
+        threshold = ratio if mass is None else mass / (mass + 1 - ratio) if mass + 1 - ratio > 0 else 1.0
+        trials.append(
+            Trial(
+                slot=slot,
+                target_prob=target,
+                draft_prob=draft,
+                threshold=threshold,
+                coin=0.5,
+                accepted=False,
+                residual_mass=mass,
+            )
+        )
+    return trials
+
+
+@given(st.integers(0, 10**9), st.sampled_from([1e-6, 1e-4, 1e-3]))
+def test_what_noise_does_to_a_block_is_within_what_it_may_do(seed: int, share: float) -> None:
+    chance = random.Random(seed)
+    targets, drafts = (
+        [normalised([chance.random() ** 3 + 1e-3 for _ in range(VOCAB)]) for _ in range(5)] for _ in range(2)
+    )
+    tokens = [chance.randrange(VOCAB) for _ in range(4)]
+    honest = block_trials(targets, drafts, tokens)
+    other = block_trials([noisy(target, share, chance) for target in targets], drafts, tokens)
+    for number, (ours, theirs) in enumerate(zip(honest, other, strict=True)):
+        tried = Tried("block", honest[:number], ours)
+        if ours.residual_mass is not None and theirs.residual_mass is not None:
+            assert abs(ours.residual_mass - theirs.residual_mass) <= tried.mass_noise(share)
+        assert abs(ours.threshold - theirs.threshold) <= tried.threshold_noise(share)
 
 
 def test_a_draft_that_was_not_renormalised_is_no_noise() -> None:

@@ -210,13 +210,13 @@ def _trial(pair: StepPair, key: PathKey | None, tried: _TriedPair, equal: bool) 
             "accept", "coins", a.coin, b.coin, kind="structural", inputs_equal=_coins_comparable(pair), node=key
         )
     follows = tried.follows(judge)
-    allowed = tried.allowed(judge, follows=follows)
     for field in ("target_prob", "draft_prob", "residual_mass", "threshold"):
         value_a, value_b = getattr(a, field), getattr(b, field)
         if None in (value_a, value_b):
             continue
-        near = judge.same_probability(f"accept.{field}", value_a, value_b, tried.size)
-        if not near and abs(value_a - value_b) > allowed.get(field, 0.0):
+        if judge.same_probability(f"accept.{field}", value_a, value_b, tried.size):
+            continue
+        if abs(value_a - value_b) > tried.allowed(judge, follows=follows).get(field, 0.0):
             return difference("accept", f"trials.{field}", value_a, value_b, kind="real", inputs_equal=equal, node=key)
     if a.accepted == b.accepted:
         return None

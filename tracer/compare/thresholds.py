@@ -16,8 +16,8 @@ from specscope.schemas import Trial
 
 #: Errors add up along sums and quotients; so many times the first-order bound is still noise.
 SLACK = 4.0
-#: An entropy moves by the errors of its probabilities times their logarithms, which are no larger.
-LARGEST_LOGARITHM = 16.0
+#: An entropy H moves by a share of H + 1 where its probabilities move by it; over a million tokens that is below 15.
+LARGEST_ENTROPY = 16.0
 
 
 class Tried(NamedTuple):
@@ -30,7 +30,7 @@ class Tried(NamedTuple):
     def threshold_noise(self, share: float) -> float:
         """How much of the threshold may be noise, where that is ``share`` of every probability."""
         if self.rule == "typical":
-            return SLACK * LARGEST_LOGARITHM * share * self.trial.threshold
+            return SLACK * LARGEST_ENTROPY * share * self.trial.threshold
         if self.rule == "block":
             return self.mass_noise(share) / max(self._left_of_block(), share)
         trial, steps = self.trial, len(self.before) + 1
