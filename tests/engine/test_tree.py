@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specscope.engine.tree.grow import (
+    FEW,
     DraftTree,
     Frontier,
     Level,
@@ -222,6 +223,14 @@ def test_stable_topk_breaks_ties_by_index(values: list[float], k: int) -> None:
     wanted = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
     assert stable_topk(torch.tensor(values), k).tolist() == wanted
     assert sorted_topk(torch.tensor(values), k).tolist() == wanted
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**9), st.integers(1, 20))
+def test_the_best_of_many_are_searched_as_they_are_sorted(seed: int, k: int) -> None:
+    scores = torch.randint(-40, 3, (2, 3, FEW + 300), generator=torch.Generator().manual_seed(seed)).float()
+    assert torch.equal(stable_topk(scores, k), sorted_topk(scores, k))
+    assert torch.equal(stable_topk(scores[..., :FEW], k), sorted_topk(scores[..., :FEW], k))
 
 
 def test_a_score_that_is_not_finite_is_flagged_in_its_row_alone() -> None:

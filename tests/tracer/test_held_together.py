@@ -87,6 +87,15 @@ def test_features_that_are_recorded_are_judged_whatever_the_manifest_says_of_lay
     assert tally(lines, tmp_path, "draft.features-are-committed").failed == 1
 
 
+def test_windows_that_are_recorded_are_skipped_where_no_manifest_says_what_they_must_be(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    for step in steps(lines):
+        step["verify"]["windows"] = [{"size": 4, "layers": [0], "first_positions": [0], "num_seen": [1]}]
+    judged = tally(lines, tmp_path, "verify.windows")
+    assert (judged.passed, judged.skipped) == (0, len(steps(lines)))
+    assert judged.why_skipped == "not recorded: manifest.teacher.sliding_windows"
+
+
 def test_what_the_step_before_does_not_say_passes_nothing(tmp_path: Path) -> None:
     lines = load(FUSED)
     lines[0]["capabilities"] = [name for name in lines[0]["capabilities"] if name not in ("stop", "accept")]

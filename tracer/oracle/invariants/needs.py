@@ -69,8 +69,6 @@ RECORDED_AS = {
     "cached_before": "accept.path",
     "pairs_before": "draft.kv_after",
 }
-
-
 #: The same of a turn's first step, where it is another field.
 RECORDED_AS_FIRST = {"features_digest": "prefill.features_digest", "left_prefixes": "prefill.prefix_digests"}
 
