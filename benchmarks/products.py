@@ -1,6 +1,6 @@
 """How much of a step are matrix products: what remains of it however little surrounds them.
 
-    python -m benchmarks.products [--limit N] [--steps N] [--rounds N] [--threads N]
+    python -m benchmarks.products [--limit N] [--steps N] [--rounds N] [--threads N] [--products plain|packed]
 
 The products of some steps, each with its own weights and in its own order, are noted while a turn is decoded; then the
 same steps and the noted products alone are timed in turn. Weights come from memory in both, so that what is left of a
@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 
 import click
 import torch
-import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from specscope.engine.lab.bench.suites import SUITES, load_suite, sample
@@ -31,12 +30,16 @@ from specscope.engine.tree.policy import TreePolicy
 MODES: tuple[Literal["baseline"], Literal["fused"]] = ("baseline", "fused")
 
 
-class Product(NamedTuple):
-    """One call of ``linear``."""
+#: The operations that multiply by a layer's weights: torch's own, and oneDNN's by packed ones.
+MULTIPLYING = (torch.ops.aten.linear.default, torch.ops.mkldnn._linear_pointwise.default)
 
+
+class Product(NamedTuple):
+    """One call."""
+
+    operation: Any
     rows: torch.Tensor
-    weight: torch.Tensor
-    bias: torch.Tensor | None
+    others: tuple[Any, ...]  # the weight, and what follows it
 
 
 class Noting(TorchDispatchMode):
@@ -48,9 +51,9 @@ class Noting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs the operation."""
-        if func is torch.ops.aten.linear.default:
-            rows, weight, *bias = args
-            self.products.append(Product(rows.clone(), weight, bias[0] if bias else None))
+        if func in MULTIPLYING:
+            rows, *others = args
+            self.products.append(Product(func, rows.clone(), tuple(others)))
         return func(*args, **(kwargs or {}))
 
 
@@ -95,8 +98,8 @@ class Turn:
     def time_products(self) -> float:
         """ns per step."""
         begun = time.perf_counter_ns()
-        for rows, weight, bias in self.products:
-            F.linear(rows, weight, bias)
+        for operation, rows, others in self.products:
+            operation(rows, *others)
         return (time.perf_counter_ns() - begun) / self._num_steps
 
 
@@ -118,15 +121,20 @@ def table(times: dict[str, Times]) -> list[str]:
 @click.option("--steps", "num_steps", default=12, show_default=True, help="Steps of each turn.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--threads", default=2, show_default=True)
+@click.option("--products", type=click.Choice(["plain", "packed"]), default="plain", show_default=True)
 @click.option("--budget", default=DEFAULT_TREE.budget, show_default=True)
-def main(suite: str, limit: int, num_steps: int, rounds: int, threads: int, budget: int) -> None:
+def main(
+    suite: str, limit: int, num_steps: int, rounds: int, threads: int, products: Literal["plain", "packed"], budget: int
+) -> None:
     """Print a table in Markdown."""
     torch.set_num_threads(threads)
     policy = TreePolicy("dynamic", depth=DEFAULT_TREE.depth, top_k=DEFAULT_TREE.top_k, budget=budget)
     times: dict[str, Times] = {}
     for mode in MODES:
         drafter = "none" if mode == "baseline" else "eagle3"
-        models = load_models(ModelChoice(mode=mode, drafter=drafter, policy=policy, self_check=False))
+        models = load_models(
+            ModelChoice(mode=mode, drafter=drafter, policy=policy, products=products, self_check=False)
+        )
         tokenizer, of_mode = models.teacher.tokenizer, times.setdefault(mode, Times())
         assert tokenizer is not None
         for prompt in sample(load_suite(suite), limit):

@@ -22,6 +22,8 @@ CacheStrategy = Literal["in-place", "fast-reorder", "full-reorder", "replicate"]
 DraftName = Literal["point-mass", "sampled"]
 #: auto: where the device's backend captures by itself.
 GraphChoice = Literal["auto", "on", "off"]
+#: auto: packed where that is faster.
+ProductsChoice = Literal["auto", "plain", "packed"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -29,6 +31,7 @@ ATTENTIONS: tuple[str, ...] = get_args(Attention)
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]*(:\d{1,4})?")
 DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
+PRODUCTS: tuple[str, ...] = get_args(ProductsChoice)
 #: Level lengths is of other engines, which record no more.
 TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
@@ -159,6 +162,7 @@ class ModelChoice:
     # Compare what is not eager with the eager attention before it is used.
     self_check: bool = True
     graph: GraphChoice = "auto"  # whether verify forwards are captured in graphs and replayed
+    products: ProductsChoice = "auto"  # what multiplies by the weights of linear layers on a CPU
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
@@ -171,6 +175,7 @@ class ModelChoice:
         if self.drafter_window is not None and self.drafter_window < 1:
             raise UsageError(f"got a drafter window of {self.drafter_window}, wanted at least 1")
         check_name("graph", self.graph, get_args(GraphChoice))
+        check_name("products", self.products, PRODUCTS)
         if self.rule.rule == "block" and self.policy.kind not in ("chain", "none"):
             raise UsageError(
                 f"got a {self.policy.kind} tree with block verification, which is of chains, because branches would be "

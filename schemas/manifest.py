@@ -273,6 +273,11 @@ class Manifest(Record):
         description="How verify forwards are captured and replayed: none, cuda-graph, or emulated, operation by"
         " operation on the same tensors; see verify.graph. Absent: not known.",
     )
+    products: str | None = Field(
+        default=None,
+        description="What multiplied by the weights of linear layers: plain, the library's own, or packed, oneDNN on a"
+        " copy of them that is laid out for it. Absent: not known.",
+    )
     dtype: str = Field(description="Of the teacher's weights and logits: float32, bfloat16, float16 or float64.")
     kv_dtype: str | None = Field(
         default=None, description="Of its keys and values, where that is another; absent: not known."

@@ -73,6 +73,10 @@ class Profile(Section):
     attention: str = Field(description="The attention implementation that was asked for.")
     dtype: str = Field(description="Of the teacher's weights and logits.")
     graph: str = Field(description="How verify forwards are captured, as that of a trace's manifest.")
+    products: str | None = Field(
+        default=None,
+        description="What multiplied by linear layers' weights, as in a trace's manifest. Absent: not known.",
+    )
     cache_strategy: str = Field(description="The commit strategy.")
     teacher: Teacher = Field(description="The model whose output is preserved.")
     drafter: Drafter = Field(description="What proposes tokens.")

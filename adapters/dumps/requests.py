@@ -30,7 +30,7 @@ PLACEHOLDERS: dict[str, Any] = {
 #: Of engines that do not report steps which verified no draft.
 DRAFTING_STEPS = {"conventions": {"steps": "drafting"}}
 #: The fields of the manifest that say what ran, so that a user can state them; the others are the trace's own.
-STATABLE = (*PLACEHOLDERS, *("engine", "versions", "kv_dtype", "graph", "tokenizer", "stop_rules"))
+STATABLE = (*PLACEHOLDERS, *("engine", "versions", "kv_dtype", "graph", "products", "tokenizer", "stop_rules"))
 STATABLE += ("cache_strategy", "batch_size", "seed")
 
 

@@ -12,6 +12,7 @@ from specscope.engine.backends.choice import kernel_of
 from specscope.engine.backends.devices import TORCH_TYPES, backend_of, resolve_device
 from specscope.engine.backends.graphs import Graphs
 from specscope.engine.backends.kernels import Kernel, installed_backends
+from specscope.engine.backends.products import packing_problem, try_stand_ins
 from specscope.engine.backends.self_check import CASES, LIMITS, Heads, SelfCheck, build_call, self_check
 
 CHECKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -41,6 +42,13 @@ class GraphFacts(NamedTuple):
     problem: str | None
 
 
+class ProductsFacts(NamedTuple):
+    """What became of packed matrix products."""
+
+    share: float  # time of packed ones over that of torch's own, in float32 and one thread
+    failure: str | None  # where they differ from torch's own
+
+
 class AttentionFacts(NamedTuple):
     """What would run on one device."""
 
@@ -48,6 +56,7 @@ class AttentionFacts(NamedTuple):
     kernel: Kernel | None  # None: eager
     checks: list[CheckFacts]
     graph: GraphFacts | None  # None where the device has no graphs
+    products: ProductsFacts | None  # None where weights cannot be packed
 
 
 def list_devices() -> list[DeviceFacts]:
@@ -85,7 +94,14 @@ def examine(device_name: str, attention: str) -> AttentionFacts:
         function = ATTENTION["eager" if kernel is None else kernel.name]
         dtype = next(d for d in CHECKED_DTYPES if kernel is None or kernel.takes(str(d).removeprefix("torch.")))
         graph = GraphFacts(graphs.kind, backend.captures, graph_problem(graphs, function, device, dtype))
-    return AttentionFacts(str(device), kernel, checks, graph)
+    return AttentionFacts(str(device), kernel, checks, graph, _products(device))
+
+
+def _products(device: torch.device) -> ProductsFacts | None:
+    if packing_problem(device, torch.float32) is not None:
+        return None
+    trial = try_stand_ins()
+    return ProductsFacts(trial.share, trial.failure)
 
 
 def graph_problem(graphs: Graphs, attention: AttentionFunction, device: torch.device, dtype: torch.dtype) -> str | None:

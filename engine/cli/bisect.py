@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from specscope.engine.cli.bisect_card import print_card, print_line
-from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE
+from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE
 from specscope.schemas.verdict import TIES
 from specscope.tracer.cli.console import echo_document, progress
 from specscope.tracer.cli.options import STEP_PLACE, allow_option, noise_option, tolerance_option

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from specscope.engine.backends.kernels import BUILT_IN, check_kernel_name
+from specscope.engine.cli.computing import SYNONYMS, all_of, computing_options
 from specscope.engine.drafters.names import parse_drafter
 from specscope.engine.settings import (
     DEFAULT_TREE,
     DRAFTER_NAMES,
-    DTYPE_NAMES,
     GREEDY,
-    MODES,
     TRACE_LEVELS,
     GraphChoice,
     ModelChoice,
     ProcessorChoice,
     SamplingRule,
-    check_device_name,
     choose_attention,
 )
 from specscope.engine.teacher.names import check_teacher_path
@@ -33,17 +29,12 @@ from specscope.tracer.errors import UsageError
 from specscope.tracer.files.profiles import HYSTERESIS, ProfileFile, read_profile
 from specscope.tracer.files.reader import TraceReader
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 AUTO = "auto"
-#: The paper's words for the modes, as synonyms.
-SYNONYMS = {"reference": "eager", "performance": "fused"}
-
-
 GRAPHS: dict[bool | None, GraphChoice] = {None: "auto", True: "on", False: "off"}
 #: The sections of a help text that lists the options below.
 CHOICE_SECTIONS = {
     "Models": (
-        *("teacher", "drafter", "mode", "attention", "self_check", "graph", "dtype", "device"),
+        *("teacher", "drafter", "mode", "attention", "self_check", "graph", "products", "dtype", "device"),
         *("drafter_window", "allow_download", "allow_remote_code", "allow_nonfinite"),
     ),
     "Draft tree": ("tree", "depth", "top_k", "budget", "costs", "profile", "hysteresis"),
@@ -52,42 +43,10 @@ CHOICE_SECTIONS = {
 }
 
 
-def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 @cache
 def warn_once(text: str) -> None:
     """A warning on standard error, the first time that it is given."""
     click.echo(f"warning: {text}", err=True)
-
-
-class DeviceName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
-    """A device by its name; whether it is there is found out where torch is loaded."""
-
-    name = "device"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name, refused where it can be none."""
-        check_device_name(str(value))
-        return str(value)
-
-
-class AttentionName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
-    """``eager``, ``fused``, or the name of a kernel."""
-
-    name = "attention"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name, refused where there can be no such kernel."""
-        if value not in BUILT_IN:
-            check_kernel_name(str(value))
-        return str(value)
 
 
 class Budget(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
@@ -101,27 +60,8 @@ class Budget(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abo
 
 
 BUDGET = Budget()
-DEVICE = DeviceName()
-ATTENTION_NAME = AttentionName()
-device_option = click.option(
-    "--device",
-    type=DEVICE,
-    metavar="NAME",
-    default="auto",
-    show_default=True,
-    envvar="SPECSCOPE_DEVICE",
-    show_envvar=True,
-    help="cpu, cuda, cuda:1, npu, mps, or another device that torch knows by name.",
-)
-self_check_option = click.option(
-    "--no-self-check",
-    "self_check",
-    flag_value=False,
-    default=True,
-    help="Run the kernel without comparing it with the eager attention first.",
-)
-
-model_options = _all(
+model_options = all_of(
+    computing_options,
     click.option(
         "--teacher", default="demo", show_default=True, help="demo, a Hugging Face folder, or a cached model id."
     ),
@@ -134,39 +74,6 @@ model_options = _all(
         help=", ".join(name + more for name, more in DRAFTER_NAMES.items()) + ".",
     ),
     click.option(
-        "--mode",
-        type=click.Choice([*MODES, *SYNONYMS]),
-        envvar="SPECSCOPE_MODE",
-        show_envvar=True,
-        help="fused (performance), eager (reference), or baseline: no drafts, only the teacher. Default: fused.",
-    ),
-    click.option(
-        "--attention",
-        type=ATTENTION_NAME,
-        metavar="NAME",
-        envvar="SPECSCOPE_ATTENTION",
-        show_envvar=True,
-        help="eager, fused, or a kernel of your own: MODULE:FUNCTION, or an installed name. Without --mode it chooses "
-        "the mode. Default: fused.",
-    ),
-    self_check_option,
-    click.option(
-        "--graph/--no-graph",
-        "graph",
-        default=None,
-        help="Capture the verify forward in a graph and replay it. On a CPU the graph is emulated, slowly.  "
-        "[default: on cuda]",
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(DTYPE_NAMES),
-        default="float32",
-        show_default=True,
-        envvar="SPECSCOPE_DTYPE",
-        show_envvar=True,
-    ),
-    device_option,
-    click.option(
         "--drafter-window",
         type=click.IntRange(min=1),
         help="Pairs that each row of an eagle3 head sees at most, the last ones.  [default: all]",
@@ -176,7 +83,7 @@ model_options = _all(
     click.option("--allow-nonfinite", is_flag=True, help="Run even if weights contain NaN or infinity."),
 )
 
-pipeline_options = _all(
+pipeline_options = all_of(
     click.option(
         "--engine",
         type=click.Choice(["tree", "ppsd"]),
@@ -194,7 +101,7 @@ pipeline_options = _all(
     ),
 )
 
-tree_options = _all(
+tree_options = all_of(
     click.option(
         "--tree",
         default="dynamic",
@@ -241,7 +148,7 @@ tree_options = _all(
     ),
 )
 
-trace_options = _all(
+trace_options = all_of(
     click.option(
         "--trace",
         type=click.Path(path_type=Path),
@@ -261,7 +168,7 @@ trace_options = _all(
     click.option("--overwrite", is_flag=True, help="Replace an existing trace."),
 )
 
-rule_options = _all(
+rule_options = all_of(
     click.option(
         "--temperature",
         type=click.FloatRange(min=0),
@@ -355,6 +262,7 @@ def build_choice(**options: Any) -> ModelChoice:
         kernel=kernel,
         self_check=options["self_check"],
         graph=GRAPHS[options["graph"]],
+        products=options["products"],
         allow_remote_code=options["allow_remote_code"],
         allow_download=options["allow_download"],
         allow_nonfinite=options["allow_nonfinite"],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE
+from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE
 from specscope.engine.cli.trace_folder import FolderReport, probe_folder
 from specscope.tracer.cli.console import echo_document, working
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, UsageError
@@ -69,6 +69,7 @@ def examine_installation(device: str, attention: str, folder: Path) -> dict[str,
         "devices": [],
         "attention": None,
         "graph": None,
+        "products": None,
         "trace_folder": {"path": str(folder.resolve())},
         "problems": [],
     }
@@ -108,6 +109,9 @@ def _examine_attention(facts: dict[str, Any]) -> None:
     else:
         facts["attention"] = _attention_json(examined)
         facts["graph"] = None if examined.graph is None else examined.graph._asdict()
+        facts["products"] = None if examined.products is None else examined.products._asdict()
+        if examined.products is not None and examined.products.failure is not None:
+            facts["problems"].append(f"packed matrix products differ from torch's own {examined.products.failure}")
         if examined.graph is not None and examined.graph.problem is not None:
             facts["problems"].append(f"a forward cannot be captured in a graph: {examined.graph.problem}")
         facts["problems"] += [
@@ -173,7 +177,7 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
     if versions["torch"] is None:
         entries.append(("attention", "nothing can be decoded without torch: pip install 'specscope[engine]'"))
     elif facts["attention"] is not None:
-        entries += [*_attention_lines(facts), _graph_line(facts["graph"])]
+        entries += [*_attention_lines(facts), _graph_line(facts["graph"]), _products_line(facts["products"])]
     entries += _folder_lines(facts["trace_folder"])
     entries += [("problem", problem) for problem in facts["problems"]] or [("problems", "none")]
     return [line for name, text in entries for line in _wrapped(name, text)]
@@ -204,6 +208,15 @@ def _graph_line(graph: dict[str, Any] | None) -> tuple[str, str]:
     when = "verify forwards are captured unless --no-graph" if graph["captures"] else "only with --graph"
     works = "a captured call reads new inputs" if graph["problem"] is None else f"FAILED {graph['problem']}"
     return ("graphs", f"{graph['kind']}, {when}; {works}")
+
+
+def _products_line(products: dict[str, Any] | None) -> tuple[str, str]:
+    if products is None:
+        return ("products", "torch's own: weights are packed in float32 on a CPU only")
+    if products["failure"] is not None:
+        return ("products", f"FAILED packed ones differ {products['failure']}")
+    share = f"packed ones take {products['share']:.2f} times as long as torch's own"
+    return ("products", f"{share}; which run is measured for each model, and --products says otherwise")
 
 
 def _case_text(case: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE, SYNONYMS
+from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE, SYNONYMS
 from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, DTYPE_NAMES, choose_attention
 from specscope.tracer.cli.console import progress
 from specscope.tracer.naming.text import counted, printable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specscope.engine.cli.choices import ATTENTION_NAME, DEVICE
+from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_USAGE
 from specscope.tracer.naming.text import printable
 

@@ -14,7 +14,7 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from specscope.engine.cli.choices import device_option
+from specscope.engine.cli.computing import device_option
 from specscope.tracer.cli.console import console, echo_document, progress
 from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
 from specscope.tracer.naming.text import printable

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from specscope.engine.cli.choices import device_option
+from specscope.engine.cli.computing import device_option
 
 EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
 

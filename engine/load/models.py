@@ -12,6 +12,7 @@ import torch
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.backends.choice import checked, kernel_of, warn_in_python
 from specscope.engine.backends.devices import resolve_device as resolve_device
+from specscope.engine.backends.products import choose_products, pack_products
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -65,6 +66,9 @@ def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_pytho
     if teacher.attention.runs != options.attention:
         options = replace(options, attention=teacher.attention.runs)
         teacher.attend_by(registered_name(options.attention))
+    teacher.products = choose_products(choice.products, choice.attention, teacher.model, warn=warn)
+    if teacher.products.runs == "packed":
+        pack_products(teacher.model)
     return Models(teacher, load_drafter(choice, teacher, options))
 
 
@@ -87,6 +91,8 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.policy.shapes is not None:  # until the first step, which chooses
         choice = replace(choice, policy=policy_of_shape(choice.policy.shapes.shapes[-1]))
     drafter = DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
+    if teacher.products is not None and teacher.products.runs == "packed" and drafter.module is not None:
+        pack_products(drafter.module)
     if choice.profile is not None:
         check_profile(choice.profile, choice, teacher, drafter)
     if choice.policy.sizing is not None:

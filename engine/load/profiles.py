@@ -52,6 +52,8 @@ def _facts(profile: Profile, choice: ModelChoice, teacher: Teacher, drafter: Dra
         _Fact("dtype", profile.dtype, choice.dtype),
         _Fact("attention", profile.attention, choice.attention),
     ]
+    if profile.products is not None and teacher.products is not None:
+        facts.append(_Fact("matrix products", profile.products, teacher.products.runs))
     drawn = rule.rule != "greedy"
     names = OF_RULE if drawn else OF_RULE[:1]
     return facts + [_Fact(f"acceptance {name}", getattr(profile.sampling, name), getattr(rule, name)) for name in names]

@@ -20,6 +20,7 @@ from specscope.engine.settings import (
     GraphChoice,
     ModelChoice,
     ProcessorChoice,
+    ProductsChoice,
     SamplingRule,
     Settings,
     choose_attention,
@@ -77,6 +78,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         attention=choice.attention,
         kernel=_kernel(choice, teacher),
         graph=_graph(settings, teacher),
+        products=teacher.products.runs if teacher.products is not None else None,
         dtype=choice.dtype,
         device=device_section(teacher.device),
         teacher=teacher.manifest().model_copy(
@@ -195,6 +197,7 @@ def settings_of(manifest: Manifest) -> Settings:
             kernel=attention.kernel,
             self_check=check is None or check.outcome != "skipped",
             graph=_graph_choice(manifest.graph),
+            products=_products_choice(manifest.products),
             drafter_window=(manifest.drafter.settings or {}).get("window"),
         ),
         batch_size=manifest.batch_size or 1,
@@ -212,6 +215,11 @@ def _graph_choice(recorded: str | None) -> GraphChoice:
     if recorded is None:
         return "auto"
     return "off" if recorded == "none" else "on"
+
+
+def _products_choice(recorded: str | None) -> ProductsChoice:
+    known: dict[str | None, ProductsChoice] = {"plain": "plain", "packed": "packed"}
+    return known.get(recorded, "auto")
 
 
 def _policy_of(recorded: TreePolicy) -> GrowthPolicy:

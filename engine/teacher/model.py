@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from specscope.engine.backends.choice import ChosenAttention
+from specscope.engine.backends.products import ChosenProducts
 from specscope.engine.backends.windows import shared_windows
 from specscope.engine.cache.buffer import CommitStrategy, TreeCache
 from specscope.engine.digests import digest_file, digest_files
@@ -72,6 +73,7 @@ class Teacher:
         self.folder = folder
         self.config = model.config
         self.attention: ChosenAttention | None = None  # None where nobody chose: what it was loaded with
+        self.products: ChosenProducts | None = None  # None where nobody chose: torch's own
 
     @classmethod
     def load(cls, name: str, options: TeacherOptions) -> Teacher:

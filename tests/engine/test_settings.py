@@ -40,6 +40,7 @@ EVERYTHING = Settings(
         rule=SamplingRule("sampling", temperature=0.7, top_k=5, top_p=0.9),
         baseline_attention="eager",
         graph="off",
+        products="plain",
     ),
     max_new_tokens=17,
     stop_strings=("END", "\n\n"),
@@ -57,10 +58,16 @@ EVERYTHING = Settings(
         EVERYTHING,
         replace(EVERYTHING, choice=replace(EVERYTHING.choice, policy=parse_policy("static:bush-16", 1, 1, 1))),
         replace(EVERYTHING, choice=replace(EVERYTHING.choice, rule=SamplingRule("typical", temperature=0.5))),
-        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="off"),
-        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="on"),
+        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="off", products="plain"),
+        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="off", products="packed"),
+        Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="on", products="plain"),
         Settings.of(
-            teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel", graph="off"
+            teacher="a/teacher",
+            drafter="eagle3:a/head",
+            device="cpu",
+            attention="a.module:kernel",
+            graph="off",
+            products="plain",
         ),
         Settings.of(
             teacher="a/teacher",
@@ -69,6 +76,7 @@ EVERYTHING = Settings(
             attention="a.module:kernel",
             self_check=False,
             graph="off",
+            products="plain",
         ),
         Settings.of(
             teacher="a/teacher",
@@ -77,12 +85,24 @@ EVERYTHING = Settings(
             device="cpu",
             attention="a.module:kernel",
             graph="off",
+            products="plain",
         ),
     ],
-    ids=["everything", "static", "typical", "defaults", "graphs", "a kernel", "no self-check", "a baseline's kernel"],
+    ids=[
+        "everything",
+        "static",
+        "typical",
+        "defaults",
+        "packed",
+        "graphs",
+        "a kernel",
+        "no self-check",
+        "a baseline's kernel",
+    ],
 )
 def test_settings_come_back_from_the_manifest(settings: Settings, teacher_folder: Any, head_folder: Any) -> None:
-    models = tiny_models(teacher_folder, head_folder, policy=settings.choice.policy)
+    products = settings.choice.products
+    models = tiny_models(teacher_folder, head_folder, policy=settings.choice.policy, products=products)
     rules = StopRules(settings.max_new_tokens, [0], list(settings.stop_strings))
     processors = build_processors(settings.processors, [0], models.teacher.device)
     facts = RunFacts(settings, "decisions", rules, processors)

@@ -6,7 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
 from support.traces import ROOT
+
+from specscope.engine.backends.products import packing_problem
 
 DRAFTERS = ("eagle3", "eagle3+ngram")
 SHORT = ("--limit", "1")
@@ -37,8 +41,12 @@ def test_the_table_has_what_each_drafters_steps_cost() -> None:
             assert 0 < drafting < total
 
 
-def test_the_products_of_a_step_are_those_of_its_layers() -> None:
-    rows = printed("products", *SHORT, *("--steps", "2"), *("--rounds", "2"), *("--threads", "1"))
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_the_products_of_a_step_are_those_of_its_layers(kind: str) -> None:
+    if kind == "packed" and packing_problem(torch.device("cpu"), torch.float32) is not None:
+        pytest.skip("this torch was built without oneDNN")
+    steps = ("--steps", "2", "--rounds", "2", "--threads", "1")
+    rows = printed("products", *SHORT, *steps, *("--products", kind))
     # Ten layers of 7 and the output matrix; a head of 8 for each of five levels, and what takes the features in.
     assert [(mode, int(count)) for mode, count, *_ in rows] == [("baseline", 10 * 7 + 1), ("fused", 71 + 5 * 8 + 1)]
     for _, _, *measured in rows:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from specscope.engine.drafters.eagle3.files import save_head
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig
 from specscope.engine.load.models import Models, load_models
-from specscope.engine.settings import ModelChoice
+from specscope.engine.settings import ModelChoice, ProductsChoice
 from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas.manifest import Mode
 
@@ -84,12 +84,25 @@ def build_head(folder: Path, draft_vocab: int = 40, hidden: int = HIDDEN) -> Pat
 
 
 def tiny_models(
-    teacher: Path, head: Path | None, mode: Mode = "fused", policy: TreePolicy = POLICY, dtype: str = "float32"
+    teacher: Path,
+    head: Path | None,
+    mode: Mode = "fused",
+    policy: TreePolicy = POLICY,
+    dtype: str = "float32",
+    products: ProductsChoice = "plain",
 ) -> Models:
     """A tiny teacher with a tiny head, or none, loaded as the command line loads them."""
     drafter = f"eagle3:{head}" if head is not None else "none"
     return load_models(
-        ModelChoice(teacher=str(teacher), drafter=drafter, mode=mode, dtype=dtype, device="cpu", policy=policy)
+        ModelChoice(
+            teacher=str(teacher),
+            drafter=drafter,
+            mode=mode,
+            dtype=dtype,
+            device="cpu",
+            policy=policy,
+            products=products,
+        )
     )
 
 

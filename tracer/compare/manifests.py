@@ -15,6 +15,7 @@ AXIS = (
     "mode",
     "attention",
     "graph",
+    "products",
     "device",
     "engine",
     "versions",

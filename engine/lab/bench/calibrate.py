@@ -289,6 +289,7 @@ def _profile(
         attention=manifest.attention,
         dtype=manifest.dtype,
         graph=manifest.graph or "none",
+        products=manifest.products,
         cache_strategy=manifest.cache_strategy or "in-place",
         teacher=manifest.teacher.model_copy(update={"parameters": None}),
         drafter=manifest.drafter.model_copy(update={"parameters": None}),

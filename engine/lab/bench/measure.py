@@ -79,9 +79,9 @@ def load_variants(variants: Sequence[Variant]) -> dict[str, Models]:
     loaded = {}
     for variant in variants:
         options = _teacher_options(variant.choice)
-        alike = first_alike.get((variant.choice.teacher, options))
+        alike = first_alike.get((variant.choice.teacher, variant.choice.products, options))
         if alike is None:
-            models = first_alike[variant.choice.teacher, options] = load_models(variant.choice)
+            models = first_alike[variant.choice.teacher, variant.choice.products, options] = load_models(variant.choice)
         else:
             models = Models(alike.teacher, load_drafter(variant.choice, alike.teacher, options))
         loaded[variant.name] = models

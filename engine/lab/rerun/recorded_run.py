@@ -13,14 +13,15 @@ import torch
 from specscope.engine.accept.processors import build_processors
 from specscope.engine.backends.devices import resolve_device
 from specscope.engine.backends.kernels import MODULE_FUNCTION, REGISTERED, is_registered, kernel_file
+from specscope.engine.backends.products import packing_problem
 from specscope.engine.digests import digest_file
 from specscope.engine.lab.faults import FaultTarget, find_fault, inject
 from specscope.engine.load.decoding import decoding_of
-from specscope.engine.load.models import Models, load_models
+from specscope.engine.load.models import DTYPES, Models, load_models
 from specscope.engine.loop.phases import Decoding, Phases
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.record.manifest import settings_of
-from specscope.engine.settings import ATTENTIONS, DTYPE_NAMES, ModelChoice, check_device_name
+from specscope.engine.settings import ATTENTIONS, DTYPE_NAMES, ModelChoice, ProductsChoice, check_device_name
 from specscope.engine.teacher.model import Teacher
 from specscope.schemas import Manifest, Section
 from specscope.schemas.manifest import Attention
@@ -54,6 +55,8 @@ class Overrides:
         if attention is not None:
             mode = "eager" if attention == "eager" else "fused"
             changes |= {"attention": attention, "mode": "baseline" if manifest.mode == "baseline" else mode}
+            if attention != manifest.attention:
+                changes["products"] = None  # those were the other path's
         if self.dtype is not None:
             changes["dtype"] = self.dtype
         if self.cache_strategy is not None:
@@ -135,9 +138,16 @@ def _choice(manifest: Manifest, overrides: Overrides) -> ModelChoice:
         drafter=overrides.drafter or _named("drafter", recorded.drafter),
         device=device,
         graph="off",  # each step is run by itself, and bisection looks into its forwards
+        products=_products(recorded, device),
         allow_remote_code=overrides.allow_remote_code,
         allow_nonfinite=True,  # the run was let through with them, or they have other digests than its own
     )
+
+
+def _products(recorded: ModelChoice, device: str) -> ProductsChoice:
+    """What the run multiplied by, as far as it can be had here."""
+    cannot = packing_problem(resolve_device(device), DTYPES[recorded.dtype]) is not None
+    return "auto" if recorded.products == "packed" and cannot else recorded.products
 
 
 def _check_device(device: str, overrides: Overrides) -> None:
@@ -211,6 +221,9 @@ def _notes(manifest: Manifest, teacher: Teacher) -> list[str]:
         if section.source is not None and section.config_digest is not None and section.weights_digest is None
     ]
     notes += _kernel_notes(manifest, teacher)
+    runs = teacher.products.runs if teacher.products is not None else None
+    if manifest.products is not None and runs != manifest.products:
+        notes.append(f"matrix products were {manifest.products}, are {runs}")
     return notes + [f"the trace does not tell the {what}'s weights" for what in unsaid]
 
 
