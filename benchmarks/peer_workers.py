@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 Decode = Callable[[list[int]], list[int]]
 
@@ -40,13 +40,19 @@ class Options(TypedDict):
 
 
 def ours(options: Options) -> dict[str, Decode]:
-    """This project's engine: fused, with the EAGLE-3 head and with the n-gram lookup."""
-    drafters = {"greedy": "none", "eagle3": f"eagle3:{options['drafter']}", "ngram": "ngram"}
-    return {name: _drafting(options, drafter) for name, drafter in drafters.items()}
+    """This project's engine: fused, with the EAGLE-3 head, the same with trees no larger than pays, and with the
+    n-gram lookup."""
+    eagle3 = f"eagle3:{options['drafter']}"
+    return {
+        "greedy": _drafting(options, "none"),
+        "eagle3": _drafting(options, eagle3),
+        "eagle3, budget auto": _drafting(options, eagle3, sizing="measure"),
+        "ngram": _drafting(options, "ngram"),
+    }
 
 
-def _drafting(options: Options, drafter: str) -> Decode:
-    """Our decoding with ``drafter``."""
+def _drafting(options: Options, drafter: str, sizing: Literal["measure"] | None = None) -> Decode:
+    """Our decoding with ``drafter``; with ``sizing`` the budget is the most that a tree may have."""
     from specscope.engine.load.models import load_models
     from specscope.engine.run.prompts import Prompt
     from specscope.engine.run.runner import RunRequest, run_turns
@@ -58,7 +64,9 @@ def _drafting(options: Options, drafter: str) -> Decode:
         drafter=drafter,
         mode="baseline" if drafter == "none" else "fused",
         device="cpu",
-        policy=TreePolicy(kind="dynamic", depth=options["depth"], top_k=options["top_k"], budget=options["budget"]),
+        policy=TreePolicy(
+            kind="dynamic", depth=options["depth"], top_k=options["top_k"], budget=options["budget"], sizing=sizing
+        ),
         max_new_tokens=options["max_new_tokens"],
     )
     models = load_models(settings.choice)

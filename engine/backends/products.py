@@ -2,9 +2,10 @@
 
 Torch hands float32 products to a BLAS that is made for many rows. A draft tree has few, and on many processors oneDNN
 computes those several times as fast, once the weights lie as it wants them. Which is faster is measured where it runs:
-on a processor that the BLAS was made for, packing saves nothing.
+on a processor that the BLAS was made for, packing saves nothing. Layers that are fed the same, as queries, keys and
+values are, become one product.
 
-The packed weights are a copy. A layer whose weights are changed or replaced packs them anew at its next call.
+The packed weights are a copy. Layers whose weights are changed or replaced pack them anew at the next call.
 
 Letters: R rows, K inputs, N outputs.
 """
@@ -13,9 +14,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,9 @@ from specscope.engine.backends.self_check import LIMITS
 from specscope.engine.settings import ProductsChoice
 from specscope.tracer.errors import UsageError
 
-#: Rows at which both are timed and compared: teacher-only decoding, a level of a draft, a tree.
+#: What layers of one module are called that are fed the same tensor, in the order in which they are called.
+FED_ALIKE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+#: Rows at which both are timed: teacher-only decoding, a level of a draft, a tree.
 TIMED_ROWS = (1, 4, 17)
 ROUNDS = 3
 #: As many of a model's weights are tried: more than a processor's caches hold, as when a model is run.
@@ -40,60 +43,82 @@ WORTH_PACKING = 0.8
 MOST_OF_MEMORY = 0.25
 
 
-class ProductShape(NamedTuple):
-    """Of a linear layer."""
-
-    outputs: int
-    inputs: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class ChosenProducts:
     """What computes the products, and why."""
 
     runs: str  # plain or packed
-    reason: str  # in words, as doctor prints it
-    failure: str | None = None  # in which shape packed products differ from plain ones, where they do
+    reason: str  # in words
 
 
-class PackedLinear:
-    """Stands in for the ``forward`` of a linear layer."""
+class _Held(NamedTuple):
+    """A product that was computed for all of its layers, and not yet asked for by all of them."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self._layer = layer
-        self._of = _Packed.of(layer.weight)
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """(..., K) -> (..., N)."""
-        layer = self._layer
-        weight = layer.weight
-        if weight.is_inference():  # of which nobody can tell whether they were changed
-            return F.linear(states, weight, layer.bias)
-        if not self._of.is_of(weight):
-            self._of = _Packed.of(weight)
-        return multiply(states, self._of.packed, layer.bias)
+    states: torch.Tensor
+    outputs: list[torch.Tensor]
 
 
-class _Packed(NamedTuple):
-    """A weight as oneDNN wants it, and what changes when the weight does."""
+class PackedProduct:
+    """One product for linear layers that are fed the same."""
 
-    packed: torch.Tensor
-    weight: torch.Tensor
+    def __init__(self, layers: list[nn.Linear]) -> None:
+        self._layers = layers
+        self._packed = _Packed.of([layer.weight for layer in layers])
+        self._held: _Held | None = None
+
+    def output_of(self, number: int, states: torch.Tensor) -> torch.Tensor:
+        """What layer ``number`` makes of ``states`` (..., K), which nobody changes until all layers were asked."""
+        held = self._held  # read once: another thread may decode by the same layers
+        if held is None or held.states is not states:
+            held = _Held(states, self._outputs(states))
+        self._held = held if number + 1 < len(self._layers) else None
+        return held.outputs[number]
+
+    def _outputs(self, states: torch.Tensor) -> list[torch.Tensor]:
+        layers = self._layers
+        weights = [layer.weight for layer in layers]
+        if any(weight.is_inference() for weight in weights):  # of which nobody can tell whether they were changed
+            return [F.linear(states, layer.weight, layer.bias) for layer in layers]
+        if not self._packed.is_of(weights):
+            self._packed = _Packed.of(weights)
+        if len(layers) == 1:
+            return [multiply(states, self._packed.packed, layers[0].bias)]
+        parts = multiply(states, self._packed.packed, None).split([len(weight) for weight in weights], dim=-1)
+        return [part if layer.bias is None else part + layer.bias for part, layer in zip(parts, layers, strict=True)]
+
+
+class _WeightState(NamedTuple):
+    """What changes when a weight does."""
+
     address: int
     version: int
 
     @classmethod
-    def of(cls, weight: torch.Tensor) -> _Packed:
-        return cls(pack(weight), weight, weight.data_ptr(), weight._version)
-
-    def is_of(self, weight: torch.Tensor) -> bool:
-        return weight is self.weight and weight.data_ptr() == self.address and weight._version == self.version
+    def of(cls, weight: torch.Tensor) -> _WeightState:
+        return cls(weight.data_ptr(), weight._version)
 
 
-def pack(weight: torch.Tensor) -> torch.Tensor:
-    """``weight`` (N, K) as oneDNN wants it, for any number of rows."""
+class _Packed(NamedTuple):
+    """Weights as oneDNN wants them, one below the other, and as what they were packed."""
+
+    packed: torch.Tensor
+    weights: list[torch.Tensor]
+    states: list[_WeightState]
+
+    @classmethod
+    def of(cls, weights: list[torch.Tensor]) -> _Packed:
+        return cls(pack(weights), weights, [_WeightState.of(weight) for weight in weights])
+
+    def is_of(self, weights: list[torch.Tensor]) -> bool:
+        same = all(now is before for now, before in zip(weights, self.weights, strict=True))
+        return same and self.states == [_WeightState.of(weight) for weight in weights]
+
+
+def pack(weights: list[torch.Tensor]) -> torch.Tensor:
+    """The rows of all ``weights`` (N, K) as oneDNN wants them, for any number of rows of states."""
     with torch.inference_mode(False), torch.no_grad():
-        packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        joined = torch.cat([weight.detach() for weight in weights])
+        packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(joined, None)
     return packed
 
 
@@ -114,13 +139,7 @@ def packing_problem(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def choose_products(
-    asked: ProductsChoice,
-    attention: str,
-    model: PreTrainedModel,
-    *,
-    warn: Callable[[str], None],
-) -> ChosenProducts:
+def choose_products(asked: ProductsChoice, attention: str, model: PreTrainedModel) -> ChosenProducts:
     """What ``asked`` comes to for ``model`` with that attention; on the eager path, the reference, torch's own.
 
     Raises:
@@ -133,103 +152,128 @@ def choose_products(
     problem = None if asked == "plain" else packing_problem(torch.device(model.device), model.dtype)
     if asked == "packed" and problem is not None:
         raise UsageError(f"got packed products, but {problem}: give plain or auto")
-    if asked == "plain" or problem is not None:
-        return ChosenProducts(runs="plain", reason=problem or "asked for")
-    layers = linear_layers(model)
-    needed, total = sum(layer.weight.nbytes for layer in layers), backend_of("cpu").memory(model.device).total
-    if asked == "auto" and total is not None and needed > MOST_OF_MEMORY * total:
+    if asked != "auto" or problem is not None:
+        return ChosenProducts(runs="packed" if asked == "packed" else "plain", reason=problem or "asked for")
+    groups = linear_groups(model)
+    needed = sum(layer.weight.nbytes for group in groups for layer in group)
+    total = backend_of("cpu").memory(model.device).total
+    if total is not None and needed > MOST_OF_MEMORY * total:
         return ChosenProducts(runs="plain", reason=f"packed weights would take {needed / 2**30:.1f} GiB of memory")
-    trial = _trial_of(layers)
-    if trial.failure is not None:
-        warn(f"packed products differ from torch's own {trial.failure}: torch's own are used")
-        return ChosenProducts(runs="plain", reason="packed products differ", failure=trial.failure)
-    pays = asked == "packed" or trial.share <= WORTH_PACKING
-    reason = f"packed ones take {trial.share:.2f} times as long"
-    return ChosenProducts(runs="packed" if pays else "plain", reason=reason)
+    share = _share_of(groups)
+    reason = f"packed ones take {share:.2f} times as long"
+    return ChosenProducts(runs="packed" if share <= WORTH_PACKING else "plain", reason=reason)
 
 
-def linear_layers(model: nn.Module) -> list[nn.Linear]:
-    """The layers of ``model`` whose products can be packed: plain linear ones, no subclasses that compute otherwise."""
-    layers = [module for module in model.modules() if type(module) is nn.Linear]
-    return [layer for layer in layers if not layer.weight.is_inference()]
+def linear_groups(model: nn.Module) -> list[list[nn.Linear]]:
+    """The layers of ``model`` whose products can be packed, those that are fed alike together. Only plain linear ones:
+    a subclass computes otherwise."""
+    groups, grouped = list[list[nn.Linear]](), set[nn.Module]()
+    for parent in model.modules():
+        for names in FED_ALIKE:
+            layers = [getattr(parent, name, None) for name in names]
+            plain = [layer for layer in layers if _is_plain(layer)]
+            if len(plain) == len(names) and len({layer.in_features for layer in plain}) == 1:
+                groups.append(plain)
+                grouped.update(plain)
+    single = [[layer] for layer in model.modules() if _is_plain(layer) and layer not in grouped]
+    return groups + single
+
+
+def _is_plain(layer: object) -> TypeGuard[nn.Linear]:
+    return type(layer) is nn.Linear and not layer.weight.is_inference()
 
 
 def pack_products(model: nn.Module) -> None:
     """Has every linear layer of ``model`` multiply by packed weights. Its parameters stay what they are."""
-    for layer in linear_layers(model):
-        layer.forward = PackedLinear(layer)  # type: ignore[method-assign, assignment]
+    for group in linear_groups(model):
+        product = PackedProduct(group)
+        for number, layer in enumerate(group):
+            layer.forward = partial(product.output_of, number)  # type: ignore[method-assign]
 
 
-class ProductsTrial(NamedTuple):
-    """What came of timing and comparing."""
-
-    share: float  # time of packed products over that of plain ones
-    failure: str | None  # where they differ
-
-
-#: What was tried once in this process is not tried again.
-_TRIALS: dict[tuple[ProductShape, ...], ProductsTrial] = {}
+def unpack_products(model: nn.Module) -> None:
+    """Has every linear layer of ``model`` multiply as torch does."""
+    for group in linear_groups(model):
+        for layer in group:
+            vars(layer).pop("forward", None)
 
 
-def _trial_of(layers: list[nn.Linear]) -> ProductsTrial:
-    shapes = tuple(ProductShape(*layer.weight.shape) for layer in layers)
-    if shapes not in _TRIALS:
-        _TRIALS[shapes] = _try(_sample(layers))
-    return _TRIALS[shapes]
+def packed_difference(model: PreTrainedModel) -> str | None:
+    """In words, how far the logits of ``model`` move where its products are packed, as they are now; None where no
+    farther than rounding goes."""
+    ids = torch.arange(max(TIMED_ROWS), device=model.device)[None] % model.config.vocab_size
+    with torch.inference_mode():
+        try:
+            got = model(input_ids=ids, use_cache=False).logits
+        except Exception as failure:  # a model may do with its layers what it likes
+            return f"{type(failure).__name__}: {failure}"
+        unpack_products(model)
+        wanted = model(input_ids=ids, use_cache=False).logits
+        pack_products(model)
+    error, limit = float((got - wanted).norm() / wanted.norm()), LIMITS[wanted.dtype]
+    return None if error <= limit else f"error {error:.2g}, limit {limit:.2g}"
 
 
-def try_stand_ins() -> ProductsTrial:
-    """The trial with numbers of its own, where there is no model."""
+def stand_in_share() -> float:
+    """The share of time with numbers of its own, where there is no model."""
     generator = torch.Generator().manual_seed(0)
-    return _try([torch.randn(STAND_IN, generator=generator) for _ in range(MOST_TRIED // STAND_IN.numel() // 4)])
+    num_weights = MOST_TRIED // (4 * STAND_IN.numel())
+    return _try([[torch.randn(STAND_IN, generator=generator)] for _ in range(num_weights)])
 
 
-def _sample(layers: list[nn.Linear]) -> list[torch.Tensor]:
-    """The weights of the last layers, the output matrix among them: of all where they are not too many."""
-    weights, size = list[torch.Tensor](), 0
-    for layer in reversed(layers):
-        if weights and size + layer.weight.nbytes > MOST_TRIED:
+#: What was tried once in this process is not tried again: shares of time by the shapes of the weights.
+_SHARES: dict[tuple[torch.Size, ...], float] = {}
+
+
+def _share_of(groups: list[list[nn.Linear]]) -> float:
+    """The time of packed products over that of torch's own."""
+    shapes = tuple(layer.weight.shape for group in groups for layer in group)
+    if shapes not in _SHARES:
+        _SHARES[shapes] = _try(_sample(groups))
+    return _SHARES[shapes]
+
+
+def _sample(groups: list[list[nn.Linear]]) -> list[list[torch.Tensor]]:
+    """The weights of the last groups, the output matrix among them: of all where they are not too many."""
+    sample, size = list[list[torch.Tensor]](), 0
+    for group in reversed(groups):
+        weights = [layer.weight.detach() for layer in group]
+        size += sum(weight.nbytes for weight in weights)
+        if sample and size > MOST_TRIED:
             break
-        weights.append(layer.weight.detach())
-        size += layer.weight.nbytes
-    return weights
+        sample.append(weights)
+    return sample
 
 
-def _try(weights: list[torch.Tensor]) -> ProductsTrial:
-    """Multiplies by ``weights`` both ways. One thread's own time is taken, on which other processes have no hold."""
-    packed, shares, num_threads = [pack(weight) for weight in weights], [], torch.get_num_threads()
+def _try(groups: list[list[torch.Tensor]]) -> float:
+    """Multiplies by the weights of ``groups`` both ways. One thread's own time is taken, on which other processes have
+    no hold."""
+    packed, shares, num_threads = [pack(weights) for weights in groups], [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             for num_rows in TIMED_ROWS:
-                states = _states(weights, num_rows)
-                for given, weight, of_weight in zip(states, weights, packed, strict=True):
-                    wanted = F.linear(given, weight)
-                    error = float((multiply(given, of_weight, None) - wanted).norm() / wanted.norm().clamp(min=1e-30))
-                    if not error <= LIMITS[torch.float32]:
-                        outputs, inputs = weight.shape
-                        place = f"with {num_rows} rows, {inputs} inputs and {outputs} outputs"
-                        return ProductsTrial(1.0, f"{place} (error {error:.2g})")
+                states = _states(groups, num_rows)
                 plain_ns, packed_ns = [], []
                 for _ in range(ROUNDS):
                     begun = time.thread_time_ns()
-                    for given, weight in zip(states, weights, strict=True):
-                        F.linear(given, weight)
+                    for given, weights in zip(states, groups, strict=True):
+                        for weight in weights:
+                            F.linear(given, weight)
                     between = time.thread_time_ns()
-                    for given, of_weight in zip(states, packed, strict=True):
-                        multiply(given, of_weight, None)
+                    for given, of_weights in zip(states, packed, strict=True):
+                        multiply(given, of_weights, None)
                     plain_ns.append(between - begun)
                     packed_ns.append(time.thread_time_ns() - between)
-                shares.append(min(packed_ns) / min(plain_ns))
+                shares.append(min(packed_ns) / max(1, min(plain_ns)))
     finally:
         torch.set_num_threads(num_threads)
-    return ProductsTrial(statistics.mean(shares), None)
+    return statistics.mean(shares)
 
 
-def _states(weights: list[torch.Tensor], num_rows: int) -> list[torch.Tensor]:
-    """(1, R, K) for each weight, the same numbers in every process."""
+def _states(groups: list[list[torch.Tensor]], num_rows: int) -> list[torch.Tensor]:
+    """(1, R, K) for each group, the same numbers in every process."""
     generator = torch.Generator().manual_seed(0)
-    by_inputs = {
-        inputs: torch.randn(1, num_rows, inputs, generator=generator) for inputs in {w.shape[1] for w in weights}
-    }
-    return [by_inputs[weight.shape[1]] for weight in weights]
+    widths = [weights[0].shape[1] for weights in groups]
+    by_width = {width: torch.randn(1, num_rows, width, generator=generator) for width in sorted(set(widths))}
+    return [by_width[width] for width in widths]

@@ -12,7 +12,7 @@ from specscope.engine.backends.choice import kernel_of
 from specscope.engine.backends.devices import TORCH_TYPES, backend_of, resolve_device
 from specscope.engine.backends.graphs import Graphs
 from specscope.engine.backends.kernels import Kernel, installed_backends
-from specscope.engine.backends.products import packing_problem, try_stand_ins
+from specscope.engine.backends.products import packing_problem, stand_in_share
 from specscope.engine.backends.self_check import CASES, LIMITS, Heads, SelfCheck, build_call, self_check
 
 CHECKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -42,13 +42,6 @@ class GraphFacts(NamedTuple):
     problem: str | None
 
 
-class ProductsFacts(NamedTuple):
-    """What became of packed matrix products."""
-
-    share: float  # time of packed ones over that of torch's own, in float32 and one thread
-    failure: str | None  # where they differ from torch's own
-
-
 class AttentionFacts(NamedTuple):
     """What would run on one device."""
 
@@ -56,7 +49,7 @@ class AttentionFacts(NamedTuple):
     kernel: Kernel | None  # None: eager
     checks: list[CheckFacts]
     graph: GraphFacts | None  # None where the device has no graphs
-    products: ProductsFacts | None  # None where weights cannot be packed
+    packed_share: float | None  # time of packed products over that of torch's own; None where there are none
 
 
 def list_devices() -> list[DeviceFacts]:
@@ -94,14 +87,11 @@ def examine(device_name: str, attention: str) -> AttentionFacts:
         function = ATTENTION["eager" if kernel is None else kernel.name]
         dtype = next(d for d in CHECKED_DTYPES if kernel is None or kernel.takes(str(d).removeprefix("torch.")))
         graph = GraphFacts(graphs.kind, backend.captures, graph_problem(graphs, function, device, dtype))
-    return AttentionFacts(str(device), kernel, checks, graph, _products(device))
+    return AttentionFacts(str(device), kernel, checks, graph, _packed_share(device))
 
 
-def _products(device: torch.device) -> ProductsFacts | None:
-    if packing_problem(device, torch.float32) is not None:
-        return None
-    trial = try_stand_ins()
-    return ProductsFacts(trial.share, trial.failure)
+def _packed_share(device: torch.device) -> float | None:
+    return stand_in_share() if packing_problem(device, torch.float32) is None else None
 
 
 def graph_problem(graphs: Graphs, attention: AttentionFunction, device: torch.device, dtype: torch.dtype) -> str | None:

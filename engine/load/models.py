@@ -12,7 +12,13 @@ import torch
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.backends.choice import checked, kernel_of, warn_in_python
 from specscope.engine.backends.devices import resolve_device as resolve_device
-from specscope.engine.backends.products import choose_products, pack_products
+from specscope.engine.backends.products import (
+    ChosenProducts,
+    choose_products,
+    pack_products,
+    packed_difference,
+    unpack_products,
+)
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -66,10 +72,22 @@ def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_pytho
     if teacher.attention.runs != options.attention:
         options = replace(options, attention=teacher.attention.runs)
         teacher.attend_by(registered_name(options.attention))
-    teacher.products = choose_products(choice.products, choice.attention, teacher.model, warn=warn)
-    if teacher.products.runs == "packed":
-        pack_products(teacher.model)
+    teacher.products = _multiplied(choice, teacher, warn)
     return Models(teacher, load_drafter(choice, teacher, options))
+
+
+def _multiplied(choice: ModelChoice, teacher: Teacher, warn: Callable[[str], None]) -> ChosenProducts:
+    """What the teacher's products are computed by from now on."""
+    chosen = choose_products(choice.products, choice.attention, teacher.model)
+    if chosen.runs == "plain":
+        return chosen
+    pack_products(teacher.model)
+    difference = packed_difference(teacher.model) if choice.self_check else None
+    if difference is None:
+        return chosen
+    unpack_products(teacher.model)
+    warn(f"with packed products the teacher's logits differ ({difference}): torch's own products run instead")
+    return ChosenProducts(runs="plain", reason=f"packed ones differ: {difference}")
 
 
 def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions) -> Drafter:

@@ -84,7 +84,10 @@ def test_every_engine_is_measured_against_its_own_greedy_decoding(tmp_path: Path
     table = rows(done.stdout)
     header = ["tokens/s", "over its greedy: mean", "median", "worst prompt", "over official EAGLE", "outputs"]
     assert table.pop("engine") == header
-    names = {"transformers": ("greedy", "assisted", "lookup"), "ours": ("greedy", "eagle3", "ngram")}
+    names = {
+        "transformers": ("greedy", "assisted", "lookup"),
+        "ours": ("greedy", "eagle3", "eagle3, budget auto", "ngram"),
+    }
     labels = [f"{engine}: {name}" for engine, methods in names.items() for name in methods]
     assert list(table) == [*labels, "eagle: greedy", "eagle: eagle3"]
     for label, cells in table.items():
