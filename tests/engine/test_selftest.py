@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from support.commands import specscope
 
+from specscope.engine.backends.cpu import Cpu
 from specscope.engine.cli.selftest import selftest
 from specscope.engine.lab.faults import FAULTS, Expectation, Fault, FaultTarget, find_fault
 from specscope.engine.lab.faults.pipeline import PIPELINE_FAULTS
@@ -24,7 +26,7 @@ from specscope.engine.lab.selftest.scenarios import BEST, Scenario, find_scenari
 from specscope.engine.lab.selftest.score import Score
 from specscope.engine.lab.selftest.stages import STAGE_FAULTS
 from specscope.engine.lab.selftest.suite import Plan, run_selftest
-from specscope.engine.load.models import Models
+from specscope.engine.load.models import Models, resolve_device
 from specscope.engine.run.runner import RunRequest, TurnReport
 from specscope.engine.settings import ModelChoice
 from specscope.schemas import Step
@@ -36,7 +38,7 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 
 F16 = FAULTS["F16"]
-CONTROLS = {control.name: control for control in (*all_controls("auto"), control_after_faults())}
+CONTROLS = {control.name: control for control in (*all_controls(), control_after_faults())}
 
 
 def unchanged(target: FaultTarget) -> FaultTarget:
@@ -67,6 +69,26 @@ def test_a_fault_that_cannot_be_run_here_is_never_counted_as_found(monkeypatch: 
     assert score["not_run"] == [{"name": "F16", "why": "this machine has no such device"}]
     assert score["score"].startswith("0 of 0 faults detected")
     assert score["score"].endswith("1 not run")
+
+
+def test_what_a_device_without_graphs_cannot_run_is_said_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cpu, "graphs", lambda self, device: None)
+    done = CliRunner().invoke(selftest, ["--fault", "F16", "--fault", "F18.graph-mask", "--json"])
+    score = json.loads(done.stdout)
+    assert [fault["id"] for fault in score["faults"]] == ["F16", "F16"]
+    why = "device cpu captures no graphs"
+    assert score["not_run"] == [{"name": name, "why": why} for name in ("F18.graph-mask", "honest captured")]
+    assert done.exit_code == 0
+    assert all_objections(resolve_device("cpu")) == {"captured": why}
+
+
+def all_objections(device: torch.device) -> dict[str, str]:
+    objections = {name: scenario.objection(device) for name, scenario in scenarios().items()}
+    return {name: why for name, why in objections.items() if why is not None}
+
+
+def test_a_device_with_graphs_runs_every_scenario() -> None:
+    assert all_objections(resolve_device("cpu")) == {}
 
 
 def test_a_missed_edge_is_told_and_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from specscope.engine.lab.faults import Fault, check_fits, injecting
 from specscope.engine.lab.selftest.scenarios import Scenario
-from specscope.engine.load.models import Models, load_models
+from specscope.engine.load.models import Models, load_models, resolve_device
 from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, open_trace, run_turns
 from specscope.engine.settings import ModelChoice, Settings
 from specscope.schemas.manifest import Mode, TraceLevel
@@ -45,6 +45,11 @@ class Runs:
         self._load: Callable[[ModelChoice], Models] = lru_cache(maxsize=2)(load_models)  # a run more seldom than a load
         self._honest: dict[str, Path] = {}
         self._others: dict[str, Runs] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything runs."""
+        return resolve_device(self._device)
 
     def in_dtype(self, dtype: str) -> Runs:
         """The same runs in another dtype; their traces lie beside these."""

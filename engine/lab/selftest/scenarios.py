@@ -10,8 +10,10 @@ from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 
+from specscope.engine.backends.devices import backend_of
 from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule
@@ -40,6 +42,12 @@ class Scenario:
     processors: ProcessorChoice = NO_PROCESSORS
     baseline: Mode = "eager"
     candidate: Mode = "fused"
+
+    def objection(self, device: torch.device) -> str | None:
+        """Why it cannot be decoded on ``device``; None where it can."""
+        if self.choice.graph == "on" and backend_of(device.type).graphs(device) is None:
+            return f"device {device} captures no graphs"
+        return None
 
 
 def find_scenario(name: str) -> Scenario:

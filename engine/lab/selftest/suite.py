@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from specscope.engine.lab.faults import FAULTS, Fault
 from specscope.engine.lab.selftest.controls import Control, all_controls, control_after_faults, honest_pair
 from specscope.engine.lab.selftest.edges import EDGES, UNREACHED, edges_of
@@ -14,6 +16,7 @@ from specscope.engine.lab.selftest.runs import Runs, num_threads
 from specscope.engine.lab.selftest.scenarios import find_scenario
 from specscope.engine.lab.selftest.score import ControlResult, NotRun, Score
 from specscope.engine.lab.selftest.stages import STAGE_FAULTS, judge_stages, stage_controls
+from specscope.engine.load.models import resolve_device
 from specscope.tracer.errors import UsageError
 
 #: The catalogue is run in this dtype, too: most engines compute in a half format, and noise hides more there.
@@ -48,8 +51,8 @@ def plan(fault_ids: list[str], device: str) -> Plan:
     if not fault_ids:
         missing = [entry for entry in ENTRIES if not any(fault.entry == entry for fault in FAULTS.values())]
         not_run = [NotRun(entry, "no fault of this entry can be put in") for entry in missing]
-        controls = [*all_controls(device), *stage_controls()]
-        return _plan(_all_faults(), controls, [control_after_faults()], not_run)
+        controls = [*all_controls(), *stage_controls()]
+        return _plan(_all_faults(), controls, [control_after_faults()], not_run, resolve_device(device))
     faults: dict[str, Fault] = {}
     for name in fault_ids:
         chosen = {fault.id: fault for fault in _all_faults() if name in (fault.id, fault.entry)}
@@ -61,22 +64,32 @@ def plan(fault_ids: list[str], device: str) -> Plan:
     used = dict.fromkeys(fault.scenario for fault in of_trees)
     controls = [honest_pair(find_scenario(name)) for name in used]
     controls += stage_controls() if STAGE_FAULTS.keys() & faults.keys() else []
-    return _plan(list(faults.values()), controls, [], [])
+    return _plan(list(faults.values()), controls, [], [], resolve_device(device))
 
 
 def _all_faults() -> list[Fault]:
     return [*FAULTS.values(), *STAGE_FAULTS.values()]
 
 
-def _plan(faults: list[Fault], controls: list[Control], last: list[Control], not_run: list[NotRun]) -> Plan:
-    not_run += [NotRun(fault.id, fault.not_run) for fault in faults if fault.not_run is not None]
-    # The edges are the scenarios' together: of some of them there is nothing to say.
-    run = [fault for fault in faults if fault.not_run is None]
+def _plan(
+    faults: list[Fault], controls: list[Control], last: list[Control], not_run: list[NotRun], device: torch.device
+) -> Plan:
+    objections = {fault.id: _objection(fault, device) for fault in faults}
+    not_run += [NotRun(name, why) for name, why in objections.items() if why is not None]
+    run = [fault for fault in faults if objections[fault.id] is None]
     # What goes wrong at loading does so in any dtype.
     once_more = [
         fault for fault in run if fault.damage is None and not fault.is_half_already and fault.id not in STAGE_FAULTS
     ]
+    # The edges are the scenarios' together: of some of them there is nothing to say.
     return Plan(faults=run, controls=controls, last=last, not_run=not_run, with_edges=bool(last), once_more=once_more)
+
+
+def _objection(fault: Fault, device: torch.device) -> str | None:
+    """Why the fault cannot be tried on ``device``; None where it can."""
+    if fault.not_run is not None or fault.id in STAGE_FAULTS:
+        return fault.not_run
+    return find_scenario(fault.scenario).objection(device)
 
 
 def run_selftest(what: Plan, runs: Runs, advance: Callable[[str], None]) -> Score:
