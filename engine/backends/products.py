@@ -215,7 +215,7 @@ def packed_difference(model: PreTrainedModel) -> str | None:
 
 
 def stand_in_share() -> float:
-    """The share of time with numbers of its own, where there is no model."""
+    """The share of time on random numbers, where there is no model."""
     generator = torch.Generator().manual_seed(0)
     num_weights = MOST_TRIED // (4 * STAND_IN.numel())
     return _try([[torch.randn(STAND_IN, generator=generator)] for _ in range(num_weights)])
