@@ -1,8 +1,8 @@
 """Which blocks hold the committed prefix of each row: block tables, reference counts and a free list.
 
-Only numbers: knows no torch, and nothing of keys and values. A block holds ``block_size`` positions of all layers.
-Block i of a row's table holds its positions i * block_size and up. Several tables may name one block, and then none of
-their rows may write to it: who wants to is given a copy (copy on write).
+Knows no torch. A block holds ``block_size`` positions of all layers; block i of a row's table holds the row's positions
+i * block_size and up. Several tables may name one block, and then none of their rows may write to it: who wants to is
+given a copy (copy on write).
 """
 
 from __future__ import annotations

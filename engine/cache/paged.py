@@ -1,8 +1,8 @@
 """The teacher's KV cache with a paged prefix: blocks of a pool, found through each row's block table.
 
-The tree's rows are not paged. They lie one after another in a buffer of their own, of whole blocks, so that a forward
-writes them without looking anything up and none straddles a block. A commit copies the accepted path, and nothing else,
-from there into the row's blocks. What attention reads is gathered from the blocks into keys and values of the shape
+The tree's rows are not paged. They lie one after another in a separate buffer of whole blocks, so that a forward writes
+them without looking anything up and none straddles a block. A commit copies the accepted path, and nothing else, from
+there into the row's blocks. What attention reads is gathered from the blocks into keys and values of the shape
 that the dense cache gives, so that each kernel computes the same bits.
 
 Rows whose tokens and bits are equal share blocks; see ``blocks``. Letters as in ``buffer``.
@@ -88,7 +88,7 @@ class PagedCache(TreeCache):
 
     def _prefix_read(self, layer: int, row: int, length: int) -> torch.Tensor:
         """(2, G, length, W) as a forward reads it."""
-        table = self._read[row] = self.tables.read_table(row)
+        table = self._read[row] = list(self.tables.read_table(row))
         return self._gathered(slice(layer, layer + 1), row, table, 0, length)[0]
 
     def _tail_for(self, like: torch.Tensor, length: int) -> torch.Tensor:
@@ -154,7 +154,7 @@ class PagedCache(TreeCache):
         return self._gathered(slice(None), row, self.tables.tables[row], start, self.committed_lengths[row])
 
     def truncate(self, row: int, length: int) -> None:
-        """Keeps the first ``length`` committed positions of ``row``, and gives up the blocks behind them.
+        """Keeps the first ``length`` committed positions of ``row``, and gives up the blocks of the others.
 
         Raises:
             ValueError: where fewer are committed.

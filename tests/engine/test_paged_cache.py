@@ -3,6 +3,7 @@ whole runs decide, and record, the same."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import RowCustody, commit_step, prefix_sums
 from specscope.engine.cache.paged import PagedCache
 from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, save_exit_head
+from specscope.engine.record.redaction import Redaction
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import SamplingRule, Settings
 from specscope.engine.tree.policy import parse_policy
+from specscope.schemas import decode_record, encode_record
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.oracle.check import check_trace
@@ -264,6 +267,20 @@ def test_layers_that_a_drafter_has_run_are_committed_the_same(runs: TinyRuns, tm
     dense = runs("dense", f"early-exit:{tmp_path / 'exit'}", **way)
     paged = runs("paged", f"early-exit:{tmp_path / 'exit'}", cache="paged", block_size=4, **way)
     assert decided(paged) == decided(dense)
+
+
+def test_the_tokens_of_shared_blocks_are_not_told_by_a_redacted_trace(runs: TinyRuns) -> None:
+    plain, redaction = load(runs("plain", prompts=SAME, batch_size=2, cache="paged")), Redaction("a long key", VOCAB)
+
+    def told(lines: Lines) -> set[str]:
+        blocks = [line["commit"]["blocks"] for line in lines if line["kind"] == "step"]
+        return {digest for of in blocks for entry in of.get("shared", []) for digest in entry["token_digests"]}
+
+    records = [decode_record(json.dumps(line).encode()) for line in plain]
+    hidden = [json.loads(encode_record(redaction.record(record))) for record in records]
+    assert told(plain)
+    assert len(told(hidden)) == len(told(plain)), "equal where they were equal"
+    assert not told(hidden) & told(plain)
 
 
 def test_another_layout_is_not_another_result(runs: TinyRuns) -> None:
