@@ -11,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.architectures import save_tiny
 from support.called import specscope
 from support.recorded_runs import IDS, TALKS, TinyRuns
 from support.tiny_models import HIDDEN, VOCAB
+from support.traced import record
 from support.traces import Lines, load
 
 from specscope.engine.cache.buffer import TreeCache
@@ -22,7 +24,7 @@ from specscope.engine.cache.paged import PagedCache
 from specscope.engine.drafters.early_exit.head import ExitHead, ExitHeadConfig, save_exit_head
 from specscope.engine.record.redaction import Redaction
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.settings import SamplingRule, Settings
+from specscope.engine.settings import ModelChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import parse_policy
 from specscope.schemas import decode_record, encode_record
 from specscope.tracer.compare import diff_traces
@@ -256,6 +258,18 @@ def test_whole_runs_decide_and_digest_the_same(runs: TinyRuns, name: str, block_
     assert not check_trace(paged).num_violations
     shared = any((line.get("commit") or {}).get("blocks", {}).get("shared") for line in load(paged))
     assert shared == name.startswith("equal prompts")
+
+
+@pytest.mark.parametrize("more", [{"mode": "eager"}, {"mode": "fused"}, {"kernel": "two-part"}])
+def test_sliding_windows_and_two_part_attention_see_the_same(tmp_path: Path, more: dict[str, Any]) -> None:
+    teacher = save_tiny(tmp_path, "mistral", num_hidden_layers=4, sliding_window=5)
+    choice = ModelChoice(teacher=str(teacher), drafter="ngram:1-8", dtype="float32", device="cpu", **more)
+    prompts = [Prompt("long", ids=(5, 9, 17, 9, 5, 33, 12) * 4), Prompt("short", ids=(3, 3, 8))]
+    traces = [tmp_path / f"{cache}.jsonl" for cache in ("dense", "paged")]
+    for trace in traces:
+        record(choice, prompts, trace, batch_size=2, cache=trace.stem)
+    assert decided(traces[1]) == decided(traces[0])
+    assert not check_trace(traces[1]).num_violations
 
 
 @pytest.mark.parametrize("tree", ["dynamic", "chain"])

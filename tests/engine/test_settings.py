@@ -60,6 +60,9 @@ EVERYTHING = Settings(
         Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="off"),
         Settings.of(teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="on"),
         Settings.of(
+            teacher="a/teacher", drafter="eagle3:a/head", device="cpu", graph="off", cache="paged", block_size=8
+        ),
+        Settings.of(
             teacher="a/teacher", drafter="eagle3:a/head", device="cpu", attention="a.module:kernel", graph="off"
         ),
         Settings.of(
@@ -79,7 +82,17 @@ EVERYTHING = Settings(
             graph="off",
         ),
     ],
-    ids=["everything", "static", "typical", "defaults", "graphs", "a kernel", "no self-check", "a baseline's kernel"],
+    ids=[
+        "everything",
+        "static",
+        "typical",
+        "defaults",
+        "graphs",
+        "paged",
+        "a kernel",
+        "no self-check",
+        "a baseline's kernel",
+    ],
 )
 def test_settings_come_back_from_the_manifest(settings: Settings, teacher_folder: Any, head_folder: Any) -> None:
     models = tiny_models(teacher_folder, head_folder, policy=settings.choice.policy)

@@ -9,6 +9,7 @@ from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit, RowCustody
 from specscope.engine.cache.paged import PagedCache
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places, check_cache
+from specscope.tracer.errors import UsageError
 
 Spoil = Callable[[PagedCache], None]
 
@@ -72,11 +73,11 @@ def _stale() -> Spoil:
 
 
 def _once(change: Callable[[BlockTables], None]) -> Spoil:
-    """What is done after the first commit at which there are two rows."""
+    """What is done after the first commit."""
     done: list[PagedCache] = []
 
     def spoil(cache: PagedCache) -> None:
-        if not done and cache.num_rows > 1:
+        if not done:
             done.append(cache)
             change(cache.tables)
 
@@ -88,6 +89,8 @@ def _give_back(tables: BlockTables) -> None:
 
 
 def _take_anothers(tables: BlockTables) -> None:
+    if len(tables.tables) == 1:
+        raise UsageError("F36.other-row: the fault takes two rows, got one: give two prompts and --batch-size 2")
     tables.share(1, 0, 0)
 
 
