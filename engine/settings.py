@@ -19,6 +19,7 @@ from specscope.tracer.errors import UsageError
 
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 CacheStrategy = Literal["in-place", "fast-reorder", "full-reorder", "replicate"]
+CacheName = Literal["dense", "paged"]
 DraftName = Literal["point-mass", "sampled"]
 #: auto: where the device's backend captures by itself.
 GraphChoice = Literal["auto", "on", "off"]
@@ -32,6 +33,7 @@ DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]*(:\d{1,4})?")
 DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 PRODUCTS: tuple[str, ...] = get_args(ProductsChoice)
+CACHES: tuple[str, ...] = get_args(CacheName)
 #: Level lengths is of other engines, which record no more.
 TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
 #: The drafters that ``--drafter`` can name, and what follows the colon where something may.
@@ -47,6 +49,8 @@ DRAFTER_NAMES = {
 #: Where the bundled models lie.
 DEMO_MODELS = Path(__file__).parent / "demo_models"
 MAX_BATCH_SIZE = 1024
+BLOCK_SIZE = 16  # positions of a block where none is asked for
+MAX_BLOCK_SIZE = 1024
 DEFAULT_TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 
 
@@ -203,6 +207,8 @@ class Settings:
     stop_strings: tuple[str, ...] = ()
     batch_size: int = 1
     cache_strategy: str = "in-place"  # one of CACHE_STRATEGIES
+    cache: str = "dense"  # one of CACHES: how committed keys and values lie
+    block_size: int | None = None  # positions of a paged cache's block; None: BLOCK_SIZE
     processors: ProcessorChoice = NO_PROCESSORS
     bad_words: tuple[str, ...] = ()  # texts; the teacher's tokenizer makes ids of them
     seed: int | None = 0  # None: not known, of a run that was recorded elsewhere
@@ -221,6 +227,36 @@ class Settings:
             raise UsageError(
                 f"got --graph with cache strategy {self.cache_strategy}, which moves the cache in every step away from "
                 "where a graph reads it: use in-place, or drop --graph"
+            )
+        self._check_cache()
+
+    @property
+    def paged_by(self) -> int | None:
+        """Positions of a block; None where the cache is dense."""
+        return None if self.cache == "dense" else self.block_size or BLOCK_SIZE
+
+    def _check_cache(self) -> None:
+        check_name("cache", self.cache, CACHES)
+        if self.cache == "dense":
+            if self.block_size is not None:
+                raise UsageError("got a block size, and a dense cache has no blocks: give --cache paged, or drop it")
+            return
+        if self.block_size is not None and not 1 <= self.block_size <= MAX_BLOCK_SIZE:
+            raise UsageError(f"got a block size of {self.block_size}, wanted 1 to {MAX_BLOCK_SIZE} positions")
+        if self.cache_strategy != "in-place":
+            raise UsageError(
+                f"got --cache paged with cache strategy {self.cache_strategy}, which copies the whole cache: a paged "
+                "one copies the accepted path alone. Use in-place, or --cache dense"
+            )
+        if self.choice.graph == "on":
+            raise UsageError(
+                "got --graph with --cache paged, where what attention reads is gathered anew in every step: use "
+                "--cache dense, or drop --graph"
+            )
+        if self.choice.policy.shapes is not None or self.choice.policy.sizing is not None:
+            raise UsageError(
+                "got --cache paged with trees that are sized or chosen by what a step costs, which is measured with a "
+                "dense cache: give --tree and --budget, or --cache dense"
             )
 
     @classmethod

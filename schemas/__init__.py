@@ -31,6 +31,7 @@ from specscope.schemas.pipeline import (
 )
 from specscope.schemas.shapes import LoadTimes, ShapeSection, ShapeTable, TreeShape
 from specscope.schemas.step import (
+    BlocksSection,
     CommitSection,
     DraftInputs,
     DraftLevel,
@@ -40,6 +41,7 @@ from specscope.schemas.step import (
     InvariantFailure,
     InvariantsSection,
     LengthsSection,
+    SharedBlock,
     SlidingWindow,
     Step,
     StopSection,
@@ -59,6 +61,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "AcceptSection",
     "AnyRecord",
+    "BlocksSection",
     "BonusDraw",
     "CommitSection",
     "Conventions",
@@ -94,6 +97,7 @@ __all__ = [
     "SelfCheck",
     "ShapeSection",
     "ShapeTable",
+    "SharedBlock",
     "SlidingWindow",
     "StageCut",
     "StageDrop",

@@ -292,6 +292,16 @@ class Manifest(Record):
         default=None, description="When a turn ends; absent where each turn has its own."
     )
     cache_strategy: str | None = Field(default=None, description="The commit strategy asked for.")
+    cache: str | None = Field(
+        default=None,
+        description="dense: a row's committed keys and values lie one after another; paged: in blocks that it finds by"
+        " its block table. Absent: not known.",
+    )
+    block_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Positions of a block, where the cache is paged. Absent: it is not, or not known.",
+    )
     batch_size: int | None = Field(default=None, ge=1, description="Rows decoded side by side at most; absent: 1.")
     seed: int | None = Field(default=None, description="Of all that is drawn; absent where the run has none.")
     level: TraceLevel = Field(

@@ -153,6 +153,11 @@ class VerifySection(Section):
         default=None,
         description="One for each size of a sliding window among the layers. Absent: none slid, or not recorded.",
     )
+    block_table: list[int] | None = Field(
+        default=None,
+        description="The blocks that the forward read the committed prefix from, in order. Absent: the cache is not"
+        " paged, or not recorded.",
+    )
     argmax: list[TokenId] = Field(description="Per real slot, the teacher's best token.")
     top_tokens: list[list[TokenId]] | None = Field(
         default=None,
@@ -191,6 +196,32 @@ class VerifySection(Section):
     def best_logits(self, slot: int) -> list[float]:
         """Their logits; empty where they were not recorded."""
         return self.top_logits[slot] if self.top_logits is not None else []
+
+
+class SharedBlock(Section):
+    """A block that several rows have in their block tables."""
+
+    block: int = Field(description="Which one.")
+    rows: list[int] = Field(description="Rows of the batch that have it, as numbered in this step.")
+    token_digests: list[Digest] = Field(
+        description="Of each of these rows, of its tokens from the first one to the last that all of them hold of it."
+    )
+
+
+class BlocksSection(Section):
+    """The blocks of a paged cache as the commit of all rows leaves them."""
+
+    table: list[int] = Field(description="Blocks of the row's committed prefix, in order.")
+    references: list[int] = Field(description="Of each of them, how many tables it is in by the allocator's count.")
+    taken: list[int] = Field(description="Blocks that this row's commit took from the free list, in order.")
+    freed: list[int] = Field(description="Blocks that it gave back, in order.")
+    num_blocks: int = Field(description="All blocks that there are.")
+    num_free: int = Field(description="Entries of the free list.")
+    num_held: int = Field(description="Different blocks in the tables of all rows.")
+    num_accounted: int = Field(description="Different blocks that are in the free list or in a table.")
+    shared: list[SharedBlock] | None = Field(
+        default=None, description="Blocks of the table that other rows have as well; absent where there are none."
+    )
 
 
 class CommitSection(Section):
@@ -235,6 +266,7 @@ class CommitSection(Section):
         default=None,
         description="Of the teacher's features at the source slots, in order, as the drafter is to be fed them.",
     )
+    blocks: BlocksSection | None = Field(default=None, description="Where the cache is paged; absent: it is not.")
     drafter_before: int | None = Field(default=None, description="Pairs in the drafter's cache before the step.")
     drafter_after: int | None = Field(default=None, description="Pairs in the drafter's cache after the step.")
 

@@ -42,6 +42,9 @@ class Prefill(Section):
     prefix_digests: list[Digest] | None = Field(
         default=None, description="Per layer, of the keys and values of the whole prompt, reused tokens included."
     )
+    block_table: list[int] | None = Field(
+        default=None, description="Blocks of the whole prompt, in order, where the cache is paged."
+    )
     duration_ns: int | None = Field(default=None, description="Wall time of the prefill, in nanoseconds.")
 
 

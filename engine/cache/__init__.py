@@ -1,1 +1,1 @@
-"""Keys and values: one buffer with branches, and the ways to commit an accepted path."""
+"""Keys and values: one buffer with branches, or a paged prefix, and the ways to commit an accepted path."""

@@ -17,12 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from specscope.engine.cache.moves import filled, gather_places, put_behind
+
+if TYPE_CHECKING:
+    from specscope.engine.cache.blocks import BlockNote
 
 GROWTH = 256
 
@@ -335,6 +338,13 @@ class TreeCache(Cache):
         self.committed_lengths.pop()
         self._active = slice(0, last)
         self._places = None
+
+    def share(self, row: int, common: list[int]) -> None:
+        """``row`` has the first ``common`` tokens of each row: for a cache whose rows can share what is equal."""
+
+    def block_note(self, row: int, token_ids: list[list[int]]) -> BlockNote | None:
+        """What is to be recorded of the blocks of ``row``; None: it has none."""
+        return None
 
 
 class InPlace:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE, SYNONYMS
-from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, DTYPE_NAMES, choose_attention
+from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, CACHES, DTYPE_NAMES, choose_attention
 from specscope.tracer.cli.console import progress
 from specscope.tracer.naming.text import counted, printable
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     type=click.Choice(CACHE_STRATEGIES),
     help="[default: that of the run]",
 )
+@click.option("--cache", type=click.Choice(CACHES), help="dense or paged.  [default: that of the run]")
 @click.option("--teacher", help="Load the teacher from here.  [default: from where the run loaded it]")
 @click.option("--drafter", help="Load the drafter from here, as for run.  [default: from where the run loaded it]")
 @click.option("--turn", type=click.IntRange(min=0), help="Replay only this turn.  [default: all]")
@@ -75,6 +76,7 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
 def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> None:
     fault = f", fault {manifest.fault} in" if manifest.fault else ""
     strategy = f", {manifest.cache_strategy}" if manifest.cache_strategy else ""
+    strategy += ", paged cache" if manifest.cache == "paged" else ""
     where = f"{manifest.attention} attention, {manifest.dtype}, {manifest.device.backend}{strategy}{fault}"
     how_many = f"{counted(report.num_steps, 'step')} of {counted(report.num_turns, 'turn')}"
     click.echo(printable(f"replayed {how_many}: {where}"))

@@ -25,7 +25,7 @@ from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_st
 from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.prompts import Prompt, load_prompts
-from specscope.engine.settings import CACHE_STRATEGIES, Settings
+from specscope.engine.settings import BLOCK_SIZE, CACHE_STRATEGIES, CACHES, MAX_BLOCK_SIZE, Settings
 from specscope.tracer.cli.console import echo_document, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.errors import UsageError
@@ -71,6 +71,19 @@ SECTIONS = {
     envvar="SPECSCOPE_CACHE_STRATEGY",
     show_envvar=True,
     help="How accepted tokens are committed; all give bit-identical caches.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(CACHES),
+    default="dense",
+    show_default=True,
+    help="How committed keys and values lie: in one buffer, or in blocks. Both give the same bits.",
+)
+@click.option(
+    "--block-size",
+    type=click.IntRange(1, MAX_BLOCK_SIZE),
+    metavar="N",
+    help=f"Positions of a block, with --cache paged.  [default: {BLOCK_SIZE}]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @trace_options
@@ -139,9 +152,10 @@ def _with_fault(request: RunRequest) -> tuple[RunRequest, Fault | None]:
     settings = request.settings
     if settings.fault is None:
         return request, None
-    from specscope.engine.lab.faults import find_fault
+    from specscope.engine.lab.faults import check_cache, find_fault
 
     fault = find_fault(settings.fault)
+    check_cache(fault.id, fault.cache, settings.cache)
     settings = replace(settings, fault=fault.id)
     if fault.damage is not None:
         folder = click.get_current_context().with_resource(TemporaryDirectory())
@@ -186,7 +200,7 @@ def build_settings(**options: Any) -> Settings:
     Raises:
         UsageError: where they contradict each other.
     """
-    named = ("max_new_tokens", "batch_size", "cache_strategy", "seed", "strict", "fault")
+    named = ("max_new_tokens", "batch_size", "cache_strategy", "cache", "block_size", "seed", "strict", "fault")
     return Settings(
         choice=build_choice(**options),
         stop_strings=tuple(options["stop_strings"]),

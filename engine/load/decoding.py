@@ -33,6 +33,7 @@ def decoding_of(
     return Decoding(
         rule=settings.choice.rule,
         cache_strategy=settings.cache_strategy,
+        block_size=settings.paged_by,
         # The fused path leaves the check to the device, so that a step waits for it only once. On the host there is
         # nothing to wait for, and the check before costs less.
         checks="before" if settings.choice.attention == "eager" or teacher.device.type == "cpu" else "deferred",
@@ -55,8 +56,9 @@ def graph_policy(
     capturable = attention is None or attention.kernel is None or attention.kernel.capturable
     if choice.graph == "on" and not capturable:
         raise UsageError(f"got --graph with attention {choice.attention}, which cannot be captured: drop one of them")
-    # A graph reads the cache where it lay: in the others it moves in every step.
-    if choice.graph == "auto" and (settings.cache_strategy != "in-place" or not capturable):
+    # A graph reads the cache where it lay: by other strategies it moves in every step, as what is gathered of blocks.
+    moves = settings.cache_strategy != "in-place" or settings.cache == "paged"
+    if choice.graph == "auto" and (moves or not capturable):
         return None
     backend = backend_of(teacher.device.type)
     return choose_graphs(choice.graph, backend, teacher.device, check=choice.self_check, warn=warn)

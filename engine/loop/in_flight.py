@@ -15,6 +15,7 @@ import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import Coins
+from specscope.engine.cache.blocks import BlockNote
 from specscope.engine.cache.commit import Commit
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.loop.phases import (
@@ -136,10 +137,11 @@ class RowInFlight:
 
 
 class Decision(NamedTuple):
-    """A commit and a stop of one row."""
+    """A commit and a stop of one row, and what became of its blocks."""
 
     commit: Commit
     stop: StopDecision
+    blocks: BlockNote | None = None  # None where the cache is dense, or nobody observes
 
 
 @dataclass(kw_only=True)
@@ -224,6 +226,7 @@ class StepInFlight:
                 custody=row.custody,
                 acceptance=row.accepted,
                 commit=decision.commit,
+                blocks=decision.blocks,
                 drafter_pairs=drafter_pairs[row.number],
                 stop=decision.stop,
                 durations_ns=self.clock.durations_ns,

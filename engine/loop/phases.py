@@ -17,6 +17,7 @@ from specscope.engine.accept.greedy import Acceptance, accept_greedy
 from specscope.engine.accept.processors import Processors, process_tree
 from specscope.engine.accept.sampling import Coins, accept_sampling, accept_typical, target_probs
 from specscope.engine.backends.graphs import GraphPolicy
+from specscope.engine.cache.blocks import BlockNote
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit, RowCustody, commit_step
 from specscope.engine.drafters.base import Draft, DraftPairs
@@ -181,6 +182,7 @@ class Decoding:
 
     rule: SamplingRule = GREEDY
     cache_strategy: str = "in-place"
+    block_size: int | None = None  # positions of a block where the prefix is paged; None: the cache is dense
     checks: Literal["before", "deferred"] = "before"
     processors: Processors | None = None
     phases: Phases = Phases()
@@ -235,6 +237,7 @@ class StepResult:
     custody: Custody | None  # None without an observer
     acceptance: RowAcceptance
     commit: Commit
+    blocks: BlockNote | None  # None where the cache is dense, or nobody observes
     drafter_pairs: int  # in the drafter's cache after the step
     stop: StopDecision
     durations_ns: dict[str, int]  # by phase, of all rows together
@@ -255,6 +258,7 @@ class TurnStarted:
     pending_token: int
     draw: PendingDraw | None
     prefix_digests: list[str]  # a layer each, of the prompt's keys and values
+    block_table: list[int] | None  # None where the cache is dense
     duration_ns: int
 
 

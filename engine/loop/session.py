@@ -24,6 +24,7 @@ from specscope.engine.accept.processors import process_last
 from specscope.engine.accept.sampling import draw_bonus, draw_coins, target_probs
 from specscope.engine.backends.attention import dispatch_log
 from specscope.engine.backends.devices import backend_of
+from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import prefix_sums
 from specscope.engine.cache.custody import as_digests
 from specscope.engine.cache.strategies import commit_strategy
@@ -60,7 +61,7 @@ class Session:
         self.teacher = teacher
         self.drafter = drafter
         self.decoding = decoding or Decoding()
-        self.cache = teacher.new_cache(num_rows, commit_strategy(self.decoding.cache_strategy))
+        self.cache = self._new_cache(num_rows)
         self.rows = [Row() for _ in range(num_rows)]
         self.drafter.begin_session(self.cache)
         graphs = self.decoding.graphs
@@ -266,6 +267,7 @@ class Session:
         with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch, self.cache.only(number):
             output = self.take_in(prompt_ids[start:], start)
         row.committed_ids = list(prompt_ids)
+        self.cache.share(number, [common_length(other.committed_ids, prompt_ids) for other in self.rows])
         last = output.logits[0, -1]
         logits = last if turn.processors is None else process_last(turn.processors, prompt_ids, last)
         pending, draw = self._first_token(logits, turn)
@@ -283,6 +285,7 @@ class Session:
                         pending_token=pending,
                         draw=draw,
                         prefix_digests=as_digests(prefix_sums(self.cache, number)),
+                        block_table=self._block_table(number),
                         duration_ns=time.perf_counter_ns() - turn.begun_ns,
                     )
                 )
@@ -305,6 +308,16 @@ class Session:
         coin = draw_coins(turn.generator, 0).bonus
         drawn = draw_bonus(target_probs(logits[None], self.decoding.rule), coin[None].to(logits.device))
         return int(drawn.tokens[0]), PendingDraw(float(coin), float(drawn.low[0]), float(drawn.high[0]))
+
+    def _new_cache(self, num_rows: int) -> TreeCache:
+        block_size = self.decoding.block_size
+        if block_size is not None:
+            return self.teacher.new_paged_cache(num_rows, block_size)
+        return self.teacher.new_cache(num_rows, commit_strategy(self.decoding.cache_strategy))
+
+    def _block_table(self, row: int) -> list[int] | None:
+        note = self.cache.block_note(row, [r.committed_ids for r in self.rows])
+        return None if note is None else note.table
 
     def take_in(self, token_ids: list[int], start: int) -> TeacherOutput:
         """Forwards over ``token_ids`` behind ``start`` committed tokens of the one active row, in chunks, and commits

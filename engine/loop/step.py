@@ -195,7 +195,11 @@ class StepPhases:
             self.rows[row.number].committed_ids += [watch.output_ids[-1], *accepted.tokens]
             stop = self.decoding.phases.stop(watch, [*accepted.tokens, accepted.bonus_token])
             decisions.append(Decision(commit, stop))
-        return decisions
+        held = [row.committed_ids for row in self.rows]  # of all rows, now that each holds what it committed
+        return [
+            decision if row.custody is None else decision._replace(blocks=self.cache.block_note(row.number, held))
+            for row, decision in zip(step.rows, decisions, strict=True)
+        ]
 
 
 def argmax_of(logits: torch.Tensor) -> torch.Tensor:

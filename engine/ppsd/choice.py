@@ -45,6 +45,7 @@ def check_settings(settings: Settings, choice: PipelineChoice) -> None:
     refused = {
         f"drafter {model.drafter}": drafts and kind != "early-exit",
         f"batch size {settings.batch_size}": settings.batch_size != 1,
+        f"--cache {settings.cache}": settings.cache != "dense",
         "typical acceptance": model.rule.rule == "typical",
         "--draft-sampling": model.rule.draft == "sampled",
         "logits processors": settings.processors != NO_PROCESSORS or bool(settings.bad_words),

@@ -101,6 +101,7 @@ def pipeline_manifest(facts: RunFacts, teacher: Teacher, pipeline: PipelineFacts
         "teacher": whole,
         "capabilities": CAPABILITIES,
         "cache_strategy": None,
+        "cache": None,
         "pipeline": Pipeline(
             exit_layer=len(pipeline.stages[0].layers),
             window=pipeline.window,

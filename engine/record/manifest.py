@@ -106,11 +106,14 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
             stop_strings=facts.rules.stop_strings,
         ),
         cache_strategy=settings.cache_strategy,
+        cache=settings.cache,
+        block_size=settings.paged_by,
         batch_size=settings.batch_size if settings.batch_size > 1 else None,
         seed=settings.seed,
         level=facts.level,
         capabilities=CAPABILITIES
         + ["verify.windows"] * (teacher.sliding_windows is not None)
+        + ["verify.block_table", "commit.blocks"] * (settings.paged_by is not None)
         + ["shape"] * drafts_by_shape,
         fault=settings.fault,
     )
@@ -202,6 +205,8 @@ def settings_of(manifest: Manifest) -> Settings:
         ),
         batch_size=manifest.batch_size or 1,
         cache_strategy=manifest.cache_strategy or "in-place",
+        cache=manifest.cache or "dense",
+        block_size=manifest.block_size,
         processors=_processors_of(manifest.sampling),
         seed=manifest.seed,
         fault=manifest.fault,

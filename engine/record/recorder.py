@@ -168,6 +168,7 @@ class TurnRecorder:
                     top_logits=best.logits[0],
                     draw=pending_draw(turn, self._recorder.sampling),
                     prefix_digests=turn.prefix_digests,
+                    block_table=turn.block_table,
                     duration_ns=turn.duration_ns,
                 ),
             )
@@ -180,7 +181,8 @@ class TurnRecorder:
 
     def _write_step(self, result: StepResult, forced: ForcedSection | None) -> None:
         shared, row, side = result.shared, result.row, self._recorder.side_files
-        verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level)
+        read = None if result.blocks is None else result.blocks.read
+        verify = verify_section(shared.tensors, shared.verification, row, self._recorder.level, block_table=read)
         report, digest = result.report, None if shared.snapshot is None else shared.snapshot.digest(row)
         self._writer.write(
             Step(

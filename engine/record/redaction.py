@@ -21,7 +21,7 @@ WITHHELD = "withheld: the trace is redacted"
 #: Texts that may quote ids or words, by their field's name; ``check`` finds the witnesses again.
 _TEXTS = ("witness", "message")
 #: Digests of what anybody could guess from the rest, ids included.
-_DIGESTS_OF_IDS = ("input_digest",)
+_DIGESTS_OF_IDS = ("input_digest", "token_digests")
 #: Settings of processors that are numbers and hold no ids.
 _PLAIN_PROCESSORS = ("repetition_penalty", "min_new_tokens", "no_repeat_ngram")
 
@@ -98,7 +98,7 @@ class Redaction:
         if name in _TOKENS:
             return self._tokens(value)
         if name in _DIGESTS_OF_IDS:
-            return self.digest(value)
+            return [self.digest(digest) for digest in value] if isinstance(value, list) else self.digest(value)
         if name in _TEXTS:
             return WITHHELD
         if isinstance(value, Section):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from specscope.engine.backends.windows import visible_in
+from specscope.engine.cache.blocks import BlockNote
 from specscope.engine.cache.custody import as_digest, as_digests
 from specscope.engine.digests import digest_tensors
 from specscope.engine.drafters.base import Draft
@@ -21,11 +22,13 @@ from specscope.engine.tree.checks import index_tensors
 from specscope.engine.tree.grow import DraftTree, Level, Proposers
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import (
+    BlocksSection,
     CommitSection,
     DraftInputs,
     DraftLevel,
     DraftSection,
     GraphReplay,
+    SharedBlock,
     SlidingWindow,
     TensorsSection,
     TreeSection,
@@ -161,8 +164,14 @@ def _hex_rows(visible: NDArray[np.bool_]) -> list[str]:
     return [text[start : start + width] for start in range(0, len(text), width)]
 
 
-def verify_section(tensors: TreeTensors, verification: Verification, row: int, level: TraceLevel) -> VerifySection:
-    """What the teacher summed of one row, a slot at a time."""
+def verify_section(
+    tensors: TreeTensors,
+    verification: Verification,
+    row: int,
+    level: TraceLevel,
+    block_table: list[int] | None = None,
+) -> VerifySection:
+    """What the teacher summed of one row, a slot at a time; ``block_table`` is what the forward read its prefix by."""
     count = tensors.num_slots[row]
     logits = verification.logits[row, :count]
     nonfinite = _nonfinite_rows(verification.raw_logits[row, :count])  # a processor may well forbid a token by -inf
@@ -172,6 +181,7 @@ def verify_section(tensors: TreeTensors, verification: Verification, row: int, l
         dispatch=dict(verification.dispatch),
         graph=_graph_replay(verification.graph, row),
         windows=_windows(tensors, verification, row),
+        block_table=block_table,
         argmax=array(verification.argmax)[row, :count].tolist(),
         top_tokens=summed.best.tokens,
         top_logits=summed.best.logits,
@@ -260,6 +270,13 @@ def commit_section(result: StepResult) -> CommitSection:
         kv_digests_before=before,
         kv_digests_after=as_digests(content.prefix + content.written) if content else None,
         features_digest=digest_features(features),
+        blocks=None if result.blocks is None else _blocks_section(result.blocks),
         drafter_before=result.shared.draft.kv_before[result.row],
         drafter_after=result.drafter_pairs,
     )
+
+
+def _blocks_section(note: BlockNote) -> BlocksSection:
+    shared = [SharedBlock(**block._asdict()) for block in note.shared]
+    counted = {name: value for name, value in note._asdict().items() if name not in ("read", "shared")}
+    return BlocksSection(**counted, shared=shared or None)

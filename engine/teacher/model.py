@@ -19,6 +19,7 @@ from specscope.engine.backends.choice import ChosenAttention
 from specscope.engine.backends.products import ChosenProducts
 from specscope.engine.backends.windows import shared_windows
 from specscope.engine.cache.buffer import CommitStrategy, TreeCache
+from specscope.engine.cache.paged import PagedCache
 from specscope.engine.digests import digest_file, digest_files
 from specscope.engine.teacher.files import TeacherOptions as TeacherOptions  # how callers ask for one
 from specscope.engine.teacher.files import load_teacher, sliding_windows
@@ -172,6 +173,10 @@ class Teacher:
     def new_cache(self, num_rows: int = 1, strategy: CommitStrategy | None = None) -> TreeCache:
         """An empty cache for ``num_rows`` sequences."""
         return TreeCache(self.num_layers, CACHE_CAPACITY, num_rows, strategy)
+
+    def new_paged_cache(self, num_rows: int, block_size: int) -> TreeCache:
+        """An empty cache for ``num_rows`` sequences whose prefixes lie in blocks of ``block_size`` positions."""
+        return PagedCache(self.num_layers, block_size, CACHE_CAPACITY, num_rows)
 
     def forward(
         self,

@@ -102,7 +102,8 @@ def test_variants_that_differ_in_the_drafter_only_share_a_teacher_and_no_drafter
     variants = variants_of("cache-strategies", choice_of(teacher_folder, f"eagle3:{head_folder}"))
     loaded = list(load_variants(variants).values())
     assert len({id(models.teacher) for models in loaded}) == 1
-    assert len({id(models.drafter) for models in loaded}) == len(variants) == 4
+    assert len({id(models.drafter) for models in loaded}) == len(variants) == 5
+    assert [variant.cache for variant in variants] == [*["dense"] * 4, "paged"]
     digests = {(turn.prompt_id, turn.output_digest) for turn in run(variants, PROMPTS)}
     assert len(digests) == len(PROMPTS), "conversations beside each other do not touch each other"
     eager = variants_of("modes", choice_of(teacher_folder, f"eagle3:{head_folder}"))

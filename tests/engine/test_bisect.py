@@ -141,9 +141,10 @@ def test_a_fault_is_found_at_any_step(
         {"mode": "fused", "attention": "fused"},
         {},
         {"cache_strategy": "full-reorder"},
+        {"cache": "paged", "block_size": 8},
         {"mode": "fused", "attention": "fused", "dtype": "bfloat16"},
     ],
-    ids=["fused", "same", "strategy", "dtype"],
+    ids=["fused", "same", "strategy", "paged", "dtype"],
 )
 @pytest.mark.parametrize("place", [StepPlace(0, 0), AT])
 def test_an_honest_pair_has_no_culprit(eager: Path, tmp_path: Path, settings: dict[str, Any], place: StepPlace) -> None:

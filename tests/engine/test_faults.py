@@ -19,7 +19,7 @@ from specscope.engine.load.models import DEMO_MODELS, load_models
 from specscope.engine.loop.phases import Phases
 from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
-from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule, Settings
+from specscope.engine.settings import NO_PROCESSORS, CacheName, ModelChoice, ProcessorChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.errors import UsageError
 from specscope.tracer.oracle.check import check_trace
@@ -42,6 +42,7 @@ class Setting:
     tokens: int = 16
     batch_size: int = 1
     processors: ProcessorChoice = field(default=NO_PROCESSORS)
+    cache: CacheName = "dense"
 
 
 DRAWN = SamplingRule("sampling", temperature=0.8, draft="sampled")
@@ -54,6 +55,7 @@ SETTINGS = {
     "sampling": Setting(replace(DEMO, policy=parse_policy("static:pair-6", 1, 1, 1), rule=DRAWN)),
     "point-mass": Setting(replace(DEMO, rule=SamplingRule("sampling", temperature=0.8))),
     "batch": Setting(prompts=(SHORT, CODE), tokens=6, batch_size=2),
+    "paged": Setting(prompts=(SHORT, CODE), tokens=16, batch_size=2, cache="paged"),
     "processors": Setting(processors=ProcessorChoice(repetition_penalty=1.3, no_repeat_ngram=3), tokens=8),
     "eager-candidate": Setting(replace(DEMO, mode="eager"), tokens=8),
 }
@@ -91,6 +93,7 @@ def run(setting: Setting, trace: Path, fault: Fault | None) -> Path:
         max_new_tokens=setting.tokens,
         batch_size=setting.batch_size,
         processors=setting.processors,
+        cache=setting.cache,
         fault=fault.id if fault is not None else None,
     )
     request = RunRequest(settings, list(setting.prompts), TraceTarget(trace))
@@ -216,7 +219,7 @@ def test_a_fault_of_one_layer_sleeps_where_attention_is_eager(
 
 
 def test_every_entry_of_the_catalogue_has_its_faults() -> None:
-    assert {fault.entry for fault in FAULTS.values()} == {f"F{number:02}" for number in range(1, 36)}
+    assert {fault.entry for fault in FAULTS.values()} == {f"F{number:02}" for number in range(1, 37)}
     assert {fault.scenario for fault in FAULTS.values()} <= scenarios().keys()
     for fault in FAULTS.values():
         assert fault.not_run is None or fault.not_run.strip()
@@ -241,6 +244,18 @@ def test_a_fault_of_the_head_is_refused_where_there_is_none() -> None:
     with pytest.raises(UsageError, match=r"F03: the fault goes into an EAGLE-3 head, got drafter ngram"):
         inject(FaultTarget(models, Phases()), find_fault("F03"))
     inject(FaultTarget(models, Phases()), find_fault("F16"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cache", "other"), [("F36.stale", "dense", "paged"), ("F34.scaled", "paged", "dense")]
+)
+def test_a_fault_of_one_cache_is_refused_with_the_other(fault: str, cache: str, other: str, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    refused = specscope("run", "--prompt", "a", "--cache", cache, "--inject", fault, "--trace", trace)
+    assert refused.code == 2
+    wanted = f"{fault}: the fault goes into a {other} cache, got a {cache} one: use --cache {other}"
+    assert wanted in " ".join(refused.err.split())
+    assert not trace.exists()
 
 
 def test_the_command_damages_what_it_loads(tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ PLAIN_NUMBERS = {
     *("source_rows", "source_slots", "step", "top_k", "turn", "vocab_size", "feature_layers", "weight_bytes"),
     *("depth_limit", "begun_ns"),
     *("verify_slots", "slots", "columns", "replays"),  # of captured forwards
+    *("block", "block_size", "block_table", "table", "references", "taken", "freed"),  # of a paged cache
+    *("num_blocks", "num_free", "num_held", "num_accounted"),
     *("sliding_windows", "size", "layers", "first_positions", "num_seen"),  # of sliding windows
     *("stage", "epoch", "position", "in_flight", "exit_layer", "window", "first_layer", "last_layer"),  # of pipelines
     *("start_ns", "end_ns", "hop_ns", "clock_offset_ns", "clock_uncertainty_ns", "length_before", "length_after"),
@@ -194,6 +196,7 @@ PLAIN_TEXTS = {
         "architecture",
         "attention",
         "backend",
+        "cache",
         "cache_strategy",
         "created",
         "draft",
@@ -224,7 +227,17 @@ PLAIN_TEXTS = {
     *("profile", "before", "best"),  # the digest of a profile, and names of shapes
 }
 #: What a redaction treats by name.
-TREATED = {"witness", "message", "stop_strings", "processors", "prompt_text", "texts", "input_digest", "inputs"}
+TREATED = {
+    "witness",
+    "message",
+    "stop_strings",
+    "processors",
+    "prompt_text",
+    "texts",
+    "input_digest",
+    "token_digests",
+    "inputs",
+}
 #: Of tensors and files: whoever has the model may check a guess by them, and so by the logits; the document says so.
 DIGESTS = re.compile(
     r"_digests?(_before|_after)?$|^digest$|_checksums$|^prefix_(before|after|committed|since)$|^parameters$|^redaction$"

@@ -27,6 +27,7 @@ from specscope.engine.settings import SamplingRule
 from specscope.engine.tree.policy import parse_policy
 from specscope.schemas import Manifest, Step
 from specscope.tracer.cli.main import cli as commands
+from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import IncomparableError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
@@ -124,9 +125,10 @@ def test_a_fused_run_in_eager_mode(run: TinyRuns, exit_drafter: str, drafter: st
         {"rule": SamplingRule("sampling", temperature=0.8, draft="sampled"), "policy": STATIC},
         {"rule": SamplingRule("typical", temperature=0.7)},
         {"cache_strategy": "replicate"},
+        {"cache": "paged", "block_size": 4},
         {"dtype": "bfloat16"},
     ],
-    ids=["greedy", "eager", "baseline", "ngram", "sampling", "drawn", "typical", "replicate", "bfloat16"],
+    ids=["greedy", "eager", "baseline", "ngram", "sampling", "drawn", "typical", "replicate", "paged", "bfloat16"],
 )
 def test_the_same_configuration_gives_the_same_bits(run: TinyRuns, changes: dict[str, Any]) -> None:
     trace = run(**changes)
@@ -143,6 +145,17 @@ def test_the_same_configuration_gives_the_same_bits(run: TinyRuns, changes: dict
         assert now.commit is not None
         assert was.commit is not None
         assert now.commit.written_checksums == was.commit.written_checksums
+
+
+@pytest.mark.parametrize(("recorded", "wanted"), [("dense", "paged"), ("paged", "dense")])
+def test_a_run_in_the_other_cache(run: TinyRuns, recorded: str, wanted: str) -> None:
+    trace = run(cache=recorded)
+    out, report = replayed(trace, Overrides(cache=wanted))
+    assert_same_run(trace, out)
+    assert (violated(out), report.num_others) == ({}, 0)
+    assert (Read(out).manifest.cache, Read(out).manifest.block_size) == (wanted, 16 if wanted == "paged" else None)
+    verdict = diff_traces(trace, out)
+    assert (verdict.exit_code, verdict.axis[0]) == (0, f"cache: {recorded} -> {wanted}")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,14 @@ ABOUT_DRAWS = {
 }
 #: Of what the format has a place for since 1.3.
 ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
-#: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, or a
-#: run that records only lengths.
+#: Need a paged cache.
+ABOUT_BLOCKS = {
+    *("paging.table-read", "paging.table-covers", "paging.no-leak", "paging.freed-once", "paging.shared-alike"),
+}
+#: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, a
+#: paged cache, or a run that records only lengths.
 NOT_HERE = {
+    *ABOUT_BLOCKS,
     *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
     *("lengths.accepted-of-drafted", "draft.shape-pays", "tree.proposed-by", "tree.lookup-is-in-text"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.lengths_runs import LENGTHS_MUTANTS
+from support.paging_mutants import PAGING_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
 from support.proposer_mutants import PROPOSER_AND_SHAPE_MUTANTS
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
@@ -324,6 +325,7 @@ def end_of(lines: Lines, kind: str) -> dict[str, Any]:
 
 
 RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
+    **PAGING_MUTANTS,
     **PROPOSER_AND_SHAPE_MUTANTS,
     "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
     "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),

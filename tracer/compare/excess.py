@@ -26,7 +26,7 @@ SHOWN: dict[Quantity, tuple[Phase, str]] = {
 }
 ORDER = list(SHOWN)
 #: What may differ between two runs of the same kernels.
-NO_KERNEL = ("level", "fault", "cache_strategy")
+NO_KERNEL = ("level", "fault", "cache_strategy", "cache", "block_size")
 
 
 class UniformDrift(NamedTuple):

@@ -28,6 +28,7 @@ class Variant(NamedTuple):
     choice: ModelChoice
     traced: TraceLevel | None = None  # at which level, where at all
     cache_strategy: str = "in-place"
+    cache: str = "dense"
     batch_size: int = 1
 
 
@@ -52,7 +53,11 @@ def _analysis(choice: ModelChoice) -> list[Variant]:
 
 
 def _strategies(choice: ModelChoice) -> list[Variant]:
-    return [Variant(name=name, choice=choice, cache_strategy=name) for name in CACHE_STRATEGIES]
+    """Each on the dense cache, and the paged one, unless trees are sized by what a step costs on the dense one."""
+    variants = [Variant(name=name, choice=choice, cache_strategy=name) for name in CACHE_STRATEGIES]
+    if choice.policy.sizing is None and choice.policy.shapes is None:
+        variants.append(Variant(name="paged", choice=choice, cache="paged"))
+    return variants
 
 
 def _trees(choice: ModelChoice) -> list[Variant]:

@@ -101,6 +101,7 @@ def conclude(case: Case, state: State, recording: TraceReader, entry: TurnEntry)
 def settings_text(manifest: Manifest) -> str:
     """A configuration in words."""
     parts = [f"{manifest.attention} attention", manifest.dtype, manifest.device.backend, manifest.cache_strategy or ""]
+    parts.append("paged cache" if manifest.cache == "paged" else "")
     return ", ".join([part for part in parts if part] + [f"fault {manifest.fault}"] * bool(manifest.fault))
 
 

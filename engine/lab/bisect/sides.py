@@ -161,7 +161,9 @@ def _run_step(lane: ForcedSession, course: Course, watch: InPlace, manifest: Man
     if turn is None or step.tree is None:
         raise UsageError(f"turn {step.turn} ends before step {step.step}; was the trace changed?")
     length, num_slots = session.cache.committed_lengths[row], len(step.tree.tokens)
-    prefix = session.cache.buffer[:, :, row, :, :length].to("cpu", copy=True)
+    kept = session.cache.committed(row)
+    assert kept is not None
+    prefix = kept.to("cpu", copy=True)
     committed = list(session.rows[row].committed_ids)
     state = turn.generator.get_state() if turn.generator is not None else None
     drafting = DraftCalls(row, len(session.rows), lambda: watch.is_open)

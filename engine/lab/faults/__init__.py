@@ -1,6 +1,24 @@
 """Deliberate faults: bugs that public engines really had, put in through the loop's seams. Absent from honest runs."""
 
-from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, check_fits, inject, injecting
+from specscope.engine.lab.faults.base import (
+    Expectation,
+    Fault,
+    FaultTarget,
+    check_cache,
+    check_fits,
+    inject,
+    injecting,
+)
 from specscope.engine.lab.faults.catalogue import FAULTS, find_fault
 
-__all__ = ["FAULTS", "Expectation", "Fault", "FaultTarget", "check_fits", "find_fault", "inject", "injecting"]
+__all__ = [
+    "FAULTS",
+    "Expectation",
+    "Fault",
+    "FaultTarget",
+    "check_cache",
+    "check_fits",
+    "find_fault",
+    "inject",
+    "injecting",
+]

@@ -82,6 +82,7 @@ class Fault:
     damage: Callable[[ModelChoice, Path], ModelChoice] | None = None
     into_eagle3: bool = False  # it goes into an EAGLE-3 head, and into no other drafter
     not_run: str | None = None  # why the selftest cannot run it; None where it can
+    cache: Literal["dense", "paged"] | None = None  # how the cache must lie; None: either
     is_half_already: bool = False  # it computes in a half format what the run computes in another: there it is none
 
     @property
@@ -98,6 +99,16 @@ def check_fits(fault: Fault, models: Models) -> None:
     """
     if fault.into_eagle3 and not isinstance(innermost(models.drafter), Eagle3Drafter):
         raise UsageError(f"{fault.id}: {_requires_eagle3(models.drafter)}")
+
+
+def check_cache(fault_id: str, wanted: str | None, got: str) -> None:
+    """Refuses a fault of the cache of one kind in a run with another.
+
+    Raises:
+        UsageError: where the run has that.
+    """
+    if wanted is not None and wanted != got:
+        raise UsageError(f"{fault_id}: the fault goes into a {wanted} cache, got a {got} one: use --cache {wanted}")
 
 
 def injecting(fault: Fault | None) -> Callable[[Workings], Workings]:

@@ -10,6 +10,7 @@ from specscope.engine.lab.faults.custody import CUSTODY_FAULTS
 from specscope.engine.lab.faults.draft import DRAFT_FAULTS
 from specscope.engine.lab.faults.graphs import GRAPH_FAULTS
 from specscope.engine.lab.faults.kernels import KERNEL_FAULTS
+from specscope.engine.lab.faults.paged import PAGED_FAULTS
 from specscope.engine.lab.faults.tensors import TENSOR_FAULTS
 from specscope.engine.lab.faults.tree import TREE_FAULTS
 from specscope.engine.lab.faults.turn import TURN_FAULTS
@@ -29,6 +30,7 @@ _ALL = (
     *ACCEPT_FAULTS,
     *COMMIT_FAULTS,
     *CUSTODY_FAULTS,
+    *PAGED_FAULTS,
     *TURN_FAULTS,
 )
 #: In the catalogue's order; forms of an entry as their file has them, the first of them standing for all.

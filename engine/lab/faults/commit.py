@@ -148,6 +148,7 @@ COMMIT_FAULTS: tuple[Fault, ...] = (
         says="rows are moved in place, last first, over rows that are yet to be moved",
         expect=Expectation(places=(("commit", "content-moved"),), invariant="commit.content-moved"),
         inject=_overlapping,
+        cache="dense",
     ),
     Fault(
         id="F33",
@@ -155,5 +156,6 @@ COMMIT_FAULTS: tuple[Fault, ...] = (
         expect=Expectation(places=(("commit", "destination_rows"),), invariant="commit.prefix-unchanged"),
         scenario="capacity",
         inject=_wrapping,
+        cache="dense",
     ),
 )

@@ -61,6 +61,7 @@ def _custody_fault(form: str, says: str, spoil: Spoil) -> Fault:
             places=(("verify", ""), ("accept", ""), ("commit", "prefix-kept")), invariant="commit.prefix-kept"
         ),
         inject=_after_each_commit(spoil),
+        cache="dense",
     )
 
 

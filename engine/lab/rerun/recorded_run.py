@@ -44,6 +44,7 @@ class Overrides:
     mode: Attention | None = None
     dtype: str | None = None
     cache_strategy: str | None = None
+    cache: str | None = None
 
     def settings_of(self, manifest: Manifest) -> Manifest:
         """The manifest of the run that is wanted: the recorded one's, with what was said instead. A baseline stays one,
@@ -61,6 +62,8 @@ class Overrides:
             changes["dtype"] = self.dtype
         if self.cache_strategy is not None:
             changes["cache_strategy"] = self.cache_strategy
+        if self.cache is not None:
+            changes |= {"cache": self.cache, "block_size": manifest.block_size if self.cache == "paged" else None}
         return manifest.model_copy(update=changes)
 
 

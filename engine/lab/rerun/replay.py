@@ -199,6 +199,8 @@ def replay_manifest(
         choice=choice,
         batch_size=1,
         cache_strategy=decoding.cache_strategy,
+        cache="dense" if decoding.block_size is None else "paged",
+        block_size=decoding.block_size,
         fault=wanted.fault,
     )
     facts = RunFacts(settings, source.level, rules_of(source), decoding.processors)

@@ -59,6 +59,7 @@ def all_controls() -> list[Control]:
         Control("no drafter", "only the teacher against speculation", _without_drafter),
         Control("two threads", "sums in another order: one thread against two", _threads),
         Control("batch of 1", "sums in another order: one row against two", _batch_of_one),
+        Control("dense and paged", "one cache against the other", _paged_or_not),
         *[_half_pair(scenario, dtype) for dtype in HALF_DTYPES for scenario in list(scenarios().values())[:NUM_HALF]],
     ]
 
@@ -190,3 +191,10 @@ def _batch_of_one(runs: Runs) -> Outcome:
     scenario = find_scenario("batch")
     alone = replace(scenario, name="batch-of-1", batch_size=1)
     return _compare(runs.honest(alone, "fused"), runs.honest(scenario, "fused"))
+
+
+def _paged_or_not(runs: Runs) -> Outcome:
+    scenario = find_scenario("paged")
+    dense = replace(scenario, name="paged-as-dense", cache="dense")
+    a, b = runs.honest(dense, "fused"), runs.honest(scenario, "fused")
+    return _compare(a, b) if _outputs(a) == _outputs(b) else Outcome(False, "other tokens")

@@ -12,7 +12,6 @@ from specscope.tracer.files.reader import TraceReader
 
 #: What no scenario can reach with the demo models, and why.
 UNREACHED = {
-    "page boundary": "the cache is one buffer, without pages",
     "position 32768": "the demo teacher has 2048 positions",
 }
 EDGES = (
@@ -30,6 +29,7 @@ EDGES = (
     "position 2047: the last",
     "second turn on a kept cache",
     "one row of the batch finished",
+    "page boundary",
 )
 
 
@@ -61,6 +61,7 @@ def _turn_edges(reader: TraceReader, turn: TurnEntry) -> Iterator[str]:
 
 def _step_edges(step: Step, depth: int) -> Iterator[str]:
     tensors, accept, stop = step.tensors, step.accept, step.stop
+    blocks = step.commit.blocks if step.commit is not None else None
     assert tensors is not None
     assert accept is not None
     assert stop is not None
@@ -74,6 +75,7 @@ def _step_edges(step: Step, depth: int) -> Iterator[str]:
         "stop inside a block": stop.reason == "stop_string" and 1 < stop.kept < len(stop.emitted),
         "committed length = accepted length + 1": committed == length + 1,
         "buffer boundary": committed <= CACHE_CAPACITY < committed + tensors.padded_slots,
+        "page boundary": blocks is not None and bool(blocks.taken),
         "position 512": 512 in tensors.positions,
         "position 2047: the last": 2047 in tensors.positions,
     }

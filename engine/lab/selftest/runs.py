@@ -132,6 +132,7 @@ class Runs:
             stop_strings=scenario.stop_strings,
             batch_size=scenario.batch_size,
             processors=scenario.processors,
+            cache=scenario.cache,
         )
         target = TraceTarget(trace, level) if trace is not None else None
         return RunRequest(settings, list(scenario.prompts), target)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from specscope.engine.backends.devices import backend_of
 from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.run.prompts import Prompt, load_prompts
-from specscope.engine.settings import NO_PROCESSORS, ModelChoice, ProcessorChoice, SamplingRule
+from specscope.engine.settings import NO_PROCESSORS, CacheName, ModelChoice, ProcessorChoice, SamplingRule
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
@@ -40,6 +40,7 @@ class Scenario:
     stop_strings: tuple[str, ...] = ()
     batch_size: int = 1
     processors: ProcessorChoice = NO_PROCESSORS
+    cache: CacheName = "dense"
     baseline: Mode = "eager"
     candidate: Mode = "fused"
 
@@ -139,6 +140,14 @@ def _side_by_side() -> list[Scenario]:
             prompts=(short, prompts[1], prompts[2]),
             choice=demo_choice(),
             batch_size=2,
+        ),
+        Scenario(
+            name="paged",
+            says="the committed prefix in blocks: two rows, of which a third prompt follows in one",
+            prompts=(prompts[1], prompts[2], prompts[0]),
+            choice=demo_choice(),
+            batch_size=2,
+            cache="paged",
         ),
         Scenario(
             name="lookup",

@@ -126,6 +126,14 @@ class Context:
         return None if left is None else dict(enumerate(left))
 
     @property
+    def table_before(self) -> list[int] | None:
+        """The block table that the step before left, or the prefill."""
+        if self.previous is None:
+            return self.turn.prefill.block_table if self.step.step == 0 else None
+        blocks = None if self.previous.commit is None else self.previous.commit.blocks
+        return None if blocks is None else blocks.table
+
+    @property
     def logits_of_trials(self) -> bool | None:
         """Whether a visit says how its logits were cut; None where none does."""
         visited = self.step.accept.visited if self.step.accept is not None else None

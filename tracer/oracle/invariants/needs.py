@@ -60,6 +60,7 @@ RECORDED_AS = {
     "kept_cache": "draft.kv_digest_after",
     "found_prefixes": "commit.kv_digests_before",
     "left_prefixes": "commit.kv_digests_after",
+    "table_before": "commit.blocks",
     "logits_of_trials": "accept.visited.cut",
     "text": "stop.emitted",
     "emitted_before": "stop.emitted",
@@ -70,7 +71,11 @@ RECORDED_AS = {
     "pairs_before": "draft.kv_after",
 }
 #: The same of a turn's first step, where it is another field.
-RECORDED_AS_FIRST = {"features_digest": "prefill.features_digest", "left_prefixes": "prefill.prefix_digests"}
+RECORDED_AS_FIRST = {
+    "features_digest": "prefill.features_digest",
+    "left_prefixes": "prefill.prefix_digests",
+    "table_before": "prefill.block_table",
+}
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:

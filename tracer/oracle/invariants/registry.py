@@ -10,6 +10,7 @@ from specscope.tracer.oracle.invariants.base import Context, Invariant
 from specscope.tracer.oracle.invariants.commit import COMMIT
 from specscope.tracer.oracle.invariants.draft import DRAFT
 from specscope.tracer.oracle.invariants.lengths import LENGTHS
+from specscope.tracer.oracle.invariants.paging import PAGING
 from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
 from specscope.tracer.oracle.invariants.run import RUN_RULES
 from specscope.tracer.oracle.invariants.sequence import (
@@ -37,6 +38,7 @@ ON_STEPS: tuple[Invariant[Context], ...] = (
     ROOT_IS_LAST_BONUS,
     *STOP,
     *COMMIT,
+    *PAGING,
     COMMITTED_CONTINUES,
     LENGTH_CONTINUES,
     PAIRS_CONTINUE,
