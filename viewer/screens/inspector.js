@@ -242,8 +242,12 @@ function inspector(host) {
     text.textContent = details.open ? shown.raw[details.dataset.raw] ?? "" : "";
   }
 
+  // By what a fold is known on the next board: its title, without the remark beside it, and without the counts in it.
+  const nameOf = (details) =>
+    details.dataset.raw ?? (details.querySelector("summary").firstChild?.textContent ?? "").replaceAll(/\d[\d,]*/g, "");
+
   function replaceBody() {
-    const open = new Set([...body.querySelectorAll("details[open]")].map((one) => one.dataset.raw ?? one.className));
+    const known = new Map([...body.querySelectorAll("details")].map((one) => [nameOf(one), one.open]));
     body.replaceChildren(parsed(shown.html, "application/xhtml+xml"));
     readMasks();
     byName = new Map();
@@ -252,7 +256,7 @@ function inspector(host) {
       byName.set(name, [...named(name), element]);
     }
     for (const details of body.querySelectorAll("details")) {
-      details.open = open.has(details.dataset.raw ?? details.className);
+      details.open = known.get(nameOf(details)) ?? details.open;
       if (details.dataset.raw !== undefined) {
         details.addEventListener("toggle", () => openRaw(details));
         openRaw(details);

@@ -233,14 +233,19 @@ def _show(page: _Page) -> None:
         lines = ["No step was recorded: decode a prompt, then reload."]
         st.html(note("info", "There is nothing to measure yet", lines))
         return
-    for column, cards in zip(st.columns(2, gap="small"), (LEFT, RIGHT), strict=True):
-        with column:
-            for card in cards:
-                if card.axis is None:
-                    _show_card(card, page)
-                else:
-                    _show_zoomed(card, card.axis, page)
+    with st.container(key="charts"):
+        for column, cards in zip(st.columns(2, gap="small"), (LEFT, RIGHT), strict=True):
+            with column:
+                _show_cards(cards, page)
     _show_table(page)
+
+
+def _show_cards(cards: Sequence[_Card], page: _Page) -> None:
+    for card in cards:
+        if card.axis is None:
+            _show_card(card, page)
+        else:
+            _show_zoomed(card, card.axis, page)
 
 
 def _head(run: RunMetrics, num_runs: int) -> Markup:
