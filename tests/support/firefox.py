@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from websockets.sync.client import ClientConnection, connect
 
-FIREFOX = next((found for name in ("firefox-esr", "firefox") if (found := shutil.which(name))), "")
+FIREFOX = next((path for name in ("firefox-esr", "firefox") if (path := shutil.which(name))), "")
 WAIT = 60.0  # seconds
 #: What the profile is told: nothing is fetched from anywhere, and nothing is asked.
 PREFERENCES = {
@@ -107,8 +107,8 @@ class FirefoxPage:
             AssertionError: where it does not come to have it.
         """
         end = time.monotonic() + WAIT
-        while (found := self.evaluate(expression)) != wanted:
-            assert time.monotonic() < end, f"{expression}: got {found!r}, wanted {wanted!r}"
+        while (value := self.evaluate(expression)) != wanted:
+            assert time.monotonic() < end, f"{expression}: got {value!r}, wanted {wanted!r}"
             time.sleep(0.1)
 
     def press(self, *keys: str) -> None:
@@ -146,8 +146,8 @@ def _address(process: subprocess.Popen[bytes], output: Path) -> str:
     """Where it listens, once it says so."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end and process.poll() is None:
-        found = re.search(r"WebDriver BiDi listening on (ws://\S+)", output.read_text(encoding="utf-8"))
-        if found is not None:
-            return found[1]
+        listens = re.search(r"WebDriver BiDi listening on (ws://\S+)", output.read_text(encoding="utf-8"))
+        if listens is not None:
+            return listens[1]
         time.sleep(0.1)
     raise AssertionError(f"firefox does not listen: {output.read_text(encoding='utf-8')}")

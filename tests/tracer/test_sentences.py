@@ -62,8 +62,10 @@ def test_lists_are_told_from_where_they_part_and_numbers_by_six_digits() -> None
     assert root_sentence(root, IDS) == "the candidate commits the rows of … #5 > #9, wanted … #6"
     whole = "the list of rows that are kept is root, #5 in the baseline, root, #5, #5 > #9 in the candidate"
     assert root_sentence(unblamed(**rows, tokens_a=[[], [5]], tokens_b=[[], [5], [5, 9]]), IDS) == whole
-    one = "the list of rows that are kept is root, #6 in the baseline, root, #5 in the candidate"
-    assert root_sentence(unblamed(**rows, tokens_a=[[], [6]], tokens_b=[[], [5]]), IDS) == one, "one alike is no burden"
+    short = "the list of rows that are kept is root, #6 in the baseline, root, #5 in the candidate"
+    assert root_sentence(unblamed(**rows, tokens_a=[[], [6]], tokens_b=[[], [5]]), IDS) == short, (
+        "one alike is no burden"
+    )
     coins: dict[str, Any] = {"phase": "accept", "field": "coins", "node": None}
     coin = root_sentence(unblamed(**coins, a="0.21632644277911206", b="0.9367557025970281"), IDS)
     assert coin == "the coin is 0.216326 in the baseline, 0.936756 in the candidate"

@@ -45,11 +45,11 @@ def test_a_part_of_a_course_is_that_part_and_its_mean_reaches_further_back(
     first = data.draw(some.integers(0, len(lengths) - 1))
     end = data.draw(some.integers(first + 1, len(lengths)))
     mean_of = data.draw(some.integers(1, 30))
-    found = over_time(np.array(lengths), range(first, end), mean_of)
-    assert found.bins.first.tolist() == list(range(first, end))
-    assert found.bins.mean.tolist() == [length + 1 for length in lengths[first:end]]
+    course = over_time(np.array(lengths), range(first, end), mean_of)
+    assert course.bins.first.tolist() == list(range(first, end))
+    assert course.bins.mean.tolist() == [length + 1 for length in lengths[first:end]]
     slow = [fmean(length + 1 for length in lengths[max(0, at + 1 - mean_of) : at + 1]) for at in range(first, end)]
-    assert found.moving.tolist() == pytest.approx(slow)
+    assert course.moving.tolist() == pytest.approx(slow)
 
 
 @given(
@@ -57,9 +57,9 @@ def test_a_part_of_a_course_is_that_part_and_its_mean_reaches_further_back(
 )
 def test_a_moving_mean_weighs_its_entries(entries: list[tuple[float, float]], mean_of: int) -> None:
     totals, sizes = zip(*entries, strict=True)
-    found = moving_mean(totals, sizes, mean_of)
-    assert found is not None
-    for at, mean in enumerate(found):
+    means = moving_mean(totals, sizes, mean_of)
+    assert means is not None
+    for at, mean in enumerate(means):
         part = entries[max(0, at + 1 - mean_of) : at + 1]
         assert mean == pytest.approx(sum(total for total, _ in part) / sum(size for _, size in part), abs=1e-3)
     assert moving_mean(totals, sizes, None) is None
@@ -110,7 +110,7 @@ def test_a_mean_is_off_at_first_but_for_the_course_and_named_with_its_size(fused
 
 def figure_titled(app: AppTest, words: str) -> dict[str, Any]:
     figures = [json.loads(element.proto.spec) for element in app.get("plotly_chart")]
-    return next(one for one in figures if one["layout"]["xaxis"]["title"].get("text", "").startswith(words))
+    return next(figure for figure in figures if figure["layout"]["xaxis"]["title"].get("text", "").startswith(words))
 
 
 def drawn_steps(app: AppTest) -> list[int]:
@@ -128,7 +128,7 @@ def test_the_slider_zooms_and_the_button_takes_it_back(open_app: Opener) -> None
     app = open_app(FUSED, page="metrics")
     last = len(tokens_of(FUSED)) - 1
     assert drawn_steps(app) == list(range(last + 1))
-    slider = next(one for one in app.slider if one.label == "Steps shown")
+    slider = next(slider for slider in app.slider if slider.label == "Steps shown")
     assert (slider.min, slider.max) == (0, last)
     assert app.button(key="whole-course").disabled
     checked(slider.set_value((4, 20)).run())
@@ -150,7 +150,7 @@ def test_the_moving_mean_is_a_choice(open_app: Opener) -> None:
 
 def test_a_pair_has_one_stretch_for_both(open_app: Opener) -> None:
     app = open_app(EAGER, FUSED, page="metrics")
-    checked(next(one for one in app.slider if one.label == "Steps shown").set_value((2, 15)).run())
+    checked(next(slider for slider in app.slider if slider.label == "Steps shown").set_value((2, 15)).run())
     for trace in figure_titled(app, "step of the run")["data"]:
         assert steps_in(trace) == list(range(2, 16))
     assert query_of(app)["page"] == "metrics"

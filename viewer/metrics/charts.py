@@ -105,10 +105,8 @@ def acceptance_by_position(runs: Sequence[RunMetrics], palette: Palette) -> go.F
                     "<br>mean of %{customdata[2]:,} steps",
                 )
             )
-            totals = bins.mean * bins.sizes
-            _add_mean(
-                figure, run, look, (bins.first + bins.last) / 2, moving_mean(totals, bins.sizes, run.mean_of), "ranges"
-            )
+            mean = moving_mean(bins.mean * bins.sizes, bins.sizes, run.mean_of)
+            _add_mean(figure, run, look, mean=mean, what="ranges")
     figure.update_yaxes(rangemode="tozero")
     return figure
 
@@ -148,13 +146,14 @@ def mean_name(name: str, mean_of: int, what: str) -> str:
     return f"{shorten(name, 40)}, mean of {mean_of} {what}"
 
 
-def _add_mean(figure: go.Figure, run: RunMetrics, look: Look, x: Any, mean: Floats | None, what: str) -> None:
-    """A line of the moving mean over points that are drawn already, which it makes paler; none where none is wanted."""
+def _add_mean(figure: go.Figure, run: RunMetrics, look: Look, *, mean: Floats | None, what: str) -> None:
+    """A line of the moving mean over the points drawn last, which it makes paler; none where none is wanted."""
     if mean is None or run.mean_of is None:
         return
-    figure.data[-1].update(opacity=0.35, mode="markers")
+    points = figure.data[-1]
+    points.update(opacity=0.35, mode="markers")
     words = f"%{{y:.3f}}: mean of the last {run.mean_of} {what}"
-    line = line_of(mean_name(run.name, run.mean_of, what), x, mean, look, mode="lines", hovertemplate=words)
+    line = line_of(mean_name(run.name, run.mean_of, what), points.x, mean, look, mode="lines", hovertemplate=words)
     line.update(meta=html_text(run.name))
     figure.add_trace(line)
     figure.update_layout(showlegend=True, margin_t=30)
@@ -207,7 +206,7 @@ def speed_by_turn(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
                 )
             )
             speeds = moving_mean([t.num_tokens for t in turns], [t.seconds for t in turns], run.mean_of)
-            _add_mean(figure, run, look, figure.data[-1].x, speeds, "turns")
+            _add_mean(figure, run, look, mean=speeds, what="turns")
     figure.update_yaxes(rangemode="tozero")
     if all(len(run.speed.turns) <= 20 for run in runs):
         figure.update_xaxes(dtick=1)

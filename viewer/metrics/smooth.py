@@ -68,7 +68,7 @@ class Axis:
         known = [extent for run in runs if (extent := self.extent(run)) is not None]
         if not known:
             return None
-        whole = Stretch(min(one.first for one in known), max(one.last for one in known))
+        whole = Stretch(min(stretch.first for stretch in known), max(stretch.last for stretch in known))
         return whole if FEWEST <= whole.last - whole.first < LARGEST and abs(whole.last) < LARGEST else None
 
 
