@@ -8,6 +8,7 @@ import pytest
 from support.traces import EAGER, FAULTY, FUSED
 from support.verdicts import root_at, verdict_of
 
+from specscope.schemas import Step
 from specscope.schemas.verdict import Blame, Root
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.diff import diff_traces
@@ -50,6 +51,34 @@ def test_nobody_is_accused_by_an_invariant_of_another_phase() -> None:
     root = root_at(phase="verify", field="argmax", a="5", b="6", tokens_a=[5], tokens_b=[6])
     wanted = "the teacher's choice after node #5 > #7 is #5 in the baseline, #6 in the candidate"
     assert root_sentence(root, IDS) == wanted
+
+
+def test_lists_are_told_from_where_they_part_and_numbers_by_six_digits() -> None:
+    rows: dict[str, Any] = {"phase": "commit", "field": "source_slots", "node": None}
+    root = root_at(**rows, a="[0, 1, 2, 12]", b="[0, 1, 2, 13]", tokens_a=[[], [5], [6]], tokens_b=[[], [5], [5, 9]])
+    root = root.model_copy(
+        update={"blame": [Blame(side="b", invariant="commit.sources-are-path", witness="w")], "wrong": "candidate"}
+    )
+    assert root_sentence(root, IDS) == "the candidate commits the rows of … #5 > #9, wanted … #6"
+    whole = "the list of rows that are kept is root, #5 in the baseline, root, #5, #5 > #9 in the candidate"
+    assert root_sentence(unblamed(**rows, tokens_a=[[], [5]], tokens_b=[[], [5], [5, 9]]), IDS) == whole
+    short = "the list of rows that are kept is root, #6 in the baseline, root, #5 in the candidate"
+    assert root_sentence(unblamed(**rows, tokens_a=[[], [6]], tokens_b=[[], [5]]), IDS) == short, (
+        "one alike is no burden"
+    )
+    coins: dict[str, Any] = {"phase": "accept", "field": "coins", "node": None}
+    coin = root_sentence(unblamed(**coins, a="0.21632644277911206", b="0.9367557025970281"), IDS)
+    assert coin == "the coin is 0.216326 in the baseline, 0.936756 in the candidate"
+    close = root_sentence(unblamed(**coins, a="0.21632644277911206", b="0.21632644277911209"), IDS)
+    assert close == "the coin is 0.21632644277911206 in the baseline, 0.21632644277911209 in the candidate"
+
+
+def test_texts_of_tokens_can_be_counted_and_read() -> None:
+    texts = TokenTexts(None)
+    step = Step(seq=0, turn=0, step=0, texts={"5": " " * 11, "7": "\n\n", "8": " of"})
+    texts.learn(step)
+    spoken = root_sentence(root_at(field="mask", tokens_a=[], tokens_b=[[5, 8]]), same_texts(texts))
+    assert spoken == r"the candidate lets node ·×11 > \n\n see its sibling ·of"
 
 
 def test_a_breach_without_a_differing_field_says_what_was_done() -> None:

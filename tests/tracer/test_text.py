@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specscope.tracer.naming.text import html_text, printable, shorten, visible
+from specscope.tracer.naming.text import figures, html_text, printable, shorten, visible
 
 HOSTILE = ["\x1b[31m", "\u202eevil", "<script>alert(1)</script>", "a\u0000b", "\u200b", "\u2028", "\ud800", "\r"]
 
@@ -50,3 +50,22 @@ def test_spaces_and_newlines_are_seen() -> None:
 def test_shorten_marks_its_cut() -> None:
     assert shorten("abcdef", 4) == "abc…"
     assert shorten("abcd", 4) == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "words"),
+    [
+        (110.6, 2, "110"),
+        (1773.2, 3, "1,770"),
+        (999_999, 3, "1,000,000"),
+        (0.0038, 3, "0.0038"),
+        (2.345, 2, "2.3"),
+        (0.0, 3, "0"),
+        (1.5e-9, 3, "1.5e-09"),
+        (2e12, 3, "2e+12"),
+        (-1773.2, 3, "-1,770"),
+        (99.5, 3, "99.5"),
+    ],
+)
+def test_figures_need_no_exponent(number: float, digits: int, words: str) -> None:
+    assert figures(number, digits) == words

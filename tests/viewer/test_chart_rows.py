@@ -79,9 +79,9 @@ def asked(app: AppTest, monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> 
 
     def plotly_chart(figure: go.Figure, *, key: str, on_select: object = "ignore", **others: object) -> None:
         if key == f"chart-{name}" and callable(on_select):
-            monkeypatch.setattr(st, "session_state", {key: point})
-            on_select()
-            monkeypatch.undo()
+            with pytest.MonkeyPatch.context() as selected:
+                selected.setattr(st, "session_state", {key: point})
+                on_select()
         draw(figure, key=key, **others)
 
     monkeypatch.setattr(st, "plotly_chart", plotly_chart)

@@ -239,6 +239,16 @@ def test_large_traces_are_compared_when_asked(
     assert place_of(app) == ("0", "1")
 
 
+def test_what_was_compared_is_folded_where_a_divergence_is_to_be_seen(
+    pair_of_traces: tuple[Path, Path], open_app: Opener
+) -> None:
+    [board] = boards_of(open_app(*pair_of_traces))
+    proof = ElementTree.fromstring(board["html"]).find(".//*[@class='ss-box ss-card-proof']/{*}details")
+    assert proof is not None
+    assert proof.get("open") is None
+    assert "".join(proof[0].itertext()).startswith("What was compared 1 turn, 3 pairs of steps")
+
+
 def test_a_lossy_rule_is_seen(tmp_path: Path, open_app: Opener) -> None:
     typical = store(toy_lines(Toy("typical", levels=False, fallback_at=0)), tmp_path / "typical.jsonl")
     other = store(toy_lines(Toy("typical", levels=False, fallback_at=0)), tmp_path / "other.jsonl")

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 from support.called import specscope
 from support.pages import Opener, boards_of, checked, html_of, query_of
-from support.traces import EAGER, FAULTY, FUSED
+from support.traces import EAGER, FAULTY, FUSED, load
 
 from specscope.tracer.files.notes import NotedStep, notes_path, read_notes, write_note
 from specscope.viewer.screens import diff as diff_page
@@ -110,6 +110,26 @@ def test_the_cache_over_the_last_steps_is_drawn_once_it_is_asked_for(open_app: O
     app = browser.ask(app, "history:hide")
     assert "ss-history" not in html_of(app)
     assert boards_of(app)[0]["scene"] != scene
+
+
+def test_phases_over_time_are_drawn_once_they_are_asked_for(open_app: Opener, browser: Asker) -> None:
+    app = open_app(FUSED, page="step", turn="1", step="9")
+    assert "ss-phases" not in html_of(app)
+    app = browser.ask(app, "phases:show")
+    num_steps = sum(line["kind"] == "step" and line["turn"] == 1 for line in load(FUSED))
+    assert html_of(app).count('class="timed') == num_steps, "the whole turn is shorter than the window"
+    assert "More steps" not in html_of(app)
+    app = browser.ask(app, "phases:fewer")
+    assert html_of(app).count('class="timed') == 5
+    app = browser.ask(app, "step:3")
+    assert html_of(app).count('class="timed') == 5, "it stays from step to step"
+    assert '"timed now" data-do="step:3"' in html_of(app)
+    for _ in range(3):
+        app = browser.ask(app, "phases:fewer")
+    assert html_of(app).count('class="timed') == 1
+    app = browser.ask(app, "phases:hide")
+    assert "ss-phases" not in html_of(app)
+    assert "ss-phases" not in html_of(browser.ask(app, "phases:<b>"))
 
 
 @pytest.mark.parametrize("page", ["step", "diff"])

@@ -92,3 +92,21 @@ def test_keys_go_from_token_to_token_and_out_to_the_whole_turn(page: Page) -> No
     assert await_other_window(page, whole)[0] > 6_000_000
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("page=step"), timeout=WAIT)
+
+
+def test_a_narrow_page_scrolls_in_its_cards_and_keeps_its_letters(page: Page) -> None:
+    page.set_viewport_size({"width": 768, "height": 900})
+    for drawing in (MAIN, ".ss-flow-whole .ss-flow"):
+        sizes = page.locator(f"{drawing} text").evaluate_all(
+            """texts => {
+              const svg = texts[0].closest('.ss-flow');
+              const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+              return texts.map((text) => parseFloat(getComputedStyle(text).fontSize) * scale);
+            }"""
+        )
+        assert min(sizes) >= 10.99, drawing
+        beyond = page.locator(drawing).first.evaluate(
+            "svg => { const card = svg.closest('.ss-box'); return card.scrollWidth - card.clientWidth; }"
+        )
+        assert beyond <= 0, f"{drawing} leaves its card"
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

@@ -59,7 +59,13 @@ def page(browser: Browser) -> Iterator[Page]:
 def open_page(page: Page, running: Running, query: str, *, ready: str = "svg.ss-tree") -> None:
     page.goto(f"{running.address}/?{query}")
     expect(page.locator(ready).first).to_be_visible(timeout=WAIT)
+    settle(page)
+
+
+def settle(page: Page) -> None:
+    """Waits until Streamlit is at rest."""
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(timeout=WAIT)
+    expect(page.locator("[data-stale=true]")).to_have_count(0, timeout=WAIT)
 
 
 def open_palette(page: Page) -> Locator:
@@ -266,3 +272,43 @@ def test_a_server_that_ended_is_said_to_have_with_the_command(page: Page) -> Non
     page.wait_for_function(f"{words}.includes('specscope view')", timeout=WAIT)
     expect(page.get_by_text("streamlit run")).to_be_hidden()
     expect(page.get_by_text("connected to the internet")).to_be_hidden()
+
+
+def test_a_drag_across_a_chart_zooms_and_a_click_still_leads_to_its_step(serving: Running, page: Page) -> None:
+    open_page(page, serving, "page=metrics&run=fused.jsonl", ready=".st-key-card-course .main-svg")
+    card = page.locator(".st-key-card-course")
+    card.scroll_into_view_if_needed()
+    settle(page)
+    ends = card.get_by_role("slider")
+
+    def shows(first: int, last: int) -> None:
+        expect(ends.first).to_have_value(str(first), timeout=WAIT)
+        expect(ends.last).to_have_value(str(last), timeout=WAIT)
+        settle(page)
+
+    def drag() -> None:
+        plot = card.locator(".nsewdrag").bounding_box()
+        assert plot is not None
+        page.mouse.move(plot["x"] + plot["width"] * 0.3, plot["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(plot["x"] + plot["width"] * 0.6, plot["y"] + 70, steps=6)
+        page.mouse.up()
+
+    shows(0, 36)
+    drag()
+    shows(10, 22)
+    ends.first.focus()
+    page.keyboard.press("ArrowRight")
+    shows(11, 22)
+    card.get_by_role("button", name="All").click()
+    shows(0, 36)
+    drag()
+    shows(10, 22)
+    point = card.locator(".scatterlayer .points path").first.bounding_box()
+    assert point is not None
+    x, y = point["x"] + point["width"] / 2, point["y"] + point["height"] / 2
+    page.mouse.move(x - 6, y)
+    page.mouse.move(x, y, steps=3)
+    expect(card.locator(".hoverlayer text").first).to_be_visible(timeout=WAIT)
+    page.mouse.click(x, y, delay=60)
+    expect(page).to_have_url(re.compile(r"page=step&run=fused\.jsonl.*&turn=1&step=0"), timeout=WAIT)

@@ -15,6 +15,7 @@ from specscope.tracer.compare.drift import Drift, DriftPlace
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import Excess, find_excess, find_movement
 from specscope.tracer.compare.steps import difference
+from specscope.tracer.naming.text import figures
 
 #: Where a quantity shows, in the order in which a step computes them.
 SHOWN: dict[Quantity, tuple[Phase, str]] = {
@@ -91,8 +92,8 @@ def _first(
         share=first.share,
         against=against,
     )
-    wanted = f"{first.allowed:.3g} roundings at most" if first.allowed else "the same bits"
-    got = f"{first.typical:.3g} roundings on the whole, {first.num_values} values"
+    wanted = f"{figures(first.allowed)} roundings at most" if first.allowed else "the same bits"
+    got = f"{figures(first.typical)} roundings on the whole, {first.num_values} values"
     drifting = difference(phase, field, wanted, got, kind="real", inputs_equal=True)
     return UniformDrift(
         place=place,

@@ -8,6 +8,7 @@ token text at all.
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
@@ -17,6 +18,14 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 def _escape(character: str) -> str:
     point = ord(character)
     return f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"
+
+
+#: More spaces than can be counted at a glance.
+_SPACES = re.compile("·{4,}")
+#: A backslash that would read as the escape of a newline, a tab or a return, though it is the token's own.
+_ESCAPE_LIKE = re.compile(r"\\(?=[ntr])")
+#: Few fonts have these signs as wide and as clear as letters are.
+_AS_ESCAPES = {"⏎": r"\n", "⇥": r"\t", "␍": r"\r"}
 
 
 def visible(text: str) -> str:
@@ -30,6 +39,20 @@ def visible(text: str) -> str:
     leading = len(shown) - len(shown.lstrip(" "))
     trailing = len(shown) - len(shown.rstrip(" "))
     return "·" * leading + inner + "·" * trailing
+
+
+def legible(shown: str) -> str:
+    r"""A visible text of a token for any font and reader: ``\n\n`` where it has ⏎⏎, and ``·×7`` for seven spaces."""
+    text = _ESCAPE_LIKE.sub(r"\\\\", shown)
+    for sign, escape in _AS_ESCAPES.items():
+        text = text.replace(sign, escape)
+    return _SPACES.sub(lambda spaces: f"·×{len(spaces[0])}", text)
+
+
+def figures(number: float, digits: int = 3) -> str:
+    """A number to ``digits`` figures, and without an exponent up to a million: ``110``, ``1,770``, ``0.0038``."""
+    short = f"{number:.{digits}g}"
+    return f"{float(short):,.0f}" if 1 <= abs(number) < 1e6 and "e" in short else short
 
 
 def printable(text: str) -> str:

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, DriftFinding, Quantity, Root, Side
 from specscope.tracer.compare.token_values import ONLY_ON_ONE_SIDE
+from specscope.tracer.naming.text import figures
 from specscope.tracer.oracle.invariants.registry import phase_of
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 
 NAMES: dict[Side, str] = {"a": "baseline", "b": "candidate"}
+#: Entries with which two lists begin alike, from which on a sentence leaves them out.
+FEWEST_ALIKE = 2
 
 
 class _Form(NamedTuple):
@@ -165,7 +168,7 @@ def root_sentence(root: Root, texts: SideTexts) -> str:
     if side is None:
         noun = form.noun.format(node=node, level=level)
         return _neutral(difference, noun, texts)
-    got, wanted = (_plain(difference, which, texts) for which in (side, _other(side)))
+    got, wanted = (_told(difference, which, texts) for which in (side, _other(side)))
     return f"the {NAMES[side]} " + form.accusation.format(node=node, level=level, got=got, wanted=wanted)
 
 
@@ -174,7 +177,7 @@ def _drift_sentence(finding: DriftFinding) -> str:
     if finding.against == "same-kernels":
         return f"{named} of the candidate are not those of the run of --noise, which the same kernels made"
     times = finding.typical / finding.allowed
-    return f"{named} are all off, by {times:.2g} times what noise reaches; no record tells on which side"
+    return f"{named} are all off, by {figures(times, 2)} times what noise reaches; no record tells on which side"
 
 
 def _accused(root: Root) -> Side | None:
@@ -189,6 +192,33 @@ def _spot(difference: Difference) -> str:
 
 def _other(side: Side) -> Side:
     return "b" if side == "a" else "a"
+
+
+def _told(difference: Difference, side: Side, texts: SideTexts) -> str:
+    """One side's value for a sentence: numbers to as many digits as tell both apart, and lists from where they part.
+    The values stand beside it, whole."""
+    same = _num_alike(difference)
+    if same:
+        parted = {name: (getattr(difference, name) or [])[same:] for name in ("tokens_a", "tokens_b")}
+        return f"… {_plain(difference.model_copy(update=parted), side, texts)}"
+    short = {name: _six_digits(getattr(difference, name)) for name in ("a", "b")}
+    is_told_apart = short["a"] != short["b"]
+    return _plain(difference.model_copy(update=short) if is_told_apart else difference, side, texts)
+
+
+def _num_alike(difference: Difference) -> int:
+    """Entries at the beginning of both lists that are the same and need not be told; 0 where they are few, or one list
+    is the beginning of the other."""
+    a, b = difference.tokens_a, difference.tokens_b
+    if a is None or b is None or difference.field == "mask" or ONLY_ON_ONE_SIDE.fullmatch(difference.field):
+        return 0
+    same = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+    return same if same >= FEWEST_ALIKE else 0
+
+
+def _six_digits(value: str) -> str:
+    """A number with a fraction, shortened; anything else as it is."""
+    return f"{float(value):.6g}" if re.fullmatch(r"-?\d+\.\d{7,}", value) else value
 
 
 def _plain(difference: Difference, side: Side, texts: SideTexts) -> str:
@@ -213,7 +243,7 @@ def _general(difference: Difference, texts: SideTexts) -> str:
 
 
 def _neutral(difference: Difference, noun: str, texts: SideTexts) -> str:
-    a, b = _plain(difference, "a", texts), _plain(difference, "b", texts)
+    a, b = _told(difference, "a", texts), _told(difference, "b", texts)
     if ONLY_ON_ONE_SIDE.fullmatch(difference.field):
         return f"{noun} has {a} in the baseline alone, {b} in the candidate alone"
     return f"{noun} is {a} in the baseline, {b} in the candidate"

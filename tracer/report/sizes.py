@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, DriftFinding, NoiseFloor, Root, Verdict
-from specscope.tracer.naming.text import counted
+from specscope.tracer.naming.text import counted, figures
 
 SOURCES = {
     "given": "given by --tolerance",
@@ -35,7 +35,7 @@ def size_row(root: Root) -> Size | None:
     size = difference_size(difference)
     if floor is None or size is None:
         return None
-    times = f"{size / floor:.3g} times the noise floor {floor:.3g}" if floor > 0 else "the noise floor is 0"
+    times = f"{figures(size / floor)} times the noise floor {floor:.3g}" if floor > 0 else "the noise floor is 0"
     return Size("differs by", f"{size:.3g}: {times}")
 
 
@@ -74,7 +74,7 @@ def drift_text(finding: DriftFinding) -> str:
         "same-kernels": "the run of --noise says that the same kernels made it: every bit should agree",
     }[finding.against]
     share = f"{finding.share:.0%} of {counted(finding.num_values, 'value')} of {finding.quantity} are off"
-    return f"{share}, by {finding.typical:.3g} roundings on the whole; {against.format(f'{finding.allowed:.3g}')}"
+    return f"{share}, by {figures(finding.typical)} roundings on the whole; {against.format(figures(finding.allowed))}"
 
 
 def sensitivity_text(verdict: Verdict) -> str | None:

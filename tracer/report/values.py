@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, Side
 from specscope.tracer.compare.token_values import MANY_NODES, ONLY_ON_ONE_SIDE
+from specscope.tracer.naming.text import legible
 from specscope.tracer.naming.tokens import TokenTexts
 
 SHOWN = 12  # tokens or nodes of one value
@@ -22,7 +23,8 @@ class SideTexts(NamedTuple):
     def shown(self, token: int, side: Side = "b") -> str:
         """The text of ``token`` by its own side, else by the other, else its id."""
         side_texts, other = (self.a, self.b) if side == "a" else (self.b, self.a)
-        return (side_texts if side_texts.has_text(token) or not other.has_text(token) else other).shown(token)
+        known = side_texts if side_texts.has_text(token) or not other.has_text(token) else other
+        return legible(known.shown(token))
 
     def has_text(self, token: int) -> bool:
         """Whether either side knows what ``token`` looks like."""

@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 
 from specscope.tracer.naming.text import html_text, shorten
 from specscope.viewer.drawing.style.palette import SANS, Palette
-from specscope.viewer.metrics.numbers import MOVING, Floats, RunMetrics
+from specscope.viewer.metrics.numbers import Floats, RunMetrics
+from specscope.viewer.metrics.smooth import moving_mean
 
 HEIGHT = 270
 #: A hostile record's turn may be a number of any size.
@@ -30,6 +31,8 @@ class Look(NamedTuple):
     pattern: str  # of bars
 
 
+#: Points of single steps or ranges that are joined by a line; of more, the line covers everything.
+MOST_JOINED = 120
 #: As many runs as can be told apart.
 MOST_RUNS = 6
 
@@ -102,6 +105,8 @@ def acceptance_by_position(runs: Sequence[RunMetrics], palette: Palette) -> go.F
                     "<br>mean of %{customdata[2]:,} steps",
                 )
             )
+            mean = moving_mean(bins.mean * bins.sizes, bins.sizes, run.mean_of)
+            _add_mean(figure, run, look, mean=mean, what="ranges")
     figure.update_yaxes(rangemode="tozero")
     return figure
 
@@ -121,13 +126,37 @@ def tokens_over_time(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
                 customdata=np.column_stack([bins.last, bins.sizes]),
                 hovertemplate="steps %{x:,} to %{customdata[0]:,}: %{y:.3f} tokens per step",
             )
-            points.update(showlegend=False, opacity=0.25)
             points.marker.size = 5
-            mean = line_of(run.name, bins.last, run.course.moving, look, mode="lines")
-            mean.update(hovertemplate=f"the {MOVING} steps up to %{{x:,}}: %{{y:.3f}} tokens per step")
-            figure.add_traces([points, mean])
+            if run.course.mean_of is None:
+                points.update(mode="lines+markers" if len(bins.first) <= MOST_JOINED else "markers")
+                figure.add_trace(points)
+            else:
+                points.update(showlegend=False, opacity=0.25)
+                figure.add_trace(points)
+                mean = line_of(mean_name(run.name, run.course.mean_of, "steps"), bins.last, run.course.moving, look)
+                words = f"the {run.course.mean_of} steps up to %{{x:,}}: %{{y:.3f}} tokens per step"
+                mean.update(mode="lines", meta=html_text(run.name), hovertemplate=words)
+                figure.add_trace(mean)
     figure.update_yaxes(rangemode="tozero")
     return figure
+
+
+def mean_name(name: str, mean_of: int, what: str) -> str:
+    """What the line of a moving mean is called."""
+    return f"{shorten(name, 40)}, mean of {mean_of} {what}"
+
+
+def _add_mean(figure: go.Figure, run: RunMetrics, look: Look, *, mean: Floats | None, what: str) -> None:
+    """A line of the moving mean over the points drawn last, which it makes paler; none where none is wanted."""
+    if mean is None or run.mean_of is None:
+        return
+    points = figure.data[-1]
+    points.update(opacity=0.35, mode="markers")
+    words = f"%{{y:.3f}}: mean of the last {run.mean_of} {what}"
+    line = line_of(mean_name(run.name, run.mean_of, what), points.x, mean, look, mode="lines", hovertemplate=words)
+    line.update(meta=html_text(run.name))
+    figure.add_trace(line)
+    figure.update_layout(showlegend=True, margin_t=30)
 
 
 def stage_times(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
@@ -176,6 +205,8 @@ def speed_by_turn(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
                     "<br>%{customdata[1]:,} tokens in %{customdata[2]:.3f} s",
                 )
             )
+            speeds = moving_mean([t.num_tokens for t in turns], [t.seconds for t in turns], run.mean_of)
+            _add_mean(figure, run, look, mean=speeds, what="turns")
     figure.update_yaxes(rangemode="tozero")
     if all(len(run.speed.turns) <= 20 for run in runs):
         figure.update_xaxes(dtick=1)

@@ -77,8 +77,24 @@ class Course(NamedTuple):
     """Tokens per step over a run, steps in the order in which they were recorded."""
 
     bins: Bins  # mean of each range of steps
-    moving: Floats  # (B,) mean of the last MOVING steps up to the end of the range
+    moving: Floats  # (B,) mean of the last ``mean_of`` steps up to the end of the range
     begins: Sequence[RecordedStep] = ()  # (B,) the first step of each range, where the turns are known
+    mean_of: int | None = MOVING  # None: no moving mean is wanted
+
+
+class RecordedLengths(NamedTuple):
+    """Every step of a run in the order in which they were recorded."""
+
+    lengths: Ints  # (N,) accepted
+    turns: Sequence[int]  # (N,) number of each step's turn
+    steps: Sequence[int]  # (N,) and its own
+
+
+class PlacedLengths(NamedTuple):
+    """The steps whose committed lengths are known."""
+
+    places: Ints  # (N,) committed length before each step
+    lengths: Ints  # (N,) accepted
 
 
 class PhaseTime(NamedTuple):
@@ -143,6 +159,9 @@ class RunMetrics:
     speed: Speed
     is_plain: bool  # it drafts nothing: what others are measured against
     tuning: RunNumbers
+    recorded: RecordedLengths | None = None  # what the course is made of
+    placed: PlacedLengths | None = None  # what the positions are made of
+    mean_of: int | None = None  # positions, or turns, of a moving mean that is drawn besides; None: it is not wanted
 
 
 def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
@@ -152,7 +171,8 @@ def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
     everything = np.concatenate(lengths) if lengths else clipped([])
     is_known = manifest.supplies_lengths and len(everything) > 0
     chosen = spread(len(turns), MOST_TURNS)
-    positions = _positions(reader, [turns[at] for at in chosen]) if is_known else None
+    placed = _placed(reader, [turns[at] for at in chosen]) if is_known else None
+    recorded = _recorded(everything, turns) if is_known else None
     return RunMetrics(
         name=name,
         num_turns=len(turns),
@@ -161,13 +181,15 @@ def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
         is_replay=manifest.replay_of is not None,
         accepted_length=float(everything.mean()) if is_known else None,
         depths=by_depth(everything, manifest.tree_policy.depth) if is_known else None,
-        positions=positions,
+        positions=positions_of(placed) if placed is not None else None,
         num_turns_positioned=len(chosen),
-        course=_course(everything, turns) if is_known else None,
+        course=course_of(recorded) if recorded is not None else None,
         times=_times(reader),
         speed=_speed(reader, [turns[at] for at in chosen], manifest),
         is_plain=manifest.tree_policy.kind == "none",
         tuning=read_numbers(reader, most_steps=MOST_TUNING_STEPS),
+        recorded=recorded,
+        placed=placed,
     )
 
 
@@ -189,11 +211,18 @@ def recorded_order(turns: Sequence[TurnEntry]) -> Ints:
     return np.argsort(places, kind="stable").astype(np.int64)
 
 
-def _course(lengths: Ints, turns: Sequence[TurnEntry]) -> Course:
+def _recorded(lengths: Ints, turns: Sequence[TurnEntry]) -> RecordedLengths:
     order = recorded_order(turns)
-    course = over_time(lengths[order])
     steps = [RecordedStep(turn.turn, step) for turn in turns for step in range(len(turn.steps))]
-    return course._replace(begins=[steps[order[first]] for first in course.bins.first])
+    ordered = [steps[at] for at in order]
+    return RecordedLengths(lengths[order], [step.turn for step in ordered], [step.step for step in ordered])
+
+
+def course_of(recorded: RecordedLengths, steps: range | None = None, mean_of: int | None = MOVING) -> Course:
+    """Tokens per step over the run, or over ``steps`` of it, at least one; a mean may reach further back."""
+    course = over_time(recorded.lengths, steps, mean_of)
+    begins = [RecordedStep(recorded.turns[first], recorded.steps[first]) for first in course.bins.first]
+    return course._replace(begins=begins)
 
 
 def by_depth(lengths: Ints, policy_depth: int) -> Depths:
@@ -228,17 +257,24 @@ def _widths() -> Iterator[int]:
     return (factor * 10**power for power in range(19) for factor in (1, 2, 5))
 
 
-def over_time(lengths: Ints) -> Course:
-    """Tokens per step, the accepted lengths being in the order of the run: (N,), at least one."""
-    bins = in_bins(np.arange(len(lengths)), lengths + 1, MOST_POINTS)
-    last = np.minimum(bins.last, len(lengths) - 1)
+def over_time(lengths: Ints, steps: range | None = None, mean_of: int | None = MOVING) -> Course:
+    """Tokens per step, the accepted lengths being in the order of the run: (N,), at least one.
+
+    Args:
+        lengths: (N,) of the whole run.
+        steps: those to be looked at; None: all.
+        mean_of: steps in a moving mean; None: it is not wanted, and then it is that of single steps.
+    """
+    shown = np.arange(len(lengths)) if steps is None else np.arange(steps.start, steps.stop)
+    bins = in_bins(shown, lengths[shown] + 1, MOST_POINTS)
+    first, last = np.maximum(bins.first, shown[0]), np.minimum(bins.last, shown[-1])
     before = np.concatenate([[0], np.cumsum(lengths + 1)])
-    start = np.maximum(0, last + 1 - MOVING)
+    start = np.maximum(0, last + 1 - (mean_of or 1))
     moving = (before[last + 1] - before[start]) / (last + 1 - start)
-    return Course(bins._replace(last=last), moving)
+    return Course(bins._replace(first=first, last=last), moving, mean_of=mean_of)
 
 
-def _positions(reader: TraceReader, turns: Sequence[TurnEntry]) -> Bins | None:
+def _placed(reader: TraceReader, turns: Sequence[TurnEntry]) -> PlacedLengths | None:
     """Acceptance by committed length, which follows from the prompt and the lengths; not so in a replay."""
     places, values = [], []
     for turn in turns:
@@ -246,9 +282,13 @@ def _positions(reader: TraceReader, turns: Sequence[TurnEntry]) -> Bins | None:
         if positions is not None:
             places.append(positions)
             values.append(clipped(turn.accepted_lengths))
-    num_steps = sum(map(len, values))
-    most = max(1, min(MOST_BINS, num_steps // STEPS_PER_BIN))
-    return in_bins(np.concatenate(places), np.concatenate(values), most) if places else None
+    return PlacedLengths(np.concatenate(places), np.concatenate(values)) if places else None
+
+
+def positions_of(placed: PlacedLengths) -> Bins:
+    """Mean accepted length by committed length, in ranges of some steps each."""
+    most = max(1, min(MOST_BINS, len(placed.lengths) // STEPS_PER_BIN))
+    return in_bins(placed.places, placed.lengths, most)
 
 
 def step_positions(reader: TraceReader, turn: TurnEntry) -> Ints | None:

@@ -149,7 +149,7 @@ def speed_remarks(run: RunMetrics) -> list[str]:
         lines.append(f"{len(run.speed.turns):,} of {run.num_turns:,} turns are shown: those that ended and were read.")
     if run.batch_size > 1:
         lines.append("Turns ran side by side and their times overlap, so there is no overall speed.")
-    return lines
+    return lines + mean_remarks(run, "turns")
 
 
 def position_remarks(run: RunMetrics) -> list[str]:
@@ -161,7 +161,20 @@ def position_remarks(run: RunMetrics) -> list[str]:
     lines = ["Accepted length, without root and bonus token; each point is the mean of its range."]
     if run.num_turns_positioned < run.num_turns:
         lines.append(f"From {run.num_turns_positioned:,} of {run.num_turns:,} turns, spread evenly over the run.")
+    return lines + mean_remarks(run, "ranges")
+
+
+def course_remarks(run: RunMetrics) -> list[str]:
+    """Remarks on tokens per step over the run."""
+    lines = ["Tokens per step = accepted length + 1. Points: means of ranges of steps."]
+    if run.course is not None and run.course.mean_of is not None:
+        lines.append(f"Line: mean of the last {run.course.mean_of} steps.")
     return lines
+
+
+def mean_remarks(run: RunMetrics, what: str) -> list[str]:
+    """What the line of a moving mean is, where one is drawn besides; ``what`` it is of."""
+    return [] if run.mean_of is None else [f"Line: mean of the last {run.mean_of} {what}."]
 
 
 def depth_remarks(run: RunMetrics) -> list[str]:

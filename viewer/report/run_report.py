@@ -22,6 +22,7 @@ from specscope.viewer.drawing.fragments import commands, facts, legend, note, qu
 from specscope.viewer.drawing.frames import box
 from specscope.viewer.drawing.labels.numbers import length_facts
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
+from specscope.viewer.drawing.step.phases import PhaseWindow, phases_card
 from specscope.viewer.drawing.svg.strip import draw_strip
 from specscope.viewer.drawing.tables.health import health_notes, health_of, no_steps_note
 from specscope.viewer.drawing.tables.invariants import Lead, invariant_table
@@ -34,10 +35,12 @@ from specscope.viewer.report.step_part import step_id, step_part
 from specscope.viewer.report.timeline_part import timeline_part
 from specscope.viewer.runs.judge import judged_step
 from specscope.viewer.runs.summary import mean_accepted_length
+from specscope.viewer.runs.timings import steps_around, timed_steps
 
 #: Where more nodes are drawn in all, steps that are not in focus are drawn plainly: 0.4 kB per node instead of 1 kB.
 MOST_NODES = 1200
 MOST_WITHOUT = 3  # turns without a step that are mentioned
+PHASE_STEPS = 20  # whose phases are drawn, around the first step of a turn that is drawn
 
 
 def run_report(path: Path, wanted: Wanted, texts: TokenTexts) -> Written:
@@ -156,7 +159,17 @@ class _Drawing:
         aside = f"prompt {one_line(turn.prompt_id, MAX_PROMPT)}, {counted(len(turn.steps), 'step')}"
         lead = card("strip", "Steps", "accepted length of each; ✗ violates an invariant", strip)
         stages = timeline_part(self.reader, turn, self.choice.steps[turn.turn], self.texts)
-        return Group(f"Turn {turn.turn}", aside, joined([lead, stages]), parts)
+        return Group(f"Turn {turn.turn}", aside, joined([lead, stages, self._phases(turn)]), parts)
+
+    def _phases(self, turn: TurnEntry) -> Markup:
+        """The phases around the first step that is drawn; nothing where stages say more, or no times are recorded."""
+        steps = self.choice.steps[turn.turn]
+        if self.reader.manifest.pipeline is not None or not steps:
+            return NOTHING
+        timed = timed_steps(self.reader, turn, steps_around(steps[0], len(turn.steps), PHASE_STEPS))
+        if all(step.timing is None for step in timed.steps):
+            return NOTHING
+        return phases_card(PhaseWindow(timed), current=steps[0] if len(steps) == 1 else None, buttons=False)
 
 
 def _contexts(reader: TraceReader, turn: TurnEntry, numbers: list[int]) -> Iterator[tuple[int, Context]]:

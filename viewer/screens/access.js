@@ -9,6 +9,9 @@ function focusedElement() {
   return focused;
 }
 
+// Rows that keys walk: those of nodes, and those that lead somewhere and hold no button that does.
+const WALKED = "tr[data-node], tr[data-do]:not(:has(button, a))";
+
 function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
   // After a board was replaced.
   function prepare() {
@@ -26,9 +29,10 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
       head.addEventListener("click", () => sortBy(head));
     }
     for (const table of body.querySelectorAll("table")) {
-      for (const [at, row] of [...table.querySelectorAll("tr[data-node]")].entries()) {
+      for (const [at, row] of [...table.querySelectorAll(WALKED)].entries()) {
         row.setAttribute("tabindex", at === 0 ? "0" : "-1");
-        row.addEventListener("focus", () => hover(row.getAttribute("data-node")));
+        row.addEventListener("focus", () => hover(row.getAttribute("data-node"), row));
+        row.addEventListener("blur", () => hover(null));
       }
     }
   }
@@ -93,7 +97,7 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
   function press(event) {
     const at = focusedElement();
     const mask = at?.matches?.(".ss-mask") && body.contains(at) && masks().has(at);
-    const row = at?.matches?.("tr[data-node]") && body.contains(at);
+    const row = at?.matches?.(WALKED) && body.contains(at);
     if (event.key === "Enter" && at?.matches?.("th[aria-sort]") && body.contains(at)) {
       sortBy(at);
       return true;
@@ -102,14 +106,14 @@ function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
     if (mask && event.key in MOVES) {
       pressInMask(at, event);
     } else if (row && vertical) {
-      const shown = [...at.parentElement.children].filter((other) => other.matches("tr[data-node]") && !other.hidden);
+      const shown = [...at.parentElement.children].filter((other) => other.matches(WALKED) && !other.hidden);
       const to = shown[shown.indexOf(at) + vertical];
       if (to) {
         at.setAttribute("tabindex", "-1");
         to.setAttribute("tabindex", "0");
         to.focus();
       }
-    } else if (row && (event.key === "Enter" || event.key === " ")) {
+    } else if (row && at.hasAttribute("data-node") && (event.key === "Enter" || event.key === " ")) {
       toggle(at.getAttribute("data-node"));
     } else {
       return false;

@@ -1,8 +1,31 @@
-// Saves a chart as SVG or PNG and its numbers as CSV, by buttons in the head of its card.
+// Saves a chart as SVG or PNG and its numbers as CSV, by buttons in the head of its card; and says what was dragged
+// across it, where its axis can be looked at in parts.
+
+function cardOf(host) {
+  return host.getRootNode().host?.closest('[class*="st-key-card-"]') ?? host.closest('[class*="st-key-card-"]');
+}
 
 function chartOf(host) {
-  const card = host.getRootNode().host?.closest('[class*="st-key-card-"]') ?? host.closest('[class*="st-key-card-"]');
-  return card?.querySelector(".js-plotly-plot .svg-container");
+  return cardOf(host)?.querySelector(".js-plotly-plot .svg-container");
+}
+
+// A chart is replaced now and then: whoever is about to drag across it is early enough to listen.
+function hearZoom(host, zoomed) {
+  cardOf(host)?.addEventListener("pointerdown", (event) => {
+    const plot = event.target instanceof Element ? event.target.closest(".js-plotly-plot") : null;
+    if (!plot || plot.hearsZoom) {
+      return;
+    }
+    plot.hearsZoom = true;
+    plot.on("plotly_relayout", (change) => {
+      const ends = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+      if (ends.every((end) => typeof end === "number")) {
+        zoomed(ends.join(" "));
+      } else if (change["xaxis.autorange"]) {
+        zoomed("");
+      }
+    });
+  }, true);
 }
 
 // The layers that a chart is drawn in, as one drawing.
@@ -34,8 +57,10 @@ function chartTools(host) {
     });
     host.append(button);
   }
-  return (data) => {
-    shown = data;
+  let send = () => {};
+  hearZoom(host, (ends) => send("zoomed", ends));
+  return (data, sender) => {
+    [shown, send] = [data, sender];
     for (const button of host.children) {
       button.setAttribute("aria-label", `Save ${data.title} as ${button.textContent}`);
     }
@@ -45,5 +70,5 @@ function chartTools(host) {
 export default function (component) {
   const host = component.parentElement.querySelector(".chart-tools");
   host.update ??= chartTools(host);
-  host.update(JSON.parse(new TextDecoder().decode(component.data)));
+  host.update(JSON.parse(new TextDecoder().decode(component.data)), component.setTriggerValue);
 }

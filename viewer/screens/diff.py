@@ -17,11 +17,12 @@ from specscope.tracer.files.notes import NotedStep
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import visible
 from specscope.tracer.report import json as json_report
+from specscope.tracer.report.card import compared_text
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.values import SideTexts
 from specscope.viewer.drawing.board import Board, card
 from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.frames import box, folded
 from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.labels.numbers import about_seconds
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined
@@ -240,7 +241,11 @@ def _front(comparison: Comparison, here: LookedAt | None, a: PairRun, b: PairRun
         b.learn(Spot(root.place.turn_b, root.place.step_b))
     commands = next_commands(verdict, root)
     shared = proof(verdict, a.reader.manifest)
-    aside = card("proof", "What was compared", "why these two belong together", shared)
+    if root is None:
+        aside = card("proof", "What was compared", "why these two belong together", shared)
+    else:  # the drawings in which the divergence begins come first
+        counts = compared_text(verdict).partition(";")[0]
+        aside = box(folded("What was compared", shared, aside=counts), kind="ss-card-proof")
     if commands:
         aside = joined([command_card(commands), aside])
     listed = joined([root_list(verdict, root) if verdict.roots else NOTHING, allow_buttons(verdict, allow)])

@@ -31,7 +31,7 @@ function inspector(host) {
   const access = keyboardAccess({
     body,
     strip,
-    hover: (name) => hover(name),
+    hover: (name, element) => pointAt(name, element),
     toggle: (name) => toggle(name),
     masks: () => masks,
     describeCell: (mask, cell) => describeCell(mask, cell),
@@ -91,6 +91,13 @@ function inspector(host) {
       fillPanel();
       crosshair();
     }
+  }
+
+  // What the keyboard is at: what is known of it stands beside it, as it does beside the pointer.
+  function pointAt(name, element) {
+    hover(name);
+    const box = element?.getBoundingClientRect();
+    showPop(box ? { clientX: box.left + Math.min(box.width / 3, 240), clientY: box.bottom - 8 } : null);
   }
 
   function pick(name) {
@@ -219,10 +226,13 @@ function inspector(host) {
     }
   });
 
-  // What can be clicked and is no button can be pressed as well.
+  // What can be clicked and is no button can be pressed as well; with Space too, unless it is a link.
   host.addEventListener("keydown", (event) => {
     const target = event.target instanceof Element ? event.target : null;
-    if (event.key === "Enter" && target?.matches("[data-do]:not(button)")) {
+    const pressed = event.key === "Enter" || (event.key === " " && target?.matches(":not([role=link])"));
+    if (pressed && target?.matches("[data-do]:not(button)")) {
+      event.preventDefault(); // nor does the page scroll
+      event.stopPropagation();
       send("done", target.getAttribute("data-do"));
     }
   });
@@ -232,8 +242,12 @@ function inspector(host) {
     text.textContent = details.open ? shown.raw[details.dataset.raw] ?? "" : "";
   }
 
+  // By what a fold is known on the next board: its title, without the remark beside it, and without the counts in it.
+  const nameOf = (details) =>
+    details.dataset.raw ?? (details.querySelector("summary").firstChild?.textContent ?? "").replaceAll(/\d[\d,]*/g, "");
+
   function replaceBody() {
-    const open = new Set([...body.querySelectorAll("details[open]")].map((one) => one.dataset.raw ?? one.className));
+    const known = new Map([...body.querySelectorAll("details")].map((one) => [nameOf(one), one.open]));
     body.replaceChildren(parsed(shown.html, "application/xhtml+xml"));
     readMasks();
     byName = new Map();
@@ -242,7 +256,7 @@ function inspector(host) {
       byName.set(name, [...named(name), element]);
     }
     for (const details of body.querySelectorAll("details")) {
-      details.open = open.has(details.dataset.raw ?? details.className);
+      details.open = known.get(nameOf(details)) ?? details.open;
       if (details.dataset.raw !== undefined) {
         details.addEventListener("toggle", () => openRaw(details));
         openRaw(details);
@@ -264,7 +278,8 @@ function inspector(host) {
         if (branch) {
           node.setAttribute("aria-expanded", String(branch.classList.contains("open")));
         }
-        node.addEventListener("focus", () => hover(node.getAttribute("data-node")));
+        node.addEventListener("focus", () => pointAt(node.getAttribute("data-node"), node));
+        node.addEventListener("blur", () => showPop(null));
       }
       tree.dataset.most = tree.style.maxWidth;
     }

@@ -22,9 +22,11 @@ from specscope.viewer.drawing.style.palette import DARK, LIGHT, Palette
 from specscope.viewer.drawing.tables.plain import plain_table
 from specscope.viewer.metrics import charts, tuning_charts
 from specscope.viewer.metrics.charts import MOST_RUNS
-from specscope.viewer.metrics.numbers import MOVING, RunMetrics, read_metrics
+from specscope.viewer.metrics.numbers import RunMetrics, read_metrics
 from specscope.viewer.metrics.rows import ChartRow, chart_rows, csv_of, numbers_table
+from specscope.viewer.metrics.smooth import POSITIONS, STEPS, TURNS, Axis
 from specscope.viewer.metrics.words import (
+    course_remarks,
     depth_remarks,
     fact_entries,
     phase_lines,
@@ -46,6 +48,7 @@ from specscope.viewer.screens.chart_places import (
     open_turn,
 )
 from specscope.viewer.screens.chart_tools import show_chart_tools
+from specscope.viewer.screens.chart_zoom import Zoom, choose_sight
 from specscope.viewer.screens.controls import choose_run
 from specscope.viewer.screens.session import Arguments, run_named
 from specscope.viewer.screens.view import View
@@ -104,11 +107,9 @@ class _Card:
     draw: Draw
     remarks: Remarks
     leads: Leads | None = None  # where a click on it leads
+    axis: Axis | None = None  # that can be looked at in parts, and smoothed
 
 
-OVER_TIME = (
-    f"Tokens per step = accepted length + 1. Points: means of ranges of steps. Line: mean of the last {MOVING} steps."
-)
 LEFT = (
     _Card(
         name="lengths",
@@ -143,8 +144,9 @@ LEFT = (
         name="course",
         title="Tokens per step over the run",
         draw=charts.tokens_over_time,
-        remarks=lambda _: [OVER_TIME],
+        remarks=course_remarks,
         leads=open_recorded,
+        axis=STEPS,
     ),
     _Card(name="times", title="Time by phase", draw=charts.stage_times, remarks=times_remarks),
 )
@@ -183,6 +185,7 @@ RIGHT = (
         draw=charts.acceptance_by_position,
         remarks=position_remarks,
         leads=find_position,
+        axis=POSITIONS,
     ),
     _Card(
         name="speed",
@@ -190,6 +193,7 @@ RIGHT = (
         draw=charts.speed_by_turn,
         remarks=speed_remarks,
         leads=open_turn,
+        axis=TURNS,
     ),
 )
 
@@ -229,11 +233,19 @@ def _show(page: _Page) -> None:
         lines = ["No step was recorded: decode a prompt, then reload."]
         st.html(note("info", "There is nothing to measure yet", lines))
         return
-    for column, cards in zip(st.columns(2, gap="small"), (LEFT, RIGHT), strict=True):
-        with column:
-            for card in cards:
-                _show_card(card, page)
+    with st.container(key="charts"):
+        for column, cards in zip(st.columns(2, gap="small"), (LEFT, RIGHT), strict=True):
+            with column:
+                _show_cards(cards, page)
     _show_table(page)
+
+
+def _show_cards(cards: Sequence[_Card], page: _Page) -> None:
+    for card in cards:
+        if card.axis is None:
+            _show_card(card, page)
+        else:
+            _show_zoomed(card, card.axis, page)
 
 
 def _head(run: RunMetrics, num_runs: int) -> Markup:
@@ -282,30 +294,54 @@ def _timings(path: Path) -> bytes:
         return json.dumps(perfetto_trace(reader)).encode()
 
 
+@st.fragment
+def _show_zoomed(card: _Card, axis: Axis, page: _Page) -> None:
+    """A card whose axis can be looked at in parts: it alone is drawn again while somebody does."""
+    if page.view.page != "metrics":  # a click has led elsewhere
+        st.rerun(scope="app")
+    with st.container(border=True, key=f"card-{card.name}"):
+        whole = axis.whole(page.runs)
+        above = st.container(gap="small")
+        zoom = None if whole is None else choose_sight(card.name, axis, whole)
+        seen = page if zoom is None else replace(page, runs=[axis.seen(run, zoom.sight) for run in page.runs])
+        with above:
+            _fill_card(card, seen, zoom)
+
+
 def _show_card(card: _Card, page: _Page) -> None:
+    with st.container(border=True, key=f"card-{card.name}"):
+        _fill_card(card, page, None)
+
+
+def _fill_card(card: _Card, page: _Page, zoom: Zoom | None) -> None:
     """The figure, and below it its remarks, once where they are the same for both runs."""
     runs = page.runs
     palette = DARK if st.context.theme.type == "dark" else LIGHT
     figure = card.draw(runs, palette)
-    with st.container(border=True, key=f"card-{card.name}"):
-        has_points = any(len(trace.x) for trace in figure.data)
-        with st.container(horizontal=True, wrap=False, gap="small"):
-            st.html(heading(card.title, card.aside))
-            if has_points:
-                name = f"{runs[0].name}-{card.name}".replace("/", "-")
-                show_chart_tools(key=f"save-{card.name}", name=name, title=card.title, csv=csv_of(figure))
+    has_points = any(len(trace.x) for trace in figure.data)
+    with st.container(horizontal=True, wrap=False, gap="small"):
+        st.html(heading(card.title, card.aside))
         if has_points:
-            _show_chart(card, page, figure)
-        remarks = joined(quiet(line) for line in _remark_lines(card, runs) if line)
-        if remarks:
-            st.html(remarks)
-        if card.name == "times" and len(runs) == 1 and runs[0].times is not None:
-            st.html(plain_table(("phase", "median ms", "90th percentile ms", "share"), phase_lines(runs[0].times)))
+            name = f"{runs[0].name}-{card.name}".replace("/", "-")
+            show_chart_tools(
+                key=f"save-{card.name}",
+                name=name,
+                title=card.title,
+                csv=csv_of(figure),
+                on_zoom=None if zoom is None else zoom.take,
+            )
+    if has_points:
+        _show_chart(card, page, figure, zoom)
+    remarks = joined(quiet(line) for line in _remark_lines(card, runs) if line)
+    if remarks:
+        st.html(remarks)
+    if card.name == "times" and len(runs) == 1 and runs[0].times is not None:
+        st.html(plain_table(("phase", "median ms", "90th percentile ms", "share"), phase_lines(runs[0].times)))
 
 
-def _show_chart(card: _Card, page: _Page, figure: go.Figure) -> None:
+def _show_chart(card: _Card, page: _Page, figure: go.Figure, zoom: Zoom | None) -> None:
     """The chart, a click on which leads to its steps, and its numbers, which lead there by keyboard as well."""
-    key = f"chart-{card.name}"
+    key = f"chart-{card.name}{zoom.key if zoom is not None else ''}"
 
     def clicked() -> None:
         for point in st.session_state[key]["selection"]["points"][:1]:
@@ -316,6 +352,8 @@ def _show_chart(card: _Card, page: _Page, figure: go.Figure) -> None:
     if card.leads is None:
         st.plotly_chart(figure, key=key, theme=None, config=CHART, alt=card.title)
     else:
+        if zoom is not None:
+            figure.update_layout(dragmode="zoom", xaxis_fixedrange=False)  # what is dragged across is asked for
         with st.container(key=f"leads-{card.name}"):
             st.plotly_chart(
                 figure,

@@ -82,10 +82,13 @@ function saveButton(kind) {
   return button;
 }
 
+// Drawings that stand in a card of their own.
+const DRAWINGS = ["tree", "mask", "ribbon", "history", "margin", "sweep", "phases"].map((name) => `svg.ss-${name}`).join();
+
 function saveButtons(body, place) {
   for (const card of body.querySelectorAll("section.ss-box")) {
     const head = card.querySelector(".ss-heading");
-    const drawing = card.querySelector("svg.ss-tree, svg.ss-mask, svg.ss-ribbon, svg.ss-history, svg.ss-margin, svg.ss-sweep");
+    const drawing = card.querySelector(DRAWINGS);
     const table = card.querySelector(".ss-every table") ?? card.querySelector("table");
     if (!head || (!drawing && !table)) {
       continue;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
@@ -23,15 +24,18 @@ from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING, Markup
 from specscope.viewer.drawing.step.board import Further, step_board
 from specscope.viewer.drawing.step.noted import NoteField
+from specscope.viewer.drawing.step.phases import PhaseWindow
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.history import CommittedStep, committed_step
+from specscope.viewer.drawing.svg.phases import TimedStep
 from specscope.viewer.drawing.svg.strip import StripStep, draw_strip
 from specscope.viewer.drawing.tables.health import LOSSY_LINE, no_steps_note
 from specscope.viewer.pairs.looks import beside_baseline, beside_candidate, marks_beside
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.runs.judge import judged_step
+from specscope.viewer.runs.timings import steps_around, timed_step, timed_steps
 from specscope.viewer.screens.controls import (
     branches_of,
     choose_run,
@@ -48,6 +52,7 @@ from specscope.viewer.screens.controls import (
 from specscope.viewer.screens.inspector import Noted, Walk, show_board
 from specscope.viewer.screens.noted import keep_note, notes_of, notes_stamp, show_note_problem
 from specscope.viewer.screens.session import (
+    HASHED,
     Arguments,
     OpenPair,
     as_typed,
@@ -61,6 +66,8 @@ from specscope.viewer.screens.view import View, clamp
 
 #: In the session's state: whether the cache over the last steps is drawn; and of how many steps.
 SHOW_HISTORY, HISTORY_STEPS = "show_history", 20
+#: The same of phases over time: of how many steps, by the place in the list of what can be asked for.
+SHOW_PHASES, PHASE_STEPS, FIRST_PHASES = "show_phases", (1, 5, 20, 80), 2
 
 
 @st.fragment
@@ -157,6 +164,8 @@ class _Clicks(NamedTuple):
             go_to_turn_or_place(self.view, self.reader.turns, request)
         elif what == "history":
             st.session_state[SHOW_HISTORY] = where == "show"
+        elif what == "phases":
+            _ask_phases(where)
         else:
             toggle_branches(self.view, request)
 
@@ -169,7 +178,7 @@ def _scene(view: View, reader: TraceReader, pair: OpenPair | None) -> str:
     """Whatever a board depends on besides its step."""
     beside = () if pair is None else (pair.side, pair.partner.index.stamp, pair.comparison.verdict.axis)
     return repr(
-        (view.run, reader.index.stamp, view.turn, beside, what_is_unfolded(), _is_history_shown(), notes_stamp(reader))
+        (view.run, reader.index.stamp, view.turn, beside, what_is_unfolded(), _shown_besides(), notes_stamp(reader))
     )
 
 
@@ -177,10 +186,47 @@ def _is_history_shown() -> bool:
     return bool(st.session_state.get(SHOW_HISTORY))
 
 
+def _shown_besides() -> tuple[bool, int | None]:
+    return _is_history_shown(), _phases_shown()
+
+
+def _phases_shown() -> int | None:
+    """The place in ``PHASE_STEPS``; None where no phases are drawn."""
+    shown: int | None = st.session_state.get(SHOW_PHASES)
+    return shown
+
+
+def _ask_phases(how: str) -> None:
+    now = FIRST_PHASES if (shown := _phases_shown()) is None else shown
+    places = {"show": FIRST_PHASES, "fewer": now - 1, "more": now + 1}
+    st.session_state[SHOW_PHASES] = clamp(places[how], len(PHASE_STEPS)) if how in places else None
+
+
+def _phases(reader: TraceReader, turn: _Turn, step: int) -> PhaseWindow | None:
+    """The recorded times of the steps around ``step``, where they were asked for."""
+    shown, num_steps = _phases_shown(), len(turn.entry.steps)
+    if shown is None or step >= num_steps:
+        return None
+    steps = steps_around(step, num_steps, PHASE_STEPS[shown])
+    timed = timed_steps(reader, turn.entry, steps, lambda number: _timed(reader, turn.entry, number))
+    has_more = shown + 1 < len(PHASE_STEPS) and len(steps) < num_steps
+    return PhaseWindow(timed, has_fewer=shown > 0, has_more=has_more)
+
+
+def _timed(reader: TraceReader, turn: TurnEntry, step: int) -> TimedStep:
+    return _kept_times(reader.path, (reader.index.stamp, turn.turn, step), _source=(reader, turn))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4096, hash_funcs=HASHED)
+def _kept_times(trace: Path, key: tuple[str, int, int], *, _source: tuple[TraceReader, TurnEntry]) -> TimedStep:
+    """Kept by the trace, its stamp, the turn's number and the step's: from step to step most of them stay in sight."""
+    return timed_step(*_source, key[-1])
+
+
 def _further(
     arguments: Arguments, reader: TraceReader, turn: _Turn, *, step: int, notes: dict[NotedStep, Note]
 ) -> Further:
-    """What is offered besides the step: its note, and the cache over the last steps once that is asked for."""
+    """What is offered besides the step: its note, and what was asked for: the cache over the last steps, phases."""
     place = NotedStep(turn.entry.turn, step)
     note = notes.get(place)
     field = NoteField(
@@ -196,7 +242,7 @@ def _further(
             record = turn.step(reader, number)
             texts.learn(record)
             history += filter(None, [committed_step(StepView(record, texts))])
-    return Further(field, history)
+    return Further(field, history, _phases(reader, turn, step), offers_phases=True)
 
 
 def _board(

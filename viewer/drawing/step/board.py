@@ -14,6 +14,7 @@ from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, 
 from specscope.viewer.drawing.step import parts as step_parts
 from specscope.viewer.drawing.step.judgement import JudgedStep, Judgement
 from specscope.viewer.drawing.step.noted import RAW, NoteField, note_card
+from specscope.viewer.drawing.step.phases import SHOW_PHASES, PhaseWindow, phases_card
 from specscope.viewer.drawing.step.raw import raw_text
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.history import CommittedStep, draw_history
@@ -31,6 +32,8 @@ class Further(NamedTuple):
 
     note: NoteField | None = None
     history: Sequence[CommittedStep] | None = None  # of the steps up to this one; empty: it can be asked for
+    phases: PhaseWindow | None = None  # of the steps around this one, once that was asked for
+    offers_phases: bool = False
 
 
 def step_board(
@@ -57,7 +60,7 @@ def step_board(
             step_parts.step_facts(view),
             _stopped(view),
             _violated(judgement),
-            columns(_drawings(view, branches, further), _details(view, judgement, further.note), kind="wide-narrow"),
+            columns(_drawings(view, branches, further), _details(view, judgement, further), kind="wide-narrow"),
             box(raw_record("step", "Raw record")),
         ),
         notes=node_notes(view),
@@ -96,17 +99,29 @@ def _drawings(view: StepView, branches: Branches, further: Further) -> list[Mark
     return [
         card("tree", "Draft tree", "left to right; point at a node, click to select it", tree),
         *_commit(view, further),
+        *_phases(view, further),
         card("slots", "Slots", "slot k's logits predict the children of k", slots),
     ]
 
 
-def _details(view: StepView, judgement: Judgement, noted: NoteField | None) -> list[Markup]:
+def _phases(view: StepView, further: Further) -> list[Markup]:
+    if further.phases is None:
+        return []
+    return [phases_card(further.phases, current=view.step.step, buttons=True)]
+
+
+def _times(view: StepView, further: Further) -> Markup:
+    is_offered = further.offers_phases and further.phases is None and view.step.timing is not None
+    return box(step_parts.timing_bars(view.step), SHOW_PHASES if is_offered else NOTHING)
+
+
+def _details(view: StepView, judgement: Judgement, further: Further) -> list[Markup]:
     return [
         _node_card(view),
         card("mask", "Tree mask", "as it was used", step_mask(view)),
         card("invariants", "Invariants", "recomputed from the record", step_parts.invariant_list(judgement)),
-        box(step_parts.timing_bars(view.step)),
-        *([note_card(noted)] if noted is not None else []),
+        _times(view, further),
+        *([note_card(further.note)] if further.note is not None else []),
     ]
 
 
