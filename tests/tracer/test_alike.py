@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.traces import EAGER, FAULTY, FUSED
 
+from specscope.schemas import DraftLevel
 from specscope.tracer.compare import drafts, drift, phases, steps
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.roundings import LEAST_SIZE, spacing, spacings
+from specscope.tracer.compare.said import EqualLists
 from specscope.tracer.errors import TraceError
+from specscope.tracer.files.reader import TraceReader
 
 NAME = "draft.scores"
 VALUES = st.one_of(
@@ -63,6 +67,49 @@ def test_spacing_is_the_largest_power_of_two_that_the_size_reaches(size: float) 
 @given(st.lists(st.one_of(st.floats(0, 1e300), st.just(math.inf), st.just(math.nan)), max_size=5))
 def test_spacings_of_many_sizes_are_those_of_each(sizes: list[float]) -> None:
     assert spacings(sizes) == [spacing(size) for size in sizes]
+
+
+@given(
+    st.lists(st.tuples(VALUES, VALUES, st.one_of(st.floats(0, 64), st.just(math.inf), st.just(math.nan))), max_size=6)
+)
+def test_roundings_of_many_values_are_those_of_each(triples: list[tuple[float, float, float]]) -> None:
+    columns = [[triple[column] for triple in triples] for column in range(3)]
+    a, b, sizes = columns
+    lists = EqualLists(quantity="logits", field="", a=a, b=b, least_size=0.0, made_of=lambda: sizes)
+    epsilon = 2.0**-23
+    wanted = []
+    for x, y, size in triples:
+        gap = abs(x - y)
+        wanted.append(gap / (epsilon * spacing(max(abs(x), abs(y), size))) if gap else 0.0)
+    assert list(map(repr, drift._roundings(lists, epsilon))) == list(map(repr, wanted))  # nan is nan
+
+
+@given(
+    totals=st.lists(st.one_of(st.floats(-64, 64), st.just(math.inf), st.just(math.nan)), max_size=5),
+    logprobs=st.lists(VALUES, min_size=16, max_size=16),
+)
+def test_sizes_of_a_level_are_those_of_each_candidate_and_none_is_below_the_least(
+    totals: list[float], logprobs: list[float]
+) -> None:
+    nodes, level = level_of_four_rows()
+    level = level.model_copy(update={"logsumexp": totals or None, "logprobs": logprobs})
+    of_rows = [totals[row] if row < len(totals) else None for row in range(4) for _ in range(4)]
+    wanted = [nodes.logit_size(total, x) for total, x in zip(of_rows, logprobs, strict=True)]
+    sizes = nodes.logit_sizes(level, [4, 4, 4, 4])
+    assert list(map(repr, sizes)) == list(map(repr, wanted))
+    least = nodes.least_in_level(level, 4)
+    assert not math.isfinite(least) or all(size >= least or math.isnan(size) for size in sizes)
+    assert math.isfinite(least) == all(map(math.isfinite, totals))
+
+
+@cache
+def level_of_four_rows() -> tuple[StepNodes, DraftLevel]:
+    """A step, and a level of its draft that four candidates were fed to."""
+    with TraceReader(EAGER) as reader:
+        step = next(reader.steps(reader.turns[0]))
+    assert step.draft is not None
+    level = next(level for level in step.draft.levels or () if len(level.frontier) == 4)
+    return StepNodes(step), level
 
 
 @pytest.mark.parametrize(("baseline", "candidate"), [(EAGER, FUSED), (EAGER, FAULTY), (FUSED, FAULTY)])

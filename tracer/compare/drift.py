@@ -88,10 +88,11 @@ class Drift:
 
 def _roundings(values: EqualLists, epsilon: float) -> list[float]:
     """How far each value drifts."""
-    gaps = [abs(x - y) for x, y in zip(values.a, values.b, strict=True)]
-    sizes = list(map(max, map(abs, values.a), map(abs, values.b), values.sizes))
-    grains = zip(gaps, spacings(sizes), strict=True)
-    return [gap / (epsilon * grain) if gap else 0.0 for gap, grain in grains]
+    triples = zip(values.a, values.b, values.sizes, strict=True)
+    # What is asked first holds of nearly all.
+    sizes = [s if -s <= x <= s and -s <= y <= s else max(abs(x), abs(y), s) for x, y, s in triples]
+    grains = zip(values.a, values.b, spacings(sizes), strict=True)
+    return [gap / (epsilon * grain) if (gap := abs(x - y)) else 0.0 for x, y, grain in grains]
 
 
 def _never(_a: Step, _b: Step) -> bool:
