@@ -143,8 +143,8 @@ class _Side:
 
 
 def records_place(step: StepLine) -> bool:
-    """Whether a step says where it stands: by its record where that is at hand, or else by a skim of its line where that
-    is certain."""
+    """Whether a step says where it stands: by its record where that is at hand, else by a skim of its line where it is
+    certain."""
     skimmed = None if step.is_decoded else skim_step(step.line)
     if skimmed is not None and not (skimmed.emitted is None and skimmed.committed_before is None):
         return True

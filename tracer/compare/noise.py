@@ -94,7 +94,7 @@ def measured_floors(drift: Drift, num_layers: int | None) -> list[NoiseFloor]:
         limit = bounds.most if measured is None else min(max(measured.limit, bounds.least[quantity]), bounds.most)
         source: FloorSource = "dtype" if measured is None else "this-pair"
         limits = _Limits(source, limit, bounds.typical[quantity])
-        floors.append(_floor(quantity, drift, bounds, limits, measured))
+        floors.append(_floor(quantity, drift, bounds, limits=limits, measured=measured))
     return floors
 
 
@@ -113,7 +113,7 @@ def noise_floors(pair: Drift, noise: Drift, num_layers: int | None, *, same_mode
         limit = max(measured.limit, 2 * max(sample.roundings), within[quantity].floor / _stated(pair.dtype))
         allowed = MOST_RATIO * measured.typical if same_mode else bounds.typical[quantity]
         limits = _Limits("noise-file", limit, allowed)
-        floors.append(_floor(quantity, pair, bounds, limits, measure(pair.samples[quantity])))
+        floors.append(_floor(quantity, pair, bounds, limits=limits, measured=measure(pair.samples[quantity])))
     return floors
 
 
@@ -146,7 +146,9 @@ class _Limits(NamedTuple):
     on_the_whole: float
 
 
-def _floor(quantity: Quantity, drift: Drift, bounds: Bounds, limits: _Limits, measured: Measured | None) -> NoiseFloor:
+def _floor(
+    quantity: Quantity, drift: Drift, bounds: Bounds, *, limits: _Limits, measured: Measured | None
+) -> NoiseFloor:
     """The floor of ``quantity``, with what was ``measured`` of it in ``drift``, that of the pair."""
     sample, unit = drift.samples[quantity], _stated(drift.dtype)
     middle = None if not len(sample) else _median(sample) if measured is None else measured.median
