@@ -21,7 +21,7 @@ from specscope.tracer.compare.at_a_glance import level_lists, verify_lists
 from specscope.tracer.compare.drafts import fed_alike
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, fed_in_same_slots
-from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing, spacings
+from specscope.tracer.compare.roundings import compared_in, epsilon_of, spacing, spacings
 from specscope.tracer.compare.said import EqualInputs, EqualLists, paired_numbers, said_at, said_behind
 from specscope.tracer.files.reader import TraceReader
 
@@ -108,6 +108,8 @@ def measure_drift(
     b: TraceReader,
     is_broken: Callable[[Step, Step], bool] = _never,
     verified_alike: Callable[[StepNodes, StepNodes], bool] = _rows_may_differ,
+    *,
+    dtype: str | None = None,
 ) -> Drift:
     """The drift between two runs.
 
@@ -117,8 +119,9 @@ def measure_drift(
         is_broken: a turn is left at a step of which it holds.
         verified_alike: where it does not hold of a step, only what the drafter computed is gathered of that step, and
             nothing of the turn after it.
+        dtype: in whose roundings it is counted; None: in those of the two.
     """
-    drift = Drift(coarser(a.manifest.dtype, b.manifest.dtype))
+    drift = Drift(dtype or compared_in(a.manifest, b.manifest))
     trees = both_draft(a.manifest, b.manifest)
     for pair in align_turns(a, b).pairs:
         start_a, start_b = a.turn_start(pair.a), b.turn_start(pair.b)
