@@ -101,8 +101,11 @@ class EaModel(nn.Module):
         self.tokenizer = SimpleNamespace(eos_token_id=VOCAB + 1)
         self.current_length_data = torch.zeros(1, dtype=torch.long)
 
-    def eagenerate(self, input_ids: torch.Tensor, temperature: float = 0.0, max_new_tokens: int = 8) -> torch.Tensor:
+    def eagenerate(
+        self, input_ids: torch.Tensor, temperature: float = 0.0, max_new_tokens: int = 8, max_length: int = 512
+    ) -> torch.Tensor:
         """Greedy; ends some tokens after the limit."""
+        assert input_ids.shape[1] + max_new_tokens < max_length
         processor = object() if temperature else None
         self.ea_layer.reset_kv()
         length = input_ids.shape[1]

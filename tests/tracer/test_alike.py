@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.traces import EAGER, FAULTY, FUSED
 
+from specscope.schemas import DraftLevel, Step
 from specscope.tracer.compare import drafts, drift, phases, steps
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import StepNodes
 from specscope.tracer.compare.roundings import LEAST_SIZE, spacing, spacings
+from specscope.tracer.compare.said import EqualLists
 from specscope.tracer.errors import TraceError
+from specscope.tracer.files.reader import TraceReader
 
 NAME = "draft.scores"
 VALUES = st.one_of(
     st.floats(-40, 0), st.sampled_from([-0.0, -1.0, -16.0, math.inf, -math.inf, math.nan, 1e308, -1e308])
 )
+EPSILON = 2.0**-23
+SIZES = st.one_of(st.floats(0, 64), st.just(math.inf), st.just(math.nan))
+TRIPLES = st.lists(st.tuples(VALUES, VALUES, SIZES), max_size=6)
+TOTALS = st.lists(st.one_of(st.floats(-64, 64), st.just(math.inf), st.just(math.nan)), max_size=5)
+SIXTEEN = st.lists(VALUES, min_size=16, max_size=16)
 NEAR = st.sampled_from([0.0, 1e-7, 1e-6, 3e-6, 1e-5, 1e-3])
 
 
@@ -63,6 +72,54 @@ def test_spacing_is_the_largest_power_of_two_that_the_size_reaches(size: float) 
 @given(st.lists(st.one_of(st.floats(0, 1e300), st.just(math.inf), st.just(math.nan)), max_size=5))
 def test_spacings_of_many_sizes_are_those_of_each(sizes: list[float]) -> None:
     assert spacings(sizes) == [spacing(size) for size in sizes]
+
+
+@given(TRIPLES)
+def test_roundings_of_many_values_are_those_of_each(triples: list[tuple[float, float, float]]) -> None:
+    a, b, sizes = ([triple[column] for triple in triples] for column in range(3))
+    lists = EqualLists(quantity="logits", field="", a=a, b=b, least_size=0.0, made_of=lambda: sizes)
+    assert alike(drift._roundings(lists, EPSILON), [rounding_of(*triple) for triple in triples])
+
+
+def rounding_of(a: float, b: float, size: float) -> float:
+    gap = abs(a - b)
+    return gap / (EPSILON * spacing(max(abs(a), abs(b), size))) if gap else 0.0
+
+
+def alike(a: list[float], b: list[float]) -> bool:
+    """Whether they are the same numbers, nan included."""
+    return list(map(repr, a)) == list(map(repr, b))
+
+
+@given(TOTALS, SIXTEEN)
+def test_sizes_of_a_level_are_those_of_each_candidate(totals: list[float], logprobs: list[float]) -> None:
+    nodes, level = level_of_four_rows(totals, logprobs)
+    of_rows = [*totals, None, None, None, None]
+    wanted = [nodes.logit_size(of_rows[entry // 4], x) for entry, x in enumerate(logprobs)]
+    assert alike(nodes.logit_sizes(level, [4, 4, 4, 4]), wanted)
+
+
+@given(TOTALS, SIXTEEN)
+def test_no_size_of_a_level_is_below_the_least(totals: list[float], logprobs: list[float]) -> None:
+    nodes, level = level_of_four_rows(totals, logprobs)
+    least = nodes.least_in_level(level, 4)
+    assert math.isfinite(least) == all(map(math.isfinite, totals))
+    sizes = nodes.logit_sizes(level, [4, 4, 4, 4])
+    assert least == math.inf or all(size >= least or math.isnan(size) for size in sizes)
+
+
+@cache
+def recorded_step() -> Step:
+    with TraceReader(EAGER) as reader:
+        return next(reader.steps(reader.turns[0]))
+
+
+def level_of_four_rows(totals: list[float], logprobs: list[float]) -> tuple[StepNodes, DraftLevel]:
+    """A step, and a level of its draft that four candidates were fed to, with other numbers."""
+    step = recorded_step()
+    assert step.draft is not None
+    level = next(level for level in step.draft.levels or () if len(level.frontier) == 4)
+    return StepNodes(step), level.model_copy(update={"logsumexp": totals or None, "logprobs": logprobs})
 
 
 @pytest.mark.parametrize(("baseline", "candidate"), [(EAGER, FUSED), (EAGER, FAULTY), (FUSED, FAULTY)])

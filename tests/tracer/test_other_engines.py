@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.toy_engine import LENGTH, PROMPTS, decode, teacher
+from support.toy_engine import LENGTH, PROMPTS, VOCAB, decode, teacher
 from support.traces import Lines, load, store
 
 from specscope.tracer.compare import diff_traces
+from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import TraceError
 from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.files.reader import TraceReader
@@ -267,6 +268,53 @@ def test_other_number_formats_make_runs_incomparable_where_both_are_known(tmp_pa
     q4.write_text(q4.read_text().replace('"q8_0"', '"f16"', 1))
     verdict = diff_traces(q8, store(load(q4), q4))
     assert (verdict.verdict, verdict.incomparable) == ("incomparable", [f"{field}: q8_0 -> f16"])
+
+
+def with_logits(path: Path, cache: str | None, moved: float = 0.0) -> Path:
+    """A recorded run whose caches have that dtype, and whose logits are known; the first best one is moved."""
+
+    def add(lines: Lines) -> None:
+        lines[0] |= {} if cache is None else {"kv_dtype": cache}
+        for step in (line for line in lines if line["kind"] == "step"):
+            best = step["verify"]["argmax"]
+            step["verify"]["top_tokens"] = [[token, (token + 1) % VOCAB] for token in best]
+            step["verify"]["top_logits"] = [[16.0, 8.0] for _ in best]
+        steps(lines)[0]["verify"]["top_logits"][0][0] += moved
+
+    return changed(decode(path), add)
+
+
+@pytest.mark.parametrize(
+    ("caches", "moved", "outcome"),
+    [
+        (("float32", "float16"), 0.1, "equal"),
+        (("float32", "f16"), 0.1, "equal"),
+        ((None, "float16"), 0.1, "equal"),
+        (("float32", "bf16"), 1.0, "equal"),
+        (("float32", "float16"), 1.0, "different"),
+        (("float32", "bf16"), 7.0, "different"),
+        (("float32", "float32"), 0.1, "different"),
+        (("float16", "float16"), 0.1, "different"),  # both round alike
+        ((None, None), 0.1, "different"),
+        (("float32", "q8_0"), 0.1, "different"),  # nobody knows its roundings
+    ],
+)
+def test_caches_that_round_otherwise_explain_as_much_as_their_dtype_can(
+    tmp_path: Path, caches: tuple[str | None, str | None], moved: float, outcome: str
+) -> None:
+    plain = with_logits(tmp_path / "a.jsonl", caches[0])
+    other = with_logits(tmp_path / "b.jsonl", caches[1], moved)
+    verdict = diff_traces(plain, other, DiffOptions(allowed=frozenset({"kv_dtype"})))
+    assert (check_trace(other).num_violations, verdict.verdict) == (0, outcome)
+
+
+def test_the_noise_of_a_format_without_roundings_is_measured(tmp_path: Path) -> None:
+    plain = with_logits(tmp_path / "a.jsonl", "float32")
+    honest = with_logits(tmp_path / "honest.jsonl", "q8_0", 0.1)
+    for moved, outcome in ((0.12, "equal"), (1.0, "different")):
+        other = with_logits(tmp_path / f"{moved}.jsonl", "q8_0", moved)
+        options = DiffOptions(allowed=frozenset({"kv_dtype"}), noise=honest)
+        assert diff_traces(plain, other, options).verdict == outcome
 
 
 def test_prompts_of_other_names_are_paired_by_their_tokens(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 
 import orjson
 import pytest
-from support.traces import FUSED, ROOT
+from support.traces import EAGER, FUSED, ROOT
 
 from specscope.schemas import decode_record, parse_line
+from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.files import index, reader, skim
 
 BENCHMARK = ROOT / "benchmarks" / "reading.py"
@@ -111,6 +112,30 @@ def test_equal_steps_are_paired_without_reading_what_they_hold(
     before = decoded.num_bytes
     benchmark.pair_up(*pair)
     assert decoded.num_bytes - before < 0.1 * sum(path.stat().st_size for path in pair)
+
+
+def test_a_diff_of_short_traces_decodes_each_step_once(decoded: Decoded) -> None:
+    size = EAGER.stat().st_size + FUSED.stat().st_size
+    assert size < 2 * reader.KEPT_TEXT
+    assert diff_traces(EAGER, FUSED).num_steps == 37  # every float of them differs
+    assert decoded.num_bytes < 1.1 * size
+
+
+def read_steps(trace: reader.TraceReader) -> None:
+    for turn in trace.turns:
+        assert len(list(trace.steps(turn))) == len(turn.steps)
+
+
+@pytest.mark.parametrize("kept", [0, reader.KEPT_TEXT])
+def test_of_a_long_trace_only_the_first_steps_are_kept(pair: tuple[Path, Path], decoded: Decoded, kept: int) -> None:
+    with reader.TraceReader(pair[0]) as trace:
+        if kept:
+            trace.keep_first_steps()
+        read_steps(trace)
+        before = decoded.num_bytes
+        read_steps(trace)
+    size = sum(len(line) for line in pair[0].read_bytes().splitlines(keepends=True) if b'"kind":"step"' in line)
+    assert size - kept <= decoded.num_bytes - before <= size - 0.9 * kept
 
 
 def test_no_value_of_a_record_is_validated_by_a_call_of_python(benchmark: ModuleType, pair: tuple[Path, Path]) -> None:

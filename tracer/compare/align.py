@@ -143,8 +143,9 @@ class _Side:
 
 
 def records_place(step: StepLine) -> bool:
-    """Whether a step says where it stands, by a skim of its line where that is certain."""
-    skimmed = skim_step(step.line)
+    """Whether a step says where it stands: by its record where that is at hand, else by a skim of its line where it is
+    certain."""
+    skimmed = None if step.is_decoded else skim_step(step.line)
     if skimmed is not None and not (skimmed.emitted is None and skimmed.committed_before is None):
         return True
     record = step.record
@@ -152,8 +153,8 @@ def records_place(step: StepLine) -> bool:
 
 
 def _emitted(step: StepLine) -> list[int] | None:
-    """The tokens that a step kept, by a skim of its line where that is certain; None where they were not recorded."""
-    skimmed = skim_step(step.line)
+    """The tokens that a step kept, read in the same way; None where they were not recorded."""
+    skimmed = None if step.is_decoded else skim_step(step.line)
     if skimmed is not None and skimmed.emitted is not None:
         return skimmed.emitted[: skimmed.kept]
     stop = step.record.stop

@@ -6,6 +6,7 @@ Each function is certain, or gives None: then the nodes are looked at one by one
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from specscope.schemas import DraftLevel, VerifySection
 from specscope.tracer.compare.nodes import StepNodes, numbered_alike
@@ -25,15 +26,29 @@ def verify_lists(a: StepNodes, b: StepNodes) -> list[EqualLists] | None:
     if not all(_is_whole(verify, widths, count) for verify in (ours, theirs)):
         return None
     sizes = _sizes_at(ours, theirs)
-    spread = [size for size, width in zip(sizes, widths, strict=True) for _ in range(width)]
-    lists = [EqualLists(quantity="logits", field="top_logits", a=_flat(ours), b=_flat(theirs), sizes=spread)]
+    lists = [_logits(ours, theirs, sizes, widths)]
     if ours.logsumexp is not None and theirs.logsumexp is not None:
-        sums = (ours.logsumexp, theirs.logsumexp)
-        lists.append(EqualLists(quantity="logsumexp", field="logsumexp", a=sums[0], b=sums[1], sizes=sizes))
+        lists.append(_of_slots("logsumexp", ours.logsumexp, theirs.logsumexp, sizes))
     if ours.entropy is not None and theirs.entropy is not None:
-        nats = (ours.entropy, theirs.entropy)
-        lists.append(EqualLists(quantity="entropy", field="entropy", a=nats[0], b=nats[1], sizes=sizes))
+        lists.append(_of_slots("entropy", ours.entropy, theirs.entropy, sizes))
     return lists
+
+
+def _logits(a: VerifySection, b: VerifySection, sizes: list[float], widths: list[int]) -> EqualLists:
+    return EqualLists(
+        quantity="logits",
+        field="top_logits",
+        a=_flat(a),
+        b=_flat(b),
+        least_size=min(sizes),
+        made_of=lambda: [size for size, width in zip(sizes, widths, strict=True) for _ in range(width)],
+    )
+
+
+def _of_slots(
+    quantity: Literal["logsumexp", "entropy"], a: list[float], b: list[float], sizes: list[float]
+) -> EqualLists:
+    return EqualLists(quantity=quantity, field=quantity, a=a, b=b, least_size=min(sizes), made_of=lambda: sizes)
 
 
 def _chose_alike(a: VerifySection, b: VerifySection, count: int) -> bool:
@@ -80,17 +95,20 @@ def level_lists(a: StepNodes, b: StepNodes) -> list[EqualLists] | None:
     widths: list[list[int]] = [[] for _ in ours]
     for row in a.rows:
         widths[row.level].append(row.stop - row.start)
-    return [
-        EqualLists(
-            quantity="draft-scores",
-            field="scores",
-            a=x.logprobs,
-            b=y.logprobs,
-            sizes=list(map(max, a.logit_sizes(x, widths[number]), b.logit_sizes(y, widths[number]))),
-            level=number + 1,
-        )
-        for number, (x, y) in enumerate(zip(ours, theirs, strict=True))
-    ]
+    pairs = zip(widths, ours, theirs, strict=True)
+    return [_scores(a, b, x, y, level=number, widths=fed) for number, (fed, x, y) in enumerate(pairs, start=1)]
+
+
+def _scores(a: StepNodes, b: StepNodes, x: DraftLevel, y: DraftLevel, *, level: int, widths: list[int]) -> EqualLists:
+    return EqualLists(
+        quantity="draft-scores",
+        field="scores",
+        a=x.logprobs,
+        b=y.logprobs,
+        least_size=max(a.least_in_level(x, len(widths)), b.least_in_level(y, len(widths))),
+        made_of=lambda: list(map(max, a.logit_sizes(x, widths), b.logit_sizes(y, widths))),
+        level=level,
+    )
 
 
 def _same_level(a: DraftLevel, b: DraftLevel) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from specscope.schemas import Failure, Manifest, Prefill, Section, Step
@@ -133,14 +134,19 @@ def _side_without(a: Section, name: str) -> str:
 
 def _has(value: Any, name: str) -> bool:
     """Whether the field ``name``, dotted, is there; below a list, in any of its entries."""
-    return any(entry is not None for entry in _values(value, name.split(".")))
+    return _has_parts(value, _parts(name))
 
 
-def _values(value: Any, parts: list[str]) -> Iterator[Any]:
-    for at, part in enumerate(parts):
+@cache
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(name.split("."))
+
+
+def _has_parts(value: Any, parts: tuple[str, ...]) -> bool:
+    for at, part in enumerate(parts, start=1):
         value = getattr(value, part, None)
-        if isinstance(value, list) and at + 1 < len(parts):
-            for entry in value:
-                yield from _values(entry, parts[at + 1 :])
-            return
-    yield value
+        if value is None:
+            return False
+        if isinstance(value, list) and at < len(parts):
+            return any(_has_parts(entry, parts[at:]) for entry in value)
+    return True

@@ -24,7 +24,7 @@ from specscope.tracer.compare.verdict import Compared, verdict_of
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.places import turns_name
-from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.check import check_records
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -97,7 +97,9 @@ def _compared(
         proof = compare_manifests(a.manifest, b.manifest, options.allowed)
         turns = align_turns(a, b)
         incomparable = proof.incomparable + _start_differences(a, b, turns.pairs, options)
-        sides = Sides(a, b, check_trace(baseline, watch=watch), check_trace(candidate, watch=watch))
+        a.keep_first_steps()
+        b.keep_first_steps()
+        sides = Sides(a, b, check_records(a, watch=watch), check_records(b, watch=watch))
         lengths = are_lengths(a.manifest, b.manifest)
         if lengths and options.noise is not None:
             raise UsageError(_without_floats("--noise"))

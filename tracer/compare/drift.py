@@ -21,7 +21,7 @@ from specscope.tracer.compare.at_a_glance import level_lists, verify_lists
 from specscope.tracer.compare.drafts import fed_alike
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.nodes import ROOT, PathKey, StepNodes, fed_in_same_slots
-from specscope.tracer.compare.roundings import coarser, epsilon_of, spacing, spacings
+from specscope.tracer.compare.roundings import compared_in, epsilon_of, spacing, spacings
 from specscope.tracer.compare.said import EqualInputs, EqualLists, paired_numbers, said_at, said_behind
 from specscope.tracer.files.reader import TraceReader
 
@@ -88,10 +88,11 @@ class Drift:
 
 def _roundings(values: EqualLists, epsilon: float) -> list[float]:
     """How far each value drifts."""
-    gaps = [abs(x - y) for x, y in zip(values.a, values.b, strict=True)]
-    sizes = list(map(max, map(abs, values.a), map(abs, values.b), values.sizes))
-    grains = zip(gaps, spacings(sizes), strict=True)
-    return [gap / (epsilon * grain) if gap else 0.0 for gap, grain in grains]
+    triples = zip(values.a, values.b, values.sizes, strict=True)
+    # What is asked first holds of nearly all.
+    sizes = [s if -s <= x <= s and -s <= y <= s else max(abs(x), abs(y), s) for x, y, s in triples]
+    grains = zip(values.a, values.b, spacings(sizes), strict=True)
+    return [gap / (epsilon * grain) if (gap := abs(x - y)) else 0.0 for x, y, grain in grains]
 
 
 def _never(_a: Step, _b: Step) -> bool:
@@ -107,6 +108,8 @@ def measure_drift(
     b: TraceReader,
     is_broken: Callable[[Step, Step], bool] = _never,
     verified_alike: Callable[[StepNodes, StepNodes], bool] = _rows_may_differ,
+    *,
+    dtype: str | None = None,
 ) -> Drift:
     """The drift between two runs.
 
@@ -116,8 +119,9 @@ def measure_drift(
         is_broken: a turn is left at a step of which it holds.
         verified_alike: where it does not hold of a step, only what the drafter computed is gathered of that step, and
             nothing of the turn after it.
+        dtype: in whose roundings it is counted; None: in those of the two.
     """
-    drift = Drift(coarser(a.manifest.dtype, b.manifest.dtype))
+    drift = Drift(dtype or compared_in(a.manifest, b.manifest))
     trees = both_draft(a.manifest, b.manifest)
     for pair in align_turns(a, b).pairs:
         start_a, start_b = a.turn_start(pair.a), b.turn_start(pair.b)

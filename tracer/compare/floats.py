@@ -58,9 +58,7 @@ class FloatJudge:
         ``section``; else nothing is counted, and they are to be asked for one by one."""
         within = []
         for values in lists:
-            # The sum tells whether all sizes are finite: min would pass over what is no number.
-            least = min(values.sizes, default=0.0) if math.isfinite(sum(values.sizes)) else math.inf
-            gaps = self._gaps_within(values.quantity, values.a, values.b, least)
+            gaps = self._gaps_within(values.quantity, values.a, values.b, values.least_size)
             if gaps is None:
                 return False
             within.append(gaps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -195,8 +196,21 @@ class StepNodes:
         """``logit_size`` of all that a level proposed; ``widths`` (R,) are how many its rows did."""
         totals = (level.logsumexp or [])[: len(widths)]
         of_each = [total for total, width in zip(totals, widths, strict=False) for _ in range(width)]
-        sizes = [max(abs(total), abs(total + x)) for total, x in zip(of_each, level.logprobs, strict=False)]
+        # What is asked first holds of nearly all, and the sum is then no larger than the total.
+        sizes = [
+            total if total >= 0.0 and x <= 0.0 and -total <= total + x else max(abs(total), abs(total + x))
+            for total, x in zip(of_each, level.logprobs, strict=False)
+        ]
         return sizes + [abs(self._usual_logit)] * (len(level.logprobs) - len(sizes))
+
+    def least_in_level(self, level: DraftLevel, num_rows: int) -> float:
+        """None of the logits of a level is smaller, as ``logit_sizes`` has it; not finite where one of their sums is
+        not."""
+        totals = level.logsumexp or []
+        if not math.isfinite(sum(totals)):
+            return math.inf
+        known = [abs(total) for total in totals]
+        return min(known if len(known) >= num_rows else [*known, abs(self._usual_logit)])
 
     def least_logit_size(self, row: RowLists) -> float:
         """None of the logits of a row is smaller, as ``logit_size`` has it."""

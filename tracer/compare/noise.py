@@ -69,6 +69,7 @@ class Measured(NamedTuple):
 
     limit: float  # of one value
     typical: float  # of all of them
+    median: float
 
 
 def measure(sample: Sample) -> Measured | None:
@@ -80,7 +81,8 @@ def measure(sample: Sample) -> Measured | None:
     upper, high = cuts[14], cuts[18]  # the 75th and the 95th percentile
     fall = TAIL * (high - upper) / math.log(5)  # from a quarter beyond to a twentieth
     limit = high + fall * math.log(TRIMMED * len(ordered) * len(QUANTITIES) / FALSE_ALARMS)
-    return Measured(limit, fmean(ordered[: math.ceil(len(ordered) * (1 - TRIMMED))]))
+    typical = fmean(ordered[: math.ceil(len(ordered) * (1 - TRIMMED))])
+    return Measured(limit, typical, ordered[len(ordered) // 2])
 
 
 def measured_floors(drift: Drift, num_layers: int | None) -> list[NoiseFloor]:
@@ -91,7 +93,8 @@ def measured_floors(drift: Drift, num_layers: int | None) -> list[NoiseFloor]:
         measured = measure(drift.samples[quantity])
         limit = bounds.most if measured is None else min(max(measured.limit, bounds.least[quantity]), bounds.most)
         source: FloorSource = "dtype" if measured is None else "this-pair"
-        floors.append(_floor(quantity, drift, bounds, _Limits(source, limit, bounds.typical[quantity])))
+        limits = _Limits(source, limit, bounds.typical[quantity])
+        floors.append(_floor(quantity, drift, bounds, limits=limits, measured=measured))
     return floors
 
 
@@ -109,7 +112,8 @@ def noise_floors(pair: Drift, noise: Drift, num_layers: int | None, *, same_mode
         # What one value may do, the pair's own tail says as well: on another machine it is a longer one.
         limit = max(measured.limit, 2 * max(sample.roundings), within[quantity].floor / _stated(pair.dtype))
         allowed = MOST_RATIO * measured.typical if same_mode else bounds.typical[quantity]
-        floors.append(_floor(quantity, pair, bounds, _Limits("noise-file", limit, allowed)))
+        limits = _Limits("noise-file", limit, allowed)
+        floors.append(_floor(quantity, pair, bounds, limits=limits, measured=measure(pair.samples[quantity])))
     return floors
 
 
@@ -142,22 +146,28 @@ class _Limits(NamedTuple):
     on_the_whole: float
 
 
-def _floor(quantity: Quantity, drift: Drift, bounds: Bounds, limits: _Limits) -> NoiseFloor:
-    """The floor of ``quantity``, with what ``drift``, that of the pair, measures of it."""
-    sample, unit, measured = drift.samples[quantity], _stated(drift.dtype), measure(drift.samples[quantity])
-    middle = sorted(sample.roundings)[len(sample) // 2] * unit if len(sample) else None
+def _floor(
+    quantity: Quantity, drift: Drift, bounds: Bounds, *, limits: _Limits, measured: Measured | None
+) -> NoiseFloor:
+    """The floor of ``quantity``, with what was ``measured`` of it in ``drift``, that of the pair."""
+    sample, unit = drift.samples[quantity], _stated(drift.dtype)
+    middle = None if not len(sample) else _median(sample) if measured is None else measured.median
     return NoiseFloor(
         quantity=quantity,
         floor=limits.of_one * unit,
         source=limits.source,
         sample_size=len(sample),
-        median=middle,
+        median=None if middle is None else middle * unit,
         least=bounds.least[quantity] * unit,
         most=bounds.most * unit,
         rounding=unit,
         typical=None if measured is None else measured.typical,
         allowed=limits.on_the_whole,
     )
+
+
+def _median(sample: Sample) -> float:
+    return sorted(sample.roundings)[len(sample) // 2]
 
 
 def sensitivity(floors: list[NoiseFloor]) -> float | None:

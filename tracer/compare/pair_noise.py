@@ -10,7 +10,7 @@ from specscope.tracer.compare.drift import measure_bits, measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
-from specscope.tracer.compare.roundings import coarser
+from specscope.tracer.compare.roundings import compared_in
 from specscope.tracer.compare.sides import Sides, first_violations
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
@@ -26,7 +26,7 @@ class PairNoise(NamedTuple):
 
 def given_noise(sides: Sides, tolerance: float) -> PairNoise:
     """The floors that the user gave; nothing is measured."""
-    return PairNoise(given_floors(coarser(sides.a.manifest.dtype, sides.b.manifest.dtype), tolerance), None)
+    return PairNoise(given_floors(compared_in(sides.a.manifest, sides.b.manifest), tolerance), None)
 
 
 def noise_of_pair(sides: Sides) -> PairNoise:
@@ -50,7 +50,8 @@ def noise_of_run(sides: Sides, path: Path, allowed: frozenset[str]) -> PairNoise
         if problem is not None:
             raise UsageError(f"{path} cannot tell the noise of {a.path}: {problem}; record an honest run once more")
         same_mode = other.manifest.attention == b.manifest.attention
-        floors = noise_floors(drift, measure_drift(a, other), a.manifest.teacher.num_layers, same_mode=same_mode)
+        noise = measure_drift(a, other, dtype=drift.dtype)
+        floors = noise_floors(drift, noise, a.manifest.teacher.num_layers, same_mode=same_mode)
         excess = uniform_drift(drift, floors, "noise-file")
         if excess is None:
             excess = movement(other.manifest, b.manifest, measure_bits(other, b))

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 
+from specscope.schemas import Manifest
+
 #: Distance of 1 to the next number.
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+#: What other engines call them.
+SHORT_NAMES = {"f32": "float32", "f16": "float16", "fp16": "float16", "bf16": "bfloat16"}
 #: Of a dtype that is not known.
 USUAL_DTYPE = "float32"
 #: Values near 0 are differences of larger ones: below this size they round no finer.
@@ -26,6 +30,20 @@ def epsilon_of(dtype: str) -> float:
 def coarser(dtype: str, other: str) -> str:
     """Of two dtypes the one that rounds more."""
     return max(dtype, other, key=epsilon_of)
+
+
+def compared_in(a: Manifest, b: Manifest) -> str:
+    """The dtype in whose roundings two runs are compared: the coarser of theirs, or that of a cache which rounds more
+    still, where the two are not known to round their keys and values alike.
+
+    A number format that is no dtype, such as q8_0, has no roundings to count in: its noise has to be measured.
+    """
+    dtype = coarser(a.dtype, b.dtype)
+    caches = [] if a.kv_dtype == b.kv_dtype else [a.kv_dtype, b.kv_dtype]
+    for name in caches:
+        cached = SHORT_NAMES.get(name or "", name)
+        dtype = coarser(dtype, cached) if cached in EPSILON else dtype
+    return dtype
 
 
 def is_half(dtype: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from specscope.schemas import Prefill, VerifySection
@@ -29,8 +30,14 @@ class EqualLists:
     field: str  # where they stand, from the section on
     a: list[float]
     b: list[float]
-    sizes: list[float]  # of the numbers each was made of
+    least_size: float  # of the numbers that they were made of none is smaller; not finite where one of them is not
+    made_of: Callable[[], list[float]]
     level: int = 0  # of draft scores, from 1
+
+    @cached_property
+    def sizes(self) -> list[float]:
+        """Of the numbers each was made of; worked out where it is asked for."""
+        return self.made_of()
 
 
 @dataclass(frozen=True, kw_only=True)

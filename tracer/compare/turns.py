@@ -158,7 +158,7 @@ def _compare_aligned(sides: Sides, turns: TurnPair, walk: Walk, place: Place) ->
     marks = TurnMarks(turns.a.turn, turns.b.turn, [])
     if walk.marks is not None:
         walk.marks.append(marks)
-    num_pairs = 0
+    num_pairs, are_placed = 0, True
     for pair in align_steps(sides.a, sides.b, turns):
         num_pairs += 1
         place = _place_of(turns, pair) if not pair.equal else place
@@ -174,9 +174,11 @@ def _compare_aligned(sides: Sides, turns: TurnPair, walk: Walk, place: Place) ->
                     same_context=pair.same_context,
                 )
             )
+        are_placed = are_placed and records_place(pair.line_a) and records_place(pair.line_b)
     walk.num_steps += num_pairs
     walk.num_regrouped += len(turns.a.steps) + len(turns.b.steps) - 2 * num_pairs
-    _note_unaligned(walk, turns, sides)
+    if not (are_placed and num_pairs == len(turns.a.steps) == len(turns.b.steps)):
+        _note_unaligned(walk, turns, sides)
     return place if num_pairs else None
 
 

@@ -68,16 +68,15 @@ def rows_of(levels: Sequence[DraftLevel]) -> list[CandidateRow]:
         size = len(level.tokens)
         if size != len(level.logprobs):
             raise ValueError(f"level {number + 1}: {len(level.logprobs)} log-probabilities for {size} tokens")
-        if any(not 0 <= fed < before for fed in level.frontier):
+        if level.frontier and (min(level.frontier) < 0 or max(level.frontier) >= before):
             raise ValueError(f"level {number + 1} was fed a candidate that the levels before it do not have")
         parents: Sequence[int | None] = level.frontier or [None]
-        width, last = max(1, size // len(parents)), len(parents) - 1
-        for row, parent in enumerate(parents):
-            start = min(row * width, size)
-            stop = min(start + width, size) if row < last else size
-            rows.append(
-                CandidateRow(level=number, row=row, parent=parent, first=before + start, start=start, stop=stop)
-            )
+        width = max(1, size // len(parents))
+        starts = [min(row * width, size) for row in range(len(parents))]
+        firsts = [before + start for start in starts]
+        # By columns, as below: each step is read more than once. What is left over belongs to the last row.
+        columns = zip(repeat(number), count(), parents, firsts, starts, [*starts[1:], size], strict=False)
+        rows += map(CandidateRow._make, columns)
         before += size
     return rows
 

@@ -289,31 +289,38 @@ def check_trace(
         TraceError: where it cannot be read as a trace.
     """
     with TraceReader(path) as reader:
-        oracle = Oracle(reader.path, reader.manifest, required)
-        counts: dict[str, int] = {}
-        digest = RunningDigests()
-        wanted_seq = 0
-        for number, record, line in reader.numbered_lines():
-            oracle.sequence(record.seq, wanted_seq, number)
-            wanted_seq = record.seq + 1
-            oracle.stray(record, counts, number)
-            oracle.note_unknown(record)
-            match record:
-                case TurnStart():
-                    oracle.turn_start(record, number)
-                case Step():
-                    oracle.step(record, number)
-                case TurnEnd():
-                    oracle.turn_end(record, number)
-                case Failure():
-                    oracle.report.failures.append(record)
-                case RunEnd():
-                    oracle.run_end(record, counts, digest.digests(), number)
-            counts[record.kind] = counts.get(record.kind, 0) + 1
-            digest.update(line)
-            if watch is not None:
-                watch(len(line))
-        oracle.finish()
-        oracle.report.torn_bytes = reader.torn_bytes
-        oracle.report.truncated = oracle.report.end_reason is None
-        return oracle.report
+        return check_records(reader, required, watch=watch)
+
+
+def check_records(
+    reader: TraceReader, required: tuple[str, ...] = (), *, watch: Callable[[int], None] | None = None
+) -> OracleReport:
+    """As ``check_trace``, of a trace that is open."""
+    oracle = Oracle(reader.path, reader.manifest, required)
+    counts: dict[str, int] = {}
+    digest = RunningDigests()
+    wanted_seq = 0
+    for number, record, line in reader.numbered_lines():
+        oracle.sequence(record.seq, wanted_seq, number)
+        wanted_seq = record.seq + 1
+        oracle.stray(record, counts, number)
+        oracle.note_unknown(record)
+        match record:
+            case TurnStart():
+                oracle.turn_start(record, number)
+            case Step():
+                oracle.step(record, number)
+            case TurnEnd():
+                oracle.turn_end(record, number)
+            case Failure():
+                oracle.report.failures.append(record)
+            case RunEnd():
+                oracle.run_end(record, counts, digest.digests(), number)
+        counts[record.kind] = counts.get(record.kind, 0) + 1
+        digest.update(line)
+        if watch is not None:
+            watch(len(line))
+    oracle.finish()
+    oracle.report.torn_bytes = reader.torn_bytes
+    oracle.report.truncated = oracle.report.end_reason is None
+    return oracle.report

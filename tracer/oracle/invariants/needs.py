@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from specscope.schemas import Manifest, Step, TreeSection
 from specscope.schemas.capabilities import is_known_capability
@@ -80,11 +80,29 @@ RECORDED_AS_FIRST = {
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
     """The first of ``needs`` that is absent, as the field that has to be recorded."""
-    for need in needs:
-        of_context = need in RECORDED_AS or need.startswith("manifest.")
-        if missing_field(context if of_context else context.step, (need,)):
+    for need, of_context, parts in _places(needs):
+        value: Any = context if of_context else context.step
+        for part in parts:
+            value = getattr(value, part, None)
+        if value is None:
             return _absent_field(context, need)
     return None
+
+
+class _Place(NamedTuple):
+    """Where something that is needed stands."""
+
+    need: str
+    of_context: bool  # else it is a field of the step
+    parts: tuple[str, ...]
+
+
+@cache
+def _places(needs: tuple[str, ...]) -> tuple[_Place, ...]:
+    """Of each of them, worked out once: every step is asked for all of them."""
+    return tuple(
+        _Place(need, need in RECORDED_AS or need.startswith("manifest."), tuple(need.split("."))) for need in needs
+    )
 
 
 def _absent_field(context: Context, need: str) -> str:

@@ -45,10 +45,14 @@ def passed_over(c: Context, candidates: Sequence[int], kept: set[int]) -> Better
     kept."""
     scores = c.columns.scores
     chosen = [number for number in candidates if number in kept]
-    others = [number for number in candidates if number not in kept]
-    if not chosen or not others:
+    if not chosen:
         return None
-    worst, best = min(chosen, key=scores.__getitem__), max(others, key=scores.__getitem__)
+    worst = min(chosen, key=scores.__getitem__)
+    least = scores[worst]
+    if not any(scores[number] > least and number not in kept for number in candidates):
+        return None  # as nearly always
+    others = [number for number in candidates if number not in kept]
+    best = max(others, key=scores.__getitem__)
     if not scores[best] > scores[worst]:
         return None
     additions = _level_of(c, best) + _level_of(c, worst)

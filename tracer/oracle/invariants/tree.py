@@ -19,7 +19,7 @@ from specscope.tracer.oracle.invariants.proposers import (
     stands_in_text,
 )
 from specscope.tracer.oracle.invariants.replayed import needless_replacement, nodes_among
-from specscope.tracer.oracle.invariants.selection import are_near, is_dynamic, passed_over
+from specscope.tracer.oracle.invariants.selection import CLOSE, are_near, is_dynamic, passed_over
 from specscope.tracer.oracle.invariants.sizing import is_sized, size_pays
 from specscope.tracer.oracle.invariants.structure import TreeArrays
 
@@ -101,10 +101,13 @@ def _nodes_proposed(c: Context) -> str | None:
 
 def _other_score(c: Context, scores: list[float], slots: dict[int, int | None]) -> str | None:
     """The first slot whose score is not that of the candidate that it is."""
+    of_candidates = c.columns.scores
     for slot, number in slots.items():
         if number is None or slot >= len(scores):
             continue
-        got, wanted = scores[slot], c.columns.scores[number]
+        got, wanted = scores[slot], of_candidates[number]
+        if abs(got - wanted) <= CLOSE:  # as nearly always, and then near at every size
+            continue
         if got != wanted and not are_near(c, got, wanted, additions=2 * present(c.step.tree).depths[slot]):
             return f"slot {slot}: score {got:.6g}, it was proposed with {wanted:.6g}"
     return None
@@ -228,7 +231,7 @@ def _scores_add_up(c: Context) -> str | None:
         return f"the root has log-probability {logprobs[0]} and score {scores[0]}, wanted 0 and 0"
     for slot in range(1, len(scores)):
         wanted = scores[tree.parents[slot]] + logprobs[slot]
-        if scores[slot] == wanted:  # both may be -inf
+        if scores[slot] == wanted or abs(scores[slot] - wanted) <= CLOSE:  # both may be -inf
             continue
         if not are_near(c, wanted, scores[slot], additions=1):
             return f"slot {slot}: score {scores[slot]}, wanted {wanted:.6g}, its parent's and its own log-probability"

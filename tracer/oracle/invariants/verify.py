@@ -15,19 +15,17 @@ def _verify_sizes(c: Context) -> str | None:
         if values is not None and len(values) != slots:
             return f"{name}: got {len(values)} entries, wanted {slots}, the slots"
     least = min(2, c.manifest.teacher.vocab_size)
-    for name, counts in (
-        ("best tokens", [len(best) for best in verify.top_tokens or ()]),
-        ("best logits", [len(best) for best in verify.top_logits or ()]),
-    ):
-        odd = next((slot for slot, count in enumerate(counts) if count < least), None)
-        if odd is not None:
+    num_tokens, num_logits = list(map(len, verify.top_tokens or ())), list(map(len, verify.top_logits or ()))
+    for name, counts in (("best tokens", num_tokens), ("best logits", num_logits)):
+        if min(counts, default=least) < least:
+            odd = next(slot for slot, count in enumerate(counts) if count < least)
             return f"slot {odd}: got {counts[odd]} {name}, wanted {least} or more"
     odd_window = next((w for w in verify.windows or () if {len(w.first_positions), len(w.num_seen)} != {slots}), None)
     if odd_window is not None:
         return f"the window of {odd_window.size}: got {len(odd_window.first_positions)} slots, wanted {slots}"
-    for slot, (tokens, logits) in enumerate(zip(verify.top_tokens or [], verify.top_logits or [], strict=False)):
-        if len(tokens) != len(logits):
-            return f"slot {slot}: got {len(tokens)} best tokens with {len(logits)} logits"
+    for slot, (tokens, logits) in enumerate(zip(num_tokens, num_logits, strict=False)):
+        if tokens != logits:
+            return f"slot {slot}: got {tokens} best tokens with {logits} logits"
     return None if verify.dispatch != {} else "no attention call was recorded"
 
 
@@ -38,6 +36,8 @@ def _logits_finite(c: Context) -> str | None:
         return f"slots {slots[:8]} have logits that are not finite"
     best = [logits[0] for logits in verify.top_logits or () if logits]
     for name, values in (("best logit", best), ("logsumexp", verify.logsumexp), ("entropy", verify.entropy)):
+        if math.isfinite(sum(values or ())):
+            continue  # as nearly always
         odd = [slot for slot, value in enumerate(values or ()) if not math.isfinite(value)]
         if odd:
             return f"slot {odd[0]}: {name} {(values or ())[odd[0]]}, although its logits are said to be finite"
