@@ -76,10 +76,10 @@ def _serve(options: argparse.Namespace, lifeline: Lifeline) -> None:
     os.sched_setaffinity(0, {cores[lifeline.rank % len(cores)]})
     settings, choice = _settings(options)
     loaded = load_rank(settings, choice, lifeline.rank, recording=True)
-    with joined(lifeline, choice.num_stages, loaded.stage.part.device.type):
-        exchange_facts(loaded.stage, lifeline.rank, choice.num_stages)
+    with joined(lifeline, choice.num_stages, loaded.means):
+        exchange_facts(loaded.stage, lifeline.rank, loaded.means)
         if lifeline.rank:
-            serve(loaded.stage, settings, lifeline, num_stages=options.stages, recording=True, spoil=lambda _: None)
+            serve(loaded, settings, lifeline, num_stages=options.stages, recording=True, spoil=lambda _: None)
             return
         _measure(options, settings, choice, loaded)
 
@@ -173,7 +173,7 @@ def _conductor(options: argparse.Namespace, choice: PipelineChoice, loaded: Any)
 
     return Conductor(
         loaded.stage,
-        conductor_links(loaded.stage, options.stages, recording=True),
+        conductor_links(loaded, options.stages, recording=True),
         EventLog(0, recording=True),
         pace=Pace(choice.items_in_flight),
         exit_draft=loaded.exit_draft,

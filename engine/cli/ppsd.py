@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from specscope.engine.run.runner import RunRequest
 
 EXIT_INTERRUPTED = 130
-OPTIONS = ("stages", "exit_layer", "window", "stage_timeout")
+OPTIONS = ("stages", "exit_layer", "window", "stage_timeout", "carrier")
 
 
 def pipeline_choice(engine: str, options: dict[str, Any]) -> PipelineChoice | None:
@@ -42,9 +42,8 @@ def pipeline_choice(engine: str, options: dict[str, Any]) -> PipelineChoice | No
     if taken["stages"] is None:
         raise UsageError("got --engine ppsd without --stages: give the number of processes, such as --stages 2")
     patience = {} if taken["stage_timeout"] is None else {"patience_s": taken["stage_timeout"]}
-    return PipelineChoice(
-        num_stages=taken["stages"], exit_layer=taken["exit_layer"], window=taken["window"], **patience
-    )
+    named = ("exit_layer", "window", "carrier")
+    return PipelineChoice(num_stages=taken["stages"], **{name: taken[name] for name in named}, **patience)
 
 
 def prefer_early_exit(options: dict[str, Any]) -> None:
@@ -77,6 +76,7 @@ def run_stages(
     check_settings(settings, choice)
     check_split(settings, choice)
     _spoiler(settings.fault, 0, choice.num_stages)
+    _check_means(settings, choice)
     try:
         launch(["-m", "specscope", *sys.argv[1:]], choice.num_stages, hung_after_s=choice.patience_s)
     except RankError as error:
@@ -84,6 +84,13 @@ def run_stages(
         if trace is not None and error.rank is not None:
             end_trace(trace, str(error))
         raise
+
+
+def _check_means(settings: Settings, choice: PipelineChoice) -> None:
+    """Refuses devices that are not there, and carriers that cannot be had, before every rank does."""
+    from specscope.engine.ppsd.rank import find_means
+
+    find_means(settings, choice)
 
 
 def _ending(lifeline: Lifeline, work: Callable[[], None]) -> None:
@@ -124,10 +131,10 @@ def _serve(request: RunRequest, choice: PipelineChoice, lifeline: Lifeline, *, a
     settings = request.settings
     spoil = _spoiler(settings.fault, lifeline.rank, choice.num_stages)
     loaded = load_rank(settings, choice, lifeline.rank, recording=recording)
-    with joined(lifeline, choice.num_stages, loaded.stage.part.device.type):
-        facts = exchange_facts(loaded.stage, lifeline.rank, choice.num_stages)
+    with joined(lifeline, choice.num_stages, loaded.means):
+        facts = exchange_facts(loaded.stage, lifeline.rank, loaded.means)
         if lifeline.rank:
-            serve(loaded.stage, settings, lifeline, num_stages=choice.num_stages, recording=recording, spoil=spoil)
+            serve(loaded, settings, lifeline, num_stages=choice.num_stages, recording=recording, spoil=spoil)
             return
         from specscope.engine.cli.ppsd_first import conduct
 
