@@ -13,9 +13,10 @@ import click
 
 from specscope.engine.ppsd.choice import PipelineChoice, check_settings, check_split
 from specscope.engine.ppsd.launch import RankError, is_rank, launch
-from specscope.engine.ppsd.lifeline import LastWords, Lifeline
+from specscope.engine.ppsd.leaving import ending
+from specscope.engine.ppsd.lifeline import Lifeline
 from specscope.engine.settings import Settings
-from specscope.tracer.errors import EXIT_USAGE, SpecScopeError, UsageError
+from specscope.tracer.errors import UsageError
 from specscope.tracer.files.mending import end_trace
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from specscope.engine.ppsd.worker import Worker
     from specscope.engine.run.runner import RunRequest
 
-EXIT_INTERRUPTED = 130
 OPTIONS = ("stages", "exit_layer", "window", "stage_timeout", "carrier")
 
 
@@ -71,7 +71,7 @@ def run_stages(
         if int(os.environ["RANK"]):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first rank ends the run, and so the others
         lifeline = Lifeline(int(os.environ["RANK"]))
-        _ending(lifeline, lambda: _serve(request(), choice, lifeline, as_json=as_json))
+        ending(lifeline, lambda: _serve(request(), choice, lifeline, as_json=as_json))
         return
     check_settings(settings, choice)
     check_split(settings, choice)
@@ -91,27 +91,6 @@ def _check_means(settings: Settings, choice: PipelineChoice) -> None:
     from specscope.engine.ppsd.rank import find_means
 
     find_means(settings, choice)
-
-
-def _ending(lifeline: Lifeline, work: Callable[[], None]) -> None:
-    """Runs ``work``; what goes wrong is said to the launcher, which has one line for all ranks."""
-    try:
-        work()
-        words = LastWords("", 0, is_usage=False, is_echo=False)
-    except KeyboardInterrupt:
-        words = LastWords("interrupted", EXIT_INTERRUPTED, is_usage=False, is_echo=True)
-    except SpecScopeError as error:
-        is_echo = type(error).__name__ == "StageLostError"  # its module loads torch, and this rank may not have yet
-        words = LastWords(str(error), error.exit_code, is_usage=isinstance(error, UsageError), is_echo=is_echo)
-        if lifeline.folder is None:
-            raise
-    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
-        words = LastWords(f"{type(error).__name__}: {error}", EXIT_USAGE, is_usage=False, is_echo=False)
-        if lifeline.folder is None:
-            raise
-    lifeline.leave(words)
-    sys.stdout.flush()
-    os._exit(words.exit_code)  # threads that listen to ranks that are gone would keep the interpreter
 
 
 def _spoiler(fault: str | None, rank: int, num_stages: int) -> Callable[[Worker | Conductor], None]:
