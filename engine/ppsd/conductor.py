@@ -258,7 +258,7 @@ class Conductor:
         turn.num_accepted += verdict.accepted
         turn.num_dropped += len(verdict.dropped)
         stop = running.watch.take([verdict.token])
-        if verdict.refuted:
+        if verdict.dropped:  # otherwise nothing stale is under way, and the next item tells the epoch
             self._announce()
         self._adapt(running, verdict)
         draft = running.drafts.pop(verdict.position, None)
