@@ -222,9 +222,9 @@ class CountedNews(Sender):
         self._sender.drain()
 
 
-@pytest.mark.parametrize(("window", "told"), [(1, False), (3, True)])
-def test_stages_are_told_of_an_epoch_only_where_something_stale_is_under_way(
-    teacher_folder: Path, window: int, *, told: bool
+@pytest.mark.parametrize(("window", "hears"), [(1, False), (3, True)])
+def test_stages_hear_of_an_epoch_only_where_something_stale_is_under_way(
+    teacher_folder: Path, window: int, *, hears: bool
 ) -> None:
     """With one token in flight a refuted draft leaves nothing behind: the next item says all there is to say."""
     (wanted, *_) = alone_of(teacher_folder)
@@ -237,7 +237,7 @@ def test_stages_are_told_of_an_epoch_only_where_something_stale_is_under_way(
     assert turn.output_ids == wanted
     assert turn.num_accepted == 0 < turn.num_drafted
     end_of_turn = 1
-    assert (turn.num_dropped > 0, len(news.epochs) > end_of_turn) == (told, told)
+    assert (turn.num_dropped > 0, len(news.epochs) > end_of_turn) == (hears, hears)
     assert len(news.epochs) >= end_of_turn
 
 
