@@ -27,6 +27,7 @@ class PipelineStage(Section):
     )
     clock_uncertainty_ns: int | None = Field(default=None, description="How far that may be off.")
     hop_ns: int | None = Field(default=None, description="The fastest message to it, one way, at the start.")
+    device: str | None = Field(default=None, description="Where it computes, such as cpu or cuda:1.")
 
 
 class Pipeline(Section):
@@ -34,7 +35,12 @@ class Pipeline(Section):
 
     exit_layer: int = Field(description="Layers before the exit head: those of the first stage.")
     window: int = Field(description="Tokens in flight at most.")
-    backend: str = Field(description="What carries messages: gloo, nccl or hccl.")
+    backend: str = Field(description="What carries hidden states: gloo, nccl or hccl.")
+    staged: bool | None = Field(
+        default=None,
+        description="Whether they go through the host's memory on their way from device to device; absent where that "
+        "was not said.",
+    )
     stages: list[PipelineStage] = Field(description="In the order in which a token passes them.")
 
 

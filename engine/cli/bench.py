@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from specscope.engine.cli.choices import (
     CHOICE_SECTIONS,
@@ -45,6 +47,10 @@ SECTIONS = {
     **CHOICE_SECTIONS,
 }
 FILES = ("csv", "json", "markdown", "plots")
+PIPELINE = "ppsd"
+#: What may be said of the pipeline's measurements; benchmarks.ppsd takes more.
+PIPELINE_OPTIONS = frozenset({"suite", "limit", "max_new_tokens", "rounds", "plots", "overwrite"})
+PIPELINE_PROMPTS = 4
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
@@ -81,7 +87,10 @@ def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="A prompt file, as run takes it; may be given several times. Default: the demo's prompts.",
 )
 @click.option(
-    "--suite", type=click.Choice(SUITES), help="Bundled prompts instead: 240 turns of Python source in 16 categories."
+    "--suite",
+    type=click.Choice([*SUITES, PIPELINE]),
+    help="Bundled prompts instead: demo240, 240 turns of Python source in 16 categories. ppsd: two stages of the demo, "
+    "beside sequential decoding, their closed form, a simulation and EAGLE-3.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts, balanced over the categories.")
 @click.option(
@@ -118,6 +127,9 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
 
     Interrupted, it prints and writes what was measured until then, marked as partial.
     """
+    if options["suite"] == PIPELINE:
+        _measure_pipeline(rounds, options)
+        return
     rank = Rank.of(os.environ)
     if rank.size > 1 and options["ranks"] is None:
         raise UsageError(f"got {rank.size} ranks, wanted a folder that all of them see: pass --ranks FOLDER")
@@ -147,6 +159,28 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         _measure_alone(task, options)
     else:
         _measure_part(task, rank, termination, options)
+
+
+def _measure_pipeline(rounds: int, options: dict[str, Any]) -> None:
+    from specscope.engine.lab.bench.pipeline.plan import PipelinePlan
+    from specscope.engine.lab.bench.pipeline.ranks import run_plan
+
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    if more := given - PIPELINE_OPTIONS:
+        names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in more))
+        raise UsageError(
+            f"got {names} with --suite {PIPELINE}, which takes --limit, --max-new-tokens, --rounds, --plots: drop it "
+            "or run python -m benchmarks.ppsd from the source tree, which has --stages and more"
+        )
+    _check_files(options)
+    plan = PipelinePlan(
+        num_tokens=options["max_new_tokens"],
+        num_prompts=options["limit"] or PIPELINE_PROMPTS,
+        num_rounds=rounds,
+        plot=options["plots"],
+    )
+    run_plan(plan, ["-m", "specscope", *sys.argv[1:]])
 
 
 def _calibrate(settings: Settings, rounds: int, options: dict[str, Any]) -> None:

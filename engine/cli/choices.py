@@ -99,6 +99,11 @@ pipeline_options = all_of(
         type=float,
         help="ppsd: seconds without a sign of life after which a stage counts as hung.  [default: 7]",
     ),
+    click.option(
+        "--carrier",
+        type=click.Choice(["gloo", "nccl", "hccl"]),
+        help="ppsd: what carries hidden states; gloo: through the host's memory.  [default: by the stages' devices]",
+    ),
 )
 
 tree_options = all_of(

@@ -13,9 +13,10 @@ import click
 
 from specscope.engine.ppsd.choice import PipelineChoice, check_settings, check_split
 from specscope.engine.ppsd.launch import RankError, is_rank, launch
-from specscope.engine.ppsd.lifeline import LastWords, Lifeline
+from specscope.engine.ppsd.leaving import ending
+from specscope.engine.ppsd.lifeline import Lifeline
 from specscope.engine.settings import Settings
-from specscope.tracer.errors import EXIT_USAGE, SpecScopeError, UsageError
+from specscope.tracer.errors import UsageError
 from specscope.tracer.files.mending import end_trace
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from specscope.engine.ppsd.worker import Worker
     from specscope.engine.run.runner import RunRequest
 
-EXIT_INTERRUPTED = 130
-OPTIONS = ("stages", "exit_layer", "window", "stage_timeout")
+OPTIONS = ("stages", "exit_layer", "window", "stage_timeout", "carrier")
 
 
 def pipeline_choice(engine: str, options: dict[str, Any]) -> PipelineChoice | None:
@@ -42,9 +42,8 @@ def pipeline_choice(engine: str, options: dict[str, Any]) -> PipelineChoice | No
     if taken["stages"] is None:
         raise UsageError("got --engine ppsd without --stages: give the number of processes, such as --stages 2")
     patience = {} if taken["stage_timeout"] is None else {"patience_s": taken["stage_timeout"]}
-    return PipelineChoice(
-        num_stages=taken["stages"], exit_layer=taken["exit_layer"], window=taken["window"], **patience
-    )
+    named = ("exit_layer", "window", "carrier")
+    return PipelineChoice(num_stages=taken["stages"], **{name: taken[name] for name in named}, **patience)
 
 
 def prefer_early_exit(options: dict[str, Any]) -> None:
@@ -72,11 +71,12 @@ def run_stages(
         if int(os.environ["RANK"]):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first rank ends the run, and so the others
         lifeline = Lifeline(int(os.environ["RANK"]))
-        _ending(lifeline, lambda: _serve(request(), choice, lifeline, as_json=as_json))
+        ending(lifeline, lambda: _serve(request(), choice, lifeline, as_json=as_json))
         return
     check_settings(settings, choice)
     check_split(settings, choice)
     _spoiler(settings.fault, 0, choice.num_stages)
+    _check_means(settings, choice)
     try:
         launch(["-m", "specscope", *sys.argv[1:]], choice.num_stages, hung_after_s=choice.patience_s)
     except RankError as error:
@@ -86,25 +86,11 @@ def run_stages(
         raise
 
 
-def _ending(lifeline: Lifeline, work: Callable[[], None]) -> None:
-    """Runs ``work``; what goes wrong is said to the launcher, which has one line for all ranks."""
-    try:
-        work()
-        words = LastWords("", 0, is_usage=False, is_echo=False)
-    except KeyboardInterrupt:
-        words = LastWords("interrupted", EXIT_INTERRUPTED, is_usage=False, is_echo=True)
-    except SpecScopeError as error:
-        is_echo = type(error).__name__ == "StageLostError"  # its module loads torch, and this rank may not have yet
-        words = LastWords(str(error), error.exit_code, is_usage=isinstance(error, UsageError), is_echo=is_echo)
-        if lifeline.folder is None:
-            raise
-    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
-        words = LastWords(f"{type(error).__name__}: {error}", EXIT_USAGE, is_usage=False, is_echo=False)
-        if lifeline.folder is None:
-            raise
-    lifeline.leave(words)
-    sys.stdout.flush()
-    os._exit(words.exit_code)  # threads that listen to ranks that are gone would keep the interpreter
+def _check_means(settings: Settings, choice: PipelineChoice) -> None:
+    """Refuses devices that are not there, and carriers that cannot be had, before every rank does."""
+    from specscope.engine.ppsd.rank import find_means
+
+    find_means(settings, choice)
 
 
 def _spoiler(fault: str | None, rank: int, num_stages: int) -> Callable[[Worker | Conductor], None]:
@@ -124,10 +110,10 @@ def _serve(request: RunRequest, choice: PipelineChoice, lifeline: Lifeline, *, a
     settings = request.settings
     spoil = _spoiler(settings.fault, lifeline.rank, choice.num_stages)
     loaded = load_rank(settings, choice, lifeline.rank, recording=recording)
-    with joined(lifeline, choice.num_stages, loaded.stage.part.device.type):
-        facts = exchange_facts(loaded.stage, lifeline.rank, choice.num_stages)
+    with joined(lifeline, choice.num_stages, loaded.means):
+        facts = exchange_facts(loaded.stage, lifeline.rank, loaded.means)
         if lifeline.rank:
-            serve(loaded.stage, settings, lifeline, num_stages=choice.num_stages, recording=recording, spoil=spoil)
+            serve(loaded, settings, lifeline, num_stages=choice.num_stages, recording=recording, spoil=spoil)
             return
         from specscope.engine.cli.ppsd_first import conduct
 

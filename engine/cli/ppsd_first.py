@@ -11,6 +11,7 @@ import orjson
 
 from specscope.engine.cli.choices import warn_once
 from specscope.engine.cli.stream import Stream
+from specscope.engine.ppsd.carrier import Carrier
 from specscope.engine.ppsd.choice import PipelineChoice
 from specscope.engine.ppsd.conductor import Conductor
 from specscope.engine.ppsd.events import EventLog
@@ -32,6 +33,7 @@ from specscope.engine.record.target import ending, redacted
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest
 from specscope.tracer.cli.console import echo_document
+from specscope.tracer.naming.stages import THROUGH_HOST
 from specscope.tracer.naming.text import counted
 
 
@@ -48,10 +50,12 @@ def conduct(
     """Decodes every prompt, prints what ``run`` prints, and ends the other ranks."""
     teacher, settings = loaded.stage.part, request.settings
     check_prompts(request.prompts, teacher, stop_rules(settings, teacher))
+    if loaded.means.carrier.warning is not None:
+        warn_once(loaded.means.carrier.warning)
     recording = request.trace is not None
     conductor = Conductor(
         loaded.stage,
-        conductor_links(loaded.stage, choice.num_stages, recording=recording),
+        conductor_links(loaded, choice.num_stages, recording=recording),
         EventLog(0, recording=recording),
         pace=Pace(choice.items_in_flight, adapts=choice.window is None),
         exit_draft=loaded.exit_draft,
@@ -72,7 +76,7 @@ def conduct(
                 click.echo()
         conductor.stop()
     if not as_json:
-        _print_summary(reports, facts)
+        _print_summary(reports, facts, loaded.means.carrier)
         if request.trace is not None:
             click.echo(f"trace: {request.trace.path}  (specscope check, show, view)")
 
@@ -89,7 +93,13 @@ def _traced(
     writer = request.trace.open(warn_once)
     sink = redacted(request.trace, writer, teacher)
     run = RunFacts(settings, request.trace.level, stop_rules(settings, teacher), None)
-    pipeline = PipelineFacts(facts, choice.items_in_flight, loaded.head, drafts=loaded.exit_draft is not None)
+    pipeline = PipelineFacts(
+        stages=facts,
+        window=choice.items_in_flight,
+        head=loaded.head,
+        drafts=loaded.exit_draft is not None,
+        carrier=loaded.means.carrier,
+    )
     recorder = PipelineRecorder(sink, pipeline_manifest(run, teacher, pipeline), facts)
     signal.signal(signal.SIGTERM, _another_ended)
     with ending(RunningPipeline(conductor, recorder), writer):
@@ -144,7 +154,7 @@ def report_json(report: PipelineReport) -> dict[str, object]:
     }
 
 
-def _print_summary(reports: list[PipelineReport], facts: list[StageFacts]) -> None:
+def _print_summary(reports: list[PipelineReport], facts: list[StageFacts], carrier: Carrier) -> None:
     results = [report.result for report in reports]
     tokens = sum(len(result.output_ids) for result in results)
     seconds = sum(result.duration_ns for result in results) / 1e9
@@ -159,4 +169,6 @@ def _print_summary(reports: list[PipelineReport], facts: list[StageFacts]) -> No
     for number, stage in enumerate(facts):
         hop = f", hop {stage.clock.hop_ns / 1e3:.0f} us" if number else ""
         first, last = stage.layers.start, stage.layers.stop - 1
-        click.echo(f"stage {number}: layers {first} to {last}, {stage.num_bytes / 1e6:.1f} MB of weights{hop}")
+        held = f"layers {first} to {last}, {stage.num_bytes / 1e6:.1f} MB of weights"
+        click.echo(f"stage {number} on {stage.device}: {held}{hop}")
+    click.echo(f"hidden states carried by {carrier.name}{THROUGH_HOST if carrier.is_staged else ''}")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 SECTIONS = {
-    "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout"),
+    "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout", "carrier"),
     "Prompts": ("prompt", "prompts_file", "shard", "batch_size", "seed"),
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),

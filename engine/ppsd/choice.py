@@ -19,6 +19,7 @@ class PipelineChoice:
     exit_layer: int | None = None  # None: where the exit head was trained; of the demo's heads, the one after layer 4
     window: int | None = None  # items in flight at most; None: as many as pay, one per stage at most
     patience_s: float = 7.0  # without a sign of life, a stage counts as hung
+    carrier: str | None = None  # of hidden states; None: what the stages' devices have
 
     def __post_init__(self) -> None:
         check_stages(self.num_stages)
@@ -49,7 +50,6 @@ def check_settings(settings: Settings, choice: PipelineChoice) -> None:
         "typical acceptance": model.rule.rule == "typical",
         "--draft-sampling": model.rule.draft == "sampled",
         "logits processors": settings.processors != NO_PROCESSORS or bool(settings.bad_words),
-        f"device {model.device}": model.device not in ("auto", "cpu"),
     }
     for what, is_refused in refused.items():
         if is_refused:
@@ -113,6 +113,6 @@ def check_exit_layer(choice: PipelineChoice, trained: int | None, folder: Path) 
 
 
 _INSTEAD = (
-    "it runs one conversation at a time on the CPU with drafter early-exit, greedy or with --temperature; "
+    "it runs one conversation at a time with drafter early-exit, greedy or with --temperature; "
     "drop the option, or leave out --engine ppsd"
 )

@@ -151,6 +151,7 @@ class Conductor:
         last = len(ids) - 1
         item = self.schedule.begin_turn(Item(last, ids[-1], 0), last + rules.max_new_tokens - 1)
         for offset in range(start, len(ids), PREFILL_CHUNK):
+            self._read_all(running)  # what is not read would in the end stop those that say it, and so this stage
             chunk = ids[offset : offset + PREFILL_CHUNK]
             first = Item(offset, NO_TOKEN, item.epoch)
             hidden, begun = self._run(first, chunk)
@@ -224,6 +225,11 @@ class Conductor:
         running.emitted(running.watch.output_ids)
         return True
 
+    def _read_all(self, running: _Running) -> None:
+        """Takes in what the last stage says of a prompt that is still on its way: nothing of it counts."""
+        while (arrival := self._links.inbox.take(0.0)) is not None:
+            self._take_in(running, arrival)
+
     def _take_in(self, running: _Running, arrival: Arrival) -> bool:
         """Notes what the last stage said; whether it counts."""
         message = arrival.message
@@ -252,7 +258,7 @@ class Conductor:
         turn.num_accepted += verdict.accepted
         turn.num_dropped += len(verdict.dropped)
         stop = running.watch.take([verdict.token])
-        if verdict.refuted:
+        if verdict.dropped:  # otherwise nothing stale is under way, and the next item tells the epoch
             self._announce()
         self._adapt(running, verdict)
         draft = running.drafts.pop(verdict.position, None)

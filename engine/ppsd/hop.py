@@ -2,6 +2,10 @@
 
 Sending returns at once: a sender owns a few buffers and waits for one only before it fills it again. Receiving goes on
 beside the work, in a thread for each sender: what has arrived is found in one inbox. Nothing here knows the schedule.
+
+Rows that travel apart, from device to device, are received as soon as their header is there, whether their item will be
+run or dropped: the carrier matches what one rank sends with what the other receives by order alone. Rows flow from each
+stage to the next only, and what the last stage says has none, so that no two ranks wait for each other's rows.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ class Sender:
     def __init__(self, target: int, shape: Shape, dtype: torch.dtype) -> None:
         self.target = target
         self._buffers = [Message(shape, dtype) for _ in range(NUM_BUFFERS)]
-        self._underway: list[dist.Work | None] = [None] * NUM_BUFFERS
+        self._underway: list[list[dist.Work]] = [[] for _ in range(NUM_BUFFERS)]
         self._next = 0
 
     def free(self) -> Message:
@@ -52,11 +56,7 @@ class Sender:
         Raises:
             StageLostError: where it could not be.
         """
-        work = self._underway[self._next]
-        if work is not None:
-            with _losing(self.target):
-                work.wait()
-            self._underway[self._next] = None
+        self._await(self._next)
         return self._buffers[self._next]
 
     def send(self, message: Message) -> None:
@@ -67,16 +67,24 @@ class Sender:
         """
         assert message is self._buffers[self._next], "only the buffer that free() gave"
         with _losing(self.target):
-            self._underway[self._next] = dist.isend(message.content(), self.target)
+            for part in (message.content(), message.rows_apart()):
+                if part is not None:
+                    work = dist.isend(part, self.target)
+                    assert work is not None, "this rank is in the group"
+                    self._underway[self._next].append(work)
         self._next = (self._next + 1) % NUM_BUFFERS
 
     def drain(self) -> None:
         """Waits until all has been sent."""
-        for number, work in enumerate(self._underway):
-            if work is not None:
-                with _losing(self.target):
-                    work.wait()
-            self._underway[number] = None
+        for number in range(NUM_BUFFERS):
+            self._await(number)
+
+    def _await(self, number: int) -> None:
+        """Until what that buffer held has been sent. A device's carrier makes what is put there next wait instead."""
+        works, self._underway[number] = self._underway[number], []
+        for work in works:
+            with _losing(self.target):
+                work.wait()
 
 
 class Inbox:
@@ -133,15 +141,35 @@ class Inbox:
         while True:
             message = free.get()
             try:
-                work = dist.irecv(message.buffer, source)
-                assert work is not None, "this rank is in the group"
-                work.wait()
+                _receive(message.buffer, source)
+                rows = message.rows_apart()
+                if rows is not None:
+                    with beside_the_work(rows.device):
+                        _receive(rows, source)
             except (RuntimeError, ValueError) as error:
                 self._arrived.put(StageLostError(_lost(source, error)))
                 return
             self._arrived.put(Arrival(message, time.monotonic_ns(), source))
             if message.kind in (Kind.STOP, Kind.LEAVE):
                 return
+
+
+def _receive(buffer: torch.Tensor, source: int) -> None:
+    work = dist.irecv(buffer, source)
+    assert work is not None, "this rank is in the group"
+    work.wait()
+
+
+@contextmanager
+def beside_the_work(device: torch.device) -> Iterator[None]:
+    """Inside, this thread has its own stream of ``device``, and at the end what was put there is done: what
+    arrives waits for none of the stage's work, and the stage does not wait in vain for what arrives."""
+    if device.type == "cpu":
+        yield
+        return
+    with torch.Stream(device) as stream:
+        yield
+    stream.synchronize()
 
 
 @contextmanager

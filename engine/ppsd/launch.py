@@ -23,6 +23,9 @@ from specscope.tracer.errors import EngineError
 LOOK_S = 0.5  # between two looks at the ranks' signs of life
 START_S = 20.0  # for a rank's first sign: a process that is only slow must not count as hung
 SHUTDOWN_S = 4  # that ranks have to end by themselves before they are killed
+#: The same where a rank was hung, which took as long to notice: a rank deep in a forward hears of no signal, and the
+#: launcher can end the trace as well.
+SHUTDOWN_OF_HUNG_S = 1.0
 #: Set for the ranks unless the user set them. Gloo connects over the loopback interface only.
 RANK_VARIABLES = {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 DOING = {
@@ -122,6 +125,7 @@ class _Watchman:
         self._begun_s = time.monotonic()
         self._seen: dict[int, tuple[SignOfLife, float]] = {}
         self._hung: dict[int, str] = {}  # how each of them was hung
+        self._ended_s: float | None = None  # when the first of them was ended
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watchman", daemon=True)
 
@@ -141,6 +145,8 @@ class _Watchman:
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_S):
+            if self._ended_s is not None and time.monotonic() - self._ended_s > SHUTDOWN_OF_HUNG_S:
+                self._end_the_others()
             for rank in range(self._num_stages):
                 life = self._watch.life(rank)
                 if rank not in self._hung and self._watch.last_words(rank) is None:
@@ -163,8 +169,15 @@ class _Watchman:
 
     def _end(self, rank: int, life: SignOfLife, how: str) -> None:
         self._hung[rank] = how
-        with suppress(ProcessLookupError):
-            os.kill(life.pid, signal.SIGKILL)
+        if self._ended_s is None:
+            self._ended_s = time.monotonic()
+        _kill(life)
+
+    def _end_the_others(self) -> None:
+        for rank in range(self._num_stages):
+            life = self._watch.life(rank)
+            if life is not None and rank not in self._hung and self._watch.last_words(rank) is None:
+                _kill(life)
 
     def verdict(self, signals: dict[int, int]) -> RankError:
         """What to say of a run in which the ranks in ``signals`` were killed by these signals: a hung rank first, then
@@ -188,6 +201,11 @@ class _Watchman:
     def _doing(self, rank: int) -> str:
         life = self._watch.life(rank)
         return DOING[life.activity if life is not None else "starting"]
+
+
+def _kill(life: SignOfLife) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(life.pid, signal.SIGKILL)
 
 
 def is_rank() -> bool:

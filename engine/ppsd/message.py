@@ -1,7 +1,8 @@
 """What travels between stages: a header of integers, a log of what the stages did, and rows of hidden states.
 
 One message is one flat buffer of bytes that is allocated once and used again and again. The integers and the rows are
-views of it, so that sending copies nothing but the rows.
+views of it, so that sending copies nothing but the rows. Rows that go from device to device lie in a buffer of their
+own there, and travel apart: the host reads the rest.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Shape(NamedTuple):
     row_bytes: int
     max_events: int  # 0 where nothing is logged
     extra_bytes: int  # of a result: what the last stage says besides the token
+    rows_on: torch.device | None = None  # whose memory the rows lie in, apart; None: the host's, behind the log
 
     @property
     def head_bytes(self) -> int:
@@ -82,8 +84,9 @@ class Shape(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Of the largest message."""
-        return self.head_bytes + max(self.max_rows * self.row_bytes, self.extra_bytes)
+        """Of the largest message, without rows that lie apart."""
+        rows = self.max_rows * self.row_bytes if self.rows_on is None else 0
+        return self.head_bytes + max(rows, self.extra_bytes)
 
 
 class Message:
@@ -97,6 +100,10 @@ class Message:
         self.header = ints[:HEADER_INTS]
         self._log = ints[HEADER_INTS:].reshape(shape.max_events, len(Event._fields))
         self._body = self.buffer[shape.head_bytes :]
+        self._apart: torch.Tensor | None = None
+        if shape.rows_on is not None:
+            width = shape.row_bytes // torch.empty((), dtype=dtype).element_size()
+            self._apart = torch.empty(1, shape.max_rows, width, dtype=dtype, device=shape.rows_on)
 
     @property
     def kind(self) -> Kind:
@@ -131,6 +138,8 @@ class Message:
 
     def rows(self) -> torch.Tensor:
         """(1, P, H) of the hidden states, as a view."""
+        if self._apart is not None:
+            return self._apart[:, : self.num_rows]
         size = self.num_rows * self._shape.row_bytes
         return self._body[:size].view(self._dtype).view(1, self.num_rows, -1)
 
@@ -145,9 +154,16 @@ class Message:
         return values
 
     def content(self) -> torch.Tensor:
-        """The bytes that have to travel."""
-        body = self._shape.extra_bytes if self.kind == Kind.RESULT else self.num_rows * self._shape.row_bytes
+        """The bytes that have to travel, without rows that travel apart."""
+        if self.kind == Kind.RESULT:
+            body = self._shape.extra_bytes
+        else:
+            body = self.num_rows * self._shape.row_bytes if self._apart is None else 0
         return self.buffer[: self._shape.head_bytes + body]
+
+    def rows_apart(self) -> torch.Tensor | None:
+        """(1, P, H) that travel by themselves; None where they do not, or there are none."""
+        return self.rows() if self._apart is not None and self.num_rows else None
 
     def events(self) -> list[Event]:
         """The log."""

@@ -17,7 +17,7 @@ from specscope.engine.drafters.early_exit.drafter import check_fits
 from specscope.engine.drafters.early_exit.head import ExitHeadFiles, load_exit_head
 from specscope.engine.drafters.names import UNTRAINED, parse_drafter
 from specscope.engine.load.models import DEMO_MODELS, DTYPES
-from specscope.engine.ppsd.carrier import usable_carrier
+from specscope.engine.ppsd.carrier import Carrier, choose_carrier
 from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer, head_folder
 from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, ExitDraft
 from specscope.engine.ppsd.events import EventLog
@@ -25,6 +25,7 @@ from specscope.engine.ppsd.hop import ClockOffset, Inbox, Sender, answer_pings, 
 from specscope.engine.ppsd.lifeline import GROUP_FILE, Lifeline
 from specscope.engine.ppsd.message import Shape
 from specscope.engine.ppsd.outcome import Drafted
+from specscope.engine.ppsd.placement import Landing, StageDevice, place_stages
 from specscope.engine.ppsd.schedule import Item
 from specscope.engine.ppsd.split import split_layers
 from specscope.engine.ppsd.stage import Stage
@@ -47,6 +48,14 @@ class StageFacts(NamedTuple):
     layers: range
     num_bytes: int  # of its weights
     clock: ClockOffset
+    device: str  # as --device could name it
+
+
+class Means(NamedTuple):
+    """What the stages are on, and what carries hidden states between them. Each rank comes to the same."""
+
+    places: list[StageDevice]  # a stage each
+    carrier: Carrier
 
 
 class Loaded(NamedTuple):
@@ -56,6 +65,17 @@ class Loaded(NamedTuple):
     head: ExitHeadFiles | None  # of the first rank, where one was trained
     exit_draft: ExitDraft | None  # of the first rank, unless it decodes sequentially
     splits: list[range]
+    means: Means
+
+
+def find_means(settings: Settings, choice: PipelineChoice) -> Means:
+    """The device of each stage, and the carrier.
+
+    Raises:
+        UsageError: where there is no such device, or the carrier cannot be had.
+    """
+    places = place_stages(settings.choice.device, choice.num_stages)
+    return Means(places, choose_carrier(choice.carrier, [place.name for place in places]))
 
 
 def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recording: bool) -> Loaded:
@@ -67,10 +87,13 @@ def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recordin
     check_transformers_version()
     model = settings.choice
     name = str(DEMO_MODELS / "teacher") if model.teacher == "demo" else model.teacher
-    kernel = kernel_of(model.attention, torch.device("cpu"))
+    means = find_means(settings, choice)
+    place = means.places[rank]
+    place.make_current()
+    kernel = kernel_of(model.attention, place.device)
     options = TeacherOptions(
         dtype=DTYPES[model.dtype],
-        device=torch.device("cpu"),
+        device=place.device,
         attention="eager" if kernel is None else kernel.name,
         allow_remote_code=model.allow_remote_code,
         allow_download=model.allow_download,
@@ -96,7 +119,17 @@ def load_rank(settings: Settings, choice: PipelineChoice, rank: int, *, recordin
     if files is not None and first:
         check_fits(files, teacher)
     draft = _exit_draft(teacher, files, recording=recording) if first and drafts else None
-    return Loaded(Stage(teacher, splits[rank]), files, draft, splits)
+    return Loaded(_stage(teacher, splits[rank], place, means.carrier), files, draft, splits, means)
+
+
+def _stage(teacher: Teacher, layers: range, place: StageDevice, carrier: Carrier) -> Stage:
+    """The stage that computes at ``place``; rows reach it as ``carrier`` brings them."""
+    if carrier.is_direct:
+        return Stage(teacher, layers, finish=place.finish_stream)
+    if not carrier.is_staged:
+        return Stage(teacher, layers)
+    landing = Landing(PREFILL_CHUNK, teacher.hidden_size, teacher.dtype, place.device)
+    return Stage(teacher, layers, bring=landing.bring, finish=place.finish)
 
 
 def _head_files(model: ModelChoice, choice: PipelineChoice) -> ExitHeadFiles | None:
@@ -134,13 +167,12 @@ def _exit_draft(teacher: Teacher, files: ExitHeadFiles | None, *, recording: boo
 
 
 @contextmanager
-def joined(lifeline: Lifeline, num_stages: int, device_type: str) -> Iterator[None]:
-    """Inside, this rank is one of a group of all stages, which are on devices of torch's ``device_type``.
+def joined(lifeline: Lifeline, num_stages: int, means: Means) -> Iterator[None]:
+    """Inside, this rank is one of a group of all stages.
 
     Raises:
-        UsageError: where the launcher started another number of ranks, or torch lacks what carries their messages.
+        UsageError: where the launcher started another number of ranks.
     """
-    carrier = usable_carrier(device_type)
     world_size = int(os.environ["WORLD_SIZE"])
     if world_size != num_stages:
         raise UsageError(f"got --stages {num_stages} and {world_size} ranks, wanted one rank per stage")
@@ -148,13 +180,15 @@ def joined(lifeline: Lifeline, num_stages: int, device_type: str) -> Iterator[No
     store = None
     if lifeline.folder is not None:
         store = dist.FileStore(str(lifeline.folder / GROUP_FILE), world_size)  # type: ignore[attr-defined]
-    dist.init_process_group(carrier, store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
+    backend = means.carrier.group_backend(means.places[lifeline.rank].device.type)
+    dist.init_process_group(backend, store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
     yield
     dist.destroy_process_group()
 
 
-def exchange_facts(stage: Stage, rank: int, num_stages: int) -> list[StageFacts]:
+def exchange_facts(stage: Stage, rank: int, means: Means) -> list[StageFacts]:
     """Every stage's facts; the clocks are measured by the first rank, and only it gets them."""
+    num_stages = len(means.places)
     ours = torch.tensor([stage.layers.start, stage.layers.stop, stage.num_bytes], dtype=torch.int64)
     all_of_them = [torch.zeros_like(ours) for _ in range(num_stages)]
     dist.all_gather(all_of_them, ours)
@@ -163,26 +197,35 @@ def exchange_facts(stage: Stage, rank: int, num_stages: int) -> list[StageFacts]
         clocks[1:] = [measure_offset(other) for other in range(1, num_stages)]
     else:
         answer_pings()
-    dist.barrier()
+    dist.all_reduce(torch.zeros(1))  # a barrier, and of the host: that of torch would be the devices'
+    facts = zip((facts.tolist() for facts in all_of_them), clocks, means.places, strict=True)
     return [
-        StageFacts(range(start, stop), num_bytes, clock)
-        for (start, stop, num_bytes), clock in zip((facts.tolist() for facts in all_of_them), clocks, strict=True)
+        StageFacts(range(start, stop), num_bytes, clock, place.name) for (start, stop, num_bytes), clock, place in facts
     ]
 
 
-def message_shape(stage: Stage, num_stages: int, *, recording: bool) -> Shape:
-    """Of what goes from stage to stage."""
+class MessageShapes(NamedTuple):
+    """What the messages between two stages have room for."""
+
+    onward: Shape  # from each stage to the next
+    back: Shape  # from the last to the first: no rows
+
+
+def message_shapes(stage: Stage, carrier: Carrier, *, num_stages: int, recording: bool) -> MessageShapes:
+    """Where ``carrier`` is direct, rows lie on the stage's device and travel apart."""
     size = torch.empty((), dtype=stage.part.dtype).element_size()
-    return Shape(
-        max_rows=PREFILL_CHUNK,
+    back = Shape(
+        max_rows=0,
         row_bytes=stage.part.hidden_size * size,
         max_events=EVENTS_PER_STAGE * num_stages if recording else 0,
         extra_bytes=EXTRA_BYTES if recording else 0,
     )
+    rows_on = stage.part.device if carrier.is_direct else None
+    return MessageShapes(back._replace(max_rows=PREFILL_CHUNK, rows_on=rows_on), back)
 
 
 def serve(
-    stage: Stage,
+    loaded: Loaded,
     settings: Settings,
     lifeline: Lifeline,
     *,
@@ -191,11 +234,12 @@ def serve(
     spoil: Callable[[Worker], None],
 ) -> None:
     """Serves as one of the stages after the first, until the run is over. ``spoil`` may put a fault in."""
-    rank, dtype = lifeline.rank, stage.part.dtype
-    shape = message_shape(stage, num_stages, recording=recording)
-    sources = {rank - 1: shape} | ({0: NEWS_SHAPE} if rank > 1 else {})
+    rank, stage = lifeline.rank, loaded.stage
+    dtype = stage.part.dtype
+    onward, back = message_shapes(stage, loaded.means.carrier, num_stages=num_stages, recording=recording)
+    sources = {rank - 1: onward} | ({0: NEWS_SHAPE} if rank > 1 else {})
     last = rank == num_stages - 1
-    links = Links(Inbox(sources, dtype), Sender(0 if last else rank + 1, shape, dtype))
+    links = Links(Inbox(sources, dtype), Sender(0, back, dtype) if last else Sender(rank + 1, onward, dtype))
     verify = Verifier(settings.choice.rule, recording=recording) if last else None
     lifeline.turn_to("waiting")
     worker = Worker(stage, links, EventLog(rank, recording=recording), verify=verify, idle=lifeline.looked)
@@ -203,11 +247,12 @@ def serve(
     worker.serve()
 
 
-def conductor_links(stage: Stage, num_stages: int, *, recording: bool) -> ConductorLinks:
+def conductor_links(loaded: Loaded, num_stages: int, *, recording: bool) -> ConductorLinks:
     """How the first rank is connected."""
-    shape, dtype = message_shape(stage, num_stages, recording=recording), stage.part.dtype
+    stage, dtype = loaded.stage, loaded.stage.part.dtype
+    onward, back = message_shapes(stage, loaded.means.carrier, num_stages=num_stages, recording=recording)
     return ConductorLinks(
-        inbox=Inbox({num_stages - 1: shape}, dtype),
-        following=Sender(1, shape, dtype),
+        inbox=Inbox({num_stages - 1: back}, dtype),
+        following=Sender(1, onward, dtype),
         news=[Sender(rank, NEWS_SHAPE, dtype) for rank in range(2, num_stages)],
     )

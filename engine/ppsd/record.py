@@ -15,7 +15,7 @@ from specscope.engine.digests import digest_file
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
 from specscope.engine.loop.phases import EndReason
-from specscope.engine.ppsd.carrier import carrier_of
+from specscope.engine.ppsd.carrier import Carrier
 from specscope.engine.ppsd.conductor import Conductor
 from specscope.engine.ppsd.events import DROP_REASONS
 from specscope.engine.ppsd.message import Event, EventKind
@@ -66,6 +66,7 @@ class PipelineFacts(NamedTuple):
     window: int
     head: ExitHeadFiles | None  # None where there is none, or it is untrained
     drafts: bool
+    carrier: Carrier
 
 
 class ExitHeadDrafter(NoDrafter):
@@ -105,7 +106,8 @@ def pipeline_manifest(facts: RunFacts, teacher: Teacher, pipeline: PipelineFacts
         "pipeline": Pipeline(
             exit_layer=len(pipeline.stages[0].layers),
             window=pipeline.window,
-            backend=carrier_of(teacher.device.type),
+            backend=pipeline.carrier.name,
+            staged=pipeline.carrier.is_staged,
             stages=[_stage(stage) for stage in pipeline.stages],
         ),
     }
@@ -120,6 +122,7 @@ def _stage(facts: StageFacts) -> PipelineStage:
         clock_offset_ns=facts.clock.offset_ns,
         clock_uncertainty_ns=facts.clock.uncertainty_ns,
         hop_ns=facts.clock.hop_ns,
+        device=facts.device,
     )
 
 

@@ -68,7 +68,9 @@ class Simulation:
 
         def ran() -> None:
             self._at(self._costs.hop, lambda: self._arrive(1, item))
-            self._hear_all()
+            self._hear_all(heard)
+
+        def heard() -> None:
             is_drafted = self._drafts and self._schedule.newest == item
             self._at(self._costs.draft if is_drafted else 0.0, drafted if is_drafted else free)
 
@@ -87,24 +89,38 @@ class Simulation:
 
     def _go_on(self) -> None:
         """The first stage hears all that has arrived, then runs what it may."""
-        if self._stages[0].is_busy:
+        first = self._stages[0]
+        if first.is_busy:
             return
-        self._hear_all()
-        item = self._schedule.take()
-        if item is not None:
-            self._work_first(item)
 
-    def _hear_all(self) -> None:
+        def take() -> None:
+            first.is_busy = False
+            item = self._schedule.take()
+            if item is not None:
+                self._work_first(item)
+
+        first.is_busy = True
+        self._hear_all(take)
+
+    def _hear_all(self, then: Callable[[], None]) -> None:
+        """One word after another, each of which counts takes its time; also those that arrive meanwhile."""
         while self._results:
-            result = self._results.popleft()
-            oldest = self._schedule.oldest
-            verdict = self._schedule.verified(result.position, result.epoch, result.token)
-            if verdict is None:
-                continue
-            self._num_done += 1
-            if self._pace is not None and oldest is not None and verdict.draft is not None:
-                self._pace.heard(self._now, self._now - self._begun[oldest], held=verdict.accepted)
-                self._schedule.window = self._pace.window()
+            if self._hear_word(self._results.popleft()):
+                self._at(self._costs.word, lambda: self._hear_all(then))
+                return
+        then()
+
+    def _hear_word(self, result: Item) -> bool:
+        """Whether it counts."""
+        oldest = self._schedule.oldest
+        verdict = self._schedule.verified(result.position, result.epoch, result.token)
+        if verdict is None:
+            return False
+        self._num_done += 1
+        if self._pace is not None and oldest is not None and verdict.draft is not None:
+            self._pace.heard(self._now, self._now - self._begun[oldest], held=verdict.accepted)
+            self._schedule.window = self._pace.window()
+        return True
 
     def _arrive(self, number: int, item: Item) -> None:
         self._stages[number].waiting.append(item)

@@ -12,20 +12,21 @@ from dataclasses import dataclass
 class Costs:
     """What one token costs where."""
 
-    stages: list[float]  # of each stage's layers; of the last one with the output matrix
+    stages: list[float]  # of each stage, from an item that it may take to what it sends on
     draft: float  # of the exit head
     hop: float  # from one stage to the next, and from the last one back to the first
+    word: float = 0.0  # of the first stage, for what the last one said: to count it, record it and hand it out
 
     @property
     def sequential(self) -> float:
-        """Time per token without drafts: through all stages, and back."""
-        return sum(self.stages) + len(self.stages) * self.hop
+        """Time per token without drafts: through all stages, and back, and what is done with the word that comes."""
+        return sum(self.stages) + len(self.stages) * self.hop + self.word
 
     @property
     def beat(self) -> float:
         """Time per token while drafts hold, with as many tokens in flight as stages: no faster than the slowest stage,
         and no faster than the round trip shared by those in flight."""
-        slowest = max(self.stages[0] + self.draft, *self.stages[1:])
+        slowest = max(self.stages[0] + self.draft + self.word, *self.stages[1:])
         return max(slowest, self.sequential / len(self.stages))
 
 

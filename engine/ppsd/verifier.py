@@ -43,24 +43,29 @@ class Verifier:
     def __call__(self, logits: torch.Tensor, message: Message, result: Message) -> int:
         """The token after the row of ``logits`` (V,)."""
         extra = result.extra() if self._recording else None
-        if extra is not None:
-            _summarise(logits, extra)
+        on_host = logits.cpu() if extra is not None else logits  # one copy, and none where they are there
         if self._rule.rule == "greedy":
-            return int(argmax_of(logits[None])[0])
-        drawn = draw_bonus(target_probs(logits[None], self._rule), torch.tensor([message.coin], dtype=torch.float64))
+            token = int(argmax_of(logits[None])[0])
+            if extra is not None:
+                _summarise(on_host, token, extra)
+            return token
+        coin = torch.tensor([message.coin], dtype=torch.float64, device=logits.device)
+        drawn = draw_bonus(target_probs(logits[None], self._rule), coin)
         token = int(drawn.tokens[0])
         if extra is not None:
-            cut = distribution_cut(logits, self._sampling)
+            _summarise(on_host, int(argmax_of(logits[None])[0]), extra)
+            cut = distribution_cut(on_host, self._sampling)
             least = math.nan if cut.least_logit is None else cut.least_logit
             extra[_LOW : _LEAST + 1] = (
-                *(float(drawn.low[0]), float(drawn.high[0]), float(logits[token])),
+                *(float(drawn.low[0]), float(drawn.high[0]), float(on_host[token])),
                 *(cut.log_normaliser, least),
             )
             extra[_RESIDUAL] = _bits(digest_tensors(drawn.probs[0].to(torch.float64)))
         return token
 
 
-def _summarise(logits: torch.Tensor, extra: NDArray[np.float64]) -> None:
+def _summarise(logits: torch.Tensor, argmax: int, extra: NDArray[np.float64]) -> None:
+    """Of ``logits`` (V,) on the host."""
     finite = bool(torch.isfinite(logits.sum()))
     of_row = summary(logits[None], plain=finite)
     best = of_row.best
@@ -68,7 +73,7 @@ def _summarise(logits: torch.Tensor, extra: NDArray[np.float64]) -> None:
     extra[_TOKENS][:count] = best.tokens[0]
     extra[_LOGITS][:count] = best.logits[0]
     extra[_NUM_BEST : _DIGEST + 1] = (
-        *(count, int(argmax_of(logits[None])[0]), of_row.logsumexp[0], of_row.entropy[0], finite),
+        *(count, argmax, of_row.logsumexp[0], of_row.entropy[0], finite),
         _bits(digest_tensors(logits)),
     )
 

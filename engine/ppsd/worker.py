@@ -97,7 +97,7 @@ class Worker:
             self.stage.cut(admission.cut)
             self._log.add(EventKind.CUT, item, before, self.stage.length)
         begun = time.monotonic_ns()
-        hidden = self.stage.run(message.rows())
+        hidden = self.stage.run(self.stage.bring(message.rows()))
         if self.verify is None:
             self._forward(message, item, hidden, begun)
         else:

@@ -6,6 +6,7 @@ Everything else passes ids, positions and an additive mask, and gets logits and 
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ class Teacher:
                 )
         return hidden
 
-    @property
+    @cached_property
     def rotations(self) -> list[str | None]:
         """The kinds of layers whose positions are rotated otherwise; None alone where all are rotated alike."""
         rotary = self.model.model.rotary_emb

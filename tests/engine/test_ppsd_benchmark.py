@@ -5,33 +5,41 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.called import specscope as called
+from support.commands import specscope
 
-from benchmarks.kept import kept
-from benchmarks.ppsd import drafts_of
 from benchmarks.ppsd_lossless import known_lines
-from benchmarks.ppsd_plot import Measured, speedup_figure, write_plot
+from specscope.engine.lab.bench.pipeline.kept import kept
+from specscope.engine.lab.bench.pipeline.measure import drafts_of
+from specscope.engine.lab.bench.pipeline.plot import Measured, speedup_figure, write_plot
+from specscope.engine.ppsd.outcome import Drafted
+from specscope.engine.ppsd.schedule import Item
 
 VOCAB = 7
+NO_ROWS = torch.empty(0)
 
 
 @given(st.lists(st.integers(0, VOCAB - 1), min_size=2, max_size=9))
 def test_always_holds_never_does_not_and_both_are_of_the_vocabulary(text: list[int]) -> None:
-    def head(hidden: object, item: object) -> None:
+    def head(hidden: torch.Tensor, item: Item) -> Drafted:
         """Its draft is not what counts here."""
+        return Drafted(0, None)
 
     always, never = (drafts_of(mode, text, head, VOCAB) for mode in ("always", "never"))
+    assert always is not None
+    assert never is not None
     for position, following in enumerate(text[1:]):
-        item = SimpleNamespace(position=position)
-        assert always(None, item).token == following
-        assert never(None, item).token != following
+        item = Item(position, 0, 0)
+        assert always(NO_ROWS, item).token == following
+        assert never(NO_ROWS, item).token != following
     for position in range(len(text) + 2):
-        item = SimpleNamespace(position=position)
-        assert {always(None, item).token, never(None, item).token} <= set(range(VOCAB))
+        item = Item(position, 0, 0)
+        assert {always(NO_ROWS, item).token, never(NO_ROWS, item).token} <= set(range(VOCAB))
 
 
 def test_an_interrupted_benchmark_measures_only_what_is_missing(tmp_path: Path) -> None:
@@ -74,3 +82,36 @@ def test_the_plot_has_what_was_measured_among_the_curves(tmp_path: Path) -> None
     page = (tmp_path / "plot.html").read_text()
     assert "share of drafts that hold" in page
     assert 'src="http' not in page, "the page needs no network"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--compare", "overhead"), "--compare"),
+        (("--csv", "a.csv", "--device", "cpu"), "--csv, --device"),
+        (("--ranks", "folder"), "--ranks"),
+    ],
+)
+def test_bench_refuses_what_a_pipelines_measurements_do_not_know(flags: tuple[str, ...], names: str) -> None:
+    done = called("bench", "--suite", "ppsd", *flags)
+    assert (done.code, done.out) == (2, "")
+    assert f"got {names} with --suite ppsd, which takes --limit, --max-new-tokens" in done.err
+
+
+@pytest.mark.slow
+def test_bench_measures_the_pipeline(tmp_path: Path) -> None:
+    plot = tmp_path / "plot.html"
+    flags = ("--limit", "1", "--rounds", "1", "--max-new-tokens", "6", "--plots", plot)
+    done = specscope("bench", "--suite", "ppsd", *flags)
+    assert (done.code, done.err) == (0, "")
+    measured = json.loads(done.out.splitlines()[-1])
+    rows = measured["rows"]
+    assert measured["options"]["num_stages"] == 2
+    assert [rows[mode]["a"] for mode in ("always", "never")] == [1.0, 0.0]
+    for mode in ("sequential", "head", "always", "never", "one process", "EAGLE-3"):
+        assert rows[mode]["ms"] > 0
+    assert rows["sequential"]["speedup"] == 1.0
+    assert "word" in done.out
+    assert plot.is_file()
+    refused = specscope("bench", "--suite", "ppsd", *flags)
+    assert refused.code == 2, "nothing is written over"

@@ -223,7 +223,14 @@ MISTAKES = {
     "another drafter": (["--stages", "2", "--drafter", "ngram"], "got drafter ngram with --engine ppsd"),
     "a batch": (["--stages", "2", "--batch-size", "2"], "got batch size 2 with --engine ppsd"),
     "processors": (["--stages", "2", "--no-repeat-ngram", "3"], "got logits processors with --engine ppsd"),
-    "a device": (["--stages", "2", "--device", "cuda"], "got device cuda with --engine ppsd"),
+    "no device": (
+        ["--stages", "2", "--device", "tpu"],
+        "got device tpu, but this torch sees no tpu device; there is cpu",
+    ),
+    "a carrier": (
+        ["--stages", "2", "--device", "cpu", "--carrier", "nccl"],
+        "got --carrier nccl with stages on device",
+    ),
     "typical": (["--stages", "2", "--temperature", "1", "--typical"], "got typical acceptance with --engine ppsd"),
     "no window": (["--stages", "2", "--window", "0"], "got a window of 0"),
     "no patience": (["--stages", "2", "--stage-timeout", "0"], "got a stage timeout of 0 s"),

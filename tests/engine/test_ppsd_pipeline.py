@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,13 @@ from specscope.engine.loop.phases import Decoding
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.ppsd.conductor import ExitDraft
+from specscope.engine.ppsd.hop import Sender
+from specscope.engine.ppsd.message import Field, Kind, Message
 from specscope.engine.ppsd.stage import Stage
 from specscope.engine.settings import SamplingRule
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.teacher.partial import ARCHITECTURES, TeacherPart, load_part
+from specscope.engine.tree.tensors import causal_mask
 
 PROMPTS = ([5, 9, 2, 33, 8], [7], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
 RULES = StopRules(14, [0], [])
@@ -197,3 +201,53 @@ def test_a_part_holds_its_own_weights_and_no_others(teacher_folder: Path) -> Non
     assert torch.equal(held["model.layers.1.mlp.up_proj.weight"], layer["model.layers.4.mlp.up_proj.weight"])
     assert not [name for name, tensor in held.items() if tensor.is_meta]
     assert "llama" in ARCHITECTURES
+
+
+class CountedNews(Sender):
+    """Counts what is told of epochs, and passes everything on."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self.epochs: list[int] = []
+
+    def free(self) -> Message:
+        return self._sender.free()
+
+    def send(self, message: Message) -> None:
+        if message.kind == Kind.EPOCH:
+            self.epochs.append(message.get(Field.EPOCH))
+        self._sender.send(message)
+
+    def drain(self) -> None:
+        self._sender.drain()
+
+
+@pytest.mark.parametrize(("window", "hears"), [(1, False), (3, True)])
+def test_stages_hear_of_an_epoch_only_where_something_stale_is_under_way(
+    teacher_folder: Path, window: int, *, hears: bool
+) -> None:
+    """With one token in flight a refuted draft leaves nothing behind: the next item says all there is to say."""
+    (wanted, *_) = alone_of(teacher_folder)
+    stages = load_stages(teacher_folder, 4, 3)
+    with local_pipeline(stages, wrong_draft([*PROMPTS[0], *wanted], VOCAB), window=window) as pipeline:
+        links = pipeline.conductor._links
+        news = CountedNews(links.news[0])
+        pipeline.conductor._links = replace(links, news=[news])
+        turn = pipeline.decode(PROMPTS[0], RULES)
+    assert turn.output_ids == wanted
+    assert turn.num_accepted == 0 < turn.num_drafted
+    end_of_turn = 1
+    assert (turn.num_dropped > 0, len(news.epochs) > end_of_turn) == (hears, hears)
+    assert len(news.epochs) >= end_of_turn
+
+
+def test_a_row_by_itself_has_the_bits_that_it_has_among_others_masks(teacher_folder: Path) -> None:
+    """A single row is masked by zeros alone, which is what the mask of any number of rows comes to for it."""
+    (stage, *_) = load_stages(teacher_folder, 4, 3)
+    stage.run(stage.embed([5, 9, 2]))
+    hidden = stage.embed([33])
+    single = stage.run(hidden)
+    stage.cut(3)
+    positions, mask = torch.tensor([[3]]), causal_mask(1, 3, hidden.dtype, hidden.device)
+    slow = stage.part.run_layers(hidden, positions, mask, stage.cache, layers=range(len(stage.layers)))
+    assert torch.equal(single, slow)

@@ -10,6 +10,7 @@ import torch
 from specscope.engine.lab.faults.pipeline import PipelineFault
 from specscope.engine.load.models import load_models
 from specscope.engine.loop.stopping import StopRules
+from specscope.engine.ppsd.carrier import Carrier
 from specscope.engine.ppsd.conductor import ExitDraft
 from specscope.engine.ppsd.hop import ClockOffset
 from specscope.engine.ppsd.outcome import Drafted
@@ -75,10 +76,9 @@ def record_pipeline(alone: Path, teacher: Path, rule: SamplingRule, fault: Pipel
     stages = load_stages(teacher, 4, 3)
     settings = replace(settings_of(teacher, rule), fault=fault.id if fault is not None else None)
     rules = StopRules(TOKENS, [0], [])
-    facts = [StageFacts(stage.layers, stage.num_bytes, ClockOffset(0, 0, 0)) for stage in stages]
-    manifest = pipeline_manifest(
-        RunFacts(settings, "decisions", rules, None), stages[0].part, PipelineFacts(facts, 3, None, drafts=True)
-    )
+    facts = [StageFacts(stage.layers, stage.num_bytes, ClockOffset(0, 0, 0), "cpu") for stage in stages]
+    split = PipelineFacts(facts, 3, None, drafts=True, carrier=Carrier("gloo"))
+    manifest = pipeline_manifest(RunFacts(settings, "decisions", rules, None), stages[0].part, split)
     writer = TraceWriter(trace, overwrite=True, warn=print)
     recorder = PipelineRecorder(writer, manifest, facts)
     seed = None if rule is GREEDY else turn_seed(0, PROMPT.id, 0)

@@ -52,6 +52,22 @@ def test_stages_that_share_processors_may_take_turns(tmp_path: Path) -> None:
     assert (tally.passed, tally.failed, tally.skipped) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("devices", "fires"),
+    [(["xpu:0", "xpu:1", "xpu:2"], True), (["xpu:0", "xpu:1", "xpu:0"], False), (["cpu"] * 3, False)],
+)
+def test_whether_stages_may_take_turns_is_said_by_their_devices(
+    tmp_path: Path, devices: list[str], *, fires: bool
+) -> None:
+    lines = load(PIPELINE_RUN)
+    one_after_another(lines)
+    for stage, device in zip(lines[0]["pipeline"]["stages"], devices, strict=True):
+        stage["device"] = device
+    report = check_trace(store(lines, tmp_path / "in-turn.jsonl"))
+    assert ("pipeline.overlap" in violated(report)) == fires
+    assert report.invariants["pipeline.overlap"].passed == 0
+
+
 def test_rules_of_pipelines_say_nothing_of_other_runs() -> None:
     report = check_trace(FUSED)
     for name in PIPELINE_MUTANTS:

@@ -20,6 +20,7 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.places import turn_name
 from specscope.tracer.naming.rules import is_lossy, rule_text
+from specscope.tracer.naming.stages import stages_text
 from specscope.tracer.naming.text import counted, printable, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.base import Context
@@ -83,6 +84,9 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         soft_wrap=True,
     )
     out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)
+    pipeline = reader.manifest.pipeline
+    if pipeline is not None:
+        out.print(escape(printable(stages_text(pipeline))), highlight=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("step", "position", "nodes", "accepted", "emitted"):
         table.add_column(name, justify="left" if name == "emitted" else "right", no_wrap=name != "emitted")

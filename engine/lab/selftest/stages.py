@@ -128,13 +128,13 @@ def record_stages(scenario: Scenario, trace: Path, fault: PipelineFault | None =
     choice = PipelineChoice(num_stages=NUM_STAGES)
     loaded = [load_rank(settings, choice, rank, recording=True) for rank in range(NUM_STAGES)]
     stages = [rank.stage for rank in loaded]
-    facts = [StageFacts(stage.layers, stage.num_bytes, ClockOffset(0, 0, 0)) for stage in stages]
+    facts = [StageFacts(stage.layers, stage.num_bytes, ClockOffset(0, 0, 0), "cpu") for stage in stages]
     rules = stop_rules(settings, stages[0].part)
     written = replace(settings, fault=None if fault is None else fault.id)
     manifest = pipeline_manifest(
         RunFacts(written, "decisions", rules, None),
         stages[0].part,
-        PipelineFacts(facts, NUM_STAGES, loaded[0].head, drafts=True),
+        PipelineFacts(facts, NUM_STAGES, loaded[0].head, drafts=True, carrier=loaded[0].means.carrier),
     )
     writer = TraceWriter(trace, overwrite=True, warn=print)
     recorder = PipelineRecorder(writer, manifest, facts)

@@ -12,13 +12,14 @@ import torch
 
 from specscope.engine.lab.faults.pipeline import PipelineFault, RankParts
 from specscope.engine.loop.stopping import StopRules
+from specscope.engine.ppsd.carrier import HOST_CARRIER, Carrier
 from specscope.engine.ppsd.conductor import Conductor, ConductorLinks, ExitDraft, PipelineRequest
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import Arrival, Inbox, Sender, StageLostError
 from specscope.engine.ppsd.message import Message, Shape
 from specscope.engine.ppsd.outcome import PipelineObserver, PipelineTurn
 from specscope.engine.ppsd.pace import Pace
-from specscope.engine.ppsd.rank import NEWS_SHAPE, message_shape
+from specscope.engine.ppsd.rank import NEWS_SHAPE, message_shapes
 from specscope.engine.ppsd.stage import Stage
 from specscope.engine.ppsd.verifier import Verifier
 from specscope.engine.ppsd.worker import Links, Worker
@@ -111,7 +112,7 @@ def local_pipeline(
 ) -> Iterator[LocalPipeline]:
     """A running pipeline of ``stages``; its threads have ended when the block has."""
     count = len(stages)
-    shape = message_shape(stages[0], count, recording=recording)
+    shape, _ = message_shapes(stages[0], Carrier(HOST_CARRIER), num_stages=count, recording=recording)
     inboxes = [LocalInbox() if fault is None else FirstInbox(), *(LocalInbox() for _ in stages[1:])]
     workers = []
     for number in range(1, count):

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from specscope.schemas import Manifest, PipelineSection, StageCut, StageDrop, StageEvents, StageInterval
+from specscope.schemas import Manifest, Pipeline, PipelineSection, StageCut, StageDrop, StageEvents, StageInterval
 from specscope.tracer.oracle.invariants.base import Context, present
 
 #: By so many a turn's accepted drafts outnumber the refuted ones before two stages must have been at work at once.
@@ -14,6 +14,7 @@ ENOUGH_ACCEPTED = 4
 WORK = frozenset({"prefill", "verify", "draft"})
 #: What carries messages between stages that have a device each.
 DEVICE_CARRIERS = frozenset({"nccl", "hccl"})
+HOST = "cpu"
 
 
 @dataclass(kw_only=True)
@@ -36,8 +37,12 @@ class Flow:
             return None
         stages = manifest.pipeline.stages
         slack = 2 * max(stage.clock_uncertainty_ns or 0 for stage in stages)
-        on_devices = manifest.pipeline.backend in DEVICE_CARRIERS
-        flow = cls(num_stages=len(stages), window=manifest.pipeline.window, slack_ns=slack, on_devices=on_devices)
+        flow = cls(
+            num_stages=len(stages),
+            window=manifest.pipeline.window,
+            slack_ns=slack,
+            on_devices=_are_on_devices(manifest.pipeline),
+        )
         flow.add_token(first)
         return flow
 
@@ -56,6 +61,14 @@ class Flow:
         """What ``stage`` did of that kind, by the time it began."""
         chosen = [i for i in self.intervals if i.stage == stage and i.activity in activities]
         return sorted(chosen, key=lambda interval: interval.start_ns)
+
+
+def _are_on_devices(pipeline: Pipeline) -> bool:
+    """Whether each stage has its own device. Where the trace does not name them, the carrier tells."""
+    names = [stage.device for stage in pipeline.stages]
+    if None in names:
+        return pipeline.backend in DEVICE_CARRIERS
+    return len(set(names)) == len(names) and HOST not in names
 
 
 def _section(c: Context) -> PipelineSection:

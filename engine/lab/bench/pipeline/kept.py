@@ -14,7 +14,7 @@ from specscope.tracer.files.whole import written_whole
 def kept(folder: Path | None, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What ``measure`` returned for ``key``: from ``folder`` where it is there, and otherwise measured and put there.
 
-    Both are of JSON's types. Without a folder nothing is kept. Each measurement is a file of its own, written whole.
+    Both are of JSON's types. Without a folder nothing is kept. Each measurement is one file, written whole.
     """
     if folder is None:
         return measure()

@@ -1,0 +1,78 @@
+"""What the launcher's watchman ends, and how soon: a hung rank, then those that do not end by themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from specscope.engine.ppsd import launch, lifeline
+from specscope.engine.ppsd.choice import PipelineChoice
+from specscope.engine.ppsd.lifeline import LastWords, SignOfLife, Watch
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes that hear of no signal, as in a long forward."""
+    ranks = [subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        for rank in ranks:
+            assert rank.stdout is not None
+            rank.stdout.readline()
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+
+
+def sign(folder: Path, rank: int, pid: int, busy_s: float) -> None:
+    lifeline._write(lifeline._life_file(folder, rank), SignOfLife(pid, 1, "decoding", busy_s))
+
+
+def test_a_hung_rank_is_ended_and_one_that_does_not_hear_of_it_follows_soon(
+    tmp_path: Path, deaf: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "LOOK_S", 0.05)
+    watchman = launch._Watchman(Watch(tmp_path), 2, hung_after_s=60.0)
+    sign(tmp_path, 0, deaf[0].pid, busy_s=0.0)
+    sign(tmp_path, 1, deaf[1].pid, busy_s=61.0)
+    watchman.start()
+    try:
+        deaf[1].wait(60)
+        begun = time.monotonic()
+        deaf[0].wait(60)
+        waited = time.monotonic() - begun
+    finally:
+        watchman.stop()
+    assert [rank.returncode for rank in deaf] == [-9, -9]
+    assert waited > launch.SHUTDOWN_OF_HUNG_S / 2, "it had the time to end by itself"
+    assert str(watchman.verdict({0: 9})).startswith("stage 1 (rank 1 of 2) was stuck in one piece of work for 60 s")
+
+
+def test_ranks_that_work_or_have_said_why_they_end_are_left_alone(
+    tmp_path: Path, deaf: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "LOOK_S", 0.01)
+    monkeypatch.setattr(launch, "SHUTDOWN_OF_HUNG_S", 0.0)
+    sign(tmp_path, 0, deaf[0].pid, busy_s=59.0)
+    sign(tmp_path, 1, deaf[1].pid, busy_s=61.0)
+    lifeline._write(lifeline._end_file(tmp_path, 1), LastWords("done", 0, is_usage=False, is_echo=False))
+    watchman = launch._Watchman(Watch(tmp_path), 2, hung_after_s=60.0)
+    watchman.start()
+    time.sleep(0.3)
+    watchman.stop()
+    assert [rank.poll() for rank in deaf] == [None, None]
+    assert not watchman.has_found_hung
+
+
+def test_what_a_hung_rank_may_take_in_all_is_within_the_promised_ten_seconds() -> None:
+    """Its last sign may be a beat old, each look may come just too early, and a deaf rank is given its time."""
+    noticed = PipelineChoice(num_stages=2).patience_s + lifeline.BEAT_S + launch.LOOK_S
+    assert noticed + launch.SHUTDOWN_OF_HUNG_S + launch.LOOK_S < 10
