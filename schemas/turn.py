@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from specscope.schemas.accept import BonusDraw
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.guided import GrammarState
 from specscope.schemas.phases import FailedPhase
 from specscope.schemas.pipeline import PipelineSection, StageEvents
 
@@ -41,6 +42,9 @@ class Prefill(Section):
     draw: BonusDraw | None = Field(default=None, description="How the first token was drawn; absent where greedy.")
     prefix_digests: list[Digest] | None = Field(
         default=None, description="Per layer, of the keys and values of the whole prompt, reused tokens included."
+    )
+    guided: GrammarState | None = Field(
+        default=None, description="Only where a grammar guides the run: where it stands behind the pending token."
     )
     duration_ns: int | None = Field(default=None, description="Wall time of the prefill, in nanoseconds.")
 

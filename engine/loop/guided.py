@@ -1,0 +1,87 @@
+"""Guided decoding in the loop: a row's grammar goes along its tree and back, and then on with what was emitted.
+
+Knows no file format and no transformers. That the grammar comes back as it went is made sure of in every step.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from specscope.engine.guided.guide import Guide, GuideState
+from specscope.engine.guided.walk import SlotMasks
+from specscope.engine.loop.in_flight import RowInFlight, StepInFlight
+from specscope.engine.loop.phases import GuidedStep, Phases
+from specscope.engine.loop.stopping import StopDecision
+from specscope.engine.tree.tensors import TreeTensors
+from specscope.tracer.errors import UsageError, ViolationError
+
+
+def begin_guided(guide: Guide, pending_token: int) -> GuideState:
+    """Where ``guide`` stands behind a turn's first token.
+
+    Raises:
+        UsageError: where that token is forbidden.
+    """
+    if not guide.take(pending_token):
+        raise UsageError(_refusal(guide, pending_token))
+    return guide.state()
+
+
+def guide_step(step: StepInFlight, tensors: TreeTensors, logits: torch.Tensor, phases: Phases) -> torch.Tensor:
+    """``logits`` (B, P, V) without what each row's grammar forbids behind each of its slots. Reads the trees back.
+
+    Raises:
+        ViolationError: where a grammar does not come back from its tree as it went.
+    """
+    for row in step.rows:
+        if row.turn.guide is not None:
+            count = tensors.num_slots[row.number]
+            tokens, parents = (ids[row.number, :count].tolist() for ids in (tensors.token_ids, tensors.parents))
+            row.masks = phases.walk(row.turn.guide, tokens, parents)
+            if phases.stop_on_violation and row.masks.returned != row.masks.before:
+                raise ViolationError(f"row {row.number}: guided.rolled-back: {_not_as_it_went(row.masks)}")
+    return phases.forbid(logits, [row.masks for row in step.rows])
+
+
+def _not_as_it_went(masks: SlotMasks) -> str:
+    before, returned = masks.before, masks.returned
+    return (
+        f"the grammar stood at position {before.position} ({before.digest}), and came back to {returned.position} "
+        f"({returned.digest})"
+    )
+
+
+def refuse_dead_end(row: RowInFlight) -> None:
+    """Refuses a grammar that allows nothing behind what was accepted.
+
+    Raises:
+        UsageError: where it does.
+    """
+    if row.masks is not None and row.turn.guide is not None and row.accepted.bonus_slot in row.masks.stuck:
+        position = row.turn.guide.position + len(row.accepted.path)
+        raise UsageError(
+            f"the grammar goes nowhere: after {position} tokens it allows none of the teacher's, and no text is "
+            "complete there; change the grammar"
+        )
+
+
+def advance_guided(row: RowInFlight, stop: StopDecision, phases: Phases) -> GuidedStep | None:
+    """What the grammar of ``row`` allowed, and where it stands behind what the step kept; None where it has none.
+
+    Raises:
+        UsageError: where the grammar forbids what was emitted.
+    """
+    guide = row.turn.guide
+    if guide is None or row.masks is None:
+        return None
+    taken = phases.advance(guide, stop)
+    if taken < stop.kept and phases.stop_on_violation:
+        raise UsageError(_refusal(guide, stop.emitted[taken]))
+    return GuidedStep(row.masks, guide.state())
+
+
+def _refusal(guide: Guide, token: int) -> str:
+    return (
+        f"the grammar forbids token {token}, which was decided after {guide.position} tokens: processors, such as bad "
+        "words or a least length, forbid all that it allows there; drop one of them"
+    )
