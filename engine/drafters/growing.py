@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from specscope.engine.drafters.base import Draft, DraftPairs, PathGuide, nothing_drafted, pending_tokens
 from specscope.engine.drafters.draws import DraftSampler
-from specscope.engine.tree.grow import DraftTree, Expand, Frontier, Level, ToTeacher, grow, select_tree
+from specscope.engine.tree.grow import DraftTree, Expand, Forbidden, Frontier, Level, ToTeacher, grow, select_tree
 from specscope.engine.tree.policy import TreePolicy
 
 
@@ -61,11 +63,15 @@ def grow_draft(
     if policy.kind == "none":
         return nothing_drafted(roots.pairs, roots.kv_before, roots.kv_after)
     draw = sampler.draw(generators) if sampler is not None and generators is not None else None
-    logits, guides = roots.logits, [pairs.guide for pairs in roots.pairs]
-    if any(guide is not None for guide in guides):
-        guided = GuidedScores(guides, to_teacher)
-        logits, expand = guided.at_roots(logits), guided.behind(expand)
-    levels = grow(policy, logits, roots.positions, expand, to_teacher=to_teacher, draw=draw)
+    levels = grow(
+        policy,
+        roots.logits,
+        roots.positions,
+        expand,
+        to_teacher=to_teacher,
+        draw=draw,
+        forbidden=_forbidden(roots, to_teacher),
+    )
     tree = select(levels, pending_tokens(roots.pairs), policy)
     num_candidates = sum(level.tokens[0].numel() for level in levels)  # the same in every row
     return Draft(
@@ -79,44 +85,44 @@ def grow_draft(
     )
 
 
-class GuidedScores:
-    """A drafter's scores without what its rows' grammars forbid, one forward after another, the roots' first.
+class ForbiddenProposals:
+    """What the rows' grammars forbid of the proposals of one forward after another, the roots' first.
 
-    Reads back from the device which rows were fed. A path that is forbidden itself keeps its scores: it was proposed
-    for want of others.
+    Reads back from the device which rows were fed. Behind a path that is forbidden itself nothing is: it was proposed
+    for want of others, and is never accepted.
 
     Args:
         guides: a row each; None where a row is free.
-        to_teacher: teacher ids of draft ids.
+        ids: (V,) on the host, the teacher ids of the draft ids.
+        device: of the drafter.
     """
 
-    def __init__(self, guides: list[PathGuide | None], to_teacher: ToTeacher) -> None:
-        self._guides, self._to_teacher = guides, to_teacher
+    def __init__(self, guides: list[PathGuide | None], ids: NDArray[np.int64], device: torch.device) -> None:
+        self._guides, self._ids, self._device = guides, ids, device
         self._paths: list[list[list[int]]] = [[[]] for _ in guides]  # of each row that was fed last, from the root
 
-    def at_roots(self, logits: torch.Tensor) -> torch.Tensor:
-        """``logits`` (B, 1, V) with -inf for what is forbidden."""
-        return self._without_forbidden(logits)
-
-    def behind(self, expand: Expand) -> Expand:
-        """The same of what ``expand`` gives."""
-
-        def guided(frontier: Frontier) -> torch.Tensor:
-            logits = expand(frontier)
-            fed = zip(self._paths, frontier.parent_rows.tolist(), frontier.tokens.tolist(), strict=True)
+    def __call__(self, fed: Frontier | None) -> torch.Tensor:
+        """(B, R, V) of the roots, or of the rows ``fed`` next; in no row all of it."""
+        if fed is not None:
+            frontiers = zip(self._paths, fed.parent_rows.tolist(), fed.tokens.tolist(), strict=True)
             self._paths = [
-                [[*paths[row], token] for row, token in zip(rows, tokens, strict=True)] for paths, rows, tokens in fed
+                [[*paths[row], token] for row, token in zip(rows, tokens, strict=True)]
+                for paths, rows, tokens in frontiers
             ]
-            return self._without_forbidden(logits)
-
-        return guided
-
-    def _without_forbidden(self, logits: torch.Tensor) -> torch.Tensor:
-        ids = self._to_teacher(torch.arange(logits.shape[2], device=logits.device)).cpu().numpy()
-        forbidden = torch.zeros(logits.shape, dtype=torch.bool)
+        forbidden = np.zeros((len(self._paths), len(self._paths[0]), len(self._ids)), dtype=np.bool_)
         for row, (guide, paths) in enumerate(zip(self._guides, self._paths, strict=True)):
             for number, path in enumerate(paths):
                 allowed = guide.allowed_after(path) if guide is not None else None
-                if allowed is not None and allowed[ids].any():
-                    forbidden[row, number] = torch.from_numpy(~allowed[ids])
-        return logits.masked_fill(forbidden.to(logits.device), -torch.inf)
+                if allowed is not None and allowed[self._ids].any():
+                    forbidden[row, number] = ~allowed[self._ids]
+        return torch.from_numpy(forbidden).to(self._device)
+
+
+def _forbidden(roots: ScoredRoots, to_teacher: ToTeacher) -> Forbidden | None:
+    """What the grammars of the rows forbid; None where all are free."""
+    guides = [pairs.guide for pairs in roots.pairs]
+    if all(guide is None for guide in guides):
+        return None
+    device = roots.logits.device
+    ids = to_teacher(torch.arange(roots.logits.shape[2], device=device))
+    return ForbiddenProposals(guides, ids.cpu().numpy(), device)

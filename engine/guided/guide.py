@@ -6,6 +6,7 @@ Knows no torch. Letters: V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from specscope.tracer.errors import EngineError
+
+GOES_NOWHERE = "NoExtension"  # how the library begins what it says where nothing can follow
 
 
 class GuideState(NamedTuple):
@@ -22,11 +25,31 @@ class GuideState(NamedTuple):
     digest: str  # xxh3_64 over the tokens allowed next, the position, and whether the text may end or has ended
 
 
+@dataclass
+class _Place:
+    """A place in the grammar: the library's matcher there, which never moves on, and the places around it."""
+
+    matcher: Any
+    behind: dict[int, _Place | None] = field(default_factory=dict)  # by token, those that were tried; None: forbidden
+
+    def after(self, token: int) -> _Place | None:
+        """The place behind ``token``; None where that is forbidden."""
+        if token not in self.behind:
+            matcher = self.matcher.deep_copy()
+            self.behind[token] = _Place(matcher) if matcher.try_consume_tokens([token]) == 1 else None
+            _check(matcher)
+        return self.behind[token]
+
+
 class Guide:
     """One turn's place in its grammar.
 
     A text ends with one of the teacher's end-of-text tokens, which is allowed where the grammar is complete. What comes
     behind it is none of the grammar's business: nothing is allowed there.
+
+    The library can take tokens back by itself, and then gives wrong masks behind the next token, though not at once
+    (1.7 and 1.9: mask, take back, token, mask). So no matcher ever goes back: each place has its own, a copy that took
+    one token more, and going back is going to the place before.
 
     Args:
         matcher: the library's, at the beginning.
@@ -35,8 +58,9 @@ class Guide:
     """
 
     def __init__(self, matcher: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        self._matcher, self._vocab_size, self._eos_token_ids = matcher, vocab_size, eos_token_ids
-        self._ended_at: int | None = None  # the position of the end-of-text token; the matcher is not told of it
+        self._vocab_size, self._eos_token_ids = vocab_size, eos_token_ids
+        self._places = [_Place(matcher)]  # from where it was settled to where it is
+        self._ended_at: int | None = None  # the position of the end-of-text token, which no matcher is told of
         self.position = 0
 
     @property
@@ -52,9 +76,11 @@ class Guide:
             if not self.allowed()[token]:
                 return False
             self._ended_at = self.position
-        elif self._matcher.try_consume_tokens([token]) != 1:
-            self._check()
-            return False
+        else:
+            place = self._places[-1].after(token)
+            if place is None:
+                return False
+            self._places.append(place)
         self.position += 1
         return True
 
@@ -66,22 +92,28 @@ class Guide:
         return len(tokens)
 
     def back(self, count: int) -> None:
-        """Takes the last ``count`` tokens back."""
-        matched = count
+        """Goes back before the last ``count`` tokens; not behind where it was settled."""
+        left = count
         if self._ended_at is not None and self.position - count <= self._ended_at:
-            self._ended_at, matched = None, count - 1
-        if matched and not self._matcher.rollback(matched):
-            self._check()
+            self._ended_at, left = None, count - 1
+        if left >= len(self._places):
+            raise ValueError(f"got {count} tokens to take back, wanted at most those since it was settled")
+        del self._places[len(self._places) - left :]
         self.position -= count
+
+    def settle(self) -> None:
+        """Makes where it is the place that it is not taken back behind, and forgets all others."""
+        self._places = [_Place(self._places[-1].matcher)]
 
     def allowed(self) -> NDArray[np.bool_]:
         """(V,) what may come next; nothing where the text has ended, or the grammar goes nowhere from here."""
         if self.has_ended:
             return np.zeros(self._vocab_size, dtype=np.bool_)
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        self._check()
+        matcher = self._places[-1].matcher
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
-        if self._matcher.is_stopped() and not self._matcher.is_accepting():
+        if matcher.is_stopped() and not matcher.is_accepting():
+            _check(matcher)
             allowed[:] = False  # the library allows the end of text there, though no text is complete
         return allowed
 
@@ -97,15 +129,16 @@ class Guide:
     def state(self) -> GuideState:
         """Where it stands."""
         digest = xxhash.xxh3_64(digested_bits(self.allowed()))
-        is_complete = not self.has_ended and bool(self._matcher.is_accepting())
+        is_complete = not self.has_ended and bool(self._places[-1].matcher.is_accepting())
         digest.update(f"{self.position} {self.has_ended} {is_complete}".encode())
         return GuideState(self.position, digest.hexdigest())
 
-    def _check(self) -> None:
-        """Raises where the library has given up, as it does on a grammar that is too large for its limits."""
-        if self._matcher.is_error():
-            reason = " ".join(str(self._matcher.get_error()).split("<state>")[0].split())
-            raise EngineError(f"the grammar cannot be followed any further, after {self.position} tokens: {reason}")
+
+def _check(matcher: Any) -> None:
+    """Raises where the library has given up, as it does on a grammar that is too large for its limits."""
+    reason = " ".join(str(matcher.get_error()).split("<state>")[0].split())
+    if reason and not reason.startswith(GOES_NOWHERE):
+        raise EngineError(f"the grammar cannot be followed any further: {reason}")
 
 
 def digested_bits(allowed: NDArray[np.bool_]) -> bytes:

@@ -16,14 +16,16 @@ from specscope.engine.tree.tensors import TreeTensors
 from specscope.tracer.errors import UsageError, ViolationError
 
 
-def begin_guided(guide: Guide, pending_token: int) -> GuideState:
-    """Where ``guide`` stands behind a turn's first token.
+def begin_guided(guide: Guide, pending_token: int, logits: torch.Tensor) -> GuideState:
+    """Where ``guide`` stands behind a turn's first token, decided by ``logits`` (V,).
 
     Raises:
-        UsageError: where that token is forbidden.
+        UsageError: where that token is forbidden, or no logit was left.
     """
+    refuse_empty(logits[None], 0)
     if not guide.take(pending_token):
         raise UsageError(_refusal(guide, pending_token))
+    guide.settle()
     return guide.state()
 
 
@@ -51,18 +53,33 @@ def _not_as_it_went(masks: SlotMasks) -> str:
     )
 
 
-def refuse_dead_end(row: RowInFlight) -> None:
-    """Refuses a grammar that allows nothing behind what was accepted.
+def refuse_dead_end(row: RowInFlight, logits: torch.Tensor) -> None:
+    """Refuses a grammar that allows nothing behind what was accepted, or of whose tokens the processors left none:
+    ``logits`` (P, V) are the row's, after both.
 
     Raises:
         UsageError: where it does.
     """
-    if row.masks is not None and row.turn.guide is not None and row.accepted.bonus_slot in row.masks.stuck:
+    if row.masks is None or row.turn.guide is None:
+        return
+    if row.turn.processors is not None:
+        refuse_empty(logits[[0, *row.accepted.path]], row.turn.guide.position)
+    if row.accepted.bonus_slot in row.masks.stuck:
         position = row.turn.guide.position + len(row.accepted.path)
         raise UsageError(
             f"the grammar goes nowhere: after {position} tokens it allows none of the teacher's, and no text is "
             "complete there; change the grammar"
         )
+
+
+def refuse_empty(logits: torch.Tensor, position: int) -> None:
+    """Refuses ``logits`` (R, V) of which a row has no finite one.
+
+    Raises:
+        UsageError: where processors forbade all that the grammar allowed.
+    """
+    if bool((logits.amax(dim=-1) == -torch.inf).any()):
+        raise UsageError(f"after {position} tokens or a few more, {_CONFLICT}")
 
 
 def advance_guided(row: RowInFlight, stop: StopDecision, phases: Phases) -> GuidedStep | None:
@@ -77,11 +94,15 @@ def advance_guided(row: RowInFlight, stop: StopDecision, phases: Phases) -> Guid
     taken = phases.advance(guide, stop)
     if taken < stop.kept and phases.stop_on_violation:
         raise UsageError(_refusal(guide, stop.emitted[taken]))
+    guide.settle()
     return GuidedStep(row.masks, guide.state())
 
 
+_CONFLICT = (
+    "processors, such as bad words or a least length, forbid all that the grammar allows; drop one of them, or change "
+    "the grammar"
+)
+
+
 def _refusal(guide: Guide, token: int) -> str:
-    return (
-        f"the grammar forbids token {token}, which was decided after {guide.position} tokens: processors, such as bad "
-        "words or a least length, forbid all that it allows there; drop one of them"
-    )
+    return f"token {token} was decided after {guide.position} tokens, which the grammar forbids: {_CONFLICT}"

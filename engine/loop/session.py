@@ -275,7 +275,7 @@ class Session:
         if turn.guide is not None:
             logits = forbid_next(logits, turn.guide.allowed())
         pending, draw = self._first_token(logits, turn)
-        guided = None if turn.guide is None else begin_guided(turn.guide, pending)
+        guided = None if turn.guide is None else begin_guided(turn.guide, pending, logits)
         with held_interrupts():
             if turn.observer is not None:
                 turn.observer.turn_started(

@@ -178,7 +178,7 @@ class StepPhases:
             raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
         for row, outcome in zip(step.rows, outcomes, strict=True):
             row.acceptance = outcome.acceptance
-            refuse_dead_end(row)
+            refuse_dead_end(row, verification.logits[row.number])
             if row.report is None:
                 row.report = ALL_PASSED if outcome.is_sound else check_row(tensors, row.number, self.teacher.vocab_size)
         step.acceptance = acceptance

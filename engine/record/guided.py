@@ -22,8 +22,8 @@ def guided_section(result: StepResult) -> GuidedSection | None:
     if guided is None or before is None:
         return None
     masks = guided.masks
-    numbers = (array(wide(logits[row, masks.slots])) for logits in (before, verification.logits))
-    seen = applied(*numbers, masks.allowed)
+    free, decisive = (array(wide(logits[row, masks.slots])) for logits in (before, verification.logits))
+    seen = applied(free, decisive, masks.allowed)
     return GuidedSection(
         before=GrammarState(**masks.before._asdict()),
         returned=GrammarState(**masks.returned._asdict()),

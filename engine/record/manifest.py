@@ -186,9 +186,9 @@ def settings_of(manifest: Manifest) -> Settings:
         )
     if manifest.grammar is not None:
         raise UsageError(
-            f"the run was guided by a {manifest.grammar.kind}, of which a trace holds only the digest, so that its steps "
-            "cannot be run again from it: decode its prompts anew with the same grammar, and compare the traces with "
-            "specscope diff"
+            f"the run was guided by a {manifest.grammar.kind}, of which a trace holds only the digest, so that its "
+            "steps cannot be run again from it: decode its prompts anew with the same grammar, and compare the traces "
+            "with specscope diff"
         )
     rules = manifest.stop_rules
     attention = choose_attention(None, manifest.attention)

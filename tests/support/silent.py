@@ -9,9 +9,15 @@ ABOUT_DRAWS = {
 }
 #: Of what the format has a place for since 1.3.
 ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
+#: Say nothing of a run that no grammar guides.
+ABOUT_GRAMMARS = {
+    *("guided.slots", "guided.masks-applied", "guided.rolled-back", "guided.path-allowed", "guided.advances"),
+    "guided.state-continues",
+}
 #: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, or a
 #: run that records only lengths.
 NOT_HERE = {
+    *ABOUT_GRAMMARS,
     *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
     *("lengths.accepted-of-drafted", "draft.shape-pays", "tree.proposed-by", "tree.lookup-is-in-text"),
 }

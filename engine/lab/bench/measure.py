@@ -167,6 +167,7 @@ def _decode(
         choice=variant.choice,
         batch_size=variant.batch_size,
         cache_strategy=variant.cache_strategy,
+        grammar=plan.settings.grammar if variant.grammar == "as-asked" else None,
     )
     with tempfile.TemporaryDirectory() as folder:
         target = TraceTarget(Path(folder) / "bench.jsonl", variant.traced) if variant.traced else None

@@ -68,9 +68,14 @@ RECORDED_AS = {
     "committed_before": "commit.committed_after",
     "cached_before": "accept.path",
     "pairs_before": "draft.kv_after",
+    "grammar_before": "guided.after",
 }
 #: The same of a turn's first step, where it is another field.
-RECORDED_AS_FIRST = {"features_digest": "prefill.features_digest", "left_prefixes": "prefill.prefix_digests"}
+RECORDED_AS_FIRST = {
+    "features_digest": "prefill.features_digest",
+    "left_prefixes": "prefill.prefix_digests",
+    "grammar_before": "prefill.guided",
+}
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
