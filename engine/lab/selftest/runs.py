@@ -127,6 +127,7 @@ class Runs:
             stop_strings=scenario.stop_strings,
             batch_size=scenario.batch_size,
             processors=scenario.processors,
+            grammar=scenario.grammar,
         )
         target = TraceTarget(trace, level) if trace is not None else None
         return RunRequest(settings, list(scenario.prompts), target)
