@@ -22,7 +22,7 @@ class Grammar(Section):
 
 
 class GrammarState(Section):
-    """Where a turn stands in its grammar."""
+    """Where a turn is in its grammar."""
 
     position: int = Field(description="Tokens of the turn that were taken in.")
     digest: Digest = Field(
@@ -40,7 +40,7 @@ class GuidedSection(Section):
 
     before: GrammarState = Field(description="At the root, before the tree was gone along.")
     returned: GrammarState = Field(description="At the root again, when it was gone along.")
-    after: GrammarState = Field(description="Behind the tokens that the step emitted and kept.")
+    after: GrammarState = Field(description="After the tokens that the step emitted and kept.")
     slots: list[int] = Field(description="Slots that have a mask, ascending: the grammar allows their path.")
     num_allowed: list[int] = Field(description="One for each of slots: how many tokens may follow it.")
     mask_digests: list[Digest] = Field(description="One for each of slots: of the tokens that may follow it.")

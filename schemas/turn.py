@@ -44,7 +44,7 @@ class Prefill(Section):
         default=None, description="Per layer, of the keys and values of the whole prompt, reused tokens included."
     )
     guided: GrammarState | None = Field(
-        default=None, description="Only where a grammar guides the run: where it stands behind the pending token."
+        default=None, description="Only where a grammar guides the run: where it is after the pending token."
     )
     duration_ns: int | None = Field(default=None, description="Wall time of the prefill, in nanoseconds.")
 

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from specscope.engine.guided.grammar import check_grammar
 from specscope.engine.settings import GrammarChoice
 from specscope.tracer.errors import UsageError
 
@@ -57,6 +56,8 @@ def build_grammar(options: dict[str, Any]) -> GrammarChoice | None:
         choice = GrammarChoice("lark", _text_of(given["grammar"]))
     else:
         choice = GrammarChoice("json-schema", _text_of(given["json_schema"]))
+    from specscope.engine.guided.grammar import check_grammar
+
     check_grammar(choice)
     return choice
 

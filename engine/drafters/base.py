@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -33,7 +33,9 @@ class DraftPairs:
     features: torch.Tensor  # (R, 3 x teacher hidden), or (R, 0) where the drafter reads none
     tokens: torch.Tensor  # (R,) the last is the pending token
     token_list: list[int]  # the same, on the host
-    guide: PathGuide | None = None  # by which proposals are left out; None: whatever is likely is proposed
+    guide: PathGuide | None = field(
+        default=None, kw_only=True
+    )  # by which proposals are left out; None: whatever is likely is proposed
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def grow_draft(
 class ForbiddenProposals:
     """What the rows' grammars forbid of the proposals of one forward after another, the roots' first.
 
-    Reads back from the device which rows were fed. Behind a path that is forbidden itself nothing is: it was proposed
+    Reads back from the device which rows were fed. After a path that is forbidden itself nothing is: it was proposed
     for want of others, and is never accepted.
 
     Args:

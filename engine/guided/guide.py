@@ -1,4 +1,4 @@
-"""A guide: where a turn stands in its grammar, and what may come next. It goes forward with tokens and back again.
+"""A guide: where a turn is in its grammar, and what may come next. It goes forward with tokens and back again.
 
 Knows no torch. Letters: V vocabulary.
 """
@@ -33,7 +33,7 @@ class _Place:
     behind: dict[int, _Place | None] = field(default_factory=dict)  # by token, those that were tried; None: forbidden
 
     def after(self, token: int) -> _Place | None:
-        """The place behind ``token``; None where that is forbidden."""
+        """The place after ``token``; None where that is forbidden."""
         if token not in self.behind:
             matcher = self.matcher.deep_copy()
             self.behind[token] = _Place(matcher) if matcher.try_consume_tokens([token]) == 1 else None
@@ -45,9 +45,9 @@ class Guide:
     """One turn's place in its grammar.
 
     A text ends with one of the teacher's end-of-text tokens, which is allowed where the grammar is complete. What comes
-    behind it is none of the grammar's business: nothing is allowed there.
+    after it is none of the grammar's business: nothing is allowed there.
 
-    The library can take tokens back by itself, and then gives wrong masks behind the next token, though not at once
+    The library can take tokens back by itself, and then gives wrong masks after the next token, though not at once
     (1.7 and 1.9: mask, take back, token, mask). So no matcher ever goes back: each place has its own, a copy that took
     one token more, and going back is going to the place before.
 
@@ -92,7 +92,7 @@ class Guide:
         return len(tokens)
 
     def back(self, count: int) -> None:
-        """Goes back before the last ``count`` tokens; not behind where it was settled."""
+        """Goes back before the last ``count`` tokens; never to before where it was settled."""
         left = count
         if self._ended_at is not None and self.position - count <= self._ended_at:
             self._ended_at, left = None, count - 1
@@ -118,7 +118,7 @@ class Guide:
         return allowed
 
     def allowed_after(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
-        """(V,) what may come behind ``path``; None where the path itself is forbidden, or nothing may follow. The guide
+        """(V,) what may come after ``path``; None where the path itself is forbidden, or nothing may follow. The guide
         stays where it is."""
         taken = self.take_all(path)
         allowed = self.allowed() if taken == len(path) else None

@@ -21,7 +21,7 @@ class SlotMasks:
     slots: list[int]  # that have a mask, ascending
     allowed: NDArray[np.bool_]  # (len(slots), V) the tokens that may follow each of them
     ends: list[int]  # at which the text ends: their token is an end of text, where the grammar is complete
-    stuck: list[int]  # behind which it allows nothing, although the text is not complete
+    stuck: list[int]  # after which it allows nothing, although the text is not complete
     before: GuideState  # at the root, before the walk
     returned: GuideState  # at the root, after it: the same, unless something went wrong on the way
 

@@ -17,7 +17,7 @@ from specscope.tracer.errors import UsageError, ViolationError
 
 
 def begin_guided(guide: Guide, pending_token: int, logits: torch.Tensor) -> GuideState:
-    """Where ``guide`` stands behind a turn's first token, decided by ``logits`` (V,).
+    """Where ``guide`` stands after a turn's first token, decided by ``logits`` (V,).
 
     Raises:
         UsageError: where that token is forbidden, or no logit was left.
@@ -30,7 +30,7 @@ def begin_guided(guide: Guide, pending_token: int, logits: torch.Tensor) -> Guid
 
 
 def guide_step(step: StepInFlight, tensors: TreeTensors, logits: torch.Tensor, phases: Phases) -> torch.Tensor:
-    """``logits`` (B, P, V) without what each row's grammar forbids behind each of its slots. Reads the trees back.
+    """``logits`` (B, P, V) without what each row's grammar forbids after each of its slots. Reads the trees back.
 
     Raises:
         ViolationError: where a grammar does not come back from its tree as it went.
@@ -54,7 +54,7 @@ def _not_as_it_went(masks: SlotMasks) -> str:
 
 
 def refuse_dead_end(row: RowInFlight, logits: torch.Tensor) -> None:
-    """Refuses a grammar that allows nothing behind what was accepted, or of whose tokens the processors left none:
+    """Refuses a grammar that allows nothing after what was accepted, or of whose tokens the processors left none:
     ``logits`` (P, V) are the row's, after both.
 
     Raises:
@@ -83,7 +83,7 @@ def refuse_empty(logits: torch.Tensor, position: int) -> None:
 
 
 def advance_guided(row: RowInFlight, stop: StopDecision, phases: Phases) -> GuidedStep | None:
-    """What the grammar of ``row`` allowed, and where it stands behind what the step kept; None where it has none.
+    """What the grammar of ``row`` allowed, and where it stands after what the step kept; None where it has none.
 
     Raises:
         UsageError: where the grammar forbids what was emitted.

@@ -174,12 +174,12 @@ class Phases:
     inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
     refresh: Callable[[StaticInputs, ForwardInputs, list[int]], None] = refresh
     processors: ProcessTree = process_tree
-    walk: Callable[[Guide, list[int], list[int]], SlotMasks] = walk_tree
-    forbid: Callable[[torch.Tensor, Sequence[SlotMasks | None]], torch.Tensor] = forbid
+    walk: Callable[[Guide, list[int], list[int]], SlotMasks] = field(default=walk_tree, kw_only=True)
+    forbid: Callable[[torch.Tensor, Sequence[SlotMasks | None]], torch.Tensor] = field(default=forbid, kw_only=True)
     accept: Callable[[AcceptInputs], Acceptance] = accept
     commit: Callable[[TreeCache, TreeCache, list[list[int]], list[RowCustody | None]], list[Commit]] = commit_step
     stop: Callable[[StopWatch, list[int]], StopDecision] = StopWatch.take
-    advance: Callable[[Guide, StopDecision], int] = advance_guide
+    advance: Callable[[Guide, StopDecision], int] = field(default=advance_guide, kw_only=True)
     pairs: Callable[[HandOver], DraftPairs] = hand_over
     tally: Callable[[RowAcceptance], int] = accepted_length
     stop_on_violation: bool = True

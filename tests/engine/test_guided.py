@@ -133,7 +133,7 @@ def test_the_masks_of_a_tree_are_those_of_fresh_guides_and_the_guide_comes_back(
 def test_masks_behind_what_was_taken_back_are_those_of_a_fresh_guide(tiny: dict[str, Grammar]) -> None:
     """What the library's own way back gets wrong: a mask, a token taken back, another token."""
     ids = [Tokenizer.from_file(str(TOKENIZER)).encode(text).ids for text in ("(", "))", "((", ")(")]
-    opened, closed, again, turned = (one[0] for one in ids if len(one) == 1)
+    opened, closed, again, turned = (encoded[0] for encoded in ids if len(encoded) == 1)
     before = [opened] * 4 + [closed]
     guide = tiny["nested"].guide()
     assert guide.take_all(before) == len(before)
@@ -200,7 +200,7 @@ def test_a_mask_reaches_the_logits_of_its_own_slot_and_no_other(tiny: dict[str, 
         assert torch.equal(result[1, slot][kept], logits[1, slot][kept])
         assert bool((result[1, slot][~kept] == -torch.inf).all())
     seen = applied(logits[1, :2].numpy(), result[1, :2].numpy(), masks.allowed)
-    assert [mask_digest(one) for one in seen] == [mask_digest(one) for one in masks.allowed]
+    assert [mask_digest(mask) for mask in seen] == [mask_digest(mask) for mask in masks.allowed]
     assert mask_digest(masks.allowed[0]) != mask_digest(masks.allowed[1])
 
 

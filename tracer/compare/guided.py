@@ -1,7 +1,7 @@
 """What a grammar allowed in two aligned steps: where it stood, node by node, and where it went on to.
 
-Two runs that are compared follow the same grammar, and aligned steps begin behind the same tokens: so where a grammar
-stands, and what it allows behind a node's path, must be equal whatever the teacher's numbers are.
+Two runs that are compared follow the same grammar, and aligned steps begin after the same tokens: so where a grammar
+stands, and what it allows after a node's path, must be equal whatever the teacher's numbers are.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def compare_masks(pair: StepPair) -> Iterator[Difference]:
 
 
 def compare_advance(pair: StepPair) -> Iterator[Difference]:
-    """Where the grammar stands behind what was kept, where both kept the same."""
+    """Where the grammar stands after what was kept, where both kept the same."""
     a, b = pair.a.step, pair.b.step
     if a.guided is None or b.guided is None or a.stop is None or b.stop is None:
         return

@@ -21,7 +21,9 @@ def _a_row_off(target: FaultTarget) -> FaultTarget:
     honest = target.phases.forbid
 
     def forbid(logits: torch.Tensor, masks: Sequence[SlotMasks | None]) -> torch.Tensor:
-        moved = [None if one is None else replace(one, allowed=np.roll(one.allowed, 1, axis=0)) for one in masks]
+        moved = [
+            None if of_row is None else replace(of_row, allowed=np.roll(of_row.allowed, 1, axis=0)) for of_row in masks
+        ]
         return honest(logits, moved)
 
     return target.with_phases(forbid=forbid)
@@ -57,7 +59,7 @@ GUIDED_FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         id="F40.past",
-        says="the grammar takes in what lies behind the stop",
+        says="the grammar takes in what lies after the stop",
         expect=Expectation(places=(("stop", "guided.after"),), invariant="guided.advances"),
         scenario="guided",
         inject=_past_the_end,

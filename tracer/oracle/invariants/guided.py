@@ -72,11 +72,9 @@ def _path_allowed(c: Context) -> str | None:
     masked, ends = set(guided.slots), set(guided.ends)
     for depth, slot in enumerate(path, start=1):
         if slot in ends:
-            # What is accepted behind the end is none of the grammar's business, and must be cut.
+            # What is accepted after the end is none of the grammar's business, and must be cut.
             kept = c.step.stop.kept if c.step.stop is not None else depth
-            return (
-                None if kept <= depth else f"slot {slot} ends the text, and {kept - depth} tokens behind it were kept"
-            )
+            return None if kept <= depth else f"slot {slot} ends the text, and {kept - depth} tokens after it were kept"
         if slot not in masked:
             return f"slot {slot} was accepted, the grammar forbids its path"
     return None
@@ -106,7 +104,7 @@ GUIDED: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="guided.masks-applied",
-        statement="at every slot the logits allow what the grammar allows behind its path, and nothing else",
+        statement="at every slot the logits allow what the grammar allows after its path, and nothing else",
         check=_masks_applied,
         needs=("guided",),
         applies=_is_guided,
@@ -122,7 +120,7 @@ GUIDED: tuple[Invariant[Context], ...] = (
     ),
     Invariant(
         id="guided.path-allowed",
-        statement="the grammar allows every accepted token behind the ones before it",
+        statement="the grammar allows every accepted token after the ones before it",
         check=_path_allowed,
         needs=("guided", "accept"),
         applies=_is_guided,
