@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.schemas.guided import GrammarKind
 from specscope.schemas.manifest import Attention, Mode, RuleName, TraceLevel
 from specscope.schemas.profile import Profile
 from specscope.schemas.unknown import nearest_name
@@ -149,6 +150,17 @@ class ProcessorChoice:
 NO_PROCESSORS = ProcessorChoice()
 
 
+@dataclass(frozen=True)
+class GrammarChoice:
+    """What the output must be a text of: ``GrammarChoice("regex", "[a-z]+ = [0-9]+")``."""
+
+    kind: GrammarKind
+    text: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_name("kind of grammar", self.kind, get_args(GrammarKind))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """What to load, and how it drafts and accepts."""
@@ -211,6 +223,7 @@ class Settings:
     block_size: int | None = None  # positions of a paged cache's block; None: BLOCK_SIZE
     processors: ProcessorChoice = NO_PROCESSORS
     bad_words: tuple[str, ...] = ()  # texts; the teacher's tokenizer makes ids of them
+    grammar: GrammarChoice | None = None  # that every turn's output follows; None: it is free
     seed: int | None = 0  # None: not known, of a run that was recorded elsewhere
     strict: bool = False  # end at the first violated invariant, even where a fault was injected
     fault: str | None = None  # the catalogue's id of the fault that was injected

@@ -5,6 +5,7 @@ Imports nothing of the other rooms. Names of fields on disk exist here and nowhe
 
 from specscope.schemas.accept import AcceptSection, BonusDraw, DistributionCut, Trial, Visit
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.guided import Grammar, GrammarState, GuidedSection
 from specscope.schemas.manifest import (
     Conventions,
     Device,
@@ -76,7 +77,10 @@ __all__ = [
     "FailureState",
     "Float",
     "ForcedSection",
+    "Grammar",
+    "GrammarState",
     "GraphReplay",
+    "GuidedSection",
     "InvariantFailure",
     "InvariantsSection",
     "Kernel",

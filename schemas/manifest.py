@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.guided import Grammar
 from specscope.schemas.pipeline import Pipeline
 from specscope.schemas.shapes import ShapeTable
 
@@ -288,6 +289,9 @@ class Manifest(Record):
     tokenizer: Tokenizer | None = Field(default=None, description="The teacher's tokenizer.")
     tree_policy: TreePolicy = Field(description="How draft trees are grown, as resolved.")
     sampling: Sampling = Field(description="The acceptance rule.")
+    grammar: Grammar | None = Field(
+        default=None, description="What the output of every turn is a text of; absent: it is free."
+    )
     stop_rules: StopRules | None = Field(
         default=None, description="When a turn ends; absent where each turn has its own."
     )

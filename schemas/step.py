@@ -12,6 +12,7 @@ from pydantic import Field
 
 from specscope.schemas.accept import AcceptSection
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.guided import GuidedSection
 from specscope.schemas.pipeline import PipelineSection
 from specscope.schemas.shapes import ShapeSection
 
@@ -362,6 +363,9 @@ class Step(Record):
     tree: TreeSection | None = Field(default=None, description="The tree that was chosen of it.")
     tensors: TensorsSection | None = Field(default=None, description="What the verify forward was really given.")
     verify: VerifySection | None = Field(default=None, description="What the teacher said.")
+    guided: GuidedSection | None = Field(
+        default=None, description="Only where a grammar guides the run: what it allowed, slot by slot."
+    )
     accept: AcceptSection | None = Field(default=None, description="The acceptance walk.")
     commit: CommitSection | None = Field(default=None, description="What was kept in the caches.")
     stop: StopSection | None = Field(default=None, description="What was emitted.")

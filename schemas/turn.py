@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from specscope.schemas.accept import BonusDraw
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
+from specscope.schemas.guided import GrammarState
 from specscope.schemas.phases import FailedPhase
 from specscope.schemas.pipeline import PipelineSection, StageEvents
 
@@ -44,6 +45,9 @@ class Prefill(Section):
     )
     block_table: list[int] | None = Field(
         default=None, description="Blocks of the whole prompt, in order, where the cache is paged."
+    )
+    guided: GrammarState | None = Field(
+        default=None, description="Only where a grammar guides the run: where it is after the pending token."
     )
     duration_ns: int | None = Field(default=None, description="Wall time of the prefill, in nanoseconds.")
 

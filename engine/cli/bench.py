@@ -21,6 +21,7 @@ from specscope.engine.cli.choices import (
     rule_options,
     tree_options,
 )
+from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, grammar_options
 from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.suites import DEMO_PROMPTS, SUITES, load_files, load_suite, sample
 from specscope.engine.lab.bench.variants import NAMES, SWEEPS, variants_of
@@ -45,6 +46,7 @@ SECTIONS = {
     "Calibration": ("calibrate", "rows", "contexts"),
     "Output": ("csv", "json", "markdown", "plots", "overwrite", "ranks"),
     **CHOICE_SECTIONS,
+    **GRAMMAR_SECTIONS,
 }
 FILES = ("csv", "json", "markdown", "plots")
 PIPELINE = "ppsd"
@@ -106,6 +108,7 @@ def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @model_options
 @tree_options
 @rule_options
+@grammar_options
 @click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
 @click.option(
     "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often every turn is measured."
@@ -145,10 +148,13 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         max_new_tokens=options["max_new_tokens"],
         processors=build_processors(options),
         bad_words=tuple(options["bad_words"]),
+        grammar=build_grammar(options),
     )
     if options["calibrate"] is not None:
         _calibrate(settings, rounds, options)
         return
+    if compare == "guided" and settings.grammar is None:
+        raise UsageError("got --compare guided without a grammar: give --grammar, --json-schema or --regex")
     variants = variants_of(compare, choice, _values(values))
     chosen = _prompts(options)
     with working("loading torch"):
@@ -375,7 +381,7 @@ def _check_files(options: dict[str, Any]) -> None:
     for path in paths:
         check_writable(path, overwrite=options["overwrite"])
     if options["plots"] is not None:
-        import plotly.graph_objects  # noqa: F401
+        pass
 
 
 def _publish(report: BenchReport, options: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from specscope.engine.cli.choices import (
     tree_options,
     warn_once,
 )
+from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, grammar_options
 from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_stages
 from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
@@ -44,6 +45,7 @@ SECTIONS = {
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
     **CHOICE_SECTIONS,
+    **GRAMMAR_SECTIONS,
 }
 
 
@@ -60,6 +62,7 @@ SECTIONS = {
 @model_options
 @tree_options
 @rule_options
+@grammar_options
 @click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
 @click.option("--stop", "stop_strings", multiple=True, help="End a turn at the token that completes this text.")
 @click.option("--batch-size", default=1, show_default=True, help="Conversations decoded side by side.")
@@ -206,6 +209,7 @@ def build_settings(**options: Any) -> Settings:
         stop_strings=tuple(options["stop_strings"]),
         processors=build_processors(options),
         bad_words=tuple(options["bad_words"]),
+        grammar=build_grammar(options),
         **{name: options[name] for name in named},
     )
 

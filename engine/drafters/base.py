@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from specscope.engine.cache.buffer import TreeCache
@@ -13,6 +16,13 @@ from specscope.engine.cache.rows import RowList
 from specscope.engine.tree.grow import DraftTree, Level, root_only
 from specscope.engine.tree.policy import NO_TREE, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
+
+
+class PathGuide(Protocol):
+    """What a row's grammar allows under its pending token."""
+
+    def allowed_after(self, path: Sequence[int]) -> NDArray[np.bool_] | None:
+        """(V,) the teacher's tokens that may follow ``path``; None where the path is forbidden, or nothing may."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,9 @@ class DraftPairs:
     features: torch.Tensor  # (R, 3 x teacher hidden), or (R, 0) where the drafter reads none
     tokens: torch.Tensor  # (R,) the last is the pending token
     token_list: list[int]  # the same, on the host
+    guide: PathGuide | None = field(
+        default=None, kw_only=True
+    )  # by which proposals are left out; None: whatever is likely is proposed
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from specscope.engine.accept.processors import build_processors
 from specscope.engine.backends.choice import warn_in_python
 from specscope.engine.backends.devices import backend_of
 from specscope.engine.backends.graphs import GraphPolicy, choose_graphs
+from specscope.engine.guided.grammar import Grammar, TokenTable, compiled
 from specscope.engine.loop.phases import Decoding, Phases
-from specscope.engine.settings import ProcessorChoice, Settings
+from specscope.engine.settings import GrammarChoice, ProcessorChoice, Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import UsageError
 
@@ -26,8 +27,8 @@ def decoding_of(
     """How a session decodes by ``settings``, with ``phases``; ``warn`` is called where it runs otherwise than asked.
 
     Raises:
-        UsageError: where bad words were given and the teacher has no tokenizer, transformers refuses a value, or graphs
-            are asked for on a device that has none.
+        UsageError: where bad words or a grammar were given and the teacher has no tokenizer, transformers refuses a
+            value, the grammar is none, or graphs are asked for on a device that has none.
     """
     processors = _with_bad_words(settings, teacher)
     return Decoding(
@@ -40,6 +41,7 @@ def decoding_of(
         processors=build_processors(processors, teacher.eos_token_ids, teacher.device),
         phases=replace(phases, stop_on_violation=True) if settings.strict else phases,
         graphs=graph_policy(settings, teacher, warn),
+        grammar=grammar_of(settings.grammar, teacher),
         shapes=None if settings.choice.drafter_source == "none" else settings.choice.policy.shapes,
     )
 
@@ -62,6 +64,24 @@ def graph_policy(
         return None
     backend = backend_of(teacher.device.type)
     return choose_graphs(choice.graph, backend, teacher.device, check=choice.self_check, warn=warn)
+
+
+def grammar_of(choice: GrammarChoice | None, teacher: Teacher) -> Grammar | None:
+    """The grammar over the teacher's tokens; None where none is asked for.
+
+    Raises:
+        UsageError: where the teacher lacks what it takes, or the grammar is none.
+    """
+    if choice is None:
+        return None
+    backend = getattr(teacher.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UsageError(
+            f"{teacher.folder} has no tokenizer.json: a grammar is matched against the texts of its tokens"
+        )
+    if not teacher.eos_token_ids:
+        raise UsageError(f"{teacher.folder} names no end-of-text token: a complete grammar could not end a turn")
+    return compiled(choice, TokenTable(backend.to_str(), teacher.vocab_size, tuple(teacher.eos_token_ids)))
 
 
 def _with_bad_words(settings: Settings, teacher: Teacher) -> ProcessorChoice:

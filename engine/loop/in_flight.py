@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -18,8 +18,10 @@ from specscope.engine.accept.sampling import Coins
 from specscope.engine.cache.blocks import BlockNote
 from specscope.engine.cache.commit import Commit
 from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.guided.walk import SlotMasks
 from specscope.engine.loop.phases import (
     Custody,
+    GuidedStep,
     InFlight,
     PhaseName,
     RowAcceptance,
@@ -89,6 +91,8 @@ class RowInFlight:
     custody: Custody | None = None  # None where nobody observes the row
     report: CheckReport | None = None  # None where the check is left to the device
     acceptance: RowAcceptance | None = None
+    masks: SlotMasks | None = None  # what its grammar allows in its tree; None where it has none
+    guided: GuidedStep | None = None  # the same with where the step left the grammar
 
     @classmethod
     def of(cls, number: int, row: Row, committed_length: int, *, observed: bool) -> RowInFlight:
@@ -117,6 +121,11 @@ class RowInFlight:
             pairs=self.pairs,
             generator_state=self.generator_state,
         )
+
+    @property
+    def fed(self) -> DraftPairs:
+        """What the drafter is fed, with what the grammar allows it to propose."""
+        return self.pairs if self.turn.guide is None else replace(self.pairs, guide=self.turn.guide)
 
     @property
     def checked(self) -> CheckReport:
@@ -229,6 +238,7 @@ class StepInFlight:
                 blocks=decision.blocks,
                 drafter_pairs=drafter_pairs[row.number],
                 stop=decision.stop,
+                guided=row.guided,
                 durations_ns=self.clock.durations_ns,
                 synchronised=self.clock.settle is not None,
             )

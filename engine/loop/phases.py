@@ -6,7 +6,7 @@ Knows no transformers. Of the file format it uses how a shape is said.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -21,6 +21,10 @@ from specscope.engine.cache.blocks import BlockNote
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.commit import Commit, RowCustody, commit_step
 from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.guided.grammar import Grammar
+from specscope.engine.guided.guide import Guide, GuideState
+from specscope.engine.guided.logits import forbid
+from specscope.engine.guided.walk import SlotMasks, walk_tree
 from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport, InputSnapshot
@@ -89,6 +93,8 @@ class Verification(NamedTuple):
     dispatch: DispatchLog  # empty without an observer
     windows: list[WindowNote] | None  # of the layers that slide; empty without an observer. None: none does
     graph: GraphUse | None = None  # None where forwards are not captured
+    # (B, P, V) the logits before the rows' grammars forbade tokens; None where no row has one
+    unguided_logits: torch.Tensor | None = None
 
 
 class AcceptInputs(NamedTuple):
@@ -153,6 +159,11 @@ def accepted_length(accepted: RowAcceptance) -> int:
     return accepted.accepted_length
 
 
+def advance_guide(guide: Guide, decision: StopDecision) -> int:
+    """Takes in what a step emitted and kept, as far as the grammar allows it; how many tokens that were."""
+    return guide.take_all(decision.emitted[: decision.kept])
+
+
 ProcessTree = Callable[["list[LogitsProcessorList | None]", list[list[int]], TreeTensors, torch.Tensor], torch.Tensor]
 
 
@@ -164,9 +175,12 @@ class Phases:
     inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
     refresh: Callable[[StaticInputs, ForwardInputs, list[int]], None] = refresh
     processors: ProcessTree = process_tree
+    walk: Callable[[Guide, list[int], list[int]], SlotMasks] = field(default=walk_tree, kw_only=True)
+    forbid: Callable[[torch.Tensor, Sequence[SlotMasks | None]], torch.Tensor] = field(default=forbid, kw_only=True)
     accept: Callable[[AcceptInputs], Acceptance] = accept
     commit: Callable[[TreeCache, TreeCache, list[list[int]], list[RowCustody | None]], list[Commit]] = commit_step
     stop: Callable[[StopWatch, list[int]], StopDecision] = StopWatch.take
+    advance: Callable[[Guide, StopDecision], int] = field(default=advance_guide, kw_only=True)
     pairs: Callable[[HandOver], DraftPairs] = hand_over
     tally: Callable[[RowAcceptance], int] = accepted_length
     stop_on_violation: bool = True
@@ -187,6 +201,7 @@ class Decoding:
     processors: Processors | None = None
     phases: Phases = Phases()
     graphs: GraphPolicy | None = None  # how verify forwards are captured; None: they are not
+    grammar: Grammar | None = None  # that every turn's output follows; None: it is free
     shapes: ShapeTable | None = None  # what the shape of each step is chosen from; None: it is the drafter's
 
 
@@ -212,6 +227,13 @@ class Custody(NamedTuple):
     drafter: torch.Tensor | None  # None where it keeps nothing
     drafter_length: int  # positions that the drafter kept
     drafter_after: torch.Tensor | None = None  # after the draft
+
+
+class GuidedStep(NamedTuple):
+    """What a row's grammar allowed in a step, and where the step left it."""
+
+    masks: SlotMasks
+    after: GuideState
 
 
 class StepTensors(NamedTuple):
@@ -240,6 +262,7 @@ class StepResult:
     blocks: BlockNote | None  # None where the cache is dense, or nobody observes
     drafter_pairs: int  # in the drafter's cache after the step
     stop: StopDecision
+    guided: GuidedStep | None  # None where no grammar guides the turn
     durations_ns: dict[str, int]  # by phase, of all rows together
     synchronised: bool  # whether each phase was waited for; else the times of a device's phases are those of launching
 
@@ -257,6 +280,7 @@ class TurnStarted:
     last_logits: torch.Tensor  # (V,)
     pending_token: int
     draw: PendingDraw | None
+    guided: GuideState | None  # behind the pending token; None where no grammar guides the turn
     prefix_digests: list[str]  # a layer each, of the prompt's keys and values
     block_table: list[int] | None  # None where the cache is dense
     duration_ns: int

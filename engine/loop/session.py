@@ -29,7 +29,9 @@ from specscope.engine.cache.commit import prefix_sums
 from specscope.engine.cache.custody import as_digests
 from specscope.engine.cache.strategies import commit_strategy
 from specscope.engine.drafters.base import Drafter, DraftPairs
+from specscope.engine.guided.logits import forbid_next
 from specscope.engine.loop.graphs import VerifyGraphs
+from specscope.engine.loop.guided import begin_guided
 from specscope.engine.loop.in_flight import PrefillInFlight, StepInFlight
 from specscope.engine.loop.interrupts import held_interrupts
 from specscope.engine.loop.phases import (
@@ -132,6 +134,7 @@ class Session:
         generator = None
         if self.decoding.rule.rule != "greedy":
             generator = torch.Generator().manual_seed(request.generator_seed or 0)
+        grammar = self.decoding.grammar
         processors = request.processors
         if processors is None and self.decoding.processors is not None:
             processors = self.decoding.processors.build(len(request.prompt_ids))
@@ -143,6 +146,7 @@ class Session:
             processors=processors,
             begun_ns=time.perf_counter_ns(),
             prompt_length=len(request.prompt_ids),
+            guide=None if grammar is None else grammar.guide(),
         )
         turn.result.output_ids = watch.output_ids
         return turn
@@ -270,7 +274,10 @@ class Session:
         self.cache.share(number, [common_length(other.committed_ids, prompt_ids) for other in self.rows])
         last = output.logits[0, -1]
         logits = last if turn.processors is None else process_last(turn.processors, prompt_ids, last)
+        if turn.guide is not None:
+            logits = forbid_next(logits, turn.guide.allowed())
         pending, draw = self._first_token(logits, turn)
+        guided = None if turn.guide is None else begin_guided(turn.guide, pending, logits)
         with held_interrupts():
             if turn.observer is not None:
                 turn.observer.turn_started(
@@ -284,6 +291,7 @@ class Session:
                         last_logits=logits,
                         pending_token=pending,
                         draw=draw,
+                        guided=guided,
                         prefix_digests=as_digests(prefix_sums(self.cache, number)),
                         block_table=self._block_table(number),
                         duration_ns=time.perf_counter_ns() - turn.begun_ns,

@@ -18,6 +18,7 @@ from specscope.engine.drafters.base import Draft, Drafter, SharedLayers
 from specscope.engine.host import lies_on_host
 from specscope.engine.loop.acceptance import read_outcomes, row_coins
 from specscope.engine.loop.graphs import TeacherForward, VerifyGraphs
+from specscope.engine.loop.guided import advance_guided, guide_step, refuse_dead_end
 from specscope.engine.loop.in_flight import Decision, StepInFlight
 from specscope.engine.loop.phases import (
     AcceptInputs,
@@ -58,7 +59,7 @@ class StepPhases:
         drawn = self.decoding.rule.draft == "sampled"
         generators = [turn.generator for turn in step.turns if turn.generator is not None] if drawn else None
         with step.clock.phase("draft"):
-            draft = step.draft = self.drafter.propose([row.pairs for row in step.rows], branch, generators)
+            draft = step.draft = self.drafter.propose([row.fed for row in step.rows], branch, generators)
         for row in step.rows:
             if row.custody is not None:
                 row.custody = row.custody._replace(drafter_after=self._sums_after(row.number, row.custody))
@@ -105,7 +106,7 @@ class StepPhases:
                 raise ViolationError(failed[0])
 
     def verify(self, step: StepInFlight, draft: Draft, tensors: TreeTensors, branch: TreeCache) -> Verification:
-        """One forward of the teacher over all slots of all rows, and what the processors make of its logits."""
+        """One forward of the teacher over all slots of all rows; processors, and then grammars, change its logits."""
         phases = self.decoding.phases
         given = phases.inputs(tensors, self.teacher.dtype)
         with dispatch_log() if step.observed else nullcontext(DispatchLog()) as dispatch:
@@ -114,6 +115,9 @@ class StepPhases:
         if any(turn.processors is not None for turn in step.turns):
             contexts = [row.committed_ids for row in self.rows]
             logits = phases.processors([turn.processors for turn in step.turns], contexts, tensors, logits)
+        unguided = None
+        if self.decoding.grammar is not None:
+            unguided, logits = logits, guide_step(step, tensors, logits, phases)
         step.verification = Verification(
             logits=logits,
             raw_logits=output.logits,
@@ -124,6 +128,7 @@ class StepPhases:
             dispatch=dispatch,
             windows=list(dispatch.windows.values()) if self.teacher.sliding_windows is not None else None,
             graph=use,
+            unguided_logits=unguided,
         )
         return step.verification
 
@@ -173,6 +178,7 @@ class StepPhases:
             raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
         for row, outcome in zip(step.rows, outcomes, strict=True):
             row.acceptance = outcome.acceptance
+            refuse_dead_end(row, verification.logits[row.number])
             if row.report is None:
                 row.report = ALL_PASSED if outcome.is_sound else check_row(tensors, row.number, self.teacher.vocab_size)
         step.acceptance = acceptance
@@ -194,6 +200,7 @@ class StepPhases:
             accepted, watch = row.accepted, row.turn.watch
             self.rows[row.number].committed_ids += [watch.output_ids[-1], *accepted.tokens]
             stop = self.decoding.phases.stop(watch, [*accepted.tokens, accepted.bonus_token])
+            row.guided = advance_guided(row, stop, self.decoding.phases)
             decisions.append(Decision(commit, stop))
         held = [row.committed_ids for row in self.rows]  # of all rows, now that each holds what it committed
         return [

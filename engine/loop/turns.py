@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from specscope.engine.drafters.base import DraftPairs
+from specscope.engine.guided.guide import Guide
 from specscope.engine.loop.phases import Observer, TurnResult
 from specscope.engine.loop.stopping import StopRules, StopWatch
 from specscope.engine.teacher.model import Teacher
@@ -28,6 +29,7 @@ class Turn:
     processors: LogitsProcessorList | None
     begun_ns: int
     prompt_length: int
+    guide: Guide | None = None  # where it stands in its grammar; None where it has none
     result: TurnResult = field(default_factory=TurnResult)
     pairs: DraftPairs | None = None  # what the drafter is fed next
     step: int = 0

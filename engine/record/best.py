@@ -90,6 +90,8 @@ def _best_of(numbers: NDArray[Any], first: NDArray[Any], epsilon: float) -> list
     others = numbers.copy()
     others[rows, first] = -np.inf
     second = others.argmax(axis=1)
+    if size > 1:  # where all others are forbidden, the largest of them may be found where the first one was
+        second = np.where(second == first, (first + 1) % size, second)
     following = others[rows, second]
     if size == 1:
         tokens = [[token] for token in first.tolist()]

@@ -14,6 +14,7 @@ from specscope.engine.accept.processors import Processors
 from specscope.engine.backends.devices import device_section
 from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter
+from specscope.engine.guided.grammar import LIBRARY, Grammar
 from specscope.engine.load.decoding import graph_policy
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.settings import (
@@ -55,6 +56,7 @@ class RunFacts(NamedTuple):
     level: TraceLevel
     rules: StopRules  # with the ids that end a turn
     processors: Processors | None  # as built; their description is recorded
+    grammar: Grammar | None = None  # as compiled
 
 
 def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Drafter) -> Manifest:
@@ -73,6 +75,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": version("transformers"),
+            **({LIBRARY: version(LIBRARY)} if facts.grammar is not None else {}),
         },
         mode=choice.mode,
         attention=choice.attention,
@@ -100,6 +103,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
             shapes=policy.shapes,
         ),
         sampling=_sampling(facts),
+        grammar=None if facts.grammar is None else facts.grammar.manifest(),
         stop_rules=StopRulesManifest(
             max_new_tokens=facts.rules.max_new_tokens,
             eos_token_ids=facts.rules.eos_token_ids,
@@ -114,7 +118,8 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         capabilities=CAPABILITIES
         + ["verify.windows"] * (teacher.sliding_windows is not None)
         + ["verify.block_table", "commit.blocks"] * (settings.paged_by is not None)
-        + ["shape"] * drafts_by_shape,
+        + ["shape"] * drafts_by_shape
+        + ["guided"] * (facts.grammar is not None),
         fault=settings.fault,
     )
 
@@ -183,6 +188,12 @@ def settings_of(manifest: Manifest) -> Settings:
         raise UsageError(
             "the run was made by --engine ppsd, whose stages cannot be run again from a trace: run the command anew, "
             "or compare the trace with one of the tree engine by specscope diff"
+        )
+    if manifest.grammar is not None:
+        raise UsageError(
+            f"the run was guided by a {manifest.grammar.kind}, of which a trace holds only the digest, so that its "
+            "steps cannot be run again from it: decode its prompts anew with the same grammar, and compare the traces "
+            "with specscope diff"
         )
     rules = manifest.stop_rules
     attention = choose_attention(None, manifest.attention)

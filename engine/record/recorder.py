@@ -20,6 +20,7 @@ from specscope.engine.loop.phases import (
 )
 from specscope.engine.record.accept import accept_section, pending_draw
 from specscope.engine.record.best import best_tokens
+from specscope.engine.record.guided import grammar_state, guided_section
 from specscope.engine.record.host import on_host
 from specscope.engine.record.sections import (
     commit_section,
@@ -169,6 +170,7 @@ class TurnRecorder:
                     draw=pending_draw(turn, self._recorder.sampling),
                     prefix_digests=turn.prefix_digests,
                     block_table=turn.block_table,
+                    guided=grammar_state(turn.guided),
                     duration_ns=turn.duration_ns,
                 ),
             )
@@ -194,6 +196,7 @@ class TurnRecorder:
                 tree=tree_section(shared.draft.tree, row),
                 tensors=tensors_section(shared.tensors, row, shared.verification.inputs, digest),
                 verify=verify,
+                guided=guided_section(result),
                 accept=accept_section(result, self._recorder.sampling),
                 commit=commit_section(result),
                 stop=StopSection(emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason),

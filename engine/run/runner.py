@@ -36,6 +36,14 @@ class RunRequest:
     prompts: list[Prompt]
     trace: TraceTarget | None = None
 
+    def __post_init__(self) -> None:
+        redacted = self.trace is not None and self.trace.redact is not None
+        if redacted and self.settings.grammar is not None:
+            raise UsageError(
+                "got a grammar and --redact: a digest of the few tokens that a grammar allows tells which they are; "
+                "leave one out"
+            )
+
 
 @dataclass(frozen=True)
 class Workings:
@@ -238,8 +246,9 @@ def _recorder(request: RunRequest, models: Models, writer: RunSink | None) -> Tr
     if writer is None or request.trace is None:
         return None
     settings = request.settings
-    processors = decoding_of(settings, models.teacher).processors
-    facts = RunFacts(settings, request.trace.level, _rules(settings, models), processors)
+    decoding = decoding_of(settings, models.teacher)
+    rules = _rules(settings, models)
+    facts = RunFacts(settings, request.trace.level, rules, decoding.processors, decoding.grammar)
     return request.trace.record(writer, facts, models)
 
 

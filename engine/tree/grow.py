@@ -71,6 +71,8 @@ class Frontier(NamedTuple):
 
 
 Expand = Callable[[Frontier], torch.Tensor]  # to logits (B, R, V) over the draft vocabulary
+#: Of the roots (None), or of a frontier: (B, R, V) bool, what may not be proposed; in no row all of it.
+Forbidden = Callable[[Frontier | None], torch.Tensor]
 ToTeacher = Callable[[torch.Tensor], torch.Tensor]  # draft ids to teacher ids, any shape
 
 
@@ -139,16 +141,20 @@ def propose(
     positions: torch.Tensor,
     width: int,
     draw: Draw | None = None,
+    forbidden: torch.Tensor | None = None,
 ) -> Level:
     """The level that rows with ``logits`` (B, R, V) propose; ``scores`` (B, R) are the rows' own.
 
     Tokens are still draft-vocabulary ids. ``frontier`` (B, R) numbers the rows' candidates; (B, 0) is the root. With
     ``draw``, the order of perturbed log-probabilities is that of drawing one after another without replacement (Kool
-    et al. 2019, Gumbel-top-k).
+    et al. 2019, Gumbel-top-k). What is ``forbidden`` (B, R, V) has no probability: it is proposed for want of others.
     """
     logits = logits.float() if draw is None else logits.float() / draw.temperature
     logprobs = torch.log_softmax(logits, dim=-1)
     all_finite = torch.isfinite(logprobs.amin(dim=-1)).all(dim=1)  # log-probabilities are never +inf
+    if forbidden is not None:
+        logits = logits.masked_fill(forbidden, -torch.inf)
+        logprobs = torch.log_softmax(logits, dim=-1)
     ranked = logprobs if draw is None else logprobs + draw.noise(*logits.shape[1:]).to(logprobs)
     best = stable_topk(torch.nan_to_num(ranked, nan=-float("inf")), width)  # (B, R, k)
     # Rounding can lift a sure token a hair above 0, and a child above its parent.
@@ -179,6 +185,7 @@ def grow(
     *,
     to_teacher: ToTeacher,
     draw: Draw | None = None,
+    forbidden: Forbidden | None = None,
 ) -> list[Level]:
     """All levels of proposals below the pending tokens, whose logits (B, 1, V) and drafter positions (B, 1) are given.
 
@@ -189,15 +196,21 @@ def grow(
     if policy.is_fixed and root_logits.shape[-1] < policy.top_k:
         raise UsageError(f"the tree wants {policy.top_k} children, the draft vocabulary has {root_logits.shape[-1]}")
 
-    def level(logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor, positions: torch.Tensor) -> Level:
+    def level(fed: Frontier | None, logits: torch.Tensor, frontier: torch.Tensor, scores: torch.Tensor) -> Level:
         proposed = propose(
-            logits, frontier=frontier, scores=scores, positions=positions, width=_width(policy, len(levels)), draw=draw
+            logits,
+            frontier=frontier,
+            scores=scores,
+            positions=root_positions if fed is None else fed.positions,
+            width=_width(policy, len(levels)),
+            draw=draw,
+            forbidden=None if forbidden is None else forbidden(fed),
         )
         return replace(proposed, tokens=to_teacher(proposed.tokens))
 
     levels: list[Level] = []
     none = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
-    levels.append(level(root_logits, none, torch.zeros(num_rows, 1, device=device), root_positions))
+    levels.append(level(None, root_logits, none, torch.zeros(num_rows, 1, device=device)))
     seen = torch.zeros(num_rows, 1, 0, dtype=torch.bool, device=device)  # per frontier row: tree rows on its path
     numbered = 0  # candidates before the last level's
     for depth in range(1, policy.depth):
@@ -209,8 +222,8 @@ def grow(
         seen = _seen_from(rows, seen)
         positions = root_positions.expand_as(chosen) + depth
         tokens = last.tokens.flatten(1).gather(1, chosen)
-        logits = expand(Frontier(rows, tokens, positions, seen))
-        levels.append(level(logits, chosen + numbered, last.scores.flatten(1).gather(1, chosen), positions))
+        fed = Frontier(rows, tokens, positions, seen)
+        levels.append(level(fed, expand(fed), chosen + numbered, last.scores.flatten(1).gather(1, chosen)))
         numbered += last.tokens[0].numel()
     return levels
 

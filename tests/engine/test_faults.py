@@ -19,7 +19,15 @@ from specscope.engine.load.models import DEMO_MODELS, load_models
 from specscope.engine.loop.phases import Phases
 from specscope.engine.run.prompts import Prompt, load_prompts
 from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
-from specscope.engine.settings import NO_PROCESSORS, CacheName, ModelChoice, ProcessorChoice, SamplingRule, Settings
+from specscope.engine.settings import (
+    NO_PROCESSORS,
+    CacheName,
+    GrammarChoice,
+    ModelChoice,
+    ProcessorChoice,
+    SamplingRule,
+    Settings,
+)
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.tracer.errors import UsageError
 from specscope.tracer.oracle.check import check_trace
@@ -43,6 +51,7 @@ class Setting:
     batch_size: int = 1
     processors: ProcessorChoice = field(default=NO_PROCESSORS)
     cache: CacheName = "dense"
+    grammar: GrammarChoice | None = None
 
 
 DRAWN = SamplingRule("sampling", temperature=0.8, draft="sampled")
@@ -58,6 +67,7 @@ SETTINGS = {
     "paged": Setting(prompts=(SHORT, CODE), tokens=16, batch_size=2, cache="paged"),
     "processors": Setting(processors=ProcessorChoice(repetition_penalty=1.3, no_repeat_ngram=3), tokens=8),
     "eager-candidate": Setting(replace(DEMO, mode="eager"), tokens=8),
+    "guided": Setting(tokens=14, grammar=GrammarChoice("regex", r"([ ]{0,12}[a-z_.]+ = [a-z_.]+\([a-z_., ]*\)\n)+")),
 }
 
 
@@ -94,6 +104,7 @@ def run(setting: Setting, trace: Path, fault: Fault | None) -> Path:
         batch_size=setting.batch_size,
         processors=setting.processors,
         cache=setting.cache,
+        grammar=setting.grammar,
         fault=fault.id if fault is not None else None,
     )
     request = RunRequest(settings, list(setting.prompts), TraceTarget(trace))
@@ -122,7 +133,11 @@ def by_id(fault: Fault) -> str:
 
 #: What is a run's own, and digests, which another order of summation changes.
 OWN = {"timing", "invariants", "seq", "kind", "turn", "step", "duration_ns"}
-SAME_PLACE = {"verify.top_tokens": "verify.top_logits"}
+SAME_PLACE = {
+    "verify.top_tokens": "verify.top_logits",
+    "guided.returned.position": "verify.guided.returned",
+    "guided.after.position": "stop.guided.after",
+}
 
 
 def differences(a: Any, b: Any, name: str) -> Iterator[str]:
@@ -219,7 +234,7 @@ def test_a_fault_of_one_layer_sleeps_where_attention_is_eager(
 
 
 def test_every_entry_of_the_catalogue_has_its_faults() -> None:
-    assert {fault.entry for fault in FAULTS.values()} == {f"F{number:02}" for number in range(1, 37)}
+    assert {fault.entry for fault in FAULTS.values()} == {f"F{number:02}" for number in range(1, 38)}
     assert {fault.scenario for fault in FAULTS.values()} <= scenarios().keys()
     for fault in FAULTS.values():
         assert fault.not_run is None or fault.not_run.strip()

@@ -13,10 +13,16 @@ ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
 ABOUT_BLOCKS = {
     *("paging.table-read", "paging.table-covers", "paging.no-leak", "paging.freed-once", "paging.shared-alike"),
 }
+#: Say nothing of a run that no grammar guides.
+ABOUT_GRAMMARS = {
+    *("guided.slots", "guided.masks-applied", "guided.rolled-back", "guided.path-allowed", "guided.advances"),
+    "guided.state-continues",
+}
 #: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, a
-#: paged cache, or a run that records only lengths.
+#: paged cache, a grammar, or a run that records only lengths.
 NOT_HERE = {
     *ABOUT_BLOCKS,
+    *ABOUT_GRAMMARS,
     *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
     *("lengths.accepted-of-drafted", "draft.shape-pays", "tree.proposed-by", "tree.lookup-is-in-text"),
 }

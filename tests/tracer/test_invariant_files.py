@@ -47,6 +47,7 @@ def test_what_looks_across_steps_says_which_phase_it_judges() -> None:
         "sequence.length-continues": "tensors",
         "sequence.pairs-continue": "draft",
         "commit.drafter-length": "commit",
+        "guided.state-continues": "verify",
     }
     assert all(map(looks_across_steps, across))
 

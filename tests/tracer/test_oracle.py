@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.guided_mutants import GUIDED_MUTANTS
 from support.lengths_runs import LENGTHS_MUTANTS
 from support.paging_mutants import PAGING_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
@@ -327,6 +328,7 @@ def end_of(lines: Lines, kind: str) -> dict[str, Any]:
 RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     **PAGING_MUTANTS,
     **PROPOSER_AND_SHAPE_MUTANTS,
+    **GUIDED_MUTANTS,
     "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
     "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),

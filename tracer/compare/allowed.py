@@ -26,6 +26,8 @@ DRAFTS = (
     *("drafter.kind", "drafter.weights_digest", "drafter.hidden_state_indices", "drafter.rope_theta"),
     *("drafter.draft_vocab_size", "drafter.vocab_mapping", "drafter.settings", "sampling.draft"),
 )
+#: What forbids tokens, or weighs them otherwise, before the teacher's logits are recorded.
+BEFORE_LOGITS = ("sampling.processors", "grammar")
 #: Of what decides which tokens are accepted or drawn, beside the teacher's logits; the seed is another one.
 DRAWS = tuple(f"sampling.{name}" for name in ("temperature", "top_k", "top_p", "epsilon", "delta"))
 DECISIONS: tuple[Phase, ...] = ("accept", "commit", "stop")
@@ -57,11 +59,11 @@ def consequences(a: Manifest, b: Manifest, let: Iterable[str]) -> Consequences:
     draws = a.sampling.rule != "greedy" or b.sampling.rule != "greedy"
     coins = draws and "seed" in fields
     same_rule = a.sampling.rule == b.sampling.rule  # two rules are never equal, and the first decision says so
-    if same_rule and (coins or _any(fields, ("sampling.processors",)) or (draws and _any(fields, DRAWS))):
+    if same_rule and (coins or _any(fields, BEFORE_LOGITS) or (draws and _any(fields, DRAWS))):
         phases |= set(DECISIONS)
-    if _any(fields, ("sampling.processors",)):
-        phases.add("verify")  # its logits are those behind the processors
-    other_drafts = _any(fields, DRAFTS)
+    if _any(fields, BEFORE_LOGITS):
+        phases.add("verify")  # its logits are those behind processors and grammar
+    other_drafts = _any(fields, (*DRAFTS, "grammar"))
     if other_drafts:
         phases.add("draft")
     drawn_drafts = coins and "sampled" in (a.sampling.draft, b.sampling.draft)

@@ -42,6 +42,7 @@ SAID_BY_ABSENCE: dict[str, Any] = {
     "sampling.top_k": "all",
     "sampling.top_p": "all",
     "redaction": "none",
+    "grammar": "none",
     "pipeline": "one process",
 }
 #: What writers before that version could not say: there absence says nothing of these either.

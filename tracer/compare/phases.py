@@ -15,6 +15,7 @@ from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.acceptance import compare_accept
 from specscope.tracer.compare.at_a_glance import verify_lists
 from specscope.tracer.compare.drafts import compare_drafts, compare_shapes, compare_trees, shares_draft
+from specscope.tracer.compare.guided import compare_advance, compare_masks
 from specscope.tracer.compare.nodes import PathKey, key_tokens
 from specscope.tracer.compare.said import Said, paired_numbers, said_at
 from specscope.tracer.compare.steps import StepPair, choice, difference, same_path, slot_keys
@@ -27,7 +28,7 @@ HELD_TO_THE_TREE = {"parents", "ancestors"}
 def compare_steps(pair: StepPair) -> list[Difference]:
     """Every difference of the pair, in the order of the phases."""
     if not pair.trees_compared:
-        return list(_verify(pair))
+        return [*compare_masks(pair), *_verify(pair)]
     skipped = pair.expected.phases
     differences = [] if "draft" in skipped else [*compare_shapes(pair), *compare_drafts(pair)]
     if pair.a.step.tree is None or pair.b.step.tree is None:
@@ -35,12 +36,13 @@ def compare_steps(pair: StepPair) -> list[Difference]:
     differences += compare_trees(pair, drafts_equal=not differences)
     differences += _exit_drafts(pair) if pair.same_exit_head else ()
     differences += _tensors(pair)
-    differences += [] if "verify" in skipped else _verify(pair)
+    differences += [] if "verify" in skipped else [*compare_masks(pair), *_verify(pair)]
     if "accept" in skipped or trees_may_differ(pair):
         return differences  # another tree, or another rule, may well accept another path
     differences += compare_accept(pair)
     differences += _commit(pair)
     differences += _stop(pair)
+    differences += compare_advance(pair)
     return differences
 
 

@@ -131,6 +131,7 @@ class Oracle:
         return TurnTally(
             start=start,
             sampling=manifest.sampling,
+            is_guided=manifest.grammar is not None,
             flow=Flow.of(manifest, start.pipeline),
             forced=self._is_replay,
             stop_rules=manifest.stop_rules,

@@ -168,6 +168,7 @@ def _decode(
         batch_size=variant.batch_size,
         cache_strategy=variant.cache_strategy,
         cache=variant.cache,
+        grammar=plan.settings.grammar if variant.grammar == "as-asked" else None,
     )
     with tempfile.TemporaryDirectory() as folder:
         target = TraceTarget(Path(folder) / "bench.jsonl", variant.traced) if variant.traced else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, ModelChoice
 from specscope.engine.tree.policy import (
@@ -30,6 +30,7 @@ class Variant(NamedTuple):
     cache_strategy: str = "in-place"
     cache: str = "dense"
     batch_size: int = 1
+    grammar: Literal["as-asked", "none"] = "as-asked"  # none: free, although a grammar was asked for
 
 
 def _baseline(choice: ModelChoice) -> Variant:
@@ -83,6 +84,14 @@ def _drafters(choice: ModelChoice) -> list[Variant]:
     return [_baseline(choice), *drafted, *chains]
 
 
+def _guided(choice: ModelChoice) -> list[Variant]:
+    """Free and guided, without drafts and with them: what a grammar costs a token, and what it does to acceptance."""
+    ways = {"baseline": replace(choice, mode="baseline"), choice.mode: choice}
+    guided = [Variant(name=f"{name}, guided", choice=way) for name, way in ways.items()]
+    free = [Variant(name=f"{name}, free", choice=way, grammar="none") for name, way in ways.items()]
+    return [*guided, *free]
+
+
 def _batches(choice: ModelChoice) -> list[Variant]:
     """In several rows: without drafts, and as ``choice`` says. Where that is a shape for each step, each shape is also
     tried by itself, in as many rows as were measured."""
@@ -120,6 +129,7 @@ COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
     "drafters": _drafters,
     "batch": _batches,
     "overhead": _overhead,
+    "guided": _guided,
 }
 
 

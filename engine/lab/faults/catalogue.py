@@ -9,6 +9,7 @@ from specscope.engine.lab.faults.commit import COMMIT_FAULTS
 from specscope.engine.lab.faults.custody import CUSTODY_FAULTS
 from specscope.engine.lab.faults.draft import DRAFT_FAULTS
 from specscope.engine.lab.faults.graphs import GRAPH_FAULTS
+from specscope.engine.lab.faults.guided import GUIDED_FAULTS
 from specscope.engine.lab.faults.kernels import KERNEL_FAULTS
 from specscope.engine.lab.faults.paged import PAGED_FAULTS
 from specscope.engine.lab.faults.tensors import TENSOR_FAULTS
@@ -24,6 +25,7 @@ _ALL = (
     *TREE_FAULTS,
     *TENSOR_FAULTS,
     *VERIFY_FAULTS,
+    *GUIDED_FAULTS,
     *GRAPH_FAULTS,
     *KERNEL_FAULTS,
     *WINDOW_FAULTS,

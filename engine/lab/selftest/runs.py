@@ -133,6 +133,7 @@ class Runs:
             batch_size=scenario.batch_size,
             processors=scenario.processors,
             cache=scenario.cache,
+            grammar=scenario.grammar,
         )
         target = TraceTarget(trace, level) if trace is not None else None
         return RunRequest(settings, list(scenario.prompts), target)

@@ -14,9 +14,17 @@ import torch
 from tokenizers import Tokenizer
 
 from specscope.engine.backends.devices import backend_of
+from specscope.engine.guided.grammar import is_installed
 from specscope.engine.load.models import DEMO_MODELS
 from specscope.engine.run.prompts import Prompt, load_prompts
-from specscope.engine.settings import NO_PROCESSORS, CacheName, ModelChoice, ProcessorChoice, SamplingRule
+from specscope.engine.settings import (
+    NO_PROCESSORS,
+    CacheName,
+    GrammarChoice,
+    ModelChoice,
+    ProcessorChoice,
+    SamplingRule,
+)
 from specscope.engine.tree.policy import TreePolicy, parse_policy
 from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
@@ -41,6 +49,7 @@ class Scenario:
     batch_size: int = 1
     processors: ProcessorChoice = NO_PROCESSORS
     cache: CacheName = "dense"
+    grammar: GrammarChoice | None = None
     baseline: Mode = "eager"
     candidate: Mode = "fused"
 
@@ -66,7 +75,7 @@ def find_scenario(name: str) -> Scenario:
 @cache
 def scenarios() -> dict[str, Scenario]:
     """All of them, by name."""
-    return {scenario.name: scenario for scenario in (*_decoded_alone(), *_side_by_side(), *_at_length())}
+    return {scenario.name: scenario for scenario in (*_decoded_alone(), *_side_by_side(), *_at_length(), *_guided())}
 
 
 def demo_choice(policy: TreePolicy = TREE, rule: SamplingRule | None = None, drafter: str = "eagle3") -> ModelChoice:
@@ -173,6 +182,23 @@ def _at_length() -> list[Scenario]:
         long("long", "a prompt past position 512", PAST_512, 16),
         long("capacity", "the cache's buffer is filled and grows", NEAR_CAPACITY, 28),
         long("near-max", "up to the teacher's last position, the prompt in two chunks", NEAR_MAX, 24),
+    ]
+
+
+def _guided() -> list[Scenario]:
+    """None where the library of grammars is not installed."""
+    if not is_installed():
+        return []
+    calls = r"([ ]{0,12}[a-z_.]+ = [a-z_.]+\([a-z_., ]*\)\n)+"
+    return [
+        Scenario(
+            name="guided",
+            says="lines that assign calls, by a grammar",
+            prompts=_demo_prompts()[2:4],
+            choice=demo_choice(),
+            max_new_tokens=20,
+            grammar=GrammarChoice("regex", calls),
+        )
     ]
 
 

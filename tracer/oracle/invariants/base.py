@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from specscope.schemas import Manifest, Step, TreePolicy, TurnStart
+from specscope.schemas import GrammarState, Manifest, Step, TreePolicy, TurnStart
 from specscope.schemas.phases import Phase
 from specscope.tracer.files.candidates import Candidate, CandidateColumns, candidates_of, columns_of
 from specscope.tracer.shapes import policy_of_step
@@ -178,6 +178,13 @@ class Context:
         if self.previous is None:
             return None
         return None if self.previous.draft is None else self.previous.draft.kv_after
+
+    @property
+    def grammar_before(self) -> GrammarState | None:
+        """Where the step before, or the prompt's first token, says that it left the grammar."""
+        if self.previous is not None:
+            return None if self.previous.guided is None else self.previous.guided.after
+        return self.turn.prefill.guided if self.step.step == 0 else None
 
     @property
     def features_digest(self) -> str | None:

@@ -69,12 +69,14 @@ RECORDED_AS = {
     "committed_before": "commit.committed_after",
     "cached_before": "accept.path",
     "pairs_before": "draft.kv_after",
+    "grammar_before": "guided.after",
 }
 #: The same of a turn's first step, where it is another field.
 RECORDED_AS_FIRST = {
     "features_digest": "prefill.features_digest",
     "left_prefixes": "prefill.prefix_digests",
     "table_before": "prefill.block_table",
+    "grammar_before": "prefill.guided",
 }
 
 

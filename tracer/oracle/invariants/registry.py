@@ -9,6 +9,7 @@ from specscope.tracer.oracle.invariants.accept import ACCEPT
 from specscope.tracer.oracle.invariants.base import Context, Invariant
 from specscope.tracer.oracle.invariants.commit import COMMIT
 from specscope.tracer.oracle.invariants.draft import DRAFT
+from specscope.tracer.oracle.invariants.guided import GUIDED
 from specscope.tracer.oracle.invariants.lengths import LENGTHS
 from specscope.tracer.oracle.invariants.paging import PAGING
 from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
@@ -34,6 +35,7 @@ ON_STEPS: tuple[Invariant[Context], ...] = (
     *TREE,
     *TENSORS,
     *VERIFY,
+    *GUIDED,
     *ACCEPT,
     ROOT_IS_LAST_BONUS,
     *STOP,

@@ -20,6 +20,7 @@ class TurnTally:
 
     start: TurnStart
     sampling: Sampling  # the run's
+    is_guided: bool = False  # a grammar forbids tokens
     forced: bool = False  # a replay's: its pending token is the recorded one
     stop_rules: StopRules | None = None  # the run's
     max_positions: int | None = None  # the teacher's
@@ -171,7 +172,7 @@ def _metrics(t: TurnTally) -> str | None:
 
 def _prefill(t: TurnTally) -> str | None:
     start, prefill = t.start, t.start.prefill
-    if prefill.top_logits is not None and not _finite(prefill.top_logits, t.sampling):
+    if prefill.top_logits is not None and not _finite(prefill.top_logits, t):
         return f"the logits {prefill.top_logits} are not finite"
     best = prefill.top_tokens
     pending = prefill.pending_token
@@ -204,9 +205,9 @@ def _draw_problem(draw: BonusDraw, sampling: Sampling) -> str | None:
     return f"its share is {share:.9g}, its logit {draw.logit:.9g} gives {wanted}"
 
 
-def _finite(logits: list[float], sampling: Sampling) -> bool:
-    """Whether the best logit is a number, and the others too or banned: what a processor makes of a token."""
-    banned = -math.inf if sampling.processors else math.nan
+def _finite(logits: list[float], t: TurnTally) -> bool:
+    """Whether the best logit is a number, and the others too or banned: what processor and grammar make of a token."""
+    banned = -math.inf if t.sampling.processors or t.is_guided else math.nan
     return math.isfinite(logits[0]) and all(math.isfinite(other) or other == banned for other in logits[1:])
 
 

@@ -1,0 +1,1 @@
+"""Guided decoding: a grammar beside each turn, and what it allows at each slot of a tree."""
