@@ -157,6 +157,7 @@ def test_a_sweep_has_a_variant_per_value_beside_the_baseline(teacher_folder: Pat
         (["--compare", "budget", "--values", "4,x"], "wanted whole numbers"),
         (["--compare", "budget", "--values", "4,4"], "got a value twice"),
         (["--compare", "trees", "--values", "4"], "which has none"),
+        (["--compare", "guided"], "without a grammar"),
         (["--compare", "budget", "--tree", "static:pair-6"], "sweep it with --tree dynamic"),
         (["--suite", "demo240", "--prompts", "p.jsonl"], "pass only one of them"),
         (["--csv", "same", "--json", "same"], "give each its own"),

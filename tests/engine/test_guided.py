@@ -13,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.bigrams import chi_square_p
 from support.called import specscope
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from specscope.engine import decode
 from specscope.engine.guided.grammar import Grammar, TokenTable
@@ -286,6 +288,47 @@ def test_what_is_drawn_follows_the_grammar_and_its_trace_is_sound(tmp_path: Path
         guide = Grammar(GRAMMARS["json-schema"], TABLE).guide()
         assert guide.take_all(turn.result.output_ids) == len(turn.result.output_ids)
     assert check_trace(trace).num_violations == 0
+
+
+def exact_outputs(grammar: Grammar, prompt: list[int], temperatures: list[float]) -> dict[tuple[int, ...], list[float]]:
+    """Slowly: every text of a small grammar in tokens, and at each temperature its probability under the masked
+    distribution of transformers' own model, one whole forward for each beginning."""
+    teacher = AutoModelForCausalLM.from_pretrained(DEMO_MODELS / "teacher", dtype=torch.float32).eval()
+    outputs: dict[tuple[int, ...], list[float]] = {}
+    begun: list[tuple[tuple[int, ...], list[float]]] = [((), [1.0 for _ in temperatures])]
+    while begun:
+        path, shares = begun.pop()
+        mask = fresh_mask(grammar, list(path))
+        assert mask is not None
+        with torch.inference_mode():
+            logits = teacher(torch.tensor([[*prompt, *path]])).logits[0, -1].double()
+        allowed = np.flatnonzero(mask).tolist()
+        probs = [(logits[allowed] / temperature).softmax(0).tolist() for temperature in temperatures]
+        for place, token in enumerate(allowed):
+            longer = (*path, token), [share * at[place] for share, at in zip(shares, probs, strict=True)]
+            if token == EOS:
+                outputs[longer[0]] = longer[1]
+            else:
+                begun.append(longer)
+    return outputs
+
+
+@pytest.mark.parametrize("draft", ["point-mass", "sampled"])
+def test_drawn_outputs_have_the_teachers_own_masked_distribution(draft: Any) -> None:
+    choice, temperature = GrammarChoice("regex", "(ab?|self)[ab]"), 1.5
+    rule = SamplingRule("sampling", temperature=temperature, draft=draft)
+    policy = "static:pair-6" if draft == "sampled" else "dynamic"
+    text = "        x = "
+    prompts = [Prompt(f"draw-{number}", turns=(text,)) for number in range(250)]
+    turns = decode(prompts, rule=rule, policy=policy, grammar=choice, batch_size=50, max_new_tokens=12)
+    ids = Tokenizer.from_file(str(TOKENIZER)).encode(text).ids
+    wanted = exact_outputs(Grammar(choice, TABLE), ids, [temperature, 4 * temperature])
+    counts = [sum(turn.result.output_ids == list(output) for turn in turns) for output in wanted]
+    assert sum(counts) == len(turns), "every output is one of the grammar's"
+    right, wrong = (torch.tensor([[shares[at] for shares in wanted.values()]]) for at in (0, 1))
+    assert right.sum() == pytest.approx(1)
+    assert chi_square_p(torch.tensor([counts]), right) > 1e-3
+    assert chi_square_p(torch.tensor([counts]), wrong) < 1e-3, "the test can fail"
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "eagle3+ngram", "early-exit"])

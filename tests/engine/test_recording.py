@@ -53,6 +53,15 @@ def test_equal_logits_stand_in_the_order_of_their_ids_and_there_are_at_most_sixt
     assert best_tokens(logits).tokens == [[3, 7]]
 
 
+@pytest.mark.parametrize("only", [0, 1, 7])
+def test_where_all_tokens_but_one_are_forbidden_another_stands_beside_it(only: int) -> None:
+    logits = torch.full((1, 8), -torch.inf)
+    logits[0, only] = 2.0
+    best = best_tokens(logits)
+    assert best.tokens == slow_best(logits)
+    assert best.logits == [[2.0, -torch.inf]]
+
+
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_recorded_as_it_is(spoilt: float) -> None:
     logits = torch.arange(8.0).repeat(2, 1)

@@ -13,7 +13,7 @@ from support.guided_mutants import WRONGLY_GUIDED, at, guided_steps, guides
 from support.silent import ABOUT_GRAMMARS
 from support.traces import EAGER, FUSED, load, store
 
-from specscope.tracer.compare.diff import diff_traces
+from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.oracle.check import check_trace
 
 Change = Callable[[dict[str, Any]], Any]
@@ -119,6 +119,19 @@ def test_runs_of_other_grammars_or_none_cannot_be_compared(tmp_path: Path, chang
     verdict = diff_traces(store(guides(load(EAGER)), tmp_path / "eager.jsonl"), store(lines, tmp_path / "fused.jsonl"))
     assert verdict.verdict == "incomparable"
     assert any("grammar" in line for line in verdict.incomparable)
+
+
+def test_a_grammar_that_may_differ_keeps_what_follows_from_it_out_of_the_comparison(tmp_path: Path) -> None:
+    lines = guides(load(FUSED))
+    lines[0]["grammar"]["digest"] = "b" * 32
+    step = guided_steps(lines)[2]
+    step["guided"]["mask_digests"][3] = step["guided"]["applied_digests"][3] = "f" * 16
+    step["verify"]["argmax"][3] = 77
+    options = DiffOptions(allowed=frozenset(["grammar"]))
+    paths = store(guides(load(EAGER)), tmp_path / "eager.jsonl"), store(lines, tmp_path / "fused.jsonl")
+    verdict = diff_traces(*paths, options)
+    assert not [root for root in verdict.roots if root.difference.field.startswith(("guided", "argmax"))]
+    assert any("follows from what was allowed to differ" in line for line in verdict.unjudged)
 
 
 def test_the_base_alone_judges_a_guided_trace(tmp_path: Path) -> None:
