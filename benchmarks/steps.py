@@ -160,7 +160,7 @@ def main(drafters: tuple[str, ...], suite: str, limit: int, tokens: int, budget:
     policy = TreePolicy("dynamic", depth=DEFAULT_TREE.depth, top_k=DEFAULT_TREE.top_k, budget=budget)
     runs: dict[str, Steps] = {}
     for name in drafters:
-        models = load_models(ModelChoice(drafter=name, policy=policy, self_check=False))
+        models = load_models(ModelChoice(drafter=name, policy=policy, products="plain", self_check=False))
         runs[name] = Steps(models, tokens)
     tokenizer = models.teacher.tokenizer
     assert tokenizer is not None
