@@ -21,6 +21,7 @@ from specscope.schemas.manifest import (
     TreePolicy,
 )
 from specscope.schemas.migrations import MIGRATIONS, KnownVersions, Migration
+from specscope.schemas.paging import BlocksSection, SharedBlock
 from specscope.schemas.pipeline import (
     Pipeline,
     PipelineSection,
@@ -32,7 +33,6 @@ from specscope.schemas.pipeline import (
 )
 from specscope.schemas.shapes import LoadTimes, ShapeSection, ShapeTable, TreeShape
 from specscope.schemas.step import (
-    BlocksSection,
     CommitSection,
     DraftInputs,
     DraftLevel,
@@ -42,7 +42,6 @@ from specscope.schemas.step import (
     InvariantFailure,
     InvariantsSection,
     LengthsSection,
-    SharedBlock,
     SlidingWindow,
     Step,
     StopSection,

@@ -13,6 +13,7 @@ from pydantic import Field
 from specscope.schemas.accept import AcceptSection
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.guided import GuidedSection
+from specscope.schemas.paging import BlocksSection
 from specscope.schemas.pipeline import PipelineSection
 from specscope.schemas.shapes import ShapeSection
 
@@ -197,32 +198,6 @@ class VerifySection(Section):
     def best_logits(self, slot: int) -> list[float]:
         """Their logits; empty where they were not recorded."""
         return self.top_logits[slot] if self.top_logits is not None else []
-
-
-class SharedBlock(Section):
-    """A block that several rows have in their block tables."""
-
-    block: int = Field(description="Which one.")
-    rows: list[int] = Field(description="Rows of the batch that have it, as numbered in this step.")
-    token_digests: list[Digest] = Field(
-        description="Of each of these rows, of its tokens from the first one to the last that all of them hold of it."
-    )
-
-
-class BlocksSection(Section):
-    """The blocks of a paged cache as the commit of all rows leaves them."""
-
-    table: list[int] = Field(description="Blocks of the row's committed prefix, in order.")
-    references: list[int] = Field(description="Of each of them, how many tables it is in by the allocator's count.")
-    taken: list[int] = Field(description="Blocks that this row's commit took from the free list, in order.")
-    freed: list[int] = Field(description="Blocks that it gave back, in order.")
-    num_blocks: int = Field(description="All blocks that there are.")
-    num_free: int = Field(description="Entries of the free list.")
-    num_held: int = Field(description="Different blocks in the tables of all rows.")
-    num_accounted: int = Field(description="Different blocks that are in the free list or in a table.")
-    shared: list[SharedBlock] | None = Field(
-        default=None, description="Blocks of the table that other rows have as well; absent where there are none."
-    )
 
 
 class CommitSection(Section):

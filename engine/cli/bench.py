@@ -142,20 +142,13 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     compare = "overhead" if overhead else compare
     if options["calibrate"] is not None and (overhead or compare != "modes" or values is not None or rank.size > 1):
         raise UsageError("got --calibrate and what to compare, or several ranks: calibrate by itself, in one process")
-    choice = build_choice(**options)
-    settings = Settings(
-        choice=choice,
-        max_new_tokens=options["max_new_tokens"],
-        processors=build_processors(options),
-        bad_words=tuple(options["bad_words"]),
-        grammar=build_grammar(options),
-    )
+    settings = _settings(options)
     if options["calibrate"] is not None:
         _calibrate(settings, rounds, options)
         return
     if compare == "guided" and settings.grammar is None:
         raise UsageError("got --compare guided without a grammar: give --grammar, --json-schema or --regex")
-    variants = variants_of(compare, choice, _values(values))
+    variants = variants_of(compare, settings.choice, _values(values))
     chosen = _prompts(options)
     with working("loading torch"):
         from specscope.engine.lab.bench.measure import Plan
@@ -165,6 +158,16 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         _measure_alone(task, options)
     else:
         _measure_part(task, rank, termination, options)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    return Settings(
+        choice=build_choice(**options),
+        max_new_tokens=options["max_new_tokens"],
+        processors=build_processors(options),
+        bad_words=tuple(options["bad_words"]),
+        grammar=build_grammar(options),
+    )
 
 
 def _measure_pipeline(rounds: int, options: dict[str, Any]) -> None:

@@ -248,7 +248,7 @@ def test_help_groups_the_commands_by_their_question_with_an_example_each() -> No
     assert all(f"\n  {name} " in others for name in ("bench", "schema", "selftest", "train"))
 
 
-@pytest.mark.parametrize(("name", "titles"), [("run", 9), ("bench", 9), ("diff", 3), ("bisect", 4)])
+@pytest.mark.parametrize(("name", "titles"), [("run", 10), ("bench", 10), ("diff", 3), ("bisect", 4)])
 def test_options_that_belong_together_stand_together(name: str, titles: int) -> None:
     command = command_line.cli.get_command(click.Context(command_line.cli), name)
     assert isinstance(command, SectionedCommand)

@@ -13,24 +13,18 @@ from support.lengths_runs import LENGTHS_MUTANTS
 from support.paging_mutants import PAGING_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
 from support.proposer_mutants import PROPOSER_AND_SHAPE_MUTANTS
+from support.reports import violated
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
 from support.step_mutants import reorder_sources, swap_path
 from support.structure_mutants import STRUCTURE_MUTANTS, put, see_one_too_many
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FUSED, WHERE_NO_LEVEL_PAYS, Lines, accepts_at_least, first_step, load, store
 
-from specscope.tracer.compare.diff import diff_traces
-from specscope.tracer.errors import TraceError
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants import ALL_INVARIANTS
 from specscope.tracer.oracle.invariants.registry import STATEMENTS
-from specscope.tracer.oracle.report import OracleReport
 
 Step = dict[str, Any]
-
-
-def violated(report: OracleReport) -> set[str]:
-    return {name for name, tally in report.invariants.items() if tally.failed}
 
 
 #: A sampled run of the newest format, with drafts that were drawn.
@@ -388,79 +382,6 @@ def test_what_was_not_recorded_is_skipped_and_never_passed(tmp_path: Path, secti
         tally = report.invariants[invariant.id]
         firsts = sum(step["step"] == 0 for step in steps) if invariant.id in FROM_THE_SECOND else 0
         assert (tally.passed, tally.skipped) == (0, len(steps) - firsts), "a first step follows none"
-
-
-def test_a_truncated_run_is_reported_as_such(tmp_path: Path) -> None:
-    path = tmp_path / "cut.jsonl"
-    content = FUSED.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])
-    report = check_trace(path)
-    assert report.truncated
-    assert report.torn_bytes > 0
-    assert not violated(report)
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_random_damage_is_an_error_or_a_violation_and_never_clean(tmp_path: Path, seed: int) -> None:
-    import random
-
-    rng = random.Random(seed)
-    content = bytearray(FUSED.read_bytes())
-    lines = bytes(content).splitlines(keepends=True)
-    match seed % 4:
-        case 0:
-            lines.pop(rng.randrange(1, len(lines)))
-        case 1:
-            lines.insert(rng.randrange(1, len(lines)), lines[rng.randrange(1, len(lines))])
-        case 2:
-            a, b = rng.sample(range(1, len(lines)), 2)
-            lines[a], lines[b] = lines[b], lines[a]
-        case 3:
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-            lines = [bytes(content)]
-    path = tmp_path / "damaged.jsonl"
-    path.write_bytes(b"".join(lines))
-    if path.read_bytes() == FUSED.read_bytes():
-        return
-    try:
-        report = check_trace(path)
-    except TraceError as error:
-        assert str(path) in str(error)  # noqa: PT017
-        return
-    assert violated(report) or report.truncated or report.torn_bytes
-
-
-def test_duplicate_turns_and_records_behind_the_end_are_out_of_order(tmp_path: Path) -> None:
-    lines = load(FUSED)
-    twice = [*lines[:-1], lines[-1], lines[-1]]
-    assert "run.order" in violated(check_trace(store(twice, tmp_path / "twice.jsonl")))
-    lines = load(FUSED)
-    starts = [line for line in lines if line["kind"] == "turn_start"]
-    starts[1]["prompt_id"], starts[1]["prompt_turn"] = starts[0]["prompt_id"], starts[0]["prompt_turn"]
-    assert "run.order" in violated(check_trace(store(lines, tmp_path / "double.jsonl")))
-
-
-@pytest.mark.parametrize(
-    "breaks",
-    [
-        lambda s: s["tree"]["depths"].__setitem__(3, 10**12),
-        lambda s: s["draft"].__setitem__("kv_after", 10**12),
-        lambda s: s["tensors"].__setitem__("padded_slots", 10**9),
-        lambda s: s["tensors"]["mask_rows"].__setitem__(2, "ff" * 200_000),
-        lambda s: s["tree"].update(tokens=[], parents=[], depths=[]),
-        lambda s: s["verify"].update(argmax=[], top_logits=[]),
-        lambda s: s["tree"]["parents"].__setitem__(2, 10**30),
-    ],
-)
-@pytest.mark.timeout(20)
-def test_monstrous_numbers_are_violations_and_neither_hang_nor_crash(
-    tmp_path: Path, breaks: Callable[[Step], Any]
-) -> None:
-    lines = load(FUSED)
-    breaks(first_step(lines, ANY))
-    path = store(lines, tmp_path / "monster.jsonl")
-    assert violated(check_trace(path))
-    assert diff_traces(FUSED, path).exit_code == 1
 
 
 def test_a_flat_list_of_three_positions_a_row_is_told_what_the_format_has_room_for(tmp_path: Path) -> None:
