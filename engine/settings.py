@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from specscope.engine.tree.policy import TreePolicy, parse_policy
-from specscope.schemas.guided import GrammarKind
 from specscope.schemas.manifest import Attention, Mode, RuleName, TraceLevel
 from specscope.schemas.profile import Profile
 from specscope.schemas.unknown import nearest_name
@@ -24,6 +23,7 @@ CacheName = Literal["dense", "paged"]
 DraftName = Literal["point-mass", "sampled"]
 #: auto: where the device's backend captures by itself.
 GraphChoice = Literal["auto", "on", "off"]
+GrammarKind = Literal["lark", "json-schema", "regex"]
 #: auto: packed where that is faster.
 ProductsChoice = Literal["auto", "plain", "packed"]
 
@@ -235,6 +235,8 @@ class Settings:
             raise UsageError(f"got batch size {self.batch_size}, wanted 1 to {MAX_BATCH_SIZE}")
         if "" in self.stop_strings:
             raise UsageError("got an empty stop string, which every text contains: leave it out")
+        if self.grammar is not None and not isinstance(self.grammar, GrammarChoice):
+            raise UsageError(f"got a grammar of type {type(self.grammar).__name__}, wanted GrammarChoice(kind, text)")
         check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)
         if self.choice.graph == "on" and self.cache_strategy != "in-place":
             raise UsageError(
@@ -266,7 +268,7 @@ class Settings:
                 "got --graph with --cache paged, where what attention reads is gathered anew in every step: use "
                 "--cache dense, or drop --graph"
             )
-        if self.choice.policy.shapes is not None or self.choice.policy.sizing is not None:
+        if self.choice.policy.shapes is not None or self.choice.policy.sizing == "measure":
             raise UsageError(
                 "got --cache paged with trees that are sized or chosen by what a step costs, which is measured with a "
                 "dense cache: give --tree and --budget, or --cache dense"

@@ -18,7 +18,11 @@ class SharedBlock(Section):
 
 
 class BlocksSection(Section):
-    """The blocks of a paged cache as the commit of all rows leaves them."""
+    """The blocks of a paged cache as the commit of all rows leaves them.
+
+    Blocks that a cache keeps for later turns, or never gives away, count as free; those that a row has for what is not
+    committed yet are not in its table.
+    """
 
     table: list[int] = Field(description="Blocks of the row's committed prefix, in order.")
     references: list[int] = Field(description="Of each of them, how many tables it is in by the allocator's count.")
@@ -27,7 +31,9 @@ class BlocksSection(Section):
     num_blocks: int = Field(description="All blocks that there are.")
     num_free: int = Field(description="Entries of the free list.")
     num_held: int = Field(description="Different blocks in the tables of all rows.")
-    num_accounted: int = Field(description="Different blocks that are in the free list or in a table.")
+    num_accounted: int | None = Field(
+        default=None, description="Different blocks that are in the free list or in a table. Absent: not known."
+    )
     shared: list[SharedBlock] | None = Field(
         default=None, description="Blocks of the table that other rows have as well; absent where there are none."
     )

@@ -5,7 +5,8 @@ computes those several times as fast, once the weights lie as it wants them. Whi
 on a processor that the BLAS was made for, packing saves nothing. Layers that are fed the same, as queries, keys and
 values are, become one product.
 
-The packed weights are a copy. Layers whose weights are changed or replaced pack them anew at the next call.
+The packed weights are a copy. Layers whose weights are replaced, or changed by torch under its eyes, pack them anew at
+the next call; what is written past torch's count of versions, by numpy or through ``.data``, they do not see.
 
 Letters: R rows, K inputs, N outputs.
 """

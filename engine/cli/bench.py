@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from click.core import ParameterSource
 
+from specscope.engine.cli.bench_pipeline import PIPELINE, measure_pipeline
 from specscope.engine.cli.choices import (
     CHOICE_SECTIONS,
     build_choice,
@@ -49,10 +49,6 @@ SECTIONS = {
     **GRAMMAR_SECTIONS,
 }
 FILES = ("csv", "json", "markdown", "plots")
-PIPELINE = "ppsd"
-#: What may be said of the pipeline's measurements; benchmarks.ppsd takes more.
-PIPELINE_OPTIONS = frozenset({"suite", "limit", "max_new_tokens", "rounds", "plots", "overwrite"})
-PIPELINE_PROMPTS = 4
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
@@ -131,7 +127,8 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     Interrupted, it prints and writes what was measured until then, marked as partial.
     """
     if options["suite"] == PIPELINE:
-        _measure_pipeline(rounds, options)
+        _check_files(options)
+        measure_pipeline(rounds, options)
         return
     rank = Rank.of(os.environ)
     if rank.size > 1 and options["ranks"] is None:
@@ -144,6 +141,8 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
         raise UsageError("got --calibrate and what to compare, or several ranks: calibrate by itself, in one process")
     settings = _settings(options)
     if options["calibrate"] is not None:
+        if settings.grammar is not None:
+            raise UsageError("got --calibrate with a grammar, and a profile is of free text: drop one of them")
         _calibrate(settings, rounds, options)
         return
     if compare == "guided" and settings.grammar is None:
@@ -168,28 +167,6 @@ def _settings(options: dict[str, Any]) -> Settings:
         bad_words=tuple(options["bad_words"]),
         grammar=build_grammar(options),
     )
-
-
-def _measure_pipeline(rounds: int, options: dict[str, Any]) -> None:
-    from specscope.engine.lab.bench.pipeline.plan import PipelinePlan
-    from specscope.engine.lab.bench.pipeline.ranks import run_plan
-
-    context = click.get_current_context()
-    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    if more := given - PIPELINE_OPTIONS:
-        names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in more))
-        raise UsageError(
-            f"got {names} with --suite {PIPELINE}, which takes --limit, --max-new-tokens, --rounds, --plots: drop it "
-            "or run python -m benchmarks.ppsd from the source tree, which has --stages and more"
-        )
-    _check_files(options)
-    plan = PipelinePlan(
-        num_tokens=options["max_new_tokens"],
-        num_prompts=options["limit"] or PIPELINE_PROMPTS,
-        num_rounds=rounds,
-        plot=options["plots"],
-    )
-    run_plan(plan, ["-m", "specscope", *sys.argv[1:]])
 
 
 def _calibrate(settings: Settings, rounds: int, options: dict[str, Any]) -> None:
@@ -384,7 +361,7 @@ def _check_files(options: dict[str, Any]) -> None:
     for path in paths:
         check_writable(path, overwrite=options["overwrite"])
     if options["plots"] is not None:
-        pass
+        import_module("plotly.graph_objects")
 
 
 def _publish(report: BenchReport, options: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Grammars are read by llguidance, an optional library. It is loaded here and nowh
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -48,10 +49,12 @@ class Grammar:
         library = load_library()
         self._choice, self._tokens, self._new_matcher = choice, tokens, library.LLMatcher
         self._source = _source(choice, library)
-        known = json.loads(tokens.tokenizer_json).get("model", {}).get("vocab", {})
-        self._tokenizer = library.LLTokenizer(
-            tokens.tokenizer_json, n_vocab=max(tokens.vocab_size, len(known)), eos_token=list(tokens.eos_token_ids)
-        )
+        width = max(tokens.vocab_size, _num_known(tokens.tokenizer_json))
+        ends = [token for token in tokens.eos_token_ids if token < width]
+        try:
+            self._tokenizer = library.LLTokenizer(tokens.tokenizer_json, n_vocab=width, eos_token=ends)
+        except ValueError as error:
+            raise UsageError(f"{LIBRARY} cannot read the teacher's tokenizer: {error}") from None
         _refuse_invalid(choice, library.LLMatcher.validate_grammar_with_warnings(self._source, self._tokenizer))
         if not self.guide().allowed().any():
             raise UsageError(f"the {choice.kind} allows no text of this teacher's tokens, not even an empty one")
@@ -109,20 +112,33 @@ def load_library() -> Any:
         raise UsageError(
             f"guided decoding needs {LIBRARY}, which is not installed: pip install 'specscope[guided]'"
         ) from None
-    if not TESTED[0] <= tuple(int(part) for part in installed.split(".")[:2]) <= TESTED[1]:
+    release = re.match(r"(\d+)\.(\d+)", installed)
+    if release is None or not TESTED[0] <= (int(release[1]), int(release[2])) <= TESTED[1]:
         raise UsageError(f"got {LIBRARY} {installed}, wanted {first} to {last}: pip install 'specscope[guided]'")
     return import_module(LIBRARY)
 
 
+def _num_known(tokenizer_json: str) -> int:
+    """One more than the highest id that the tokenizer has a text for."""
+    stated = json.loads(tokenizer_json)
+    vocab = stated.get("model", {}).get("vocab", {})
+    ids = [*vocab.values()] if isinstance(vocab, dict) else [len(vocab) - 1]
+    return 1 + max([*ids, *(token["id"] for token in stated.get("added_tokens", []))], default=-1)
+
+
 def _source(choice: GrammarChoice, library: Any) -> str:
     """The text as the library wants it."""
+    try:
+        choice.text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the {choice.kind} is no text: it holds a lone surrogate or bytes outside UTF-8") from None
     if choice.kind == "regex":
         return str(library.LLMatcher.grammar_from_regex(choice.text))
     if choice.kind == "lark":
         return str(library.LLMatcher.grammar_from_lark(choice.text))
     try:
         json.loads(choice.text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the JSON schema is not JSON: {error}") from None
     return str(library.LLMatcher.grammar_from_json_schema(choice.text))
 

@@ -112,9 +112,11 @@ class Guide:
         matcher = self._places[-1].matcher
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
-        if matcher.is_stopped() and not matcher.is_accepting():
-            _check(matcher)
-            allowed[:] = False  # the library allows the end of text there, though no text is complete
+        if not matcher.is_accepting():
+            if matcher.is_stopped():
+                _check(matcher)
+            # The library allows the end of text where it can go no further, and where a grammar names it in its midst.
+            allowed[[token for token in self._eos_token_ids if token < self._vocab_size]] = False
         return allowed
 
     def allowed_after(self, path: Sequence[int]) -> NDArray[np.bool_] | None:

@@ -53,23 +53,26 @@ def _not_as_it_went(masks: SlotMasks) -> str:
     )
 
 
-def refuse_dead_end(row: RowInFlight, logits: torch.Tensor) -> None:
-    """Refuses a grammar that allows nothing after what was accepted, or of whose tokens the processors left none:
-    ``logits`` (P, V) are the row's, after both.
+def refuse_dead_end(row: RowInFlight, logits: torch.Tensor, num_kept: int) -> None:
+    """Refuses a grammar that allows nothing where one of the first ``num_kept`` tokens of the step was decided, or of
+    whose tokens the processors left none there: ``logits`` (P, V) are the row's, after both. What is cut by a stop rule
+    could not have been decided either, and is nobody's loss.
 
     Raises:
         UsageError: where it does.
     """
     if row.masks is None or row.turn.guide is None:
         return
-    if row.turn.processors is not None:
-        refuse_empty(logits[[0, *row.accepted.path]], row.turn.guide.position)
-    if row.accepted.bonus_slot in row.masks.stuck:
-        position = row.turn.guide.position + len(row.accepted.path)
+    deciding = [0, *row.accepted.path][:num_kept]
+    position = row.turn.guide.position
+    stuck = next((depth for depth, slot in enumerate(deciding) if slot in row.masks.stuck), None)
+    if stuck is not None:
         raise UsageError(
-            f"the grammar goes nowhere: after {position} tokens it allows none of the teacher's, and no text is "
-            "complete there; change the grammar"
+            f"the grammar goes nowhere: after {position + stuck} tokens it allows none of the teacher's, and no text "
+            "is complete there; change the grammar"
         )
+    if row.turn.processors is not None:
+        refuse_empty(logits[deciding], position)
 
 
 def refuse_empty(logits: torch.Tensor, position: int) -> None:

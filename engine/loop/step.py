@@ -178,7 +178,6 @@ class StepPhases:
             raise ViolationError("; ".join(_witnesses(report) for report in reports if report.failed))
         for row, outcome in zip(step.rows, outcomes, strict=True):
             row.acceptance = outcome.acceptance
-            refuse_dead_end(row, verification.logits[row.number])
             if row.report is None:
                 row.report = ALL_PASSED if outcome.is_sound else check_row(tensors, row.number, self.teacher.vocab_size)
         step.acceptance = acceptance
@@ -200,6 +199,9 @@ class StepPhases:
             accepted, watch = row.accepted, row.turn.watch
             self.rows[row.number].committed_ids += [watch.output_ids[-1], *accepted.tokens]
             stop = self.decoding.phases.stop(watch, [*accepted.tokens, accepted.bonus_token])
+            if row.masks is not None:
+                assert step.verification is not None
+                refuse_dead_end(row, step.verification.logits[row.number], stop.kept)
             row.guided = advance_guided(row, stop, self.decoding.phases)
             decisions.append(Decision(commit, stop))
         held = [row.committed_ids for row in self.rows]  # of all rows, now that each holds what it committed

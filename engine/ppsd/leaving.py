@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from specscope.engine.ppsd.lifeline import LastWords, Lifeline
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError, UsageError
@@ -24,10 +25,11 @@ def ending(lifeline: Lifeline, work: Callable[[], None]) -> None:
         words = LastWords(str(error), error.exit_code, is_usage=isinstance(error, UsageError), is_echo=is_echo)
         if lifeline.folder is None:
             raise
-    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
+    except Exception as error:  # a process that ends without a word leaves the launcher nothing to say
         words = LastWords(f"{type(error).__name__}: {error}", EXIT_USAGE, is_usage=False, is_echo=False)
         if lifeline.folder is None:
             raise
     lifeline.leave(words)
-    sys.stdout.flush()
+    with suppress(OSError):  # whoever read it may be gone
+        sys.stdout.flush()
     os._exit(words.exit_code)  # threads that listen to ranks that are gone would keep the interpreter

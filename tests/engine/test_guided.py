@@ -407,6 +407,73 @@ def test_what_is_no_grammar_or_goes_nowhere_is_refused_in_words(choice: GrammarC
         Grammar(choice, TABLE)
 
 
+def with_tokens(change: Any) -> str:
+    stated = json.loads(TABLE.tokenizer_json)
+    change(stated)
+    return json.dumps(stated)
+
+
+def test_a_tokenizer_with_more_tokens_than_logits_is_read(models: Models) -> None:
+    extra = {"id": 4096, "content": "[PAD]", "single_word": False, "lstrip": False, "rstrip": False}
+    extra |= {"normalized": False, "special": True}
+    padded = with_tokens(lambda stated: stated["added_tokens"].append(extra))
+    grammar = Grammar(TINY["once"], TokenTable(padded, 4096, (EOS, 5000)))
+    assert (grammar.guide().allowed() == Grammar(TINY["once"], TABLE).guide().allowed()).all()
+
+
+def test_a_tokenizer_that_the_library_cannot_read_is_refused_in_words() -> None:
+    words = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}
+    stated = with_tokens(lambda stated: stated.update(model=words, decoder=None, pre_tokenizer=None))
+    with pytest.raises(UsageError, match="llguidance cannot read the teacher's tokenizer"):
+        Grammar(TINY["once"], TokenTable(stated, 2, (0,)))
+
+
+def test_the_end_of_text_in_the_midst_of_a_grammar_is_no_end() -> None:
+    grammar = Grammar(GrammarChoice("lark", 'start: "a" <|endoftext|> "b"'), TABLE)
+    guide = grammar.guide()
+    (first,) = Tokenizer.from_file(str(TOKENIZER)).encode("a").ids
+    assert guide.take(first)
+    assert not guide.take(EOS)
+    assert not guide.allowed().any()
+
+
+def test_a_dead_end_behind_where_the_turn_is_cut_is_nobodys_loss(models: Models) -> None:
+    """The drafts lead to where nothing is left, and the baseline never comes there."""
+    from specscope.engine.settings import ProcessorChoice
+
+    common: dict[str, Any] = {
+        "grammar": GrammarChoice("regex", "self"),
+        "processors": ProcessorChoice(min_new_tokens=20),
+        "max_new_tokens": 1,
+    }
+    alone = decode(PROMPTS[:1], mode="baseline", drafter="none", **common)
+    assert by_prompt(decode(PROMPTS[:1], models=models, **common)) == by_prompt(alone)
+    longer = GrammarChoice("regex", "abcdabcd")
+    for length in range(1, 5):
+        cut = common | {"grammar": longer, "max_new_tokens": length}
+        alone = decode(PROMPTS[:1], mode="baseline", drafter="none", **cut)
+        assert by_prompt(decode(PROMPTS[:1], models=models, **cut)) == by_prompt(alone)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "words"),
+    [
+        (GrammarChoice("regex", "caf\udce9"), "is no text"),
+        (GrammarChoice("json-schema", "[" * 200_000), "not JSON"),
+        ("[a-z]+", "wanted GrammarChoice"),
+    ],
+)
+def test_texts_that_are_none_are_refused_in_words(models: Models, grammar: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        decode(PROMPTS[:1], models=models, grammar=grammar)
+
+
+def test_a_profile_is_of_free_text(tmp_path: Path) -> None:
+    done = specscope("bench", "--calibrate", tmp_path / "profile.json", "--regex", "[a-z]+")
+    assert done.code == 2
+    assert "a profile is of free text" in done.err
+
+
 def test_processors_that_forbid_all_that_the_grammar_allows_are_refused_in_words(models: Models) -> None:
     from specscope.engine.settings import ProcessorChoice
 

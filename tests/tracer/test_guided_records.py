@@ -17,6 +17,7 @@ from specscope.tracer.compare.diff import DiffOptions, diff_traces
 from specscope.tracer.oracle.check import check_trace
 
 Change = Callable[[dict[str, Any]], Any]
+Lines = list[dict[str, Any]]
 
 
 def test_a_guided_run_is_sound_and_every_step_is_judged(tmp_path: Path) -> None:
@@ -112,6 +113,7 @@ def test_a_slot_that_only_one_side_allows_is_told_with_its_path(tmp_path: Path) 
 @pytest.mark.parametrize("change", [{"digest": "b" * 32}, {"kind": "lark"}, None])
 def test_runs_of_other_grammars_or_none_cannot_be_compared(tmp_path: Path, change: dict[str, str] | None) -> None:
     lines = guides(load(FUSED))
+    lines[0]["schema"] = "specscope.trace/1.4"  # whose writers say by silence that there is no grammar
     if change is None:
         del lines[0]["grammar"]
     else:
@@ -131,6 +133,51 @@ def test_a_grammar_that_may_differ_keeps_what_follows_from_it_out_of_the_compari
     verdict = diff_traces(*paths, options)
     assert not [root for root in verdict.roots if root.difference.field.startswith("guided")]
     assert set(verdict.compared) == {"tree", "tensors"}, "drafts, logits and decisions follow from the grammar"
+
+
+def test_masks_that_one_side_did_not_record_are_named_as_not_compared(tmp_path: Path) -> None:
+    lines = guides(load(FUSED))
+    for step in guided_steps(lines):
+        del step["guided"]
+    lines[0]["capabilities"].remove("guided")
+    verdict = diff_traces(store(guides(load(EAGER)), tmp_path / "eager.jsonl"), store(lines, tmp_path / "fused.jsonl"))
+    assert any("record guided in 37 places" in line for line in verdict.unjudged), verdict.unjudged
+
+
+def by_another_engine(lines: Lines) -> Lines:
+    """As another writer records it: another library, digests over other bytes, and no second look at the logits."""
+    lines[0]["engine"] = "another 1.0"
+    lines[0]["grammar"]["library"] = "xgrammar"
+    for step in guided_steps(lines):
+        guided = step["guided"]
+        del guided["returned"], guided["applied_digests"]
+        guided["mask_digests"] = [digest[::-1] for digest in guided["mask_digests"]]
+        for state in (guided["before"], guided["after"]):
+            state["digest"] = state["digest"][::-1]
+    for start in (line for line in lines if line["kind"] == "turn_start"):
+        start["prefill"]["guided"]["digest"] = start["prefill"]["guided"]["digest"][::-1]
+    return lines
+
+
+def test_another_engines_digests_are_no_difference_and_its_counts_are(tmp_path: Path) -> None:
+    ours = store(guides(load(EAGER)), tmp_path / "ours.jsonl")
+    theirs = by_another_engine(guides(load(FUSED)))
+    path = store(theirs, tmp_path / "theirs.jsonl")
+    report, verdict = check_trace(path), diff_traces(ours, path)
+    assert report.num_violations == 0
+    for name in ("guided.masks-applied", "guided.rolled-back"):
+        assert (report.invariants[name].passed, report.invariants[name].skipped) == (0, len(guided_steps(theirs)))
+    assert (verdict.verdict, verdict.roots) == (diff_traces(EAGER, FUSED).verdict, [])
+    guided_steps(theirs)[2]["guided"]["num_allowed"][3] = 7
+    root = diff_traces(ours, store(theirs, tmp_path / "counts.jsonl")).roots[0]
+    assert (root.difference.field, root.difference.a, root.difference.b) == ("guided.mask", "100 tokens", "7 tokens")
+
+
+def test_a_trace_from_before_there_were_grammars_says_nothing_of_one(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines[0]["schema"] = "specscope.trace/1.3"
+    verdict = diff_traces(store(guides(load(EAGER)), tmp_path / "eager.jsonl"), store(lines, tmp_path / "fused.jsonl"))
+    assert not any("grammar" in line for line in verdict.incomparable)
 
 
 def test_the_base_alone_judges_a_guided_trace(tmp_path: Path) -> None:

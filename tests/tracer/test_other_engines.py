@@ -12,7 +12,7 @@ from support.traces import Lines, load, store
 
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions
-from specscope.tracer.errors import TraceError
+from specscope.tracer.errors import TraceError, UsageError
 from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
@@ -295,6 +295,8 @@ def with_logits(path: Path, cache: str | None, moved: float = 0.0) -> Path:
         (("float32", "bf16"), 7.0, "different"),
         (("float32", "float32"), 0.1, "different"),
         (("float16", "float16"), 0.1, "different"),  # both round alike
+        (("float16", "f16"), 0.1, "different"),  # by another name
+        (("half", "fp16"), 0.1, "different"),
         ((None, None), 0.1, "different"),
         (("float32", "q8_0"), 0.1, "different"),  # nobody knows its roundings
     ],
@@ -306,6 +308,27 @@ def test_caches_that_round_otherwise_explain_as_much_as_their_dtype_can(
     other = with_logits(tmp_path / "b.jsonl", caches[1], moved)
     verdict = diff_traces(plain, other, DiffOptions(allowed=frozenset({"kv_dtype"})))
     assert (check_trace(other).num_violations, verdict.verdict) == (0, outcome)
+
+
+def test_a_verdict_says_where_a_cache_widened_what_counts_as_noise(tmp_path: Path) -> None:
+    silent, half = with_logits(tmp_path / "a.jsonl", None), with_logits(tmp_path / "b.jsonl", "float16")
+    assert not any("roundings" in remark for remark in diff_traces(half, half).remarks)
+    assert diff_traces(silent, half).remarks == [
+        "noise is counted in roundings of float16, not of float32, because of the caches: the baseline does not say "
+        "and the candidate has float16"
+    ]
+
+
+def test_a_noise_run_of_another_format_than_the_candidates_is_refused(tmp_path: Path) -> None:
+    plain, half = with_logits(tmp_path / "a.jsonl", "float32"), with_logits(tmp_path / "b.jsonl", "float16", 0.1)
+    for cache, fits in (("q8_0", False), ("f16", True)):
+        noise = with_logits(tmp_path / f"{cache}.jsonl", cache, 0.1)
+        options = DiffOptions(allowed=frozenset({"kv_dtype"}), noise=noise)
+        if fits:
+            assert diff_traces(plain, half, options).verdict == "equal"
+        else:
+            with pytest.raises(UsageError, match=r"its kv_dtype is q8_0, that of the candidate, .* is float16"):
+                diff_traces(plain, half, options)
 
 
 def test_the_noise_of_a_format_without_roundings_is_measured(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ OPTIONAL = (
     *("draft.levels", "draft.levels.logsumexp", "tree.proposed_by", "verify.nonfinite_slots", "verify.windows"),
     *("verify.top_tokens", "verify.top_logits", "verify.logsumexp", "verify.entropy"),
     *("accept.visited", "accept.visited.trials", "accept.visited.trials.coin", "accept.bonus_draw"),
-    "commit.drafter_after",
+    *("commit.drafter_after", "guided"),
 )
 #: Turns without a partner that are named.
 NAMED_TURNS = 3
-OPTIONAL_IN_PREFILL = ("top_tokens", "top_logits", "draw")
+OPTIONAL_IN_PREFILL = ("top_tokens", "top_logits", "draw", "guided")
 
 
 def coverage_problems(reader: TraceReader, name: str) -> list[str]:

@@ -26,6 +26,7 @@ AXIS = (
     "block_size",
     "batch_size",
     "pipeline",
+    "grammar.library",
 )
 #: Facts of one run alone.
 OWN = (
@@ -46,7 +47,10 @@ SAID_BY_ABSENCE: dict[str, Any] = {
     "pipeline": "one process",
 }
 #: What writers before that version could not say: there absence says nothing of these either.
-SAID_SINCE = {SchemaVersion(1, 1): ("sampling.temperature", "sampling.top_k", "sampling.top_p")}
+SAID_SINCE = {
+    SchemaVersion(1, 1): ("sampling.temperature", "sampling.top_k", "sampling.top_p"),
+    SchemaVersion(1, 4): ("grammar",),
+}
 #: Where a run's steps have no drafted trees, these follow; only their kind is worth a line.
 FOLLOW_FROM_TREELESS = ("drafter", "tree_policy", "sampling.draft")
 
@@ -114,7 +118,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         replayed = name == "dtype" and (a.replay_of is not None or b.replay_of is not None)
         if is_allowed(name, allowed):
             let.append(name)
-        meant = follows or replayed or top in AXIS or is_allowed(name, allowed)
+        meant = follows or replayed or top in AXIS or name in AXIS or is_allowed(name, allowed)
         if unsaid or meant or name in for_people:
             axis.append(line)
         else:

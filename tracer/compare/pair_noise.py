@@ -10,7 +10,7 @@ from specscope.tracer.compare.drift import measure_bits, measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
-from specscope.tracer.compare.roundings import compared_in
+from specscope.tracer.compare.roundings import compared_in, same_format
 from specscope.tracer.compare.sides import Sides, first_violations
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
@@ -65,6 +65,13 @@ def _not_noise(sides: Sides, other: TraceReader, allowed: frozenset[str]) -> str
             return f"it is the {name} itself"
     if other.manifest.fault is not None:
         return f"it has fault {other.manifest.fault} in"
+    of_candidate, of_other = sides.b.manifest, other.manifest
+    for name, wanted, got in (
+        ("kv_dtype", of_candidate.kv_dtype, of_other.kv_dtype),
+        ("teacher.quantization", of_candidate.teacher.quantization, of_other.teacher.quantization),
+    ):
+        if wanted is not None and got is not None and not same_format(wanted, got):
+            return f"its {name} is {got}, that of the candidate, whose noise is asked for, is {wanted}"
     problems = compare_manifests(sides.a.manifest, other.manifest, allowed).incomparable
     if problems:
         return problems[0]

@@ -13,7 +13,10 @@ from specscope.schemas import Manifest
 #: Distance of 1 to the next number.
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 #: What other engines call them.
-SHORT_NAMES = {"f32": "float32", "f16": "float16", "fp16": "float16", "bf16": "bfloat16"}
+SHORT_NAMES = {
+    **{"f32": "float32", "fp32": "float32", "float": "float32"},
+    **{"f16": "float16", "fp16": "float16", "half": "float16", "bf16": "bfloat16"},
+}
 #: Of a dtype that is not known.
 USUAL_DTYPE = "float32"
 #: Values near 0 are differences of larger ones: below this size they round no finer.
@@ -39,11 +42,32 @@ def compared_in(a: Manifest, b: Manifest) -> str:
     A number format that is no dtype, such as q8_0, has no roundings to count in: its noise has to be measured.
     """
     dtype = coarser(a.dtype, b.dtype)
-    caches = [] if a.kv_dtype == b.kv_dtype else [a.kv_dtype, b.kv_dtype]
-    for name in caches:
-        cached = SHORT_NAMES.get(name or "", name)
+    caches = {full_name(name) for name in (a.kv_dtype, b.kv_dtype)}
+    for cached in caches if len(caches) > 1 else ():
         dtype = coarser(dtype, cached) if cached in EPSILON else dtype
     return dtype
+
+
+def cache_remarks(a: Manifest, b: Manifest) -> list[str]:
+    """In words, where a cache's dtype widens what counts as noise."""
+    usual, counted = coarser(a.dtype, b.dtype), compared_in(a, b)
+    if counted == usual:
+        return []
+    names = " and ".join(
+        f"the {side} has {manifest.kv_dtype}" if manifest.kv_dtype is not None else f"the {side} does not say"
+        for side, manifest in (("baseline", a), ("candidate", b))
+    )
+    return [f"noise is counted in roundings of {counted}, not of {usual}, because of the caches: {names}"]
+
+
+def full_name(dtype: str | None) -> str | None:
+    """A dtype by torch's name, whatever another engine calls it."""
+    return None if dtype is None else SHORT_NAMES.get(dtype.lower(), dtype)
+
+
+def same_format(a: str, b: str) -> bool:
+    """Whether two names of number formats mean the same."""
+    return full_name(a) == full_name(b)
 
 
 def is_half(dtype: str) -> bool:

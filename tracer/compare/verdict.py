@@ -17,6 +17,7 @@ from specscope.tracer.compare.lengths import MORE_THAN_LENGTHS, are_lengths, wit
 from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.noise import sensitivity
+from specscope.tracer.compare.roundings import cache_remarks
 from specscope.tracer.compare.sides import Sides, first_violations
 from specscope.tracer.compare.turns import Walk
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
@@ -72,7 +73,12 @@ def verdict_of(c: Compared) -> Verdict:
         roots=roots,
         violations=violations,
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
-        remarks=[*one_run_remarks(a, b), *fallback_remarks(a.manifest, b.manifest), *_pairing_remarks(c)],
+        remarks=[
+            *one_run_remarks(a, b),
+            *fallback_remarks(a.manifest, b.manifest),
+            *cache_remarks(a.manifest, b.manifest),
+            *_pairing_remarks(c),
+        ],
         loaded=loaded,
         sensitivity=sensitivity(c.floors),
     )

@@ -64,6 +64,7 @@ class Overrides:
             changes["cache_strategy"] = self.cache_strategy
         if self.cache is not None:
             changes |= {"cache": self.cache, "block_size": manifest.block_size if self.cache == "paged" else None}
+            changes["graph"] = "none"  # as in every replay; a paged cache has none
         return manifest.model_copy(update=changes)
 
 

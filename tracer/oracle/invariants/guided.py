@@ -20,7 +20,8 @@ def _is_guided(c: Context) -> bool:
 def _slots(c: Context) -> str | None:
     guided, parents = present(c.step.guided), present(c.step.tree).parents
     for name in ("num_allowed", "mask_digests", "applied_digests"):
-        count = len(getattr(guided, name))
+        listed = getattr(guided, name)
+        count = len(guided.slots) if listed is None else len(listed)
         if count != len(guided.slots):
             return f"{name}: got {count} entries, wanted {len(guided.slots)}, the slots that have a mask"
     listed = [*guided.slots, *guided.ends]
@@ -38,7 +39,7 @@ def _slots(c: Context) -> str | None:
 
 def _masks_applied(c: Context) -> str | None:
     guided = present(c.step.guided)
-    masks = zip(guided.slots, guided.mask_digests, guided.applied_digests, strict=True)
+    masks = zip(guided.slots, guided.mask_digests, present(guided.applied_digests), strict=True)
     other = next(((slot, mask, seen) for slot, mask, seen in masks if mask != seen), None)
     if other is not None:
         return f"slot {other[0]}: the grammar allows {other[1]}, the logits {other[2]}"
@@ -58,9 +59,9 @@ def _too_many(c: Context, guided: GuidedSection) -> str | None:
 
 def _rolled_back(c: Context) -> str | None:
     guided = present(c.step.guided)
-    if guided.returned == guided.before:
+    before, returned = guided.before, present(guided.returned)
+    if returned == before:
         return None
-    before, returned = guided.before, guided.returned
     return (
         f"it stood at position {before.position} ({before.digest}), and came back from the tree to "
         f"{returned.position} ({returned.digest})"
@@ -106,7 +107,7 @@ GUIDED: tuple[Invariant[Context], ...] = (
         id="guided.masks-applied",
         statement="at every slot the logits allow what the grammar allows after its path, and nothing else",
         check=_masks_applied,
-        needs=("guided",),
+        needs=("guided.applied_digests",),
         applies=_is_guided,
         phase="verify",
     ),
@@ -114,7 +115,7 @@ GUIDED: tuple[Invariant[Context], ...] = (
         id="guided.rolled-back",
         statement="the grammar comes back from the tree as it went",
         check=_rolled_back,
-        needs=("guided",),
+        needs=("guided.returned",),
         applies=_is_guided,
         phase="verify",
     ),

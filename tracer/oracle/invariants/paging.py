@@ -38,7 +38,7 @@ def _change(blocks: BlocksSection, before: list[int]) -> str | None:
 
 def _no_leak(c: Context) -> str | None:
     blocks = _blocks(c)
-    lost = blocks.num_blocks - blocks.num_accounted
+    lost = blocks.num_blocks - present(blocks.num_accounted)
     if not lost:
         return None
     return f"of {blocks.num_blocks} blocks {blocks.num_accounted} are free or in a table: {lost} are in neither"
@@ -52,7 +52,7 @@ def _freed_once(c: Context) -> str | None:
     kept = next(iter(set(blocks.freed).intersection(blocks.table)), None)
     if kept is not None:
         return f"block {kept} was given back, and is in the table"
-    over = blocks.num_free + blocks.num_held - blocks.num_accounted
+    over = blocks.num_free + blocks.num_held - present(blocks.num_accounted)
     if not over:
         return None
     return (
@@ -120,7 +120,7 @@ PAGING: tuple[Invariant[Context], ...] = (
         id="paging.no-leak",
         statement="every block is free, or in the table of a row",
         check=_no_leak,
-        needs=("commit.blocks",),
+        needs=("commit.blocks.num_accounted",),
         applies=_is_paged,
         phase="commit",
     ),
@@ -128,7 +128,7 @@ PAGING: tuple[Invariant[Context], ...] = (
         id="paging.freed-once",
         statement="no block is given back twice, or is free and in a table",
         check=_freed_once,
-        needs=("commit.blocks",),
+        needs=("commit.blocks.num_accounted",),
         applies=_is_paged,
         phase="commit",
     ),

@@ -31,12 +31,15 @@ def run_plan(plan: PipelinePlan, command: Sequence[str]) -> None:
 
 
 def _serve(plan: PipelinePlan, lifeline: Lifeline) -> None:
+    import torch
+
     from specscope.engine.lab.bench.pipeline.measure import measure
     from specscope.engine.lab.bench.pipeline.report import report
     from specscope.engine.ppsd.rank import exchange_facts, joined, load_rank, serve
 
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[lifeline.rank % len(cores)]})
+    torch.set_num_threads(1)  # of which a core runs no more at a time
     loaded = load_rank(plan.settings, plan.choice, lifeline.rank, recording=True)
     with joined(lifeline, plan.num_stages, loaded.means):
         exchange_facts(loaded.stage, lifeline.rank, loaded.means)
