@@ -98,6 +98,12 @@ def test_bench_refuses_what_a_pipelines_measurements_do_not_know(flags: tuple[st
     assert f"got {names} with --suite ppsd, which takes --limit, --max-new-tokens" in done.err
 
 
+def test_bench_wants_two_tokens_of_a_pipeline() -> None:
+    done = called("bench", "--suite", "ppsd", "--max-new-tokens", "1")
+    assert (done.code, done.out) == (2, "")
+    assert "got 1 new tokens, wanted at least 2" in done.err
+
+
 @pytest.mark.slow
 def test_bench_measures_the_pipeline(tmp_path: Path) -> None:
     plot = tmp_path / "plot.html"

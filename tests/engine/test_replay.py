@@ -24,8 +24,8 @@ from specscope.engine.lab.rerun.forcing import ForcedSession
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.replay import Replay, ReplayReport, ReplayRequest
 from specscope.engine.settings import SamplingRule
-from specscope.engine.tree.policy import parse_policy
-from specscope.schemas import Manifest, Step
+from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.schemas import Manifest, Step, StepCosts
 from specscope.tracer.cli.main import cli as commands
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import IncomparableError, UsageError
@@ -145,6 +145,15 @@ def test_the_same_configuration_gives_the_same_bits(run: TinyRuns, changes: dict
         assert now.commit is not None
         assert was.commit is not None
         assert now.commit.written_checksums == was.commit.written_checksums
+
+
+def test_a_captured_run_and_one_whose_trees_are_sized_run_in_the_other_cache(run: TinyRuns) -> None:
+    costs = StepCosts(fixed_ms=1.0, level_ms=1.0, verify_slots=[1, 8, 32], verify_ms=[4.0, 5.0, 8.0])
+    sized = TreePolicy(kind="dynamic", depth=3, top_k=2, budget=6, sizing=costs)
+    for trace in (run(graph="on"), run(policy=sized)):
+        out, report = replayed(trace, Overrides(cache="paged"))
+        assert (violated(out), report.num_others) == ({}, 0)
+        assert Read(out).manifest.cache == "paged"
 
 
 @pytest.mark.parametrize(("recorded", "wanted"), [("dense", "paged"), ("paged", "dense")])

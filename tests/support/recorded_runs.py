@@ -41,14 +41,21 @@ class TinyRuns:
         policy, rule = changes.pop("policy", POLICY), changes.pop("rule", GREEDY)
         wanted: Any = mode
         return ModelChoice(
-            teacher=str(self.teacher), drafter=name, mode=wanted, dtype=dtype, device="cpu", policy=policy, rule=rule
+            teacher=str(self.teacher),
+            drafter=name,
+            mode=wanted,
+            dtype=dtype,
+            device="cpu",
+            policy=policy,
+            rule=rule,
+            graph=changes.pop("graph", "auto"),
         )
 
     def __call__(
         self, name: str = "run", drafter: str = "eagle3", prompts: list[Prompt] = IDS, tokens: int = 10, **changes: Any
     ) -> Path:
         """The trace of a run; what it raises is raised."""
-        kinds = ("mode", "dtype", "policy", "rule")
+        kinds = ("mode", "dtype", "policy", "rule", "graph")
         choice = self.choice(drafter, **{kind: changes.pop(kind) for kind in kinds if kind in changes})
         path = self.folder / f"{name}.jsonl"
         target = TraceTarget(path, changes.pop("level", "decisions"), overwrite=True)
