@@ -30,6 +30,7 @@ class _Place:
     """A place in the grammar: the library's matcher there, which never moves on, and the places around it."""
 
     matcher: Any
+    allowed: NDArray[np.bool_] | None = None  # (V,) what may come next, once somebody asked
     behind: dict[int, _Place | None] = field(default_factory=dict)  # by token, those that were tried; None: forbidden
 
     def after(self, token: int) -> _Place | None:
@@ -103,13 +104,21 @@ class Guide:
 
     def settle(self) -> None:
         """Makes where it is the place that it is not taken back behind, and forgets all others."""
-        self._places = [_Place(self._places[-1].matcher)]
+        last = self._places[-1]
+        self._places = [_Place(last.matcher, last.allowed)]
 
     def allowed(self) -> NDArray[np.bool_]:
-        """(V,) what may come next; nothing where the text has ended, or the grammar goes nowhere from here."""
+        """(V,) what may come next, not to be written to; nothing where the text has ended, or the grammar goes nowhere
+        from here."""
         if self.has_ended:
             return np.zeros(self._vocab_size, dtype=np.bool_)
-        matcher = self._places[-1].matcher
+        place = self._places[-1]
+        if place.allowed is None:
+            place.allowed = self._allowed_by(place.matcher)
+            place.allowed.flags.writeable = False
+        return place.allowed
+
+    def _allowed_by(self, matcher: Any) -> NDArray[np.bool_]:
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
         if not matcher.is_accepting():
