@@ -73,6 +73,20 @@ def test_lists_are_told_from_where_they_part_and_numbers_by_six_digits() -> None
     assert close == "the coin is 0.21632644277911206 in the baseline, 0.21632644277911209 in the candidate"
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        ("1234567.1234567", "2234567.1234567", "1,234,570 in the baseline, 2,234,570 in the candidate"),
+        ("-123456.71234567", "3.0000000001", "-123,457 in the baseline, 3 in the candidate"),
+        ("1234567.1234567", "1234567.1234568", "1234567.1234567 in the baseline, 1234567.1234568 in the candidate"),
+        ("1" + "0" * 300 + ".1234567", "1.2345678", "1e+300 in the baseline, 1.23457 in the candidate"),
+    ],
+)
+def test_large_numbers_are_told_without_an_exponent(a: str, b: str, words: str) -> None:
+    root = unblamed(phase="accept", field="coins", node=None, a=a, b=b)
+    assert root_sentence(root, IDS) == f"the coin is {words}"
+
+
 def test_texts_of_tokens_can_be_counted_and_read() -> None:
     texts = TokenTexts(None)
     step = Step(seq=0, turn=0, step=0, texts={"5": " " * 11, "7": "\n\n", "8": " of"})

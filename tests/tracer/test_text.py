@@ -65,6 +65,7 @@ def test_shorten_marks_its_cut() -> None:
         (2e12, 3, "2e+12"),
         (-1773.2, 3, "-1,770"),
         (99.5, 3, "99.5"),
+        (123_456.7, 6, "123,457"),
     ],
 )
 def test_figures_need_no_exponent(number: float, digits: int, words: str) -> None:

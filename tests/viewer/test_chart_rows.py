@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,12 +16,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 from support.pages import Opener, checked, query_of
-from support.traces import FUSED
+from support.traces import FUSED, load, store
 
 from specscope.tracer.files.reader import TraceReader
 from specscope.viewer.drawing.style.palette import LIGHT
 from specscope.viewer.metrics import charts, tuning_charts
-from specscope.viewer.metrics.numbers import RunMetrics, read_metrics
+from specscope.viewer.metrics.numbers import RecordedLengths, RunMetrics, read_metrics
 from specscope.viewer.metrics.rows import MOST_LISTED, chart_rows, csv_of, heads_of, numbers_table
 from specscope.viewer.screens.metrics import LEFT, RIGHT
 
@@ -118,6 +119,26 @@ def test_the_steps_of_a_course_are_those_that_were_recorded(fused: RunMetrics) -
     with TraceReader(FUSED) as reader:
         places = [(turn.turn, step) for turn in reader.turns for step in range(len(turn.steps))]
     assert [tuple(place) for place in fused.course.begins] == [places[at] for at in fused.course.bins.first]
+
+
+def test_steps_are_found_where_a_turn_has_none(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines = [line for line in lines if line.get("kind") != "step" or line["turn"] != 1]  # a turn without steps
+    steps = [at for at, line in enumerate(lines) if line["kind"] == "step"]
+    path = store(lines, tmp_path / "run.jsonl")
+    with TraceReader(path) as reader:
+        recorded = read_metrics(reader, "run.jsonl").recorded
+    assert recorded is not None
+    places = [tuple(recorded.step_at(place)) for place in range(len(steps))]
+    assert places == [(lines[at]["turn"], lines[at]["step"]) for at in steps]
+    lists = [field for field in recorded if not isinstance(field, np.ndarray)]
+    assert [len(each) for each in lists] == [3], "turns, and no list that has an entry per step"
+
+
+def test_steps_of_turns_side_by_side_are_found_by_their_places_in_the_file() -> None:
+    order = np.array([2, 0, 4, 1, 3])  # two turns of two and three steps, and one of none between them
+    woven = RecordedLengths(np.zeros(5, dtype=np.int64), order, np.array([0, 2, 2]), [7, 8, 1 << 70])
+    assert [tuple(woven.step_at(at)) for at in range(5)] == [(1 << 70, 0), (7, 0), (1 << 70, 2), (7, 1), (1 << 70, 1)]
 
 
 def test_every_chart_that_counts_steps_leads_to_them() -> None:

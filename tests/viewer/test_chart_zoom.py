@@ -108,6 +108,14 @@ def test_a_mean_is_off_at_first_but_for_the_course_and_named_with_its_size(fused
         assert f"Line: mean of the last 3 {axis.smoothed}." in " ".join(remarks(on))
 
 
+def test_where_a_mean_begins_anew_is_said(fused: RunMetrics) -> None:
+    for axis, remarks in ((POSITIONS, position_remarks), (TURNS, speed_remarks), (STEPS, course_remarks)):
+        part, whole = (axis.seen(fused, Sight(stretch, 3)) for stretch in (axis.extent(fused), None))
+        begins_anew = "It begins anew at the left edge" in " ".join(remarks(part))
+        assert begins_anew == (axis is not STEPS), "the mean of the course reaches further back"
+        assert "begins anew" not in " ".join(remarks(whole))
+
+
 def figure_titled(app: AppTest, words: str) -> dict[str, Any]:
     figures = [json.loads(element.proto.spec) for element in app.get("plotly_chart")]
     return next(figure for figure in figures if figure["layout"]["xaxis"]["title"].get("text", "").startswith(words))
@@ -135,6 +143,39 @@ def test_the_slider_zooms_and_the_button_takes_it_back(open_app: Opener) -> None
     assert drawn_steps(app) == list(range(4, 21))
     checked(app.button(key="whole-course").click().run())
     assert drawn_steps(app) == list(range(last + 1))
+
+
+def zoomed_course() -> None:
+    import streamlit as st
+
+    from specscope.viewer.metrics.smooth import STEPS, Stretch
+    from specscope.viewer.screens.chart_zoom import choose_sight
+
+    whole = Stretch(0, st.session_state.num_steps - 1)
+    st.session_state.sight = choose_sight("course", STEPS, whole).sight
+
+
+@pytest.mark.parametrize(
+    ("shown", "num_steps", "then"),
+    [
+        ((4, 20), 50, (4, 20)),
+        ((0, 36), 50, (0, 49)),  # who looks at all does so when there is more
+        ((4, 20), 15, (4, 14)),
+        ((18, 20), 15, (0, 14)),  # nothing of it is left
+    ],
+)
+def test_a_stretch_stays_when_the_axis_changes(shown: tuple[int, int], num_steps: int, then: tuple[int, int]) -> None:
+    app = AppTest.from_function(zoomed_course)
+    app.session_state.num_steps = 37
+    checked(app.run())
+    assert app.session_state.sight.stretch is None
+    checked(app.slider[0].set_value(shown).run())
+    app.session_state.num_steps = num_steps
+    for _ in range(2):  # and stays so
+        checked(app.run())
+        assert app.slider[0].value == then
+    is_all = then == (0, num_steps - 1)
+    assert app.session_state.sight.stretch == (None if is_all else Stretch(*then))
 
 
 def test_the_moving_mean_is_a_choice(open_app: Opener) -> None:

@@ -13,6 +13,7 @@ from support.pairs import SVG
 from support.traces import FUSED, load, store
 
 from specscope.schemas import TimingSection
+from specscope.tracer.errors import TraceError
 from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.tokens import TokenTexts
@@ -113,6 +114,18 @@ def test_steps_are_columns_and_phases_lanes() -> None:
     assert "data-do" not in draw_phases(laid), "a report cannot be asked"
 
 
+def test_columns_are_links_that_keys_reach() -> None:
+    laid = laid_of(timing(), timing())
+    root = ElementTree.fromstring(draw_phases(laid, is_page=True))
+    assert root.get("role") == "group", "what is within an image cannot be reached"
+    groups = [group for group in root.iter(f"{SVG}g") if group.get("data-do")]
+    assert [(group.get("role"), group.get("tabindex")) for group in groups] == [("link", "0")] * 2
+    assert [group.get("aria-label") for group in groups] == [group.findtext(f"{SVG}title") for group in groups]
+    still = draw_phases(laid)
+    assert ElementTree.fromstring(still).get("role") == "img"
+    assert "tabindex" not in still
+
+
 @given(st.lists(st.integers(-(1 << 80), 1 << 80), min_size=1, max_size=6), st.booleans())
 def test_hostile_times_are_drawn_within_bounds(times: list[int], is_begun: bool) -> None:
     entries = [timing(time if is_begun else None, verify_ns=time) for time in times]
@@ -142,6 +155,37 @@ def test_the_card_says_since_when_and_offers_what_there_is() -> None:
     assert "step 3, since the turn began" in phases_card(PhaseWindow(begun), current=3, buttons=False)
     without = TimedSteps(steps=[TimedStep(3, None)])
     assert "These steps record no timings." in phases_card(PhaseWindow(without), current=3, buttons=True)
+
+
+def with_broken_step(folder: Path, turn: int, step: int) -> Path:
+    """A trace in which one step's record is no step; its page cannot be shown."""
+    lines = load(FUSED)
+    broken = next(s for s in lines if s["kind"] == "step" and (s["turn"], s["step"]) == (turn, step))
+    broken["timing"] = {"draft_ns": "soon"}
+    return store(lines, folder / "broken.jsonl")
+
+
+def test_a_step_that_cannot_be_read_is_counted_and_the_others_are_drawn(tmp_path: Path) -> None:
+    with TraceReader(with_broken_step(tmp_path, 1, 2)) as reader:
+        turn = reader.turns[1]
+        with pytest.raises(TraceError):
+            reader.step(turn, 2)
+        timed = timed_steps(reader, turn, range(5))
+    laid = lay_out(timed)
+    assert laid is not None
+    assert [step.step for step in laid.steps] == [0, 1, 3, 4]
+    assert (laid.num_unreadable, laid.num_untimed) == (1, 0)
+    assert "1 step cannot be read: left out." in phase_words(laid)
+    assert "cannot be read" not in words_of(timing(), None)
+
+
+def test_a_card_without_any_times_says_why() -> None:
+    broken, bare = TimedStep(2, None, is_unreadable=True), TimedStep(3, None)
+    card = phases_card(PhaseWindow(TimedSteps(steps=[broken])), current=2, buttons=True)
+    assert "1 step cannot be read: left out." in card
+    assert "record no timings" not in card
+    both = phases_card(PhaseWindow(TimedSteps(steps=[broken, bare])), current=3, buttons=True)
+    assert "1 step cannot be read: left out. The others record no timings." in both
 
 
 def test_the_report_of_a_run_has_them_where_times_are_recorded(tmp_path: Path) -> None:

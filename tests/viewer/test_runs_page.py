@@ -230,6 +230,13 @@ def test_what_differs_between_the_listed_runs_is_told_by_field() -> None:
     assert differing_card(["a"], [runs[0].fields]) == ""
 
 
+def test_a_row_of_what_differs_has_a_button_that_opens_its_run() -> None:
+    card = differing_card(["a", "b"], [{"mode": "eager"}, {"mode": "fused"}])
+    buttons = list(ElementTree.fromstring(f"<div>{card}</div>").iter("button"))
+    asked = [(button.text, button.get("data-do"), button.get("aria-label")) for button in buttons]
+    assert asked == [("a", "run:0", "Open a"), ("b", "run:1", "Open b")], "a row alone has neither role nor name"
+
+
 def test_runs_are_grouped_by_folder(make_trace: TraceMaker, open_app: Opener, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     make_trace("sub/b.jsonl")

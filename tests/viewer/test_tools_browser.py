@@ -16,6 +16,7 @@ from support.viewing import Running, viewer
 
 from specscope.tracer.files.notes import NotedStep, read_notes
 from specscope.tracer.files.reader import TraceReader
+from specscope.viewer.screens.scripts import chart_script
 
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the PATH: the viewer is not seen in a browser")
 
@@ -312,3 +313,41 @@ def test_a_drag_across_a_chart_zooms_and_a_click_still_leads_to_its_step(serving
     expect(card.locator(".hoverlayer text").first).to_be_visible(timeout=WAIT)
     page.mouse.click(x, y, delay=60)
     expect(page).to_have_url(re.compile(r"page=step&run=fused\.jsonl.*&turn=1&step=0"), timeout=WAIT)
+
+
+#: A card whose tools are mounted twice, the first of them being gone, as a page does it; and what a drag then tells.
+MOUNTED_TWICE = """async (script) => {
+  const { default: mount } = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+  document.body.innerHTML = '<div class="st-key-card-course"><div class="tools"></div><div class="places"></div></div>';
+  const [tools, places] = document.querySelectorAll(".tools, .places");
+  const told = [];
+  const data = new TextEncoder().encode(JSON.stringify({ name: "n", title: "t", csv: "" }));
+  const drags = [];
+  const show = (name) => {
+    tools.innerHTML = '<div class="chart-tools"></div>';
+    for (const time of [1, 2]) {  // each run of the page says anew whom to tell
+      const setTriggerValue = (what, ends) => told.push(`${name}${time} ${what} ${ends}`);
+      mount({ parentElement: tools, data, setTriggerValue });
+    }
+  };
+  const drag = (from) => {
+    const plot = places.querySelector(".js-plotly-plot");
+    plot.on ??= (_, hear) => drags.push(hear);
+    plot.dispatchEvent(new Event("pointerdown", { bubbles: true }));
+    drags.forEach((hear) => hear({ "xaxis.range[0]": from, "xaxis.range[1]": 9 }));
+  };
+  places.innerHTML = '<div class="js-plotly-plot"></div>';
+  show("first");
+  drag(1);
+  show("second");
+  drag(2);
+  drags.length = 0;
+  places.innerHTML = '<div class="js-plotly-plot"></div>';
+  drag(3);
+  return told;
+}"""
+
+
+def test_a_drag_is_told_once_to_the_tools_that_are_there(page: Page) -> None:
+    zooms = page.evaluate(MOUNTED_TWICE, chart_script())
+    assert zooms == ["first2 zoomed 1 9", "second2 zoomed 2 9", "second2 zoomed 3 9"]

@@ -49,10 +49,11 @@ def legible(shown: str) -> str:
     return _SPACES.sub(lambda spaces: f"·×{len(spaces[0])}", text)
 
 
-def figures(number: float, digits: int = 3) -> str:
-    """A number to ``digits`` figures, and without an exponent up to a million: ``110``, ``1,770``, ``0.0038``."""
+def figures(number: float, digits: int = 3, *, plain_to: float = 1e6) -> str:
+    """A number to ``digits`` figures, without an exponent up to ``plain_to``: ``110``, ``1,770``, ``0.0038``."""
     short = f"{number:.{digits}g}"
-    return f"{float(short):,.0f}" if 1 <= abs(number) < 1e6 and "e" in short else short
+    is_whole = "e" in short or "." not in short
+    return f"{float(short):,.0f}" if is_whole and 1 <= abs(number) < plain_to else short
 
 
 def printable(text: str) -> str:

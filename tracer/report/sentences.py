@@ -18,6 +18,8 @@ from specscope.tracer.report.values import SideTexts, node_text, value_text
 NAMES: dict[Side, str] = {"a": "baseline", "b": "candidate"}
 #: Entries with which two lists begin alike, from which on a sentence leaves them out.
 FEWEST_ALIKE = 2
+#: Larger numbers have no fraction left in 64 bits; a hostile one would fill the page with zeros.
+PLAIN_TO = 2.0**53
 
 
 class _Form(NamedTuple):
@@ -195,8 +197,8 @@ def _other(side: Side) -> Side:
 
 
 def _told(difference: Difference, side: Side, texts: SideTexts) -> str:
-    """One side's value for a sentence: numbers to as many digits as tell both apart, and lists from where they part.
-    The values stand beside it, whole."""
+    """One side's value for a sentence: numbers to six digits where these tell both apart, else to all that were
+    recorded; and lists from where they part. The values stand beside it, whole."""
     same = _num_alike(difference)
     if same:
         parted = {name: (getattr(difference, name) or [])[same:] for name in ("tokens_a", "tokens_b")}
@@ -217,8 +219,8 @@ def _num_alike(difference: Difference) -> int:
 
 
 def _six_digits(value: str) -> str:
-    """A number with a fraction, shortened; anything else as it is."""
-    return f"{float(value):.6g}" if re.fullmatch(r"-?\d+\.\d{7,}", value) else value
+    """A number with a long fraction, shortened and without an exponent unless it is tiny; anything else as it is."""
+    return figures(float(value), 6, plain_to=PLAIN_TO) if re.fullmatch(r"-?\d+\.\d{7,}", value) else value
 
 
 def _plain(difference: Difference, side: Side, texts: SideTexts) -> str:

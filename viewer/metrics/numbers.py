@@ -83,11 +83,18 @@ class Course(NamedTuple):
 
 
 class RecordedLengths(NamedTuple):
-    """Every step of a run in the order in which they were recorded."""
+    """Every step of a run in the order in which they were recorded. Arrays alone grow with the steps."""
 
     lengths: Ints  # (N,) accepted
-    turns: Sequence[int]  # (N,) number of each step's turn
-    steps: Sequence[int]  # (N,) and its own
+    order: Ints  # (N,) where each stands when the steps are counted turn by turn
+    firsts: Ints  # (T,) where each turn's first step stands then; a turn without steps shares its successor's
+    turns: Sequence[int]  # (T,) numbers of the turns; in a hostile trace of any size
+
+    def step_at(self, place: int) -> RecordedStep:
+        """The step that was recorded at ``place``, 0..N - 1."""
+        at = int(self.order[place])
+        turn = int(np.searchsorted(self.firsts, at, side="right")) - 1
+        return RecordedStep(self.turns[turn], at - int(self.firsts[turn]))
 
 
 class PlacedLengths(NamedTuple):
@@ -162,6 +169,7 @@ class RunMetrics:
     recorded: RecordedLengths | None = None  # what the course is made of
     placed: PlacedLengths | None = None  # what the positions are made of
     mean_of: int | None = None  # positions, or turns, of a moving mean that is drawn besides; None: it is not wanted
+    is_part: bool = False  # those positions, or turns, are only a stretch of the run's
 
 
 def read_metrics(reader: TraceReader, name: str) -> RunMetrics:
@@ -213,16 +221,15 @@ def recorded_order(turns: Sequence[TurnEntry]) -> Ints:
 
 def _recorded(lengths: Ints, turns: Sequence[TurnEntry]) -> RecordedLengths:
     order = recorded_order(turns)
-    steps = [RecordedStep(turn.turn, step) for turn in turns for step in range(len(turn.steps))]
-    ordered = [steps[at] for at in order]
-    return RecordedLengths(lengths[order], [step.turn for step in ordered], [step.step for step in ordered])
+    sizes = [len(turn.steps) for turn in turns]
+    firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    return RecordedLengths(lengths[order], order, firsts, [turn.turn for turn in turns])
 
 
 def course_of(recorded: RecordedLengths, steps: range | None = None, mean_of: int | None = MOVING) -> Course:
     """Tokens per step over the run, or over ``steps`` of it, at least one; a mean may reach further back."""
     course = over_time(recorded.lengths, steps, mean_of)
-    begins = [RecordedStep(recorded.turns[first], recorded.steps[first]) for first in course.bins.first]
-    return course._replace(begins=begins)
+    return course._replace(begins=[recorded.step_at(first) for first in course.bins.first])
 
 
 def by_depth(lengths: Ints, policy_depth: int) -> Depths:

@@ -95,7 +95,7 @@ def _seen_places(run: RunMetrics, sight: Sight) -> RunMetrics:
         inside = (placed.places >= sight.stretch.first) & (placed.places <= sight.stretch.last)
         part = PlacedLengths(placed.places[inside], placed.lengths[inside])
         positions = positions_of(part) if inside.any() else None
-    return replace(run, positions=positions, mean_of=sight.mean_of)
+    return replace(run, positions=positions, mean_of=sight.mean_of, is_part=sight.stretch is not None)
 
 
 def _turns(run: RunMetrics) -> Stretch | None:
@@ -107,7 +107,8 @@ def _seen_turns(run: RunMetrics, sight: Sight) -> RunMetrics:
     turns = run.speed.turns
     if sight.stretch is not None:
         turns = [turn for turn in turns if sight.stretch.first <= turn.turn <= sight.stretch.last]
-    return replace(run, speed=replace(run.speed, turns=turns), mean_of=sight.mean_of)
+    speed = replace(run.speed, turns=turns)
+    return replace(run, speed=speed, mean_of=sight.mean_of, is_part=sight.stretch is not None)
 
 
 STEPS = Axis(

@@ -174,7 +174,10 @@ def course_remarks(run: RunMetrics) -> list[str]:
 
 def mean_remarks(run: RunMetrics, what: str) -> list[str]:
     """What the line of a moving mean is, where one is drawn besides; ``what`` it is of."""
-    return [] if run.mean_of is None else [f"Line: mean of the last {run.mean_of} {what}."]
+    if run.mean_of is None:
+        return []
+    anew = " It begins anew at the left edge: what lies before is not in it." if run.is_part else ""
+    return [f"Line: mean of the last {run.mean_of} {what}.{anew}"]
 
 
 def depth_remarks(run: RunMetrics) -> list[str]:

@@ -85,8 +85,14 @@ def differing_card(names: Sequence[str], runs: Sequence[Mapping[str, str]]) -> M
 
 def _line(at: int, name: str, fields: Sequence[DifferingField]) -> Markup:
     values = [_value(field.values[at], field.commonest) for field in fields]
-    head = markup("<b>{name}</b>", name=html_text(name))
-    return row([head, *values], attributes=attribute("data-do", f"run:{at}"))
+    request = attribute("data-do", f"run:{at}")
+    head = markup(
+        '<button type="button" class="ss-opens-run"{request}{label}>{name}</button>',
+        request=request,
+        label=attribute("aria-label", f"Open {name}"),
+        name=html_text(name),
+    )
+    return row([head, *values], attributes=request)
 
 
 def _value(value: str, commonest: str | None) -> Markup:

@@ -9,9 +9,19 @@ function chartOf(host) {
   return cardOf(host)?.querySelector(".js-plotly-plot .svg-container");
 }
 
-// A chart is replaced now and then: whoever is about to drag across it is early enough to listen.
+// A chart is replaced now and then: whoever is about to drag across it is early enough to listen. These tools are
+// replaced as well, so the card listens once, and keeps by whom it is told today: ``card.zoomed``.
 function hearZoom(host, zoomed) {
-  cardOf(host)?.addEventListener("pointerdown", (event) => {
+  const card = cardOf(host);
+  if (!card) {
+    return;
+  }
+  const isHeard = card.zoomed !== undefined;
+  card.zoomed = zoomed;
+  if (isHeard) {
+    return;
+  }
+  card.addEventListener("pointerdown", (event) => {
     const plot = event.target instanceof Element ? event.target.closest(".js-plotly-plot") : null;
     if (!plot || plot.hearsZoom) {
       return;
@@ -20,9 +30,9 @@ function hearZoom(host, zoomed) {
     plot.on("plotly_relayout", (change) => {
       const ends = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
       if (ends.every((end) => typeof end === "number")) {
-        zoomed(ends.join(" "));
+        card.zoomed(ends.join(" "));
       } else if (change["xaxis.autorange"]) {
-        zoomed("");
+        card.zoomed("");
       }
     });
   }, true);
@@ -57,10 +67,9 @@ function chartTools(host) {
     });
     host.append(button);
   }
-  let send = () => {};
-  hearZoom(host, (ends) => send("zoomed", ends));
-  return (data, sender) => {
-    [shown, send] = [data, sender];
+  return (data, send) => {
+    shown = data;
+    hearZoom(host, (ends) => send("zoomed", ends));
     for (const button of host.children) {
       button.setAttribute("aria-label", `Save ${data.title} as ${button.textContent}`);
     }

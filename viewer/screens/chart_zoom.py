@@ -44,16 +44,17 @@ class Zoom(NamedTuple):
 
 def choose_sight(name: str, axis: Axis, whole: Stretch) -> Zoom:
     """The controls of the chart ``name``, and what they come to."""
-    slider = f"zoom-{name}-{whole.first}-{whole.last}"
+    slider = f"shown-{name}"
+    _keep_within(slider, whole)
     with st.container(key=f"zoom-{name}", horizontal=True, vertical_alignment="bottom", gap="small"):
-        shown: tuple[int, int] = st.slider(
+        st.slider(
             f"{axis.what.capitalize()} shown",
             whole.first,
             whole.last,
-            value=(whole.first, whole.last),
             key=slider,
             help="A drag across the chart does the same",
         )
+        shown: tuple[int, int] = st.session_state[slider]
         stretch = None if shown == tuple(whole) else Stretch(*shown)
 
         def reset() -> None:
@@ -64,3 +65,16 @@ def choose_sight(name: str, axis: Axis, whole: Stretch) -> Zoom:
         at_first = list(sizes.values()).index(axis.mean_of)
         mean_of = sizes[st.selectbox("Moving mean", sizes, index=at_first, key=f"mean-{name}", width=140)]
     return Zoom(Sight(stretch, mean_of), whole, slider)
+
+
+def _keep_within(slider: str, whole: Stretch) -> None:
+    """Has the slider show what it did before, as far as that lies within ``whole``: a trace grows, and runs are laid
+    over. Who looked at the whole axis still does."""
+    former = f"{slider}-whole"
+    before, shown = st.session_state.get(former), st.session_state.get(slider)
+    st.session_state[former] = tuple(whole)
+    first, last = whole if shown is None or shown == before else shown
+    first, last = max(whole.first, first), min(whole.last, last)
+    kept = (first, last) if first < last else tuple(whole)
+    if kept != shown or before != tuple(whole):  # else the browser need not be told what it said itself
+        st.session_state[slider] = kept

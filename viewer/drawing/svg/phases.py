@@ -34,6 +34,7 @@ class TimedStep(NamedTuple):
 
     step: int
     timing: TimingSection | None
+    is_unreadable: bool = False  # so that nothing is known of its times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,8 @@ class LaidPhases:
     steps: Sequence[LaidStep]  # those that record timings
     prefill: Span | None
     is_placed: bool  # the steps stand where they began, since their turn began
-    num_untimed: int
+    num_untimed: int  # of those that can be read
+    num_unreadable: int
     num_without_begin: int  # of those that record timings
     num_unsynchronised: int
     num_rows: int
@@ -103,7 +105,8 @@ class LaidPhases:
 
 def lay_out(timed: TimedSteps) -> LaidPhases | None:
     """Where every phase lies; None where no step records timings."""
-    known = [(step, timing) for step, timing in timed.steps if timing is not None]
+    known = [(entry.step, entry.timing) for entry in timed.steps if entry.timing is not None]
+    num_unreadable = sum(entry.is_unreadable for entry in timed.steps)
     if not known:
         return None
     num_without = sum(timing.begun_ns is None for _, timing in known)
@@ -120,7 +123,8 @@ def lay_out(timed: TimedSteps) -> LaidPhases | None:
         steps=steps,
         prefill=prefill,
         is_placed=is_placed,
-        num_untimed=len(timed.steps) - len(known),
+        num_untimed=len(timed.steps) - len(known) - num_unreadable,
+        num_unreadable=num_unreadable,
         num_without_begin=num_without,
         num_unsynchronised=sum(not timing.synchronised for _, timing in known),
         num_rows=timed.num_rows,
@@ -144,11 +148,18 @@ def phase_words(laid: LaidPhases) -> list[str]:
     lines = [_placed_words(laid)]
     if laid.num_untimed:
         lines.append(f"{counted(laid.num_untimed, 'step')} without recorded timings: left out.")
+    if laid.num_unreadable:
+        lines.append(unreadable_words(laid.num_unreadable))
     if laid.num_unsynchronised:
         lines.append("The device was not synchronised: these are the times of the calls, not of the work.")
     if laid.num_rows > 1:
         lines.append(f"{laid.num_rows} rows were decoded side by side: these are the times of all of them together.")
     return lines
+
+
+def unreadable_words(num_steps: int) -> str:
+    """Of steps that are left out because their records are broken."""
+    return f"{counted(num_steps, 'step')} cannot be read: left out."
 
 
 def _placed_words(laid: LaidPhases) -> str:
@@ -209,12 +220,14 @@ def draw_phases(laid: LaidPhases, *, current: int | None = None, is_page: bool =
     axis = _Axis(start=laid.start, length=max(1, laid.end - laid.start), lanes=lanes)
     label = f"phases of {counted(len(laid.steps), 'step')} over {milliseconds(axis.length)}"
     return markup(
-        '<svg class="ss-phases" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img"'
-        '{label} style="max-width:{most:.0f}px;--ss-least:{least:.0f}px">{lanes}{prefill}{steps}{ticks}</svg>',
+        '<svg class="ss-phases" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        'role="{role}"{label} style="max-width:{most:.0f}px;--ss-least:{least:.0f}px">'
+        "{lanes}{prefill}{steps}{ticks}</svg>",
         width=WIDTH,
         height=axis.height + AXIS,
         most=WIDTH * 1.4,
         least=WIDTH * LEGIBLE,
+        role=markup("group") if is_page else markup("img"),  # what is within an image cannot be reached
         label=attribute("aria-label", label),
         lanes=joined(_lane(axis, name, laid) for name in lanes),
         prefill=NOTHING if PREFILL not in lanes or laid.prefill is None else _bar(axis, laid.prefill),
@@ -259,13 +272,26 @@ def _step(axis: _Axis, at: int, step: LaidStep, *, is_current: bool, is_page: bo
         '<g{kind}{asks}><rect class="band" x="{x:.2f}" y="0" width="{width:.2f}" height="{height}"/>{number}{bars}'
         "<title>{words}</title></g>",
         kind=kind_attribute(f"{kind} now" if is_current else kind),
-        asks=attribute("data-do", f"step:{step.step}") if is_page else NOTHING,
+        asks=_asks(step) if is_page else NOTHING,
         x=start,
         width=max(LEAST, end - start),
         height=axis.height,
         number=number if end - start > NUMBERED or is_current else NOTHING,
         bars=joined(_bar(axis, span) for span in step.phases if span.length),
         words=html_text(_step_words(step)),
+    )
+
+
+def _asks(step: LaidStep) -> Markup:
+    """What makes a column a link, by keyboard and for those who cannot see it as well."""
+    request = attribute("data-do", f"step:{step.step}")
+    return joined(
+        [
+            request,
+            attribute("role", "link"),
+            attribute("tabindex", "0"),
+            attribute("aria-label", _step_words(step)),
+        ]
     )
 
 
