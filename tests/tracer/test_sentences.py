@@ -74,6 +74,21 @@ def test_lists_are_told_from_where_they_part_and_numbers_by_six_digits() -> None
 
 
 @pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ("accept.coins-distinct", "the candidate uses one coin for two decisions"),
+        ("accept.thresholds", "the candidate draws coin 0.936756, wanted 0.216326"),
+    ],
+)
+def test_a_coin_used_twice_is_no_other_seed(broken: str, sentence: str) -> None:
+    root = root_at(phase="accept", field="coins", node=None, a="0.21632644277911206", b="0.9367557025970281")
+    root = root.model_copy(update={"blame": [Blame(side="b", invariant=broken, witness="w")]})
+    assert root_sentence(root, IDS) == sentence
+    both = root.model_copy(update={"blame": [*root.blame, Blame(side="a", invariant=broken, witness="w")]})
+    assert root_sentence(both, IDS) == "the coin is 0.216326 in the baseline, 0.936756 in the candidate"
+
+
+@pytest.mark.parametrize(
     ("a", "b", "words"),
     [
         ("1234567.1234567", "2234567.1234567", "1,234,570 in the baseline, 2,234,570 in the candidate"),

@@ -141,6 +141,9 @@ BREACHES = {
     "sequence.root-is-last-bonus": "starts its tree at another token than the last bonus",
     "sequence.committed-continues": "begins elsewhere than the last step ended",
 }
+#: Invariants that say what is wrong better than two values do, by the field that they break: two coins side by side
+#: read like two seeds.
+BETTER_SAID = {"accept.coins": "accept.coins-distinct"}
 
 
 #: What drifts as a whole.
@@ -160,6 +163,9 @@ def root_sentence(root: Root, texts: SideTexts) -> str:
         return _drift_sentence(root.drift)
     if side is not None and _is_breach(difference):
         return f"the {NAMES[side]} {_breach(root, side)}"
+    rule = BETTER_SAID.get(_spot(difference))
+    if side is not None and rule is not None and rule in _broken(root, side):
+        return f"the {NAMES[side]} {BREACHES[rule]}"
     if difference.field == "mask":
         return _mask_sentence(difference, side, texts)
     form = FORMS.get(_spot(difference))
@@ -234,9 +240,13 @@ def _is_breach(difference: Difference) -> bool:
 
 def _breach(root: Root, side: Side) -> str:
     field = root.difference.field
-    named = (blame.invariant for blame in root.blame if blame.side == side)
+    named = _broken(root, side)
     name = next((name for name in named if name.partition(".")[2] == field), f"{root.difference.phase}.{field}")
     return BREACHES.get(name, f"breaks {name}")
+
+
+def _broken(root: Root, side: Side) -> list[str]:
+    return [blame.invariant for blame in root.blame if blame.side == side]
 
 
 def _general(difference: Difference, texts: SideTexts) -> str:
