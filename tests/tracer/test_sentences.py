@@ -139,6 +139,12 @@ def test_both_turn_numbers_are_said_where_they_differ() -> None:
     assert turns_name(3, 5, "x") == "turns 3 and 5 (prompt x)"
 
 
+def test_the_prompt_that_nobody_named_is_said_once() -> None:
+    assert turns_name(0, 0, "prompt") == "turn 0 (prompt)"
+    assert turns_name(0, 1, "prompt") == "turns 0 and 1 (prompt)"
+    assert turns_name(0, 0, "prompt-0") == "turn 0 (prompt prompt-0)"
+
+
 def test_ids_without_texts_come_with_a_hint() -> None:
     rows = {row.name: row.value for row in card_of(Report(verdict_of())).rows}
     assert "--tokenizer FOLDER" in rows["token ids"]

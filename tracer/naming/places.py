@@ -17,9 +17,16 @@ class StepPlace(NamedTuple):
 
 def turn_name(turn: int, prompt_id: str) -> str:
     """``turn 3 (prompt function)``."""
-    return f"turn {turn} (prompt {prompt_id})"
+    return f"turn {turn} ({_prompt_name(prompt_id)})"
 
 
 def turns_name(turn_a: int, turn_b: int, prompt_id: str) -> str:
     """A turn of two runs; the baseline's number first, where the candidate's is another."""
-    return turn_name(turn_a, prompt_id) if turn_a == turn_b else f"turns {turn_a} and {turn_b} (prompt {prompt_id})"
+    if turn_a == turn_b:
+        return turn_name(turn_a, prompt_id)
+    return f"turns {turn_a} and {turn_b} ({_prompt_name(prompt_id)})"
+
+
+def _prompt_name(prompt_id: str) -> str:
+    """``prompt function``; the id of a single prompt that nobody named is the word itself, which is said once."""
+    return prompt_id if prompt_id == "prompt" else f"prompt {prompt_id}"
