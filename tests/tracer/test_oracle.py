@@ -315,6 +315,16 @@ def test_a_broken_step_fires_its_invariant_at_its_place(tmp_path: Path, invarian
     assert first.witness
 
 
+def test_the_terms_of_a_wrong_length_are_named(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    step = first_step(lines, TWO)
+    before, accepted = step["commit"]["committed_before"], step["accept"]["accepted_length"]
+    step["commit"]["committed_after"] += 1
+    first = check_trace(store(lines, tmp_path / "broken.jsonl")).invariants["commit.length-equation"].first
+    assert first is not None
+    assert f"wanted {before + 1 + accepted} = {before} committed + 1 root + {accepted} accepted" in first.witness
+
+
 def end_of(lines: Lines, kind: str) -> dict[str, Any]:
     return next(line for line in lines if line["kind"] == kind)
 

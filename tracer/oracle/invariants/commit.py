@@ -19,7 +19,8 @@ def _length_equation(c: Context) -> str | None:
     wanted = commit.committed_before + 1 + accepted
     if commit.committed_after == wanted:
         return None
-    return f"committed after is {commit.committed_after}, wanted {wanted} = {commit.committed_before} + 1 + {accepted}"
+    terms = f"{commit.committed_before} committed + 1 root + {accepted} accepted"
+    return f"committed after is {commit.committed_after}, wanted {wanted} = {terms}"
 
 
 def _strategy(c: Context) -> str | None:
