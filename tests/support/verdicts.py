@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from specscope.schemas.verdict import VERDICT_SCHEMA, Blame, Difference, Drift, Impact, NoiseFloor, Place, Root, Verdict
+from specscope.schemas.verdict import (
+    VERDICT_SCHEMA,
+    Blame,
+    Difference,
+    Drift,
+    DriftFinding,
+    Impact,
+    NoiseFloor,
+    Place,
+    Root,
+    Verdict,
+)
 
 #: What a prompt id or a token may hold to break out of a report.
 HOSTILE = (
@@ -36,6 +47,16 @@ def near_tie() -> Root:
     """A root that is a near tie."""
     margins: dict[str, Any] = {"margin_a": 1e-5, "margin_b": 2e-5, "floor": 4e-5}
     return root_at(phase="verify", field="argmax", kind="near-tie", **margins).model_copy(update={"blame": []})
+
+
+def drift_of_all(**changes: Any) -> Root:
+    """A root of logits that all drift, from the prompt's own forward on; ``changes`` are fields of its difference."""
+    finding = DriftFinding(quantity="logits", num_values=782, typical=1770.0, allowed=16.0, share=0.99, against="dtype")
+    values: dict[str, Any] = {"a": "16 roundings at most", "b": "1,770 roundings on the whole, 782 values"}
+    found = {"phase": "verify", "field": "prefill.top_logits", "node": None, "kind": "real"} | values | changes
+    root = root_at(step=0, **found)
+    place = root.place.model_copy(update={"step_b": 0})
+    return root.model_copy(update={"place": place, "blame": [], "wrong": "neither", "drift": finding})
 
 
 def verdict_of(kind: str = "different", exit_code: int = 1, **changes: Any) -> Verdict:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 from support.called import specscope
 from support.traces import EAGER, FAULTY, FUSED
-from support.verdicts import HOSTILE, KINDS, hostile_verdict, near_tie, verdict_of
+from support.verdicts import HOSTILE, KINDS, drift_of_all, hostile_verdict, near_tie, verdict_of
 
 from specscope.schemas.verdict import Blame, Verdict
 from specscope.tracer.cli.diff import diff
@@ -40,6 +40,12 @@ def plain(form: str, page: str) -> str:
         texts = (" ".join([*element.attrib.values(), element.text or ""]) for element in Xml.fromstring(page).iter())
         return " ".join(texts)
     return html.unescape(page) if form in ("markdown", "html") else page
+
+
+def words_alone(form: str, verdict: Verdict) -> str:
+    """The words of a page without what sets them apart: tags, lines, stars, bars and colons."""
+    page = re.sub(r"<[^>]*>", " ", rendered(form, verdict)) if form in ("html", "markdown") else rendered(form, verdict)
+    return re.sub(r"[\s*|│`:]+", " ", plain(form, page))
 
 
 class Tags(HTMLParser):
@@ -83,6 +89,15 @@ def test_every_format_names_the_same_first_root(form: str) -> None:
         "specscope show fused.jsonl --turn 0 --step 4",
     ):
         assert words in page, words
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "json"])
+def test_a_bound_on_noise_is_not_called_a_value_of_the_baseline(form: str) -> None:
+    page = words_alone(form, verdict_of(roots=[drift_of_all()]))
+    assert "wanted 16 roundings at most" in page
+    assert "found 1,770 roundings on the whole" in page
+    assert "baseline 16" not in page
+    assert "baseline 30" in words_alone(form, verdict_of()), "a value of one side is called by it"
 
 
 @pytest.mark.parametrize("form", ["text", "junit", "markdown", "html"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from support.verdicts import KINDS, hostile_verdict, near_tie, root_at, verdict_of
+from support.verdicts import KINDS, drift_of_all, hostile_verdict, near_tie, root_at, verdict_of
 
 from specscope.schemas import Kernel, Manifest, SelfCheck
 from specscope.schemas.verdict import Blame, Verdict
@@ -81,6 +81,16 @@ def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
     assert "the candidate violates tensors.position-is-length-plus-depth: slot 2" in html
     assert "<summary>1 cause, 1 root; 0 later steps follow</summary>" in html
     assert "compared across</dt><dd>attention: eager -&gt; fused; mode: eager -&gt; fused" in surroundings(verdict)
+
+
+def test_the_boxes_of_a_drift_are_called_what_they_hold() -> None:
+    def titles(verdict: Verdict) -> list[str | None]:
+        found = ElementTree.fromstring(card_of(verdict)).iter("div")
+        boxes = next(element for element in found if element.get("class") == "ss-values")
+        return [title.text for title in boxes.iter("p")]
+
+    assert titles(verdict_of(roots=[drift_of_all()])) == ["wanted", "found"]
+    assert titles(verdict_of()) == ["baseline", "candidate"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -19,7 +19,7 @@ from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.sizes import drift_text, floor_texts, sensitivity_text, size_row
-from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_text
+from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_names, value_text
 
 HEADLINES = {
     "equal": "EQUAL: no decision differs",
@@ -302,13 +302,13 @@ def loaded_texts(verdict: Verdict) -> list[str]:
 
 
 def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
-    difference = root.difference
+    difference, names = root.difference, value_names(root)
     inputs = "equal" if difference.inputs_equal else "differ, or are not recorded"
     rows = [
         Row("where", where_text(root.place)),
         Row("phase", field_text(root, texts)),
-        Row("baseline", value_text(difference, "a", same_texts(texts))),
-        Row("candidate", value_text(difference, "b", same_texts(texts))),
+        Row(names.a, value_text(difference, "a", same_texts(texts))),
+        Row(names.b, value_text(difference, "b", same_texts(texts))),
         Row("kind", f"{difference.kind}; inputs {inputs}"),
     ]
     rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []

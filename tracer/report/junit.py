@@ -30,7 +30,7 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.sizes import size_row
-from specscope.tracer.report.values import same_texts, value_text
+from specscope.tracer.report.values import same_texts, value_names, value_text
 
 MAX_CASES = 200  # roots that get a case of their own
 MAX_NAME = 80
@@ -114,7 +114,8 @@ def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     texts = same_texts(report.texts)
     a, b = value_text(difference, "a", texts), value_text(difference, "b", texts)
     lines = [root_sentence(root, texts), where_text(place), what]
-    lines += [f"baseline: {a}", f"candidate: {b}"]
+    names = value_names(root)
+    lines += [f"{names.a}: {a}", f"{names.b}: {b}"]
     size = size_row(root)
     lines.append(f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")
     lines.append("" if size is None else f"{size.name} {size.value}")

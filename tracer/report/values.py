@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from specscope.schemas.verdict import Difference, Side
+from specscope.schemas.verdict import Difference, Root, Side
 from specscope.tracer.compare.token_values import MANY_NODES, ONLY_ON_ONE_SIDE
 from specscope.tracer.naming.text import legible
 from specscope.tracer.naming.tokens import TokenTexts
@@ -29,6 +29,18 @@ class SideTexts(NamedTuple):
     def has_text(self, token: int) -> bool:
         """Whether either side knows what ``token`` looks like."""
         return self.a.has_text(token) or self.b.has_text(token)
+
+
+class ValueNames(NamedTuple):
+    """What the two values of a root are called."""
+
+    a: str
+    b: str
+
+
+def value_names(root: Root) -> ValueNames:
+    """Their sides; where all numbers drift, the values are a bound, and what was measured between the sides."""
+    return ValueNames("baseline", "candidate") if root.drift is None else ValueNames("wanted", "found")
 
 
 def same_texts(texts: TokenTexts) -> SideTexts:

@@ -32,7 +32,7 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.causes import Cause, causes_of, one_of_each_cause
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
-from specscope.tracer.report.values import SideTexts, value_text
+from specscope.tracer.report.values import SideTexts, value_names, value_text
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, note, quiet, rows
 from specscope.viewer.drawing.frames import box, classes_of, row, table
@@ -323,10 +323,11 @@ def _spot(root: Root) -> Spot:
 
 def _root_words(root: Root, texts: PairTexts) -> Markup:
     """One root in words."""
+    names = value_names(root)
     values = [
         ("what", root_sentence(root, texts.sides)),
         ("phase", field_text(root, texts.both)),
-        ("baseline", value_text(root.difference, "a", texts.sides)),
-        ("candidate", value_text(root.difference, "b", texts.sides)),
+        (names.a, value_text(root.difference, "a", texts.sides)),
+        (names.b, value_text(root.difference, "b", texts.sides)),
     ]
     return rows((name, one_line(value)) for name, value in [*values, *root_rows(root)])

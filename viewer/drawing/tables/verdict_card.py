@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from typing import get_args
 
 from specscope.schemas import Manifest
-from specscope.schemas.verdict import Difference, NoiseFloor, Root, Side, Verdict, VerdictKind
+from specscope.schemas.verdict import NoiseFloor, Root, Side, Verdict, VerdictKind
 from specscope.tracer.naming.rules import LOSSY
 from specscope.tracer.naming.text import counted
 from specscope.tracer.report.advice import advice_for
@@ -28,7 +29,7 @@ from specscope.tracer.report.card import (
 from specscope.tracer.report.causes import WRONG, Cause, causes_of
 from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.sizes import SOURCES, drift_text, sensitivity_text, size_row
-from specscope.tracer.report.values import SideTexts, node_text, value_text
+from specscope.tracer.report.values import SideTexts, node_text, value_names, value_text
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
 from specscope.viewer.drawing.frames import folded, kind_attribute
@@ -36,7 +37,6 @@ from specscope.viewer.drawing.labels.manifest import drafter_text, teacher_text,
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 ARROW = " › "  # between the nodes of a path
-VALUES: tuple[tuple[str, Side], ...] = (("baseline", "a"), ("candidate", "b"))
 SIGNS: dict[VerdictKind, str] = {"equal": "✓", "ties": "≈", "different": "≠", "incomparable": "!", "uncovered": "?"}
 #: Lines of a list that are shown; the command line's JSON has the rest.
 SHOWN_LINES = 12
@@ -105,7 +105,7 @@ def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
         [
             _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else NOTHING,
             markup('<p class="ss-where">{where}</p>', where=html_text(one_line(where))),
-            _values(difference, texts),
+            _values(root, texts),
             _rows([*_advice_rows(root), *_blame_rows(root), matters, *_further_rows(root)]),
         ]
     )
@@ -141,14 +141,15 @@ def _further_rows(root: Root) -> list[tuple[str, str]]:
     return [*lines, ("what follows", f"{here} in this step; {later}")]
 
 
-def _values(difference: Difference, texts: SideTexts) -> Markup:
+def _values(root: Root, texts: SideTexts) -> Markup:
+    names = value_names(root)
     cells = (
         markup(
             "<div><p>{role}</p><code>{value}</code></div>",
             role=html_text(role),
-            value=html_text(one_line(value_text(difference, side, texts))),
+            value=html_text(one_line(value_text(root.difference, side, texts))),
         )
-        for role, side in VALUES
+        for role, side in zip(names, get_args(Side), strict=True)
     )
     return markup('<div class="ss-values">{cells}</div>', cells=joined(cells))
 
