@@ -53,8 +53,8 @@ def drift_of_all(**changes: Any) -> Root:
     """A root of logits that all drift, from the prompt's own forward on; ``changes`` are fields of its difference."""
     finding = DriftFinding(quantity="logits", num_values=782, typical=1770.0, allowed=16.0, share=0.99, against="dtype")
     values: dict[str, Any] = {"a": "16 roundings at most", "b": "1,770 roundings on the whole, 782 values"}
-    found = {"phase": "verify", "field": "prefill.top_logits", "node": None, "kind": "real"} | values | changes
-    root = root_at(step=0, **found)
+    fields = {"phase": "verify", "field": "prefill.top_logits", "node": None, "kind": "real"} | values | changes
+    root = root_at(step=0, **fields)
     place = root.place.model_copy(update={"step_b": 0})
     return root.model_copy(update={"place": place, "blame": [], "wrong": "neither", "drift": finding})
 

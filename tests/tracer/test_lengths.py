@@ -190,7 +190,7 @@ def test_a_place_in_a_prompt_of_unknown_length_is_not_called_0(tmp_path: Path) -
         del lines[1]["num_prompt_tokens"]
     verdict = compared(tmp_path, *runs)
     assert (verdict.exit_code, verdict.roots[0].place.position) == (1, None)
-    assert "position not known" in where_text(verdict.roots[0].place)
+    assert "position not known" in where_text(verdict.roots[0].place, verdict.roots[0].difference.field)
 
 
 def test_prompts_of_other_lengths_are_not_compared(tmp_path: Path) -> None:

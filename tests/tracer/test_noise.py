@@ -148,6 +148,18 @@ def test_what_moves_every_value_a_little_is_one_root_at_the_first_place_where_it
     assert root.drift.against == "dtype"
 
 
+def test_no_more_steps_follow_from_a_drift_than_there_are(tmp_path: Path) -> None:
+    """It begins in the prompts' own forwards, which are no steps."""
+    lines = shaken(load(FUSED), 10 * FLOAT32.most)
+    for start in (line for line in lines if line["kind"] == "turn_start"):
+        start["prefill"]["top_logits"] = [logit * (1 + 1e-3) for logit in start["prefill"]["top_logits"]]
+    verdict = diff_traces(EAGER, store(lines, tmp_path / "b.jsonl"))
+    assert verdict.roots[0].difference.field == "prefill.top_logits"
+    assert verdict.roots[0].drift is not None
+    assert 0 < verdict.num_inherited <= verdict.num_steps
+    assert sum(root.inherited for root in verdict.roots) == verdict.num_inherited
+
+
 def test_a_fault_in_a_fifth_of_the_values_is_found_as_a_whole(tmp_path: Path) -> None:
     """It moves the limit with it, and so hides each of its values; it cannot hide their mean."""
     honest = floors_of(diff_traces(EAGER, FUSED))["logits"]

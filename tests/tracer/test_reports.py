@@ -100,6 +100,13 @@ def test_a_bound_on_noise_is_not_called_a_value_of_the_baseline(form: str) -> No
     assert "baseline 30" in words_alone(form, verdict_of()), "a value of one side is called by it"
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "json"])
+def test_a_root_in_the_prompt_is_not_said_to_be_in_a_step(form: str) -> None:
+    page = words_alone(form, verdict_of(roots=[drift_of_all()]))
+    assert "turn 0 (prompt code), prefill, position 29" in page
+    assert "turn 0 (prompt code), step" not in page
+
+
 @pytest.mark.parametrize("form", ["text", "junit", "markdown", "html"])
 def test_floors_and_margins_are_stated(form: str) -> None:
     page = plain(form, rendered(form, verdict_of("ties", 0, roots=[near_tie()])))

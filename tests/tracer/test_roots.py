@@ -49,6 +49,15 @@ def test_what_follows_a_root_is_inherited_until_the_runs_agree() -> None:
     ]
 
 
+def test_a_prefill_that_follows_is_no_step() -> None:
+    findings, of_prompt = Findings(), difference("verify", "prefill.top_logits", "real")
+    findings.file_prefill(place(0), of_prompt, [])
+    findings.file(place(0), [difference("verify", "argmax", "real")], [])
+    findings.file_prefill(place(0), of_prompt, [])
+    assert [(root.difference.field, root.inherited) for root in findings.roots] == [("prefill.top_logits", 1)]
+    assert findings.num_inherited == 1
+
+
 def test_another_broken_invariant_at_another_place_is_a_root_of_its_own() -> None:
     walk: Filing = ([difference("accept", "path")], [WALK])
     assert filed(([difference()], [MASK]), walk, walk) == [(0, "tensors.mask", 0, 0), (1, "accept.path", 1, 0)]

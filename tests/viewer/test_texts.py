@@ -85,11 +85,14 @@ def test_the_card_of_a_fault(pair_of_traces: tuple[Path, Path]) -> None:
 
 def test_the_boxes_of_a_drift_are_called_what_they_hold() -> None:
     def titles(verdict: Verdict) -> list[str | None]:
-        found = ElementTree.fromstring(card_of(verdict)).iter("div")
-        boxes = next(element for element in found if element.get("class") == "ss-values")
+        divisions = ElementTree.fromstring(card_of(verdict)).iter("div")
+        boxes = next(element for element in divisions if element.get("class") == "ss-values")
         return [title.text for title in boxes.iter("p")]
 
-    assert titles(verdict_of(roots=[drift_of_all()])) == ["wanted", "found"]
+    drifting = verdict_of(roots=[drift_of_all()])
+    assert titles(drifting) == ["wanted", "found"]
+    assert "2 of the other quantities drift too; 4 later steps follow from it" in card_of(drifting)
+    assert "2 further differences in this step; 4 later" in card_of(verdict_of())
     assert titles(verdict_of()) == ["baseline", "candidate"]
 
 

@@ -10,6 +10,11 @@ from specscope.tracer.compare.said import paired_numbers, said_behind
 from specscope.tracer.compare.steps import choice, difference
 
 
+def is_of_prefill(field: str) -> bool:
+    """Whether a difference's field is one of a prompt's own forward, which belongs to no step."""
+    return field.startswith("prefill.")
+
+
 def with_first_token(prefill: Prefill, first: Step | None) -> Prefill:
     """The prefill of an engine that drafts before it has a token, as that of one that does not: with what the root of
     its ``first`` step says."""

@@ -92,6 +92,13 @@ class Findings:
         self._open = _Open(len(self.roots) - 1, first.kind in TIES, {_spot(first)}, _intrinsic(blame))
         return Filed(state, self._open.number)
 
+    def file_prefill(self, place: Place, differing: Difference, blame: list[Blame]) -> None:
+        """Files what differs before a turn's first step. Where it follows from a root it is not counted: it is no
+        step."""
+        roots, num_inherited = list(self.roots), self.num_inherited
+        if self.file(place, [differing], blame).state == "inherited":
+            self.roots, self.num_inherited = roots, num_inherited
+
     def _file_alone(self, root: Root) -> int:
         """Steps that were run from equal state stand each alone; the same place again is counted and not repeated."""
         for number, other in enumerate(self.roots):

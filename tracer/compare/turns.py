@@ -148,7 +148,7 @@ def _compare_steps_of(sides: Sides, turns: TurnPair, walk: Walk) -> Place | None
         prefill_b = with_first_token(prefill_b, next(sides.b.steps(turns.b), None))
     difference = _compare_prefills_of(prefill_a, prefill_b, walk)
     if difference is not None:
-        walk.findings.file(place, [difference], sides.blame_turn(turns, prefill=True))
+        walk.findings.file_prefill(place, difference, sides.blame_turn(turns, prefill=True))
     return _compare_aligned(sides, turns, walk, place)
 
 

@@ -85,8 +85,7 @@ def _line(pair: PairResult) -> PairLine:
     if pair.first_root is None and pair.first_violation is not None:
         what = f"{_no_root(pair)}: {blame_text(pair.first_violation)}"
     if pair.first_root is not None:
-        place = pair.first_root.place
-        what += f" at {where_text(place)}"
+        what += f" at {where_text(pair.first_root.place, pair.first_root.field)}"
     return PairLine(name=one_line(pair.name, MAX_TEXT), verdict=pair.verdict, what=one_line(what, MAX_TEXT))
 
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, Blame, Impact, Place, Root, Verdict
 from specscope.tracer.compare.coverage import DECISIVE
+from specscope.tracer.compare.prefill import is_of_prefill
 from specscope.tracer.naming.places import turns_name
 from specscope.tracer.naming.rules import LOSSY
 from specscope.tracer.naming.text import counted, shorten, visible
@@ -200,9 +201,10 @@ def one_line(text: str, limit: int = MAX_VALUE) -> str:
     return shorten(visible(shorten(text, limit)), limit)
 
 
-def where_text(place: Place) -> str:
-    """A place for people."""
+def where_text(place: Place, field: str) -> str:
+    """The place of a difference in ``field`` for people."""
     steps = f"step {place.step_a}" if place.step_a == place.step_b else f"steps {place.step_a} and {place.step_b}"
+    steps = "prefill" if is_of_prefill(field) else steps
     position = "position not known" if place.position is None else f"position {place.position}"
     return f"{turns_name(place.turn, place.turn_b, place.prompt_id)}, {steps}, {position}"
 
@@ -305,7 +307,7 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     difference, names = root.difference, value_names(root)
     inputs = "equal" if difference.inputs_equal else "differ, or are not recorded"
     rows = [
-        Row("where", where_text(root.place)),
+        Row("where", where_text(root.place, difference.field)),
         Row("phase", field_text(root, texts)),
         Row(names.a, value_text(difference, "a", same_texts(texts))),
         Row(names.b, value_text(difference, "b", same_texts(texts))),
@@ -337,7 +339,9 @@ def _notes(verdict: Verdict, leading: Root | None, texts: TokenTexts) -> list[Ro
     unsaid = _unsaid(verdict)
     rows += _rest("compared across", [line for line in verdict.axis if _side_silent(line) is None]) + unsaid
     if leading is None:
-        rows += _rest("tie", [f"{field_text(r, texts)} at {where_text(r.place)}" for r in verdict.roots])
+        rows += _rest(
+            "tie", [f"{field_text(r, texts)} at {where_text(r.place, r.difference.field)}" for r in verdict.roots]
+        )
     else:
         rows += _rest("not judged", verdict.uncovered)
         shown = {(blame.side, blame.invariant) for blame in first_blames(leading)}

@@ -113,7 +113,7 @@ def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     what = field_text(root, report.texts)
     texts = same_texts(report.texts)
     a, b = value_text(difference, "a", texts), value_text(difference, "b", texts)
-    lines = [root_sentence(root, texts), where_text(place), what]
+    lines = [root_sentence(root, texts), where_text(place, difference.field), what]
     names = value_names(root)
     lines += [f"{names.a}: {a}", f"{names.b}: {b}"]
     size = size_row(root)
@@ -122,7 +122,7 @@ def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     lines += [blame_text(blame) for blame in root.blame]
     lines += [f"{counted(root.also, 'further difference')} in this step; later steps inherited: {root.inherited}"]
     fails = difference.kind not in TIES or ties_fail
-    message = f"{what} at {where_text(place)}: {a} -> {b}"
+    message = f"{what} at {where_text(place, difference.field)}: {a} -> {b}"
     return _Case(
         f"{difference.phase}.{safe_name(difference.field)}.{name}", "failure" if fails else "passed", message, lines
     )

@@ -20,6 +20,7 @@ from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.phases import compare_steps
+from specscope.tracer.compare.prefill import is_of_prefill
 from specscope.tracer.compare.roots import origin_of, with_violation
 from specscope.tracer.compare.steps import RecordedSteps, StepPair
 from specscope.tracer.files.index import TurnEntry
@@ -88,7 +89,7 @@ def pair_before(turn: TurnMarks, step_b: int) -> PairMark | None:
 
 def of_prompt(root: Root) -> bool:
     """Whether a root lies in a prompt's own forward, before the first step of its turn."""
-    return root.difference.field.startswith("prefill.")
+    return is_of_prefill(root.difference.field)
 
 
 def covering_step(turn: TurnMarks, turn_a: TurnEntry, turn_b: TurnEntry, step_a: int) -> int | None:

@@ -112,7 +112,7 @@ def pair_report(baseline: Path, candidate: Path, options: DiffOptions, *, most_r
 
 def _headline(verdict: Verdict, texts: SideTexts) -> str:
     root = leading_root(verdict)
-    where = f" at {where_text(root.place)}" if root is not None else ""
+    where = f" at {where_text(root.place, root.difference.field)}" if root is not None else ""
     return one_line(headline(verdict, texts) + where, MAX_HEADLINE)
 
 
@@ -163,7 +163,8 @@ def _roots(verdict: Verdict, ids: dict[int, str]) -> Markup:
 
 
 def _cause_words(cause: Cause, verdict: Verdict) -> str:
-    first = where_text(verdict.roots[cause.roots[0]].place)
+    root = verdict.roots[cause.roots[0]]
+    first = where_text(root.place, root.difference.field)
     follow = f"; {counted(cause.inherited, 'later step')} affected" if cause.inherited else ""
     return one_line(f"{counted(len(cause.roots), 'place')}, first in {first}{follow}")
 
@@ -211,7 +212,7 @@ class _Drawing:
         return Part(
             id=self.ids[number],
             title=f"Root {number + 1}: {difference.phase}: {one_line(difference.field, 100)}",
-            aside=one_line(where_text(root.place)),
+            aside=one_line(where_text(root.place, difference.field)),
             body=joined([words, *drawn]),
             sign="≠" if difference.kind == "real" else "",
         )

@@ -97,7 +97,7 @@ def _sign(verdict: Verdict) -> str:
 
 def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
     difference = root.difference
-    where = f"{where_text(root.place)}; {difference.phase}: {difference.field}"
+    where = f"{where_text(root.place, difference.field)}; {difference.phase}: {difference.field}"
     if difference.node is not None:
         where += f", node {node_text(difference.node, texts, arrow=ARROW)}"
     matters = ("does it matter", impact_text(verdict.impact))
@@ -136,9 +136,11 @@ def _further_rows(root: Root) -> list[tuple[str, str]]:
     lines += [size] if size is not None else []
     lines += [("tie break", difference.tie_break)] if difference.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
-    here = counted(root.also, "further difference")
+    here = f"{counted(root.also, 'further difference')} in this step"
+    if root.drift is not None:  # of the whole run
+        here = f"{root.also} of the other quantities {'drifts' if root.also == 1 else 'drift'} too"
     later = f"{counted(root.inherited, 'later step')} {'follows' if root.inherited == 1 else 'follow'} from it"
-    return [*lines, ("what follows", f"{here} in this step; {later}")]
+    return [*lines, ("what follows", f"{here}; {later}")]
 
 
 def _values(root: Root, texts: SideTexts) -> Markup:
@@ -215,7 +217,7 @@ def _cause_text(cause: Cause) -> str:
 
 
 def _root_entry(at: int, root: Root, *, is_here: bool) -> Markup:
-    where = f"{where_text(root.place)}: {root.difference.field}"
+    where = f"{where_text(root.place, root.difference.field)}: {root.difference.field}"
     return markup(
         '<li{kind}><button type="button" data-do="root:{at}">Root {number}</button> '
         "<span>{where}</span> <em>{follow}</em></li>",
