@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -201,6 +202,17 @@ def test_another_root_has_its_own_commands() -> None:
         *lines, last = next_commands(verdict, root)
         assert lines == wanted
         assert shlex.split(last) == report
+
+
+def test_what_no_forward_made_is_not_bisected_first() -> None:
+    def names(field: str, **changes: Any) -> list[str]:
+        root = root_at(phase="draft", field=field, **changes)
+        bisect = "specscope bisect eager.jsonl fused.jsonl --at 0/3"
+        return [line.split()[1] for line in next_commands(verdict_of(roots=[root], next=[bisect]), root)]
+
+    assert names("inputs.tokens") == names("inputs.source_rows") == ["report", "bisect"]
+    assert names("inputs.hidden_norms[1]", kind="real") == ["bisect", "report"]
+    assert names("levels[1].frontier") == ["bisect", "report"]
 
 
 def test_roots_of_one_cause_stand_together() -> None:

@@ -343,8 +343,16 @@ def next_commands(verdict: Verdict, root: Root | None) -> list[str]:
         same = (root.difference.phase, root.wrong) == (verdict.roots[0].difference.phase, verdict.roots[0].wrong)
         lines = lines if same else []
     if not verdict.incomparable:
-        lines.append(f"specscope report {baseline} {candidate} -o report.html")
+        report = f"specscope report {baseline} {candidate} -o report.html"
+        lines = [report, *lines] if root is not None and _is_handed_over(root) else [*lines, report]
     return lines or [f"specscope check {candidate}"]
+
+
+def _is_handed_over(root: Root) -> bool:
+    """Whether it lies in what the drafter is fed, tokens, rows or positions: no forward made these, so that narrowing
+    one down comes last."""
+    difference = root.difference
+    return difference.phase == "draft" and difference.field.startswith("inputs.") and difference.kind == "structural"
 
 
 def command_names(lines: Sequence[str]) -> dict[str, str]:
