@@ -75,6 +75,8 @@ def test_two_traces_open_where_they_part(pair_of_traces: tuple[Path, Path], open
         "; 1 not stated by either run",
         "5 nodes differ, marked ≠",
         "1 difference, in the order of the phases",
+        "bar: accepted length in the baseline",
+        "≠ divergence begins",
     ):
         assert words in html
     assert html.count('aria-label="draft tree of step 1,') == 2

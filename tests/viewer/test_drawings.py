@@ -19,7 +19,7 @@ from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
-from specscope.viewer.drawing.svg.strip import MOST_BARS, StripStep, draw_strip
+from specscope.viewer.drawing.svg.strip import MOST_BARS, SIGNS, STATES, StripStep, draw_strip, strip_key
 from specscope.viewer.drawing.svg.tree import draw_tree, label_width
 from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture, picture_of
 from specscope.viewer.drawing.tables.slots import slot_columns
@@ -188,6 +188,25 @@ def test_the_strip_has_a_bar_a_step_and_says_what_is_wrong() -> None:
     heights = [float(next(bar.iter(f"{SVG}rect")).get("height", 0)) for bar in bars]
     assert heights[0] == pytest.approx(2 * heights[3], abs=0.1)
     assert heights[1] == 2
+
+
+def test_the_key_says_what_is_on_the_strip_and_nothing_else() -> None:
+    def words(steps: list[StripStep]) -> list[str]:
+        return ["".join(line.itertext()) for line in ElementTree.fromstring(strip_key(steps)).iter("span")]
+
+    bar, line = "bar: accepted length in the baseline", "in the candidate"
+    assert strip_key([]) == ""
+    assert words([StripStep(2)]) == [bar]
+    assert words([StripStep(2, other=1), StripStep(1, "inherited"), StripStep(3, "root")]) == [
+        bar,
+        line,
+        "≠ divergence begins",
+        "follows from an earlier step",
+    ]
+    every = words([StripStep(1, state) for state in STATES])
+    assert len(every) == len(STATES), "every state but the plain one, and the bar"
+    for sign in SIGNS.values():
+        assert any(text.startswith(sign) for text in every)
 
 
 def test_a_bar_of_several_steps_leads_to_the_gravest() -> None:

@@ -21,7 +21,7 @@ from specscope.viewer.drawing.board import Board, card
 from specscope.viewer.drawing.markup import NOTHING
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.drawing.step.board import step_board
-from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.svg.strip import draw_strip, strip_key
 from specscope.viewer.drawing.tables.verdict_card import proof, root_list, verdict_card
 from specscope.viewer.pairs.looks import PairRun, look_at
 from specscope.viewer.pairs.states import Partner, RunStates, Spot
@@ -147,4 +147,5 @@ class _Pair:
         listed = root_list(verdict, root) if verdict.roots else NOTHING
         shown = verdict_card(verdict, root, SideTexts(a.texts, b.texts), below=listed)
         aside = card("proof", "What was compared", "", proof(verdict, a.reader.manifest))
-        return pair_board(Front(shown, aside), here.look, strip=NOTHING)
+        key = strip_key(self._states.of_turn(spot.turn))
+        return pair_board(Front(card=shown, aside=aside, key=key), here.look, strip=NOTHING)

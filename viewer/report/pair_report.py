@@ -38,7 +38,7 @@ from specscope.viewer.drawing.fragments import commands, note, quiet, rows
 from specscope.viewer.drawing.frames import box, classes_of, row, table
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.board import PairLook
-from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.svg.strip import draw_strip, strip_key
 from specscope.viewer.drawing.tables.verdict_card import proof, root_rows, verdict_card
 from specscope.viewer.pairs.failed import failed_spot
 from specscope.viewer.pairs.looks import PairRun, look_at, pair_of
@@ -268,8 +268,10 @@ class _Drawing:
 
     def _strip(self, spot: Spot) -> Markup:
         aside = "accepted length of each step of the baseline; the line is the candidate's"
-        drawn = draw_strip(self._states.of_turn(spot.turn), current=spot.step)
-        return card("strip", f"Turn {spot.turn}", aside, drawn)
+        steps = self._states.of_turn(spot.turn)
+        return card(
+            "strip", f"Turn {spot.turn}", aside, joined([draw_strip(steps, current=spot.step), strip_key(steps)])
+        )
 
     def _whole(self, turn: TurnMarks, mark: PairMark) -> Markup:
         return whole_pair(self._look(turn, mark))

@@ -28,7 +28,7 @@ from specscope.viewer.drawing.labels.numbers import about_seconds
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.pair.board import Front, pair_board
 from specscope.viewer.drawing.step.noted import note_text
-from specscope.viewer.drawing.svg.strip import draw_strip
+from specscope.viewer.drawing.svg.strip import draw_strip, strip_key
 from specscope.viewer.drawing.tables.verdict_card import (
     allow_buttons,
     command_card,
@@ -109,15 +109,19 @@ def _show(arguments: Arguments, view: View, pair: BothReaders, controls: DeltaGe
     a, b = _runs(arguments, view, pair)
     here = look_at(a, b, comparison, Spot(entry.turn, view.step)) if entry is not None else None
 
+    steps = states.of_turn(entry.turn) if entry is not None else []
+
     def drawn(there: LookedAt | None, step: int) -> Board:
         front = replace(
-            _front(comparison, there, a, b, allow=view.allow), notes=_notes(pair, Spot(view.turn, step), there)
+            _front(comparison, there, a, b, allow=view.allow),
+            notes=_notes(pair, Spot(view.turn, step), there),
+            key=strip_key(steps),
         )
         look = there.look if there is not None else None
         return pair_board(front, look, strip=NOTHING, branches=branches_of(view, step))
 
     walk = _walk(view, entry, pair, lambda at: drawn(look_at(a, b, comparison, at), at.step))
-    strip = draw_strip(states.of_turn(entry.turn)) if entry is not None else NOTHING
+    strip = draw_strip(steps) if steps else NOTHING
     clicks = _Clicks(view=view, comparison=comparison, turns=pair.a.turns, entry=entry, here=here)
     show_board(
         lambda: replace(drawn(here, view.step), strip=strip),
@@ -250,7 +254,7 @@ def _front(comparison: Comparison, here: LookedAt | None, a: PairRun, b: PairRun
         aside = joined([command_card(commands), aside])
     listed = joined([root_list(verdict, root) if verdict.roots else NOTHING, allow_buttons(verdict, allow)])
     shown = verdict_card(verdict, root, SideTexts(a.texts, b.texts), below=listed)
-    return Front(shown, aside, command_names(commands))
+    return Front(card=shown, aside=aside, raw=command_names(commands))
 
 
 def _arrive(view: View, comparison: Comparison, pair: BothReaders) -> None:

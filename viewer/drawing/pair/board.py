@@ -60,7 +60,7 @@ class PairLook:
         return None if self.b is None else PairSides(self.a, self.b, self.compared)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Front:
     """What stands above the two steps: the card, and beside it proof and commands."""
 
@@ -68,6 +68,7 @@ class Front:
     aside: Markup = NOTHING
     raw: Mapping[str, str] = field(default_factory=dict)
     notes: Markup = NOTHING  # what somebody noted on the two steps
+    key: Markup = NOTHING  # what the strip above all shows
 
 
 def pair_board(
@@ -87,6 +88,7 @@ def pair_board(
     """
     about = [about_note(look.about)] if look is not None else []
     top = columns([front.card, *about], [front.aside], kind="wide-narrow") if front.card else joined(about)
+    top = joined([front.key, top])
     if look is None:
         return Board(board_of(top), raw=front.raw, strip=strip)
     top = joined([top, front.notes])

@@ -33,6 +33,15 @@ MEANINGS: dict[StepState, str] = {
     "violated": "an invariant is violated",
     "failed": "the engine failed in this step",
 }
+#: What the bars of a comparison say by their colour; one that nothing is said of has none.
+KEYS: dict[StepState, str] = {
+    "root": "≠ divergence begins",
+    "inherited": "follows from an earlier step",
+    "tie": "≈ tie within the noise floor",
+    "violated": "✗ violates an invariant",
+    "failed": "✗ the engine failed",
+    "unpaired": "without a partner: the other run grouped these tokens differently",
+}
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,24 @@ def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> Mar
         bars=joined(_bar(number, bar, scale, current) for number, bar in enumerate(bars)),
         ticks=joined(_ticks(bars, scale)),
     )
+
+
+def strip_key(steps: Sequence[StripStep]) -> Markup:
+    """What a comparison's strip of these steps of the baseline shows, of what is in it; nothing without steps."""
+    if not steps:
+        return NOTHING
+    states = {step.state for step in steps}
+    lines = [markup("<span>bar: accepted length in the baseline</span>")]
+    if any(step.other is not None for step in steps):
+        lines.append(markup('<span><i class="ss-key-bar ss-key-other"></i>in the candidate</span>'))
+    lines += [
+        markup(
+            '<span><i class="ss-key ss-key-{state}"></i>{words}</span>', state=html_text(state), words=html_text(words)
+        )
+        for state, words in KEYS.items()
+        if state in states
+    ]
+    return markup('<div class="ss-legend ss-strip-key">{lines}</div>', lines=joined(lines))
 
 
 def _bars(steps: Sequence[StripStep]) -> list[_Bar]:
