@@ -36,7 +36,11 @@ class Difference(Section):
         " structural: what no noise changes."
     )
     inputs_equal: bool = Field(description="Whether everything that the value was computed from is equal.")
-    margin_a: Float | None = Field(default=None, description="Gap between the two choices, in the baseline.")
+    margin_a: Float | None = Field(
+        default=None,
+        description="Gap between the two choices, in the baseline; of trees, from the worst node kept to the best one"
+        " left out.",
+    )
     margin_b: Float | None = Field(default=None, description="The same in the candidate.")
     floor: Float | None = Field(
         default=None, description="The noise floor that a float, or a margin, was compared with."

@@ -318,7 +318,8 @@ def test_a_tree_that_lost_nodes_is_not_excused_by_a_tie_elsewhere(tmp_path: Path
     assert (found.verdict, found.roots[0].difference.phase) == ("different", "tree")
 
 
-def test_equal_scores_at_the_budgets_edge_are_a_tie_and_no_difference() -> None:
+@pytest.mark.parametrize("gap", [0, 2e-4])
+def test_scores_within_noise_at_the_budgets_edge_are_a_tie_and_no_difference(gap: float) -> None:
     lines = load(FUSED)
     step = first_step(lines, later)
     twin = copy.deepcopy(step)
@@ -337,7 +338,7 @@ def test_equal_scores_at_the_budgets_edge_are_a_tie_and_no_difference() -> None:
         width = len(level["tokens"]) // max(1, len(level["frontier"]))
         row = at // width
         spare = next(i for i in range(row * width, (row + 1) * width) if level["tokens"][i] not in tree["tokens"])
-        level["tokens"][spare], level["logprobs"][spare] = 3999, level["logprobs"][at]
+        level["tokens"][spare], level["logprobs"][spare] = 3999, level["logprobs"][at] - gap
         if token is not None:
             run["tree"]["tokens"][worst] = run["tensors"]["token_ids"][worst] = token
     a, b = (StepNodes(StepRecord.model_validate_json(json.dumps(s))) for s in (step, twin))
@@ -351,6 +352,8 @@ def test_equal_scores_at_the_budgets_edge_are_a_tie_and_no_difference() -> None:
         if d.phase == "tree"
     ]
     assert (found.field, found.kind, found.inputs_equal) == ("nodes", "near-tie", True)
+    assert found.floor
+    assert [found.margin_a, found.margin_b] == pytest.approx([gap, gap], abs=1e-9)
 
 
 def test_steps_missing_at_a_turns_end_are_no_clean_verdict(tmp_path: Path) -> None:

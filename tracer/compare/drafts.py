@@ -11,6 +11,7 @@ from specscope.schemas.verdict import Difference, DifferenceKind
 from specscope.tracer.compare.at_a_glance import level_lists
 from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens, numbered_alike
 from specscope.tracer.compare.roundings import spacing
+from specscope.tracer.compare.selection import is_sound, with_margins
 from specscope.tracer.compare.sizing import depth_is_tied, size_is_tied
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
@@ -324,9 +325,11 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
         # A side whose selection does not follow from its own candidates is wrong whatever the drafts were.
         known = bool(pair.a.candidates and pair.b.candidates) and not pair.fixed_shape
         same_size = len(keys_a) == len(keys_b) or size_is_tied(pair)
-        sound = same_size and _selection_sound(pair.a, pair) and _selection_sound(pair.b, pair)
+        sound = same_size and is_sound(pair.a, pair) and is_sound(pair.b, pair)
         kind: DifferenceKind = "near-tie" if known and sound else "structural"
-        yield _only_in("tree", "nodes", keys_a, keys_b, kind=kind, inputs_equal=drafts_equal or (known and not sound))
+        inputs_equal = drafts_equal or (known and not sound)
+        differing = _only_in("tree", "nodes", keys_a, keys_b, kind=kind, inputs_equal=inputs_equal)
+        yield with_margins(differing, pair) if kind == "near-tie" else differing
     for field in ("parents", "depths"):
         for key in pair.common:
             va = _shape(pair.a, field, key)
@@ -355,22 +358,6 @@ def _same_lists(a: TreeSection, b: TreeSection) -> bool:
     """Whether two trees are the same, slot by slot, and where both say so by the same proposers."""
     same_proposers = a.proposed_by == b.proposed_by or a.proposed_by is None or b.proposed_by is None
     return same_proposers and a.tokens == b.tokens and a.parents == b.parents and a.depths == b.depths
-
-
-def _selection_sound(nodes: StepNodes, pair: StepPair) -> bool:
-    """Whether every node is a candidate, and no candidate left out is clearly better than the worst one kept."""
-    proposals, kept = nodes.proposals, set(nodes.keys) - {ROOT}
-    if not kept - nodes.outside_levels <= proposals.keys():
-        return False
-    scores = {key: score for key in kept if (score := nodes.kept_score(key)) is not None}
-    worst = min(scores.values(), default=float("-inf"))
-    lowest = [key for key, score in scores.items() if score == worst and key in proposals]
-    coarsest = max((proposals[key].grain for key in lowest), default=0.0)
-    left_out = (proposal for key, proposal in proposals.items() if key not in kept)
-    return all(
-        other.score <= worst or pair.judge.tied("draft-scores", other.score - worst, max(other.grain, coarsest))
-        for other in left_out
-    )
 
 
 def _shape(nodes: StepNodes, field: str, key: PathKey) -> Any:
