@@ -73,10 +73,10 @@ def test_space_elsewhere_opens_nothing(serving: Running, page: Page) -> None:
 @pytest.mark.parametrize("key", ["Enter", "Space"])
 def test_a_line_of_what_differs_between_runs_opens_its_run(serving: Running, page: Page, key: str) -> None:
     open_page(page, serving, "page=runs", ".ss-card-fields")
-    rows = page.locator(".ss-card-fields tbody tr")
-    names = [name.strip() for name in rows.locator("b").all_text_contents()]
+    rows = page.locator(".ss-card-fields button.ss-opens-run")
+    names = [name.strip() for name in rows.all_text_contents()]
     rows.first.focus()
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
     expect(rows.nth(1)).to_be_focused()
     page.keyboard.press(key)
     expect(page).to_have_url(re.compile(f"page=step&run={names[1]}"), timeout=WAIT)
