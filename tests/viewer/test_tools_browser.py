@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PageTimeout
 from support.browser import BROWSER, FLAGS, WAIT
 from support.traces import EAGER, FAULTY, FUSED
 from support.viewing import Running, viewer
@@ -308,11 +310,16 @@ def test_a_drag_across_a_chart_zooms_and_a_click_still_leads_to_its_step(serving
     point = card.locator(".scatterlayer .points path").first.bounding_box()
     assert point is not None
     x, y = point["x"] + point["width"] / 2, point["y"] + point["height"] / 2
-    page.mouse.move(x - 6, y)
-    page.mouse.move(x, y, steps=3)
-    expect(card.locator(".hoverlayer text").first).to_be_visible(timeout=WAIT)
-    page.mouse.click(x, y, delay=60)
-    expect(page).to_have_url(re.compile(r"page=step&run=fused\.jsonl.*&turn=1&step=0"), timeout=WAIT)
+    step = re.compile(r"page=step&run=fused\.jsonl.*&turn=1&step=0")
+    for _ in range(3):  # Plotly forgets a click that falls into one of its redraws, as on a busy machine
+        page.mouse.move(x - 6, y)
+        page.mouse.move(x, y, steps=3)
+        expect(card.locator(".hoverlayer text").first).to_be_visible(timeout=WAIT)
+        page.mouse.click(x, y, delay=60)
+        with contextlib.suppress(PageTimeout):
+            page.wait_for_url(step, timeout=WAIT / 3)
+            break
+    expect(page).to_have_url(step)
 
 
 #: A card whose tools are mounted twice, the first of them being gone, as a page does it; and what a drag then tells.
