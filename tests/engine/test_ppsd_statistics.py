@@ -46,6 +46,9 @@ class BigramStage:
     def embed(self, token_ids: list[int]) -> torch.Tensor:
         return torch.tensor(token_ids, dtype=torch.float32)[None, :, None]
 
+    def bring(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
     def run(self, hidden: torch.Tensor) -> torch.Tensor:
         self.length += hidden.shape[1]
         return hidden.clone()
