@@ -1,14 +1,16 @@
-"""Small traces made by hand, sound by the oracle, so that the viewer is tested without an engine."""
+"""Small traces made by hand, sound by the oracle, so that the viewer is tested without an engine; and a browser."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 from streamlit.testing.v1 import AppTest
+from support.browser import BROWSER, FLAGS
 from support.grown import deep
 from support.pages import APP, Opener, checked
 
@@ -296,3 +298,23 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (folder / "sound.jsonl").read_bytes()
     (folder / "half.jsonl").write_bytes(whole.replace("日本語".encode(), b"\\ud800"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, where there is one."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page on which no error may happen."""
+    trouble: list[str] = []
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        yield page
+    assert trouble == []

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from support.browser import BROWSER, FLAGS, WAIT
+from playwright.sync_api import Page, expect
+from support.browser import BROWSER, WAIT
 from support.traces import EAGER, FAULTY, FUSED, load, store
 from support.viewing import Running, viewer
 
@@ -26,25 +26,6 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         store(lines, folder / f"budget-{budget}.jsonl")
     with viewer(folder / EAGER.name, folder / FAULTY.name, folder) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page on which no error may happen."""
-    trouble: list[str] = []
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        page = context.new_page()
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        yield page
-    assert trouble == []
 
 
 def open_page(page: Page, running: Running, query: str, ready: str) -> None:

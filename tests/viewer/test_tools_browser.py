@@ -10,9 +10,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PageTimeout
-from support.browser import BROWSER, FLAGS, WAIT
+from support.browser import BROWSER, WAIT
 from support.traces import EAGER, FAULTY, FUSED
 from support.viewing import Running, viewer
 
@@ -38,25 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(folder: Path) -> Iterator[Running]:
     with viewer(folder / EAGER.name, folder / FAULTY.name, folder) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page on which no error may happen."""
-    trouble: list[str] = []
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        page = context.new_page()
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        yield page
-    assert trouble == []
 
 
 def open_page(page: Page, running: Running, query: str, *, ready: str = "svg.ss-tree") -> None:
