@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from specscope.engine.cli.computing import all_of
 from specscope.engine.settings import GrammarChoice
 from specscope.tracer.errors import UsageError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 GRAMMAR_SECTIONS = {"Guided decoding": ("grammar", "json_schema", "regex")}
 MOST_BYTES = 1 << 20  # of a grammar's file
 
 
-def grammar_options(command: Command) -> Command:
-    """The options that say what every turn's output is a text of."""
-    options = (
-        click.option(
-            "--grammar",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Every turn's output follows this context-free grammar, in llguidance's form of Lark.",
-        ),
-        click.option(
-            "--json-schema",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Every turn's output is JSON that fits this schema.",
-        ),
-        click.option("--regex", metavar="TEXT", help="Every turn's output matches this regular expression as a whole."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+#: The options that say what every turn's output is a text of.
+grammar_options = all_of(
+    click.option(
+        "--grammar",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Every turn's output follows this context-free grammar, in llguidance's form of Lark.",
+    ),
+    click.option(
+        "--json-schema",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Every turn's output is JSON that fits this schema.",
+    ),
+    click.option("--regex", metavar="TEXT", help="Every turn's output matches this regular expression as a whole."),
+)
 
 
 def build_grammar(options: dict[str, Any]) -> GrammarChoice | None:
