@@ -15,8 +15,8 @@ from specscope.engine.guided.guide import Guide, GuideState
 
 @dataclass(frozen=True, kw_only=True)
 class SlotMasks:
-    """What the grammar allows in one row's tree. Slots that are listed nowhere have a path that it forbids: nothing is
-    ever accepted there, and their logits stay as they are."""
+    """What the grammar allows in one row's tree. Slots that are listed nowhere have a path that it forbids. Their
+    logits, and those of slots where it is stuck, stay as they are: a token that was decided there must be refused."""
 
     slots: list[int]  # that have a mask, ascending
     allowed: NDArray[np.bool_]  # (len(slots), V) the tokens that may follow each of them
