@@ -199,6 +199,7 @@ def test_a_profile_fits_the_run_that_it_was_measured_with_and_no_other(
         ({"device": elsewhere}, "device cuda, this run has cpu"),
         ({"device": threads}, f"threads {torch.get_num_threads() + 1}"),
         ({"dtype": "bfloat16"}, "dtype bfloat16, this run has float32"),
+        ({"products": "others"}, "matrix products others, this run has p"),
     ]
     for changes, words in cases:
         with pytest.raises(UsageError, match=words):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from support.traces import ROOT
 
+from specscope.engine.ppsd.lifeline import FOLDER_VARIABLE, Watch
+
 
 def test_a_stage_that_hears_news_late_does_not_leave_before_it(tmp_path: Path) -> None:
     program = ROOT / "tests" / "support" / "leaving_rank.py"
@@ -26,3 +28,26 @@ def test_a_stage_that_hears_news_late_does_not_leave_before_it(tmp_path: Path) -
             rank.kill()
             rank.wait()
     assert [code for _, code in ended] == [0, 0, 0], ended
+
+
+RANK = """
+import sys
+from specscope.engine.ppsd.leaving import ending
+from specscope.engine.ppsd.lifeline import Lifeline
+
+def work():
+    raise OSError("no space left on the disk")
+
+ending(Lifeline(0), work)
+"""
+
+
+def test_a_rank_whose_disk_is_full_leaves_a_word_and_no_traceback(tmp_path: Path) -> None:
+    environment = {**os.environ, FOLDER_VARIABLE: str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", RANK], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    words = Watch(tmp_path).last_words(0)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert words is not None
+    assert words.message == "OSError: no space left on the disk"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,23 @@ def test_a_run_says_what_multiplied_and_is_equal_to_one_that_multiplied_otherwis
     replayed = specscope("replay", paths["packed"], "--out", tmp_path / "again.jsonl")
     assert replayed.code == 0, replayed.err
     assert "matrix products" not in replayed.out + replayed.err  # they are what they were
+
+
+@needs_packing
+def test_a_replay_in_the_other_mode_has_that_modes_own_products(tmp_path: Path) -> None:
+    trace, again = tmp_path / "packed.jsonl", tmp_path / "eager.jsonl"
+    options = ("--products", "packed", "--max-new-tokens", "8", "--trace", trace, "--prompt", "def add(")
+    assert specscope("run", *options).code == 0
+    replayed = specscope("replay", trace, "--mode", "eager", "--out", again)
+    assert replayed.code == 0, replayed.err
+    assert load(again)[0]["products"] == "plain"
+    assert "matrix products were packed, are plain" in replayed.out + replayed.err
+
+
+@needs_packing
+def test_doctor_says_what_packing_saves() -> None:
+    done = specscope("doctor", "--json")
+    assert json.loads(done.out)["products"]["packed_share"] > 0
 
 
 @needs_packing
