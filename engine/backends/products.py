@@ -1,8 +1,8 @@
 """Matrix products of linear layers on the host: torch's own, or oneDNN's on weights that were packed for it beforehand.
 
 A draft tree has few rows, and on some processors oneDNN computes products of few rows in a fraction of the time, once
-the weights lie as it wants them; on others it takes longer. So which is faster is measured where it runs. Layers that are
-fed the same, as queries, keys and values are, become one product. Knows no drafters, caches or steps.
+the weights lie as it wants them; on others it takes longer. So which is faster is measured where it runs. Layers that
+are fed the same, as queries, keys and values are, become one product.
 
 The packed weights are a copy. Layers whose weights are replaced, or changed by torch under its eyes, pack them anew at
 the next call; what is written past torch's count of versions, by numpy or through ``.data``, they do not see.
