@@ -60,7 +60,7 @@ def conduct(
         pace=Pace(choice.items_in_flight, adapts=choice.window is None),
         exit_draft=loaded.exit_draft,
         decode_text=lambda ids: str(teacher.tokenizer.decode(ids, skip_special_tokens=False)),  # type: ignore[union-attr]
-        idle=lambda: None,
+        idle=lifeline.looked,
         patience_s=choice.patience_s,
     )
     spoil(conductor)
@@ -70,15 +70,17 @@ def conduct(
     with _traced(request, choice, loaded, facts=facts, conductor=conductor) as observing:
         for report in run_pipeline(conductor, teacher, settings, request.prompts, events=events, observing=observing):
             reports.append(report)
-            if as_json:
-                echo_document(orjson.dumps(report_json(report)).decode() + "\n")
-            else:
-                click.echo()
+            with lifeline.elsewhere():
+                if as_json:
+                    echo_document(orjson.dumps(report_json(report)).decode() + "\n")
+                else:
+                    click.echo()
         conductor.stop()
     if not as_json:
-        _print_summary(reports, facts, loaded.means.carrier)
-        if request.trace is not None:
-            click.echo(f"trace: {request.trace.path}  (specscope check, show, view)")
+        with lifeline.elsewhere():
+            _print_summary(reports, facts, loaded.means.carrier)
+            if request.trace is not None:
+                click.echo(f"trace: {request.trace.path}  (specscope check, show, view)")
 
 
 @contextmanager
@@ -121,11 +123,13 @@ def _events(stream: Stream, lifeline: Lifeline) -> PipelineEvents:
 
     def turn_begins(prompt: Prompt, number: int) -> None:
         lifeline.turn_to("prefill")
-        stream.turn_begins(prompt, number)
+        with lifeline.elsewhere():
+            stream.turn_begins(prompt, number)
 
     def tokens(prompt: Prompt, output_ids: list[int]) -> None:
         lifeline.turn_to("decoding")
-        stream.tokens(prompt, output_ids)
+        with lifeline.elsewhere():
+            stream.tokens(prompt, output_ids)
 
     return PipelineEvents(turn_begins, tokens)
 

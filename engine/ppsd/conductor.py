@@ -78,7 +78,7 @@ class Conductor:
         pace: how many tokens are in flight.
         exit_draft: None decodes sequentially, one token in flight.
         decode_text: of token ids, for stop strings.
-        idle: called while it waits for the last stage.
+        idle: called between two pieces of work, and while it waits for the last stage.
         patience_s: how long the last stage may be silent while work is in flight.
     """
 
@@ -127,6 +127,7 @@ class Conductor:
         running.turn.output_ids = running.watch.output_ids
         self._prefill(running)
         while running.watch.reason is None:
+            self._idle()
             # All that has arrived counts before anything more is run: it may refute what would be.
             if self._hear(running, patience_s=0.0):
                 continue
@@ -151,6 +152,7 @@ class Conductor:
         last = len(ids) - 1
         item = self.schedule.begin_turn(Item(last, ids[-1], 0), last + rules.max_new_tokens - 1)
         for offset in range(start, len(ids), PREFILL_CHUNK):
+            self._idle()
             self._read_all(running)  # what is not read would in the end stop those that say it, and so this stage
             chunk = ids[offset : offset + PREFILL_CHUNK]
             first = Item(offset, NO_TOKEN, item.epoch)
@@ -354,5 +356,6 @@ class Conductor:
             if arrival.message.kind == Kind.STOP:
                 break
             self._links.inbox.give_back(arrival)
+        self._links.inbox.hear_out(self._idle)
         for sender in [self._links.following, *self._links.news]:
             sender.drain()

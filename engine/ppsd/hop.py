@@ -10,9 +10,11 @@ stage to the next only, and what the last stage says has none, so that no two ra
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,6 +29,7 @@ NUM_BUFFERS = 4  # per direction: one is filled, one travels, and what is slow m
 LISTEN_S = 0.25  # between two looks at signals and at the parent while nothing arrives
 LAST_WORD_S = 0.01  # between two looks while only last words are awaited
 NUM_PINGS = 24
+MESSAGE_TAG, ROWS_TAG = 0, 1  # on a carrier of both, a buffer that waits for a message is no place for rows
 
 
 class StageLostError(EngineError):
@@ -67,9 +70,9 @@ class Sender:
         """
         assert message is self._buffers[self._next], "only the buffer that free() gave"
         with _losing(self.target):
-            for part in (message.content(), message.rows_apart()):
+            for tag, part in ((MESSAGE_TAG, message.content()), (ROWS_TAG, message.rows_apart())):
                 if part is not None:
-                    work = dist.isend(part, self.target)
+                    work = dist.isend(part, self.target, tag=tag)
                     assert work is not None, "this rank is in the group"
                     self._underway[self._next].append(work)
         self._next = (self._next + 1) % NUM_BUFFERS
@@ -108,6 +111,9 @@ class Inbox:
         Raises:
             StageLostError: where a sender is gone.
         """
+        if not timeout_s:
+            # What arrives is read by threads of the same core, which a scheduler may leave waiting for milliseconds.
+            os.sched_yield()
         try:
             arrival = self._arrived.get(timeout=timeout_s) if timeout_s else self._arrived.get_nowait()
         except queue.Empty:
@@ -137,15 +143,20 @@ class Inbox:
                     self.give_back(arrival)
 
     def _listen(self, source: int) -> None:
-        free = self._free[source]
+        # Every free buffer waits for a message: what finds none waiting travels only after a reply to its sender, whose
+        # one core may be in the middle of a stage's work. On this carrier messages fill buffers in the order they wait.
+        free, awaited = self._free[source], deque[_Awaited]()
         while True:
-            message = free.get()
             try:
-                _receive(message.buffer, source)
+                while not awaited or not free.empty():
+                    message = free.get()
+                    awaited.append(_Awaited(message, _begin_to_receive(message.buffer, source, MESSAGE_TAG)))
+                message, wait = awaited.popleft()
+                wait()
                 rows = message.rows_apart()
                 if rows is not None:
                     with beside_the_work(rows.device):
-                        _receive(rows, source)
+                        _begin_to_receive(rows, source, ROWS_TAG)()
             except (RuntimeError, ValueError) as error:
                 self._arrived.put(StageLostError(_lost(source, error)))
                 return
@@ -154,10 +165,27 @@ class Inbox:
                 return
 
 
-def _receive(buffer: torch.Tensor, source: int) -> None:
-    work = dist.irecv(buffer, source)
+class _Awaited(NamedTuple):
+    """A buffer that a message will come into."""
+
+    message: Message
+    wait: Callable[[], object]  # until it is there
+
+
+def _begin_to_receive(buffer: torch.Tensor, source: int, tag: int) -> Callable[[], object]:
+    """What waits until it is received. If the connection is lost by now, that says so, and not before: what arrived
+    earlier is heard first."""
+    try:
+        work = dist.irecv(buffer, source, tag=tag)
+    except (RuntimeError, ValueError) as error:
+        lost = error
+
+        def wait() -> None:
+            raise lost
+
+        return wait
     assert work is not None, "this rank is in the group"
-    work.wait()
+    return work.wait
 
 
 @contextmanager

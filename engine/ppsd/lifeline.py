@@ -11,6 +11,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -58,6 +60,15 @@ class Lifeline:
         """The stage looks for work: it is not stuck."""
         self._looked_s = time.monotonic()
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Inside, the rank waits for what is not the pipeline's, such as who reads its output: that may take long."""
+        self._looked_s = None
+        try:
+            yield
+        finally:
+            self.looked()
+
     def turn_to(self, activity: Activity) -> None:
         """What the rank does from now on."""
         if activity != self._activity:
@@ -83,7 +94,8 @@ class Lifeline:
             time.sleep(BEAT_S)
 
     def _sign(self, folder: Path) -> None:
-        busy_s = time.monotonic() - self._looked_s if self._looked_s is not None else 0.0
+        looked_s = self._looked_s
+        busy_s = time.monotonic() - looked_s if looked_s is not None else 0.0
         with self._signing:
             sign = SignOfLife(os.getpid(), next(self._beats), self._activity, busy_s)
             _write(_life_file(folder, self.rank), sign)

@@ -35,11 +35,6 @@ def pipeline_time(costs: Costs, acceptance: float) -> float:
     return acceptance * costs.beat + (1 - acceptance) * costs.sequential
 
 
-def pipeline_speedup(costs: Costs, acceptance: float) -> float:
-    """Over sequential decoding on the same stages, with hop and head."""
-    return costs.sequential / pipeline_time(costs, acceptance)
-
-
 def ideal_speedup(num_stages: float, acceptance: float) -> float:
     """The same without hop and head on equal stages: 1 / ((1 - a) + a E / N), with N / E stages."""
     return 1 / ((1 - acceptance) + acceptance / num_stages)

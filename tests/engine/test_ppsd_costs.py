@@ -50,8 +50,8 @@ def test_a_tokens_time_is_its_stages_its_hops_and_its_word_and_nothing_else(
     assert sum(map(sum, durations.values())) == max(word.end for word in words) - begun
     assert min(durations["word"]) >= SLOW_S * 1e9, "what the observer takes is of the word, and of no hop"
     costs = costs_of(durations, durations, num_stages)
-    assert costs.word >= SLOW_S * 1e9
-    assert costs.draft == 0.0
+    assert costs.sequential.word >= SLOW_S * 1e9
+    assert costs.sequential.draft == 0.0
 
 
 def test_stages_that_work_side_by_side_are_counted_from_when_they_were_free(teacher_folder: Path) -> None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from support.traces import ROOT
 
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
+from specscope.engine.ppsd import hop
+from specscope.engine.ppsd.message import Field, Kind, Message
+from specscope.engine.ppsd.rank import NEWS_SHAPE
 from specscope.engine.teacher.files import TeacherOptions
 from specscope.engine.teacher.model import Teacher
 
@@ -24,8 +31,6 @@ LONG = [3 + number % 50 for number in range(90)]
 
 
 def decode_alone(teacher: Path, prompt: list[int]) -> list[int]:
-    import torch
-
     options = TeacherOptions(dtype=torch.float32, device=torch.device("cpu"), attention="eager")
     session = Session(Teacher.load(str(teacher), options), NoDrafter())
     for _ in session.decode(prompt, StopRules(TOKENS, [], [])):
@@ -63,3 +68,43 @@ def test_processes_give_the_teachers_own_tokens(
     output_ids, num_dropped = json.loads(output.read_text())
     assert output_ids == wanted
     assert num_dropped > 0, "rows of items that are not run were received as well"
+
+
+def test_every_free_buffer_awaits_a_message_before_the_first_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that finds none waiting travels only after a reply, which the sender may be too busy to read."""
+    posted: queue.SimpleQueue[Receiving] = queue.SimpleQueue()
+
+    def receive(buffer: torch.Tensor, source: int, tag: int) -> Receiving:
+        begun = Receiving(buffer)
+        posted.put(begun)
+        return begun
+
+    monkeypatch.setattr(dist, "irecv", receive)
+    inbox = hop.Inbox({1: NEWS_SHAPE}, torch.float32)
+    waiting = [posted.get(timeout=30) for _ in range(hop.NUM_BUFFERS)]
+    assert posted.empty()
+    for epoch, receiving in enumerate(waiting):
+        receiving.arrive(Message(NEWS_SHAPE, torch.float32).begin(Kind.EPOCH, epoch=epoch))
+    arrivals = [inbox.take(30) for _ in waiting]
+    assert [arrival.message.get(Field.EPOCH) for arrival in arrivals if arrival is not None] == [0, 1, 2, 3]
+    assert posted.empty(), "their buffers are still being read"
+    for arrival in arrivals:
+        assert arrival is not None
+        inbox.give_back(arrival)
+    again = [posted.get(timeout=30) for _ in range(hop.NUM_BUFFERS)]
+    again[0].arrive(Message(NEWS_SHAPE, torch.float32).begin(Kind.LEAVE))
+    inbox.hear_out(lambda: None)
+
+
+class Receiving:
+    """A buffer that waits for a message, as a group of ranks would fill it."""
+
+    def __init__(self, buffer: torch.Tensor) -> None:
+        self._buffer, self._here = buffer, threading.Event()
+
+    def arrive(self, message: Message) -> None:
+        self._buffer.copy_(message.content())
+        self._here.set()
+
+    def wait(self) -> None:
+        assert self._here.wait(30)

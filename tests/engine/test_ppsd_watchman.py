@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.local_pipeline import load_stages, local_pipeline
 
+from specscope.engine.loop.stopping import StopRules
 from specscope.engine.ppsd import launch, lifeline
 from specscope.engine.ppsd.choice import PipelineChoice
 from specscope.engine.ppsd.lifeline import LastWords, SignOfLife, Watch
@@ -76,3 +78,36 @@ def test_what_a_hung_rank_may_take_in_all_is_within_the_promised_ten_seconds() -
     """Its last sign may be a beat old, each look may come just too early, and a deaf rank is given its time."""
     noticed = PipelineChoice(num_stages=2).patience_s + lifeline.BEAT_S + launch.LOOK_S
     assert noticed + launch.SHUTDOWN_OF_HUNG_S + launch.LOOK_S < 10
+
+
+def test_a_rank_is_busy_from_when_it_looked_for_work_and_never_while_others_keep_it_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lifeline.FOLDER_VARIABLE, str(tmp_path))
+    rank = lifeline.Lifeline(0)
+
+    def busy_s() -> float:
+        rank._sign(tmp_path)
+        life = Watch(tmp_path).life(0)
+        assert life is not None
+        return life.busy_s
+
+    assert busy_s() == 0.0, "it has not begun"
+    rank.looked()
+    time.sleep(0.05)
+    assert busy_s() >= 0.05
+    with rank.elsewhere():
+        time.sleep(0.05)
+        assert busy_s() == 0.0, "who reads its output may be slow"
+    assert busy_s() < 0.05
+
+
+def test_the_first_rank_looks_for_work_between_all_pieces_of_it(teacher_folder: Path) -> None:
+    """So one that is stuck in a piece of work, or in sending it on, is told from one that decodes."""
+    looks: list[int] = []
+    with local_pipeline(load_stages(teacher_folder, 4, 2), None) as pipeline:
+        pipeline.conductor._idle = lambda: looks.append(pipeline.conductor.schedule.num_in_flight)
+        turn = pipeline.decode([5, 9, 2], StopRules(6, [], []))
+    assert len(looks) > len(turn.output_ids)
+    assert 0 in looks, "before an item is run"
+    assert 1 in looks, "while it is under way"

@@ -25,10 +25,10 @@ NO_STAGE = cast("Stage", None)  # nothing is run
 def late(receive: Any) -> Any:
     """``receive``, but what the first rank sends waits."""
 
-    def receive_late(buffer: torch.Tensor, source: int) -> Any:
+    def receive_late(buffer: torch.Tensor, source: int, tag: int) -> Any:
         if source == 0:
             time.sleep(LATE_S)
-        return receive(buffer, source)
+        return receive(buffer, source, tag=tag)
 
     return receive_late
 

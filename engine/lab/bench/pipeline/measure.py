@@ -7,6 +7,7 @@ by the whole teacher in the first process, and by EAGLE-3 there.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -104,8 +105,9 @@ def measure(plan: PipelinePlan, loaded: Loaded) -> Measures:
     for number in range(plan.num_rounds):
         for prompt in load_prompts(DEMO_MODELS / "prompts.jsonl")[: plan.num_prompts]:
             context = list(teacher.tokenizer(prompt.turns[0]).input_ids)
-            key = {**shape, "tokens": plan.num_tokens, "prompt": prompt.id, "round": number, "form": 2}
-            measures.add(kept(plan.keep, key, partial(_measure_prompt, engines, context)))
+            key = {**shape, "tokens": plan.num_tokens, "prompt": prompt.id, "round": number, "form": 3}
+            order = _turned(MODES, len(measures.times["sequential"]))
+            measures.add(kept(plan.keep, key, partial(_measure_prompt, engines, context, order)))
     engines.conductor.stop()
     return measures
 
@@ -123,21 +125,28 @@ def _conductor(plan: PipelinePlan, loaded: Loaded) -> Conductor:
     )
 
 
-def _measure_prompt(engines: _Engines, context: list[int]) -> dict[str, Any]:
-    """One prompt in every mode; sequentially first, so that it is known which drafts hold."""
-    conductor, text = engines.conductor, list(context)
+def _turned(modes: Sequence[str], number: int) -> list[str]:
+    """The modes, each first in turn: what comes right after other work finds the caches cold."""
+    first = number % len(modes)
+    return [*modes[first:], *modes[:first]]
+
+
+def _measure_prompt(engines: _Engines, context: list[int], order: Sequence[str]) -> dict[str, Any]:
+    """One prompt in every mode in that ``order``, after it was decoded once untimed: that tells which drafts hold."""
+    conductor = engines.conductor
     num_stages = conductor.pace.most
     times: dict[str, float] = {}
     accepted: dict[str, float] = {}
     events: dict[str, Durations] = {}
-    for mode in MODES:
+    conductor.exit_draft = None
+    known = conductor.decode(PipelineRequest(context, engines.rules), lambda _: None)
+    text = [*context, *known.output_ids]
+    for mode in order:
         conductor.exit_draft = drafts_of(mode, text, engines.head, engines.vocab_size)
         conductor.pace = Pace(num_stages)
         collector = Collector()
         turn = conductor.decode(PipelineRequest(context, engines.rules, observer=collector), lambda _: None)
-        if mode == "sequential":
-            text += turn.output_ids
-        if [*context, *turn.output_ids] != text:
+        if turn.output_ids != known.output_ids:
             raise EngineError(f"drafts that {mode} hold changed the output: nothing that is measured of it counts")
         times[mode] = _ns_per_token(turn)
         accepted[mode] = turn.acceptance or 0.0
