@@ -11,12 +11,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, cycle, islice, product
+from itertools import product
 from typing import NamedTuple
 
-import xxhash
-
 from specscope.engine.backends.devices import backend_of
+from specscope.engine.lab.bench.texts import EndlessText
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Decoding, StepResult
@@ -25,7 +24,6 @@ from specscope.engine.loop.shapes import follow_policy
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.record.manifest import RunFacts, build_manifest
-from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import turn_seed
 from specscope.engine.settings import Settings
@@ -156,7 +154,7 @@ def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], No
     samples: dict[tuple[str, int, int], _Samples] = defaultdict(_Samples)
     lengths: dict[int, list[int]] = defaultdict(list)
     acceptance = Acceptance()
-    text = _Text(plan, models)
+    text = EndlessText(plan.prompts, models.teacher)
     shapes = named_shapes(plan.settings)
     try:
         for context, num_rows in product(plan.contexts, plan.rows):
@@ -184,27 +182,6 @@ def _check_room(plan: CalibrationPlan, models: Models) -> None:
             f"got context {plan.contexts[-1]}, after which up to {growth} tokens are decoded, and the teacher has "
             f"{most} positions: give smaller --contexts, or fewer --rounds"
         )
-
-
-class _Text:
-    """Token ids to begin rows with: those of all prompts, one after another, without end."""
-
-    def __init__(self, plan: CalibrationPlan, models: Models) -> None:
-        conversations = (Conversation(models.teacher.tokenizer, prompt) for prompt in plan.prompts)
-        ids = list(chain.from_iterable(talk.context(0, [], []) for talk in conversations))
-        self._ids = cycle(ids)
-        self._hash = xxhash.xxh3_128()
-
-    def take(self, count: int) -> list[int]:
-        """The next ``count``."""
-        taken = list(islice(self._ids, count))
-        self._hash.update(repr(taken).encode())
-        return taken
-
-    @property
-    def digest(self) -> str:
-        """Of all that was taken."""
-        return self._hash.hexdigest()
 
 
 def _steps(plan: CalibrationPlan, models: Models, decoding: Decoding, prompts: list[list[int]]) -> Iterator[_Timed]:
@@ -276,7 +253,7 @@ def _measured_shapes(shapes: dict[str, TreePolicy], acceptance: Acceptance) -> l
 
 
 def _profile(
-    plan: CalibrationPlan, models: Models, text: _Text, *, steps: list[MeasuredStep], acceptance: Acceptance
+    plan: CalibrationPlan, models: Models, text: EndlessText, *, steps: list[MeasuredStep], acceptance: Acceptance
 ) -> Profile:
     facts = RunFacts(plan.settings, "decisions", StopRules(1, [], []), None)
     manifest = build_manifest("calibration", facts, models.teacher, models.drafter)
