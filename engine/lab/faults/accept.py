@@ -14,7 +14,6 @@ from specscope.engine.accept.sampling import (
     drafted,
     rows_at,
     target_probs,
-    weigh_draws,
     weigh_point_masses,
 )
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
@@ -131,12 +130,6 @@ def _product_forgotten(tree: TreeTensors, target: torch.Tensor, draft: torch.Ten
     return weigh_chain(tree, target, draft, ratios_of)
 
 
-def _residual_of_a_token(tree: TreeTensors, target: torch.Tensor, draft: torch.Tensor) -> Weighed:
-    """Thresholds of a block, and what is left over as if tokens were verified one by one."""
-    tokenwise = weigh_draws(tree, target, draft, 1)
-    return weigh_chain(tree, target, draft)._replace(residuals=tokenwise.residuals)
-
-
 ACCEPT_FAULTS: tuple[Fault, ...] = (
     Fault(
         id="F20",
@@ -187,18 +180,10 @@ ACCEPT_FAULTS: tuple[Fault, ...] = (
         inject=_changing_acceptance(_path_padding_taken),
     ),
     Fault(
-        id="F38.product",
+        id="F38",
         says="a slot of a block is weighed by its own ratio, without those of the slots before it",
-        expect=Expectation(places=(("accept", "trials."),), invariant="accept.thresholds"),
+        expect=Expectation(places=(("accept", "child"), ("accept", "trials.")), invariant="accept.thresholds"),
         scenario="block",
         inject=_block_weighed_by(_product_forgotten),
-    ),
-    Fault(
-        id="F38.residual",
-        says="the token after a block is drawn from what one token would leave over",
-        # Which share a block leaves a token depends on its probability in the draft, and that is not recorded.
-        expect=Expectation(places=(("accept", "bonus_"),)),
-        scenario="block",
-        inject=_block_weighed_by(_residual_of_a_token),
     ),
 )
