@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "Prompts": ("prompts_files", "suite", "limit"),
-    "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds"),
+    "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds", "clock"),
     "Calibration and loads": ("calibrate", "rows", "contexts", "keep"),
     "Output": ("csv", "json", "markdown", "plots", "overwrite", "ranks"),
     **CHOICE_SECTIONS,
@@ -90,6 +90,13 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 @click.option(
     "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often every turn is measured."
 )
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "processor"]),
+    default="wall",
+    show_default=True,
+    help="processor: what this process computes; for a CPU that others use too, with OMP_NUM_THREADS=1.",
+)
 @click.option("--csv", type=click.Path(path_type=Path), help="Write a row per measured turn to this file.")
 @click.option("--json", type=click.Path(path_type=Path), help="Write settings, summaries and turns to this file.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables to this file.")
@@ -133,7 +140,7 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     with working("loading torch"):
         from specscope.engine.lab.bench.measure import Plan
 
-    task = _Task(Plan(variants, chosen.prompts, settings, rounds), compare, chosen.name)
+    task = _Task(Plan(variants, chosen.prompts, settings, rounds, options["clock"]), compare, chosen.name)
     if termination is None:
         _measure_alone(task, options)
     else:
@@ -171,6 +178,7 @@ def _batch_plan(rounds: int, options: dict[str, Any]) -> BatchPlan:
         contexts=contexts,
         tokens=options["max_new_tokens"],
         rounds=rounds,
+        clock=options["clock"],
         keep=options["keep"],
     )
 
@@ -183,7 +191,13 @@ def _calibrate(settings: Settings, rounds: int, options: dict[str, Any]) -> None
         from specscope.engine.lab.bench.calibrate import CalibrationPlan
 
     plan = CalibrationPlan(
-        settings=settings, prompts=chosen.prompts, texts=chosen.name, rows=rows, contexts=contexts, rounds=rounds
+        settings=settings,
+        prompts=chosen.prompts,
+        texts=chosen.name,
+        rows=rows,
+        contexts=contexts,
+        rounds=rounds,
+        clock=options["clock"],
     )
     calibrate_and_write(plan, options["calibrate"], overwrite=options["overwrite"])
 

@@ -70,6 +70,7 @@ def _report(plan: BatchPlan, measures: list[BatchMeasure]) -> SweepReport:
         texts=plan.texts,
         tokens=plan.tokens,
         rounds=plan.rounds,
+        clock=plan.clock,
         rule=rule.rule,
         profile=table.profile,
         hysteresis=table.hysteresis,

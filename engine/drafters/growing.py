@@ -114,8 +114,9 @@ class ForbiddenProposals:
         for row, (guide, paths) in enumerate(zip(self._guides, self._paths, strict=True)):
             for number, path in enumerate(paths):
                 allowed = guide.allowed_after(path) if guide is not None else None
-                if allowed is not None and allowed[self._ids].any():
-                    forbidden[row, number] = ~allowed[self._ids]
+                known = None if allowed is None else allowed[self._ids]
+                if known is not None and known.any():
+                    np.logical_not(known, out=forbidden[row, number])
         return moved(torch.from_numpy(forbidden), self._device)
 
 

@@ -121,6 +121,7 @@ FACTS = SweepFacts(
     texts="these",
     tokens=8,
     rounds=3,
+    clock="wall",
     teacher="t",
     drafter="d",
     device="cpu",

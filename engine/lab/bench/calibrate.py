@@ -7,15 +7,15 @@ one text: whatever slows the machine slows all of them, and all of them draft fo
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import NamedTuple
 
-from specscope.engine.backends.devices import backend_of
+from specscope.engine.lab.bench.clocks import clock_of
 from specscope.engine.lab.bench.texts import EndlessText
+from specscope.engine.lab.bench.turns import Clock
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Decoding, StepResult
@@ -53,6 +53,7 @@ class CalibrationPlan:
     rows: Sequence[int]  # ascending
     contexts: Sequence[int]  # tokens of a row when it begins; ascending
     rounds: int
+    clock: Clock = "wall"
 
     @property
     def num_steps(self) -> int:
@@ -139,6 +140,11 @@ class _Timed(NamedTuple):
     results: list[StepResult]
     step_ms: float
 
+    def phase_ms(self, phase: str) -> float:
+        """Of the step's time, as much as the phase had of the phases together: phases have wall time only."""
+        phases = self.results[0].durations_ns
+        return self.step_ms * phases[phase] / sum(phases.values())
+
 
 def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], None] = lambda _: None) -> Profile:
     """Measures ``plan`` with ``models``, whose drafter's policy is put back afterwards; calls ``advance`` after each
@@ -161,8 +167,8 @@ def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], No
             for timed in _steps(plan, models, decoding, [text.take(context) for _ in range(num_rows)]):
                 kept = samples[timed.shape, num_rows, context]
                 kept.step.append(timed.step_ms)
-                kept.draft.append(timed.results[0].durations_ns["draft"] / 1e6)
-                kept.verify.append(timed.results[0].durations_ns["verify"] / 1e6)
+                kept.draft.append(timed.phase_ms("draft"))
+                kept.verify.append(timed.phase_ms("verify"))
                 lengths[context].append(timed.context)
                 for result in timed.results:
                     acceptance.add(timed.shape, shapes[timed.shape], result)
@@ -192,19 +198,16 @@ def _steps(plan: CalibrationPlan, models: Models, decoding: Decoding, prompts: l
     for row, ids in enumerate(prompts):
         seed = turn_seed(plan.settings.seed or 0, f"row {row}", 0)
         session.begin(row, TurnRequest(ids, rules, generator_seed=seed))
-    device = models.teacher.device
-    backend = backend_of(device.type)
+    now = clock_of(plan.clock, models.teacher.device)
     for number in range(-1, plan.rounds):
         first = number % len(shapes)
         for name, policy in [*shapes[first:], *shapes[:first]]:
             follow_policy(models.drafter, policy)
             context = Load.of(session.cache.committed_lengths).context
-            backend.synchronise(device)
-            begun = time.perf_counter_ns()
+            begun = now()
             results = session.step()
-            backend.synchronise(device)
             if number >= 0:
-                yield _Timed(name, context, results, (time.perf_counter_ns() - begun) / 1e6)
+                yield _Timed(name, context, results, (now() - begun) / 1e6)
     session.abandon("interrupted")
 
 
@@ -273,6 +276,7 @@ def _profile(
         sampling=manifest.sampling,
         texts=ProfiledTexts(name=plan.texts, digest=text.digest),
         rounds=plan.rounds,
+        clock=plan.clock,
         shapes=_measured_shapes(named_shapes(plan.settings), acceptance),
         steps=steps,
         acceptance=acceptance.by_place(),

@@ -32,6 +32,7 @@ def run_facts(plan: Plan, *, compare: str, prompts: str, num_ranks: int = 1) -> 
         num_prompts=len(plan.prompts),
         num_turns=sum(prompt.num_turns for prompt in plan.prompts),
         rounds=plan.rounds,
+        clock=plan.clock,
         max_new_tokens=plan.settings.max_new_tokens,
         num_ranks=num_ranks,
         **measured_by(plan.settings.choice),

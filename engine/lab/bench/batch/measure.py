@@ -6,17 +6,16 @@ in the same seconds. Rows neither join nor leave: the load is what was asked for
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
 
-from specscope.engine.backends.devices import backend_of
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF, BatchPlan
 from specscope.engine.lab.bench.batch.record import BatchMeasure
+from specscope.engine.lab.bench.clocks import clock_of
 from specscope.engine.lab.bench.kept import kept
 from specscope.engine.lab.bench.texts import EndlessText
 from specscope.engine.load.decoding import decoding_of
@@ -58,6 +57,7 @@ def _key(plan: BatchPlan, load: Load, number: int) -> dict[str, Any]:
         **load._asdict(),
         "round": number,
         "tokens": plan.tokens,
+        "clock": plan.clock,
         "texts": f"{plan.texts}, {len(plan.prompts)}",
         "rule": asdict(plan.settings.choice.rule),
         "profile": plan.table.profile,
@@ -82,6 +82,7 @@ class _DecodedLoad:
     def __init__(self, plan: BatchPlan, models: Models, load: Load, prompts: list[list[int]]) -> None:
         self.plan, self.load = plan, load
         self._models, self._prompts = models, prompts
+        self._now = clock_of(plan.clock, models.teacher.device)
 
     @cached_property
     def _drafting(self) -> Session:
@@ -141,9 +142,3 @@ class _DecodedLoad:
             best=name,
             best_promised=1.0,
         )
-
-    def _now(self) -> int:
-        """Once the device has done what it was given."""
-        device = self._models.teacher.device
-        backend_of(device.type).synchronise(device)
-        return time.perf_counter_ns()

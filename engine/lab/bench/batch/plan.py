@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from specscope.engine.lab.bench.turns import Clock
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import Settings
 from specscope.schemas import ShapeTable, TreeShape
@@ -27,6 +28,7 @@ class BatchPlan:
     contexts: Sequence[int]  # tokens of a row when it begins; ascending
     tokens: int  # that a row emits on average, per round and way
     rounds: int
+    clock: Clock = "wall"
     keep: Path | None = None  # folder for what is measured; what is there is not measured again
 
     @property

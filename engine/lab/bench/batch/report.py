@@ -15,6 +15,7 @@ from typing import Any
 from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF
 from specscope.engine.lab.bench.batch.record import BatchMeasure
 from specscope.engine.lab.bench.tables import Table
+from specscope.engine.lab.bench.turns import Clock
 from specscope.tracer.naming.text import counted
 from specscope.tracer.shapes import Load
 
@@ -29,6 +30,7 @@ class SweepFacts:
     texts: str
     tokens: int
     rounds: int
+    clock: Clock
     teacher: str
     drafter: str
     device: str
@@ -111,7 +113,8 @@ class SweepReport:
             lines.append(f"PARTIAL: {len(self.measures)} of {self.expected} measurements, the rest was not measured")
         lines.append(
             f"texts of {facts.texts}, {counted(facts.tokens, 'token')} per row and round, "
-            f"{counted(facts.rounds, 'round')}; ratios are of the same tokens in the same round, medians of the rounds"
+            f"{counted(facts.rounds, 'round')}, {facts.clock} time; ratios are of the same tokens in the same round, "
+            "medians of the rounds"
         )
         if self.loads:
             lines += [self._reached("over_best", f"of the best static way, {OF_BEST} wanted", OF_BEST)]
