@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def _publish(report: SweepReport, options: dict[str, Any]) -> None:
     from specscope.engine.lab.bench.files import markdown_of
 
     print_tables(report.tables(), report.remarks)
-    renderers = {
+    renderers: dict[str, Callable[[], str]] = {
         "json": lambda: orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n",
         "markdown": lambda: markdown_of(f"specscope bench --suite {BATCH}", report.tables(), report.remarks),
         "plots": lambda: render_sweep(report),

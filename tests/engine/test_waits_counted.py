@@ -7,6 +7,7 @@ functions are made of.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def test_a_tree_that_is_sized_by_what_it_costs_reads_scores_at_each_level(
         (lambda: torch.arange(4)[torch.tensor([1, 2])], Counter()),
     ],
 )
-def test_the_counter_of_operators_counts(read: Any, counted: Counter[str]) -> None:
+def test_the_counter_of_operators_counts(read: Callable[[], object], counted: Counter[str]) -> None:
     with OperatorReads() as operators:
         read()
     assert operators.seen == counted
@@ -155,11 +156,12 @@ def test_the_counter_of_operators_counts(read: Any, counted: Counter[str]) -> No
 def test_what_is_sent_in_a_copy_that_waits_is_counted() -> None:
     device, here = torch.device("cpu"), torch.rand(3, generator=torch.Generator())
     values = torch.arange(4)
-    for send in (
+    sends: list[Callable[[], object]] = [
         lambda: torch.tensor([1, 2], device=device),
         lambda: values[[1, 2]],
         lambda: torch.rand(3, generator=torch.Generator()).to(device),
-    ):
+    ]
+    for send in sends:
         with HostReads() as reads:
             send()
         assert +reads.seen == Counter(sent=1)

@@ -181,25 +181,30 @@ def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], No
 
 def _check_room(plan: CalibrationPlan, models: Models) -> None:
     shapes = named_shapes(plan.settings).values()
-    growth = (plan.rounds + 1) * sum(policy.depth + 1 for policy in shapes)
+    growth = 1 + sum(policy.depth + 1 for policy in shapes) + max(policy.depth for policy in shapes)
     most = models.teacher.max_positions
     if most is not None and plan.contexts[-1] + growth > most:
         raise UsageError(
             f"got context {plan.contexts[-1]}, after which up to {growth} tokens are decoded, and the teacher has "
-            f"{most} positions: give smaller --contexts, or fewer --rounds"
+            f"{most} positions: give smaller --contexts"
         )
 
 
 def _steps(plan: CalibrationPlan, models: Models, decoding: Decoding, prompts: list[list[int]]) -> Iterator[_Timed]:
-    """Timed steps of rows that begin with ``prompts``, after one round that is not."""
+    """Timed steps of rows that begin with ``prompts``, after one round that is not.
+
+    Every round begins behind the prompts again, which are in the caches by then: what a model writes by itself for long
+    repeats itself, and more of its drafts are accepted than a run's are.
+    """
     session = Session(models.teacher, models.drafter, decoding, len(prompts))
     shapes = list(named_shapes(plan.settings).items())
     rules = StopRules(max_new_tokens=1 << 30, eos_token_ids=[], stop_strings=[])
-    for row, ids in enumerate(prompts):
-        seed = turn_seed(plan.settings.seed or 0, f"row {row}", 0)
-        session.begin(row, TurnRequest(ids, rules, generator_seed=seed))
     now = clock_of(plan.clock, models.teacher.device)
     for number in range(-1, plan.rounds):
+        for row, ids in enumerate(prompts):
+            seed = turn_seed(plan.settings.seed or 0, f"row {row}, round {number}", 0)
+            session.begin(row, TurnRequest(ids, rules, generator_seed=seed))
+        session.step()  # in which the drafter takes the prompts in
         first = number % len(shapes)
         for name, policy in [*shapes[first:], *shapes[:first]]:
             follow_policy(models.drafter, policy)
@@ -208,7 +213,7 @@ def _steps(plan: CalibrationPlan, models: Models, decoding: Decoding, prompts: l
             results = session.step()
             if number >= 0:
                 yield _Timed(name, context, results, (now() - begun) / 1e6)
-    session.abandon("interrupted")
+        session.abandon("interrupted")
 
 
 def _measured(samples: dict[tuple[str, int, int], _Samples], means: dict[int, int]) -> list[MeasuredStep]:

@@ -7,7 +7,7 @@ in the same seconds. Rows neither join nor leave: the load is what was asked for
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
@@ -32,7 +32,7 @@ WITHOUT_END = StopRules(max_new_tokens=1 << 30, eos_token_ids=[], stop_strings=[
 
 def measure(
     plan: BatchPlan, models: Models, advance: Callable[[str], None] = lambda _: None
-) -> Iterator[list[BatchMeasure]]:
+) -> Generator[list[BatchMeasure], None, None]:
     """Measures ``plan`` with ``models``; one round of a load at a time, each way once; calls ``advance`` after each.
 
     Raises:
