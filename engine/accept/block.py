@@ -11,34 +11,32 @@ vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import Weighed, drafted, normalised, outcome_of, probs_of_tokens
 from specscope.engine.tree.tensors import TreeTensors
 
-
-def accept_block(
-    tree: TreeTensors,
-    target_probs: torch.Tensor,
-    draft_probs: torch.Tensor,
-    coins: torch.Tensor,
-    bonus_coins: torch.Tensor,
-) -> Acceptance:
-    """Lossless acceptance of chains by the coins (B, P) and (B,), given the teacher's distributions (B, P, V) at each
-    slot, and in row k of ``draft_probs`` (B, P, V) the one that the child of slot k was drawn from.
-
-    The slots of a row must be a chain, each the child of the one before.
-    """
-    weighed = weigh_chain(tree, target_probs, draft_probs)
-    accepted = drafted(tree) & (coins < weighed.thresholds)
-    later = accepted.flip(1).cumsum(dim=1).flip(1)  # how many are accepted from each slot on
-    return outcome_of(
-        "block", tree, chosen=drafted(tree) & (later > 0), weighed=weighed, coins=coins, bonus_coins=bonus_coins
-    )
+#: From the teacher's and the drafter's probabilities of each slot's token, (B, P) both, to the r of ``weigh_chain``.
+Ratios = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+#: From a tree, and the teacher's and the drafter's distributions (B, P, V), to what the rule makes of each slot.
+Weigh = Callable[[TreeTensors, torch.Tensor, torch.Tensor], Weighed]
 
 
-def weigh_chain(tree: TreeTensors, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Weighed:
+def running_ratios(target_at: torch.Tensor, draft_at: torch.Tensor) -> torch.Tensor:
+    """r (B, P) of ``weigh_chain``, of each slot's probabilities (B, P); a token that q cannot have drawn ends it."""
+    each = torch.where(draft_at > 0, target_at / draft_at, 0.0)
+    ratios = [torch.ones_like(each[:, 0])]
+    for slot in range(1, each.shape[1]):
+        ratios.append((ratios[-1] * each[:, slot]).clamp(max=1.0))
+    return torch.stack(ratios, dim=1)
+
+
+def weigh_chain(
+    tree: TreeTensors, target_probs: torch.Tensor, draft_probs: torch.Tensor, ratios_of: Ratios = running_ratios
+) -> Weighed:
     """Down the chain, r is the smaller of 1 and r p / q, from 1 at the root: p and q of the slot's token at its parent.
 
     With S = the sum over all tokens of max(0, r p - q) at the slot, its threshold is S / (S + 1 - r), and the bonus
@@ -46,7 +44,7 @@ def weigh_chain(tree: TreeTensors, target_probs: torch.Tensor, draft_probs: torc
     """
     target, draft = normalised(target_probs.double()), normalised(draft_probs.double())
     target_at, draft_at = probs_of_tokens(tree, target), probs_of_tokens(tree, draft)
-    ratios = running_ratios(target_at, draft_at)
+    ratios = ratios_of(target_at, draft_at)
     left = (ratios[:, :, None] * target - draft).clamp(min=0.0)
     masses = left.sum(dim=-1)  # (B, P)
     ends = tree.valid & ~torch.nn.functional.pad(tree.valid[:, 1:], (0, 1))
@@ -57,10 +55,22 @@ def weigh_chain(tree: TreeTensors, target_probs: torch.Tensor, draft_probs: torc
     return Weighed(target_at, draft_at, thresholds, residuals, masses)
 
 
-def running_ratios(target_at: torch.Tensor, draft_at: torch.Tensor) -> torch.Tensor:
-    """r (B, P) of ``weigh_chain``, of each slot's probabilities (B, P); a token that q cannot have drawn ends it."""
-    each = torch.where(draft_at > 0, target_at / draft_at, 0.0)
-    ratios = [torch.ones_like(each[:, 0])]
-    for slot in range(1, each.shape[1]):
-        ratios.append((ratios[-1] * each[:, slot]).clamp(max=1.0))
-    return torch.stack(ratios, dim=1)
+def accept_block(
+    tree: TreeTensors,
+    target_probs: torch.Tensor,
+    draft_probs: torch.Tensor,
+    coins: torch.Tensor,
+    bonus_coins: torch.Tensor,
+    weigh: Weigh = weigh_chain,
+) -> Acceptance:
+    """Lossless acceptance of chains by the coins (B, P) and (B,), given the teacher's distributions (B, P, V) at each
+    slot, and in row k of ``draft_probs`` (B, P, V) the one that the child of slot k was drawn from.
+
+    The slots of a row must be a chain, each the child of the one before.
+    """
+    weighed = weigh(tree, target_probs, draft_probs)
+    accepted = drafted(tree) & (coins < weighed.thresholds)
+    later = accepted.flip(1).cumsum(dim=1).flip(1)  # how many are accepted from each slot on
+    return outcome_of(
+        "block", tree, chosen=drafted(tree) & (later > 0), weighed=weighed, coins=coins, bonus_coins=bonus_coins
+    )

@@ -23,6 +23,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from specscope.engine.cache.moves import filled, gather_places, put_behind
+from specscope.engine.host import sent
 
 if TYPE_CHECKING:
     from specscope.engine.cache.blocks import BlockNote
@@ -195,7 +196,7 @@ class TreeCache(Cache):
         """(B, P) where each row's new positions go; kept for the layers that follow."""
         key = (*starts, added)
         if self._places is None or self._places[0] != key:
-            first = torch.tensor(starts, device=device)[:, None]
+            first = sent(starts, device)[:, None]
             self._places = (key, first + torch.arange(added, device=device))
         return self._places[1]
 
@@ -248,7 +249,7 @@ class TreeCache(Cache):
 
     def at(self, row: int, places: list[int]) -> torch.Tensor:
         """A copy (L, 2, G, K, W) of the given absolute positions of one row: keys, values."""
-        return self.buffer[:, :, row].index_select(3, torch.tensor(places, device=self.buffer.device))
+        return self.buffer[:, :, row].index_select(3, sent(places, self.buffer.device))
 
     def prefix(self, layer: int, row: int, length: int) -> torch.Tensor:
         """The first ``length`` positions of one layer and row, as a view (2, G, length, W)."""
@@ -281,7 +282,7 @@ class TreeCache(Cache):
         """Makes the tail of the first ``num_layers`` layers what stands at its ``places`` (B, K), in that order; the
         rest of it is dropped. For layers that were fed out of the order of the slots."""
         share = self.buffer[:num_layers]
-        behind = torch.tensor(self.committed_lengths, device=places.device)[:, None]
+        behind = sent(self.committed_lengths, places.device)[:, None]
         put_behind(share, self.committed_lengths, gather_places(share, places + behind))
         for layer in self._layers[:num_layers]:
             layer.tail_length = places.shape[1]
@@ -322,7 +323,7 @@ class TreeCache(Cache):
         most = max(map(len, slots))
         filled = [[*path, *[0] * (most - len(path))] for path in slots]
         device = branch.buffer.device
-        places = torch.tensor(filled, device=device) + torch.tensor(self.committed_lengths, device=device)[:, None]
+        places = sent(filled, device) + sent(self.committed_lengths, device)[:, None]
         strategy.keep(self, branch, places)
         self.committed_lengths = [n + len(path) for n, path in zip(self.committed_lengths, slots, strict=True)]
         self.drop_tail()
@@ -379,7 +380,7 @@ class FullReorder:
         source, lengths = branch.buffer, cache.committed_lengths
         device, count = source.device, places.shape[1]
         index = torch.arange(max(lengths) + count, device=device).repeat(len(lengths), 1)
-        starts = torch.tensor(lengths, device=device)[:, None] + torch.arange(count, device=device)
+        starts = sent(lengths, device)[:, None] + torch.arange(count, device=device)
         index.scatter_(1, starts, places)
         reordered = torch.zeros_like(source)
         reordered[:, :, :, :, : index.shape[1]] = gather_places(source, index)

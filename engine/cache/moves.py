@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from specscope.engine.host import sent
+
 
 def filled(states: torch.Tensor, width: int) -> torch.Tensor:
     """``states`` with zeros after its last dimension, up to ``width``; as it is where it is that wide."""
@@ -29,5 +31,5 @@ def put_behind(buffer: torch.Tensor, lengths: list[int], kept: torch.Tensor) -> 
     if min(lengths) == max(lengths):
         buffer[:, :, :, :, lengths[0] : lengths[0] + count] = kept
         return
-    starts = torch.tensor(lengths, device=buffer.device)[:, None] + torch.arange(count, device=buffer.device)
+    starts = sent(lengths, buffer.device)[:, None] + torch.arange(count, device=buffer.device)
     buffer.scatter_(4, starts[None, None, :, None, :, None].expand_as(kept), kept)

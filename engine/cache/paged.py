@@ -20,6 +20,7 @@ from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.moves import gather_places
 from specscope.engine.cache.rows import RowList
 from specscope.engine.digests import digest_tensors
+from specscope.engine.host import sent
 
 NO_BUFFER = "a paged cache has no buffer of its rows: read one by committed()"
 
@@ -127,7 +128,7 @@ class PagedCache(TreeCache):
         known = self._places_of.get(row)
         if known is None or known.table != tuple(table):
             size = self.tables.block_size
-            firsts = torch.tensor(table, dtype=torch.int64, device=self.pool.device)[:, None] * size
+            firsts = sent(table, self.pool.device, torch.int64)[:, None] * size
             places = (firsts + torch.arange(size, device=self.pool.device)).flatten()
             known = self._places_of[row] = _Places(tuple(table), places)
         gathered = self.pool[layers].index_select(3, known.places[start:end])
@@ -139,7 +140,7 @@ class PagedCache(TreeCache):
         tail = self._filled()[:, :, row - self._active.start, :, : self.tail_length]
         kept = self.committed(row)
         whole = tail if kept is None else torch.cat([kept, tail], dim=3)
-        return whole.index_select(3, torch.tensor(places, device=whole.device))
+        return whole.index_select(3, sent(places, whole.device))
 
     def prefix(self, layer: int, row: int, length: int) -> torch.Tensor:
         """A copy (2, G, length, W) of the first ``length`` positions of one layer and row."""
@@ -196,7 +197,7 @@ class PagedCache(TreeCache):
                 raise ValueError(f"got slots {path}, wanted each in 0..{self.tail_length - 1}, the tail")
         tail = self._filled()
         for row, path in enumerate(slots):
-            self._write(row, tail[:, :, row].index_select(3, torch.tensor(path, dtype=torch.int64, device=tail.device)))
+            self._write(row, tail[:, :, row].index_select(3, sent(path, tail.device, torch.int64)))
         self.drop_tail()
         return None
 
@@ -212,7 +213,7 @@ class PagedCache(TreeCache):
         table = self.tables.tables[row]
         places = [table[position // size] * size + position % size for position in range(start, end)]
         if places:
-            pool.index_copy_(3, torch.tensor(places, device=pool.device), kept)
+            pool.index_copy_(3, sent(places, pool.device), kept)
         self.committed_lengths[row] = end
 
     def _pool_like(self, like: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from specscope.engine.cli.bench_batch import BATCH, measure_batches
+from specscope.engine.cli.bench_calibrate import calibration_options
 from specscope.engine.cli.bench_pipeline import PIPELINE, measure_pipeline
 from specscope.engine.cli.choices import (
     CHOICE_SECTIONS,
@@ -22,6 +24,7 @@ from specscope.engine.cli.choices import (
     tree_options,
 )
 from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, grammar_options
+from specscope.engine.lab.bench.batch.plan import BatchPlan
 from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.suites import DEMO_PROMPTS, SUITES, load_files, load_suite, sample
 from specscope.engine.lab.bench.variants import NAMES, SWEEPS, variants_of
@@ -42,38 +45,15 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "Prompts": ("prompts_files", "suite", "limit"),
-    "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds"),
-    "Calibration": ("calibrate", "rows", "contexts"),
+    "Comparison": ("compare", "values", "overhead", "max_new_tokens", "rounds", "clock"),
+    "Calibration and loads": ("calibrate", "rows", "contexts", "keep"),
     "Output": ("csv", "json", "markdown", "plots", "overwrite", "ranks"),
     **CHOICE_SECTIONS,
     **GRAMMAR_SECTIONS,
 }
 FILES = ("csv", "json", "markdown", "plots")
+DEFAULT_SUITE = "demo240"  # of --suite batch, which has no prompts of its own
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
-
-
-def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what is calibrated."""
-    options = (
-        click.option(
-            "--calibrate",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Compare nothing; measure what steps cost here, and accept, and write this profile for --tree auto.",
-        ),
-        click.option(
-            "--rows", default="1,2,4,8", show_default=True, help="To calibrate: rows side by side, ascending."
-        ),
-        click.option(
-            "--contexts",
-            default="128,512,1024",
-            show_default=True,
-            help="To calibrate: tokens of each row when it begins, ascending.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
@@ -86,9 +66,10 @@ def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--suite",
-    type=click.Choice([*SUITES, PIPELINE]),
-    help="Bundled prompts instead: demo240, 240 turns of Python source in 16 categories. ppsd: two stages of the demo, "
-    "beside sequential decoding, their closed form, a simulation and EAGLE-3.",
+    type=click.Choice([*SUITES, BATCH, PIPELINE]),
+    help="Bundled prompts instead: demo240, 240 turns of Python source in 16 categories. batch: no speculation, each "
+    "shape and --tree auto, by --rows and --contexts. ppsd: two stages of the demo, beside sequential decoding, their "
+    "closed form, a simulation and EAGLE-3.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts, balanced over the categories.")
 @click.option(
@@ -109,6 +90,13 @@ def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often every turn is measured."
 )
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "processor"]),
+    default="wall",
+    show_default=True,
+    help="processor: what this process computes; for a CPU that others use too, with OMP_NUM_THREADS=1.",
+)
 @click.option("--csv", type=click.Path(path_type=Path), help="Write a row per measured turn to this file.")
 @click.option("--json", type=click.Path(path_type=Path), help="Write settings, summaries and turns to this file.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables to this file.")
@@ -126,9 +114,9 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
 
     Interrupted, it prints and writes what was measured until then, marked as partial.
     """
-    if options["suite"] == PIPELINE:
+    if options["suite"] in (BATCH, PIPELINE):
         _check_files(options)
-        measure_pipeline(rounds, options)
+        _measure_suite(rounds, options)
         return
     rank = Rank.of(os.environ)
     if rank.size > 1 and options["ranks"] is None:
@@ -152,7 +140,7 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     with working("loading torch"):
         from specscope.engine.lab.bench.measure import Plan
 
-    task = _Task(Plan(variants, chosen.prompts, settings, rounds), compare, chosen.name)
+    task = _Task(Plan(variants, chosen.prompts, settings, rounds, options["clock"]), compare, chosen.name)
     if termination is None:
         _measure_alone(task, options)
     else:
@@ -160,12 +148,38 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
 
 
 def _settings(options: dict[str, Any]) -> Settings:
+    if options["keep"] is not None and options["suite"] != BATCH:
+        raise UsageError(f"got --keep, which is of --suite {BATCH} and {PIPELINE}: drop it")
     return Settings(
         choice=build_choice(**options),
         max_new_tokens=options["max_new_tokens"],
         processors=build_processors(options),
         bad_words=tuple(options["bad_words"]),
         grammar=build_grammar(options),
+    )
+
+
+def _measure_suite(rounds: int, options: dict[str, Any]) -> None:
+    """What is measured in another way than turn by turn."""
+    if options["suite"] == PIPELINE:
+        measure_pipeline(rounds, options)
+    else:
+        measure_batches(_batch_plan(rounds, options), options)
+
+
+def _batch_plan(rounds: int, options: dict[str, Any]) -> BatchPlan:
+    chosen = _prompts({**options, "suite": None if options["prompts_files"] else DEFAULT_SUITE})
+    rows, contexts = (_numbers(f"--{name}", options[name]) for name in ("rows", "contexts"))
+    return BatchPlan(
+        settings=_settings(options),
+        prompts=chosen.prompts,
+        texts=chosen.name,
+        rows=rows,
+        contexts=contexts,
+        tokens=options["max_new_tokens"],
+        rounds=rounds,
+        clock=options["clock"],
+        keep=options["keep"],
     )
 
 
@@ -177,7 +191,13 @@ def _calibrate(settings: Settings, rounds: int, options: dict[str, Any]) -> None
         from specscope.engine.lab.bench.calibrate import CalibrationPlan
 
     plan = CalibrationPlan(
-        settings=settings, prompts=chosen.prompts, texts=chosen.name, rows=rows, contexts=contexts, rounds=rounds
+        settings=settings,
+        prompts=chosen.prompts,
+        texts=chosen.name,
+        rows=rows,
+        contexts=contexts,
+        rounds=rounds,
+        clock=options["clock"],
     )
     calibrate_and_write(plan, options["calibrate"], overwrite=options["overwrite"])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -16,6 +17,39 @@ from specscope.tracer.report.formats import write_whole
 if TYPE_CHECKING:
     from specscope.engine.lab.bench.calibrate import CalibrationPlan
     from specscope.schemas.profile import Profile
+
+
+def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what is calibrated."""
+    options = (
+        click.option(
+            "--calibrate",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Compare nothing; measure what steps cost here, and accept, and write this profile for --tree auto.",
+        ),
+        click.option(
+            "--rows",
+            default="1,2,4,8",
+            show_default=True,
+            help="To calibrate, and of --suite batch: rows side by side.",
+        ),
+        click.option(
+            "--contexts",
+            default="128,512,1024",
+            show_default=True,
+            help="To calibrate, and of --suite batch: tokens of each row when it begins.",
+        ),
+        click.option(
+            "--keep",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="FOLDER",
+            help="Of --suite batch and ppsd: put what is measured there; what is there is not measured again.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def calibrate_and_write(plan: CalibrationPlan, path: Path, *, overwrite: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -15,12 +17,17 @@ NARROW_COLUMNS = 8  # a table of more has no room for a gap of two
 
 def print_report(report: BenchReport) -> None:
     """Prints it, within 80 columns where the names are short."""
+    print_tables(tables(report), report.remarks)
+
+
+def print_tables(tables: Sequence[Table], remarks: Sequence[str]) -> None:
+    """Prints tables, and what they rest on."""
     out = console()
-    for table in tables(report):
+    for table in tables:
         out.print(Text(table.title, style="bold"))
         out.print(_drawn(table))
         out.print()
-    for remark in report.remarks:
+    for remark in remarks:
         style = "bold" if remark.startswith("PARTIAL") else ""
         out.print(Text(printable(remark), style=style), highlight=False)
 

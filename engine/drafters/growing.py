@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from specscope.engine.drafters.base import Draft, DraftPairs, PathGuide, nothing_drafted, pending_tokens
 from specscope.engine.drafters.draws import DraftSampler
+from specscope.engine.host import moved
 from specscope.engine.tree.grow import DraftTree, Expand, Forbidden, Frontier, Level, ToTeacher, grow, select_tree
 from specscope.engine.tree.policy import TreePolicy
 
@@ -113,9 +114,10 @@ class ForbiddenProposals:
         for row, (guide, paths) in enumerate(zip(self._guides, self._paths, strict=True)):
             for number, path in enumerate(paths):
                 allowed = guide.allowed_after(path) if guide is not None else None
-                if allowed is not None and allowed[self._ids].any():
-                    forbidden[row, number] = ~allowed[self._ids]
-        return torch.from_numpy(forbidden).to(self._device)
+                known = None if allowed is None else allowed[self._ids]
+                if known is not None and known.any():
+                    np.logical_not(known, out=forbidden[row, number])
+        return moved(torch.from_numpy(forbidden), self._device)
 
 
 def _forbidden(roots: ScoredRoots, to_teacher: ToTeacher) -> Forbidden | None:

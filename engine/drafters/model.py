@@ -14,6 +14,7 @@ from specscope.engine.cache.rows import RowList
 from specscope.engine.drafters.base import Draft, DraftPairs
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.growing import ScoredRoots, grow_draft
+from specscope.engine.host import sent
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher
 from specscope.engine.teacher.parts import named_parts
 from specscope.engine.tree.grow import Frontier
@@ -119,7 +120,7 @@ class ModelDrafter:
         roots = ScoredRoots(
             pairs=pairs,
             logits=logits,
-            positions=torch.tensor(after, device=logits.device)[:, None] - 1,
+            positions=sent(after, logits.device)[:, None] - 1,
             kv_before=before,
             kv_after=after,
         )
@@ -167,9 +168,9 @@ class ModelDrafter:
         before, counts = self._cache.committed_lengths, [len(row_tokens) for row_tokens in tokens]
         padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, R)
         steps = torch.arange(padded.shape[1], device=padded.device)
-        positions = torch.tensor(before, device=padded.device)[:, None] + steps
+        positions = sent(before, padded.device)[:, None] + steps
         mask = mask_behind(before, causal(len(tokens), len(steps), padded.device), self._model.dtype)
         logits = self._model.forward(padded, positions, mask, cache=self._cache, feature_layers=()).logits
         self._cache.commit_length(counts)
-        last = torch.tensor(counts, device=padded.device)[:, None, None] - 1
+        last = sent(counts, padded.device)[:, None, None] - 1
         return logits.gather(1, last.expand(-1, 1, logits.shape[2]))

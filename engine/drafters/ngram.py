@@ -21,6 +21,7 @@ from torch import nn
 from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.cache.rows import RowList
 from specscope.engine.drafters.base import Draft, DraftPairs
+from specscope.engine.host import sent
 from specscope.engine.tree.grow import DraftTree
 from specscope.engine.tree.policy import Choice, TreePolicy
 from specscope.schemas import Drafter as DrafterManifest
@@ -297,10 +298,10 @@ def tree_of_rows(rows: list[list[Looked]], roots: list[int], device: torch.devic
         return [0.0, *values, *[0.0] * (longest - len(values))]
 
     def tensor(values: list[list[int]]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+        return sent(values, device, torch.int64)
 
     def floats(values: list[list[float]]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)
+        return sent(values, device, torch.float32)
 
     return DraftTree(
         tokens=tensor([ids(root, root, [n.token for n in nodes]) for root, nodes in zip(roots, rows, strict=True)]),

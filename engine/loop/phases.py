@@ -25,6 +25,7 @@ from specscope.engine.guided.grammar import Grammar
 from specscope.engine.guided.guide import Guide, GuideState
 from specscope.engine.guided.logits import forbid
 from specscope.engine.guided.walk import SlotMasks, walk_tree
+from specscope.engine.host import moved, sent
 from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport, InputSnapshot
@@ -68,7 +69,7 @@ def refresh(static: StaticInputs, given: ForwardInputs, lengths: list[int]) -> N
     static.mask.fill_(-torch.inf)
     static.mask[..., 0] = 0
     static.mask[:, :, :slots, :columns] = given.mask
-    static.lengths.copy_(torch.tensor(lengths))
+    static.lengths.copy_(sent(lengths, static.lengths.device))
 
 
 class GraphUse(NamedTuple):
@@ -115,10 +116,10 @@ def accept(inputs: AcceptInputs) -> Acceptance:
         return accept_greedy(inputs.tree, inputs.argmax)
     probs = target_probs(inputs.logits, inputs.rule)
     device = probs.device
-    bonus = torch.stack([c.bonus for c in inputs.coins]).to(device)
+    bonus = moved(torch.stack([c.bonus for c in inputs.coins]), device)
     if inputs.rule.rule == "typical":
         return accept_typical(inputs.tree, probs, inputs.rule, bonus)
-    coins = torch.stack([c.slots for c in inputs.coins]).to(device)
+    coins = moved(torch.stack([c.slots for c in inputs.coins]), device)
     if inputs.rule.rule == "block":
         assert inputs.child_probs is not None
         return accept_block(inputs.tree, probs, inputs.child_probs, coins, bonus_coins=bonus)
@@ -150,8 +151,9 @@ class HandOver(NamedTuple):
 def hand_over(committed: HandOver) -> DraftPairs:
     """The features of what was committed, each with the token that follows."""
     features, rows, tokens = committed.features, committed.source_rows, committed.tokens
-    chosen = features if committed.phase == "prefill" else features[rows]  # of a prompt, all of them
-    return DraftPairs(rows, chosen, torch.tensor(tokens, device=committed.device), tokens)
+    # Of a prompt, all of them.
+    chosen = features if committed.phase == "prefill" else features.index_select(0, sent(rows, features.device))
+    return DraftPairs(rows, chosen, sent(tokens, committed.device), tokens)
 
 
 def accepted_length(accepted: RowAcceptance) -> int:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from specscope.engine.digests import digest_tensors
+from specscope.engine.host import sent
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import InvariantFailure
 from specscope.tracer.oracle.invariants.registry import STRUCTURE
@@ -131,7 +132,7 @@ def _sound_nodes(tensors: TreeTensors, vocab_size: int) -> torch.Tensor:
 def _sound_inputs(tensors: TreeTensors) -> torch.Tensor:
     """(B, P) whether what a slot feeds the forward follows from the tree: its token, its position, what it sees."""
     slots, padding = torch.arange(tensors.padded_slots, device=tensors.valid.device), ~tensors.valid
-    committed = torch.tensor(tensors.committed_lengths, device=slots.device)[:, None]
+    committed = sent(tensors.committed_lengths, slots.device)[:, None]
     # A slot sees its parent's columns and itself: from the root down, that is its ancestors and nothing else.
     itself = torch.eye(tensors.padded_slots, dtype=torch.bool, device=slots.device)
     parents = tensors.parents.clamp(0, tensors.padded_slots - 1)[:, :, None].expand_as(tensors.visible)

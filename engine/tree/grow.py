@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from specscope.engine.host import lies_on_host
+from specscope.engine.host import lies_on_host, moved, sent
 from specscope.engine.tree.policy import TreePolicy
 from specscope.schemas import StepCosts
 from specscope.tracer.errors import UsageError
@@ -155,7 +155,11 @@ def propose(
     if forbidden is not None:
         logits = logits.masked_fill(forbidden, -torch.inf)
         logprobs = torch.log_softmax(logits, dim=-1)
-    ranked = logprobs if draw is None else logprobs + draw.noise(*logits.shape[1:]).to(logprobs)
+    ranked = (
+        logprobs
+        if draw is None
+        else logprobs + moved(draw.noise(*logits.shape[1:]).to(logprobs.dtype), logprobs.device)
+    )
     best = stable_topk(torch.nan_to_num(ranked, nan=-float("inf")), width)  # (B, R, k)
     # Rounding can lift a sure token a hair above 0, and a child above its parent.
     plain = logprobs.gather(-1, best)
@@ -242,7 +246,7 @@ def _width(policy: TreePolicy, level: int) -> int:
 def _frontier(policy: TreePolicy, depth: int, level: Level) -> torch.Tensor:
     """(B, R) the level's own numbers of the candidates that are fed next, best first where the tree is dynamic."""
     if policy.is_fixed:
-        fed = torch.tensor(policy.static_levels[depth - 1].fed, device=level.tokens.device)
+        fed = sent(policy.static_levels[depth - 1].fed, level.tokens.device)
         return fed.expand(len(level.tokens), -1)
     return stable_topk(level.scores.flatten(1), policy.top_k)
 
@@ -336,7 +340,7 @@ def _static_numbers(policy: TreePolicy, levels: list[Level]) -> torch.Tensor:
     for plan, level in zip(policy.static_levels, levels, strict=True):
         numbers += [before + number for number in plan.numbers]
         before += level.tokens[0].numel()
-    return torch.tensor(numbers, device=levels[0].tokens.device).expand(len(levels[0].tokens), -1).contiguous()
+    return sent(numbers, levels[0].tokens.device).expand(len(levels[0].tokens), -1).contiguous()
 
 
 def child_distributions(levels: list[Level], policy: TreePolicy, num_slots: int) -> torch.Tensor:
@@ -352,7 +356,7 @@ def child_distributions(levels: list[Level], policy: TreePolicy, num_slots: int)
     for plan, below in zip(policy.static_levels, levels[1:], strict=False):
         fed = [slot + plan.numbers.index(number) for number in plan.fed]
         assert below.probs is not None
-        result[:, fed] = below.probs
+        result[:, sent(fed, result.device)] = below.probs
         slot += len(plan.numbers)
     return result
 

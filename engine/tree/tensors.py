@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from specscope.engine.host import sent
 from specscope.engine.tree.grow import DraftTree
 
 
@@ -71,13 +72,13 @@ def tensorize(tree: DraftTree, committed_lengths: list[int], max_depth: int, pad
         return torch.nn.functional.pad(values, (0, padding)) if padding else values
 
     parents, depths = padded(tree.parents), padded(tree.depths)
-    sizes = torch.tensor(tree.num_slots, device=device)
+    sizes = sent(tree.num_slots, device)
     valid = torch.arange(parents.shape[1], device=device) < sizes[:, None]
     tokens, ancestors = padded(tree.tokens), ancestor_table(parents, max_depth)
     return TreeTensors(
         tree_tokens=tokens,
         token_ids=tokens,
-        position_ids=torch.tensor(committed_lengths, device=device)[:, None] + depths,
+        position_ids=sent(committed_lengths, device)[:, None] + depths,
         parents=parents,
         depths=depths,
         valid=valid,
@@ -107,7 +108,7 @@ def mask_behind(lengths: list[int], seen: torch.Tensor, dtype: torch.dtype) -> t
         mask[..., longest:].masked_fill_(~seen[:, None], -float("inf"))
         return mask
     whole = seen.new_zeros(num_rows, queries, longest + width)
-    starts = torch.tensor(lengths, device=seen.device)[:, None]
+    starts = sent(lengths, seen.device)[:, None]
     whole |= (torch.arange(longest + width, device=seen.device) < starts)[:, None]
     places = starts + torch.arange(width, device=seen.device)  # (B, W)
     whole.scatter_(2, places[:, None].expand(-1, queries, -1), seen)

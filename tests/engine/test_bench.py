@@ -12,21 +12,25 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from click.testing import CliRunner
 from support.drafting import PROMPTS, choice_of, teachers_own
 from support.shape_tables import BUSH, CHAIN, falling
 
 from specscope.engine.cli.bench import bench
+from specscope.engine.lab.bench.clocks import clock_of
 from specscope.engine.lab.bench.measure import Plan, load_variants, measure
 from specscope.engine.lab.bench.summary import overheads
 from specscope.engine.lab.bench.turns import TurnMeasure
 from specscope.engine.lab.bench.variants import Variant, variants_of
+from specscope.engine.loop.session import Session
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import Settings
 from specscope.engine.tree.policy import auto_policy
@@ -315,3 +319,35 @@ def in_terminal(command: list[str], columns: int) -> str:
     os.close(ours)
     assert process.wait() == 0, printed
     return printed.decode()
+
+
+def test_by_the_processors_clock_waiting_does_not_count(
+    tmp_path: Path, teacher_folder: Path, head_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is busy with something else is one that sleeps."""
+    honest = Session.step
+
+    def slept(self: Session) -> Any:
+        time.sleep(0.05)
+        return honest(self)
+
+    monkeypatch.setattr(Session, "step", slept)
+    prompts = prompt_file(tmp_path, {"ids": [5, 9, 2, 44]})
+    command = ["--prompts", str(prompts), "--rounds", "1", "--max-new-tokens", "6", "--compare", "analysis"]
+    command += models(teacher_folder, head_folder)
+    seconds = {}
+    for clock in ("wall", "processor"):
+        report = tmp_path / f"{clock}.json"
+        done = CliRunner().invoke(bench, [*command, "--clock", clock, "--json", str(report)], catch_exceptions=False)
+        assert done.exit_code == 0
+        written = json.loads(report.read_text())
+        turns = written["turns"]
+        seconds[clock] = sum(turn["duration_ns"] - 50_000_000 * turn["num_steps"] for turn in turns) / 1e9
+        assert bool(written["variants"][0]["stages"]) == (clock == "wall")
+        assert ("processor time of this process" in done.output) == (clock == "processor")
+    assert seconds["wall"] > 0 > seconds["processor"]
+
+
+def test_the_processors_clock_is_refused_for_another_device() -> None:
+    with pytest.raises(UsageError, match="got --clock processor on device cuda"):
+        clock_of("processor", torch.device("cuda"))

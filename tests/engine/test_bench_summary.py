@@ -45,6 +45,7 @@ def report_of(measures: list[TurnMeasure], expected: int | None = None, **facts:
         "num_prompts": 4,
         "num_turns": 4,
         "rounds": 1,
+        "clock": "wall",
         "max_new_tokens": 10,
         "teacher": "demo",
         "drafter": "eagle3",

@@ -62,6 +62,11 @@ SETTINGS = {
     "long": Setting(tokens=4),
     "wide": Setting(replace(DEMO, policy=TreePolicy(kind="dynamic", depth=4, top_k=8, budget=48)), tokens=8),
     "sampling": Setting(replace(DEMO, policy=parse_policy("static:pair-6", 1, 1, 1), rule=DRAWN)),
+    "block": Setting(
+        replace(
+            DEMO, policy=parse_policy("chain", 4, 1, 4), rule=SamplingRule("block", temperature=0.8, draft="sampled")
+        )
+    ),
     "point-mass": Setting(replace(DEMO, rule=SamplingRule("sampling", temperature=0.8))),
     "batch": Setting(prompts=(SHORT, CODE), tokens=6, batch_size=2),
     "paged": Setting(prompts=(SHORT, CODE), tokens=16, batch_size=2, cache="paged"),

@@ -14,7 +14,7 @@ from support.called import specscope as called
 from support.commands import specscope
 
 from benchmarks.ppsd_lossless import known_lines
-from specscope.engine.lab.bench.pipeline.kept import kept
+from specscope.engine.lab.bench.kept import kept
 from specscope.engine.lab.bench.pipeline.measure import drafts_of
 from specscope.engine.lab.bench.pipeline.plot import Measured, speedup_figure, write_plot
 from specscope.engine.ppsd.outcome import Drafted

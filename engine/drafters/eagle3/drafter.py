@@ -21,6 +21,7 @@ from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.files import CONFIG_NAME, HeadFiles
 from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
 from specscope.engine.drafters.growing import ScoredRoots, SelectTree, grow_draft
+from specscope.engine.host import sent
 from specscope.engine.tree.grow import Frontier, select_tree
 from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, mask_behind
@@ -169,7 +170,7 @@ class Eagle3Drafter:
         roots = ScoredRoots(
             pairs=pairs,
             logits=output.logits,
-            positions=torch.tensor(after, device=hidden.device)[:, None] - 1,
+            positions=sent(after, hidden.device)[:, None] - 1,
             kv_before=before,
             kv_after=after,
         )
@@ -226,7 +227,7 @@ class Eagle3Drafter:
         features = nn.utils.rnn.pad_sequence([p.features for p in pairs], batch_first=True)
         tokens = nn.utils.rnn.pad_sequence([p.tokens for p in pairs], batch_first=True)
         steps = torch.arange(tokens.shape[1], device=tokens.device)
-        indices = torch.tensor(before, device=tokens.device)[:, None] + steps
+        indices = sent(before, tokens.device)[:, None] + steps
         return FedTogether(features, tokens, indices, self.place(indices, 0))
 
     def _take_in(self, pairs: list[DraftPairs]) -> TakenIn:
@@ -250,7 +251,7 @@ class Eagle3Drafter:
         mask = self._within_window(mask, indices, [length + most for length in before])
         output = self._forward(hidden, tokens, positions, mask)
         self._cache.commit_length(counts)
-        last = torch.tensor(counts, device=tokens.device)[:, None, None] - 1
+        last = sent(counts, tokens.device)[:, None, None] - 1
         at_last = HeadOutput(*(values.gather(1, last.expand(-1, 1, values.shape[2])) for values in output))
         return TakenIn(at_last, [row[:count] for row, count in zip(positions, counts, strict=True)])
 
@@ -260,7 +261,7 @@ class Eagle3Drafter:
         if self._window is None:
             return mask
         columns = torch.arange(mask.shape[3], device=mask.device)
-        is_pair = columns < torch.tensor(num_pairs, device=mask.device)[:, None, None]
+        is_pair = columns < sent(num_pairs, mask.device)[:, None, None]
         is_old = columns <= indices[:, :, None] - self._window
         return mask.masked_fill((is_pair & is_old)[:, None], -float("inf"))
 

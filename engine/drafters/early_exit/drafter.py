@@ -22,6 +22,7 @@ from specscope.engine.drafters.base import Draft, DraftPairs, PairCounter, Share
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.early_exit.head import CONFIG_NAME, WEIGHTS_NAME, ExitHeadFiles
 from specscope.engine.drafters.growing import ScoredRoots, grow_draft
+from specscope.engine.host import sent
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.teacher.parts import named_parts
 from specscope.engine.tree.grow import DraftTree, Frontier, Level, selected_numbers
@@ -131,7 +132,7 @@ class EarlyExitDrafter(PairCounter):
             return nothing_drafted(pairs, before, self.num_pairs)
         after, tokens = self.num_pairs, pending_tokens(pairs)[:, None]
         fed = _FirstLayers(self._teacher, self._head.config.exit_layer, branch)
-        positions = torch.tensor(after, device=tokens.device)[:, None] - 1
+        positions = sent(after, tokens.device)[:, None] - 1
         sees_root = torch.ones(len(pairs), 1, 1, dtype=torch.bool, device=tokens.device)
         logits = self._logits(fed.feed(tokens, torch.zeros_like(positions), sees_root))
         roots = ScoredRoots(pairs=pairs, logits=logits, positions=positions, kv_before=before, kv_after=after)
@@ -182,7 +183,7 @@ class _FirstLayers:
         """The hidden states (B, R, H) of ``tokens`` at ``depths`` (B, R), which see ``seen`` (B, R, F) of the rows fed
         so far, these included."""
         lengths = self._branch.committed_lengths
-        positions = torch.tensor(lengths, device=tokens.device)[:, None] + depths
+        positions = sent(lengths, tokens.device)[:, None] + depths
         mask = mask_behind(lengths, seen, self._teacher.dtype)
         embedded = self._teacher.embedding(tokens)
         hidden = self._teacher.run_layers(embedded, positions, mask, cache=self._branch, layers=range(self._num_layers))

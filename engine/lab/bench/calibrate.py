@@ -7,16 +7,15 @@ one text: whatever slows the machine slows all of them, and all of them draft fo
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, cycle, islice, product
+from itertools import product
 from typing import NamedTuple
 
-import xxhash
-
-from specscope.engine.backends.devices import backend_of
+from specscope.engine.lab.bench.clocks import clock_of
+from specscope.engine.lab.bench.texts import EndlessText
+from specscope.engine.lab.bench.turns import Clock
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Decoding, StepResult
@@ -25,7 +24,6 @@ from specscope.engine.loop.shapes import follow_policy
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest
 from specscope.engine.record.manifest import RunFacts, build_manifest
-from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import turn_seed
 from specscope.engine.settings import Settings
@@ -55,6 +53,7 @@ class CalibrationPlan:
     rows: Sequence[int]  # ascending
     contexts: Sequence[int]  # tokens of a row when it begins; ascending
     rounds: int
+    clock: Clock = "wall"
 
     @property
     def num_steps(self) -> int:
@@ -141,6 +140,11 @@ class _Timed(NamedTuple):
     results: list[StepResult]
     step_ms: float
 
+    def phase_ms(self, phase: str) -> float:
+        """Of the step's time, as much as the phase had of the phases together: phases have wall time only."""
+        phases = self.results[0].durations_ns
+        return self.step_ms * phases[phase] / sum(phases.values())
+
 
 def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], None] = lambda _: None) -> Profile:
     """Measures ``plan`` with ``models``, whose drafter's policy is put back afterwards; calls ``advance`` after each
@@ -156,15 +160,15 @@ def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], No
     samples: dict[tuple[str, int, int], _Samples] = defaultdict(_Samples)
     lengths: dict[int, list[int]] = defaultdict(list)
     acceptance = Acceptance()
-    text = _Text(plan, models)
+    text = EndlessText(plan.prompts, models.teacher)
     shapes = named_shapes(plan.settings)
     try:
         for context, num_rows in product(plan.contexts, plan.rows):
             for timed in _steps(plan, models, decoding, [text.take(context) for _ in range(num_rows)]):
                 kept = samples[timed.shape, num_rows, context]
                 kept.step.append(timed.step_ms)
-                kept.draft.append(timed.results[0].durations_ns["draft"] / 1e6)
-                kept.verify.append(timed.results[0].durations_ns["verify"] / 1e6)
+                kept.draft.append(timed.phase_ms("draft"))
+                kept.verify.append(timed.phase_ms("verify"))
                 lengths[context].append(timed.context)
                 for result in timed.results:
                     acceptance.add(timed.shape, shapes[timed.shape], result)
@@ -177,58 +181,39 @@ def calibrate(plan: CalibrationPlan, models: Models, advance: Callable[[str], No
 
 def _check_room(plan: CalibrationPlan, models: Models) -> None:
     shapes = named_shapes(plan.settings).values()
-    growth = (plan.rounds + 1) * sum(policy.depth + 1 for policy in shapes)
+    growth = 1 + sum(policy.depth + 1 for policy in shapes) + max(policy.depth for policy in shapes)
     most = models.teacher.max_positions
     if most is not None and plan.contexts[-1] + growth > most:
         raise UsageError(
             f"got context {plan.contexts[-1]}, after which up to {growth} tokens are decoded, and the teacher has "
-            f"{most} positions: give smaller --contexts, or fewer --rounds"
+            f"{most} positions: give smaller --contexts"
         )
 
 
-class _Text:
-    """Token ids to begin rows with: those of all prompts, one after another, without end."""
-
-    def __init__(self, plan: CalibrationPlan, models: Models) -> None:
-        conversations = (Conversation(models.teacher.tokenizer, prompt) for prompt in plan.prompts)
-        ids = list(chain.from_iterable(talk.context(0, [], []) for talk in conversations))
-        self._ids = cycle(ids)
-        self._hash = xxhash.xxh3_128()
-
-    def take(self, count: int) -> list[int]:
-        """The next ``count``."""
-        taken = list(islice(self._ids, count))
-        self._hash.update(repr(taken).encode())
-        return taken
-
-    @property
-    def digest(self) -> str:
-        """Of all that was taken."""
-        return self._hash.hexdigest()
-
-
 def _steps(plan: CalibrationPlan, models: Models, decoding: Decoding, prompts: list[list[int]]) -> Iterator[_Timed]:
-    """Timed steps of rows that begin with ``prompts``, after one round that is not."""
+    """Timed steps of rows that begin with ``prompts``, after one round that is not.
+
+    Every round begins behind the prompts again, which are in the caches by then: what a model writes by itself for long
+    repeats itself, and more of its drafts are accepted than a run's are.
+    """
     session = Session(models.teacher, models.drafter, decoding, len(prompts))
     shapes = list(named_shapes(plan.settings).items())
     rules = StopRules(max_new_tokens=1 << 30, eos_token_ids=[], stop_strings=[])
-    for row, ids in enumerate(prompts):
-        seed = turn_seed(plan.settings.seed or 0, f"row {row}", 0)
-        session.begin(row, TurnRequest(ids, rules, generator_seed=seed))
-    device = models.teacher.device
-    backend = backend_of(device.type)
+    now = clock_of(plan.clock, models.teacher.device)
     for number in range(-1, plan.rounds):
+        for row, ids in enumerate(prompts):
+            seed = turn_seed(plan.settings.seed or 0, f"row {row}, round {number}", 0)
+            session.begin(row, TurnRequest(ids, rules, generator_seed=seed))
+        session.step()  # in which the drafter takes the prompts in
         first = number % len(shapes)
         for name, policy in [*shapes[first:], *shapes[:first]]:
             follow_policy(models.drafter, policy)
             context = Load.of(session.cache.committed_lengths).context
-            backend.synchronise(device)
-            begun = time.perf_counter_ns()
+            begun = now()
             results = session.step()
-            backend.synchronise(device)
             if number >= 0:
-                yield _Timed(name, context, results, (time.perf_counter_ns() - begun) / 1e6)
-    session.abandon("interrupted")
+                yield _Timed(name, context, results, (now() - begun) / 1e6)
+        session.abandon("interrupted")
 
 
 def _measured(samples: dict[tuple[str, int, int], _Samples], means: dict[int, int]) -> list[MeasuredStep]:
@@ -276,7 +261,7 @@ def _measured_shapes(shapes: dict[str, TreePolicy], acceptance: Acceptance) -> l
 
 
 def _profile(
-    plan: CalibrationPlan, models: Models, text: _Text, *, steps: list[MeasuredStep], acceptance: Acceptance
+    plan: CalibrationPlan, models: Models, text: EndlessText, *, steps: list[MeasuredStep], acceptance: Acceptance
 ) -> Profile:
     facts = RunFacts(plan.settings, "decisions", StopRules(1, [], []), None)
     manifest = build_manifest("calibration", facts, models.teacher, models.drafter)
@@ -296,6 +281,7 @@ def _profile(
         sampling=manifest.sampling,
         texts=ProfiledTexts(name=plan.texts, digest=text.digest),
         rounds=plan.rounds,
+        clock=plan.clock,
         shapes=_measured_shapes(named_shapes(plan.settings), acceptance),
         steps=steps,
         acceptance=acceptance.by_place(),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
 from specscope.engine.lab.bench.measure import Plan
 from specscope.engine.lab.bench.report import RunFacts
 from specscope.engine.load.models import resolve_device
+from specscope.engine.settings import ModelChoice
 
 PACKAGES = ("specscope", "torch", "transformers")
 
@@ -23,7 +25,6 @@ def use_local_device(environment: Mapping[str, str]) -> None:
 
 def run_facts(plan: Plan, *, compare: str, prompts: str, num_ranks: int = 1) -> RunFacts:
     """The facts of ``plan``, whose prompts are those of ``prompts``."""
-    choice = plan.settings.choice
     return RunFacts(
         compare=compare,
         variants=tuple(variant.name for variant in plan.variants),
@@ -31,12 +32,20 @@ def run_facts(plan: Plan, *, compare: str, prompts: str, num_ranks: int = 1) -> 
         num_prompts=len(plan.prompts),
         num_turns=sum(prompt.num_turns for prompt in plan.prompts),
         rounds=plan.rounds,
+        clock=plan.clock,
         max_new_tokens=plan.settings.max_new_tokens,
-        teacher=choice.teacher,
-        drafter=choice.drafter,
-        device=resolve_device(choice.device).type,
-        dtype=choice.dtype,
-        num_threads=torch.get_num_threads(),
         num_ranks=num_ranks,
-        versions={name: version(name) for name in PACKAGES},
+        **measured_by(plan.settings.choice),
     )
+
+
+def measured_by(choice: ModelChoice) -> dict[str, Any]:
+    """By what models and on what: the facts that every kind of measurement states."""
+    return {
+        "teacher": choice.teacher,
+        "drafter": choice.drafter,
+        "device": resolve_device(choice.device).type,
+        "dtype": choice.dtype,
+        "num_threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -57,9 +57,13 @@ def render_json(report: BenchReport) -> str:
 
 def render_markdown(report: BenchReport) -> str:
     """The tables of the terminal, and the remarks."""
-    parts = [f"## specscope bench --compare {report.facts.compare}"]
-    parts += [_markdown_table(table) for table in tables(report)]
-    parts.append("\n".join(f"- {_cell(remark)}" for remark in report.remarks))
+    return markdown_of(f"specscope bench --compare {report.facts.compare}", tables(report), report.remarks)
+
+
+def markdown_of(title: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
+    """Tables as Markdown, and what they rest on."""
+    parts = [f"## {title}", *(_markdown_table(table) for table in tables)]
+    parts.append("\n".join(f"- {_cell(remark)}" for remark in remarks))
     return "\n\n".join(parts) + "\n"
 
 

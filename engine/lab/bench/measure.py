@@ -8,7 +8,6 @@ loaded alike are one. The clock is read when the device is idle: before a prompt
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -19,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 import xxhash
 
-from specscope.engine.backends.devices import backend_of
-from specscope.engine.lab.bench.turns import TurnMeasure, VariantTurn
+from specscope.engine.lab.bench.clocks import clock_of
+from specscope.engine.lab.bench.turns import Clock, TurnMeasure, VariantTurn
 from specscope.engine.lab.bench.variants import Variant
 from specscope.engine.load.models import DTYPES, Models, load_drafter, load_models, resolve_device
 from specscope.engine.loop.phases import StepResult
@@ -39,6 +38,7 @@ class Plan(NamedTuple):
     prompts: Sequence[Prompt]
     settings: Settings  # but for what the variants say
     rounds: int
+    clock: Clock = "wall"
 
     @property
     def groups(self) -> list[list[Prompt]]:
@@ -127,8 +127,8 @@ def measure(plan: Plan, models: dict[str, Models], ready: Callable[[], None] = l
 class _Watch:
     """What happens while a turn is decoded."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self.now = clock_of(clock, device)
         self.begun_ns: int | None = None
         self.phase_ns: Counter[str] = Counter()
         self.num_steps = 0
@@ -146,11 +146,6 @@ class _Watch:
         """The phases' times are of all rows together."""
         self.num_steps += 1
         self.phase_ns.update(results[0].durations_ns)
-
-    def now(self) -> int:
-        """Once the device has done what it was given."""
-        backend_of(self._device.type).synchronise(self._device)
-        return time.perf_counter_ns()
 
     def elapsed_ns(self) -> int:
         """Since the turn began."""
@@ -174,7 +169,7 @@ def _decode(
         target = TraceTarget(Path(folder) / "bench.jsonl", variant.traced) if variant.traced else None
         request = RunRequest(settings, prompts, target)
         writer = open_trace(request, models)
-        watch = _Watch(models.teacher.device)
+        watch = _Watch(models.teacher.device, plan.clock)
         turns = run_turns(request, models, writer, TurnEvents(watch.begins, lambda *_: None, watch.stepped))
         num_units = prompts[0].num_turns if len(prompts) == 1 else 1
         with closing(turns):
@@ -191,7 +186,8 @@ def _decode(
                     category=_common_category(prompts),
                     num_turns=len(reports),
                     duration_ns=duration_ns,
-                    phase_ns=dict(watch.phase_ns),
+                    # Phases and prefills have wall time only.
+                    phase_ns=dict(watch.phase_ns) if plan.clock == "wall" else {},
                     num_steps=watch.num_steps,
                     trace_bytes=_size_of(Path(folder)) if last else 0,
                     **_outcome(reports),

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from specscope.engine.lab.bench.summary import Overhead, VariantSummary, overheads, summarise
-from specscope.engine.lab.bench.turns import TurnMeasure
+from specscope.engine.lab.bench.turns import Clock, TurnMeasure
 from specscope.tracer.naming.text import counted
 
 FORMAT = "specscope.bench/1.0"
@@ -34,6 +34,7 @@ class RunFacts:
     num_prompts: int
     num_turns: int
     rounds: int
+    clock: Clock
     max_new_tokens: int
     teacher: str
     drafter: str
@@ -86,6 +87,8 @@ class BenchReport:
             f"{counted(facts.rounds, 'round')}, at most {counted(facts.max_new_tokens, 'token')} per turn; "
             "ratios are of the same turn in the same round"
         )
+        if facts.clock == "processor":
+            lines.append("processor time of this process, without stages: what others do on the machine is not in it")
         lines += [
             f"{summary.name}: the tokens of {counted(summary.num_other_outputs, 'turn')} are not {facts.variants[0]}'s"
             for summary in self.summaries

@@ -197,7 +197,7 @@ def _stages(turns: Sequence[TurnMeasure]) -> list[Stage]:
     """The timed phases, and what they leave of the turns after their prefills."""
     num_steps = sum(turn.num_steps for turn in turns)
     total_ns = sum(turn.duration_ns - turn.prefill_ns for turn in turns)
-    if not num_steps or total_ns <= 0:
+    if not num_steps or total_ns <= 0 or not any(turn.phase_ns for turn in turns):
         return []
     times_ns = [(str(phase), sum(turn.phase_ns.get(phase, 0) for turn in turns)) for phase in TIMED_PHASES]
     times_ns.append(("other", max(0, total_ns - sum(ns for _, ns in times_ns))))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from specscope.tracer.errors import UsageError
+
+#: processor: of all threads of this process. What others do on the machine is not in it, and neither is any waiting.
+Clock = Literal["wall", "processor"]
 
 
 class TurnKey(NamedTuple):

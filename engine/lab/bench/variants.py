@@ -92,6 +92,24 @@ def _guided(choice: ModelChoice) -> list[Variant]:
     return [*guided, *free]
 
 
+def _verifications(choice: ModelChoice) -> list[Variant]:
+    """Chains of drawn drafts, verified token by token and as a block.
+
+    Raises:
+        UsageError: where ``choice`` drafts anything else.
+    """
+    if choice.policy.kind != "chain" or choice.rule.draft != "sampled":
+        raise UsageError(
+            "got --compare verification without chains of drawn drafts, which are all that can be verified as a block: "
+            "give --tree chain --draft-sampling and a --temperature"
+        )
+    ways = {
+        "token by token": replace(choice, rule=replace(choice.rule, rule="sampling")),
+        "block": replace(choice, rule=replace(choice.rule, rule="block")),
+    }
+    return [_baseline(choice), *(Variant(name=name, choice=way) for name, way in ways.items())]
+
+
 def _batches(choice: ModelChoice) -> list[Variant]:
     """In several rows: without drafts, and as ``choice`` says. Where that is a shape for each step, each shape is also
     tried by itself, in as many rows as were measured."""
@@ -130,6 +148,7 @@ COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
     "batch": _batches,
     "overhead": _overhead,
     "guided": _guided,
+    "verification": _verifications,
 }
 
 

@@ -1,4 +1,4 @@
-"""Faults of the acceptance, F20 to F23 and the padding of F27: the walk, the coins, the bonus token."""
+"""Faults of the acceptance, F20 to F23, the padding of F27, and F38: the walk, the coins, the bonus token, a block."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from dataclasses import replace
 
 import torch
 
+from specscope.engine.accept.block import Weigh, accept_block, weigh_chain
 from specscope.engine.accept.greedy import Acceptance
-from specscope.engine.accept.sampling import drafted, rows_at, target_probs, weigh_point_masses
+from specscope.engine.accept.sampling import (
+    Weighed,
+    drafted,
+    rows_at,
+    target_probs,
+    weigh_point_masses,
+)
 from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, Places
 from specscope.engine.loop.phases import AcceptInputs
+from specscope.engine.tree.tensors import TreeTensors
 
 #: Where rounding moved a choice elsewhere in the same tree, the inputs of the path are not equal, and the rule that the
 #: path breaks is the root: ``accept.walk``.
@@ -99,6 +107,29 @@ def _temperature_missing(target: FaultTarget) -> FaultTarget:
     return target.with_phases(accept=accept)
 
 
+def _block_weighed_by(weigh: Weigh) -> Callable[[FaultTarget], FaultTarget]:
+    """With the coins of the step, and another weight of each slot."""
+
+    def change(inputs: AcceptInputs, honest: Acceptance) -> Acceptance:
+        trials = honest.trials
+        if honest.rule != "block" or trials is None or trials.coins is None or inputs.child_probs is None:
+            return honest
+        probs = target_probs(inputs.logits, inputs.rule)
+        return accept_block(inputs.tree, probs, inputs.child_probs, trials.coins, trials.bonus_coins, weigh)
+
+    return _changing_acceptance(change)
+
+
+def _product_forgotten(tree: TreeTensors, target: torch.Tensor, draft: torch.Tensor) -> Weighed:
+    """Each slot is weighed by its own ratio, as if the tokens before it had been certain."""
+
+    def ratios_of(target_at: torch.Tensor, draft_at: torch.Tensor) -> torch.Tensor:
+        each = torch.where(draft_at > 0, target_at / draft_at, 0.0).clamp(max=1.0)
+        return torch.cat([torch.ones_like(each[:, :1]), each[:, 1:]], dim=1)
+
+    return weigh_chain(tree, target, draft, ratios_of)
+
+
 ACCEPT_FAULTS: tuple[Fault, ...] = (
     Fault(
         id="F20",
@@ -147,5 +178,12 @@ ACCEPT_FAULTS: tuple[Fault, ...] = (
         says="the entry that fills the path up is accepted: the root once more",
         expect=Expectation(places=PATH_OR_RULE, invariant="accept.path-connected"),
         inject=_changing_acceptance(_path_padding_taken),
+    ),
+    Fault(
+        id="F38",
+        says="a slot of a block is weighed by its own ratio, without those of the slots before it",
+        expect=Expectation(places=(("accept", "child"), ("accept", "trials.")), invariant="accept.thresholds"),
+        scenario="block",
+        inject=_block_weighed_by(_product_forgotten),
     ),
 )

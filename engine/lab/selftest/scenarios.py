@@ -25,13 +25,14 @@ from specscope.engine.settings import (
     ProcessorChoice,
     SamplingRule,
 )
-from specscope.engine.tree.policy import TreePolicy, parse_policy
+from specscope.engine.tree.policy import TreePolicy, chain_policy, parse_policy
 from specscope.schemas.manifest import Mode
 from specscope.tracer.errors import UsageError
 
 TREE = TreePolicy(kind="dynamic", depth=5, top_k=4, budget=16)
 DRAWN = SamplingRule("sampling", temperature=0.8, draft="sampled")
 BEST = SamplingRule("sampling", temperature=0.8)
+BLOCK = SamplingRule("block", temperature=0.8, draft="sampled")
 #: The teacher has 2048 positions, its cache begins with 512 of them and takes a prompt in by 1024.
 NEAR_MAX, NEAR_CAPACITY, PAST_512 = 2038, 498, 540
 
@@ -75,7 +76,10 @@ def find_scenario(name: str) -> Scenario:
 @cache
 def scenarios() -> dict[str, Scenario]:
     """All of them, by name."""
-    return {scenario.name: scenario for scenario in (*_decoded_alone(), *_side_by_side(), *_at_length(), *_guided())}
+    return {
+        scenario.name: scenario
+        for scenario in (*_decoded_alone(), *_side_by_side(), *_at_length(), *_by_block(), *_guided())
+    }
 
 
 def demo_choice(policy: TreePolicy = TREE, rule: SamplingRule | None = None, drafter: str = "eagle3") -> ModelChoice:
@@ -182,6 +186,17 @@ def _at_length() -> list[Scenario]:
         long("long", "a prompt past position 512", PAST_512, 16),
         long("capacity", "the cache's buffer is filled and grows", NEAR_CAPACITY, 28),
         long("near-max", "up to the teacher's last position, the prompt in two chunks", NEAR_MAX, 24),
+    ]
+
+
+def _by_block() -> list[Scenario]:
+    return [
+        Scenario(
+            name="block",
+            says="chains of drawn drafts, each verified as a block",
+            prompts=_demo_prompts()[:2],
+            choice=demo_choice(chain_policy(5), BLOCK),
+        )
     ]
 
 

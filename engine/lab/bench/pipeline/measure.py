@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from specscope.engine.lab.bench.kept import kept
 from specscope.engine.lab.bench.pipeline.costs import Durations, durations_of
-from specscope.engine.lab.bench.pipeline.kept import kept
 from specscope.engine.lab.bench.pipeline.plan import MODES, PATIENCE_S, PipelinePlan
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.loop.phases import TurnResult
