@@ -208,12 +208,17 @@ class TreeCache(Cache):
         _, heads, _, width = like.shape
         if self._buffer is not None and (self._buffer.shape[3], self._buffer.shape[5]) != (heads, width):
             raise ValueError(f"got keys of shape {tuple(like.shape)}, wanted every layer's like the first one's")
-        if self._buffer is None or length > self._buffer.shape[4]:
-            self._capacity = max(length, self._capacity if self._buffer is None else self._capacity + GROWTH)
+        held = self._buffer
+        is_long_enough = held is not None and length <= held.shape[4]
+        if held is None or not is_long_enough or self.num_rows > held.shape[2]:
+            if not is_long_enough:
+                self._capacity = max(length, self._capacity if held is None else self._capacity + GROWTH)
             grown = like.new_zeros((len(self._layers), 2, self.num_rows, heads, self._capacity, width))
-            if self._buffer is not None:
-                grown[:, :, :, :, : self._buffer.shape[4]] = self._buffer[:, :, : self.num_rows]
+            if held is not None:
+                rows = min(self.num_rows, held.shape[2])  # the others have just been added, and are empty
+                grown[:, :, :rows, :, : held.shape[4]] = held[:, :, :rows]
             self._buffer = grown
+        assert self._buffer is not None
         return self._buffer
 
     @property
@@ -328,13 +333,20 @@ class TreeCache(Cache):
         self.drop_tail()
         return objection
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` empty rows behind the others."""
+        self.committed_lengths += [0] * count
+        self._active = slice(0, self.num_rows)
+        self._places = None
+
     def drop_row(self, row: int) -> None:
         """Ends ``row``: the last row takes its number."""
         last = self.num_rows - 1
-        if row != last and self._buffer is not None:
-            length = self.committed_lengths[last]
+        length = self.committed_lengths[last]
+        if row != last and length:
+            assert self._buffer is not None
             self._buffer[:, :, row, :, :length] = self._buffer[:, :, last, :, :length]
-        self.committed_lengths[row] = self.committed_lengths[last]
+        self.committed_lengths[row] = length
         self.committed_lengths.pop()
         self._active = slice(0, last)
         self._places = None
