@@ -56,4 +56,6 @@ class Stream:
             click.secho(f"[{printable(turn_name(report.turn, report.prompt_id))}]", dim=True)
             ids = " ".join(map(str, report.result.output_ids))
             click.echo(printable(ids if report.text is None else report.text), nl=False)
+        if report.result.reason == "cancelled":
+            click.secho(" [cancelled]", dim=True, nl=False)
         click.echo()
