@@ -32,7 +32,7 @@ from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
 from specscope.tracer.fleet.table import parse_shard
-from specscope.tracer.naming.text import counted, printable
+from specscope.tracer.naming.text import counted
 
 if TYPE_CHECKING:
     from specscope.engine.lab.faults import Fault
@@ -120,15 +120,14 @@ def run(as_json: bool, **options: Any) -> None:
         request, fault = _with_fault(build_request(**options))
         from specscope.engine.lab.faults import check_fits, injecting
         from specscope.engine.load.models import load_models
-        from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
+        from specscope.engine.run.runner import open_trace, run_turns
 
         models = load_models(request.settings.choice, warn=warn_once)
     if fault is not None:
         check_fits(fault, models)
     writer = open_trace(request, models, warn=warn_once)
     stream = Stream(models.teacher, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
-    never_began: list[Prompt] = []
-    events = TurnEvents(stream.turn_begins, stream.tokens, warn=warn_once, never_began=never_began.append)
+    events = stream.events(warn_once)
     reports = []
     kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
     with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
@@ -139,11 +138,6 @@ def run(as_json: bool, **options: Any) -> None:
             else:
                 stream.turn_ends(report)
             advance(f"{sum(len(r.result.output_ids) for r in reports)} tokens")
-    for prompt in never_began:
-        if as_json:
-            echo_document(orjson.dumps({"id": prompt.id, "reason": "cancelled"}).decode() + "\n")
-        else:
-            click.echo(f"[prompt {printable(prompt.id)}] was cancelled before a row was free")
     if not as_json:
         _print_summary(reports, request)
         if writer is not None and not writer.broken:

@@ -42,7 +42,7 @@ def common_length(first: list[int], second: list[int]) -> int:
 
 
 def take_row(taken: TakenRow) -> int:
-    """Empties both caches of the row but for the beginning that they hold of the prompt; how many tokens that is.
+    """Empties both caches of the row except for what they hold of the prompt's beginning; how many tokens that is.
 
     The last known token is fed again: the drafter needs its features for the pair with the token that follows.
     """
@@ -59,5 +59,5 @@ def held_by(cache: TreeCache, drafter: Drafter, row: int) -> HeldByRow:
 
 
 def new_generator(row: int, seed: int) -> torch.Generator:
-    """The random numbers of a turn in ``row``: whoever had the row before, they begin by the seed."""
+    """The random numbers of a turn in ``row``. They begin by the seed, whichever turn had the row before."""
     return torch.Generator().manual_seed(seed)

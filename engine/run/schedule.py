@@ -33,7 +33,7 @@ class Drop(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Nobody wants a request any more."""
+    """A request is withdrawn."""
 
     request: int
     row: int | None  # None: it still waited for one
@@ -87,7 +87,7 @@ class Schedule:
         return cancel_at is not None and cancel_at <= self.clock
 
     def moves(self) -> list[Join | Drop]:
-        """What happens to the rows now, in order; behind it no row is free, and nobody waits who could run.
+        """What happens to the rows now, in order; after it no row is free, and nobody waits who could run.
 
         Free rows are taken first, from the first on; what is left of them is dropped, from the last on; then rows are
         added. So rows are never dropped and added at one time.

@@ -28,7 +28,7 @@ class RowTaken:
 
 @dataclass(kw_only=True)
 class RowLedger:
-    """Who has which row, and what was left in it. Its memory does not grow with the run but for ``MOST_STATES``.
+    """Who has which row, and what was left in it. Its memory does not grow with the run except for ``MOST_STATES``.
 
     Args:
         remembers_tokens: whether rows are what they are numbered as; not in a replay, which runs conversations apart.
@@ -58,7 +58,7 @@ class RowLedger:
             self._row_of[step.turn] = step.row
 
     def forget(self, turn: int) -> None:
-        """``turn`` has no end: that was reported, and its row is not held against others."""
+        """``turn`` has no end: that was reported, and its row counts as free."""
         self._held.pop(turn, None)
         self._row_of.pop(turn, None)
 
