@@ -52,7 +52,7 @@ from specscope.schemas.step import (
     VerifySection,
 )
 from specscope.schemas.trace import AnyRecord, decode_record, encode_record, parse_line, token_fields, trace_json_schema
-from specscope.schemas.turn import Failure, FailureState, Prefill, RunEnd, TurnEnd, TurnStart
+from specscope.schemas.turn import Failure, FailureState, HeldSection, Prefill, RunEnd, TurnEnd, TurnStart
 from specscope.schemas.version import SCHEMA_NAME, SCHEMA_VERSION, SchemaVersion
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "GrammarState",
     "GraphReplay",
     "GuidedSection",
+    "HeldSection",
     "InvariantFailure",
     "InvariantsSection",
     "Kernel",

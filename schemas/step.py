@@ -331,6 +331,10 @@ class Step(Record):
     kind: Literal["step"] = Field(default="step", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run.")
     step: int = Field(description="Number of the step in its turn, from 0.")
+    row: int | None = Field(
+        default=None,
+        description="The batch row that its turn was moved to before it; absent: that of the record before it.",
+    )
     shape: ShapeSection | None = Field(
         default=None, description="Only where the run chooses a shape for each step: which, and why."
     )

@@ -52,6 +52,13 @@ class Prefill(Section):
     duration_ns: int | None = Field(default=None, description="Wall time of the prefill, in nanoseconds.")
 
 
+class HeldSection(Section):
+    """What a row holds when a turn is about to take its prompt in: what it reuses, and nothing of another request."""
+
+    committed_length: int = Field(description="Positions in the teacher's cache.")
+    num_pairs: int = Field(description="Pairs in the drafter's cache.")
+
+
 class TurnStart(Record):
     """A prompt, or a further turn of one."""
 
@@ -62,10 +69,26 @@ class TurnStart(Record):
     prompt_ids: list[TokenId] = Field(description="The whole context, earlier turns included.")
     reused_length: int = Field(description="Leading tokens whose KV was committed by an earlier turn.")
     prompt_text: str | None = Field(default=None, description="Only with --trace-text.")
-    row: int | None = Field(default=None, description="The batch row that it ran in; absent: 0.")
+    row: int | None = Field(default=None, description="The batch row that it began in; absent: 0.")
+    arrived_at: int | None = Field(
+        default=None,
+        ge=0,
+        description="From when its request waited for a row, in steps that the rows had taken together; absent: 0.",
+    )
+    joined_at: int | None = Field(
+        default=None,
+        ge=0,
+        description="When it took its row, by the same clock; it leaves it num_steps later. Absent: not known.",
+    )
+    held: HeldSection | None = Field(
+        default=None, description="What the row held before the prompt was taken in; absent: not known."
+    )
     generator_seed: int | None = Field(
         default=None,
         description="Seed of the turn's own generator, made from the run's seed, the prompt's id and the turn.",
+    )
+    generator_digest: Digest | None = Field(
+        default=None, description="Of that generator's state before the turn's first draw."
     )
     without_ids: Literal[True] | None = Field(
         default=None,
@@ -120,12 +143,19 @@ class TurnEnd(Record):
 
     kind: Literal["turn_end"] = Field(default="turn_end", description="What record this is.")
     turn: int = Field(description="Number of the turn in the run.")
+    row: int | None = Field(
+        default=None,
+        description="The batch row that it was moved to after its last step, and left; absent: that of its last step.",
+    )
     output_ids: list[TokenId] = Field(description="The prefill's pending token, if any, and what each step kept.")
     num_output_tokens: int | None = Field(
         default=None, ge=0, description="Where no ids are recorded: how many tokens were put out; absent: not known."
     )
-    reason: Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed", "unknown"] = Field(
-        description="What ended the turn; unknown: at level lengths, where that was not recorded."
+    reason: Literal["eos", "length", "stop_string", "criterion", "cancelled", "interrupted", "failed", "unknown"] = (
+        Field(
+            description="What ended the turn; cancelled: its request was withdrawn, and the run went on; unknown: at"
+            " level lengths, where that was not recorded."
+        )
     )
     num_steps: int = Field(description="Steps of the turn.")
     num_drafted: int = Field(description="Drafted nodes over all steps; roots are not counted.")
@@ -134,6 +164,9 @@ class TurnEnd(Record):
         default=None, description="Commits that did not follow the strategy asked for; absent: 0."
     )
     accepted_by_depth: list[int] = Field(description="[d] = steps whose accepted length was at least d + 1.")
+    generator_digest: Digest | None = Field(
+        default=None, description="Of the state of the turn's own generator after its last draw."
+    )
     duration_ns: int = Field(
         description="Wall time from the turn's start to its end, prefill included, in nanoseconds; 0: not measured."
     )

@@ -22,6 +22,7 @@ MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 LARGEST_README = 8192  # bytes
 #: Those whose commands run one after another in one folder: all of them build on the traces that the README records.
 RUNNABLE = [ROOT / name for name in ("README.md", "docs/commands.md", "docs/viewer.md", "docs/engine.md")]
+ENGINE = RUNNABLE[-1].read_text(encoding="utf-8")
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -54,6 +55,8 @@ def test_the_specscope_commands_run_in_order(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     shutil.copytree(ROOT / "engine" / "demo_models" / "teacher", tmp_path / "engine" / "demo_models" / "teacher")
     shutil.copytree(ROOT / "sample_traces", tmp_path / "sample_traces")
+    (arrivals,) = re.findall(r"^```json\n(.*?arrives_at.*?)^```", ENGINE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "arrivals.jsonl").write_text(arrivals, encoding="utf-8")
     ran = []
     for command in [command for document in RUNNABLE for command in shell_commands(document)]:
         program, *arguments = shlex.split(command)

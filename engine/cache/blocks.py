@@ -137,6 +137,10 @@ class BlockTables:
             self._release(before, change)
         return change
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows without a block behind the others."""
+        self.tables += [[] for _ in range(count)]
+
     def drop_row(self, row: int) -> BlockChange:
         """Ends ``row`` and gives up its blocks: the last row takes its number."""
         change = self.truncate(row, 0)

@@ -17,16 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from specscope.engine.cache.moves import filled, gather_places, put_behind
+from specscope.engine.cache.blocks import BlockNote
+from specscope.engine.cache.moves import enlarged, filled, gather_places, put_behind
 from specscope.engine.host import sent
-
-if TYPE_CHECKING:
-    from specscope.engine.cache.blocks import BlockNote
 
 GROWTH = 256
 
@@ -209,12 +207,13 @@ class TreeCache(Cache):
         _, heads, _, width = like.shape
         if self._buffer is not None and (self._buffer.shape[3], self._buffer.shape[5]) != (heads, width):
             raise ValueError(f"got keys of shape {tuple(like.shape)}, wanted every layer's like the first one's")
-        if self._buffer is None or length > self._buffer.shape[4]:
-            self._capacity = max(length, self._capacity if self._buffer is None else self._capacity + GROWTH)
-            grown = like.new_zeros((len(self._layers), 2, self.num_rows, heads, self._capacity, width))
-            if self._buffer is not None:
-                grown[:, :, :, :, : self._buffer.shape[4]] = self._buffer[:, :, : self.num_rows]
-            self._buffer = grown
+        held = self._buffer
+        if held is None or length > held.shape[4]:
+            self._capacity = max(length, self._capacity if held is None else self._capacity + GROWTH)
+        elif self.num_rows <= held.shape[2]:
+            return held
+        shape = (len(self._layers), 2, self.num_rows, heads, self._capacity, width)
+        self._buffer = enlarged(held, shape, like)
         return self._buffer
 
     @property
@@ -329,16 +328,19 @@ class TreeCache(Cache):
         self.drop_tail()
         return objection
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` empty rows behind the others."""
+        self.committed_lengths += [0] * count
+        self._active = slice(0, self.num_rows)
+
     def drop_row(self, row: int) -> None:
         """Ends ``row``: the last row takes its number."""
-        last = self.num_rows - 1
-        if row != last and self._buffer is not None:
-            length = self.committed_lengths[last]
-            self._buffer[:, :, row, :, :length] = self._buffer[:, :, last, :, :length]
-        self.committed_lengths[row] = self.committed_lengths[last]
+        last, length = self.num_rows - 1, self.committed_lengths[-1]
+        if row != last and length:
+            self.buffer[:, :, row, :, :length] = self.buffer[:, :, last, :, :length]
+        self.committed_lengths[row] = length
         self.committed_lengths.pop()
         self._active = slice(0, last)
-        self._places = None
 
     def share(self, row: int, common: list[int]) -> None:
         """``row`` has the first ``common`` tokens of each row: for a cache whose rows can share what is equal."""

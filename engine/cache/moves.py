@@ -33,3 +33,13 @@ def put_behind(buffer: torch.Tensor, lengths: list[int], kept: torch.Tensor) -> 
         return
     starts = sent(lengths, buffer.device)[:, None] + torch.arange(count, device=buffer.device)
     buffer.scatter_(4, starts[None, None, :, None, :, None].expand_as(kept), kept)
+
+
+def enlarged(held: torch.Tensor | None, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """A buffer of ``shape`` (L, 2, B, G, C, W), and else like ``like``, with what ``held`` has of its rows, zeros after
+    it. It has at least the capacity of ``held``, and may have more rows or fewer."""
+    larger = like.new_zeros(shape)
+    if held is not None:
+        rows = min(larger.shape[2], held.shape[2])
+        larger[:, :, :rows, :, : held.shape[4]] = held[:, :, :rows]
+    return larger

@@ -227,6 +227,13 @@ class PagedCache(TreeCache):
         assert self.pool is not None
         return self.pool
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows without a block behind the others."""
+        super().add_rows(count)
+        self.tables.add_rows(count)
+        self._read += [[] for _ in range(count)]
+        self._changes += [BlockChange() for _ in range(count)]
+
     def drop_row(self, row: int) -> None:
         """Ends ``row`` and gives up its blocks: the last row takes its number."""
         self.tables.drop_row(row)

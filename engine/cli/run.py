@@ -25,7 +25,7 @@ from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, gramm
 from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_stages
 from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
-from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.run.prompts import Prompt, load_arrivals, load_prompts
 from specscope.engine.settings import BLOCK_SIZE, CACHE_STRATEGIES, CACHES, MAX_BLOCK_SIZE, Settings
 from specscope.tracer.cli.console import echo_document, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout", "carrier"),
-    "Prompts": ("prompt", "prompts_file", "shard", "batch_size", "seed"),
+    "Prompts": ("prompt", "prompts_file", "arrivals_file", "shard", "batch_size", "seed"),
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
     **CHOICE_SECTIONS,
@@ -57,6 +57,12 @@ SECTIONS = {
     type=click.Path(path_type=Path),
     help="JSON Lines with prompt, turns or ids, and an optional id; MT-Bench and HumanEval files load as they are.",
 )
+@click.option(
+    "--arrivals",
+    "arrivals_file",
+    type=click.Path(path_type=Path),
+    help="Prompts as above, each with the step at which it arrives_at, and if it is to be cancelled, cancel_at.",
+)
 @click.option("--shard", default="1/1", metavar="i/N", help="Decode the i-th of N parts of the prompts; see merge.")
 @pipeline_options
 @model_options
@@ -65,7 +71,9 @@ SECTIONS = {
 @grammar_options
 @click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
 @click.option("--stop", "stop_strings", multiple=True, help="End a turn at the token that completes this text.")
-@click.option("--batch-size", default=1, show_default=True, help="Conversations decoded side by side.")
+@click.option(
+    "--batch-size", "--max-rows", default=1, show_default=True, help="Conversations decoded side by side at most."
+)
 @click.option(
     "--cache-strategy",
     type=click.Choice(CACHE_STRATEGIES),
@@ -112,14 +120,14 @@ def run(as_json: bool, **options: Any) -> None:
         request, fault = _with_fault(build_request(**options))
         from specscope.engine.lab.faults import check_fits, injecting
         from specscope.engine.load.models import load_models
-        from specscope.engine.run.runner import TurnEvents, open_trace, run_turns
+        from specscope.engine.run.runner import open_trace, run_turns
 
         models = load_models(request.settings.choice, warn=warn_once)
     if fault is not None:
         check_fits(fault, models)
     writer = open_trace(request, models, warn=warn_once)
     stream = Stream(models.teacher, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
-    events = TurnEvents(stream.turn_begins, stream.tokens, warn=warn_once)
+    events = stream.events(warn_once)
     reports = []
     kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
     with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
@@ -143,6 +151,8 @@ def _run_in_stages(options: dict[str, Any], *, as_json: bool) -> bool:
     pipeline = pipeline_choice(options.pop("engine"), options)
     if pipeline is None:
         return False
+    if options["arrivals_file"] is not None:
+        raise UsageError("got --arrivals with --engine ppsd, which decodes one prompt at a time: give --prompts")
     prefer_early_exit(options)
     settings, _ = check_request(**options)
     run_stages(settings, pipeline, lambda: build_request(**options), trace=options["trace"], as_json=as_json)
@@ -166,13 +176,13 @@ def _with_fault(request: RunRequest) -> tuple[RunRequest, Fault | None]:
     return replace(request, settings=settings), fault
 
 
-def build_request(prompt: str | None, prompts_file: Path | None, **options: Any) -> RunRequest:
+def build_request(**options: Any) -> RunRequest:
     """The command line's options as one request.
 
     Raises:
         UsageError: where they contradict each other or a prompt file cannot be read.
     """
-    settings, prompts = check_request(prompt, prompts_file, **options)
+    settings, prompts = check_request(**options)
 
     # What can be said without torch has been said.
     from specscope.engine.run.runner import RunRequest
@@ -180,15 +190,22 @@ def build_request(prompt: str | None, prompts_file: Path | None, **options: Any)
     return RunRequest(settings, prompts, _trace_target(options))
 
 
-def check_request(prompt: str | None, prompts_file: Path | None, **options: Any) -> tuple[Settings, list[Prompt]]:
+def check_request(
+    prompt: str | None, prompts_file: Path | None, arrivals_file: Path | None, **options: Any
+) -> tuple[Settings, list[Prompt]]:
     """The settings and the prompts; the target is checked. Loads no torch.
 
     Raises:
         UsageError: as ``build_request`` does.
     """
-    if (prompt is None) == (prompts_file is None):
-        raise UsageError("give either --prompt TEXT or --prompts FILE")
-    listed = load_prompts(prompts_file) if prompts_file is not None else [Prompt("prompt", turns=(prompt or "",))]
+    if sum(source is not None for source in (prompt, prompts_file, arrivals_file)) != 1:
+        raise UsageError("give either --prompt TEXT or --prompts FILE, or --arrivals FILE")
+    if prompts_file is not None:
+        listed = load_prompts(prompts_file)
+    elif arrivals_file is not None:
+        listed = load_arrivals(arrivals_file)
+    else:
+        listed = [Prompt("prompt", turns=(prompt or "",))]
     shard = options.pop("shard", "1/1")
     prompts = parse_shard(shard).of(listed)
     if not prompts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from specscope.tracer.naming.places import turn_name
 from specscope.tracer.naming.text import printable
 
 if TYPE_CHECKING:
-    from specscope.engine.run.runner import TurnReport
+    from specscope.engine.run.runner import TurnEvents, TurnReport
     from specscope.engine.teacher.model import Teacher
 
 
@@ -26,6 +27,16 @@ class Stream:
         self._traced = traced
         self._printed = ""
         self._heading = ""
+
+    def events(self, warn: Callable[[str], None]) -> TurnEvents:
+        """What is printed of a run while it decodes."""
+        from specscope.engine.run.runner import TurnEvents
+
+        return TurnEvents(self.turn_begins, self.tokens, warn=warn, never_began=self.never_began)
+
+    def never_began(self, prompt: Prompt) -> None:
+        """Says which request was cancelled while it waited. It has no turn, and so no object in JSON."""
+        click.echo(f"prompt {printable(prompt.id)} was cancelled before a row was free", err=True)
 
     def turn_begins(self, prompt: Prompt, turn: int) -> None:
         """Keeps the turn's heading until its first token: a prompt that is refused has none."""
@@ -56,4 +67,6 @@ class Stream:
             click.secho(f"[{printable(turn_name(report.turn, report.prompt_id))}]", dim=True)
             ids = " ".join(map(str, report.result.output_ids))
             click.echo(printable(ids if report.text is None else report.text), nl=False)
+        if report.result.reason == "cancelled":
+            click.secho(" [cancelled]", dim=True, nl=False)
         click.echo()

@@ -89,6 +89,9 @@ class Drafter(Protocol):
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """A turn after ``context_ids`` begins in ``row``; the first ``num_pairs`` pairs are known and kept."""
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows that hold nothing behind the others."""
+
     def drop_row(self, row: int) -> None:
         """Ends ``row``: the last row takes its number."""
 
@@ -152,6 +155,10 @@ class DrafterProxy:
         """Hands it on."""
         self.inner.begin_turn(row, context_ids, num_pairs)
 
+    def add_rows(self, count: int) -> None:
+        """Hands it on."""
+        self.inner.add_rows(count)
+
     def drop_row(self, row: int) -> None:
         """Hands it on."""
         self.inner.drop_row(row)
@@ -202,6 +209,10 @@ class PairCounter:
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Forgets all but the first ``num_pairs``."""
         self._num_pairs[row] = num_pairs
+
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows that have taken in nothing behind the others."""
+        self._num_pairs += [0] * count
 
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""

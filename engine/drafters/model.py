@@ -88,6 +88,11 @@ class ModelDrafter:
         self._cache.truncate(row, num_pairs + 1 if num_pairs else 0)
         self._first_tokens[row] = context_ids[0]
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows without a token behind the others."""
+        self._cache.add_rows(count)
+        self._first_tokens += [0] * count
+
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
         self._cache.drop_row(row)

@@ -239,6 +239,10 @@ class NgramDrafter:
         index.truncate(len(known) if index.tokens[: len(known)] == known else 0)
         index.extend(known[len(index.tokens) :])
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows without a token behind the others."""
+        self._rows += [NgramIndex(self._settings) for _ in range(count)]
+
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
         self._rows.drop_row(row)

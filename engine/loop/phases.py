@@ -26,6 +26,7 @@ from specscope.engine.guided.guide import Guide, GuideState
 from specscope.engine.guided.logits import forbid
 from specscope.engine.guided.walk import SlotMasks, walk_tree
 from specscope.engine.host import moved, sent
+from specscope.engine.loop.rows import HeldByRow, TakenRow, new_generator, take_row
 from specscope.engine.loop.stopping import StopDecision, StopWatch
 from specscope.engine.settings import GREEDY, SamplingRule
 from specscope.engine.tree.checks import CheckReport, InputSnapshot
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from specscope.engine.backends.attention import DispatchLog, WindowNote
 
 PhaseName = FailedPhase
-EndReason = Literal["eos", "length", "stop_string", "criterion", "interrupted", "failed"]
+EndReason = Literal["eos", "length", "stop_string", "criterion", "cancelled", "interrupted", "failed"]
 
 
 class ForwardInputs(NamedTuple):
@@ -173,6 +174,8 @@ ProcessTree = Callable[["list[LogitsProcessorList | None]", list[list[int]], Tre
 class Phases:
     """The phases that can be replaced one by one: the seams where a deliberate fault goes in."""
 
+    take_row: Callable[[TakenRow], int] = field(default=take_row, kw_only=True)
+    new_generator: Callable[[int, int], torch.Generator] = field(default=new_generator, kw_only=True)
     tensorize: Callable[[Draft, list[int], int], TreeTensors] = tensorize_draft
     inputs: Callable[[TreeTensors, torch.dtype], ForwardInputs] = forward_inputs
     refresh: Callable[[StaticInputs, ForwardInputs, list[int]], None] = refresh
@@ -276,7 +279,9 @@ class TurnStarted:
     prompt_ids: list[int]
     reused_length: int
     row: int
+    held: HeldByRow  # before the prompt was taken in
     generator_seed: int | None  # None where nothing is drawn
+    generator_state: torch.Tensor | None  # as the turn begins; None where nothing is drawn
     dispatch: Counter[str]
     features: torch.Tensor  # (R, 3E) of the tokens that were taken in; 3E is 0 where the drafter wants none
     last_logits: torch.Tensor  # (V,)
@@ -308,6 +313,8 @@ class TurnResult:
     commit_ns: list[int] = field(default_factory=list)  # branch and commit, a step each, of all rows together
     duration_ns: int = 0
     prefill_ns: int = 0
+    row: int = 0  # that it ended in
+    generator_state: torch.Tensor | None = None  # as it was left; None where nothing is drawn
 
     @property
     def mean_accepted_length(self) -> float:

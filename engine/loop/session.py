@@ -44,10 +44,11 @@ from specscope.engine.loop.phases import (
     TurnResult,
     TurnStarted,
 )
+from specscope.engine.loop.rows import TakenRow, common_length, held_by
 from specscope.engine.loop.shapes import TreeDispatcher
 from specscope.engine.loop.step import StepPhases
 from specscope.engine.loop.stopping import StopRules, StopWatch
-from specscope.engine.loop.turns import Row, Turn, TurnRequest, check_turn, common_length
+from specscope.engine.loop.turns import Row, Turn, TurnRequest, check_turn
 from specscope.engine.teacher.model import PREFILL_ROWS, Teacher, TeacherOutput
 from specscope.engine.tree.tensors import causal_mask
 from specscope.tracer.errors import UsageError
@@ -118,7 +119,8 @@ class Session:
         Raises:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
         """
-        turn = self.new_turn(replace(request, rules=check_turn(self.teacher, request.prompt_ids, request.rules)))
+        request = replace(request, rules=check_turn(self.teacher, request.prompt_ids, request.rules))
+        turn = self.new_turn(request, row)
         self.rows[row].turn = turn
         self.result = turn.result
         self._in_flight = PrefillInFlight(row=row, turn=turn, request=request)
@@ -129,11 +131,11 @@ class Session:
             self._end(row, stop)
         return turn.result
 
-    def new_turn(self, request: TurnRequest) -> Turn:
-        """The turn that ``request`` asks for, before anything is taken in."""
+    def new_turn(self, request: TurnRequest, row: int) -> Turn:
+        """The turn that ``request`` asks for in ``row``, before anything is taken in."""
         generator = None
         if self.decoding.rule.rule != "greedy":
-            generator = torch.Generator().manual_seed(request.generator_seed or 0)
+            generator = self.decoding.phases.new_generator(row, request.generator_seed or 0)
         grammar = self.decoding.grammar
         processors = request.processors
         if processors is None and self.decoding.processors is not None:
@@ -198,6 +200,16 @@ class Session:
                 ended.append(number)
         return ended
 
+    def cancel(self, row: int) -> None:
+        """Ends the turn of ``row`` before it has come to its end, between two steps."""
+        self._end(row, "cancelled")
+
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` empty rows behind the others. Each is to begin a turn before the next step."""
+        self.cache.add_rows(count)
+        self.drafter.add_rows(count)
+        self.rows += [Row() for _ in range(count)]
+
     @torch.inference_mode()
     def drop_row(self, row: int) -> None:
         """Ends a conversation: the last row takes the number of ``row``."""
@@ -233,6 +245,8 @@ class Session:
         assert turn is not None
         turn.result.reason = reason
         turn.result.duration_ns = time.perf_counter_ns() - turn.begun_ns
+        turn.result.row = row
+        turn.result.generator_state = turn.generator_state
         with held_interrupts():
             self.rows[row].turn = None
             if turn.observer is not None and turn.result.output_ids:
@@ -261,12 +275,11 @@ class Session:
         """Takes in the prompt behind what both caches already hold of it; the drafter's first pairs, and why the turn
         ends at its first token, if it does."""
         prompt_ids, row = request.prompt_ids, self.rows[number]
-        # The last known token is fed again: the drafter needs its features for the pair with the token that follows.
-        known = common_length(row.committed_ids, prompt_ids[:-1])
-        start = max(0, min(known - 1, self.drafter.num_pairs[number]))
+        start = self.decoding.phases.take_row(
+            TakenRow(number, self.cache, self.drafter, held_ids=row.committed_ids, prompt_ids=prompt_ids)
+        )
         row.committed_ids = prompt_ids[:start]
-        self.cache.truncate(number, start)
-        self.drafter.begin_turn(number, prompt_ids, start)
+        held, drawn_by = held_by(self.cache, self.drafter, number), turn.generator_state
         observed = turn.observer is not None
         with dispatch_log() if observed else nullcontext(Counter[str]()) as dispatch, self.cache.only(number):
             output = self.take_in(prompt_ids[start:], start)
@@ -285,6 +298,8 @@ class Session:
                         prompt_ids=prompt_ids,
                         reused_length=start,
                         row=number,
+                        held=held,
+                        generator_state=drawn_by,
                         generator_seed=request.generator_seed if turn.generator is not None else None,
                         dispatch=dispatch,
                         features=output.features[0],

@@ -34,6 +34,11 @@ class Turn:
     pairs: DraftPairs | None = None  # what the drafter is fed next
     step: int = 0
 
+    @property
+    def generator_state(self) -> torch.Tensor | None:
+        """Of its random numbers, where somebody observes and there are any."""
+        return None if self.generator is None or self.observer is None else self.generator.get_state()
+
 
 @dataclass
 class Row:
@@ -54,16 +59,6 @@ class TurnRequest:
     generator_seed: int | None = None  # needed where the rule draws
     criterion: Callable[[list[int]], bool] | None = None  # ends the turn at an output that meets it
     processors: LogitsProcessorList | None = None  # its own, instead of those that the decoding builds
-
-
-def common_length(first: list[int], second: list[int]) -> int:
-    """How many leading ids are equal."""
-    length = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
 
 
 def check_turn(teacher: Teacher, prompt_ids: list[int], rules: StopRules) -> StopRules:

@@ -16,8 +16,8 @@ import torch
 from specscope.engine.accept.sampling import draw_coins
 from specscope.engine.loop.interrupts import held_interrupts
 from specscope.engine.loop.phases import EndReason
+from specscope.engine.loop.rows import common_length
 from specscope.engine.loop.stopping import StopRules, StopWatch
-from specscope.engine.loop.turns import common_length
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import LISTEN_S, Arrival, Inbox, Sender, StageLostError
 from specscope.engine.ppsd.message import Event, EventKind, Field, Kind, Message

@@ -8,7 +8,10 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import torch
+
 from specscope.engine.backends.devices import backend_of
+from specscope.engine.digests import digest_tensors
 from specscope.engine.host import lies_on_host
 from specscope.engine.loop.phases import (
     InFlight,
@@ -35,6 +38,7 @@ from specscope.schemas import (
     Failure,
     FailureState,
     ForcedSection,
+    HeldSection,
     InvariantsSection,
     Manifest,
     Prefill,
@@ -48,6 +52,13 @@ from specscope.schemas import (
 from specscope.tracer.files.writer import RecordSink
 
 
+class Joined(NamedTuple):
+    """When a turn took its row, in steps that the rows of the run had taken together."""
+
+    arrived_at: int  # from then on its request waited
+    joined_at: int
+
+
 class TurnLabel(NamedTuple):
     """Which turn of which prompt is running."""
 
@@ -55,6 +66,7 @@ class TurnLabel(NamedTuple):
     prompt_id: str
     prompt_turn: int
     prompt_text: str | None  # only where the user asked for text
+    joined: Joined | None = None  # None where rows have no common clock
 
 
 class _Copied(NamedTuple):
@@ -143,10 +155,12 @@ class TurnRecorder:
         self._recorder = recorder
         self._writer = recorder.writer
         self._label = label
+        self._row = 0  # of the record before
 
     def turn_started(self, turn: TurnStarted) -> None:
         """Writes ``turn_start``."""
         self._recorder.settle()
+        self._row = turn.row
         label, best = self._label, best_tokens(turn.last_logits[None].cpu())
         self._writer.write(
             TurnStart(
@@ -158,7 +172,11 @@ class TurnRecorder:
                 reused_length=turn.reused_length,
                 prompt_text=label.prompt_text,
                 row=turn.row or None,
+                arrived_at=None if label.joined is None else label.joined.arrived_at or None,
+                joined_at=None if label.joined is None else label.joined.joined_at,
+                held=HeldSection(**turn.held._asdict()),
                 generator_seed=turn.generator_seed,
+                generator_digest=digest_state(turn.generator_state),
                 prefill=Prefill(
                     num_tokens=len(turn.prompt_ids) - turn.reused_length,
                     dispatch=dict(turn.dispatch),
@@ -191,6 +209,7 @@ class TurnRecorder:
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
                 step=result.step,
+                row=self._moved_to(result.row),
                 shape=result.shape,
                 draft=draft_section(shared.draft, row, result.custody),
                 tree=tree_section(shared.draft.tree, row),
@@ -219,6 +238,7 @@ class TurnRecorder:
             TurnEnd(
                 seq=self._writer.next_seq,
                 turn=self._label.turn,
+                row=self._moved_to(result.row),
                 output_ids=result.output_ids,
                 reason=result.reason,
                 num_steps=len(lengths),
@@ -226,6 +246,7 @@ class TurnRecorder:
                 num_accepted=sum(lengths),
                 accepted_by_depth=[sum(n > d for n in lengths) for d in range(max(lengths, default=0))],
                 num_fallbacks=result.num_fallbacks or None,
+                generator_digest=digest_state(result.generator_state),
                 duration_ns=result.duration_ns,
             )
         )
@@ -247,6 +268,11 @@ class TurnRecorder:
             )
         )
 
+    def _moved_to(self, row: int) -> int | None:
+        """``row``, where the record before was of another one."""
+        before, self._row = self._row, row
+        return None if row == before else row
+
     def _texts(self, result: StepResult, verify: VerifySection) -> dict[str, str] | None:
         token_text = self._recorder.token_text
         if token_text is None:
@@ -259,6 +285,11 @@ class TurnRecorder:
             result.acceptance.bonus_token,
         }
         return {str(token): token_text(token) for token in sorted(seen)}
+
+
+def digest_state(state: torch.Tensor | None) -> str | None:
+    """Of a generator's state; None where nothing is drawn."""
+    return None if state is None else digest_tensors(state)
 
 
 def failure_inputs(in_flight: InFlight) -> dict[str, Any]:

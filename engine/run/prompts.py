@@ -1,19 +1,31 @@
 """Prompts from the command line and from JSON Lines files: ``prompt``, ``turns`` or ``ids``, and an optional id.
 
-A ``prompt`` is text to continue as it stands; ``turns`` are what the user says in a conversation.
+A ``prompt`` is text to continue as it stands; ``turns`` are what the user says in a conversation. A file of arrivals
+has the same lines, each with the steps at which its request arrives and is cancelled.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from specscope.tracer.errors import UsageError
 
 ID_FIELDS = ("id", "question_id", "task_id")  # ours, MT-Bench's, HumanEval's
+
+
+class Times(NamedTuple):
+    """When a request is there, by the clock of its run: the steps that the rows have taken together."""
+
+    arrives_at: int = 0  # from then on it may take a row
+    cancel_at: int | None = None  # from then on nobody wants it; None: it is wanted to its end
+
+
+AT_ONCE = Times()
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class Prompt:
     ids: tuple[int, ...] = ()
     chat: bool = False  # the turns are a user's, for the tokenizer's chat template where it has one
     category: str | None = None  # as its file names it
+    times: Times = AT_ONCE
 
     def __post_init__(self) -> None:
         if not self.ids and not any(turn for turn in self.turns):
@@ -50,6 +63,19 @@ def load_prompts(path: Path) -> list[Prompt]:
     Raises:
         UsageError: naming the line and what was wanted.
     """
+    return _load(path, _parse)
+
+
+def load_arrivals(path: Path) -> list[Prompt]:
+    """The requests of a file of prompts whose lines may also have ``arrives_at`` and ``cancel_at``, in its order.
+
+    Raises:
+        UsageError: naming the line and what was wanted.
+    """
+    return _load(path, _parse_arrival)
+
+
+def _load(path: Path, parse: Callable[[str, int, dict[str, Any]], Prompt]) -> list[Prompt]:
     if path.exists() and not path.is_file():
         raise UsageError(f"cannot read prompts from {path}: it is no regular file")
     try:
@@ -59,7 +85,8 @@ def load_prompts(path: Path) -> list[Prompt]:
         raise UsageError(f"no prompt file at {path}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read prompts from {path}: {error}") from None
-    prompts = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    places = {number: f"{path}, line {number}" for number, line in enumerate(lines, start=1) if line.strip()}
+    prompts = [parse(place, number, _entry(place, lines[number - 1])) for number, place in places.items()]
     if not prompts:
         raise UsageError(f"{path} holds no prompt: wanted JSON Lines with 'prompt', 'turns' or 'ids'")
     seen: set[str] = set()
@@ -70,14 +97,33 @@ def load_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def _parse(path: Path, number: int, line: str) -> Prompt:
-    place = f"{path}, line {number}"
+def _entry(place: str, line: str) -> dict[str, Any]:
+    """The object of one line."""
     try:
         entry: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: not JSON ({error})") from None
     if not isinstance(entry, dict):
         raise UsageError(f"{place}: got {type(entry).__name__}, wanted an object with 'prompt', 'turns' or 'ids'")
+    return entry
+
+
+def _parse_arrival(place: str, number: int, entry: dict[str, Any]) -> Prompt:
+    arrives_at = _clock(place, "arrives_at", entry.get("arrives_at", 0), least=0)
+    cancel_at = entry.get("cancel_at")
+    if cancel_at is not None:
+        cancel_at = _clock(place, "cancel_at", cancel_at, least=arrives_at + 1)
+    return replace(_parse(place, number, entry), times=Times(arrives_at, cancel_at))
+
+
+def _clock(place: str, field: str, value: Any, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        after = ", after it arrives" if field == "cancel_at" else ""
+        raise UsageError(f"{place}: got {field} {value!r}, wanted a number of steps, {least} or more{after}")
+    return value
+
+
+def _parse(place: str, number: int, entry: dict[str, Any]) -> Prompt:
     name = next((str(entry[field]) for field in ID_FIELDS if field in entry), f"line-{number}")
     category = str(entry["category"]) if entry.get("category") is not None else None
     if "ids" in entry:

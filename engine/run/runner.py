@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import xxhash
 
 from specscope.engine.backends.choice import warn_in_python
+from specscope.engine.cache.rows import RowList
 from specscope.engine.load.decoding import DEFAULT_PHASES, decoding_of
 from specscope.engine.load.models import Models
 from specscope.engine.loop.phases import Phases, StepResult, TurnResult
@@ -17,11 +17,12 @@ from specscope.engine.loop.session import Session
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.loop.turns import TurnRequest, check_turn
 from specscope.engine.record.manifest import RunFacts
-from specscope.engine.record.recorder import TraceRecorder, TurnLabel
+from specscope.engine.record.recorder import Joined, TraceRecorder, TurnLabel
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.record.target import TraceTarget as TraceTarget  # how callers ask for a trace
 from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
+from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
 from specscope.engine.settings import Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
@@ -75,6 +76,7 @@ class TurnEvents(NamedTuple):
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
     stepped: Callable[[list[StepResult]], None] = lambda _: None  # each step, one result per row
     warn: Callable[[str], None] = warn_in_python  # decoding goes on otherwise than asked
+    never_began: Callable[[Prompt], None] = lambda _: None  # it was cancelled while it waited for a row
 
 
 #: Nobody listens.
@@ -145,10 +147,11 @@ def _way_out(error: Exception) -> str:
     return ""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Talk:
     """A conversation in a row of the batch."""
 
+    request: int  # its number in the schedule
     prompt: Prompt
     conversation: Conversation
     turn: int = -1  # of the prompt; none has begun
@@ -156,10 +159,14 @@ class _Talk:
     context: list[int] = field(default_factory=list)
     result: TurnResult = field(default_factory=TurnResult)  # of that turn
 
+    @property
+    def has_more(self) -> bool:
+        """Whether another turn follows."""
+        return self.turn + 1 < self.conversation.num_turns
+
 
 class _Run:
-    """The rows and what runs in them. A row whose conversation is over takes the next prompt; when there is none left
-    it is dropped, and the last row takes its number."""
+    """The rows and what runs in them, as the schedule says."""
 
     def __init__(
         self, request: RunRequest, workings: Workings, recorder: TraceRecorder | None, events: TurnEvents
@@ -167,45 +174,65 @@ class _Run:
         settings, models = request.settings, workings.models
         self._request, self._models, self._recorder, self._events = request, models, recorder, events
         self._rules = _rules(settings, models)
-        self._waiting = deque(request.prompts)
         self._num_begun = 0
-        num_rows = min(settings.batch_size, len(request.prompts))
-        self._talks = [self._next_talk() for _ in range(num_rows)]
+        self._schedule = Schedule([prompt.times for prompt in request.prompts], settings.batch_size)
+        self._talks: RowList[_Talk] = RowList()  # in the rows
         decoding = decoding_of(settings, models.teacher, workings.phases, events.warn)
-        self.session = Session(models.teacher, models.drafter, decoding, num_rows)
+        self.session = Session(models.teacher, models.drafter, decoding, num_rows=0)
 
     def turns(self) -> Iterator[TurnReport]:
         """Decodes them all."""
-        row = 0
-        while row < len(self._talks):
-            yield from self._begin(row)
-            row += row < len(self._talks)  # unless the row was dropped
-        while self._talks:
+        while not self._schedule.is_over:
+            # Who is cancelled leaves; who waits takes the rows that are free.
+            for cancel in self._schedule.cancels():
+                yield from self._cancel(cancel)
+            while moves := self._schedule.moves():
+                yield from self._move(moves)
+            if not self._talks:
+                continue
+            # All rows go one step further.
             self._events.stepped(self.session.step())
+            self._schedule.advance()
             for talk in self._talks:
                 self._events.tokens(talk.prompt, talk.result.output_ids)
-            for ended in reversed(self.session.end_stopped()):
-                yield self._report(self._talks[ended])
-                yield from self._begin(ended)
+            # Who is done begins the next turn, or leaves.
+            for row in self.session.end_stopped():
+                yield self._report(self._talks[row])
+                yield from self._go_on(row)
 
-    def _next_talk(self) -> _Talk:
-        prompt = self._waiting.popleft()
-        return _Talk(prompt, Conversation(self._models.teacher.tokenizer, prompt))
+    def _cancel(self, cancel: Cancel) -> Iterator[TurnReport]:
+        """Ends the turn of a request that nobody wants any more; one that still waits has none."""
+        if cancel.row is None:
+            self._events.never_began(self._request.prompts[cancel.request])
+            return
+        self.session.cancel(cancel.row)
+        yield self._report(self._talks[cancel.row])
 
-    def _begin(self, row: int) -> Iterator[TurnReport]:
-        """Begins the next turn in ``row``, of its conversation or of the next prompt; drops the row where there is
-        none. A turn that ends with its very first token is reported, and the next one begun."""
-        while True:
-            talk = self._talks[row]
-            if talk.turn + 1 == talk.conversation.num_turns:
-                if not self._waiting:
-                    self.session.drop_row(row)
-                    last = self._talks.pop()
-                    if row < len(self._talks):
-                        self._talks[row] = last
-                    return
-                talk = self._talks[row] = self._next_talk()
-                self.session.clear_row(row)
+    def _move(self, moves: list[Join | Drop]) -> Iterator[TurnReport]:
+        """Gives the rows to who takes them, and drops those that nobody takes."""
+        joins = [move for move in moves if isinstance(move, Join)]
+        self.session.add_rows(sum(join.is_added for join in joins))
+        for move in moves:
+            if isinstance(move, Drop):
+                self.session.drop_row(move.row)
+                self._talks.drop_row(move.row)
+                continue
+            prompt = self._request.prompts[move.request]
+            talk = _Talk(
+                request=move.request, prompt=prompt, conversation=Conversation(self._models.teacher.tokenizer, prompt)
+            )
+            if move.is_added:
+                self._talks.append(talk)
+            else:
+                self._talks[move.row] = talk
+                self.session.clear_row(move.row)
+            yield from self._go_on(move.row)
+
+    def _go_on(self, row: int) -> Iterator[TurnReport]:
+        """Begins the next turn of the conversation in ``row``; where there is none, the request is over. A turn that
+        ends with its very first token is reported, and the next one begun."""
+        talk = self._talks[row]
+        while talk.has_more:
             talk.turn += 1
             talk.number = self._num_begun
             self._num_begun += 1
@@ -216,13 +243,15 @@ class _Run:
             if self.session.rows[row].turn is not None:
                 return
             yield self._report(talk)
+        self._schedule.end(talk.request)
 
     def _turn_request(self, talk: _Talk) -> TurnRequest:
         prompt, observer = talk.prompt, None
         if self._recorder is not None:
             with_text = self._request.trace is not None and self._request.trace.with_text
             text = prompt.turns[talk.turn] if prompt.turns and with_text else None
-            observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text))
+            joined = Joined(prompt.times.arrives_at, self._schedule.clock)
+            observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text, joined))
         seed = turn_seed(self._request.settings.seed or 0, prompt.id, talk.turn)
         return TurnRequest(talk.context, self._rules, observer=observer, generator_seed=seed)
 

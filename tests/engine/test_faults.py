@@ -70,6 +70,7 @@ SETTINGS = {
     "point-mass": Setting(replace(DEMO, rule=SamplingRule("sampling", temperature=0.8))),
     "batch": Setting(prompts=(SHORT, CODE), tokens=6, batch_size=2),
     "paged": Setting(prompts=(SHORT, CODE), tokens=16, batch_size=2, cache="paged"),
+    "arrivals": Setting(replace(DEMO, rule=SamplingRule("sampling", temperature=0.8)), prompts=(CODE, SHORT), tokens=6),
     "processors": Setting(processors=ProcessorChoice(repetition_penalty=1.3, no_repeat_ngram=3), tokens=8),
     "eager-candidate": Setting(replace(DEMO, mode="eager"), tokens=8),
     "guided": Setting(tokens=14, grammar=GrammarChoice("regex", r"([ ]{0,12}[a-z_.]+ = [a-z_.]+\([a-z_., ]*\)\n)+")),
@@ -239,7 +240,7 @@ def test_a_fault_of_one_layer_sleeps_where_attention_is_eager(
 
 
 def test_every_entry_of_the_catalogue_has_its_faults() -> None:
-    assert {fault.entry for fault in FAULTS.values()} == {f"F{number:02}" for number in range(1, 38)}
+    assert {fault.entry for fault in FAULTS.values()} == {f"F{number:02}" for number in range(1, 39)}
     assert {fault.scenario for fault in FAULTS.values()} <= scenarios().keys()
     for fault in FAULTS.values():
         assert fault.not_run is None or fault.not_run.strip()

@@ -101,6 +101,11 @@ class Pair:
         for held, fed, path in zip(self.held, tree, paths, strict=True):
             held += [fed[slot] for slot in path]
 
+    def add(self) -> None:
+        self.dense.add_rows(1)
+        self.paged.add_rows(1)
+        self.held.append([])
+
     def drop(self, row: int) -> None:
         self.dense.drop_row(row)
         self.paged.drop_row(row)
@@ -132,7 +137,7 @@ def test_both_caches_show_the_same_bits_over_trees_rows_truncations_and_drops(da
     for number in range(data.draw(st.integers(1, 5))):
         if not pair.held:
             break
-        row, what = data.draw(st.integers(0, len(pair.held) - 1)), data.draw(st.integers(0, 5))
+        row, what = data.draw(st.integers(0, len(pair.held) - 1)), data.draw(st.integers(0, 6))
         if what == 0:
             pair.drop(row)
         elif what == 1:
@@ -141,6 +146,9 @@ def test_both_caches_show_the_same_bits_over_trees_rows_truncations_and_drops(da
             pair.prompt(row, numbers, keep=kept, share=data.draw(st.booleans()))
         elif what == 2:
             pair.prompt(row, _prompt(data, common), keep=0, share=True)
+        elif what == 3:
+            pair.add()
+            pair.prompt(len(pair.held) - 1, _prompt(data, common), keep=0, share=True)
         else:
             count = data.draw(st.integers(1, 6))
             tree = [[1000 * (number + 1) + 50 * r + slot for slot in range(count)] for r in range(len(pair.held))]

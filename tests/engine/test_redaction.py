@@ -160,6 +160,7 @@ def test_ids_are_replaced_one_by_one_and_nothing_else_is(made: Any, rule: str, l
 
 #: Numbers that are no token ids, wherever they stand. A new field belongs here, or is a ``TokenId``.
 PLAIN_NUMBERS = {
+    *("arrived_at", "joined_at", "num_pairs"),  # of rows and who takes them
     *("num_allowed", "ends"),  # of a grammar, whose masks and states are digests
     *("rows", "context"),  # the load by which a shape is chosen
     *("drafted", "accepted", "num_prompt_tokens", "num_output_tokens"),

@@ -39,6 +39,10 @@ class KnownDrafter(PairCounter):
         super().begin_turn(row, context_ids, num_pairs)
         self._rows[row] = next(text for text in self._texts if text[: len(context_ids)] == context_ids)
 
+    def add_rows(self, count: int) -> None:
+        super().add_rows(count)
+        self._rows += [[] for _ in range(count)]
+
     def drop_row(self, row: int) -> None:
         super().drop_row(row)
         self._rows.drop_row(row)

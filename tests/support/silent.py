@@ -5,10 +5,12 @@ from __future__ import annotations
 #: Say nothing of a greedy run.
 ABOUT_DRAWS = {
     *("accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"),
-    *("accept.probs-follow-logits", "accept.draft-probs", "run.coins-fresh"),
+    *("accept.probs-follow-logits", "accept.draft-probs", "run.coins-fresh", "rows.draws-anew"),
 }
 #: Of what the format has a place for since 1.3.
 ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
+#: Of what turns say of their rows since 1.4.
+ABOUT_ROWS = {"rows.nothing-kept"}
 #: Need a paged cache.
 ABOUT_BLOCKS = {
     *("paging.table-read", "paging.table-covers", "paging.no-leak", "paging.freed-once", "paging.shared-alike"),

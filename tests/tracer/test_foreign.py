@@ -93,7 +93,7 @@ def tallies(report: OracleReport) -> dict[str, set[str]]:
 def test_the_minimal_trace_is_read_judged_compared_and_shown(minimal: Path) -> None:
     done = specscope("check", minimal)
     assert done.code == 0, done
-    assert re.search(r"\d+ of 97 invariants were not judged .*\n +not recorded: .*\btensors,", done.out)
+    assert re.search(r"\d+ of 100 invariants were not judged .*\n +not recorded: .*\btensors,", done.out)
     verbose = specscope("check", minimal, "--verbose")
     assert re.search(r"tensors\.mask-is-ancestors .*\(skipped; not recorded: tensors\)", verbose.out)
     assert specscope("diff", minimal, minimal).code == 0
@@ -107,7 +107,7 @@ def test_the_minimal_trace_is_read_judged_compared_and_shown(minimal: Path) -> N
     }
     assert not found["passed"] & found["skipped"]
     assert {name.split(".")[0] for name in found["skipped"]} == {
-        *("tensors", "draft", "tree", "verify", "commit", "sequence", "turn", "run")
+        *("tensors", "draft", "tree", "verify", "commit", "sequence", "turn", "rows", "run")
     }
 
 
@@ -141,7 +141,7 @@ def test_the_full_step_is_judged_by_everything(minimal: Path, tmp_path: Path) ->
     report = check_trace(store(lines, tmp_path / "full.jsonl"))
     found = tallies(report)
     assert lines[0]["capabilities"] == list(full_step())[4:]
-    assert (found["failed"], found["skipped"]) == (set(), {"commit.prefix-kept"})
+    assert (found["failed"], found["skipped"]) == (set(), {"commit.prefix-kept", "rows.nothing-kept"})
     others = {"draft.frontier-is-best", "tree.best-of-candidates", "run.tensor-files", "sequence.pairs-continue"}
     silent = ABOUT_DRAWS | ABOUT_CUSTODY | NOT_HERE | PIPELINE_MUTANTS.keys() | others
     assert set(report.invariants) - found["passed"] <= silent

@@ -14,7 +14,8 @@ from support.paging_mutants import PAGING_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
 from support.proposer_mutants import PROPOSER_AND_SHAPE_MUTANTS
 from support.reports import violated
-from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, NOT_HERE
+from support.row_mutants import ROW_MUTANTS
+from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, ABOUT_ROWS, NOT_HERE
 from support.step_mutants import reorder_sources, swap_path
 from support.structure_mutants import STRUCTURE_MUTANTS, put, see_one_too_many
 from support.toy_run import Toy, toy_lines
@@ -37,6 +38,7 @@ def test_an_honest_run_passes_everything_and_skips_nothing(path: Path) -> None:
     assert (violated(report), report.truncated) == (set(), False)
     unsaid = {"commit.strategy"} if report.manifest.cache_strategy is None else set()  # format 1.0 had no place for it
     unsaid |= ABOUT_FEATURES if b"features_digest" not in path.read_bytes() else set()
+    unsaid |= ABOUT_ROWS if b'"held"' not in path.read_bytes() else set()
     unsaid |= ABOUT_CUSTODY if b"prefix_since" not in path.read_bytes() else set()
     assert {name for name, tally in report.invariants.items() if tally.skipped} == unsaid
     silent = unsaid | ABOUT_DRAWS | NOT_HERE | {"run.tensor-files", *PIPELINE_MUTANTS}
@@ -333,6 +335,7 @@ RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     **PAGING_MUTANTS,
     **PROPOSER_AND_SHAPE_MUTANTS,
     **GUIDED_MUTANTS,
+    **ROW_MUTANTS,
     "turn.prefill": lambda lines: end_of(lines, "turn_start")["prefill"].__setitem__("top_tokens", [1, 2]),
     "run.order": lambda lines: lines.remove(end_of(lines, "turn_end")),
     "turn.output-is-sum": lambda lines: end_of(lines, "turn_end")["output_ids"].pop(),

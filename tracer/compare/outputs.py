@@ -8,7 +8,8 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 
 #: Reasons by which a turn ends early, whatever it would have come to.
-CUT_SHORT = ("interrupted", "failed")
+CANCELLED = "cancelled"
+CUT_SHORT = (CANCELLED, "interrupted", "failed")
 
 
 class Output(NamedTuple):

@@ -8,7 +8,12 @@ from specscope.schemas import Step
 from specscope.schemas.verdict import Blame, Side
 from specscope.tracer.compare.align import TurnPair
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.invariants.rows import ROWS
 from specscope.tracer.oracle.report import MISSHAPEN, OracleReport, Violation
+
+OF_ROWS = frozenset(invariant.id for invariant in ROWS)
+#: Judged as a turn begins: they are of its prefill, and not of what it came to.
+OF_PREFILLS = OF_ROWS | {"turn.prefill"}
 
 
 class Sides(NamedTuple):
@@ -53,12 +58,16 @@ class Sides(NamedTuple):
             blame_of(side, violation)
             for side, report, turn in sides
             for violation in report.by_turn.get(turn, [])
-            if (violation.invariant == "turn.prefill") is prefill
+            if (violation.invariant in OF_PREFILLS) is prefill
         ]
 
 
 def _blames(side: Side, report: OracleReport, step: Step) -> list[Blame]:
-    return [blame_of(side, violation) for violation in report.by_step.get((step.turn, step.step), [])]
+    """What a step violates; a turn's first step also what its row kept of others, which is seen there first."""
+    violations = report.by_step.get((step.turn, step.step), [])
+    if step.step == 0:
+        violations = [*(v for v in report.by_turn.get(step.turn, []) if v.invariant in OF_ROWS), *violations]
+    return [blame_of(side, violation) for violation in violations]
 
 
 def first_violations(side: Side, report: OracleReport) -> list[Blame]:

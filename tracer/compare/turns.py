@@ -16,7 +16,7 @@ from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.impact import Tokens, steps_within
 from specscope.tracer.compare.manifests import both_draft
 from specscope.tracer.compare.marks import PairMark, TurnMarks
-from specscope.tracer.compare.outputs import Output, output_of, outputs_differ, shared_tokens
+from specscope.tracer.compare.outputs import CANCELLED, Output, output_of, outputs_differ, shared_tokens
 from specscope.tracer.compare.phases import compare_steps, compared_phases, trees_may_differ
 from specscope.tracer.compare.prefill import compare_prefill_logits, compare_prefills, with_first_token
 from specscope.tracer.compare.roots import Filed, Findings
@@ -86,10 +86,14 @@ def _interrupted_alike(turns: TurnPair, outputs: tuple[Output, Output]) -> bool:
 
 
 def _note_cut(turns: TurnPair, walk: Walk, outputs: tuple[Output, Output], cut: list[str]) -> None:
-    """A turn of which a side recorded only the beginning, and no token of that differs."""
+    """A turn of which a side recorded only the beginning, and no token of that differs. Where its request was
+    cancelled, that is all that the side was asked for."""
     num_tokens = min(len(output.token_ids) for output in outputs)
     equal = f"the outputs are equal as far as both were recorded, for {counted(num_tokens, 'token')}"
     ends = f"{cut[0]} ends there" if len(cut) == 1 else "neither came to its end"
+    if all(output.is_whole or output.reason == CANCELLED for output in outputs):
+        walk.unjudged.append(f"{name_of(turns)}: cancelled in {' and in '.join(cut)}; {equal}")
+        return
     walk.uncovered.append(f"{name_of(turns)}: {equal}; {ends}")
 
 

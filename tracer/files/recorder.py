@@ -35,7 +35,7 @@ _SECTIONS = tuple(name for name in Step.model_fields if name not in ("seq", "kin
 DEFAULT_SECTIONS = ("tree", "verify", "accept", "stop")
 StopReason = Literal["eos", "length", "stop_string", "criterion"]
 #: Why a turn ends: a stop rule that its last step met, or what kept it from going on.
-TurnReason = StopReason | Literal["interrupted", "failed"]
+TurnReason = StopReason | Literal["cancelled", "interrupted", "failed"]
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
 
@@ -257,12 +257,12 @@ class RecordedTurn:
             raise UsageError(f"{self._place}: got path {list(path)}, wanted slots of 1 to {len(tokens) - 1}")
 
     def end(self, reason: TurnReason) -> None:
-        """Ends the turn. One that was interrupted or failed did not meet a stop rule in its last step.
+        """Ends the turn. One that was cancelled, was interrupted or failed did not meet a stop rule in its last step.
 
         Raises:
             UsageError: for a reason that there is not.
         """
-        if self._held is not None and reason not in ("interrupted", "failed"):
+        if self._held is not None and reason not in ("cancelled", "interrupted", "failed"):
             self._held["stop"] = {**self._held["stop"], "reason": reason}
         self.flush()
         deepest = max(self._lengths, default=0)

@@ -15,9 +15,10 @@ from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.flow import Flow
-from specscope.tracer.oracle.invariants.needs import absent_promises, missing_field, why_skipped
+from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, absent_promises, missing_field, why_skipped
 from specscope.tracer.oracle.invariants.proposers import LOOKUP, levels_of
-from specscope.tracer.oracle.invariants.registry import ON_TURNS, STATEMENTS
+from specscope.tracer.oracle.invariants.registry import ON_ROWS, ON_TURNS, STATEMENTS
+from specscope.tracer.oracle.invariants.rows import RowLedger
 from specscope.tracer.oracle.invariants.turn import TurnTally
 from specscope.tracer.oracle.report import MOST_KEPT, OracleReport, RecordPlace, Tally, Violation
 from specscope.tracer.oracle.step import LONGEST_WITNESS, SKIPPED, judge_step, witness_of
@@ -92,6 +93,7 @@ class Oracle:
         self._next_turn = 0
         self._files = _FileTally()
         self._first_coins: dict[float, _FirstCoin] = {}
+        self._rows = RowLedger(remembers_tokens=not self._is_replay)
 
     def turn_start(self, record: TurnStart, line: int) -> None:
         """Begins a turn."""
@@ -104,6 +106,19 @@ class Oracle:
         self._seen_turns.add((record.prompt_id, record.prompt_turn))
         self._open[record.turn] = _OpenTurn(tally=self._tally(record), text=self._text_of(record))
         self._judge_coins(record, line)
+        self._judge_row(record, line)
+
+    def _judge_row(self, record: TurnStart, line: int) -> None:
+        """What the row that the turn takes still holds."""
+        taken = self._rows.take(record)
+        for invariant in ON_ROWS:
+            if not invariant.applies(taken):
+                continue
+            missing = missing_field(record, invariant.needs)
+            if missing is not None:
+                self.report.skip(invariant.id, f"{NOT_RECORDED}{missing}")
+            else:
+                self.report.judge(invariant.id, witness_of(invariant, taken), RecordPlace(record.turn, None, line))
 
     def _text_of(self, start: TurnStart) -> list[int] | None:
         """The prompt and the first token, where a lookup among several drafters is judged by them."""
@@ -149,6 +164,7 @@ class Oracle:
             late = self._open.get(record.turn, open_turns[0] if open_turns else None)
             assert late is not None
             late.overdue = True
+            self._rows.forget(late.tally.start.turn)
             rows = "" if most == 1 else f", and {most} turns may be open at once"
             return f"turn {late.tally.start.turn} has no turn_end{rows}"
         if (record.prompt_id, record.prompt_turn) in self._seen_turns:
@@ -180,6 +196,7 @@ class Oracle:
             else:
                 self.report.judge(invariant.id, witness, place)
         self.report.absent.update(name for name in self.report.required if missing_field(record, (name,)))
+        self._rows.step(record)
         self._judge_promises(record, place)
         self._judge_file(record, place)
         turn.add(record)
@@ -223,6 +240,7 @@ class Oracle:
             self._fail("run.step-numbers", f"an end of turn {record.turn} outside that turn", line)
             return
         turn.tally.end = record
+        self._rows.leave(record)
         if turn.tally.flow is not None and record.pipeline is not None:
             turn.tally.flow.add(record.pipeline)
         for invariant in ON_TURNS:

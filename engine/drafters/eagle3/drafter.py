@@ -121,6 +121,10 @@ class Eagle3Drafter:
         """Keeps the first ``num_pairs`` pairs of ``row``."""
         self._cache.truncate(row, num_pairs)
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` rows without a pair behind the others."""
+        self._cache.add_rows(count)
+
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
         self._cache.drop_row(row)

@@ -55,6 +55,11 @@ class MergedDrafter:
         self.head.begin_turn(row, context_ids, num_pairs)
         self.lookup.begin_turn(row, context_ids, num_pairs)
 
+    def add_rows(self, count: int) -> None:
+        """Adds ``count`` empty rows behind the others."""
+        self.head.add_rows(count)
+        self.lookup.add_rows(count)
+
     def drop_row(self, row: int) -> None:
         """The last row takes the number of ``row``."""
         self.head.drop_row(row)

@@ -1,7 +1,8 @@
 """What happened in the rows of a recorded batch, up to one step: read off the order of the records.
 
 A batch takes every row one step further at a time, and writes the rows' steps in their order. A row whose turn is over
-begins another turn or is dropped before the next step; the last row then takes its number.
+begins another turn or is dropped before the next step; the last row then takes its number. Rows are added behind the
+others, as their first turns begin.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Begin(NamedTuple):
     is_new: bool  # another conversation than the row's last one
 
 
+class Add(NamedTuple):
+    """A row is added behind the others."""
+
+
 class Drop(NamedTuple):
     """A row ends, and the last one takes its number."""
 
@@ -42,14 +47,13 @@ class Together(NamedTuple):
     members: list[Member]  # in the order of the rows
 
 
-Action = Begin | Drop | Together
+Action = Add | Begin | Drop | Together
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How to stand where a step of a batch begins, with the same rows beside it."""
+    """How to stand where a step of a batch begins, with the same rows beside it; no row is there to begin with."""
 
-    num_rows: int  # to begin with
     actions: list[Action]  # before the step
     members: list[Member]  # of the step, in the order of the rows
     row: int  # that is asked about
@@ -69,7 +73,6 @@ def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None
     rows: RowList[TurnEntry | None] = RowList()
     talks: RowList[str] = RowList()
     actions: list[Action] = []
-    most = 0
     for event in _grouped(recording.turns):
         if isinstance(event, list):
             actions += _dropped(rows, talks)
@@ -78,7 +81,7 @@ def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None
             places = [(member.entry.turn, member.step) for member in event]
             here = places.index((turn, step)) if (turn, step) in places else None
             if here is not None:
-                return BatchPlan(most, actions, event, here)
+                return BatchPlan(actions, event, here)
             actions.append(Together(event))
         elif event.kind == "end":
             rows[:] = [None if entry is event.entry else entry for entry in rows]
@@ -87,11 +90,11 @@ def plan_batch(recording: TraceReader, turn: int, step: int) -> BatchPlan | None
             if row > len(rows) or (row < len(rows) and rows[row] is not None):
                 return None
             if row == len(rows):
+                actions.append(Add())
                 rows.append(None)
                 talks.append(event.entry.prompt_id)
             actions.append(Begin(row, event.entry, talks[row] != event.entry.prompt_id))
             rows[row], talks[row] = event.entry, event.entry.prompt_id
-            most = max(most, len(rows))
     return None
 
 

@@ -14,7 +14,7 @@ from specscope.engine.cache.buffer import TreeCache
 from specscope.engine.lab.bisect.draft_calls import DraftCalls
 from specscope.engine.lab.bisect.floors import relative_error
 from specscope.engine.lab.bisect.operations import Captures, InPlace, Operation, Parts, capture
-from specscope.engine.lab.bisect.schedule import BatchPlan, Begin, Drop
+from specscope.engine.lab.bisect.schedule import Add, BatchPlan, Begin, Drop
 from specscope.engine.lab.rerun.forcing import ForcedSession, StepOutcome
 from specscope.engine.lab.rerun.recorded_run import Overrides, fault_target, load_recorded, recorded_decoding
 from specscope.engine.lab.rerun.recorded_trees import FedPairs
@@ -102,7 +102,7 @@ def run_side(course: Course, manifest: Manifest, overrides: Overrides, advance: 
         notes.append(str(error))
         watch = InPlace({})
     decoding = recorded_decoding(manifest, teacher, watch.within(target.phases))
-    lane = ForcedSession(teacher, drafter, decoding, plan.num_rows if plan is not None else 1, keep_fed=True)
+    lane = ForcedSession(teacher, drafter, decoding, 0 if plan is not None else 1, keep_fed=True)
     try:
         if plan is None:
             _follow(lane, course, advance)
@@ -133,7 +133,9 @@ def _follow_batch(lane: ForcedSession, course: Course, plan: BatchPlan, advance:
     """Stands where the step begins, with the rows beside it that were there then."""
     recording, session = course.recording, lane.session
     for action in plan.actions:
-        if isinstance(action, Drop):
+        if isinstance(action, Add):
+            session.add_rows(1)
+        elif isinstance(action, Drop):
             session.drop_row(action.row)
         elif isinstance(action, Begin):
             if action.is_new:

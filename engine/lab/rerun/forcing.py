@@ -170,8 +170,8 @@ class ForcedSession:
             raise UsageError(f"turn {start.turn}: token {pending} is none of this teacher's")
         self.session.pending_token = pending
         observer = _Observer(recorder, self) if recorder is not None else None
-        # A turn that was interrupted or failed met no rule, and the run ended with it.
-        rule = None if end == "interrupted" or end == "failed" else end
+        # A turn that was cancelled, was interrupted or failed met no rule.
+        rule = None if end == "cancelled" or end == "interrupted" or end == "failed" else end
         self._stops = deque([_Stop(1, rule)])
         self.session.begin(
             row, TurnRequest(start.prompt_ids, rules, observer=observer, generator_seed=start.generator_seed)

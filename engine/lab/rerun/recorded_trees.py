@@ -102,6 +102,11 @@ class RecordedTrees(DrafterProxy):
         self.fed[row] = self.fed[row].first(num_pairs)
         self.inner.begin_turn(row, context_ids, num_pairs)
 
+    def add_rows(self, count: int) -> None:
+        """Hands it on."""
+        self.fed += [NOTHING_FED] * count
+        self.inner.add_rows(count)
+
     def drop_row(self, row: int) -> None:
         """Hands it on."""
         self.fed.drop_row(row)

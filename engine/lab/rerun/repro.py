@@ -250,7 +250,7 @@ def _feed_earlier_pairs(session: Session, rows: list[Failure], features: list[to
 
 
 def _turn(session: Session, failure: Failure, request: TurnRequest, features: torch.Tensor) -> Turn:
-    state, turn = _state(failure), session.new_turn(request)
+    state, turn = _state(failure), session.new_turn(request, failure.row or 0)
     earlier = _num_earlier(state)
     tokens = state.context_ids[1 + earlier :]
     turn.step = failure.step or 0

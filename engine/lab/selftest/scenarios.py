@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from specscope.engine.backends.devices import backend_of
 from specscope.engine.guided.grammar import is_installed
 from specscope.engine.load.models import DEMO_MODELS
-from specscope.engine.run.prompts import Prompt, load_prompts
+from specscope.engine.run.prompts import Prompt, Times, load_prompts
 from specscope.engine.settings import (
     NO_PROCESSORS,
     CacheName,
@@ -163,6 +163,14 @@ def _side_by_side() -> list[Scenario]:
             cache="paged",
         ),
         Scenario(
+            name="arrivals",
+            says="drawn tokens; requests that arrive, are cancelled and take each other's rows, of which there are two",
+            prompts=_arriving(prompts[:4]),
+            choice=demo_choice(rule=BEST),
+            max_new_tokens=16,
+            batch_size=2,
+        ),
+        Scenario(
             name="lookup",
             says="looked up drafts in two rows: trees of unlike sizes, so that one row is padded",
             prompts=(prompts[1], prompts[2], prompts[0]),
@@ -170,6 +178,12 @@ def _side_by_side() -> list[Scenario]:
             batch_size=2,
         ),
     ]
+
+
+def _arriving(prompts: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
+    """Three that arrive at once or soon, one of which is cancelled while it runs, and one when nobody is left."""
+    times = (Times(0), Times(0, cancel_at=2), Times(1), Times(1))
+    return tuple(replace(prompt, times=when) for prompt, when in zip(prompts, times, strict=True))
 
 
 def _at_length() -> list[Scenario]:

@@ -13,6 +13,7 @@ from specscope.tracer.oracle.invariants.guided import GUIDED
 from specscope.tracer.oracle.invariants.lengths import LENGTHS
 from specscope.tracer.oracle.invariants.paging import PAGING
 from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
+from specscope.tracer.oracle.invariants.rows import ROWS, RowTaken
 from specscope.tracer.oracle.invariants.run import RUN_RULES
 from specscope.tracer.oracle.invariants.sequence import (
     COMMITTED_CONTINUES,
@@ -49,7 +50,9 @@ ON_STEPS: tuple[Invariant[Context], ...] = (
 )
 #: On a turn as a whole.
 ON_TURNS: tuple[Invariant[TurnTally], ...] = (*TURN, *PIPELINE_TURNS)
-ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *ON_STEPS, *ON_TURNS)
+#: On a row, as a turn begins in it.
+ON_ROWS: tuple[Invariant[RowTaken], ...] = ROWS
+ALL_INVARIANTS: tuple[Invariant[Any], ...] = (*STRUCTURE, *ON_STEPS, *ON_TURNS, *ON_ROWS)
 #: What holds in an honest run, by invariant.
 STATEMENTS = {invariant.id: invariant.statement for invariant in ALL_INVARIANTS} | RUN_RULES
 

@@ -1,0 +1,162 @@
+"""Who takes which row when: every request once, in the order of arrival, and no row is free while somebody waits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specscope.engine.run.prompts import Times
+from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
+
+
+class Stay(NamedTuple):
+    """What became of a request in a simulated run."""
+
+    joined_at: int
+    left_at: int
+
+
+class Rows:
+    """Plays a run whose requests each last a number of steps, and holds the moves against rows of its own."""
+
+    def __init__(self, times: list[Times], lasting: list[int], max_rows: int) -> None:
+        self.times, self.lasting, self.max_rows = times, lasting, max_rows
+        self.schedule = Schedule(times, max_rows)
+        self.rows: list[int] = []
+        self.left: dict[int, int] = {}  # steps that are left of each request that joined
+        self.stays: dict[int, Stay] = {}
+        self.joined: dict[int, int] = {}
+        self.cancelled: dict[int, int] = {}  # by request, when
+        self.num_steps = 0
+
+    def play(self) -> None:
+        """The whole run."""
+        while not self.schedule.is_over:
+            free = self._cancelled()
+            while moves := self.schedule.moves():
+                free = self._moved(moves, free)
+            if self.rows:
+                self._step()
+
+    def _cancelled(self) -> set[int]:
+        """Carries out who is cancelled; the rows that are free then."""
+        free = {row for row, request in enumerate(self.rows) if request not in self.left}
+        for cancel in self.schedule.cancels():
+            assert isinstance(cancel, Cancel)
+            self.cancelled[cancel.request] = self.schedule.clock
+            if cancel.row is not None:
+                assert self.rows[cancel.row] == cancel.request
+                self._leave(cancel.request)
+                free.add(cancel.row)
+        return free
+
+    def _moved(self, moves: list[Join | Drop], free: set[int]) -> set[int]:
+        """Carries out moves; the rows that are free because their new request ended at once."""
+        assert not (any(isinstance(m, Drop) for m in moves) and any(isinstance(m, Join) and m.is_added for m in moves))
+        again = []
+        for move in moves:
+            if isinstance(move, Drop):
+                assert self.rows[move.row] not in self.left, "a row is dropped where somebody runs"
+                last = self.rows.pop()
+                if move.row < len(self.rows):
+                    self.rows[move.row] = last
+                continue
+            assert move.is_added == (move.row == len(self.rows))
+            assert move.is_added or move.row in free
+            self.rows[move.row : move.row + 1] = [move.request]
+            assert move.request not in self.joined, "a request joins once"
+            self.joined[move.request] = self.schedule.clock
+            self.left[move.request] = self.lasting[move.request]
+            if not self.left[move.request]:
+                again.append(move.request)
+        for request in again:
+            self._leave(request)
+            self.schedule.end(request)
+        return {self.rows.index(request) for request in again}
+
+    def _step(self) -> None:
+        assert len(self.rows) <= self.max_rows
+        assert list(self.schedule.rows) == self.rows, "no row is free in a step"
+        self.num_steps += 1
+        self.schedule.advance()
+        for request in self.rows:
+            self.left[request] -= 1
+        for request in [request for request in self.rows if not self.left[request]]:
+            self._leave(request)
+            self.schedule.end(request)
+
+    def _leave(self, request: int) -> None:
+        self.stays[request] = Stay(self.joined[request], self.schedule.clock)
+        del self.left[request]
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Rows:
+    times, lasting = [], []
+    for _ in range(draw(st.integers(1, 9))):
+        arrives_at = draw(st.integers(0, 12))
+        waits = draw(st.none() | st.integers(1, 8))
+        times.append(Times(arrives_at, None if waits is None else arrives_at + waits))
+        lasting.append(draw(st.integers(0, 6)))
+    return Rows(times, lasting, draw(st.integers(1, 4)))
+
+
+@given(runs())
+def test_every_request_has_its_row_in_turn(run: Rows) -> None:
+    run.play()
+    requests = range(len(run.times))
+    assert run.stays.keys() | run.cancelled.keys() == set(requests)
+    for request, stay in run.stays.items():
+        when = run.times[request]
+        assert stay.joined_at >= when.arrives_at
+        full = stay.joined_at + run.lasting[request]
+        assert stay.left_at == (full if when.cancel_at is None else min(full, max(when.cancel_at, stay.joined_at)))
+    order = sorted(requests, key=lambda request: run.times[request].arrives_at)
+    joined = [run.joined[request] for request in order if request in run.joined]
+    assert joined == sorted(joined), "first come, first served"
+
+
+@given(runs())
+def test_nobody_waits_while_a_row_is_free(run: Rows) -> None:
+    run.play()
+    for request in range(len(run.times)):
+        begun = run.joined.get(request, run.cancelled.get(request))
+        assert begun is not None
+        for clock in range(run.times[request].arrives_at, begun):
+            beside = sum(stay.joined_at <= clock < stay.left_at for stay in run.stays.values())
+            assert beside == run.max_rows
+
+
+def test_the_clock_goes_on_to_the_next_arrival_where_nobody_is_there() -> None:
+    schedule = Schedule([Times(7), Times(7)], 1)
+    assert schedule.moves() == [Join(0, 0, is_added=True)]
+    assert schedule.clock == 7
+    schedule.end(0)
+    assert schedule.moves() == [Join(1, 0, is_added=False)]
+
+
+def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
+    schedule = Schedule([Times(), Times(), Times(2)], 2)
+    assert schedule.moves() == [Join(0, 0, is_added=True), Join(1, 1, is_added=True)]
+    schedule.advance()
+    schedule.end(0)
+    assert schedule.moves() == [Drop(0)]
+    schedule.advance()
+    assert schedule.moves() == [Join(2, 1, is_added=True)]
+    assert schedule.rows == [1, 2]
+
+
+def test_who_waits_in_vain_is_cancelled_without_a_row() -> None:
+    schedule = Schedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1)
+    assert schedule.moves() == [Join(0, 0, is_added=True)]
+    schedule.advance()
+    assert schedule.cancels() == []
+    schedule.advance()
+    assert schedule.cancels() == [Cancel(1, None)]
+    schedule.end(0)
+    assert schedule.moves() == [Join(2, 0, is_added=False)]
+    schedule.advance()
+    assert schedule.cancels() == [Cancel(2, 0)]
+    assert schedule.is_over
