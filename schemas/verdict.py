@@ -21,6 +21,22 @@ Wrong = Literal["baseline", "candidate", "both", "neither"]
 FloorSource = Literal["given", "noise-file", "this-pair", "dtype"]
 
 
+class Contender(Section):
+    """One of the two that a choice lay between, and what it scored on each side."""
+
+    token: int | None = Field(default=None, description="Its id, where it is a token that was chosen.")
+    node: list[int] | None = Field(default=None, description="Its path key, where it is a candidate of the drafter.")
+    what: str | None = Field(
+        default=None, description="Where it is a number by itself: coin, probability, threshold, end of the share."
+    )
+    a: Float | None = Field(
+        default=None,
+        description="Its score in the baseline: a logit; of a candidate, a log-probability, or a sum of them; or the"
+        " number. Absent: not recorded.",
+    )
+    b: Float | None = Field(default=None, description="The same in the candidate.")
+
+
 class Difference(Section):
     """One field that differs between two aligned steps."""
 
@@ -44,6 +60,11 @@ class Difference(Section):
     margin_b: Float | None = Field(default=None, description="The same in the candidate.")
     floor: Float | None = Field(
         default=None, description="The noise floor that a float, or a margin, was compared with."
+    )
+    contenders: list[Contender] | None = Field(
+        default=None,
+        description="Of two choices that noise may have swapped, and of any two that the teacher made: what they were,"
+        " the baseline's first, with their scores.",
     )
     tie_break: str | None = Field(default=None, description="At an exact tie: how each side broke it.")
     tokens_a: list[int | list[int]] | None = Field(

@@ -7,6 +7,7 @@ from typing import Any
 from specscope.schemas.verdict import (
     VERDICT_SCHEMA,
     Blame,
+    Contender,
     Difference,
     Drift,
     DriftFinding,
@@ -46,7 +47,11 @@ def root_at(prompt_id: str = "code", step: int = 3, **changes: Any) -> Root:
 def near_tie() -> Root:
     """A root that is a near tie."""
     margins: dict[str, Any] = {"margin_a": 1e-5, "margin_b": 2e-5, "floor": 4e-5}
-    return root_at(phase="verify", field="argmax", kind="near-tie", **margins).model_copy(update={"blame": []})
+    scores = [Contender(token=7, a=9.50001, b=9.49998), Contender(token=8, a=9.5, b=9.5)]
+    choices: dict[str, Any] = {"a": "7", "b": "8", "tokens_a": [7], "tokens_b": [8], "contenders": scores}
+    return root_at(phase="verify", field="argmax", kind="near-tie", **margins, **choices).model_copy(
+        update={"blame": []}
+    )
 
 
 def drift_of_all(**changes: Any) -> Root:

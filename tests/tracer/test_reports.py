@@ -113,6 +113,7 @@ def test_floors_and_margins_are_stated(form: str) -> None:
     source = "measured on values of this pair with equal inputs, 1,258 values"
     assert f"logits: 20 roundings ({source}, 1.2 on the whole, 16 allowed)" in page
     assert "1e-05 in the baseline, 2e-05 in the candidate; noise floor 4e-05" in page
+    assert "in the baseline #7 9.50001, #8 9.5; in the candidate #8 9.5, #7 9.49998" in page
     assert "neither side violates an invariant at this step" in page
 
 

@@ -103,6 +103,19 @@ def test_nothing_serious_in_a_report_and_in_a_bundle(browser: Browser, files: di
     assert {name: violations(browser, seen, scheme) for name, seen in files.items()} == {"report": [], "bundle": []}
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_serious_in_drawings_that_are_asked_for(browser: Browser, address: str, scheme: Scheme) -> None:
+    """The cache over the last steps, and phases over time."""
+
+    def ask(page: Page) -> None:
+        for words, drawn in (("Show the cache over the last steps", "ss-history"), ("Show the phases", "ss-phases")):
+            page.get_by_role("button", name=words).click()
+            expect(page.locator(f"svg.{drawn} [role=link]").first).to_be_visible(timeout=WAIT)
+
+    seen = Seen(f"{address}/?page=step&run={FAULTY.name}&turn=1&step=5", "svg.ss-tree")
+    assert violations(browser, seen, scheme, ask) == []
+
+
 def test_what_cannot_be_read_would_be_found(browser: Browser, address: str) -> None:
     """That axe looks into the board, and at its colours."""
     seen = Seen(f"{address}/?{LINKS['health'][0]}", LINKS["health"][1])

@@ -36,7 +36,11 @@ def test_a_sound_run_has_nothing_wrong_and_all_that_was_accepted() -> None:
                 drawing = draw_history(steps[:20])
                 assert "wrong" not in drawing
                 assert "✗" not in drawing
-                lines = list(ElementTree.fromstring(drawing).iter(f"{SVG}g"))
+                root = ElementTree.fromstring(drawing)
+                assert root.get("role") == "group", "what is within an image cannot be reached"
+                lines = list(root.iter(f"{SVG}g"))
+                assert {(line.get("role"), line.get("tabindex")) for line in lines} == {("link", "0")}
+                assert [line.get("aria-label") for line in lines] == [line.findtext(f"{SVG}title") for line in lines]
                 assert [line.get("data-do") for line in lines] == [f"step:{step.step}" for step in steps[:20]]
 
 
@@ -52,6 +56,9 @@ def test_a_row_from_the_wrong_slot_stays_marked_until_it_is_written_again(sound_
     lines = [ElementTree.tostring(line, encoding="unicode") for line in ElementTree.fromstring(drawing).iter(f"{SVG}g")]
     assert ['class="wrong"' in line for line in lines] == [True, False, False]
     assert ['class="wrong held"' in line for line in lines] == [False, True, True]
+    labels = [line.get("aria-label", "") for line in ElementTree.fromstring(drawing).iter(f"{SVG}g")]
+    assert labels[0].endswith("; row 4: #2; ✗ taken from slot 2, wanted slot 1")
+    assert labels[1].endswith("; still there: row 4: #2; ✗ taken from slot 2, wanted slot 1")
     last = draw_history([committed(step) for step in (wrong, again, next_)])
     lines = [ElementTree.tostring(line, encoding="unicode") for line in ElementTree.fromstring(last).iter(f"{SVG}g")]
     assert 'class="wrong held"' not in lines[2], "it was written again"

@@ -12,11 +12,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 from support.called import specscope
 from support.pages import Opener, boards_of, checked, html_of, query_of
-from support.traces import EAGER, FAULTY, FUSED, load, store
+from support.traces import EAGER, FAULTY, FUSED, load
 
 from specscope.tracer.files.notes import NotedStep, notes_path, read_notes, write_note
 from specscope.viewer.screens import diff as diff_page
-from specscope.viewer.screens import inspector, session
+from specscope.viewer.screens import inspector
 from specscope.viewer.screens import step as step_page
 from specscope.viewer.screens.inspector import Noted
 
@@ -130,20 +130,6 @@ def test_phases_over_time_are_drawn_once_they_are_asked_for(open_app: Opener, br
     app = browser.ask(app, "phases:hide")
     assert "ss-phases" not in html_of(app)
     assert "ss-phases" not in html_of(browser.ask(app, "phases:<b>"))
-
-
-def test_a_broken_neighbour_takes_nothing_from_the_page_of_a_step(
-    open_app: Opener, browser: Asker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "LARGE_BYTES", 0)  # a large trace is not checked as a whole before steps are shown
-    lines = load(FUSED)
-    broken = next(s for s in lines if s["kind"] == "step" and (s["turn"], s["step"]) == (1, 2))
-    broken["timing"] = {"draft_ns": "soon"}
-    app = open_app(store(lines, tmp_path / "broken.jsonl"), page="step", turn="1", step="5")
-    html = html_of(browser.ask(app, "phases:show"))
-    assert "This cannot be shown" not in html
-    assert "ss-phases" in html
-    assert "1 step cannot be read: left out." in html
 
 
 @pytest.mark.parametrize("page", ["step", "diff"])

@@ -280,6 +280,18 @@ def test_each_value_of_a_pair_has_the_texts_of_its_own_side() -> None:
     assert "<code>b8  (id 8)</code>" in card
 
 
+def test_the_card_of_a_tie_has_both_scores_on_both_sides_and_the_margins_beside_the_floor() -> None:
+    texts = SideTexts(TokenTexts(Words("a")), TokenTexts(Words("b")))
+    root = near_tie()
+    html = verdict_card(verdict_of("ties", 0, roots=[root]), root, texts)
+    both = ("<code>a7  (id 7)</code><p>a7 9.50001, a8 9.5</p>", "<code>b8  (id 8)</code><p>b8 9.5, b7 9.49998</p>")
+    assert all(part in html for part in both)
+    margin = html.index("1e-05 in the baseline, 2e-05 in the candidate; noise floor 4e-05")
+    assert html.index("9.49998") < margin < html.index("what to do"), "beside the values"
+    unknown = root.model_copy(update={"difference": root.difference.model_copy(update={"contenders": None})})
+    assert "9.5" not in verdict_card(verdict_of("ties", 0, roots=[unknown]), unknown, texts)
+
+
 def test_a_violation_beside_ties_stands_before_them() -> None:
     tie = near_tie()
     broken = Blame(side="b", invariant="commit.prefix-unchanged", witness="it changed")

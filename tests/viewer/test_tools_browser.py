@@ -52,6 +52,44 @@ def settle(page: Page) -> None:
     expect(page.locator("[data-stale=true]")).to_have_count(0, timeout=WAIT)
 
 
+def test_a_line_of_the_cache_is_opened_by_keyboard(page: Page, serving: Running) -> None:
+    open_page(page, serving, f"page=step&run={FUSED.name}&turn=1&step=5")
+    page.get_by_role("button", name="Show the cache over the last steps").click()
+    line = page.get_by_role("link", name=re.compile("step 2: [0-9]+ → [0-9]+ rows committed"))
+    expect(line).to_be_visible(timeout=WAIT)
+    settle(page)
+    line.focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("turn=1&step=2"), timeout=WAIT)
+    expect(page.locator("svg.ss-tree[aria-label*='draft tree of step 2,']")).to_be_visible(timeout=WAIT)
+
+
+def test_what_is_typed_after_the_key_that_finds_is_looked_for(page: Page, serving: Running) -> None:
+    open_page(page, serving, f"page=step&run={FUSED.name}&turn=1&step=0")
+    page.keyboard.press("/")
+    field = page.get_by_label("Find", exact=True)
+    expect(field).to_be_focused(timeout=WAIT)
+    page.keyboard.type("accepted:0")
+    expect(page.get_by_role("heading", name="2 steps fit")).to_be_visible(timeout=WAIT)
+
+
+def test_steps_that_come_next_are_whole_where_they_were_built_ahead(page: Page, serving: Running) -> None:
+    """Forward, back and forward again: what a board's elements are given is there once."""
+    open_page(page, serving, f"page=step&run={FUSED.name}&turn=1&step=0")
+    for key, step in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowRight", 2), ("ArrowRight", 3)):
+        page.keyboard.press(key)
+        tree = page.locator(f"svg.ss-tree[aria-label*='draft tree of step {step},']")
+        expect(tree).to_be_visible(timeout=WAIT)
+        page.wait_for_timeout(300)  # the next ones are built
+        expect(page.get_by_role("button", name="Save Draft tree as SVG")).to_have_count(1)
+        assert tree.get_by_role("treeitem").count() > 1
+        assert page.locator("svg.ss-mask").get_attribute("aria-label").count("arrows move") == 1
+        assert page.locator("[data-node] > title").count() == 0
+        tree.get_by_role("treeitem").nth(1).focus()
+        expect(page.locator(".ss-panel")).to_contain_text("depth 1")
+        page.keyboard.press("Escape")
+
+
 def open_palette(page: Page) -> Locator:
     page.keyboard.press("Control+k")
     field = page.get_by_role("combobox", name="Command, or the number of a step")

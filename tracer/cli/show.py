@@ -23,8 +23,7 @@ from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.naming.stages import stages_text
 from specscope.tracer.naming.text import counted, printable, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
-from specscope.tracer.oracle.invariants.base import Context
-from specscope.tracer.oracle.step import step_violations
+from specscope.tracer.oracle.step import context_at, step_violations
 
 
 @click.command(short_help="One step or turn in the terminal, or as a graph")
@@ -62,10 +61,8 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
         _print_step(record, texts)
         if is_lossy(reader.manifest.sampling):
             console().print(f"[yellow]{rule_text(reader.manifest.sampling)}[/]", highlight=False)
-        previous = reader.step(entry, step - 1) if step > 0 else None
-        context = Context(manifest=reader.manifest, turn=reader.turn_start(entry), previous=previous, step=record)
         out = console()
-        for violation in step_violations(context):
+        for violation in step_violations(context_at(reader, entry, step)):
             out.print(
                 f"[red]violated[/] {escape(violation.invariant)}: {escape(printable(violation.witness))}",
                 soft_wrap=True,

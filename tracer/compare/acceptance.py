@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from specscope.schemas import AcceptSection, BonusDraw, DistributionCut, Step, Trial, Visit
-from specscope.schemas.verdict import Difference, DifferenceKind
+from specscope.schemas.verdict import Contender, Difference, DifferenceKind
+from specscope.tracer.compare.contenders import drawn_share, weighed_trial
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.nodes import PathKey, StepNodes, key_tokens
 from specscope.tracer.compare.roundings import STATED_SIZE
@@ -226,7 +227,8 @@ def _trial(pair: StepPair, key: PathKey | None, tried: _TriedPair, equal: bool) 
     differing = difference(
         "accept", "trials.accepted", word_a, word_b, kind="near-tie" if close else "real", inputs_equal=equal, node=key
     )
-    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1]})
+    scores = weighed_trial(a, b)
+    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "contenders": scores})
 
 
 def _weighed(trial: Trial) -> float:
@@ -262,7 +264,9 @@ def _bonus(pair: StepPair, a: AcceptSection, b: AcceptSection, equal: bool) -> I
     differing = difference(
         "accept", field, draws.a, draws.b, kind=draws.kind, inputs_equal=equal, node=pair.a.key_of(a.bonus_slot)
     )
-    yield differing.model_copy(update={"margin_a": draws.margin_a, "margin_b": draws.margin_b})
+    yield differing.model_copy(
+        update={"margin_a": draws.margin_a, "margin_b": draws.margin_b, "contenders": draws.contenders}
+    )
 
 
 class DrawDifference(NamedTuple):
@@ -274,6 +278,7 @@ class DrawDifference(NamedTuple):
     kind: DifferenceKind
     margin_a: float | None = None  # from the coin to the end of the share that faces the other side's
     margin_b: float | None = None
+    contenders: list[Contender] | None = None
 
 
 def compare_draws(
@@ -295,8 +300,9 @@ def compare_draws(
         faced = [(a.high, b.low) if upwards else (a.low, b.high) for upwards in orders]
         tie = any(all(judge.near_probability(a.coin, end) for end in ends) for ends in faced)
         ends = faced[0]
-        margins = [abs(a.coin - end) for end in ends]
-        return DrawDifference("token", *tokens, "near-tie" if tie else "real", *margins)
+        margin_a, margin_b = (abs(a.coin - end) for end in ends)
+        scores = drawn_share(a, b, upwards=orders[0])
+        return DrawDifference("token", *tokens, "near-tie" if tie else "real", margin_a, margin_b, scores)
     for field in ("low", "high"):
         if not judge.same_probability(name, getattr(a, field), getattr(b, field)):
             return DrawDifference(field, getattr(a, field), getattr(b, field), "real")

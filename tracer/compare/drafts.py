@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from specscope.schemas import DraftInputs, DraftSection, TreeSection, TurnStart
 from specscope.schemas.phases import Phase
-from specscope.schemas.verdict import Difference, DifferenceKind
+from specscope.schemas.verdict import TIES, Difference, DifferenceKind
 from specscope.tracer.compare.at_a_glance import level_lists
+from specscope.tracer.compare.contenders import swapped_nodes
 from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens, numbered_alike
 from specscope.tracer.compare.roundings import spacing
 from specscope.tracer.compare.selection import is_sound, with_margins
@@ -185,10 +186,11 @@ def _frontier(
     if set(fa) != set(fb):
         tie = _boundary_tie(pair, set(fa), set(fb))
         kind: DifferenceKind = "near-tie" if tie else "structural"
-        return _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind=kind, inputs_equal=inputs_equal)
+        differing = _only_in("draft", f"{place}.frontier", set(fa), set(fb), kind=kind, inputs_equal=inputs_equal)
+        return _with_contenders(differing, pair, set(fa), set(fb))
     if fa != fb and pair.order_matters:
         kind = "near-tie" if _order_tie(pair, fa, fb) else "structural"
-        return _in_order("draft", f"{place}.frontier", fa, fb, kind=kind, inputs_equal=inputs_equal)
+        return _in_order(pair, f"{place}.frontier", fa, fb, kind=kind, inputs_equal=inputs_equal)
     return None
 
 
@@ -200,7 +202,8 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
     if ours.keys() != theirs.keys() and pair.same_policy:
         tie = _boundary_tie(pair, set(ours), set(theirs))
         kind: DifferenceKind = "near-tie" if tie else "real"
-        return _only_in("draft", f"{place}.tokens", set(ours), set(theirs), kind=kind, inputs_equal=inputs_equal)
+        differing = _only_in("draft", f"{place}.tokens", set(ours), set(theirs), kind=kind, inputs_equal=inputs_equal)
+        return _with_contenders(differing, pair, set(ours), set(theirs))
     for key, proposal in ours.items():
         other = theirs.get(key)
         if other is None:
@@ -220,7 +223,7 @@ def _row(pair: StepPair, row: PathKey, place: str, inputs_equal: bool) -> Differ
             )
     if list(ours) != list(theirs) and pair.order_matters and pair.same_policy:
         kind = "near-tie" if _order_tie(pair, list(ours), list(theirs)) else "real"
-        return _in_order("draft", f"{place}.tokens", list(ours), list(theirs), kind=kind, inputs_equal=inputs_equal)
+        return _in_order(pair, f"{place}.tokens", list(ours), list(theirs), kind=kind, inputs_equal=inputs_equal)
     return None
 
 
@@ -288,11 +291,21 @@ def _order_tie(pair: StepPair, ours: list[PathKey], theirs: list[PathKey]) -> bo
 
 
 def _in_order(
-    phase: Phase, field: str, a: list[PathKey], b: list[PathKey], *, kind: DifferenceKind, inputs_equal: bool
+    pair: StepPair, field: str, a: list[PathKey], b: list[PathKey], *, kind: DifferenceKind, inputs_equal: bool
 ) -> Difference:
     at = next(n for n, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
     ours, theirs = ([key_tokens(key) for key in side[at : at + 4]] for side in (a, b))
-    return difference(phase, f"{field} in order", ours, theirs, kind=kind, inputs_equal=inputs_equal, node=a[at])
+    field = f"{field} in order"
+    differing = difference("draft", field, ours, theirs, kind=kind, inputs_equal=inputs_equal, node=a[at])
+    return _with_contenders(differing, pair, {a[at]}, {b[at]})
+
+
+def _with_contenders(differing: Difference, pair: StepPair, a: set[PathKey], b: set[PathKey]) -> Difference:
+    """A tie with the first candidates that only one side took, and their scores."""
+    only_a, only_b = sorted(a - b), sorted(b - a)
+    if differing.kind not in TIES or not only_a or not only_b:
+        return differing
+    return differing.model_copy(update={"contenders": swapped_nodes(pair, only_a[0], only_b[0])})
 
 
 def _only_in(
@@ -329,7 +342,8 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
         kind: DifferenceKind = "near-tie" if known and sound else "structural"
         inputs_equal = drafts_equal or (known and not sound)
         differing = _only_in("tree", "nodes", keys_a, keys_b, kind=kind, inputs_equal=inputs_equal)
-        yield with_margins(differing, pair) if kind == "near-tie" else differing
+        differing = with_margins(differing, pair) if kind == "near-tie" else differing
+        yield _with_contenders(differing, pair, keys_a, keys_b)
     for field in ("parents", "depths"):
         for key in pair.common:
             va = _shape(pair.a, field, key)

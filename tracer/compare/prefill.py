@@ -59,4 +59,6 @@ def _draws(judge: FloatJudge, a: Prefill, b: Prefill) -> Difference | None:
         return None
     field = "prefill.pending_token" if draws.field == "token" else f"prefill.draw.{draws.field}"
     differing = difference("verify", field, draws.a, draws.b, kind=draws.kind, inputs_equal=True)
-    return differing.model_copy(update={"margin_a": draws.margin_a, "margin_b": draws.margin_b})
+    return differing.model_copy(
+        update={"margin_a": draws.margin_a, "margin_b": draws.margin_b, "contenders": draws.contenders}
+    )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from specscope.schemas import Manifest, Step, TreePolicy
 from specscope.schemas.phases import Phase
-from specscope.schemas.verdict import Difference, DifferenceKind, Quantity
+from specscope.schemas.verdict import Contender, Difference, DifferenceKind, Quantity
 from specscope.tracer.compare.allowed import NOTHING_FOLLOWS, Consequences
 from specscope.tracer.compare.capped import cut_to_depth, shared_depth
 from specscope.tracer.compare.coverage import in_part
@@ -177,7 +177,10 @@ def choice(
     if kind == "exact-tie":
         lower = "baseline" if ours.best < theirs.best else "candidate"
         broken = f"both logits are equal on both sides; the {lower} took the lower id"
-    return differing.model_copy(update={"margin_a": margins[0], "margin_b": margins[1], "tie_break": broken})
+    scores = [Contender(token=t, a=ours.logit_of(t), b=theirs.logit_of(t)) for t in (ours.best, theirs.best)]
+    return differing.model_copy(
+        update={"margin_a": margins[0], "margin_b": margins[1], "contenders": scores, "tie_break": broken}
+    )
 
 
 def _margin(side: Said, other: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -47,6 +48,13 @@ class NumberedRecord(NamedTuple):
     number: int  # of the line, from 1
     record: AnyRecord
     line: bytes  # as it stands in the file, newline included
+
+
+class StepNumber(NamedTuple):
+    """Where a step stands."""
+
+    turn: int  # number of its turn
+    step: int  # counted in its turn, from 0
 
 
 class StepLine:
@@ -189,6 +197,15 @@ class TraceReader:
     def step_lines(self, turn: TurnEntry) -> Iterator[StepLine]:
         """The steps of ``turn`` in order, one at a time, as they lie in the file."""
         return (StepLine(self._line_at(offset), partial(self._as, Step, offset)) for offset in turn.steps)
+
+    def step_on_line(self, number: int) -> StepNumber | None:
+        """The step that the index has on line ``number``, whether or not its record can be read; None where the line is
+        no step's."""
+        self._file.seek(0)
+        offset = sum(len(self._file.readline(MAX_LINE_BYTES + 1)) for _ in range(number - 1))
+        places = ((turn, bisect_left(turn.steps, offset)) for turn in self.turns)
+        found = ((turn.turn, at) for turn, at in places if turn.steps[at : at + 1] == [offset])
+        return next((StepNumber(*place) for place in found), None)
 
     def run_end(self) -> RunEnd | None:
         """The record that ends the run; None where it is missing."""

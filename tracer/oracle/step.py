@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
+from specscope.schemas import Step
+from specscope.tracer.errors import TraceError
+from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.invariants.base import Context, Invariant
 from specscope.tracer.oracle.invariants.needs import arrays_of, missing_draw, missing_need
@@ -15,6 +20,31 @@ from specscope.tracer.oracle.report import Violation
 
 LONGEST_WITNESS = 2000  # characters; a record may be as long as it likes
 SKIPPED: Final = "skipped"
+
+
+def context_at(reader: TraceReader, turn: TurnEntry, number: int) -> Context:
+    """Step ``number`` of ``turn``, as ``context_of`` has it.
+
+    Raises:
+        NoSuchStepError: where the turn has no such step.
+        TraceError: where the step itself, or the record that begins the turn, cannot be read.
+    """
+    return context_of(reader, turn, number, reader.step(turn, number))
+
+
+def context_of(reader: TraceReader, turn: TurnEntry, number: int, step: Step) -> Context:
+    """``step``, which stands as number ``number`` in ``turn``, to be judged beside the one before it; where that cannot
+    be read, without it.
+
+    Raises:
+        TraceError: where the record that begins the turn cannot be read.
+    """
+    start, previous = reader.turn_start(turn), None
+    if number:
+        with contextlib.suppress(TraceError):
+            previous = reader.step(turn, number - 1)
+    is_lost = number > 0 and previous is None
+    return Context(manifest=reader.manifest, turn=start, previous=previous, step=step, previous_is_lost=is_lost)
 
 
 def step_violations(context: Context) -> Iterator[Violation]:

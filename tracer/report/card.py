@@ -19,7 +19,7 @@ from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
-from specscope.tracer.report.sizes import drift_text, floor_texts, sensitivity_text, size_row
+from specscope.tracer.report.sizes import drift_text, floor_texts, sensitivity_text, size_rows
 from specscope.tracer.report.values import SideTexts, ids_of, node_text, same_texts, value_names, value_text
 
 HEADLINES = {
@@ -314,8 +314,7 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
         Row("kind", f"{difference.kind}; inputs {inputs}"),
     ]
     rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []
-    size = size_row(root)
-    rows += [Row(*size)] if size is not None else []
+    rows += [Row(*size) for size in size_rows(root, same_texts(texts))]
     rows += [Row("tie break", difference.tie_break)] if difference.tie_break is not None else []
     rows += [Row("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     rows += [Row("wrong", blame_text(blame)) for blame in first_blames(root)]

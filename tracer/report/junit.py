@@ -29,7 +29,7 @@ from specscope.tracer.report.card import (
 )
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.sentences import root_sentence
-from specscope.tracer.report.sizes import size_row
+from specscope.tracer.report.sizes import size_rows
 from specscope.tracer.report.values import same_texts, value_names, value_text
 
 MAX_CASES = 200  # roots that get a case of their own
@@ -116,9 +116,8 @@ def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     lines = [root_sentence(root, texts), where_text(place, difference.field), what]
     names = value_names(root)
     lines += [f"{names.a}: {a}", f"{names.b}: {b}"]
-    size = size_row(root)
     lines.append(f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")
-    lines.append("" if size is None else f"{size.name} {size.value}")
+    lines += [f"{size.name} {size.value}" for size in size_rows(root, texts)]
     lines += [blame_text(blame) for blame in root.blame]
     lines += [f"{counted(root.also, 'further difference')} in this step; later steps inherited: {root.inherited}"]
     fails = difference.kind not in TIES or ties_fail

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from specscope.schemas.verdict import Difference, DriftFinding, NoiseFloor, Root, Verdict
+from specscope.schemas.verdict import Contender, Difference, DriftFinding, NoiseFloor, Root, Side, Verdict
 from specscope.tracer.naming.text import counted, figures
+from specscope.tracer.report.values import SideTexts, node_text
 
 SOURCES = {
     "given": "given by --tolerance",
@@ -24,6 +25,12 @@ class Size(NamedTuple):
     value: str
 
 
+def size_rows(root: Root, texts: SideTexts) -> list[Size]:
+    """How large the difference is: the scores of what a choice lay between, and what stands against the noise floor;
+    each where it is known."""
+    return [row for row in (_scores_row(root.difference, texts), size_row(root)) if row is not None]
+
+
 def size_row(root: Root) -> Size | None:
     """How large the difference is, against the noise floor: as margins where choices differ, else of the values; None
     where it is no matter of size."""
@@ -37,6 +44,35 @@ def size_row(root: Root) -> Size | None:
         return None
     times = f"{figures(size / floor)} times the noise floor {floor:.3g}" if floor > 0 else "the noise floor is 0"
     return Size("differs by", f"{size:.3g}: {times}")
+
+
+def _scores_row(difference: Difference, texts: SideTexts) -> Size | None:
+    """What the choice lay between, with the scores of both on both sides; None where that is not known."""
+    a, b = (side_scores(difference, side, texts) for side in get_args(Side))
+    return None if a is None or b is None else Size("scores", f"in the baseline {a}; in the candidate {b}")
+
+
+def side_scores(difference: Difference, side: Side, texts: SideTexts) -> str | None:
+    """The same of one side, its own choice first."""
+    if not difference.contenders:
+        return None
+    named = [
+        f"{_contender_text(one, side, texts)} {_score(one.a if side == 'a' else one.b)}"
+        for one in difference.contenders
+    ]
+    is_choice = all(one.what is None for one in difference.contenders)
+    return ", ".join(reversed(named) if is_choice and side == "b" else named)
+
+
+def _contender_text(contender: Contender, side: Side, texts: SideTexts) -> str:
+    if contender.token is not None:
+        return texts.shown(contender.token, side)
+    return contender.what or node_text(contender.node or [], texts, side)
+
+
+def _score(score: float | None) -> str:
+    """With all digits of a float32: the scores of a tie differ in the last of them."""
+    return "not recorded" if score is None else f"{score:.9g}"
 
 
 def difference_size(difference: Difference) -> float | None:

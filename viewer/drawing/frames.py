@@ -83,6 +83,13 @@ def attribute(name: str, value: str) -> Markup:
     return markup(' {name}="{value}"', name=html_text(name), value=html_text(value))
 
 
+def step_link(step: int, words: str) -> Markup:
+    """The attributes that make a part of a page's drawing a link to ``step``, by keyboard and for those who cannot see
+    it as well; the drawing must not be an image, for what is within one cannot be reached."""
+    given = {"data-do": f"step:{step}", "role": "link", "tabindex": "0", "aria-label": words}
+    return joined(attribute(name, value) for name, value in given.items())
+
+
 @lru_cache(maxsize=1 << 10)
 def kind_attribute(kind: str) -> Markup:
     """The attribute ``class``; nothing where ``kind`` is empty."""

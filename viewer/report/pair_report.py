@@ -15,8 +15,8 @@ from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
-from specscope.tracer.oracle.invariants.base import Context
 from specscope.tracer.oracle.report import OracleReport
+from specscope.tracer.oracle.step import context_at
 from specscope.tracer.report.card import (
     SIDES,
     Card,
@@ -283,10 +283,7 @@ class _Drawing:
         entry = turn_named(run.reader, number)
         if entry is None or at >= len(entry.steps):
             return NOTHING
-        step = run.reader.step(entry, at)
-        before = run.reader.step(entry, at - 1) if at else None
-        context = Context(manifest=run.reader.manifest, turn=run.reader.turn_start(entry), previous=before, step=step)
-        violated = violations(judge(context))
+        violated = violations(judge(context_at(run.reader, entry, at)))
         return card("violated", f"{SIDES[side].capitalize()} violates", run.name, violated) if violated else NOTHING
 
     def _around(self, turn: TurnMarks, mark: PairMark) -> Markup:
@@ -333,4 +330,4 @@ def _root_words(root: Root, texts: PairTexts) -> Markup:
         (names.a, value_text(root.difference, "a", texts.sides)),
         (names.b, value_text(root.difference, "b", texts.sides)),
     ]
-    return rows((name, one_line(value)) for name, value in [*values, *root_rows(root)])
+    return rows((name, one_line(value)) for name, value in [*values, *root_rows(root, texts.sides)])

@@ -13,22 +13,22 @@ function focusedElement() {
 const WALKED = "tr[data-node], tr[data-do]:not(:has(button, a))";
 
 function keyboardAccess({ body, strip, hover, toggle, masks, describeCell }) {
-  // After a board was replaced.
-  function prepare() {
-    body.querySelector(".ss-panel")?.setAttribute("aria-live", "polite");
-    for (const mask of body.querySelectorAll(".ss-mask")) {
+  // Of a new board, before it is shown.
+  function prepare(board) {
+    board.querySelector(".ss-panel")?.setAttribute("aria-live", "polite");
+    for (const mask of board.querySelectorAll(".ss-mask")) {
       mask.setAttribute("tabindex", "0");
       mask.setAttribute("role", "application");
       mask.setAttribute("aria-label", `${mask.getAttribute("aria-label")}; arrows move from cell to cell`);
       mask.parentElement.querySelector(".ss-cell")?.setAttribute("role", "status");
       mask.addEventListener("blur", () => describeCell(mask, null));
     }
-    for (const head of body.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th, .ss-card-fields th")) {
+    for (const head of board.querySelectorAll(".ss-card-slots th, .ss-card-nodes th, .ss-card-differences th, .ss-card-fields th")) {
       head.setAttribute("tabindex", "0");
       head.setAttribute("aria-sort", "none");
       head.addEventListener("click", () => sortBy(head));
     }
-    for (const table of body.querySelectorAll("table")) {
+    for (const table of board.querySelectorAll("table")) {
       for (const [at, row] of [...table.querySelectorAll(WALKED)].entries()) {
         row.setAttribute("tabindex", at === 0 ? "0" : "-1");
         row.addEventListener("focus", () => hover(row.getAttribute("data-node"), row));

@@ -14,10 +14,10 @@ from specscope.tracer.naming.text import counted, shorten, visible
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.step.parts import LEAST
 from specscope.viewer.drawing.svg.tree_picture import Branches
-from specscope.viewer.drawing.tables.health import TRUNCATED, failure_note, torn_text
+from specscope.viewer.drawing.tables.health import TRUNCATED, damage_note, failure_note, torn_text
 from specscope.viewer.pairs.pairs import turn_named
 from specscope.viewer.pairs.states import RunStates, Spot
-from specscope.viewer.screens.session import Arguments
+from specscope.viewer.screens.session import Arguments, damage_of
 from specscope.viewer.screens.view import View
 
 #: In the session's state: whether large trees are drawn whole, what was folded and unfolded, of which step, and the
@@ -39,6 +39,9 @@ def show_warnings(reader: TraceReader, role: str | None = None) -> None:
         lines.append("New records appear with the next move, when the page is reloaded, or while it is followed.")
         lines += [torn_text(reader.index.torn_bytes)] if reader.index.torn_bytes else []
         st.html(note("warn", f"{role}: {TRUNCATED[:1].lower()}{TRUNCATED[1:]}" if role else TRUNCATED, lines))
+    damage = damage_of(reader)
+    if damage is not None:
+        st.html(damage_note(damage, role))
     for failure in reader.failures()[:3]:
         st.html(failure_note(failure, role))
 

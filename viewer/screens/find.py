@@ -22,6 +22,7 @@ from specscope.viewer.drawing.tables.turns import FoundStep, TurnRow, turns_boar
 from specscope.viewer.metrics.numbers import step_positions
 from specscope.viewer.pairs.states import RunStates, Spot
 from specscope.viewer.runs.finding import HOW, StepFacts, parse_query
+from specscope.viewer.runs.readable import readable_steps
 from specscope.viewer.screens.controls import choose_run, show_warnings
 from specscope.viewer.screens.inspector import show_one_board
 from specscope.viewer.screens.session import (
@@ -158,10 +159,10 @@ def _read(trace: Path, stamp: str, tokenizer: Path | None, *, _reader: TraceRead
     for turn in _reader.turns:
         if len(read) >= MOST_READ:
             break
-        for step in _reader.steps(turn):
+        for number, step in readable_steps(_reader, turn):
             texts.learn(step)
             emitted = step.stop.emitted[: step.stop.kept] if step.stop is not None else []
-            read[Spot(turn.turn, step.step)] = _Read(texts.joined(emitted), _margin(step))
+            read[Spot(turn.turn, number)] = _Read(texts.joined(emitted), _margin(step))
     return read
 
 

@@ -17,6 +17,7 @@ from specscope.viewer.screens.session import (
     Arguments,
     allow_reading,
     as_typed,
+    damage_of,
     oracle_report_of,
     run_named,
     seconds_to_read,
@@ -37,10 +38,12 @@ def show_health_page(arguments: Arguments, view: View) -> None:
         report = oracle_report_of(reader)
         if report is not None and stamp is not None:
             CHECKS.keep(stamp, checked(report))  # so that the list of runs shows it as well
-        if report is None:
+        damage = damage_of(reader)
+        if report is None and damage is None:
             with controls:
                 _offer_to_read(reader)
-        health = health_of(reader, as_typed(reader.path), report, seconds_to_read(reader))
+        seconds = seconds_to_read(reader)
+        health = health_of(reader, as_typed(reader.path), report, damage=damage, seconds_to_read=seconds)
 
     def asked(request: str) -> None:
         place = _PLACE.fullmatch(request)

@@ -13,7 +13,16 @@ function parsed(markup, type) {
   for (const element of document_.querySelectorAll(FORBIDDEN)) {
     element.remove();
   }
-  return document.importNode(document_.documentElement, true);
+  return document.adoptNode(document_.documentElement);
+}
+
+// What a title says is said beside the pointer at once; as a label it is still there for those who cannot see.
+function labelTitles(root) {
+  for (const title of root.querySelectorAll("svg [data-node] > title")) {
+    title.parentElement.setAttribute("role", "img"); // a label needs one
+    title.parentElement.setAttribute("aria-label", title.textContent);
+    title.remove();
+  }
 }
 
 function inspector(host) {
@@ -246,29 +255,11 @@ function inspector(host) {
   const nameOf = (details) =>
     details.dataset.raw ?? (details.querySelector("summary").firstChild?.textContent ?? "").replaceAll(/\d[\d,]*/g, "");
 
-  function replaceBody() {
-    const known = new Map([...body.querySelectorAll("details")].map((one) => [nameOf(one), one.open]));
-    body.replaceChildren(parsed(shown.html, "application/xhtml+xml"));
-    readMasks();
-    byName = new Map();
-    for (const element of body.querySelectorAll("[data-node]")) {
-      const name = element.getAttribute("data-node");
-      byName.set(name, [...named(name), element]);
-    }
-    for (const details of body.querySelectorAll("details")) {
-      details.open = known.get(nameOf(details)) ?? details.open;
-      if (details.dataset.raw !== undefined) {
-        details.addEventListener("toggle", () => openRaw(details));
-        openRaw(details);
-      }
-    }
-    // What a title says is said beside the pointer at once; as a label it is still there for those who cannot see.
-    for (const title of body.querySelectorAll("svg [data-node] > title")) {
-      title.parentElement.setAttribute("role", "img"); // a label needs one
-      title.parentElement.setAttribute("aria-label", title.textContent);
-      title.remove();
-    }
-    for (const tree of body.querySelectorAll("svg.ss-tree")) {
+  // A board's elements with all that does not hang on what is shown: made before they are asked for, where there is time.
+  function built(html) {
+    const root = parsed(html, "application/xhtml+xml");
+    labelTitles(root);
+    for (const tree of root.querySelectorAll("svg.ss-tree")) {
       tree.setAttribute("role", "tree");
       for (const [at, node] of [...tree.querySelectorAll("[data-level]")].entries()) {
         node.setAttribute("role", "treeitem");
@@ -283,19 +274,39 @@ function inspector(host) {
       }
       tree.dataset.most = tree.style.maxWidth;
     }
+    access.prepare(root);
+    saveButtons(root, () => document.title.split(" · ")[0]);
+    return root;
+  }
+
+  function replaceBody() {
+    const known = new Map([...body.querySelectorAll("details")].map((one) => [nameOf(one), one.open]));
+    body.replaceChildren(walk.takeElements(shown.now) ?? built(shown.html));
+    readMasks();
+    byName = new Map();
+    for (const element of body.querySelectorAll("[data-node]")) {
+      const name = element.getAttribute("data-node");
+      byName.set(name, [...named(name), element]);
+    }
+    for (const details of body.querySelectorAll("details")) {
+      details.open = known.get(nameOf(details)) ?? details.open;
+      if (details.dataset.raw !== undefined) {
+        details.addEventListener("toggle", () => openRaw(details));
+        openRaw(details);
+      }
+    }
     sizeTrees();
     shadeTrees();
     keepDrafts();
-    access.prepare();
     filterSlots();
     keepFolds();
-    saveButtons(body, () => document.title.split(" · ")[0]);
     hovered = null;
     pop.hidden = true;
     delete pop.dataset.name;
   }
 
   const walk = walker({
+    build: (board) => built(board.html),
     ask: (request) => send("done", request),
     last: () => Number(strip.querySelector("g.step:last-of-type")?.dataset.last ?? 0),
     show: (step, board) => {

@@ -3,6 +3,7 @@
 
 const PACES_MS = [3600, 1800, 900, 450, 225, 110]; // how long a step stands while steps are played
 const FIRST_PACE = 2;
+const [LOOK_MS, MOST_LOOKS] = [50, 100]; // how often a field that was asked for is looked for
 
 function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, ask, letGo, isForDrawing }) {
   function isTyping() {
@@ -59,12 +60,21 @@ function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, as
 
   function find(event) {
     event.preventDefault();
-    const field = document.querySelector('input[aria-label="Find"], input[aria-label="Filter"]');
-    if (field) {
-      field.focus();
-    } else {
+    if (!focusField()) {
       ask("find");
+      focusOnceThere(MOST_LOOKS);
     }
+  }
+
+  function focusField() {
+    const field = document.querySelector('input[aria-label="Find"], input[aria-label="Filter"]');
+    field?.focus();
+    return field !== null;
+  }
+
+  // The page of the field is still to come: what is typed next is meant for it.
+  function focusOnceThere(looks) {
+    setTimeout(() => looks > 0 && !focusField() && focusOnceThere(looks - 1), LOOK_MS);
   }
 
   function press(event) {

@@ -17,12 +17,13 @@ import streamlit as st
 
 from specscope.schemas.verdict import Side
 from specscope.tracer.compare.diff import Comparison, DiffOptions, compare_traces
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import TraceError, UsageError
 from specscope.tracer.files.index import TraceIndex, TurnEntry, has_index
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.report import OracleReport
+from specscope.viewer.drawing.tables.health import Damage
 from specscope.viewer.pairs.states import Partner, RunStates
 from specscope.viewer.runs.catalogue import Catalogue, Run
 from specscope.viewer.runs.tokenizers import known_tokenizer
@@ -136,7 +137,7 @@ def _comparisons() -> Kept[_PairKey, Comparison]:
 
 
 @st.cache_resource(show_spinner=False)
-def _reports() -> Kept[tuple[Path, str], OracleReport]:
+def _reports() -> Kept[tuple[Path, str], OracleReport | Damage]:
     return Kept(MOST_REPORTS)
 
 
@@ -160,7 +161,19 @@ def comparison_of(baseline: TraceReader, candidate: TraceReader, allow: tuple[st
 
 
 def oracle_report_of(reader: TraceReader) -> OracleReport | None:
-    """What the oracle says of the whole trace; None where it is large, and nobody has asked for it yet."""
+    """What the oracle says of the whole trace; None where a record cannot be read, see ``damage_of``, and where the
+    trace is large, and nobody has asked for it yet."""
+    found = _asked_oracle(reader)
+    return found if isinstance(found, OracleReport) else None
+
+
+def damage_of(reader: TraceReader) -> Damage | None:
+    """The first record that cannot be read, as far as it was looked for."""
+    found = _asked_oracle(reader)
+    return found if isinstance(found, Damage) else None
+
+
+def _asked_oracle(reader: TraceReader) -> OracleReport | Damage | None:
     if not _may_read(reader):
         return None
     key = (reader.path, reader.index.stamp)
@@ -168,8 +181,10 @@ def oracle_report_of(reader: TraceReader) -> OracleReport | None:
     if kept is not None:
         return kept
     with reading("check", _num_bytes(reader)) as watch:
-        report = check_trace(as_typed(reader.path), watch=watch)
-    return _reports().keep(key, report)
+        try:
+            return _reports().keep(key, check_trace(as_typed(reader.path), watch=watch))
+        except TraceError as error:
+            return _reports().keep(key, Damage.of(reader, error))
 
 
 def seconds_to_read(*readers: TraceReader) -> float | None:
@@ -234,14 +249,17 @@ class OpenPair(NamedTuple):
 
 @contextlib.contextmanager
 def open_pair(arguments: Arguments, view: View, reader: TraceReader) -> Iterator[OpenPair | None]:
-    """The pair that the run of ``view``, which ``reader`` reads, belongs to; None where it belongs to none, or where
-    the two are large and nobody has asked to compare them."""
+    """The pair that the run of ``view``, which ``reader`` reads, belongs to; None where it belongs to none, where a
+    record of one cannot be read, or where the two are large and nobody has asked to compare them."""
     side: Side = "a" if view.run == view.baseline else "b"
     other = view.candidate if side == "a" else view.baseline
     if other is None or view.run not in (view.baseline, view.candidate):
         yield None
         return
     with open_run(arguments, other) as partner:
+        if damage_of(reader) is not None or damage_of(partner) is not None:
+            yield None
+            return
         baseline, candidate = (reader, partner) if side == "a" else (partner, reader)
         comparison = comparison_of(baseline, candidate, view.allow)
         yield None if comparison is None else OpenPair(baseline, candidate, comparison, side)

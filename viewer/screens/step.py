@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,19 +11,19 @@ from typing import NamedTuple
 import streamlit as st
 
 from specscope.schemas import Step
-from specscope.tracer.errors import SpecScopeError
+from specscope.tracer.errors import SpecScopeError, TraceError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.notes import Note, NotedStep
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.rules import is_lossy, rule_text
-from specscope.tracer.oracle.invariants.base import Context
+from specscope.tracer.oracle.step import context_of
 from specscope.viewer.drawing.board import Board
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.labels.failed import FailedStep, failed_after, failed_step_note
 from specscope.viewer.drawing.labels.manifest import created_text
 from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.markup import NOTHING, Markup
-from specscope.viewer.drawing.step.board import Further, step_board
+from specscope.viewer.drawing.step.board import Further, step_board, unreadable_board
 from specscope.viewer.drawing.step.noted import NoteField
 from specscope.viewer.drawing.step.phases import PhaseWindow
 from specscope.viewer.drawing.step.raw import raw_text
@@ -100,6 +101,12 @@ class _Turn(NamedTuple):
             return self.failed.step
         return reader.step(self.entry, number)
 
+    def steps(self, reader: TraceReader, numbers: Iterable[int]) -> Iterator[Step]:
+        """Those of these steps that can be read."""
+        for number in numbers:
+            with contextlib.suppress(TraceError):
+                yield self.step(reader, number)
+
     def strip(self, states: RunStates, notes: Mapping[NotedStep, Note]) -> Markup:
         """The overview of the turn."""
         failed = [StripStep(0, "failed")] if self.failed is not None else []
@@ -126,9 +133,12 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     show_note_problem()
 
     def drawn(step: int) -> Board:
-        marks = _marks(pair, Spot(view.turn, step))
-        further = _further(arguments, reader, turn, step=step, notes=notes)
-        return _board(arguments, view, reader, turn, step=step, marks=marks, further=further)
+        try:
+            marks = _marks(pair, Spot(view.turn, step))
+            further = _further(arguments, reader, turn, step=step, notes=notes)
+            return _board(arguments, view, reader, turn, step=step, marks=marks, further=further)
+        except TraceError as error:  # it takes nothing from the steps around it, which are drawn ahead of it too
+            return unreadable_board(str(error))
 
     clicks = _Clicks(view, reader, turn)
     show_board(
@@ -238,8 +248,7 @@ def _further(
     history: list[CommittedStep] = []
     if _is_history_shown():
         texts = token_texts(arguments.tokenizer, reader)
-        for number in range(max(0, step - HISTORY_STEPS + 1), step + 1):
-            record = turn.step(reader, number)
+        for record in turn.steps(reader, range(max(0, step - HISTORY_STEPS + 1), step + 1)):
             texts.learn(record)
             history += filter(None, [committed_step(StepView(record, texts))])
     return Further(field, history, _phases(reader, turn, step), offers_phases=True)
@@ -258,9 +267,7 @@ def _board(
     texts = token_texts(arguments.tokenizer, reader)
     record = turn.step(reader, step)
     texts.learn(record)
-    previous = turn.step(reader, step - 1) if step > 0 else None
-    context = Context(manifest=reader.manifest, turn=reader.turn_start(turn.entry), previous=previous, step=record)
-    judged = judged_step(context, texts, marks)
+    judged = judged_step(context_of(reader, turn.entry, step, record), texts, marks)
     board = step_board(judged, strip=NOTHING, branches=branches_of(view, step), further=further)
     if turn.failed is not None and record is turn.failed.step:
         return replace(board, raw={**board.raw, "step": raw_text(turn.failed.failure)})

@@ -15,6 +15,7 @@ from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.tables.health import no_steps_note
 from specscope.viewer.drawing.text.board import RunText, text_board
 from specscope.viewer.drawing.text.tokens import TurnText, nothing_accepted, tokens_of
+from specscope.viewer.runs.readable import readable_steps
 from specscope.viewer.screens.controls import choose_run_and_turn
 from specscope.viewer.screens.inspector import show_one_board
 from specscope.viewer.screens.session import HASHED, Arguments, open_run, token_texts
@@ -99,8 +100,10 @@ def _turn_text(
     """Kept by the trace, its stamp and the turn's number."""
     reader, turn = _source
     texts = token_texts(tokenizer, reader)
-    steps = list(reader.steps(turn))
-    for step in steps:
+    steps = dict(readable_steps(reader, turn))
+    for step in steps.values():
         texts.learn(step)
-    tokens = tokens_of(reader.turn_start(turn), steps)
-    return TurnText(tokens, nothing_accepted(steps), {token.token: texts.shown(token.token) for token in tokens})
+    tokens = tokens_of(reader.turn_start(turn), steps.values())
+    shown = {token.token: texts.shown(token.token) for token in tokens}
+    lost = [number for number in range(len(turn.steps)) if number not in steps]
+    return TurnText(tokens, nothing_accepted(steps.values()), shown, lost)

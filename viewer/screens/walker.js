@@ -5,7 +5,7 @@
 const PATIENCE = 8000; // milliseconds after which an answer is no longer waited for: the connection may have been lost
 const MOST_BOARDS = 32;
 
-function walker({ show, ask, last }) {
+function walker({ show, ask, last, build }) {
   const boards = new Map(); // step -> its board, of this scene
   const tried = new Set(); // steps that were asked for ahead
   let turn = null; // whose steps they are
@@ -18,6 +18,7 @@ function walker({ show, ask, last }) {
   let earlyWhenAsked = null; // what that was when a step was last asked for: the answer is newer than it
   let direction = 1;
   let timer = 0;
+  let idle = 0;
 
   function keep(step, board) {
     boards.delete(step);
@@ -25,6 +26,29 @@ function walker({ show, ask, last }) {
     if (boards.size > MOST_BOARDS) {
       boards.delete(boards.keys().next().value);
     }
+  }
+
+  // The elements of a board that was kept, once: what is shown changes.
+  function takeElements(step) {
+    const board = boards.get(step);
+    const elements = board?.elements;
+    if (board) {
+      board.elements = null;
+    }
+    return elements;
+  }
+
+  // Elements of the steps that may come next are made while the page is at rest.
+  function buildAhead() {
+    cancelIdleCallback(idle);
+    idle = requestIdleCallback(() => { // each by itself, so that a key that is pressed meanwhile waits for one at most
+      const next = [direction, 2 * direction, -direction].map((by) => boards.get((aim ?? confirmed) + by));
+      const missing = next.find((board) => board !== undefined && !board.elements);
+      if (missing) {
+        missing.elements = build(missing);
+        buildAhead();
+      }
+    });
   }
 
   function request(step) {
@@ -51,8 +75,11 @@ function walker({ show, ask, last }) {
     if (boards.has(step)) {
       early = step;
       show(step, boards.get(step));
+      requestAnimationFrame(() => setTimeout(askForAim)); // to ask takes time, for which the picture need not wait
+    } else {
+      askForAim();
     }
-    askForAim();
+    buildAhead();
   }
 
   function lookAhead() {
@@ -76,6 +103,7 @@ function walker({ show, ask, last }) {
     for (const [step, board] of Object.entries(data.ahead ?? {})) {
       keep(Number(step), board);
     }
+    buildAhead();
     if (data.html === null && !boards.has(data.now)) {
       ask(`step:${data.now}`);
       return false;
@@ -102,5 +130,5 @@ function walker({ show, ask, last }) {
     return early === null || early === confirmed;
   }
 
-  return { take, aimAt, from: () => aim ?? confirmed, isWaiting: () => aim !== null || asked !== null };
+  return { take, takeElements, aimAt, from: () => aim ?? confirmed, isWaiting: () => aim !== null || asked !== null };
 }

@@ -49,10 +49,11 @@ class Context:
 
     manifest: Manifest
     turn: TurnStart
-    previous: Step | None  # None at the turn's first step
+    previous: Step | None  # None at the turn's first step, and where its record cannot be read
     step: Step
     prefixes: Mapping[int, str] = field(default_factory=dict)  # by layer, the digest of its prefix that was taken last
     text: Sequence[int] | None = None  # all tokens of the turn up to the root, where they are kept for the judgement
+    previous_is_lost: bool = False  # there is a step before, whose record cannot be read: what it left is not known
 
     @cached_property
     def policy(self) -> TreePolicy:
@@ -144,31 +145,36 @@ class Context:
         """The tokens that the drafter has not taken in when the step begins: those last emitted, of a turn's first step
         what of the prompt was not reused."""
         if self.previous is None:
-            return [*self.turn.prompt_ids[self.turn.reused_length + 1 :], *self.turn.first_output]
+            prompt = [*self.turn.prompt_ids[self.turn.reused_length + 1 :], *self.turn.first_output]
+            return None if self.previous_is_lost else prompt
         return None if self.previous.stop is None else self.previous.stop.emitted
 
     @property
     def path_before(self) -> list[int] | None:
         """The slots that the step before committed, without the root; of a turn's first step none."""
-        return [] if self.previous is None else committed_path(self.previous)
+        if self.previous is None:
+            return None if self.previous_is_lost else []
+        return committed_path(self.previous)
 
     @property
     def root_before(self) -> int | None:
         """The token that the step must begin with."""
-        return self.turn.root if self.previous is None else next_root(self.previous)
+        if self.previous is None:
+            return None if self.previous_is_lost else self.turn.root
+        return next_root(self.previous)
 
     @property
     def committed_before(self) -> int | None:
         """The committed length that the step before, or the prompt, says that it left."""
         if self.previous is None:
-            return self.turn.num_committed
+            return None if self.previous_is_lost else self.turn.num_committed
         return None if self.previous.commit is None else self.previous.commit.committed_after
 
     @property
     def cached_before(self) -> int | None:
         """The committed length that follows from what the step before was fed and accepted, or from the prompt."""
         if self.previous is None:
-            return self.turn.num_committed
+            return None if self.previous_is_lost else self.turn.num_committed
         tensors, path = self.previous.tensors, committed_path(self.previous)
         return None if tensors is None or path is None else tensors.committed_length + len(path) + 1
 

@@ -76,8 +76,10 @@ def _section(c: Context) -> PipelineSection:
 
 
 def item_before(c: Context) -> PipelineSection | None:
-    """The item before in its turn; None at the first."""
-    return c.turn.pipeline if c.previous is None else c.previous.pipeline
+    """The item before in its turn; None at the first, and where it is not known."""
+    if c.previous is None:
+        return None if c.previous_is_lost else c.turn.pipeline
+    return c.previous.pipeline
 
 
 def acceptance_problem(c: Context) -> str | None:

@@ -78,6 +78,8 @@ RECORDED_AS_FIRST = {
     "table_before": "prefill.block_table",
     "grammar_before": "prefill.guided",
 }
+#: Of these, what the step before left.
+FROM_BEFORE = RECORDED_AS.keys() - {"found_prefixes", "logits_of_trials", "text"}
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:
@@ -161,6 +163,8 @@ def why_skipped(context: Context, invariant: Invariant[Any]) -> str:
     """Why the oracle did not judge a step by ``invariant``, in words."""
     if "text" in invariant.needs and context.text is None and context.step.stop is not None:
         return "it needs the whole turn, which specscope check reads"
+    if context.previous_is_lost and not FROM_BEFORE.isdisjoint(invariant.needs):
+        return "the step before it cannot be read"
     missing = missing_need(context, invariant.needs) or missing_draw(context, invariant)
     if missing is None and context.step.tree is None:
         missing = "tree"

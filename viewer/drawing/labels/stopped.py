@@ -28,7 +28,7 @@ def why_stopped(view: StepView) -> str | None:
     had = ", ".join(view.shown(tree.tokens[slot]) for slot in children[:SHOWN])
     had += f" and {len(children) - SHOWN} more" if len(children) > SHOWN else ""
     words = f"The tree had {had} there" if children else "The tree had no child there"
-    return f"The walk stopped {where}: the teacher chose {wanted}. {words}{_fate(view.step, last)}."
+    return f"The walk stopped {where}: the teacher chose {wanted}. {words}{_fate(view.step, last, wanted)}."
 
 
 class LeftOut(NamedTuple):
@@ -53,8 +53,8 @@ def left_out(step: Step) -> LeftOut | None:
     return None if match is None else LeftOut(last, match.token, match.rank + 1, math.exp(min(0.0, match.logprob)))
 
 
-def _fate(step: Step, last: int) -> str:
-    """What became of the teacher's token among the candidates; empty where they were not recorded."""
+def _fate(step: Step, last: int, wanted: str) -> str:
+    """What became of the teacher's token, ``wanted``, among the candidates; empty where they were not recorded."""
     below = _proposals(step, last)
     assert step.accept is not None
     if below is None:
@@ -63,9 +63,9 @@ def _fate(step: Step, last: int) -> str:
         return "; the drafter was not run on that node"
     missed = left_out(step)
     if missed is None:
-        return f"; the drafter's {counted(len(below), 'proposal')} did not hold it"
+        return f"; {wanted} was not among the drafter's {counted(len(below), 'proposal')}"
     share = f"{missed.probability:.2g}"
-    return f"; the drafter proposed it as number {missed.number}, with p {share}, and the tree left it out"
+    return f"; {wanted} was the drafter's number {missed.number}, with p {share}, and the tree left it out"
 
 
 def stop_slot(step: Step) -> int | None:

@@ -69,6 +69,13 @@ def step_board(
     )
 
 
+def unreadable_board(problem: str) -> Board:
+    """In the place of a step whose record cannot be read, for the reason that ``problem`` gives."""
+    return Board(
+        board_of(note("bad", "This step cannot be read", [problem, "The steps before and after it are shown."]))
+    )
+
+
 #: What asks for the cache over several steps, and what takes it away again.
 SHOW_HISTORY = markup('<button type="button" data-do="history:show">Show the cache over the last steps</button>')
 HIDE_HISTORY = markup('<button type="button" data-do="history:hide">Hide it</button>')

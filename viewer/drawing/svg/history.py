@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from specscope.schemas import CommitSection
 from specscope.tracer.naming.text import shorten
-from specscope.viewer.drawing.frames import kind_attribute
+from specscope.viewer.drawing.frames import kind_attribute, step_link
 from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step_view import StepView
@@ -21,6 +21,7 @@ TOP, LINE, HEIGHT = 24, 19, 13  # of the first line, from line to line, of a row
 MOST_UNIT, LEAST_UNIT = 13.0, 4.0  # width of a row
 MOST_ROWS = 400  # of one step: a record may hold nonsense
 LONGEST_TEXT = 26
+MOST_NAMED = 3  # wrong rows of a line, for those who cannot see them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def draw_history(steps: Sequence[CommittedStep]) -> Markup:
             if row.problem:
                 held[row.row] = row
     return markup(
-        '<svg class="ss-history" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" role="img" '
+        '<svg class="ss-history" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" role="group" '
         'aria-label="rows of the cache over {count} steps" style="max-width:{most:.0f}px;--ss-least:{width:.0f}px">'
         "{ticks}{lines}</svg>",
         width=scale.width,
@@ -138,12 +139,19 @@ def _line(scale: _Scale, number: int, step: CommittedStep, earlier: _Before) -> 
         _text("step", LEFT - 8, y, html_text(f"step {step.step}"), anchor="end"),
         _text("wrote", scale.x(_end(step)) + 8, y, html_text(shorten(texts, LONGEST_TEXT) + gap)),
     ]
+    words = f"step {step.step}: {step.before} → {step.after} rows committed{gap}"
+    problems = [f"still there: {_row_words(row)}" for row in earlier.wrong]
+    problems += [_row_words(row) for row in step.rows if row.problem]
     return markup(
-        '<g{kind} data-do="step:{step}">{parts}<title>{words}</title></g>',
+        '<g{kind}{link}><rect class="band" x="0" y="{top}" width="{width:.0f}" height="{height}"/>{parts}'
+        "<title>{words}</title></g>",
         kind=kind_attribute("line gap" if gap else "line"),
-        step=step.step,
+        link=step_link(step.step, "; ".join([words, *problems[:MOST_NAMED]])),
+        top=y - (LINE - HEIGHT) / 2,
+        width=scale.width,
+        height=LINE,
         parts=joined(parts),
-        words=html_text(f"step {step.step}: {step.before} → {step.after} rows committed{gap}"),
+        words=html_text(words),
     )
 
 
@@ -159,7 +167,7 @@ def _gap(step: CommittedStep, previous: CommittedStep | None) -> str:
 
 
 def _row(scale: _Scale, row: WrittenRow, y: float, *, is_held: bool) -> Markup:
-    words = f"row {row.row}: {row.label}" + (f"; ✗ {row.problem}" if row.problem else "")
+    words = _row_words(row)
     kind = "wrong" if row.problem else "written"
     x = scale.x(row.row)
     return joined(
@@ -170,6 +178,10 @@ def _row(scale: _Scale, row: WrittenRow, y: float, *, is_held: bool) -> Markup:
             else NOTHING,
         ]
     )
+
+
+def _row_words(row: WrittenRow) -> str:
+    return f"row {row.row}: {row.label}" + (f"; ✗ {row.problem}" if row.problem else "")
 
 
 def _rectangle(kind: str, start: float, end: float, y: float, *, words: str = "") -> Markup:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from specscope.schemas import TimingSection
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.naming.text import counted
-from specscope.viewer.drawing.frames import attribute, kind_attribute
+from specscope.viewer.drawing.frames import attribute, kind_attribute, step_link
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 
 WIDTH, LEFT, RIGHT = 860.0, 74.0, 118.0  # for the phase's name, and for its sum
@@ -272,26 +272,13 @@ def _step(axis: _Axis, at: int, step: LaidStep, *, is_current: bool, is_page: bo
         '<g{kind}{asks}><rect class="band" x="{x:.2f}" y="0" width="{width:.2f}" height="{height}"/>{number}{bars}'
         "<title>{words}</title></g>",
         kind=kind_attribute(f"{kind} now" if is_current else kind),
-        asks=_asks(step) if is_page else NOTHING,
+        asks=step_link(step.step, _step_words(step)) if is_page else NOTHING,
         x=start,
         width=max(LEAST, end - start),
         height=axis.height,
         number=number if end - start > NUMBERED or is_current else NOTHING,
         bars=joined(_bar(axis, span) for span in step.phases if span.length),
         words=html_text(_step_words(step)),
-    )
-
-
-def _asks(step: LaidStep) -> Markup:
-    """What makes a column a link, by keyboard and for those who cannot see it as well."""
-    request = attribute("data-do", f"step:{step.step}")
-    return joined(
-        [
-            request,
-            attribute("role", "link"),
-            attribute("tabindex", "0"),
-            attribute("aria-label", _step_words(step)),
-        ]
     )
 
 

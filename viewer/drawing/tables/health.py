@@ -10,12 +10,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from specscope.schemas import SCHEMA_VERSION, Failure, Manifest, SchemaVersion
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.tracer.compare.coverage import DECISIVE, is_decisive
+from specscope.tracer.errors import TraceError
 from specscope.tracer.files.index import TurnEntry
-from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.files.reader import StepNumber, TraceReader
 from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.oracle.report import OracleReport
@@ -44,6 +46,18 @@ MOST_FAILURES = 5
 LONGEST_RAW = 200_000  # characters of a raw text that are shown
 
 
+class Damage(NamedTuple):
+    """The first record that cannot be read."""
+
+    problem: str  # in words, with the file and the line
+    place: StepNumber | None  # None where it is no step
+
+    @classmethod
+    def of(cls, reader: TraceReader, error: TraceError) -> Damage:
+        """What ``reader`` knows of ``error``."""
+        return cls(str(error), None if error.line is None else reader.step_on_line(error.line))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Health:
     """What is known of one trace."""
@@ -58,11 +72,17 @@ class Health:
     turns: Sequence[TurnEntry]
     failures: Sequence[Failure]
     report: OracleReport | None  # None where the trace was not checked
+    damage: Damage | None = None  # why it could not be
     seconds_to_read: float | None = None  # how long a check takes, where there was none
 
 
 def health_of(
-    reader: TraceReader, path: Path, report: OracleReport | None, seconds_to_read: float | None = None
+    reader: TraceReader,
+    path: Path,
+    report: OracleReport | None,
+    *,
+    damage: Damage | None = None,
+    seconds_to_read: float | None = None,
 ) -> Health:
     """What is known of the trace that ``reader`` reads; the arguments are named as the fields are."""
     end = reader.run_end()
@@ -77,6 +97,7 @@ def health_of(
         turns=reader.turns,
         failures=reader.failures(),
         report=report,
+        damage=damage,
         seconds_to_read=seconds_to_read,
     )
 
@@ -99,6 +120,11 @@ def health_board(health: Health) -> Board:
 
 def _invariants(health: Health) -> Markup:
     """The card; where the trace was not checked, why."""
+    if health.damage is not None:
+        line = (
+            "Checking its invariants needs every record, and one cannot be read. Each step is checked on its own page."
+        )
+        return card("invariants", "Invariants", "", note("info", "Not checked", [line]))
     if health.report is None:
         takes = about_seconds(health.seconds_to_read)
         line = f"The file is large. Checking its invariants reads every record, which takes {takes}."
@@ -122,7 +148,8 @@ def _file_facts(health: Health) -> Markup:
 
 def health_notes(health: Health, lead: Lead) -> Markup:
     """What to know before a step of the trace is trusted, the worst first; ``lead`` leads to its steps."""
-    parts = [_failure(failure, health, lead) for failure in health.failures[:MOST_FAILURES]]
+    parts = [] if health.damage is None else [_damage(health.damage, lead)]
+    parts += [_failure(failure, health, lead) for failure in health.failures[:MOST_FAILURES]]
     if len(health.failures) > MOST_FAILURES:
         parts.append(note("bad", f"and {len(health.failures) - MOST_FAILURES:,} more failure records"))
     parts += [*_engine_violations(health, lead), *_end(health), *_special(health)]
@@ -138,6 +165,19 @@ def failure_note(failure: Failure, role: str | None = None) -> Markup:
     where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
     who = f"{role}: the engine failed" if role else "The engine failed"
     return note("bad", f"{who}: {shorten(failure.error, 100)}", [where, shorten(failure.message, 400)])
+
+
+def damage_note(damage: Damage, role: str | None = None) -> Markup:
+    """Which record cannot be read, and what follows from it; ``role`` says which of two runs."""
+    place = damage.place
+    title = "A record cannot be read" if place is None else f"Turn {place.turn}, step {place.step} cannot be read"
+    lines = [shorten(damage.problem, 400)]
+    lines.append("The other steps are shown. The trace as a whole was not checked, so violated steps bear no mark.")
+    return note("bad", f"{role}: {title[:1].lower()}{title[1:]}" if role else title, lines)
+
+
+def _damage(damage: Damage, lead: Lead) -> Markup:
+    return joined([damage_note(damage), NOTHING if damage.place is None else lead(*damage.place)])
 
 
 def _failure(failure: Failure, health: Health, lead: Lead) -> Markup:

@@ -28,7 +28,7 @@ from specscope.tracer.report.card import (
 )
 from specscope.tracer.report.causes import WRONG, Cause, causes_of
 from specscope.tracer.report.sentences import root_sentence
-from specscope.tracer.report.sizes import SOURCES, drift_text, sensitivity_text, size_row
+from specscope.tracer.report.sizes import SOURCES, drift_text, sensitivity_text, side_scores, size_row, size_rows
 from specscope.tracer.report.values import SideTexts, node_text, value_names, value_text
 from specscope.viewer.drawing.board import card
 from specscope.viewer.drawing.fragments import quiet, rows
@@ -101,12 +101,13 @@ def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
     if difference.node is not None:
         where += f", node {node_text(difference.node, texts, arrow=ARROW)}"
     matters = ("does it matter", impact_text(verdict.impact))
+    size = [row for row in (size_row(root),) if row is not None]  # scores stand beside the values
     return joined(
         [
             _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else NOTHING,
             markup('<p class="ss-where">{where}</p>', where=html_text(one_line(where))),
             _values(root, texts),
-            _rows([*_advice_rows(root), *_blame_rows(root), matters, *_further_rows(root)]),
+            _rows([*size, *_advice_rows(root), *_blame_rows(root), matters, *_further_rows(root)]),
         ]
     )
 
@@ -117,9 +118,9 @@ def _advice_rows(root: Root) -> list[tuple[str, str]]:
     return [("what to do", advice.do), *causes]
 
 
-def root_rows(root: Root) -> list[tuple[str, str]]:
-    """What is known of one root: who is wrong, of what kind it is, and what follows."""
-    return [*_blame_rows(root), *_further_rows(root)]
+def root_rows(root: Root, texts: SideTexts) -> list[tuple[str, str]]:
+    """What is known of one root besides its values: how large it is, who is wrong, of what kind it is, what follows."""
+    return [*size_rows(root, texts), *_blame_rows(root), *_further_rows(root)]
 
 
 def _blame_rows(root: Root) -> list[tuple[str, str]]:
@@ -130,10 +131,8 @@ def _blame_rows(root: Root) -> list[tuple[str, str]]:
 
 def _further_rows(root: Root) -> list[tuple[str, str]]:
     difference = root.difference
-    size = size_row(root)
     lines = [("kind", f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")]
     lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
-    lines += [size] if size is not None else []
     lines += [("tie break", difference.tie_break)] if difference.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
     here = f"{counted(root.also, 'further difference')} in this step"
@@ -147,13 +146,20 @@ def _values(root: Root, texts: SideTexts) -> Markup:
     names = value_names(root)
     cells = (
         markup(
-            "<div><p>{role}</p><code>{value}</code></div>",
+            "<div><p>{role}</p><code>{value}</code>{scores}</div>",
             role=html_text(role),
             value=html_text(one_line(value_text(root.difference, side, texts))),
+            scores=_scores(root, side, texts),
         )
         for role, side in zip(names, get_args(Side), strict=True)
     )
     return markup('<div class="ss-values">{cells}</div>', cells=joined(cells))
+
+
+def _scores(root: Root, side: Side, texts: SideTexts) -> Markup:
+    """Of two that a choice lay between, the scores on one side."""
+    words = side_scores(root.difference, side, texts)
+    return NOTHING if words is None else markup("<p>{words}</p>", words=html_text(one_line(words)))
 
 
 def _plain_body(verdict: Verdict) -> Markup:

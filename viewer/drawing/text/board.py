@@ -37,10 +37,34 @@ class RunText(NamedTuple):
 def text_board(a: RunText, b: RunText | None = None) -> Board:
     """The board of one run's turn, or of two side by side with their first difference marked."""
     if b is None:
-        return Board(board_of(_card("a", a, None), _legend()))
-    differs = first_difference(a.text.tokens, b.text.tokens)
+        return Board(board_of(_missing(a), _card("a", a, None), _legend()))
+    is_whole = not (a.text.unreadable or b.text.unreadable)
+    differs = first_difference(a.text.whole_tokens, b.text.whole_tokens)
+    if not is_whole and differs is not None and differs >= _num_comparable(a.text, b.text):
+        differs = None  # what follows there is not known
     both = columns([_card("a", a, differs)], [_card("b", b, differs)], kind="halves")
-    return Board(board_of(_difference(a.text, b.text, differs), both, _legend()))
+    compared = _difference(a.text, b.text, differs) if is_whole or differs is not None else _as_far(a.text, b.text)
+    return Board(board_of(_missing(a), _missing(b), compared, both, _legend()))
+
+
+def _num_comparable(a: TurnText, b: TurnText) -> int:
+    return min(len(a.whole_tokens), len(b.whole_tokens))
+
+
+def _as_far(a: TurnText, b: TurnText) -> Markup:
+    count = counted(_num_comparable(a, b), "token")
+    return note(
+        "info", "Both texts are equal as far as they can be compared", [f"{count}, up to the step that is missing"]
+    )
+
+
+def _missing(run: RunText) -> Markup:
+    """Of which steps the tokens are missing, where there are such."""
+    steps = run.text.unreadable
+    if not steps:
+        return NOTHING
+    named = f"step {steps[0]}" if len(steps) == 1 else f"{len(steps)} steps, step {steps[0]} first,"
+    return note("bad", f"{run.name}: {named} cannot be read", ["What was emitted there is missing below."])
 
 
 def _difference(a: TurnText, b: TurnText, at: int | None) -> Markup:

@@ -28,6 +28,14 @@ class TurnText(NamedTuple):
     tokens: list[TextToken]
     nothing_accepted: frozenset[int]  # steps that accepted no drafted node
     texts: dict[int, str]  # visible text by token id
+    unreadable: Sequence[int] = ()  # steps whose records cannot be read, so that their tokens are missing, in order
+
+    @property
+    def whole_tokens(self) -> list[TextToken]:
+        """The output up to the first step whose tokens are missing."""
+        if not self.unreadable:
+            return self.tokens
+        return [token for token in self.tokens if token.step is None or token.step < self.unreadable[0]]
 
     def shown(self, token: int) -> str:
         """The visible text of a token."""
