@@ -1,8 +1,9 @@
 """Linear layers with quantised weights, on a CPU, by torch's own kernels; what they are fed stays floating-point.
 
 int8 has a scale for each output, int4 a scale and an offset for each group of inputs. Both kernels compute with inputs
-in bfloat16, in which alone they are fast: others are rounded to it, and the outputs widened again. Of torchao 0.18, int8
-dequantises on a CPU, which took longer than the products it replaced, and int4 has no layout for one.
+in bfloat16, the only dtype in which they are fast: others are rounded to it, and the outputs widened again. torchao 0.18
+was tried: its int8 dequantises on a CPU, which took longer than the products it replaced, and its int4 has no layout
+for one.
 
 Letters: R rows, K inputs, N outputs, G groups of inputs.
 """
@@ -106,7 +107,7 @@ def _at_least_tiny(scales: torch.Tensor) -> torch.Tensor:
 
 
 def quantize(model: nn.Module, name: QuantizationName) -> None:
-    """Puts quantised layers in the place of linear ones of ``model``: of all in int8, of its MLPs' in int4-mlp.
+    """Replaces linear layers of ``model`` by quantised ones: all of them for int8, its MLPs' for int4-mlp.
 
     Raises:
         UsageError: where the model is not on a CPU, or a layer does not fit.

@@ -184,8 +184,8 @@ def _check_layers(tensors: Tensors, shape: HeadConfig, folder: Path) -> None:
     if held and len(held) != len(wanted):
         raise CheckpointError(
             f"{folder / CONFIG_NAME} states num_hidden_layers {shape.num_layers}, the files hold tensors of "
-            f"{len(held)} ({', '.join(sorted(held))}): correct it, or get the tensors that are missing. The authors' code has one "
-            "layer, whatever is stated"
+            f"{len(held)} ({', '.join(sorted(held))}): correct it, or get the tensors that are missing. The authors' "
+            "code has one layer, whatever is stated"
         )
 
 

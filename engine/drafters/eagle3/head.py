@@ -2,9 +2,9 @@
 
 A decoder layer whose attention reads [normed embedding ; normed hidden], so its q, k and v take 2H. A deeper head has
 plain layers after it, which read the hidden state alone, as vLLM (pull request 26164) and speculators
-(``models/eagle3/core.py``) have them; SpecForge's pull request 401 found that they accept more than layers that read the
-embedding again. The un-normed output feeds the next draft step; ``fc`` projects the teacher's three hidden states for
-the first.
+(``models/eagle3/core.py``) have them; SpecForge's pull request 401 found that they accept more than layers that read
+the embedding again. The un-normed output feeds the next draft step; ``fc`` projects the teacher's three hidden states
+for the first.
 
 Four switches of later heads change where norms stand. They are meant as vLLM (``llama_eagle3.py`` and its pull requests
 42764 and 42143), speculators (``models/eagle3``), SGLang (pull requests 24663 and 32334) and TensorRT-LLM

@@ -1,8 +1,8 @@
 """Online distillation: text that the current head's drafts lead to, written while it trains.
 
-A draft goes on from tokens that the head itself proposed, wrong ones among them; text of the teacher's own has none of
-those. So the head drafts a chain, all of it is kept, and the teacher goes on after it with one token of its own; then
-the head drafts again. What the teacher gives at each place is computed when the text is trained on, as for any text.
+A draft continues from tokens that the head itself proposed, wrong ones among them, and the teacher's own text has none
+of those. So the head drafts a chain, all of it is kept, and the teacher adds one token; then the head drafts again. What
+the teacher gives at each place is computed when the text is trained on, as for any text.
 
 Letters: B rows, T tokens, E teacher hidden.
 """
@@ -58,8 +58,8 @@ def text_of_drafts(
     new_tokens: int,
     choose: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """``prompts`` (B, T) with ``new_tokens`` more, drafted but for the teacher's: ``choose`` takes its next tokens (B,)
-    by its logits (B, V)."""
+    """``prompts`` (B, T) with ``new_tokens`` more: in turn one that ``choose`` takes (B,) by the teacher's logits
+    (B, V), and those of a draft."""
     text, fed, cache = prompts, prompts, DynamicCache(config=teacher.config)
     unused = TreeCache(1, 1, len(prompts))  # the drafter reads nothing of it but how many rows there are
     drafter.begin_session(unused)
