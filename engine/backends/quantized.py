@@ -1,9 +1,9 @@
 """Linear layers with quantised weights, on a CPU, by torch's own kernels; what they are fed stays floating-point.
 
 int8 has a scale for each output, int4 a scale and an offset for each group of inputs. Both kernels compute with inputs
-in bfloat16, the only dtype in which they are fast: others are rounded to it, and the outputs widened again. torchao 0.18
-was tried: its int8 dequantises on a CPU, which took longer than the products it replaced, and its int4 has no layout
-for one.
+in bfloat16, the only dtype in which they are fast: others are rounded to it, and the outputs widened again. torchao
+0.18 was tried: its int8 dequantises on a CPU, which took longer than the products it replaced, and its int4 has no
+layout for one.
 
 Letters: R rows, K inputs, N outputs, G groups of inputs.
 """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from specscope.tracer.errors import UsageError
 
 if TYPE_CHECKING:
     from specscope.engine.lab.training.head import HeadRecipe
+    from specscope.engine.lab.training.plan import TrainingPlan
 
 EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
 ONLINE_SHARE = 2  # one row of a batch in so many is written online
@@ -65,28 +66,13 @@ ONLINE_FROM = 2  # once one update in so many is done
     help="Compile the losses with torch.compile; requires a compiler.",
 )
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
-def train(
-    work: Path,
-    corpus: Path | None,
-    teacher_steps: int,
-    unlikelihood_steps: int,
-    head_steps: int,
-    head_layers: tuple[int, ...],
-    online: bool,
-    exit_head_steps: int,
-    exit_layers: tuple[int, ...],
-    teacher: str | None,
-    self_text_rows: int,
-    device: str,
-    compiled: bool,
-    threads: int,
-) -> None:
+def train(teacher: str | None, head_layers: tuple[int, ...], exit_layers: tuple[int, ...], **options: Any) -> None:
     """Train tokenizer, teacher, EAGLE-3 head and exit heads from scratch, and measure them. Resumes where it stopped.
 
     With --teacher, only heads are trained, on text that this teacher writes: EAGLE-3 heads of --head-layers, and exit
     heads.
     """
-    if online and teacher is not None and not head_layers:
+    if options["online"] and teacher is not None and not head_layers:
         raise UsageError("got --online and --teacher, and no head to train online: give --head-layers too")
     if not head_layers and teacher is None:
         head_layers = (1,)
@@ -94,45 +80,51 @@ def train(
         exit_layers = EXIT_LAYERS
     import torch
 
+    from specscope.engine.lab.training.pipeline import run_pipeline
+
+    torch.set_num_threads(options["threads"])
+    plan = _plan(teacher, dict.fromkeys(head_layers), dict.fromkeys(exit_layers), options)
+    click.echo(json.dumps(run_pipeline(plan), indent=2))
+
+
+def _plan(
+    teacher: str | None, head_layers: Iterable[int], exit_layers: Iterable[int], options: dict[str, Any]
+) -> TrainingPlan:
     from specscope.engine.lab.training.corpus import stdlib_root
     from specscope.engine.lab.training.exit_head import ExitHeadRecipe
-    from specscope.engine.lab.training.head import HeadRecipe
-    from specscope.engine.lab.training.pipeline import run_pipeline
     from specscope.engine.lab.training.plan import TrainingPlan
     from specscope.engine.lab.training.teacher import TeacherRecipe
     from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe
     from specscope.engine.load.models import DEMO_MODELS, resolve_device
 
-    torch.set_num_threads(threads)
-    plan = TrainingPlan(
-        corpus=corpus or stdlib_root(),
-        work=work,
-        teacher=TeacherRecipe(num_steps=teacher_steps),
-        unlikelihood=UnlikelihoodRecipe(num_steps=unlikelihood_steps),
+    exit_steps = options["exit_head_steps"]
+    return TrainingPlan(
+        corpus=options["corpus"] or stdlib_root(),
+        work=options["work"],
+        teacher=TeacherRecipe(num_steps=options["teacher_steps"]),
+        unlikelihood=UnlikelihoodRecipe(num_steps=options["unlikelihood_steps"]),
         heads=tuple(
             recipe
-            for layers in dict.fromkeys(head_layers)
-            for recipe in _head_recipes(
-                HeadRecipe(num_layers=layers, num_steps=head_steps, sharp_from=head_steps // 2), online=online
-            )
+            for layers in head_layers
+            for recipe in _head_recipes(layers, options["head_steps"], online=options["online"])
         ),
         exit_heads=tuple(
-            ExitHeadRecipe(exit_layer=layer, num_steps=exit_head_steps, sharp_from=exit_head_steps // 2)
-            for layer in dict.fromkeys(exit_layers)
+            ExitHeadRecipe(exit_layer=layer, num_steps=exit_steps, sharp_from=exit_steps // 2) for layer in exit_layers
         ),
-        self_text_rows=self_text_rows,
-        device=resolve_device(device),
-        compiled=compiled,
+        self_text_rows=options["self_text_rows"],
+        device=resolve_device(options["device"]),
+        compiled=options["compiled"],
         given_teacher=DEMO_MODELS / "teacher" if teacher == "demo" else Path(teacher) if teacher else None,
     )
-    click.echo(json.dumps(run_pipeline(plan), indent=2))
 
 
-def _head_recipes(recipe: HeadRecipe, *, online: bool) -> Iterator[HeadRecipe]:
-    """The head on fixed text and, where it is asked for, the same one online."""
+def _head_recipes(num_layers: int, num_steps: int, *, online: bool) -> Iterator[HeadRecipe]:
+    """A head on fixed text and, where it is asked for, the same one online."""
+    from specscope.engine.lab.training.head import HeadRecipe
+
+    recipe = HeadRecipe(num_layers=num_layers, num_steps=num_steps, sharp_from=num_steps // 2)
     yield recipe
     if online:
-        first = recipe.num_steps // ONLINE_FROM
-        yield replace(
-            recipe, online_rows=recipe.batch_size // ONLINE_SHARE, online_from=first - first % recipe.online_reuse
-        )
+        first = num_steps // ONLINE_FROM
+        begins = first - first % recipe.online_reuse
+        yield replace(recipe, online_rows=recipe.batch_size // ONLINE_SHARE, online_from=begins)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from support.tiny_models import HIDDEN, VOCAB
 from torch import nn
@@ -343,11 +344,24 @@ def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_
     assert not torch.equal(weights[0]["fc.weight"], weights[1]["fc.weight"])
     # Interrupted after its checkpoint, the online one comes to the same weights: what it trains on is written anew.
     again = replace(plan, work=tmp_path / "again", heads=(online,))
-    run_pipeline(replace(again, heads=(replace(online, num_steps=4),)))
+    file = again.head_folder(online) / "model.safetensors"
+
+    def stopping(rows: NDArray[np.int64], step: int, batch_size: int, seed: int) -> torch.Tensor:
+        if step == 6:
+            raise StoppedError
+        return rows_at(rows, step, batch_size, seed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("specscope.engine.lab.training.head.rows_at", stopping)
+        with pytest.raises(StoppedError):
+            run_pipeline(again)
+    assert not file.exists()
     run_pipeline(again)
-    resumed = load_file(again.head_folder(online) / "model.safetensors")
-    assert updates_done(state_folder(again.head_folder(online))) == 8
-    del resumed
+    resumed = load_file(file)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in weights[1].items())
+    run_pipeline(replace(again, heads=(replace(online, num_steps=12),)))
+    assert updates_done(state_folder(file.parent)) == 12
+    assert not torch.equal(load_file(file)["fc.weight"], resumed["fc.weight"])
 
 
 def test_online_text_goes_on_after_what_the_head_drafted(teacher_folder: Path, head_folder: Path) -> None:

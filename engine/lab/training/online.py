@@ -1,8 +1,8 @@
 """Online distillation: text that the current head's drafts lead to, written while it trains.
 
 A draft continues from tokens that the head itself proposed, wrong ones among them, and the teacher's own text has none
-of those. So the head drafts a chain, all of it is kept, and the teacher adds one token; then the head drafts again. What
-the teacher gives at each place is computed when the text is trained on, as for any text.
+of those. So the head drafts a chain, all of it is kept, and the teacher adds one token; then the head drafts again.
+What the teacher gives at each place is computed when the text is trained on, as for any text.
 
 Letters: B rows, T tokens, E teacher hidden.
 """
