@@ -165,10 +165,10 @@ def test_a_step_that_drafts_nothing_leaves_all_layers_as_one_that_does(teacher_f
             drafter.begin_session(cache)
             drafter.policy = NO_TREE if idle else growing
             drafter.propose([random_pairs(6, 0)], cache)
-            found = drafter.kept(0)
-            assert found is not None
-            assert found.shape[0] == LAYERS
-            kept.append(found.clone())
+            pairs = drafter.kept(0)
+            assert pairs is not None
+            assert pairs.shape[0] == LAYERS
+            kept.append(pairs.clone())
             drafter.policy = growing
             trees.append(drafter.propose([random_pairs(2, 1)], cache).tree)
     assert torch.equal(*kept)

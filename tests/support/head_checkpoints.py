@@ -58,43 +58,57 @@ class Checkpoint:
         return folder
 
 
+class RandomWeights:
+    """Draws weights of a head of the shape that ``config`` states."""
+
+    def __init__(self, config: dict[str, Any], seed: int) -> None:
+        self.config = config
+        self.rng = np.random.default_rng(seed)
+
+    def matrix(self, rows: int, columns: int) -> NDArray[np.float32]:
+        """A linear layer's."""
+        return np.asarray(self.rng.standard_normal((rows, columns)) * 1.5 / np.sqrt(columns), dtype=np.float32)
+
+    def norm(self, size: int) -> NDArray[np.float32]:
+        """A norm's."""
+        return self.rng.uniform(0.5, 1.5, size).astype(np.float32)
+
+    def layer(self, name: str, inputs: int) -> Weights:
+        """A decoder layer's, whose attention reads ``inputs``."""
+        config, hidden, inner = self.config, self.config["hidden_size"], self.config["intermediate_size"]
+        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        width = config.get("head_dim") or hidden // heads
+        return {
+            f"{name}.self_attn.q_proj.weight": self.matrix(heads * width, inputs),
+            f"{name}.self_attn.k_proj.weight": self.matrix(kv_heads * width, inputs),
+            f"{name}.self_attn.v_proj.weight": self.matrix(kv_heads * width, inputs),
+            f"{name}.self_attn.o_proj.weight": self.matrix(hidden, heads * width),
+            f"{name}.mlp.gate_proj.weight": self.matrix(inner, hidden),
+            f"{name}.mlp.up_proj.weight": self.matrix(inner, hidden),
+            f"{name}.mlp.down_proj.weight": self.matrix(hidden, inner),
+            f"{name}.input_layernorm.weight": self.norm(hidden),
+            f"{name}.post_attention_layernorm.weight": self.norm(hidden),
+        }
+
+
 def random_checkpoint(seed: int = 0, teacher_hidden: int = 56, **changes: Any) -> Checkpoint:
     """A random head of the ``SMALL`` shape with ``changes`` to its config; tensors follow the config's switches."""
-    rng = np.random.default_rng(seed)
     config = SMALL | changes
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    draw, hidden = RandomWeights(config, seed), config["hidden_size"]
+    rng = draw.rng
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     width = config.get("head_dim") or hidden // heads
     teacher_vocab, draft_vocab = config["vocab_size"], config["draft_vocab_size"] or config["vocab_size"]
 
-    def matrix(rows: int, columns: int) -> NDArray[np.float32]:
-        return np.asarray(rng.standard_normal((rows, columns)) * 1.5 / np.sqrt(columns), dtype=np.float32)
-
-    def norm(size: int) -> NDArray[np.float32]:
-        return rng.uniform(0.5, 1.5, size).astype(np.float32)
-
-    def layer(name: str, inputs: int) -> Weights:
-        return {
-            f"{name}.self_attn.q_proj.weight": matrix(heads * width, inputs),
-            f"{name}.self_attn.k_proj.weight": matrix(kv_heads * width, inputs),
-            f"{name}.self_attn.v_proj.weight": matrix(kv_heads * width, inputs),
-            f"{name}.self_attn.o_proj.weight": matrix(hidden, heads * width),
-            f"{name}.mlp.gate_proj.weight": matrix(inner, hidden),
-            f"{name}.mlp.up_proj.weight": matrix(inner, hidden),
-            f"{name}.mlp.down_proj.weight": matrix(hidden, inner),
-            f"{name}.input_layernorm.weight": norm(hidden),
-            f"{name}.post_attention_layernorm.weight": norm(hidden),
-        }
-
     weights: Weights = {
-        "fc.weight": matrix(hidden, 3 * teacher_hidden),
-        **layer("midlayer", 2 * hidden),
-        "midlayer.hidden_norm.weight": norm(hidden),
-        "norm.weight": norm(hidden),
-        "lm_head.weight": matrix(draft_vocab, hidden),
+        "fc.weight": draw.matrix(hidden, 3 * teacher_hidden),
+        **draw.layer("midlayer", 2 * hidden),
+        "midlayer.hidden_norm.weight": draw.norm(hidden),
+        "norm.weight": draw.norm(hidden),
+        "lm_head.weight": draw.matrix(draft_vocab, hidden),
     }
     for number in range(1, config["num_hidden_layers"]):
-        weights |= layer(f"layers.{number}", hidden)
+        weights |= draw.layer(f"layers.{number}", hidden)
     if config.get("attention_bias"):
         weights |= {
             f"{name}.self_attn.{n}_proj.bias": rng.standard_normal(size).astype(np.float32)
@@ -102,9 +116,9 @@ def random_checkpoint(seed: int = 0, teacher_hidden: int = 56, **changes: Any) -
             for n, size in (("q", heads * width), ("k", kv_heads * width), ("v", kv_heads * width), ("o", hidden))
         }
     if config.get("norm_before_fc"):
-        weights["input_norm.weight"] = norm(3 * teacher_hidden)
+        weights["input_norm.weight"] = draw.norm(3 * teacher_hidden)
     if config.get("fc_norm"):
-        weights |= {f"fc_norm.{i}.weight": norm(teacher_hidden) for i in range(3)}
+        weights |= {f"fc_norm.{i}.weight": draw.norm(teacher_hidden) for i in range(3)}
     if draft_vocab != teacher_vocab:
         ids = np.sort(rng.choice(teacher_vocab, draft_vocab, replace=False))
         weights["d2t"] = ids - np.arange(draft_vocab)

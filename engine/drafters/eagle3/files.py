@@ -180,7 +180,7 @@ def _check_teacher(shape: HeadConfig, folder: Path, teacher_hidden: int, teacher
 def _check_layers(tensors: Tensors, shape: HeadConfig, folder: Path) -> None:
     """Refuses a head whose files hold other layers than its config says: one left out, or made up, drafts wrongly."""
     wanted = {"midlayer", *(f"layers.{number}" for number in range(1, shape.num_layers))}
-    held = {found.group(1) for found in map(LAYER_NAME.match, tensors) if found is not None}
+    held = {name.group(1) for name in map(LAYER_NAME.match, tensors) if name is not None}
     if held and len(held) != len(wanted):
         raise CheckpointError(
             f"{folder / CONFIG_NAME} states num_hidden_layers {shape.num_layers}, the files hold tensors of "
