@@ -182,9 +182,9 @@ def test_only_differences_of_positions_matter_past_the_table(tmp_path: Path) -> 
 def test_positions_may_be_one_row_for_all(tmp_path: Path) -> None:
     head = load(build("small"), tmp_path).head
     hidden, embedding = torch.randn(2, 3, 56), torch.randn(2, 3, 56)
-    one, each = (head.rotation(p, torch.float32) for p in (torch.arange(3), torch.arange(3).expand(2, 3)))
-    shared, apart = head.project(hidden, embedding, one), head.project(hidden, embedding, each)
-    alone = head.project(hidden[0], embedding[0], one)
+    for_all, for_each = (head.rotation(p, torch.float32) for p in (torch.arange(3), torch.arange(3).expand(2, 3)))
+    shared, apart = head.project(hidden, embedding, for_all), head.project(hidden, embedding, for_each)
+    alone = head.project(hidden[0], embedding[0], for_all)
     assert all(torch.equal(a, b) for a, b in zip(shared, apart, strict=True))
     assert all(torch.allclose(a[0], b, atol=1e-6) for a, b in zip(shared, alone, strict=True))
 
