@@ -26,6 +26,8 @@ GraphChoice = Literal["auto", "on", "off"]
 GrammarKind = Literal["lark", "json-schema", "regex"]
 #: auto: packed where that is faster.
 ProductsChoice = Literal["auto", "plain", "packed"]
+#: Of a drafter's weights: as in its files, all linear layers in int8, or those of its MLPs in int4.
+QuantizationName = Literal["none", "int8", "int4-mlp"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -34,6 +36,7 @@ DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]*(:\d{1,4})?")
 DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 PRODUCTS: tuple[str, ...] = get_args(ProductsChoice)
+QUANTIZATIONS: tuple[str, ...] = get_args(QuantizationName)
 CACHES: tuple[str, ...] = get_args(CacheName)
 #: Level lengths is of other engines, which record no more.
 TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
@@ -186,12 +189,14 @@ class ModelChoice:
         default=None, repr=False
     )  # by which the shape of each step is chosen, to be checked
     drafter_window: int | None = None  # pairs that each row of an eagle3 head sees at most; None: all
+    drafter_quantization: QuantizationName = "none"  # of an eagle3 head's weights
 
     def __post_init__(self) -> None:
         if self.drafter_window is not None and self.drafter_window < 1:
             raise UsageError(f"got a drafter window of {self.drafter_window}, wanted at least 1")
         check_name("graph", self.graph, get_args(GraphChoice))
         check_name("products", self.products, PRODUCTS)
+        check_name("drafter quantization", self.drafter_quantization, QUANTIZATIONS)
         if self.rule.rule == "block" and self.policy.kind not in ("chain", "none"):
             raise UsageError(
                 f"got a {self.policy.kind} tree with block verification, which is of chains, because branches would be "

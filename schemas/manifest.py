@@ -104,6 +104,11 @@ class Drafter(Section):
     weights_digest: Digest | None = Field(
         default=None, description="Over the weight files' names and bytes, in name order."
     )
+    quantization: str | None = Field(
+        default=None,
+        description="Of its weights as they ran, such as int8; none: as in its files. Absent: not known.",
+    )
+    num_layers: int | None = Field(default=None, description="Decoder layers of a head.")
     hidden_state_indices: list[int] | None = Field(
         default=None,
         description="Indices into transformers' hidden_states (each the input of that layer), low to high.",

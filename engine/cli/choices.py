@@ -15,6 +15,7 @@ from specscope.engine.settings import (
     DEFAULT_TREE,
     DRAFTER_NAMES,
     GREEDY,
+    QUANTIZATIONS,
     TRACE_LEVELS,
     GraphChoice,
     ModelChoice,
@@ -35,7 +36,7 @@ GRAPHS: dict[bool | None, GraphChoice] = {None: "auto", True: "on", False: "off"
 CHOICE_SECTIONS = {
     "Models": (
         *("teacher", "drafter", "mode", "attention", "self_check", "graph", "products", "dtype", "device"),
-        *("drafter_window", "allow_download", "allow_remote_code", "allow_nonfinite"),
+        *("drafter_window", "drafter_quantization", "allow_download", "allow_remote_code", "allow_nonfinite"),
     ),
     "Draft tree": ("tree", "depth", "top_k", "budget", "costs", "profile", "hysteresis"),
     "Acceptance": ("temperature", "sample_top_k", "top_p", "draft_sampling", "block_verification", "typical"),
@@ -77,6 +78,13 @@ model_options = all_of(
         "--drafter-window",
         type=click.IntRange(min=1),
         help="Pairs that each row of an eagle3 head sees at most, the last ones.  [default: all]",
+    ),
+    click.option(
+        "--drafter-quantization",
+        type=click.Choice(QUANTIZATIONS),
+        default="none",
+        show_default=True,
+        help="Weights of an eagle3 head, on a CPU: all linear layers in int8, or those of its MLPs in int4 (int4-mlp).",
     ),
     click.option("--allow-download", is_flag=True, help="Let transformers download a model that is not in the cache."),
     click.option("--allow-remote-code", is_flag=True, help="Run code that comes with a model's folder."),
@@ -272,6 +280,7 @@ def build_choice(**options: Any) -> ModelChoice:
         allow_download=options["allow_download"],
         allow_nonfinite=options["allow_nonfinite"],
         drafter_window=options["drafter_window"],
+        drafter_quantization=options["drafter_quantization"],
         profile=None if profile is None else profile.profile,
     )
 

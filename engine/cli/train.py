@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from specscope.engine.cli.computing import device_option
+from specscope.tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from specscope.engine.lab.training.head import HeadRecipe
+    from specscope.engine.lab.training.plan import TrainingPlan
 
 EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
+ONLINE_SHARE = 2  # one row of a batch in so many is written online
+ONLINE_FROM = 2  # once one update in so many is done
 
 
 @click.command(short_help="Train the demo models from scratch")
@@ -19,20 +29,34 @@ EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
 )
 @click.option("--teacher-steps", default=1600, show_default=True)
 @click.option("--unlikelihood-steps", default=240, show_default=True, help="Updates against repetition; 0: none.")
-@click.option("--head-steps", default=1200, show_default=True)
+@click.option(
+    "--head-steps",
+    default=1200,
+    show_default=True,
+    help="Updates of each EAGLE-3 head; a head that has fewer is trained further, from its last checkpoint.",
+)
+@click.option(
+    "--head-layers",
+    "head_layers",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Decoder layers of an EAGLE-3 head; give it once for each head.  [default: 1; none with --teacher]",
+)
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Train each EAGLE-3 head a second time, half on text that its own drafts lead to, written as it trains.",
+)
 @click.option("--exit-head-steps", default=800, show_default=True)
 @click.option(
     "--exit-layer",
     "exit_layers",
     type=int,
     multiple=True,
-    default=EXIT_LAYERS,
-    show_default=True,
-    help="Layers before an exit head; give it once for each head.",
+    help="Layers before an exit head; give it once for each head.  [default: 4, 2, 6; none with --teacher and "
+    "--head-layers]",
 )
-@click.option(
-    "--teacher", help="Train exit heads only, for this teacher: a folder, or demo.  [default: train a teacher]"
-)
+@click.option("--teacher", help="Train heads only, for this teacher: a folder, or demo.  [default: train a teacher]")
 @click.option("--self-text-rows", default=4096, show_default=True, help="Rows of 256 tokens that the teacher writes.")
 @device_option
 @click.option(
@@ -42,48 +66,65 @@ EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
     help="Compile the losses with torch.compile; requires a compiler.",
 )
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
-def train(
-    work: Path,
-    corpus: Path | None,
-    teacher_steps: int,
-    unlikelihood_steps: int,
-    head_steps: int,
-    exit_head_steps: int,
-    exit_layers: tuple[int, ...],
-    teacher: str | None,
-    self_text_rows: int,
-    device: str,
-    compiled: bool,
-    threads: int,
-) -> None:
+def train(teacher: str | None, head_layers: tuple[int, ...], exit_layers: tuple[int, ...], **options: Any) -> None:
     """Train tokenizer, teacher, EAGLE-3 head and exit heads from scratch, and measure them. Resumes where it stopped.
 
-    With --teacher, only exit heads are trained, on text that this teacher writes.
+    With --teacher, only heads are trained, on text that this teacher writes: EAGLE-3 heads of --head-layers, and exit
+    heads.
     """
+    if options["online"] and teacher is not None and not head_layers:
+        raise UsageError("got --online and --teacher, and no head to train online: give --head-layers too")
+    if not head_layers and teacher is None:
+        head_layers = (1,)
+    if not exit_layers and not (teacher is not None and head_layers):
+        exit_layers = EXIT_LAYERS
     import torch
 
+    from specscope.engine.lab.training.pipeline import run_pipeline
+
+    torch.set_num_threads(options["threads"])
+    plan = _plan(teacher, dict.fromkeys(head_layers), dict.fromkeys(exit_layers), options)
+    click.echo(json.dumps(run_pipeline(plan), indent=2))
+
+
+def _plan(
+    teacher: str | None, head_layers: Iterable[int], exit_layers: Iterable[int], options: dict[str, Any]
+) -> TrainingPlan:
     from specscope.engine.lab.training.corpus import stdlib_root
     from specscope.engine.lab.training.exit_head import ExitHeadRecipe
-    from specscope.engine.lab.training.head import HeadRecipe
-    from specscope.engine.lab.training.pipeline import TrainingPlan, run_pipeline
+    from specscope.engine.lab.training.plan import TrainingPlan
     from specscope.engine.lab.training.teacher import TeacherRecipe
     from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe
     from specscope.engine.load.models import DEMO_MODELS, resolve_device
 
-    torch.set_num_threads(threads)
-    plan = TrainingPlan(
-        corpus=corpus or stdlib_root(),
-        work=work,
-        teacher=TeacherRecipe(num_steps=teacher_steps),
-        unlikelihood=UnlikelihoodRecipe(num_steps=unlikelihood_steps),
-        head=HeadRecipe(num_steps=head_steps),
-        exit_heads=tuple(
-            ExitHeadRecipe(exit_layer=layer, num_steps=exit_head_steps, sharp_from=exit_head_steps // 2)
-            for layer in dict.fromkeys(exit_layers)
+    exit_steps = options["exit_head_steps"]
+    return TrainingPlan(
+        corpus=options["corpus"] or stdlib_root(),
+        work=options["work"],
+        teacher=TeacherRecipe(num_steps=options["teacher_steps"]),
+        unlikelihood=UnlikelihoodRecipe(num_steps=options["unlikelihood_steps"]),
+        heads=tuple(
+            recipe
+            for layers in head_layers
+            for recipe in _head_recipes(layers, options["head_steps"], online=options["online"])
         ),
-        self_text_rows=self_text_rows,
-        device=resolve_device(device),
-        compiled=compiled,
+        exit_heads=tuple(
+            ExitHeadRecipe(exit_layer=layer, num_steps=exit_steps, sharp_from=exit_steps // 2) for layer in exit_layers
+        ),
+        self_text_rows=options["self_text_rows"],
+        device=resolve_device(options["device"]),
+        compiled=options["compiled"],
         given_teacher=DEMO_MODELS / "teacher" if teacher == "demo" else Path(teacher) if teacher else None,
     )
-    click.echo(json.dumps(run_pipeline(plan), indent=2))
+
+
+def _head_recipes(num_layers: int, num_steps: int, *, online: bool) -> Iterator[HeadRecipe]:
+    """A head on fixed text and, where it is asked for, the same one online."""
+    from specscope.engine.lab.training.head import HeadRecipe
+
+    recipe = HeadRecipe(num_layers=num_layers, num_steps=num_steps, sharp_from=num_steps // 2)
+    yield recipe
+    if online:
+        first = num_steps // ONLINE_FROM
+        begins = first - first % recipe.online_reuse
+        yield replace(recipe, online_rows=recipe.batch_size // ONLINE_SHARE, online_from=begins)

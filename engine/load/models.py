@@ -19,6 +19,7 @@ from specscope.engine.backends.products import (
     packed_difference,
     unpack_products,
 )
+from specscope.engine.backends.quantized import quantize
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -102,6 +103,10 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     kind, path = parse_drafter(choice.drafter, choice.teacher)
     if choice.drafter_window is not None and kind not in ("eagle3", "eagle3+ngram"):
         raise UsageError(f"got a drafter window with drafter {kind}: only eagle3 has one; drop --drafter-window")
+    if choice.drafter_quantization != "none" and kind not in ("eagle3", "eagle3+ngram"):
+        raise UsageError(
+            f"got a drafter quantization with drafter {kind}: only eagle3 has one; drop --drafter-quantization"
+        )
     sampler = None
     if choice.rule.draft == "sampled":
         sampler = DraftSampler(choice.rule.temperature, teacher.vocab_size)
@@ -109,6 +114,8 @@ def load_drafter(choice: ModelChoice, teacher: Teacher, options: TeacherOptions)
     if choice.policy.shapes is not None:  # until the first step, which chooses
         choice = replace(choice, policy=policy_of_shape(choice.policy.shapes.shapes[-1]))
     drafter = DRAFTERS[kind](_Parts(choice, teacher, path, options, sampler=sampler))
+    if choice.drafter_quantization != "none" and drafter.module is not None:
+        quantize(drafter.module, choice.drafter_quantization)
     if teacher.products is not None and teacher.products.runs == "packed" and drafter.module is not None:
         pack_products(drafter.module)
     if choice.profile is not None:

@@ -52,6 +52,8 @@ def _facts(profile: Profile, choice: ModelChoice, teacher: Teacher, drafter: Dra
         _Fact("dtype", profile.dtype, choice.dtype),
         _Fact("attention", profile.attention, choice.attention),
     ]
+    if profile.drafter.quantization is not None:
+        facts.append(_Fact("drafter quantization", profile.drafter.quantization, choice.drafter_quantization))
     if profile.products is not None and teacher.products is not None:
         facts.append(_Fact("matrix products", profile.products, teacher.products.runs))
     drawn = rule.rule != "greedy"

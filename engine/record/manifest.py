@@ -18,10 +18,12 @@ from specscope.engine.guided.grammar import LIBRARY, Grammar
 from specscope.engine.load.decoding import graph_policy
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.settings import (
+    QUANTIZATIONS,
     GraphChoice,
     ModelChoice,
     ProcessorChoice,
     ProductsChoice,
+    QuantizationName,
     SamplingRule,
     Settings,
     choose_attention,
@@ -88,7 +90,11 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
             update={"source": choice.teacher or None, "parameters": digest_parameters(teacher.model)}
         ),
         drafter=drafter.manifest().model_copy(
-            update={"source": choice.drafter_source or None, "parameters": _own_parameters(drafter)}
+            update={
+                "source": choice.drafter_source or None,
+                "quantization": None if drafter.module is None else choice.drafter_quantization,
+                "parameters": _own_parameters(drafter),
+            }
         ),
         tokenizer=teacher.tokenizer_manifest(),
         tree_policy=TreePolicy(
@@ -213,6 +219,7 @@ def settings_of(manifest: Manifest) -> Settings:
             graph=_graph_choice(manifest.graph),
             products=_products_choice(manifest.products),
             drafter_window=(manifest.drafter.settings or {}).get("window"),
+            drafter_quantization=_quantization_of(manifest),
         ),
         batch_size=manifest.batch_size or 1,
         cache_strategy=manifest.cache_strategy or "in-place",
@@ -225,6 +232,16 @@ def settings_of(manifest: Manifest) -> Settings:
     if rules is None:
         return settings
     return replace(settings, max_new_tokens=rules.max_new_tokens, stop_strings=tuple(rules.stop_strings))
+
+
+def _quantization_of(manifest: Manifest) -> QuantizationName:
+    recorded = manifest.drafter.quantization or "none"
+    for name in get_args(QuantizationName):
+        if name == recorded:
+            return cast(QuantizationName, name)
+    raise UsageError(
+        f"got a drafter with quantization {recorded[:80]!r}, wanted {', '.join(QUANTIZATIONS)}: another engine's run"
+    )
 
 
 def _graph_choice(recorded: str | None) -> GraphChoice:

@@ -17,7 +17,7 @@ from support.head_checkpoints import SMALL, Array, Checkpoint, SlowHead, nested,
 
 from specscope.engine.backends.attention import eager_attention
 from specscope.engine.drafters.eagle3.files import HeadFiles, load_head, save_head
-from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput, QueryKeyValue
 from specscope.tracer.errors import UsageError
 
 VOCAB = SMALL["vocab_size"]
@@ -33,6 +33,15 @@ HEADS: dict[str, dict[str, Any]] = {
     "whole-vocabulary": {"draft_vocab_size": None},
     "theta-in-rope-parameters": {"rope_theta": None, "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}},
     "no-theta": {"rope_theta": 10000.0},
+    "two-layers": {"num_hidden_layers": 2},
+    "three-layers-all-switches": {
+        "num_hidden_layers": 3,
+        "norm_before_residual": True,
+        "fc_norm": True,
+        "norm_output": True,
+        "attention_bias": True,
+        "head_dim": 8,
+    },
 }
 
 
@@ -57,17 +66,22 @@ class CachedHead:
 
     def __init__(self, head: Eagle3Head) -> None:
         self.head = head
-        self.keys = self.values = torch.zeros(0)
+        self.kept: dict[int, QueryKeyValue] = {}  # of each layer
+
+    def attend(self, layer: int, new: QueryKeyValue) -> torch.Tensor:
+        old = self.kept.get(layer)
+        all_rows = (
+            new if old is None else QueryKeyValue(*(torch.cat(both, dim=2) for both in zip(old, new, strict=True)))
+        )
+        self.kept[layer] = all_rows
+        rows, columns = new.query.shape[2], all_rows.key.shape[2]
+        later = torch.arange(columns) > torch.arange(columns - rows, columns)[:, None]
+        mask = torch.zeros(rows, columns, dtype=new.query.dtype).masked_fill(later, -float("inf"))[None, None]
+        return eager_attention(new.query, all_rows.key, all_rows.value, mask, new.query.shape[-1] ** -0.5)
 
     def forward(self, hidden: torch.Tensor, embedding: torch.Tensor, positions: torch.Tensor) -> HeadOutput:
-        query, key, value = self.head.project(hidden, embedding, positions)
-        self.keys = torch.cat([self.keys, key], dim=2) if self.keys.numel() else key
-        self.values = torch.cat([self.values, value], dim=2) if self.values.numel() else value
-        rows, columns = query.shape[2], self.keys.shape[2]
-        later = torch.arange(columns) > torch.arange(columns - rows, columns)[:, None]
-        mask = torch.zeros(rows, columns, dtype=query.dtype).masked_fill(later, -float("inf"))[None, None]
-        attended = eager_attention(query, self.keys, self.values, mask, query.shape[-1] ** -0.5)
-        return self.head.finish(hidden, attended)
+        output: HeadOutput = self.head(hidden, embedding, positions, self.attend)
+        return output
 
 
 NUM_SEQUENCES, NUM_PAIRS, NUM_STEPS = 2, 5, 3
@@ -130,7 +144,7 @@ def test_every_kind_of_head_computes_what_its_checkpoint_means(tmp_path: Path, n
     check_against_slow(checkpoint, load(checkpoint, tmp_path).head)
 
 
-@pytest.mark.parametrize("name", ["small", "norm-before-residual", "eagle-3.1"])
+@pytest.mark.parametrize("name", ["small", "norm-before-residual", "eagle-3.1", "two-layers"])
 def test_speculators_layout_is_the_same_head(tmp_path: Path, name: str) -> None:
     checkpoint = nested(build(name))
     files = load(checkpoint, tmp_path, prefix="layers.0.")
@@ -168,9 +182,9 @@ def test_only_differences_of_positions_matter_past_the_table(tmp_path: Path) -> 
 def test_positions_may_be_one_row_for_all(tmp_path: Path) -> None:
     head = load(build("small"), tmp_path).head
     hidden, embedding = torch.randn(2, 3, 56), torch.randn(2, 3, 56)
-    shared = head.project(hidden, embedding, torch.arange(3))
-    apart = head.project(hidden, embedding, torch.arange(3).expand(2, 3))
-    alone = head.project(hidden[0], embedding[0], torch.arange(3))
+    for_all, for_each = (head.rotation(p, torch.float32) for p in (torch.arange(3), torch.arange(3).expand(2, 3)))
+    shared, apart = head.project(hidden, embedding, for_all), head.project(hidden, embedding, for_each)
+    alone = head.project(hidden[0], embedding[0], for_all)
     assert all(torch.equal(a, b) for a, b in zip(shared, apart, strict=True))
     assert all(torch.allclose(a[0], b, atol=1e-6) for a, b in zip(shared, alone, strict=True))
 
@@ -252,7 +266,10 @@ def test_a_hidden_state_behind_the_final_norm_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"num_hidden_layers": 2}, r"sets num_hidden_layers to 2, wanted 1 \(the head has one layer\)"),
+        ({"num_hidden_layers": 2}, r"states num_hidden_layers 2, the files hold tensors of 1 \(midlayer\)"),
+        ({"num_hidden_layers": 40}, "The authors' code has one layer, whatever is stated"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, wanted an integer of at least 1"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "sets rope_scaling to type 'llama3'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "sets rope_parameters to type 'yarn'"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "one rotation for the one layer"),
@@ -310,11 +327,16 @@ CHANGES: dict[str, Any] = {
     ),
     "does not set attention_bias": lambda w: w.update({"midlayer.self_attn.q_proj.bias": np.ones(56, np.float32)}),
     "unexpected mask_hidden": lambda w: w.update(mask_hidden=np.ones((1, 56), np.float32)),
-    "unexpected layers.1.mlp.up_proj.weight": lambda w: w.update(
+    r"states num_hidden_layers 1, the files hold tensors of 2 .layers.1, midlayer.": lambda w: w.update(
         {"layers.1.mlp.up_proj.weight": np.ones(1, np.float32)}
     ),
+    "unexpected additional_layers.0.hidden_norm.weight .after the first layer, plain ones": lambda w: w.update(
+        {"additional_layers.0.hidden_norm.weight": np.ones(56, np.float32)}
+    ),
     "missing lm_head.weight": lambda w: w.pop("lm_head.weight"),
-    "quantised heads are not supported": lambda w: w.update({"fc.weight": w["fc.weight"].astype(np.int8)}),
+    "heads are quantised as they are loaded, by --drafter-quantization": lambda w: w.update(
+        {"fc.weight": w["fc.weight"].astype(np.int8)}
+    ),
     "not that of rope_theta 1e.06": lambda w: w.update(
         {"midlayer.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
     ),
@@ -380,3 +402,30 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("prefix", ["midlayer.", "layers.0."])
+def test_a_deeper_head_loads_under_both_names_of_its_first_layer(tmp_path: Path, prefix: str) -> None:
+    """vLLM reads both beside ``layers.1``; speculators writes the second."""
+    checkpoint = build("two-layers")
+    files = load(checkpoint, tmp_path, prefix=prefix)
+    assert files.head.config.num_layers == 2
+    check_against_slow(checkpoint, files.head)
+
+
+def test_a_deeper_head_is_saved_as_engines_that_have_them_name_it(tmp_path: Path) -> None:
+    files = load(build("two-layers"), tmp_path / "a")
+    save_head(files.head, tmp_path / "b", (2, 5, 7))
+    names = load_file(tmp_path / "b" / "model.safetensors")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["num_hidden_layers"] == 2
+    assert {name.split(".self_attn")[0] for name in names if ".self_attn." in name} == {"layers.0", "layers.1"}
+
+
+def test_later_layers_that_read_the_embedding_too_are_refused_with_their_shapes(tmp_path: Path) -> None:
+    checkpoint = build("two-layers")
+    wide = np.ones((56, 112), np.float32)
+    checkpoint.weights |= {"layers.1.self_attn.q_proj.weight": wide, "layers.1.hidden_norm.weight": np.ones(56, "f4")}
+    with pytest.raises(
+        UsageError, match=r"hidden_norm.weight .after the first layer, plain.*q_proj.*got .56, 112., wanted"
+    ):
+        load(checkpoint, tmp_path)

@@ -13,19 +13,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from support.tiny_models import HIDDEN, VOCAB
 from torch import nn
+from transformers import LlamaForCausalLM
 
+from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.head import load_exit_head
-from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint
+from specscope.engine.lab.training.checkpoint import load_checkpoint, save_checkpoint, updates_done
 from specscope.engine.lab.training.corpus import Document, load_corpus
 from specscope.engine.lab.training.exit_head import ExitHeadRecipe
 from specscope.engine.lab.training.head import HeadRecipe
 from specscope.engine.lab.training.loop import BatchLoss, Training, train
 from specscope.engine.lab.training.measure import held_out_prompts, repeated_share
-from specscope.engine.lab.training.pipeline import TrainingPlan, run_pipeline
+from specscope.engine.lab.training.online import DRAFTED, drafter_of, text_of_drafts
+from specscope.engine.lab.training.pipeline import run_pipeline
+from specscope.engine.lab.training.plan import TrainingPlan, state_folder
 from specscope.engine.lab.training.schedule import batch_at, logged_seconds, rows_at, warmup_stable_decay
-from specscope.engine.lab.training.teacher import TeacherRecipe, make_optimizers
-from specscope.engine.lab.training.tokenizer import bigram_loss, train_tokenizer
+from specscope.engine.lab.training.teacher import TeacherRecipe, make_optimizers, save_teacher
+from specscope.engine.lab.training.tokenizer import bigram_loss, save_tokenizer, train_tokenizer
 from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
 from specscope.engine.run.prompts import load_prompts
 from specscope.tracer.errors import UsageError
@@ -165,7 +172,7 @@ def tiny_plan(folder: Path) -> TrainingPlan:
             length=64,
         ),
         unlikelihood=UnlikelihoodRecipe(num_steps=4, rows=8, new_tokens=16, batch_size=2, length=64),
-        head=HeadRecipe(draft_vocab_size=200, intermediate_size=48, num_steps=60, batch_size=4),
+        heads=(HeadRecipe(draft_vocab_size=200, intermediate_size=48, num_steps=60, batch_size=4),),
         exit_heads=tuple(
             ExitHeadRecipe(exit_layer=layer, intermediate_size=24, num_steps=30, batch_size=4, sharp_from=20)
             for layer in (4, 2)
@@ -264,7 +271,7 @@ def test_exit_heads_of_a_given_teacher_need_one_with_their_layers(tmp_path: Path
 
 @pytest.mark.slow
 def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specscope.engine.lab.training.pipeline.MEASURED_PROMPTS", 10)
+    monkeypatch.setattr("specscope.engine.lab.training.describe.MEASURED_PROMPTS", 10)
     (tmp_path / "corpus").mkdir()
     plan = tiny_plan(tmp_path)
     write_corpus(plan.corpus)
@@ -290,9 +297,12 @@ def test_the_pipeline_trains_from_nothing_and_resumes(tmp_path: Path, monkeypatc
     assert "specscope train --work WORK --teacher-steps 60" in card
     assert load_prompts(plan.work / "prompts.jsonl")
     # The same exit head, for a teacher that is given, on the same text.
-    alone = replace(plan, work=tmp_path / "alone", given_teacher=plan.work / "teacher", exit_heads=plan.exit_heads[1:])
-    measured = run_pipeline(alone)["exit_heads"]
-    assert measured == {"exit_head_2": result["exit_heads"]["exit_head_2"]}
+    alone = replace(
+        plan, work=tmp_path / "alone", given_teacher=plan.work / "teacher", heads=(), exit_heads=plan.exit_heads[1:]
+    )
+    measured = run_pipeline(alone)
+    assert measured["exit_heads"] == {"exit_head_2": result["exit_heads"]["exit_head_2"]}
+    assert measured["heads"] == {}
     heads = [(work / "exit_head_2" / "model.safetensors").read_bytes() for work in (plan.work, alone.work)]
     assert heads[0] == heads[1]
     assert not (alone.work / "teacher").exists()
@@ -310,3 +320,64 @@ def test_held_out_prompts_are_cut_at_lines(tmp_path: Path) -> None:
         assert document.text[int(start) :].startswith(prompt.turns[0])
         assert document.text[int(start) - 1] == "\n"
         assert prompt.turns[0].endswith("\n")
+
+
+@pytest.mark.slow
+def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specscope.engine.lab.training.describe.MEASURED_PROMPTS", 3)
+    monkeypatch.setattr("specscope.engine.lab.training.head.CHECKPOINT_EVERY", 4)
+    (tmp_path / "corpus").mkdir()
+    base = tiny_plan(tmp_path)
+    write_corpus(base.corpus)
+    teacher = LlamaForCausalLM(base.teacher.config())
+    save_teacher(teacher, tmp_path / "given")
+    save_tokenizer(train_tokenizer(load_corpus(base.corpus), 320), tmp_path / "given", 128)
+    fixed = replace(base.heads[0], num_layers=2, num_steps=8, sharp_from=4)
+    online = replace(fixed, online_rows=2, online_from=2, online_reuse=2)
+    plan = replace(base, given_teacher=tmp_path / "given", heads=(fixed, online), exit_heads=())
+    result = run_pipeline(plan)
+    assert result["heads"].keys() == {"drafter_2_layers", "drafter_2_layers_online"}
+    weights = [load_file(plan.head_folder(recipe) / "model.safetensors") for recipe in plan.heads]
+    assert any(name.startswith("layers.1.") for name in weights[0])
+    assert not torch.equal(weights[0]["fc.weight"], weights[1]["fc.weight"])
+    # Interrupted after its checkpoint, the online one comes to the same weights: what it trains on is written anew.
+    again = replace(plan, work=tmp_path / "again", heads=(online,))
+    file = again.head_folder(online) / "model.safetensors"
+
+    def stopping(rows: NDArray[np.int64], step: int, batch_size: int, seed: int) -> torch.Tensor:
+        if step == 6:
+            raise StoppedError
+        return rows_at(rows, step, batch_size, seed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("specscope.engine.lab.training.head.rows_at", stopping)
+        with pytest.raises(StoppedError):
+            run_pipeline(again)
+    assert not file.exists()
+    run_pipeline(again)
+    resumed = load_file(file)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in weights[1].items())
+    run_pipeline(replace(again, heads=(replace(online, num_steps=12),)))
+    assert updates_done(state_folder(file.parent)) == 12
+    assert not torch.equal(load_file(file)["fc.weight"], resumed["fc.weight"])
+
+
+def test_online_text_goes_on_after_what_the_head_drafted(teacher_folder: Path, head_folder: Path) -> None:
+    """The head's chains, whole, and after each of them the teacher's best token."""
+    teacher = LlamaForCausalLM.from_pretrained(teacher_folder)
+    files = load_head(head_folder, HIDDEN, VOCAB)
+    drafter = drafter_of(files.head, teacher, files.vocab)
+    prompts = torch.tensor([[3, 9, 27, 14, 5], [1, 40, 2, 2, 60]])
+    text = text_of_drafts(teacher, drafter, prompts, 2 * (DRAFTED + 1) + 1, lambda logits: logits.argmax(-1))
+    assert torch.equal(text[:, :5], prompts)
+    with torch.no_grad():
+        best = teacher(text).logits.argmax(-1)
+    for at in (5, 5 + DRAFTED + 1, 5 + 2 * (DRAFTED + 1)):
+        assert torch.equal(text[:, at], best[:, at - 1])
+    covered = set(files.vocab.ids.tolist())
+    assert set(text[:, 6 : 6 + DRAFTED].flatten().tolist()) <= covered
+    assert not torch.equal(text[:, 6 : 6 + DRAFTED], best[:, 5 : 5 + DRAFTED]), "drafts of a random head are its own"
+    alone = text_of_drafts(teacher, drafter, prompts[:1], 7, lambda logits: logits.argmax(-1))
+    assert torch.equal(alone, text[:1, : 5 + 7])

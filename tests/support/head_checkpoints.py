@@ -42,7 +42,7 @@ class Checkpoint:
     """A head on disk, before it is written."""
 
     config: dict[str, Any]
-    weights: Weights  # under the authors' names
+    weights: Weights  # under the authors' names; later layers as vLLM and speculators call them
     teacher_hidden: int = 56
     extra: Weights = field(default_factory=dict)  # written as they are
 
@@ -58,50 +58,77 @@ class Checkpoint:
         return folder
 
 
+class RandomWeights:
+    """Draws weights of a head of the shape that ``config`` states."""
+
+    def __init__(self, config: dict[str, Any], seed: int) -> None:
+        self.config = config
+        self.rng = np.random.default_rng(seed)
+
+    def matrix(self, rows: int, columns: int) -> NDArray[np.float32]:
+        """A linear layer's."""
+        return np.asarray(self.rng.standard_normal((rows, columns)) * 1.5 / np.sqrt(columns), dtype=np.float32)
+
+    def norm(self, size: int) -> NDArray[np.float32]:
+        """A norm's."""
+        return self.rng.uniform(0.5, 1.5, size).astype(np.float32)
+
+    def layer(self, name: str, inputs: int) -> Weights:
+        """A decoder layer's, whose attention reads ``inputs``."""
+        config, hidden, inner = self.config, self.config["hidden_size"], self.config["intermediate_size"]
+        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        width = config.get("head_dim") or hidden // heads
+        return {
+            f"{name}.self_attn.q_proj.weight": self.matrix(heads * width, inputs),
+            f"{name}.self_attn.k_proj.weight": self.matrix(kv_heads * width, inputs),
+            f"{name}.self_attn.v_proj.weight": self.matrix(kv_heads * width, inputs),
+            f"{name}.self_attn.o_proj.weight": self.matrix(hidden, heads * width),
+            f"{name}.mlp.gate_proj.weight": self.matrix(inner, hidden),
+            f"{name}.mlp.up_proj.weight": self.matrix(inner, hidden),
+            f"{name}.mlp.down_proj.weight": self.matrix(hidden, inner),
+            f"{name}.input_layernorm.weight": self.norm(hidden),
+            f"{name}.post_attention_layernorm.weight": self.norm(hidden),
+        }
+
+
 def random_checkpoint(seed: int = 0, teacher_hidden: int = 56, **changes: Any) -> Checkpoint:
     """A random head of the ``SMALL`` shape with ``changes`` to its config; tensors follow the config's switches."""
-    rng = np.random.default_rng(seed)
     config = SMALL | changes
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    draw, hidden = RandomWeights(config, seed), config["hidden_size"]
+    rng = draw.rng
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     width = config.get("head_dim") or hidden // heads
     teacher_vocab, draft_vocab = config["vocab_size"], config["draft_vocab_size"] or config["vocab_size"]
 
-    def matrix(rows: int, columns: int) -> NDArray[np.float32]:
-        return np.asarray(rng.standard_normal((rows, columns)) * 1.5 / np.sqrt(columns), dtype=np.float32)
-
-    def norm(size: int) -> NDArray[np.float32]:
-        return rng.uniform(0.5, 1.5, size).astype(np.float32)
-
     weights: Weights = {
-        "fc.weight": matrix(hidden, 3 * teacher_hidden),
-        "midlayer.self_attn.q_proj.weight": matrix(heads * width, 2 * hidden),
-        "midlayer.self_attn.k_proj.weight": matrix(kv_heads * width, 2 * hidden),
-        "midlayer.self_attn.v_proj.weight": matrix(kv_heads * width, 2 * hidden),
-        "midlayer.self_attn.o_proj.weight": matrix(hidden, heads * width),
-        "midlayer.mlp.gate_proj.weight": matrix(inner, hidden),
-        "midlayer.mlp.up_proj.weight": matrix(inner, hidden),
-        "midlayer.mlp.down_proj.weight": matrix(hidden, inner),
-        "midlayer.input_layernorm.weight": norm(hidden),
-        "midlayer.hidden_norm.weight": norm(hidden),
-        "midlayer.post_attention_layernorm.weight": norm(hidden),
-        "norm.weight": norm(hidden),
-        "lm_head.weight": matrix(draft_vocab, hidden),
+        "fc.weight": draw.matrix(hidden, 3 * teacher_hidden),
+        **draw.layer("midlayer", 2 * hidden),
+        "midlayer.hidden_norm.weight": draw.norm(hidden),
+        "norm.weight": draw.norm(hidden),
+        "lm_head.weight": draw.matrix(draft_vocab, hidden),
     }
+    for number in range(1, config["num_hidden_layers"]):
+        weights |= draw.layer(f"layers.{number}", hidden)
     if config.get("attention_bias"):
         weights |= {
-            f"midlayer.self_attn.{n}_proj.bias": rng.standard_normal(size).astype(np.float32)
+            f"{name}.self_attn.{n}_proj.bias": rng.standard_normal(size).astype(np.float32)
+            for name in layer_names(config)
             for n, size in (("q", heads * width), ("k", kv_heads * width), ("v", kv_heads * width), ("o", hidden))
         }
     if config.get("norm_before_fc"):
-        weights["input_norm.weight"] = norm(3 * teacher_hidden)
+        weights["input_norm.weight"] = draw.norm(3 * teacher_hidden)
     if config.get("fc_norm"):
-        weights |= {f"fc_norm.{i}.weight": norm(teacher_hidden) for i in range(3)}
+        weights |= {f"fc_norm.{i}.weight": draw.norm(teacher_hidden) for i in range(3)}
     if draft_vocab != teacher_vocab:
         ids = np.sort(rng.choice(teacher_vocab, draft_vocab, replace=False))
         weights["d2t"] = ids - np.arange(draft_vocab)
         weights["t2d"] = np.isin(np.arange(teacher_vocab), ids)
     return Checkpoint(config, weights, teacher_hidden)
+
+
+def layer_names(config: dict[str, Any]) -> list[str]:
+    """What the layers' tensors begin with."""
+    return ["midlayer", *(f"layers.{number}" for number in range(1, config["num_hidden_layers"]))]
 
 
 def nested(checkpoint: Checkpoint) -> Checkpoint:
@@ -128,8 +155,9 @@ class SlowHead:
         self.weights = {
             n: w.astype(np.float64) for n, w in checkpoint.weights.items() if np.issubdtype(w.dtype, np.floating)
         }
-        self.keys: list[Array] = []
-        self.values: list[Array] = []
+        self.layers = layer_names(self.config)
+        self.keys: dict[str, list[Array]] = {layer: [] for layer in self.layers}  # of each pair
+        self.values: dict[str, list[Array]] = {layer: [] for layer in self.layers}
 
     def norm(self, x: Array, name: str) -> Array:
         """x / rms(x) times the weight."""
@@ -159,26 +187,33 @@ class SlowHead:
 
     def row(self, hidden: Array, embedding: Array, position: int) -> tuple[Array, Array]:
         """One pair behind all before it: what the next step is fed, and the logits."""
-        layer = "midlayer"
+        out = hidden
+        for layer in self.layers:
+            residual, x = out, self.norm(embedding if layer == "midlayer" else out, f"{layer}.input_layernorm.weight")
+            if layer == "midlayer":
+                normed = self.norm(hidden, f"{layer}.hidden_norm.weight")
+                x = np.concatenate([x, normed])
+                residual = normed if self.config.get("norm_before_residual") else hidden
+            out = residual + self.attention(layer, x, position)
+            x = self.norm(out, f"{layer}.post_attention_layernorm.weight")
+            gate = self.linear(x, f"{layer}.mlp.gate_proj")
+            up = self.linear(x, f"{layer}.mlp.up_proj")
+            out = out + self.linear(gate / (1 + np.exp(-gate)) * up, f"{layer}.mlp.down_proj")
+        final = self.norm(out, "norm.weight")
+        return (final if self.config.get("norm_output") else out), self.linear(final, "lm_head")
+
+    def attention(self, layer: str, x: Array, position: int) -> Array:
+        """Of one row over all rows of the layer so far and itself, projected."""
         heads, groups = self.config["num_attention_heads"], self.config["num_key_value_heads"]
-        normed = self.norm(hidden, f"{layer}.hidden_norm.weight")
-        x = np.concatenate([self.norm(embedding, f"{layer}.input_layernorm.weight"), normed])
         query, key, value = (self.linear(x, f"{layer}.self_attn.{n}_proj") for n in "qkv")
         query = self.rotate(query.reshape(heads, -1), position)
-        self.keys.append(self.rotate(key.reshape(groups, -1), position))
-        self.values.append(value.reshape(groups, -1))
+        self.keys[layer].append(self.rotate(key.reshape(groups, -1), position))
+        self.values[layer].append(value.reshape(groups, -1))
         attended = []
         for head in range(heads):
             group = head // (heads // groups)
-            scores = np.array([query[head] @ k[group] for k in self.keys]) / np.sqrt(query.shape[1])
+            scores = np.array([query[head] @ k[group] for k in self.keys[layer]]) / np.sqrt(query.shape[1])
             weights = np.exp(scores - scores.max())
-            attended.append(np.einsum("s,sd->d", weights / weights.sum(), np.array([v[group] for v in self.values])))
-        residual = normed if self.config.get("norm_before_residual") else hidden
-        out = residual + self.linear(np.concatenate(attended), f"{layer}.self_attn.o_proj")
-        x = self.norm(out, f"{layer}.post_attention_layernorm.weight")
-        gate = self.linear(x, f"{layer}.mlp.gate_proj")
-        out = out + self.linear(
-            gate / (1 + np.exp(-gate)) * self.linear(x, f"{layer}.mlp.up_proj"), f"{layer}.mlp.down_proj"
-        )
-        final = self.norm(out, "norm.weight")
-        return (final if self.config.get("norm_output") else out), self.linear(final, "lm_head")
+            values = np.array([v[group] for v in self.values[layer]])
+            attended.append(np.einsum("s,sd->d", weights / weights.sum(), values))
+        return self.linear(np.concatenate(attended), f"{layer}.self_attn.o_proj")

@@ -58,14 +58,16 @@ def build_teacher(folder: Path, architecture: str = "llama") -> Path:
     return folder
 
 
-def build_head(folder: Path, draft_vocab: int = 40, hidden: int = HIDDEN) -> Path:
+def build_head(
+    folder: Path, draft_vocab: int = 40, hidden: int = HIDDEN, num_layers: int = 1, intermediate: int = 48
+) -> Path:
     """Writes a random head with a draft vocabulary of its own."""
     torch.manual_seed(1)
     head = Eagle3Head(
         HeadConfig(
             hidden_size=hidden,
             teacher_hidden_size=hidden,
-            intermediate_size=48,
+            intermediate_size=intermediate,
             num_heads=4,
             num_kv_heads=2,
             head_dim=hidden // 4,
@@ -74,6 +76,7 @@ def build_head(folder: Path, draft_vocab: int = 40, hidden: int = HIDDEN) -> Pat
             rope_theta=10000.0,
             rms_norm_eps=1e-6,
             max_positions=256,
+            num_layers=num_layers,
         )
     )
     ids = torch.arange(draft_vocab) + torch.arange(draft_vocab) // 2

@@ -23,7 +23,8 @@ ENDS: dict[str, tuple[str, ...]] = {
 }
 #: Of what decides which tokens a drafter proposes; its name, source and configuration file do not.
 DRAFTS = (
-    *("drafter.kind", "drafter.weights_digest", "drafter.hidden_state_indices", "drafter.rope_theta"),
+    *("drafter.kind", "drafter.weights_digest", "drafter.quantization", "drafter.hidden_state_indices"),
+    *("drafter.num_layers", "drafter.rope_theta"),
     *("drafter.draft_vocab_size", "drafter.vocab_mapping", "drafter.settings", "sampling.draft"),
 )
 #: What forbids tokens, or weighs them otherwise, before the teacher's logits are recorded.

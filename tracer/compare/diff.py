@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from specscope.schemas import TurnStart
 from specscope.schemas.verdict import Verdict
 from specscope.tracer.compare.align import TurnAlignment, TurnPair, align_turns
-from specscope.tracer.compare.allowed import check_allowed, consequences
+from specscope.tracer.compare.allowed import Consequences, check_allowed, consequences
 from specscope.tracer.compare.coverage import coverage_problems, unpaired_turns
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.lengths import LengthWalk, are_lengths
@@ -105,13 +105,14 @@ def _compared(
             raise UsageError(_without_floats("--noise"))
         if lengths and options.tolerance is not None:
             raise UsageError(_without_floats("--tolerance"))
-        noise = PairNoise([], None) if incomparable or lengths else _noise(sides, options)
+        expected = consequences(a.manifest, b.manifest, proof.let)
+        noise = PairNoise([], None) if incomparable or lengths else _noise(sides, expected, options)
         walk = Walk(
             judge=FloatJudge.of(noise.floors, a.manifest),
             findings=Findings(steps_stand_alone=_is_replay(sides)),
             drift=noise.drift,
             marks=marks,
-            expected=consequences(a.manifest, b.manifest, proof.let),
+            expected=expected,
             uncovered=_uncovered(sides, turns),
         )
         if lengths:
@@ -135,10 +136,12 @@ def _without_floats(option: str) -> str:
     return f"{option} says nothing of these two: a side records only lengths, and no logits; leave it out"
 
 
-def _noise(sides: Sides, options: DiffOptions) -> PairNoise:
+def _noise(sides: Sides, expected: Consequences, options: DiffOptions) -> PairNoise:
     if options.tolerance is not None:
         return given_noise(sides, options.tolerance)
-    return noise_of_pair(sides) if options.noise is None else noise_of_run(sides, Path(options.noise), options.allowed)
+    if options.noise is None:
+        return noise_of_pair(sides, expected)
+    return noise_of_run(sides, expected, Path(options.noise), options.allowed)
 
 
 def _is_replay(sides: Sides) -> bool:

@@ -65,6 +65,10 @@ class Drift:
         """Whether more would tell nothing new."""
         return len(self.samples["logits"]) >= MOST_VALUES
 
+    def leave_out(self, quantity: Quantity) -> None:
+        """Forgets the values of ``quantity``, which are not of equal inputs after all."""
+        self.samples[quantity] = Sample()
+
     def add(self, place: DriftPlace, values: Iterator[EqualInputs], lists: Iterable[EqualLists] = ()) -> None:
         """Takes in the values of one place; those that are not finite are no drift."""
         self.places.append(place)

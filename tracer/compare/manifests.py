@@ -37,6 +37,8 @@ OWN = (
 )
 #: Compared by themselves, by ``loaded_otherwise``.
 LOADED = ("teacher.parameters", "drafter.parameters")
+#: A drafter with quantised weights drafts otherwise; one that does not say whether its own are may be another.
+QUANTIZED_DRAFTS, UNQUANTIZED = "drafter.quantization", "none"
 #: Absent is not recorded, and proves nothing, but for these: what their absence says.
 SAID_BY_ABSENCE: dict[str, Any] = {
     "sampling.temperature": 1.0,
@@ -111,7 +113,9 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
         if name == "block_size" and "dense" in (a.cache, b.cache):  # which has none: the line of the cache says it
             continue
         got, wanted = of_a if a.knows(name) else None, of_b if b.knows(name) else None
-        unsaid = _says_nothing(a, name, got) or _says_nothing(b, name, wanted)
+        unsaid = (_says_nothing(a, name, got) or _says_nothing(b, name, wanted)) and not (
+            name == QUANTIZED_DRAFTS and {got, wanted} - {None, UNQUANTIZED}
+        )
         if (got is None and wanted is None) or (not unsaid and _meant(name, got) == _meant(name, wanted)):
             continue
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
@@ -144,11 +148,20 @@ def fallback_remarks(a: Manifest, b: Manifest) -> list[str]:
 def loaded_otherwise(a: Manifest, b: Manifest) -> list[str]:
     """Parameters that hold other values on the two sides, although the files that they were loaded from are the same.
 
-    Nothing where a side does not record them, or loaded them in another dtype.
+    Nothing where a side does not record them, loaded them in another dtype, or quantised them otherwise.
     """
     if a.dtype != b.dtype:
         return []
-    return [*_loaded("teacher", a.teacher, b.teacher), *_loaded("drafter", a.drafter, b.drafter)]
+    models: tuple[tuple[str, Teacher | Drafter, Teacher | Drafter], ...] = (
+        ("teacher", a.teacher, b.teacher),
+        ("drafter", a.drafter, b.drafter),
+    )
+    return [
+        line
+        for name, of_a, of_b in models
+        if of_a.quantization == of_b.quantization
+        for line in _loaded(name, of_a, of_b)
+    ]
 
 
 def _loaded(name: str, a: Teacher | Drafter, b: Teacher | Drafter) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specscope.schemas.verdict import NoiseFloor
-from specscope.tracer.compare.drift import measure_bits, measure_drift
+from specscope.tracer.compare.allowed import Consequences
+from specscope.tracer.compare.drift import Drift, measure_bits, measure_drift
 from specscope.tracer.compare.excess import UniformDrift, movement, uniform_drift
 from specscope.tracer.compare.manifests import compare_manifests
 from specscope.tracer.compare.noise import given_floors, measured_floors, noise_floors
@@ -29,14 +30,22 @@ def given_noise(sides: Sides, tolerance: float) -> PairNoise:
     return PairNoise(given_floors(compared_in(sides.a.manifest, sides.b.manifest), tolerance), None)
 
 
-def noise_of_pair(sides: Sides) -> PairNoise:
+def noise_of_pair(sides: Sides, expected: Consequences) -> PairNoise:
     """As it is measured on the pair itself."""
-    drift = measure_drift(sides.a, sides.b, sides.is_broken)
+    drift = _drift(sides, expected)
     floors = measured_floors(drift, sides.a.manifest.teacher.num_layers)
     return PairNoise(floors, uniform_drift(drift, floors, "dtype"))
 
 
-def noise_of_run(sides: Sides, path: Path, allowed: frozenset[str]) -> PairNoise:
+def _drift(sides: Sides, expected: Consequences) -> Drift:
+    """Of the pair; without the scores of two drafters that may differ, which equal inputs do not make equal."""
+    drift = measure_drift(sides.a, sides.b, sides.is_broken)
+    if "draft" in expected.phases:
+        drift.leave_out("draft-scores")
+    return drift
+
+
+def noise_of_run(sides: Sides, expected: Consequences, path: Path, allowed: frozenset[str]) -> PairNoise:
     """As it is measured between the baseline and the run at ``path``, which must be good.
 
     Raises:
@@ -44,7 +53,7 @@ def noise_of_run(sides: Sides, path: Path, allowed: frozenset[str]) -> PairNoise
         UsageError: where it cannot tell the noise of this pair.
     """
     a, b = sides.a, sides.b
-    drift = measure_drift(a, b, sides.is_broken)
+    drift = _drift(sides, expected)
     with TraceReader(path) as other:
         problem = _not_noise(sides, other, allowed)
         if problem is not None:

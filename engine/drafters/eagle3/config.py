@@ -25,7 +25,6 @@ ALIASES = {"norm_output": "return_hidden_post_norm", "fc_norm": "use_aux_norm"}
 
 # (key, what its value must be, why it is refused otherwise); a key that is absent or null is right.
 WANTED: tuple[tuple[str, object, str], ...] = (
-    ("num_hidden_layers", 1, "the head has one layer"),
     ("hidden_act", "silu", "the MLP is SwiGLU"),
     ("mlp_bias", False, "the MLP has no biases"),
     ("bias", False, "engines disagree which of fc, attention and MLP then have one: say attention_bias"),
@@ -97,6 +96,7 @@ def _shape(
         hidden, heads = int(layer["hidden_size"]), int(layer["num_attention_heads"])
         teacher_vocab = int(config.get("target_vocab_size") or layer["vocab_size"])
         positions = layer.get("max_position_embeddings")
+        num_layers = layer.get("num_hidden_layers")
         bias = bool(layer.get("attention_bias"))
         return HeadConfig(
             hidden_size=hidden,
@@ -110,6 +110,7 @@ def _shape(
             rope_theta=theta,
             rms_norm_eps=float(layer.get("rms_norm_eps", 1e-6)),
             max_positions=int(positions) if positions else None,
+            num_layers=1 if num_layers is None else _checked_layers(num_layers, place),
             qkv_bias=bias,
             output_bias=bias and OUTPUT_BIAS in tensor_names,  # Llama's layer then has it, Qwen2's has not
             own_embedding=EMBEDDING in tensor_names,
@@ -202,6 +203,12 @@ def _layer_ids(config: dict[str, Any], eagle: dict[str, Any], place: str) -> Lay
     if top and top not in (nested, indices):
         raise CheckpointError(f"{place} contradicts itself: {LAYER_IDS} is {list(top)}, in eagle_config {list(nested)}")
     return LayerIds(indices, f"eagle_config.{LAYER_IDS}" + (", numbers of layers whose output is meant" * outputs))
+
+
+def _checked_layers(stated: Any, place: str) -> int:
+    if type(stated) is not int or stated < 1:
+        raise CheckpointError(f"{place}: num_hidden_layers is {stated!r}, wanted an integer of at least 1")
+    return stated
 
 
 def _checked_ids(ids: Any, place: str) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The EAGLE-3 drafter: feeds the head, keeps its cache, grows trees.
 
 After every step the cache holds exactly the committed pairs of each row; the tree's own entries lie after them for as
-long as it grows and are then dropped. The cache is the teacher's kind, with one layer.
+long as it grows and are then dropped. The cache is the teacher's kind, with the layers of the head.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from specscope.engine.digests import digest_file, digest_files
 from specscope.engine.drafters.base import Draft, DraftPairs, nothing_drafted
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.files import CONFIG_NAME, HeadFiles
-from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadOutput, QueryKeyValue
 from specscope.engine.drafters.growing import ScoredRoots, SelectTree, grow_draft
 from specscope.engine.host import sent
 from specscope.engine.tree.grow import Frontier, select_tree
@@ -27,6 +27,8 @@ from specscope.engine.tree.policy import TreePolicy
 from specscope.engine.tree.tensors import causal, mask_behind
 from specscope.schemas import Drafter as DrafterManifest
 from specscope.tracer.errors import UsageError
+
+CAPACITY = 512  # pairs that a cache has room for at first
 
 
 def as_counted(indices: torch.Tensor, level: int) -> torch.Tensor:
@@ -94,7 +96,7 @@ class Eagle3Drafter:
         self._embedding = embedding
         self._attend = ATTENTION[attention]
         self._scale = self.head.config.head_dim**-0.5
-        self._cache = TreeCache(1, 512)
+        self._cache = TreeCache(self.head.config.num_layers, CAPACITY)
         self._sampler = sampler
         self._deepest = policy.depth  # of all the trees so far: as many pairs may a step take in
         self._window = window
@@ -110,12 +112,12 @@ class Eagle3Drafter:
         return self.head
 
     def kept(self, row: int) -> torch.Tensor | None:
-        """(1, 2, G, R, W) keys and values of the pairs of ``row``."""
+        """(L, 2, G, R, W) keys and values of the pairs of ``row``, in all layers of the head."""
         return self._cache.committed(row)
 
     def begin_session(self, cache: TreeCache) -> None:
         """An empty cache of as many rows."""
-        self._cache = TreeCache(1, 512, cache.num_rows)
+        self._cache = TreeCache(self.head.config.num_layers, CAPACITY, cache.num_rows)
 
     def begin_turn(self, row: int, context_ids: list[int], num_pairs: int) -> None:
         """Keeps the first ``num_pairs`` pairs of ``row``."""
@@ -147,6 +149,7 @@ class Eagle3Drafter:
             draft_vocab_size=shape.draft_vocab_size,
             vocab_mapping="offset" if files.vocab_mapping == "offset" else "identity",
             max_positions=shape.max_positions,
+            num_layers=shape.num_layers,
             settings=None if self._window is None else {"window": self._window},
         )
 
@@ -211,7 +214,9 @@ class Eagle3Drafter:
 
     def _keep(self, pairs: list[DraftPairs]) -> list[torch.Tensor]:
         """Puts the pairs' keys and values into the cache and scores nothing: a head of one layer needs no more of them
-        later; (R,) a row, the positions that they were rotated by."""
+        later. Of several, all must run. (R,) a row, the positions that they were rotated by."""
+        if self.head.config.num_layers > 1:
+            return self._take_in(pairs).positions
         counts = [len(p.token_list) for p in pairs]
         if len(pairs) > 1 and max(counts) > self._deepest + 1:
             placed = []
@@ -220,7 +225,9 @@ class Eagle3Drafter:
                     placed += self._keep([row_pairs])
             return placed
         fed = self._padded(pairs)
-        states = self.head.project(self.head.first_hidden(fed.features), self._embedding(fed.tokens), fed.positions)
+        hidden = self.head.first_hidden(fed.features)
+        table = self.head.rotation(fed.positions, hidden.dtype)
+        states = self.head.project(hidden, self._embedding(fed.tokens), table)
         self._cache.update(states.key, states.value, 0)
         self._cache.commit_length(counts)
         return [row[:count] for row, count in zip(fed.positions, counts, strict=True)]
@@ -273,7 +280,10 @@ class Eagle3Drafter:
         self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> HeadOutput:
         """``hidden`` (B, R, H), ``tokens`` and ``positions`` (B, R), ``mask`` (B, 1, R, S) additive."""
-        query, key, value = self.head.project(hidden, self._embedding(tokens), positions)
-        keys, values = self._cache.update(key, value, 0)
-        attended = self._attend(query, keys, values, mask, scale=self._scale)
-        return self.head.finish(hidden, attended)
+
+        def attend(layer: int, projected: QueryKeyValue) -> torch.Tensor:
+            keys, values = self._cache.update(projected.key, projected.value, layer)
+            return self._attend(projected.query, keys, values, mask, scale=self._scale)
+
+        output: HeadOutput = self.head(hidden, self._embedding(tokens), positions, attend)
+        return output

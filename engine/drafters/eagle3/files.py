@@ -6,6 +6,7 @@ Nothing is loaded leniently: a missing, unexpected or misshapen tensor is an err
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,16 @@ Tensors = dict[str, torch.Tensor]
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
-OTHER_PREFIX = "layers.0."  # in vLLM's and speculators' heads; ours and the authors' is "midlayer."
+#: The first layer's: of vLLM and speculators, whose later ones are "layers.1." and so on; of the authors and SGLang.
+OTHER_PREFIX, OUR_PREFIX = "layers.0.", "midlayer."
+LAYER_NAME = re.compile(r"(midlayer|layers\.\d+)\.")
 VOCAB_TENSORS = ("d2t", "t2d")
 TEACHER_PREFIX = "verifier_"  # speculators keeps some of the teacher's weights beside the head's, for training alone
 INVERSE_FREQUENCIES = "rotary_emb.inv_freq"
 # Tensors that come with a switch: where it is off they are unexpected, and the error says which switch it would be.
 SWITCHED = {"input_norm.": "norm_before_fc", "fc_norm.": "fc_norm", "_proj.bias": "attention_bias"}
+#: What later layers have by two pull requests of SGLang's (18112 and 18175), which were closed.
+OTHER_LAYERS = re.compile(r"layers\.[1-9]\d*\.hidden_norm|additional_layers\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,7 @@ def load_head(folder: Path, teacher_hidden: int, teacher_vocab: int, *, allow_no
     shape = statement.shape
     _check_teacher(shape, folder, teacher_hidden, teacher_vocab)
     _take_inverse_frequencies(tensors, shape, folder)
+    _check_layers(tensors, shape, folder)
     vocab = _vocab(tensors, shape, folder)
     with torch.device("meta"):  # every value comes from the files: what did not would fail at its first use
         head = Eagle3Head(shape)
@@ -149,7 +155,7 @@ def _read_tensors(folder: Path) -> Tensors:
         for name, tensor in read.items():
             ours = name.removeprefix("model.")
             if ours.startswith(OTHER_PREFIX):
-                ours = "midlayer." + ours.removeprefix(OTHER_PREFIX)
+                ours = OUR_PREFIX + ours.removeprefix(OTHER_PREFIX)
             if ours in tensors:
                 raise CheckpointError(f"{folder} holds the tensor {ours} twice, again as {name} in {path.name}")
             if not ours.startswith(TEACHER_PREFIX):
@@ -168,6 +174,18 @@ def _check_teacher(shape: HeadConfig, folder: Path, teacher_hidden: int, teacher
         raise CheckpointError(
             f"the head at {folder} does not fit this teacher: it covers a vocabulary of {shape.teacher_vocab_size}, "
             f"the teacher has {teacher_vocab}; choose the head that was trained for this teacher"
+        )
+
+
+def _check_layers(tensors: Tensors, shape: HeadConfig, folder: Path) -> None:
+    """Refuses a head whose files hold other layers than its config says: one left out, or made up, drafts wrongly."""
+    wanted = {"midlayer", *(f"layers.{number}" for number in range(1, shape.num_layers))}
+    held = {name.group(1) for name in map(LAYER_NAME.match, tensors) if name is not None}
+    if held and len(held) != len(wanted):
+        raise CheckpointError(
+            f"{folder / CONFIG_NAME} states num_hidden_layers {shape.num_layers}, the files hold tensors of "
+            f"{len(held)} ({', '.join(sorted(held))}): correct it, or get the tensors that are missing. The authors' "
+            "code has one layer, whatever is stated"
         )
 
 
@@ -224,7 +242,8 @@ def _fit(head: Eagle3Head, tensors: Tensors, vocab: DraftVocab, folder: Path) ->
         if tensors[name].shape != wanted[name].shape
     ]
     problems += [
-        f"{name}: got {tensors[name].dtype}, wanted floating-point numbers (quantised heads are not supported)"
+        f"{name}: got {tensors[name].dtype}, wanted floating-point numbers (heads are quantised as they are loaded, "
+        "by --drafter-quantization)"
         for name in sorted(wanted.keys() & tensors.keys())
         if not tensors[name].is_floating_point()
     ]
@@ -236,6 +255,10 @@ def _fit(head: Eagle3Head, tensors: Tensors, vocab: DraftVocab, folder: Path) ->
 
 
 def _hint(unexpected: list[str]) -> str:
+    if any(map(OTHER_LAYERS.match, unexpected)):
+        return (
+            " (after the first layer, plain ones are read, with one norm before attention, as vLLM and speculators do)"
+        )
     switches = sorted({switch for part, switch in SWITCHED.items() if any(part in name for name in unexpected)})
     return f" ({CONFIG_NAME} does not set {' or '.join(switches)})" if switches else ""
 
@@ -250,7 +273,7 @@ def save_head(head: Eagle3Head, folder: Path, hidden_state_indices: tuple[int, .
         "hidden_size": shape.hidden_size,
         "target_hidden_size": shape.teacher_hidden_size,
         "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads,
         "num_key_value_heads": shape.num_kv_heads,
         "head_dim": shape.head_dim,
@@ -275,4 +298,7 @@ def save_head(head: Eagle3Head, folder: Path, hidden_state_indices: tuple[int, .
         config["eagle_config"] = {LAYER_IDS: ids}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, folder / WEIGHTS_NAME)
+    # The authors and SGLang have one layer and know it as midlayer; who reads several counts them.
+    first = OUR_PREFIX if shape.num_layers == 1 else OTHER_PREFIX
+    tensors = {name.replace(OUR_PREFIX, first, 1): tensor.contiguous() for name, tensor in head.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_NAME)

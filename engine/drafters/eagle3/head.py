@@ -1,7 +1,10 @@
 """The EAGLE-3 draft head as a module, its parameters named as the tensors of public checkpoints. Knows no files.
 
-One decoder layer whose attention reads [normed embedding ; normed hidden], so its q, k and v take 2H. The un-normed
-output feeds the next draft step; ``fc`` projects the teacher's three hidden states for the first.
+A decoder layer whose attention reads [normed embedding ; normed hidden], so its q, k and v take 2H. A deeper head has
+plain layers after it, which read the hidden state alone, as vLLM (pull request 26164) and speculators
+(``models/eagle3/core.py``) have them; SpecForge's pull request 401 found that they accept more than layers that read
+the embedding again. The un-normed output feeds the next draft step; ``fc`` projects the teacher's three hidden states
+for the first.
 
 Four switches of later heads change where norms stand. They are meant as vLLM (``llama_eagle3.py`` and its pull requests
 42764 and 42143), speculators (``models/eagle3``), SGLang (pull requests 24663 and 32334) and TensorRT-LLM
@@ -17,6 +20,7 @@ Letters: R rows, S cached rows, H hidden, E teacher hidden, V draft vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -43,6 +47,7 @@ class HeadConfig:
     rope_theta: float
     rms_norm_eps: float
     max_positions: int | None  # as stated; positions after it are computed by the same formula
+    num_layers: int = 1
     qkv_bias: bool = False
     output_bias: bool = False
     norm_before_residual: bool = False
@@ -106,15 +111,15 @@ class RMSNorm(nn.Module):
 
 
 class HeadAttention(nn.Module):
-    """Projections of the layer's attention; the attention itself is the caller's."""
+    """Projections of a layer's attention, of states ``num_inputs`` wide; the attention itself is the caller's."""
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, config: HeadConfig, num_inputs: int) -> None:
         super().__init__()
         width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.head_dim = config.head_dim
-        self.q_proj = nn.Linear(2 * config.hidden_size, width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(2 * config.hidden_size, kv_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(2 * config.hidden_size, kv_width, bias=config.qkv_bias)
+        self.q_proj = nn.Linear(num_inputs, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(num_inputs, kv_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(num_inputs, kv_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=config.output_bias)
 
     def heads(self, states: torch.Tensor) -> torch.Tensor:
@@ -137,24 +142,61 @@ class HeadMLP(nn.Module):
         return out
 
 
-class HeadLayer(nn.Module):
-    """The decoder layer."""
-
-    def __init__(self, config: HeadConfig) -> None:
-        super().__init__()
-        self.self_attn = HeadAttention(config)
-        self.mlp = HeadMLP(config)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-
 class QueryKeyValue(NamedTuple):
-    """The layer's projections of some rows, heads apart, rotated."""
+    """A layer's projections of some rows, heads apart, rotated."""
 
     query: torch.Tensor  # (..., heads, R, head_dim)
     key: torch.Tensor  # (..., kv heads, R, head_dim)
     value: torch.Tensor
+
+
+#: The attention of a layer, by its number, over what that layer projected: (..., heads, R, head_dim).
+Attend = Callable[[int, QueryKeyValue], torch.Tensor]
+
+
+class HeadLayer(nn.Module):
+    """A decoder layer, whose attention reads states ``num_inputs`` wide."""
+
+    def __init__(self, config: HeadConfig, num_inputs: int) -> None:
+        super().__init__()
+        self.self_attn = HeadAttention(config, num_inputs)
+        self.mlp = HeadMLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def project(self, states: torch.Tensor, table: RotaryTable) -> QueryKeyValue:
+        """Rotated query, key and value of normed ``states`` (..., R, inputs)."""
+        attention = self.self_attn
+        return QueryKeyValue(
+            rotate(attention.heads(attention.q_proj(states)), table),
+            rotate(attention.heads(attention.k_proj(states)), table),
+            attention.heads(attention.v_proj(states)),
+        )
+
+    def finish(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The rest of the layer (..., R, H), after attention (..., heads, R, head_dim)."""
+        hidden = residual + self.self_attn.o_proj(attended.transpose(-2, -3).flatten(-2))
+        out: torch.Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return out
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Its modules by the name of what they do, in the order in which they run; the norms of its input left out."""
+        return {
+            "query projection": self.self_attn.q_proj,
+            "key projection": self.self_attn.k_proj,
+            "value projection": self.self_attn.v_proj,
+            "output projection": self.self_attn.o_proj,
+            "post-attention norm": self.post_attention_layernorm,
+            "MLP": self.mlp,
+        }
+
+
+class FirstLayer(HeadLayer):
+    """The layer that reads the embedding too."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config, 2 * config.hidden_size)
+        self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class Eagle3Head(nn.Module):
@@ -175,7 +217,9 @@ class Eagle3Head(nn.Module):
         if config.fc_norm:
             self.fc_norm = nn.ModuleList(RMSNorm(config.teacher_hidden_size, eps) for _ in range(3))
         self.fc = nn.Linear(features, config.hidden_size, bias=False)
-        self.midlayer = HeadLayer(config)
+        self.midlayer = FirstLayer(config)
+        later = range(1, config.num_layers)
+        self.layers = nn.ModuleDict({str(number): HeadLayer(config, config.hidden_size) for number in later})
         self.norm = RMSNorm(config.hidden_size, eps)
         self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)
         self.register_buffer("d2t", torch.zeros(config.draft_vocab_size, dtype=torch.int64))
@@ -196,43 +240,51 @@ class Eagle3Head(nn.Module):
         hidden: torch.Tensor = self.fc(features)
         return hidden
 
-    def project(self, hidden: torch.Tensor, embedding: torch.Tensor, positions: torch.Tensor) -> QueryKeyValue:
-        """Rotated query, key and value of pairs: ``hidden`` and ``embedding`` (..., R, H), ``positions`` (..., R), or
-        (R,) for all alike."""
-        layer, attention = self.midlayer, self.midlayer.self_attn
-        states = torch.cat([layer.input_layernorm(embedding), layer.hidden_norm(hidden)], dim=-1)
-        table = rotary_table(positions, self.config.head_dim, self.config.rope_theta, states.dtype)
-        return QueryKeyValue(
-            rotate(attention.heads(attention.q_proj(states)), table),
-            rotate(attention.heads(attention.k_proj(states)), table),
-            attention.heads(attention.v_proj(states)),
-        )
+    @property
+    def later_layers(self) -> list[HeadLayer]:
+        """Those after the first, in order."""
+        return [layer for layer in self.layers.values() if isinstance(layer, HeadLayer)]
 
-    def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> HeadOutput:
-        """The rest of the layer after attention (..., heads, R, head_dim); ``hidden`` is what ``project`` was given."""
+    def project(self, hidden: torch.Tensor, embedding: torch.Tensor, table: RotaryTable) -> QueryKeyValue:
+        """The first layer's query, key and value of pairs: ``hidden`` and ``embedding`` (..., R, H)."""
         layer = self.midlayer
-        residual = layer.hidden_norm(hidden) if self.config.norm_before_residual else hidden
-        hidden = residual + layer.self_attn.o_proj(attended.transpose(-2, -3).flatten(-2))
-        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return layer.project(torch.cat([layer.input_layernorm(embedding), layer.hidden_norm(hidden)], dim=-1), table)
+
+    def rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> RotaryTable:
+        """Of ``positions`` (..., R), or (R,) for all alike; the same in every layer."""
+        return rotary_table(positions, self.config.head_dim, self.config.rope_theta, dtype)
+
+    def forward(
+        self, hidden: torch.Tensor, embedding: torch.Tensor, positions: torch.Tensor, attend: Attend
+    ) -> HeadOutput:
+        """All layers over pairs: ``hidden`` and ``embedding`` (..., R, H), ``positions`` (..., R) or (R,) for all
+        alike. Keys and values are the caller's to keep: ``attend`` is handed each layer's, in order."""
+        table, first = self.rotation(positions, embedding.dtype), self.midlayer
+        attended = attend(0, self.project(hidden, embedding, table))
+        hidden = first.finish(first.hidden_norm(hidden) if self.config.norm_before_residual else hidden, attended)
+        for number, layer in enumerate(self.later_layers, 1):
+            hidden = layer.finish(hidden, attend(number, layer.project(layer.input_layernorm(hidden), table)))
         normed = self.norm(hidden)
         return HeadOutput(normed if self.config.norm_output else hidden, self.lm_head(normed))
 
     def parts(self) -> dict[str, nn.Module]:
-        """Its modules by the name of what they do, without its own embedding, if it has one."""
-        layer, attention = self.midlayer, self.midlayer.self_attn
-        norms = list(self.fc_norm) if self.fc_norm is not None else []
+        """Its modules by the name of what they do, without its own embedding, if it has one. Those of a layer are named
+        with its number where there are several."""
+        first, norms = self.midlayer, list(self.fc_norm) if self.fc_norm is not None else []
+        layers = [
+            {"embedding norm": first.input_layernorm, "hidden norm": first.hidden_norm, **first.parts()},
+            *({"input norm": layer.input_layernorm, **layer.parts()} for layer in self.later_layers),
+        ]
+        numbered = len(layers) > 1
         named: dict[str, nn.Module | None] = {
             "feature norm": self.input_norm,
             **{f"feature norm {number}": norm for number, norm in enumerate(norms, 1)},
             "fc": self.fc,
-            "embedding norm": layer.input_layernorm,
-            "hidden norm": layer.hidden_norm,
-            "query projection": attention.q_proj,
-            "key projection": attention.k_proj,
-            "value projection": attention.v_proj,
-            "output projection": attention.o_proj,
-            "post-attention norm": layer.post_attention_layernorm,
-            "MLP": layer.mlp,
+            **{
+                f"layer {number} {name}" if numbered else name: module
+                for number, layer in enumerate(layers)
+                for name, module in layer.items()
+            },
             "final norm": self.norm,
             "output head": self.lm_head,
         }

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, ModelChoice
+from specscope.engine.settings import CACHE_STRATEGIES, TRACE_LEVELS, ModelChoice, QuantizationName
 from specscope.engine.tree.policy import (
     AUTO_LIMIT,
     PRESETS,
@@ -84,6 +84,15 @@ def _drafters(choice: ModelChoice) -> list[Variant]:
     return [_baseline(choice), *drafted, *chains]
 
 
+def _quantizations(choice: ModelChoice) -> list[Variant]:
+    """The drafter's weights as in its files, and quantised."""
+    names: tuple[QuantizationName, ...] = get_args(QuantizationName)
+    drafted = [
+        Variant(name=f"quantization {name}", choice=replace(choice, drafter_quantization=name)) for name in names
+    ]
+    return [_baseline(choice), *drafted]
+
+
 def _guided(choice: ModelChoice) -> list[Variant]:
     """Free and guided, without drafts and with them: what a grammar costs a token, and what it does to acceptance."""
     ways = {"baseline": replace(choice, mode="baseline"), choice.mode: choice}
@@ -145,6 +154,7 @@ COMPARISONS: dict[str, Callable[[ModelChoice], list[Variant]]] = {
     "cache-strategies": _strategies,
     "trees": _trees,
     "drafters": _drafters,
+    "drafter-quantization": _quantizations,
     "batch": _batches,
     "overhead": _overhead,
     "guided": _guided,

@@ -7,6 +7,7 @@ as everything before it was right.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ BETWEEN = {
     "fc": "features",
     "embedding": "proposed tokens",
     "hidden norm": "hidden state handed on",
+    "input norm": "residual",
     "query projection": "concatenation",
     "key projection": "concatenation",
     "value projection": "concatenation",
@@ -36,6 +38,7 @@ BETWEEN = {
     "post-attention norm": "residual",
     "final norm": "residual",
 }
+LAYER = re.compile(r"layer \d+ ")
 #: In roundings: how far whole forwards of honest kernels may part before anything else did.
 ROUNDINGS = 16.0
 
@@ -114,6 +117,12 @@ def narrow_in_place(ours: Captures, theirs: Captures, dtype: str) -> NarrowedDra
     return NarrowedDraft(operations=[], culprit=None if parted is None else parted.error)
 
 
+def _before(name: str) -> str:
+    """What the part of that name is fed, with the layer where the name has one."""
+    layer, part = LAYER.match(name), LAYER.sub("", name)
+    return (layer.group() if layer is not None else "") + BETWEEN.get(part, f"input of the {part}")
+
+
 def _error(operation: Operation, errors: dict[Operation, float], floors: Floors) -> OperationError:
     floor = floors.of(operation)
     return OperationError(
@@ -141,7 +150,7 @@ def _parting(ours: Captures, theirs: Captures, dtype: str) -> _Parting | None:
         if other is None:
             return None
         for name, wanted, got in (
-            (BETWEEN.get(operation.name, f"input of the {operation.name}"), value.fed, other.fed),
+            (_before(operation.name), value.fed, other.fed),
             (operation.name, value.gave, other.gave),
         ):
             error = relative_error(wanted, got) if wanted.shape == got.shape else float("inf")

@@ -17,7 +17,7 @@ else.
 | format | Hugging Face folder, bfloat16 safetensors | public EAGLE-3 tensor names, float32 safetensors | \
 this project's own (`engine/drafters/early_exit/head.py`), bfloat16 safetensors |
 | shape | {layers} layers x {hidden}, {heads} heads, {kv_heads} key-value heads, vocabulary {vocab}, tied | \
-1 layer x {hidden}, draft vocabulary {draft_vocab} (`d2t` offsets, `t2d`) | \
+{head_layers} x {hidden}, draft vocabulary {draft_vocab} (`d2t` offsets, `t2d`) | \
 norm, SwiGLU of {exit_inner}, norm; the teacher's output matrix |
 | parameters | {parameters:,} | {head_parameters:,} | {exit_parameters:,} |
 | reads | | hidden_states {layers_read} | the state after the first {exit_layer} layers |
@@ -86,6 +86,7 @@ def render_card(m: dict[str, Any]) -> str:
         draft_vocab=head["draft_vocab_size"],
         parameters=teacher["parameters"],
         head_parameters=head["parameters"],
+        head_layers="1 layer" if head["num_layers"] == 1 else f"{head['num_layers']} layers",
         layers_read=head["hidden_state_indices"],
         teacher_steps=teacher["num_steps"],
         ul_steps=teacher["unlikelihood"]["num_steps"],

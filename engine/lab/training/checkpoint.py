@@ -28,6 +28,15 @@ def save_checkpoint(folder: Path, step: int, module: nn.Module, optimizers: Sequ
         save_file(tensors, partial, metadata={"step": str(step)})
 
 
+def updates_done(folder: Path) -> int:
+    """How many updates the state in ``folder`` is after; 0 where there is none."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as stored:
+        return int(stored.metadata()["step"])
+
+
 def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> int:
     """Restores the state in place and returns the number of updates done; 0 where there is no checkpoint."""
     path = folder / FILE_NAME
@@ -36,7 +45,6 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimi
     states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
     parameters = dict(module.named_parameters())
     with safe_open(path, framework="pt") as stored, torch.no_grad():
-        step = int(stored.metadata()["step"])
         for key in stored.keys():  # noqa: SIM118 (safe_open is no dict)
             value = stored.get_tensor(key)
             if key.startswith("model."):
@@ -46,4 +54,4 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimi
                 states[int(number)].setdefault(int(index), {})[name] = value
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+    return updates_done(folder)

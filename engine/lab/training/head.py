@@ -7,6 +7,7 @@ output of the step before. The loss is soft cross-entropy to the teacher over th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from transformers import LlamaForCausalLM
 
 from specscope.engine.drafters.draft_vocab import DraftVocab
 from specscope.engine.drafters.eagle3.files import default_hidden_state_indices
-from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig, QueryKeyValue
+from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig, HeadOutput, QueryKeyValue
 from specscope.engine.lab.training.loop import BatchLoss, Training, train
+from specscope.engine.lab.training.online import drafter_of, write_online
 from specscope.engine.lab.training.schedule import rows_at, warmup_stable_decay
 from specscope.engine.lab.training.teacher import make_optimizers
 
@@ -30,6 +32,7 @@ CHECKPOINT_EVERY = 100  # updates
 class HeadRecipe:
     """Everything that decides the head's weights, except for the data and the teacher."""
 
+    num_layers: int = 1
     draft_vocab_size: int = 3072
     intermediate_size: int = 768
     unroll: int = 6
@@ -40,6 +43,9 @@ class HeadRecipe:
     muon_lr: float = 4e-3
     adam_lr: float = 2e-3
     loss_decay: float = 0.8
+    online_rows: int = 0  # of a batch, that are written while the head trains; the others are the text it was given
+    online_from: int = 0  # the update that such rows begin at: drafts of a head that knows nothing lead nowhere
+    online_reuse: int = 20  # updates whose rows are written at a time, by one state of the head
     seed: int = 2
 
 
@@ -68,6 +74,7 @@ def new_head(recipe: HeadRecipe, teacher: LlamaForCausalLM, vocab: DraftVocab) -
             rope_theta=float(c.rope_parameters["rope_theta"]),
             rms_norm_eps=c.rms_norm_eps,
             max_positions=c.max_position_embeddings,
+            num_layers=recipe.num_layers,
         )
     )
     head.use_vocab(vocab)
@@ -127,14 +134,18 @@ def unrolled_loss(
     """
     rows = view.features.shape[1] - unroll
     hidden = head.first_hidden(view.features[:, :rows])
-    steps: list[QueryKeyValue] = []
+    steps: list[list[QueryKeyValue]] = [[] for _ in range(head.config.num_layers)]
+
+    def attend(layer: int, projected: QueryKeyValue) -> torch.Tensor:
+        steps[layer].append(projected)
+        return unrolled_attention(steps[layer])
+
     total = hidden.new_zeros((), dtype=torch.float32)
     agreement = []
     for step in range(unroll):
         span = slice(step + 1, step + 1 + rows)
         positions = torch.arange(rows, device=hidden.device) + step
-        steps.append(head.project(hidden, view.embeddings[:, span], positions))
-        output = head.finish(hidden, unrolled_attention(steps))
+        output: HeadOutput = head(hidden, view.embeddings[:, span], positions, attend)
         hidden = output.hidden
         logprobs = torch.log_softmax(output.logits.float(), dim=-1)
         target = torch.softmax(view.logits[:, span] / temperature, dim=-1)
@@ -145,16 +156,46 @@ def unrolled_loss(
     return UnrolledLoss(total, torch.stack(agreement).detach())
 
 
+class HeadTexts(NamedTuple):
+    """What a head is trained on."""
+
+    rows: NDArray[np.int64]  # (num, T) of the teacher's own
+    stream: NDArray[np.int64]  # of the corpus: prompts for what is written while it trains
+
+
+def batches_of(
+    recipe: HeadRecipe, teacher: LlamaForCausalLM, head: Eagle3Head, vocab: DraftVocab, texts: HeadTexts
+) -> Callable[[int], torch.Tensor]:
+    """The batch (B, T) of an update, by its number and, for rows that are written online, by the head as it is then."""
+    drafter = drafter_of(head, teacher, vocab)
+    written: list[torch.Tensor] = []  # the last of them is used up
+
+    def batch(step: int) -> torch.Tensor:
+        num_online = recipe.online_rows if step >= recipe.online_from else 0
+        fixed = rows_at(texts.rows, step, recipe.batch_size - num_online, recipe.seed).to(teacher.device)
+        if not num_online:
+            return fixed
+        turn = step % recipe.online_reuse
+        if not written or turn == 0:
+            num_rows = num_online * recipe.online_reuse
+            seed = recipe.seed + step - turn
+            written[:] = [write_online(teacher, drafter, texts.stream, num_rows, texts.rows.shape[1], seed)]
+        return torch.cat([fixed, written[0][turn :: recipe.online_reuse]])
+
+    return batch
+
+
 def train_head(
     recipe: HeadRecipe,
     teacher: LlamaForCausalLM,
-    rows: NDArray[np.int64],
+    texts: HeadTexts,
     vocab: DraftVocab,
     folder: Path,
     device: torch.device,
     compiled: bool,
 ) -> Eagle3Head:
-    """Trains on ``rows`` (num, T), with checkpoints in ``folder``; resumes where one is found."""
+    """Trains on ``texts``, with checkpoints in ``folder``; resumes where one is found, and goes on where more updates
+    are asked for than it was made after."""
     torch.manual_seed(recipe.seed)
     head = new_head(recipe, teacher, vocab).to(device)
     loss_of = torch.compile(unrolled_loss) if compiled else unrolled_loss
@@ -171,7 +212,7 @@ def train_head(
         optimizers=make_optimizers(head, recipe.muon_lr, recipe.adam_lr),
         num_steps=recipe.num_steps,
         schedule=lambda step: warmup_stable_decay(step, recipe.num_steps),
-        data=lambda step: rows_at(rows, step, recipe.batch_size, recipe.seed).to(device),
+        data=batches_of(recipe, teacher, head, vocab, texts),
         loss=loss,
         max_norm=0.5,
         report_every=25,

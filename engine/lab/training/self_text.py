@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
 PROMPT_TOKENS = 48
+SAMPLING_TEMPERATURE = 0.8
 
 
 def cut_prompts(stream: NDArray[np.int64], count: int, seed: int) -> torch.Tensor:
@@ -24,7 +25,7 @@ def continue_prompts(
 ) -> torch.Tensor:
     """``prompts`` (B, P) with ``new_tokens`` more: greedily, or sampled at temperature 0.8."""
     model: Any = teacher  # the overloads of generate do not say that plain arguments give a tensor
-    sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 0.8, "top_k": 0}
+    sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": SAMPLING_TEMPERATURE, "top_k": 0}
     output: torch.Tensor = model.generate(
         prompts,
         attention_mask=torch.ones_like(prompts),
