@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from specscope.engine.ppsd.message import Kind, Message, Shape
-from specscope.tracer.errors import EngineError
+from specscope.engine.ranks.leaving import RankLostError
 
 NUM_BUFFERS = 4  # per direction: one is filled, one travels, and what is slow may lag
 LISTEN_S = 0.25  # between two looks at signals and at the parent while nothing arrives
@@ -29,7 +29,7 @@ LAST_WORD_S = 0.01  # between two looks while only last words are awaited
 NUM_PINGS = 24
 
 
-class StageLostError(EngineError):
+class StageLostError(RankLostError):
     """The connection to another stage broke, or it does not answer."""
 
 

@@ -30,7 +30,7 @@ PATIENCE_S = 120.0
 
 def pipeline_processes(folder: Path) -> list[int]:
     """The processes whose environment names ``folder``, but for the launcher's own."""
-    marks, pids = f"SPECSCOPE_PPSD_FOLDER={folder}".encode(), []
+    marks, pids = f"SPECSCOPE_RANKS_FOLDER={folder}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             environment = path.read_bytes()
@@ -58,7 +58,7 @@ class Running:
 
     def life(self, rank: int) -> dict[str, Any] | None:
         """What the rank said last."""
-        for path in self.folder.glob(f"specscope-ppsd-*/life-{rank}.json"):
+        for path in self.folder.glob(f"specscope-ranks-*/life-{rank}.json"):
             pid, _, activity, _ = json.loads(path.read_text())
             return {"pid": pid, "activity": activity}
         return None
@@ -77,7 +77,7 @@ class Running:
 
     def end(self) -> tuple[int, str, float]:
         """Exit code, standard error, and how long it took from now; no rank may be left."""
-        (ranks,) = self.folder.glob("specscope-ppsd-*")
+        (ranks,) = self.folder.glob("specscope-ranks-*")
         begun = time.monotonic()
         _, errors = self.process.communicate(timeout=PATIENCE_S)
         seconds = time.monotonic() - begun

@@ -12,6 +12,7 @@ from specscope.engine.lab.faults.graphs import GRAPH_FAULTS
 from specscope.engine.lab.faults.guided import GUIDED_FAULTS
 from specscope.engine.lab.faults.kernels import KERNEL_FAULTS
 from specscope.engine.lab.faults.paged import PAGED_FAULTS
+from specscope.engine.lab.faults.ranks import RANK_FAULTS
 from specscope.engine.lab.faults.tensors import TENSOR_FAULTS
 from specscope.engine.lab.faults.tree import TREE_FAULTS
 from specscope.engine.lab.faults.turn import TURN_FAULTS
@@ -33,6 +34,7 @@ _ALL = (
     *COMMIT_FAULTS,
     *CUSTODY_FAULTS,
     *PAGED_FAULTS,
+    *RANK_FAULTS,
     *TURN_FAULTS,
 )
 #: In the catalogue's order; forms of an entry as their file has them, the first of them standing for all.
