@@ -9,6 +9,7 @@ Letters: B rows of the batch, R ranks, S rows of a share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -60,12 +61,7 @@ def _gathered(ours: Acceptance, group: RankGroup, num_rows: int) -> Acceptance:
     parts = [_as_bytes(tensor) for tensor in tensors]
     every = torch.cat(group.gather(torch.cat(parts, dim=1)))[:num_rows]  # (B, bytes)
     columns = every.split([part.shape[1] for part in parts], dim=1)
-    whole = iter(
-        [
-            column.contiguous().view(tensor.dtype).reshape(num_rows, *tensor.shape[1:])
-            for tensor, column in zip(tensors, columns, strict=True)
-        ]
-    )
+    whole = (_as_rows(column, tensor) for column, tensor in zip(columns, tensors, strict=True))
     named = {name: next(whole) for name in _tensors(ours)}
     trials = {name: next(whole) for name in _tensors(ours.trials)}
     return replace(ours, **named, trials=None if ours.trials is None else replace(ours.trials, **trials))
@@ -81,4 +77,10 @@ def _tensors(record: Acceptance | Trials | None) -> dict[str, torch.Tensor]:
 
 def _as_bytes(rows: torch.Tensor) -> torch.Tensor:
     """(S, bytes) of (S, ...)."""
-    return rows.contiguous().reshape(len(rows), -1).view(torch.uint8)
+    return rows.reshape(len(rows), math.prod(rows.shape[1:])).contiguous().view(torch.uint8)
+
+
+def _as_rows(column: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(B, ...) of (B, bytes), of the dtype and the row's shape of ``like`` (S, ...)."""
+    aligned = column.clone(memory_format=torch.contiguous_format).flatten()
+    return aligned.view(like.dtype).view(len(column), *like.shape[1:])
