@@ -1,8 +1,7 @@
 """Whether several ranks that compute the same step decide the same: each says what it decided, by digests.
 
-Knows no transformers and no process group: how numbers get from rank to rank is a seam of the phases. Trees are
-compared before the teacher's forward, which would add up the partial sums of different slots, and outcomes before the
-next step.
+How numbers get from rank to rank is a seam of the phases. Trees are compared before the teacher's forward, which would
+add up the partial sums of different slots, and outcomes before the next step. Knows no transformers.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def exchange_trees(step: StepInFlight, exchange: Exchange) -> None:
     for row in step.rows:
         kept = slice(tree.num_slots[row.number])
         ours.append(digest_ids(tree.tokens[row.number][kept].tolist(), tree.parents[row.number][kept].tolist()))
-    for rank in exchange(ours):
-        for row, said in zip(step.rows, rank, strict=True):
-            row.ranks = [*(row.ranks or ()), RankDecided(said)]
+    for theirs in exchange(ours):
+        for row, digest in zip(step.rows, theirs, strict=True):
+            row.ranks = [*(row.ranks or ()), RankDecided(digest)]
     parted = disagreement(step)
     if parted is not None:
         raise parted
@@ -48,11 +47,11 @@ def exchange_outcomes(step: StepInFlight, exchange: Exchange) -> RanksDifferErro
     for row in step.rows:
         accepted = row.accepted
         ours += [digest_ids(accepted.path), digest_ids([*accepted.tokens, accepted.bonus_token])]
-    said = exchange(ours)
+    of_ranks = exchange(ours)
     for number, row in enumerate(step.rows):
         row.ranks = [
             trees._replace(path=numbers[2 * number], emitted=numbers[2 * number + 1])
-            for trees, numbers in zip(row.ranks or (), said, strict=True)
+            for trees, numbers in zip(row.ranks or (), of_ranks, strict=True)
         ]
     return disagreement(step)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from specscope.engine.settings import DEMO_MODELS, Settings
 from specscope.tracer.errors import UsageError
 
+LIBRARY = "accelerate"
 _INSTEAD = "drop the option, or leave out --tensor-parallel"
 
 
@@ -30,6 +32,11 @@ def check_settings(settings: Settings) -> None:
             raise UsageError(
                 f"got {what} with --tensor-parallel {model.num_ranks}, which does not support it: {_INSTEAD}"
             )
+    if find_spec(LIBRARY) is None:
+        raise UsageError(
+            f"transformers divides a teacher with the help of {LIBRARY}, which is not installed: pip install "
+            "'specscope[ranks]'"
+        )
     _check_heads(settings)
 
 

@@ -22,7 +22,7 @@ class RankGroup(NamedTuple):
 
     def exchange(self, numbers: list[int]) -> list[list[int]]:
         """The numbers of every rank, each int64, in the order of the ranks: through the host's memory."""
-        return [said.tolist() for said in self.gather(torch.tensor(numbers, dtype=torch.int64))]
+        return [theirs.tolist() for theirs in self.gather(torch.tensor(numbers, dtype=torch.int64))]
 
     def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """``values`` of every rank, in the order of the ranks; all have one shape and dtype."""

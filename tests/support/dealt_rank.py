@@ -69,7 +69,7 @@ def differing(ours: Any, wanted: Any) -> list[str]:
 def main() -> None:
     rank, output = join(*sys.argv[1:4]), Path(sys.argv[4])
     groups = {size: dist.new_group(list(range(size))) for size in (1, 2, 4)}
-    found: list[str] = []
+    problems: list[str] = []
     for size, process_group in groups.items():
         if rank >= size:
             continue
@@ -81,12 +81,12 @@ def main() -> None:
                 wrong = differing(sharded(accept, group)(inputs), accept(inputs))
                 states = [generator.get_state().sum().item() for generator in generators]
                 same_states = group.exchange(states) == [states] * size
-                found += [f"{size} ranks, {num_rows} rows, {name}: {wrong}, generators equal: {same_states}"] * (
+                problems += [f"{size} ranks, {num_rows} rows, {name}: {wrong}, generators equal: {same_states}"] * (
                     bool(wrong) or not same_states
                 )
-    counts = RankGroup.of().exchange([len(found)])
+    counts = RankGroup.of().exchange([len(problems)])
     if rank == 0:
-        output.write_text(json.dumps({"found": found, "counts": counts}))
+        output.write_text(json.dumps({"problems": problems, "counts": counts}))
     dist.destroy_process_group()
 
 

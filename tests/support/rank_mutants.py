@@ -18,7 +18,7 @@ def ranks_agree(lines: Lines, count: int = 3) -> Lines:
     lines[0]["capabilities"].append("ranks")
     for line in lines:
         if line["kind"] == "step":
-            digests = {name: f"{line['step']:016x}" for name in ("tree_digest", "path_digest", "emitted_digest")}
+            digests = dict.fromkeys(("tree_digest", "path_digest", "emitted_digest"), f"{line['step']:016x}")
             line["ranks"] = [dict(digests) for _ in range(count)]
     return lines
 
