@@ -95,7 +95,7 @@ def _device_of(choice: ModelChoice) -> torch.device:
         return device
     if not dist.is_initialized() or dist.get_world_size() != choice.num_ranks:
         raise UsageError(
-            f"got {choice.num_ranks} ranks in a process that is none of them: they are started by specscope run "
+            f"got {choice.num_ranks} ranks in a process that is not one of them: they are started by specscope run "
             f"--tensor-parallel {choice.num_ranks}"
         )
     divided_on = torch.accelerator.current_accelerator()

@@ -1,8 +1,8 @@
 """Acceptance dealt among ranks: each accepts for its share of the rows, and the outcomes are gathered.
 
 Every rank has the coins of all rows, each drawn from the row's own generator, and takes those of its share: so the
-generators of all ranks stay equal, whoever accepts for which row. The batch is filled up to a multiple of the number of
-ranks by its last row, whose outcome is computed once more and dropped, so that no rank waits for one that has no row.
+generators of all ranks stay equal, whichever rank accepts for a row. The batch is filled up to a multiple of the number
+of ranks by its last row, whose outcome is computed again and dropped, so that no rank waits for one that has no row.
 
 Letters: B rows of the batch, R ranks, S rows of a share.
 """

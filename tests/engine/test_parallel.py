@@ -223,7 +223,7 @@ def test_a_mistake_gets_one_clear_line_and_code_2(mistake: str) -> None:
     assert done.err.count("\n") == 1
 
 
-def test_ranks_are_not_asked_for_in_a_process_that_is_none(teacher_folder: Path, head_folder: Path) -> None:
+def test_ranks_are_refused_in_a_process_that_is_not_one(teacher_folder: Path, head_folder: Path) -> None:
     choice = settings_of("greedy", str(teacher_folder), str(head_folder), 2).choice
-    with pytest.raises(UsageError, match="got 2 ranks in a process that is none of them"):
+    with pytest.raises(UsageError, match="got 2 ranks in a process that is not one of them"):
         load_models(choice)

@@ -1,4 +1,4 @@
-"""Faults of runs of several ranks, F38: one of them decides otherwise than the others."""
+"""Faults of runs of several ranks, F38: one of them decides differently from the others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _own_generator(target: FaultTarget) -> FaultTarget:
 
 
 def _tie_broken_elsewhere(target: FaultTarget) -> FaultTarget:
-    """As if the two best logits at the end of the path were equal on this rank, but for rounding."""
+    """As if the two best logits at the end of the path were apart by rounding, which here went the other way."""
     honest = target.phases.accept
 
     def accept(inputs: AcceptInputs) -> Acceptance:
