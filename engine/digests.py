@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
+from torch.distributed.tensor import DTensor
 
 CHUNK_BYTES = 1 << 24
 
@@ -52,9 +53,15 @@ def digest_file(path: Path) -> str:
 
 
 def digest_parameters(module: torch.nn.Module) -> dict[str, str]:
-    """Of each parameter and buffer of ``module`` by its name; one that has two names is listed under its first."""
+    """Of each parameter and buffer of ``module`` by its name; one that has two names is listed under its first. What
+    is divided among ranks is gathered for it, one after another, so that all ranks must call this together."""
     named = [*module.named_parameters(), *module.named_buffers()]
-    return {name: digest_tensors(tensor) for name, tensor in named}
+    return {name: digest_tensors(whole(tensor)) for name, tensor in named}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a parameter, of which this rank may have a part."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def digest_tensors(*tensors: torch.Tensor | NDArray[Any]) -> str:

@@ -28,6 +28,8 @@ GrammarKind = Literal["lark", "json-schema", "regex"]
 ProductsChoice = Literal["auto", "plain", "packed"]
 #: Of a drafter's weights: as in its files, all linear layers in int8, or those of its MLPs in int4.
 QuantizationName = Literal["none", "int8", "int4-mlp"]
+#: replicated: every rank accepts for all rows; sharded: each for its share.
+AcceptanceChoice = Literal["replicated", "sharded"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -37,6 +39,7 @@ DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 PRODUCTS: tuple[str, ...] = get_args(ProductsChoice)
 QUANTIZATIONS: tuple[str, ...] = get_args(QuantizationName)
+ACCEPTANCES: tuple[AcceptanceChoice, ...] = get_args(AcceptanceChoice)
 CACHES: tuple[str, ...] = get_args(CacheName)
 #: Level lengths is of other engines, which record no more.
 TRACE_LEVELS: tuple[TraceLevel, ...] = tuple(level for level in get_args(TraceLevel) if level != "lengths")
@@ -190,6 +193,7 @@ class ModelChoice:
     )  # by which the shape of each step is chosen, to be checked
     drafter_window: int | None = None  # pairs that each row of an eagle3 head sees at most; None: all
     drafter_quantization: QuantizationName = "none"  # of an eagle3 head's weights
+    num_ranks: int = 1  # processes that the teacher is divided among
 
     def __post_init__(self) -> None:
         if self.drafter_window is not None and self.drafter_window < 1:
@@ -229,6 +233,7 @@ class Settings:
     processors: ProcessorChoice = NO_PROCESSORS
     bad_words: tuple[str, ...] = ()  # texts; the teacher's tokenizer makes ids of them
     grammar: GrammarChoice | None = None  # that every turn's output follows; None: it is free
+    acceptance: AcceptanceChoice = "replicated"  # who accepts for which rows, where there are several ranks
     seed: int | None = 0  # None: not known, of a run that was recorded elsewhere
     strict: bool = False  # end at the first violated invariant, even where a fault was injected
     fault: str | None = None  # the catalogue's id of the fault that was injected

@@ -31,6 +31,7 @@ from specscope.schemas.pipeline import (
     StageEvents,
     StageInterval,
 )
+from specscope.schemas.ranks import RankDecisions, TensorParallel
 from specscope.schemas.shapes import LoadTimes, ShapeSection, ShapeTable, TreeShape
 from specscope.schemas.step import (
     CommitSection,
@@ -93,6 +94,7 @@ __all__ = [
     "PipelineSection",
     "PipelineStage",
     "Prefill",
+    "RankDecisions",
     "Record",
     "RunEnd",
     "Sampling",
@@ -113,6 +115,7 @@ __all__ = [
     "StopSection",
     "Teacher",
     "TensorFiles",
+    "TensorParallel",
     "TensorsSection",
     "TimingSection",
     "TokenId",

@@ -16,5 +16,6 @@ def is_known_capability(capability: str) -> bool:
     known = Step.model_fields.get(section)
     if known is None or section in Record.model_fields:
         return False
-    models = [kind for kind in get_args(known.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+    kinds = [kind for union in get_args(known.annotation) for kind in get_args(union) or (union,)]  # of a list, its own
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
     return bool(models) and (not dot or field in models[0].model_fields)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.guided import Grammar
 from specscope.schemas.pipeline import Pipeline
+from specscope.schemas.ranks import TensorParallel
 from specscope.schemas.shapes import ShapeTable
 
 Mode = Literal["fused", "eager", "baseline"]
@@ -328,6 +329,9 @@ class Manifest(Record):
     pipeline: Pipeline | None = Field(
         default=None,
         description="How the teacher was split into stages that verify while they draft; absent: it was not.",
+    )
+    tensor_parallel: TensorParallel | None = Field(
+        default=None, description="How the teacher is divided among ranks; absent: one process has all of it."
     )
     fault: str | None = Field(default=None, description="Id of a deliberately injected fault; absent in an honest run.")
     replay_of: str | None = Field(

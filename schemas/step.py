@@ -15,6 +15,7 @@ from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.guided import GuidedSection
 from specscope.schemas.paging import BlocksSection
 from specscope.schemas.pipeline import PipelineSection
+from specscope.schemas.ranks import RankDecisions
 from specscope.schemas.shapes import ShapeSection
 
 
@@ -352,6 +353,9 @@ class Step(Record):
         default=None, description="At level lengths, in place of the sections above."
     )
     invariants: InvariantsSection | None = Field(default=None, description="What the engine checked itself.")
+    ranks: list[RankDecisions] | None = Field(
+        default=None, description="Only where several ranks computed the step: what each decided, in their order."
+    )
     timing: TimingSection | None = Field(default=None, description="Nanoseconds per phase.")
     pipeline: PipelineSection | None = Field(default=None, description="Only in a pipelined run.")
     forced: ForcedSection | None = Field(default=None, description="Only in a replay.")

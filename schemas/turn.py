@@ -11,6 +11,7 @@ from specscope.schemas.base import Digest, Float, Record, Section, TokenId
 from specscope.schemas.guided import GrammarState
 from specscope.schemas.phases import FailedPhase
 from specscope.schemas.pipeline import PipelineSection, StageEvents
+from specscope.schemas.ranks import RankDecisions
 
 
 class Prefill(Section):
@@ -210,6 +211,9 @@ class Failure(Record):
     message: str = Field(description="What the exception says.")
     inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")
     state: FailureState | None = Field(default=None, description="What ``specscope repro`` runs the step again from.")
+    ranks: list[RankDecisions] | None = Field(
+        default=None, description="Where several ranks computed the step: what each had decided, in their order."
+    )
 
 
 class RunEnd(Record):

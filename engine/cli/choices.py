@@ -12,6 +12,7 @@ import click
 from specscope.engine.cli.computing import SYNONYMS, all_of, computing_options
 from specscope.engine.drafters.names import parse_drafter
 from specscope.engine.settings import (
+    ACCEPTANCES,
     DEFAULT_TREE,
     DRAFTER_NAMES,
     GREEDY,
@@ -111,6 +112,24 @@ pipeline_options = all_of(
         "--carrier",
         type=click.Choice(["gloo", "nccl", "hccl"]),
         help="ppsd: what carries hidden states; gloo: through the host's memory.  [default: by the stages' devices]",
+    ),
+)
+
+rank_options = all_of(
+    click.option(
+        "--tensor-parallel",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Processes among which the teacher's weights are divided; each drafts and accepts by itself.",
+    ),
+    click.option(
+        "--acceptance",
+        type=click.Choice(ACCEPTANCES),
+        default="replicated",
+        show_default=True,
+        help="With --tensor-parallel: every process accepts for all rows, or each for its share of a batch (sharded).",
     ),
 )
 
@@ -282,6 +301,7 @@ def build_choice(**options: Any) -> ModelChoice:
         drafter_window=options["drafter_window"],
         drafter_quantization=options["drafter_quantization"],
         profile=None if profile is None else profile.profile,
+        num_ranks=options.get("tensor_parallel", 1),
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specscope.engine.ppsd.choice import PipelineChoice, check_settings, check_split
-from specscope.engine.ppsd.launch import RankError, is_rank, launch
-from specscope.engine.ppsd.leaving import ending
-from specscope.engine.ppsd.lifeline import Lifeline
+from specscope.engine.ranks.launch import RankError, Ranks, is_rank, launch
+from specscope.engine.ranks.leaving import ending
+from specscope.engine.ranks.lifeline import Lifeline
 from specscope.engine.settings import Settings
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.mending import end_trace
@@ -78,7 +78,8 @@ def run_stages(
     _spoiler(settings.fault, 0, choice.num_stages)
     _check_means(settings, choice)
     try:
-        launch(["-m", "specscope", *sys.argv[1:]], choice.num_stages, hung_after_s=choice.patience_s)
+        ranks = Ranks(choice.num_stages, "stage")
+        launch(["-m", "specscope", *sys.argv[1:]], ranks, hung_after_s=choice.patience_s)
     except RankError as error:
         # The rank that writes the trace may be the one that was killed, or have been killed before it could end it.
         if trace is not None and error.rank is not None:

@@ -16,7 +16,6 @@ from specscope.engine.ppsd.choice import PipelineChoice
 from specscope.engine.ppsd.conductor import Conductor
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import StageLostError
-from specscope.engine.ppsd.lifeline import Lifeline
 from specscope.engine.ppsd.pace import Pace
 from specscope.engine.ppsd.rank import Loaded, StageFacts, conductor_links
 from specscope.engine.ppsd.record import PipelineFacts, PipelineRecorder, RunningPipeline, pipeline_manifest
@@ -28,6 +27,7 @@ from specscope.engine.ppsd.turns import (
     run_pipeline,
     stop_rules,
 )
+from specscope.engine.ranks.lifeline import Lifeline
 from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.target import ending, redacted
 from specscope.engine.run.prompts import Prompt

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,14 @@ from specscope.engine.cli.choices import (
     build_processors,
     model_options,
     pipeline_options,
+    rank_options,
     rule_options,
     trace_options,
     tree_options,
     warn_once,
 )
 from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, grammar_options
+from specscope.engine.cli.parallel import heard_by, run_ranks
 from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_stages
 from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
@@ -36,11 +40,13 @@ from specscope.tracer.naming.text import counted
 
 if TYPE_CHECKING:
     from specscope.engine.lab.faults import Fault
-    from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport
+    from specscope.engine.ranks.lifeline import Lifeline
+    from specscope.engine.run.runner import RunRequest, TraceTarget, TurnReport, Workings
 
 
 SECTIONS = {
     "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout", "carrier"),
+    "Ranks": ("tensor_parallel", "acceptance"),
     "Prompts": ("prompt", "prompts_file", "arrivals_file", "shard", "batch_size", "seed"),
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
@@ -65,6 +71,7 @@ SECTIONS = {
 )
 @click.option("--shard", default="1/1", metavar="i/N", help="Decode the i-th of N parts of the prompts; see merge.")
 @pipeline_options
+@rank_options
 @model_options
 @tree_options
 @rule_options
@@ -116,22 +123,56 @@ def run(as_json: bool, **options: Any) -> None:
     """
     if _run_in_stages(options, as_json=as_json):
         return
+    if options["tensor_parallel"] > 1:
+        settings, _ = check_request(**options)
+        run_ranks(settings, lambda: _request_of(options), partial(_decode, as_json=as_json), trace=options["trace"])
+        return
+    if options["acceptance"] != "replicated":
+        raise UsageError("got --acceptance sharded without --tensor-parallel, whose ranks have shares: add it")
     with working("loading torch, the teacher and the drafter"):
-        request, fault = _with_fault(build_request(**options))
-        from specscope.engine.lab.faults import check_fits, injecting
+        request, fault = _request_of(options)
+        from specscope.engine.lab.faults import injecting
+    _decode(request, fault, injecting(fault), as_json=as_json)
+
+
+def _request_of(options: dict[str, Any]) -> tuple[RunRequest, Fault | None]:
+    return _with_fault(build_request(**options))
+
+
+def _decode(
+    request: RunRequest,
+    fault: Fault | None,
+    change: Callable[[Workings], Workings],
+    lifeline: Lifeline | None = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Decodes every prompt; says so, unless this is one of several ranks and not the first.
+
+    Args:
+        lifeline: of a rank; hears what the rank does.
+    """
+    with working("loading torch, the teacher and the drafter"):
+        from specscope.engine.lab.faults import check_fits
         from specscope.engine.load.models import load_models
-        from specscope.engine.run.runner import open_trace, run_turns
+        from specscope.engine.run.runner import QUIET, open_trace, run_turns
 
         models = load_models(request.settings.choice, warn=warn_once)
     if fault is not None:
         check_fits(fault, models)
     writer = open_trace(request, models, warn=warn_once)
+    if lifeline is not None and lifeline.rank:
+        for _ in run_turns(request, models, writer, heard_by(lifeline, QUIET), change=change):
+            pass
+        return
     stream = Stream(models.teacher, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
     events = stream.events(warn_once)
+    if lifeline is not None:
+        events = heard_by(lifeline, events)
     reports = []
     kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
     with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
-        for report in run_turns(request, models, writer, events, change=injecting(fault)):
+        for report in run_turns(request, models, writer, events, change=change):
             reports.append(report)
             if as_json:
                 echo_document(orjson.dumps(report_json(report)).decode() + "\n")
@@ -220,7 +261,17 @@ def build_settings(**options: Any) -> Settings:
     Raises:
         UsageError: where they contradict each other.
     """
-    named = ("max_new_tokens", "batch_size", "cache_strategy", "cache", "block_size", "seed", "strict", "fault")
+    named = (
+        "max_new_tokens",
+        "batch_size",
+        "cache_strategy",
+        "cache",
+        "block_size",
+        "acceptance",
+        "seed",
+        "strict",
+        "fault",
+    )
     return Settings(
         choice=build_choice(**options),
         stop_strings=tuple(options["stop_strings"]),

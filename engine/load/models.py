@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from specscope.engine.backends.attention import registered_name
 from specscope.engine.backends.choice import checked, kernel_of, warn_in_python
@@ -20,6 +22,7 @@ from specscope.engine.backends.products import (
     unpack_products,
 )
 from specscope.engine.backends.quantized import quantize
+from specscope.engine.digests import digest_parameters
 from specscope.engine.drafters.base import Drafter, NoDrafter
 from specscope.engine.drafters.draws import DraftSampler
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
@@ -57,7 +60,7 @@ def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_pytho
         UsageError: where something is missing, the drafter does not fit the teacher, or a kernel that the choice names
             differs from the eager attention.
     """
-    device, dtype = resolve_device(choice.device), DTYPES[choice.dtype]
+    device, dtype = _device_of(choice), DTYPES[choice.dtype]
     kernel = kernel_of(choice.attention, device)
     options = TeacherOptions(
         dtype=dtype,
@@ -66,6 +69,7 @@ def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_pytho
         allow_remote_code=choice.allow_remote_code,
         allow_download=choice.allow_download,
         allow_nonfinite=choice.allow_nonfinite,
+        num_ranks=choice.num_ranks,
     )
     name = str(DEMO_MODELS / "teacher") if choice.teacher == "demo" else choice.teacher
     teacher = Teacher.load(name, options)
@@ -73,8 +77,33 @@ def load_models(choice: ModelChoice, warn: Callable[[str], None] = warn_in_pytho
     if teacher.attention.runs != options.attention:
         options = replace(options, attention=teacher.attention.runs)
         teacher.attend_by(registered_name(options.attention))
-    teacher.products = _multiplied(choice, teacher, warn)
-    return Models(teacher, load_drafter(choice, teacher, options))
+    if choice.num_ranks == 1:
+        teacher.products = _multiplied(choice, teacher, warn)
+    else:
+        teacher.products = ChosenProducts(runs="plain", reason="each rank has a part of the weights")
+        teacher.parameters = digest_parameters(teacher.model)
+    return Models(teacher, load_drafter(choice, teacher, replace(options, num_ranks=1)))
+
+
+def _device_of(choice: ModelChoice) -> torch.device:
+    """Where the choice runs; of several ranks each on the device of its own number.
+
+    Raises:
+        UsageError: where it is not there, or ranks are asked for and this process is none of them.
+    """
+    device = resolve_device(choice.device)
+    if choice.num_ranks == 1:
+        return device
+    if not dist.is_initialized() or dist.get_world_size() != choice.num_ranks:
+        raise UsageError(
+            f"got {choice.num_ranks} ranks in a process that is not one of them: they are started by specscope run "
+            f"--tensor-parallel {choice.num_ranks}"
+        )
+    divided_on = torch.accelerator.current_accelerator()
+    there = "cpu" if divided_on is None else divided_on.type
+    if device.type != there:
+        raise UsageError(f"got device {device} for several ranks, among which transformers divides on {there} only")
+    return device if device.type == "cpu" else resolve_device(f"{device.type}:{os.environ.get('LOCAL_RANK', '0')}")
 
 
 def _multiplied(choice: ModelChoice, teacher: Teacher, warn: Callable[[str], None]) -> ChosenProducts:

@@ -24,6 +24,7 @@ from specscope.engine.loop.phases import (
     GuidedStep,
     InFlight,
     PhaseName,
+    RankDecided,
     RowAcceptance,
     StepResult,
     StepTensors,
@@ -93,6 +94,7 @@ class RowInFlight:
     acceptance: RowAcceptance | None = None
     masks: SlotMasks | None = None  # what its grammar allows in its tree; None where it has none
     guided: GuidedStep | None = None  # the same with where the step left the grammar
+    ranks: list[RankDecided] | None = None  # what each rank decided; None where one computes the step
 
     @classmethod
     def of(cls, number: int, row: Row, committed_length: int, *, observed: bool) -> RowInFlight:
@@ -204,6 +206,7 @@ class StepInFlight:
             tensors=self.tensors,
             verification=self.verification,
             acceptance=running.acceptance,
+            ranks=running.ranks,
         )
 
     @property
@@ -239,6 +242,7 @@ class StepInFlight:
                 drafter_pairs=drafter_pairs[row.number],
                 stop=decision.stop,
                 guided=row.guided,
+                ranks=row.ranks,
                 durations_ns=self.clock.durations_ns,
                 synchronised=self.clock.settle is not None,
             )

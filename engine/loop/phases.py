@@ -167,6 +167,16 @@ def advance_guide(guide: Guide, decision: StopDecision) -> int:
     return guide.take_all(decision.emitted[: decision.kept])
 
 
+class RankDecided(NamedTuple):
+    """Digests, as int64, of what one rank decided in a step of one row."""
+
+    tree: int
+    path: int | None = None  # None as long as nothing is accepted
+    emitted: int | None = None
+
+
+#: Of this rank's numbers, those of every rank, in their order. All ranks call it equally often, with as many numbers.
+Exchange = Callable[[list[int]], list[list[int]]]
 ProcessTree = Callable[["list[LogitsProcessorList | None]", list[list[int]], TreeTensors, torch.Tensor], torch.Tensor]
 
 
@@ -188,6 +198,7 @@ class Phases:
     advance: Callable[[Guide, StopDecision], int] = field(default=advance_guide, kw_only=True)
     pairs: Callable[[HandOver], DraftPairs] = hand_over
     tally: Callable[[RowAcceptance], int] = accepted_length
+    exchange: Exchange | None = field(default=None, kw_only=True)  # None: one rank computes the step
     stop_on_violation: bool = True
 
 
@@ -268,6 +279,7 @@ class StepResult:
     drafter_pairs: int  # in the drafter's cache after the step
     stop: StopDecision
     guided: GuidedStep | None  # None where no grammar guides the turn
+    ranks: list[RankDecided] | None  # what each rank decided; None where there is one
     durations_ns: dict[str, int]  # by phase, of all rows together
     synchronised: bool  # whether each phase was waited for; else the times of a device's phases are those of launching
 
@@ -351,6 +363,7 @@ class InFlight:
     tensors: TreeTensors | None = None
     verification: Verification | None = None
     acceptance: RowAcceptance | None = None
+    ranks: list[RankDecided] | None = None  # None where one rank computes the step, or did not get so far
 
 
 class Observer(Protocol):

@@ -30,6 +30,7 @@ from specscope.engine.cache.custody import as_digests
 from specscope.engine.cache.strategies import commit_strategy
 from specscope.engine.drafters.base import Drafter, DraftPairs
 from specscope.engine.guided.logits import forbid_next
+from specscope.engine.loop.agreement import exchange_outcomes, exchange_trees
 from specscope.engine.loop.graphs import VerifyGraphs
 from specscope.engine.loop.guided import begin_guided
 from specscope.engine.loop.in_flight import PrefillInFlight, StepInFlight
@@ -98,7 +99,7 @@ class Session:
 
         Raises:
             UsageError: for an empty prompt, ids outside the vocabulary, or a prompt longer than the positions.
-            ViolationError: where a structural check fails.
+            ViolationError: where a structural check fails, or ranks part.
         """
         try:
             self.begin(0, TurnRequest(prompt_ids, rules, observer=observer, generator_seed=generator_seed))
@@ -171,6 +172,10 @@ class Session:
         # Check: no kernel is launched on a tree that is not one.
         with step.clock.phase("check"):
             self._phases.check(step, tensors)
+        # Agree: where several ranks compute the step, their trees must be the same.
+        exchange = self.decoding.phases.exchange
+        if exchange is not None:
+            exchange_trees(step, exchange)
         # Verify: one teacher forward over all slots of all rows.
         with step.clock.phase("verify"):
             verification = self._phases.verify(step, draft, tensors, branch)
@@ -180,6 +185,7 @@ class Session:
         # Commit: the root's and the path's positions become part of the committed prefix.
         with step.clock.phase("commit"):
             commits = self._phases.commit(step, branch)
+        parted = None if exchange is None else exchange_outcomes(step, exchange)
         with held_interrupts():
             # Stop: what the rows emit, cut where a stop rule is met.
             decisions = self._phases.stop(step, commits)
@@ -189,6 +195,8 @@ class Session:
             for row, result in zip(step.rows, results, strict=True):
                 self._take_note(row.turn, result)
             self._in_flight = None
+        if parted is not None:
+            raise parted
         return results
 
     def end_stopped(self) -> list[int]:

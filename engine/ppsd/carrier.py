@@ -12,12 +12,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from specscope.engine.ranks.group import HOST_CARRIER, HOST_KIND, carrier_of, group_backend
 from specscope.tracer.errors import UsageError
-
-#: What carries tensors between devices of torch's type. Between all others they go through the host's memory.
-CARRIERS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
-HOST_CARRIER = "gloo"
-HOST_KIND = "cpu"
 
 
 class Carrier(NamedTuple):
@@ -34,7 +30,7 @@ class Carrier(NamedTuple):
 
     def group_backend(self, device_type: str) -> str:
         """What ``init_process_group`` is given: by torch's type of a tensor's device."""
-        return f"{HOST_KIND}:{HOST_CARRIER},{device_type}:{self.name}" if self.is_direct else HOST_CARRIER
+        return group_backend(self.name, device_type)
 
 
 def choose_carrier(
@@ -50,7 +46,7 @@ def choose_carrier(
         UsageError: where what was asked for cannot be, or torch lacks it.
     """
     kind = device_names[0].partition(":")[0]
-    usual = CARRIERS.get(kind, HOST_CARRIER)
+    usual = carrier_of(kind)
     chosen = usual if asked is None else asked
     if chosen not in (usual, HOST_CARRIER):
         wanted = " or ".join(dict.fromkeys((usual, HOST_CARRIER)))

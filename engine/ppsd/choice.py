@@ -50,6 +50,7 @@ def check_settings(settings: Settings, choice: PipelineChoice) -> None:
         "typical acceptance": model.rule.rule == "typical",
         "--draft-sampling": model.rule.draft == "sampled",
         "logits processors": settings.processors != NO_PROCESSORS or bool(settings.bad_words),
+        f"--tensor-parallel {model.num_ranks}": model.num_ranks > 1,
         "a grammar": settings.grammar is not None,
     }
     for what, is_refused in refused.items():

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from specscope.engine.ppsd.message import Kind, Message, Shape
-from specscope.tracer.errors import EngineError
+from specscope.engine.ranks.leaving import RankLostError
 
 NUM_BUFFERS = 4  # per direction: one is filled, one travels, and what is slow may lag
 LISTEN_S = 0.25  # between two looks at signals and at the parent while nothing arrives
@@ -32,7 +32,7 @@ NUM_PINGS = 24
 MESSAGE_TAG, ROWS_TAG = 0, 1  # on a carrier of both, a buffer that waits for a message is no place for rows
 
 
-class StageLostError(EngineError):
+class StageLostError(RankLostError):
     """The connection to another stage broke, or it does not answer."""
 
 

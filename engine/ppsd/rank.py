@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -22,7 +20,6 @@ from specscope.engine.ppsd.choice import PipelineChoice, check_exit_layer, head_
 from specscope.engine.ppsd.conductor import PREFILL_CHUNK, ConductorLinks, ExitDraft
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import ClockOffset, Inbox, Sender, answer_pings, measure_offset
-from specscope.engine.ppsd.lifeline import GROUP_FILE, Lifeline
 from specscope.engine.ppsd.message import Shape
 from specscope.engine.ppsd.outcome import Drafted
 from specscope.engine.ppsd.placement import Landing, StageDevice, place_stages
@@ -31,14 +28,14 @@ from specscope.engine.ppsd.split import split_layers
 from specscope.engine.ppsd.stage import Stage
 from specscope.engine.ppsd.verifier import EXTRA_BYTES, Verifier
 from specscope.engine.ppsd.worker import Links, Worker
+from specscope.engine.ranks.group import joined_group
+from specscope.engine.ranks.lifeline import Lifeline
 from specscope.engine.settings import ModelChoice, Settings
 from specscope.engine.teacher.files import TeacherOptions, find_teacher
 from specscope.engine.teacher.model import Teacher, check_transformers_version
 from specscope.engine.teacher.partial import TeacherPart, check_part_loads, load_part
-from specscope.tracer.errors import UsageError
 
 EVENTS_PER_STAGE = 16  # in a message: what is left waits for the next one
-FOREVER = timedelta(days=30)  # the carrier's own patience: who waits, and how long, is decided elsewhere
 NEWS_SHAPE = Shape(max_rows=0, row_bytes=0, max_events=0, extra_bytes=0)
 
 
@@ -173,17 +170,9 @@ def joined(lifeline: Lifeline, num_stages: int, means: Means) -> Iterator[None]:
     Raises:
         UsageError: where the launcher started another number of ranks.
     """
-    world_size = int(os.environ["WORLD_SIZE"])
-    if world_size != num_stages:
-        raise UsageError(f"got --stages {num_stages} and {world_size} ranks, wanted one rank per stage")
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = None
-    if lifeline.folder is not None:
-        store = dist.FileStore(str(lifeline.folder / GROUP_FILE), world_size)  # type: ignore[attr-defined]
     backend = means.carrier.group_backend(means.places[lifeline.rank].device.type)
-    dist.init_process_group(backend, store=store, rank=lifeline.rank, world_size=world_size, timeout=FOREVER)
-    yield
-    dist.destroy_process_group()
+    with joined_group(lifeline, num_stages, "--stages", backend):
+        yield
 
 
 def exchange_facts(stage: Stage, rank: int, means: Means) -> list[StageFacts]:

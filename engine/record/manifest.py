@@ -17,6 +17,7 @@ from specscope.engine.drafters.base import Drafter
 from specscope.engine.guided.grammar import LIBRARY, Grammar
 from specscope.engine.load.decoding import graph_policy
 from specscope.engine.loop.stopping import StopRules
+from specscope.engine.ranks.group import carrier_of
 from specscope.engine.settings import (
     QUANTIZATIONS,
     GraphChoice,
@@ -31,7 +32,7 @@ from specscope.engine.settings import (
 from specscope.engine.teacher.model import Teacher
 from specscope.engine.tree.policy import TreePolicy as GrowthPolicy
 from specscope.engine.tree.policy import static_policy
-from specscope.schemas import SCHEMA_VERSION, Manifest, Sampling, TreePolicy
+from specscope.schemas import SCHEMA_VERSION, Manifest, Sampling, TensorParallel, TreePolicy
 from specscope.schemas import StopRules as StopRulesManifest
 from specscope.schemas.manifest import Kernel, Mode, SelfCheck, TraceLevel
 from specscope.tracer.errors import UsageError
@@ -87,7 +88,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         dtype=choice.dtype,
         device=device_section(teacher.device),
         teacher=teacher.manifest().model_copy(
-            update={"source": choice.teacher or None, "parameters": digest_parameters(teacher.model)}
+            update={"source": choice.teacher or None, "parameters": _parameters(teacher)}
         ),
         drafter=drafter.manifest().model_copy(
             update={
@@ -118,6 +119,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         cache_strategy=settings.cache_strategy,
         cache=settings.cache,
         block_size=settings.paged_by,
+        tensor_parallel=_tensor_parallel(settings, teacher),
         batch_size=settings.batch_size if settings.batch_size > 1 else None,
         seed=settings.seed,
         level=facts.level,
@@ -125,7 +127,8 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         + ["verify.windows"] * (teacher.sliding_windows is not None)
         + ["verify.block_table", "commit.blocks"] * (settings.paged_by is not None)
         + ["shape"] * drafts_by_shape
-        + ["guided"] * (facts.grammar is not None),
+        + ["guided"] * (facts.grammar is not None)
+        + ["ranks"] * (teacher.plan is not None),
         fault=settings.fault,
     )
 
@@ -138,6 +141,22 @@ def _kernel(choice: ModelChoice, teacher: Teacher) -> Kernel | None:
     if choice.self_check or choice.attention == "eager":
         return None
     return Kernel(name=choice.attention, self_check=SelfCheck(outcome="skipped"))
+
+
+def _parameters(teacher: Teacher) -> dict[str, str]:
+    """Digests of the teacher's; where it is divided, those that all ranks took together when they loaded it."""
+    return digest_parameters(teacher.model) if teacher.parameters is None else teacher.parameters
+
+
+def _tensor_parallel(settings: Settings, teacher: Teacher) -> TensorParallel | None:
+    if teacher.plan is None:
+        return None
+    return TensorParallel(
+        world_size=settings.choice.num_ranks,
+        plan=teacher.plan,
+        backend=carrier_of(teacher.device.type),
+        acceptance=settings.acceptance,
+    )
 
 
 def _graph(settings: Settings, teacher: Teacher) -> str:
@@ -185,7 +204,8 @@ def _mode_of(manifest: Manifest) -> Mode:
 
 def settings_of(manifest: Manifest) -> Settings:
     """The settings that a run was recorded with; what was chosen by itself comes back as what was chosen. A model
-    whose source the manifest does not name is the empty text; without stop rules, the length is the default one.
+    whose source the manifest does not name is the empty text; without stop rules, the length is the default one. What
+    several ranks computed comes back as a run of one process.
 
     Raises:
         UsageError: where the manifest names what no settings have a word for.

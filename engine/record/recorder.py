@@ -25,6 +25,7 @@ from specscope.engine.record.accept import accept_section, pending_draw
 from specscope.engine.record.best import best_tokens
 from specscope.engine.record.guided import grammar_state, guided_section
 from specscope.engine.record.host import on_host
+from specscope.engine.record.ranks import rank_sections
 from specscope.engine.record.sections import (
     commit_section,
     digest_features,
@@ -220,6 +221,7 @@ class TurnRecorder:
                 commit=commit_section(result),
                 stop=StopSection(emitted=result.stop.emitted, kept=result.stop.kept, reason=result.stop.reason),
                 invariants=InvariantsSection(passed=report.passed, failed=report.failed, skipped=[]),
+                ranks=rank_sections(result.ranks),
                 forced=forced,
                 timing=TimingSection(
                     **{f"{name}_ns": duration for name, duration in result.durations_ns.items()},
@@ -265,6 +267,7 @@ class TurnRecorder:
                 message=str(error),
                 inputs=failure_inputs(in_flight),
                 state=failure_state(in_flight.state),
+                ranks=rank_sections(in_flight.ranks),
             )
         )
 

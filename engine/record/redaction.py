@@ -21,7 +21,7 @@ WITHHELD = "withheld: the trace is redacted"
 #: Texts that may quote ids or words, by their field's name; ``check`` finds the witnesses again.
 _TEXTS = ("witness", "message")
 #: Digests of what anybody could guess from the rest, ids included.
-_DIGESTS_OF_IDS = ("input_digest", "token_digests")
+_DIGESTS_OF_IDS = ("input_digest", "token_digests", "tree_digest", "path_digest", "emitted_digest")
 #: Settings of processors that are numbers and hold no ids.
 _PLAIN_PROCESSORS = ("repetition_penalty", "min_new_tokens", "no_repeat_ngram")
 

@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.distributed import DistributedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
@@ -75,6 +76,7 @@ class TeacherOptions:
     allow_remote_code: bool = False
     allow_download: bool = False
     allow_nonfinite: bool = False  # weights that are NaN or infinite
+    num_ranks: int = 1  # of the group that this process is in, among which the weights are divided
 
 
 class LoadedTeacher(NamedTuple):
@@ -257,6 +259,8 @@ def _load_model(folder: Path, config: Any, options: TeacherOptions) -> PreTraine
     renamed = PANGU_ARCHITECTURE in (config.architectures or [])
     loader: Any = LlamaForCausalLM if renamed else AutoModelForCausalLM
     arguments: dict[str, Any] = {"config": config} if renamed else {"trust_remote_code": options.allow_remote_code}
+    if options.num_ranks > 1:  # by the plan that the architecture has in transformers
+        arguments["distributed_config"] = DistributedConfig(tp_size=options.num_ranks, tp_plan="auto")
     attention = registered_name(options.attention)
     try:
         with _quiet():

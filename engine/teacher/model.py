@@ -76,6 +76,7 @@ class Teacher:
         self.config = model.config
         self.attention: ChosenAttention | None = None  # None where nobody chose: what it was loaded with
         self.products: ChosenProducts | None = None  # None where nobody chose: torch's own
+        self.parameters: dict[str, str] | None = None  # their digests, where they were taken when it was loaded
 
     @classmethod
     def load(cls, name: str, options: TeacherOptions) -> Teacher:
@@ -161,6 +162,13 @@ class Teacher:
     def attention_name(self) -> str:
         """What transformers knows its attention by."""
         return str(self.config._attn_implementation)
+
+    @property
+    def plan(self) -> dict[str, str] | None:
+        """How its modules are divided among ranks, by their names; None where this process has all of it."""
+        config = getattr(self.config, "distributed_config", None)
+        divided = config is not None and config.tp_size > 1
+        return dict(self.model.tp_plan) if divided else None
 
     def attend_by(self, name: str) -> None:
         """Computes attention by what is registered under ``name``."""

@@ -217,7 +217,7 @@ def test_a_batch_that_rows_joined_is_replayed_and_stood_again(runs: TinyRuns, tm
                 )
 
 
-@pytest.mark.parametrize("fault", ["F38.prefix", "F38.drafter", "F38.generator"])
+@pytest.mark.parametrize("fault", ["F39.prefix", "F39.drafter", "F39.generator"])
 @pytest.mark.parametrize("cache_name", ["dense", "paged"])
 def test_what_a_row_keeps_is_found_and_blamed(
     runs: TinyRuns, alone: Any, tmp_path: Path, fault: str, cache_name: str
@@ -229,11 +229,11 @@ def test_what_a_row_keeps_is_found_and_blamed(
     verdict = diff_traces(alone_trace, trace)
     assert verdict.verdict == "different"
     assert verdict.roots[0].wrong == "candidate"
-    rule = "rows.draws-anew" if fault == "F38.generator" else "rows.nothing-kept"
+    rule = "rows.draws-anew" if fault == "F39.generator" else "rows.nothing-kept"
     assert rule in {blame.invariant for blame in verdict.roots[0].blame}
 
 
-@pytest.mark.parametrize("fault", ["F38.prefix", "F38.drafter"])
+@pytest.mark.parametrize("fault", ["F39.prefix", "F39.drafter"])
 def test_a_row_that_nobody_had_keeps_nothing_even_with_the_fault(runs: TinyRuns, tmp_path: Path, fault: str) -> None:
     trace = tmp_path / "fresh.jsonl"
     record(runs.choice(), PROMPTS[:2], trace, tokens=TOKENS, batch_size=2, fault=fault)

@@ -1,7 +1,4 @@
-"""``specscope run --engine ppsd`` as a user runs it: real processes, the teacher's own tokens, no end without a word.
-
-The launcher's folder is found through ``TMPDIR``; its files say which process is which rank, and what each is doing.
-"""
+"""``specscope run --engine ppsd`` as a user runs it: the teacher's own tokens, and no end without a word."""
 
 from __future__ import annotations
 
@@ -10,94 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commands import specscope
+from support.running_ranks import running
 from support.traces import ROOT
 
 from specscope.engine.settings import DEMO_MODELS
 from specscope.tracer.oracle.check import check_trace
 
 PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n"
+PIPELINED = ("--engine", "ppsd")
 LONG = "def parse(line):\n    return line\n\n" * 110  # a prefill that takes a while
-PATIENCE_S = 120.0
-
-
-def pipeline_processes(folder: Path) -> list[int]:
-    """The processes whose environment names ``folder``, but for the launcher's own."""
-    marks, pids = f"SPECSCOPE_PPSD_FOLDER={folder}".encode(), []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            environment = path.read_bytes()
-        except OSError:
-            continue
-        if marks in environment:
-            pids.append(int(path.parent.name))
-    return pids
-
-
-class Running:
-    """A pipelined run in the background."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name("specscope")), "run", "--engine", "ppsd", *arguments]
-        self.folder = folder
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"},
-        )
-
-    def life(self, rank: int) -> dict[str, Any] | None:
-        """What the rank said last."""
-        for path in self.folder.glob(f"specscope-ppsd-*/life-{rank}.json"):
-            pid, _, activity, _ = json.loads(path.read_text())
-            return {"pid": pid, "activity": activity}
-        return None
-
-    def await_activity(self, rank: int, activity: str) -> int:
-        """The process of the rank, once it is at it."""
-        begun = time.monotonic()
-        while time.monotonic() - begun < PATIENCE_S:
-            life = self.life(rank)
-            if life is not None and life["activity"] == activity:
-                pid: int = life["pid"]
-                return pid
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.005)
-        raise AssertionError(f"rank {rank} is not {activity}: {self.life(rank)}")
-
-    def end(self) -> tuple[int, str, float]:
-        """Exit code, standard error, and how long it took from now; no rank may be left."""
-        (ranks,) = self.folder.glob("specscope-ppsd-*")
-        begun = time.monotonic()
-        _, errors = self.process.communicate(timeout=PATIENCE_S)
-        seconds = time.monotonic() - begun
-        deadline = time.monotonic() + 5
-        while pipeline_processes(ranks) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert pipeline_processes(ranks) == [], "a rank is left behind"
-        return self.process.returncode, errors, seconds
-
-
-@contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Running]:
-    """A run that is ended when the block is left."""
-    run = Running(folder, *arguments)
-    try:
-        yield run
-    finally:
-        if run.process.poll() is None:
-            run.process.terminate()
-            run.process.communicate(timeout=30)
 
 
 def outputs(*arguments: str | Path) -> list[dict[str, Any]]:
@@ -153,7 +76,9 @@ def test_torchrun_starts_the_ranks_as_well() -> None:
 )
 def test_a_killed_rank_ends_the_run_with_its_name(tmp_path: Path, rank: int, activity: str, words: str) -> None:
     trace = tmp_path / "run.jsonl"
-    with running(tmp_path, "--stages", "2", "--prompt", LONG, "--max-new-tokens", "900", "--trace", str(trace)) as run:
+    with running(
+        tmp_path, *PIPELINED, "--stages", "2", "--prompt", LONG, "--max-new-tokens", "900", "--trace", str(trace)
+    ) as run:
         run.await_activity(rank if activity == "starting" else 0, activity)
         life = run.life(rank)
         assert life is not None
@@ -173,7 +98,7 @@ def test_a_killed_rank_ends_the_run_with_its_name(tmp_path: Path, rank: int, act
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_hung_rank_ends_the_run_with_its_name(tmp_path: Path, rank: int) -> None:
     with running(
-        tmp_path, "--stages", "2", "--prompt", PROMPT, "--max-new-tokens", "1500", "--stage-timeout", "2"
+        tmp_path, *PIPELINED, "--stages", "2", "--prompt", PROMPT, "--max-new-tokens", "1500", "--stage-timeout", "2"
     ) as run:
         run.await_activity(0, "decoding")
         life = run.life(rank)
@@ -191,7 +116,7 @@ def test_a_hung_rank_ends_the_run_with_its_name(tmp_path: Path, rank: int) -> No
 def test_an_interrupt_ends_all_ranks(tmp_path: Path, activity: str) -> None:
     trace = tmp_path / "run.jsonl"
     flags = ("--stages", "2", "--prompt", PROMPT, "--max-new-tokens", "1500", "--trace", str(trace))
-    with running(tmp_path, *flags) as run:
+    with running(tmp_path, *PIPELINED, *flags) as run:
         run.await_activity(0, activity)
         run.process.send_signal(signal.SIGINT)
         code, errors, seconds = run.end()
@@ -204,7 +129,7 @@ def test_an_interrupt_ends_all_ranks(tmp_path: Path, activity: str) -> None:
 
 @pytest.mark.slow
 def test_ranks_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
-    with running(tmp_path, "--stages", "2", "--prompt", PROMPT, "--max-new-tokens", "1500") as run:
+    with running(tmp_path, *PIPELINED, "--stages", "2", "--prompt", PROMPT, "--max-new-tokens", "1500") as run:
         run.await_activity(0, "decoding")
         run.process.kill()
         run.end()

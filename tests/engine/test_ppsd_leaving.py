@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.traces import ROOT
 
-from specscope.engine.ppsd.lifeline import FOLDER_VARIABLE, Watch
+from specscope.engine.ranks.lifeline import FOLDER_VARIABLE, Watch
 
 
 def test_a_stage_that_hears_news_late_does_not_leave_before_it(tmp_path: Path) -> None:
@@ -32,8 +32,8 @@ def test_a_stage_that_hears_news_late_does_not_leave_before_it(tmp_path: Path) -
 
 RANK = """
 import sys
-from specscope.engine.ppsd.leaving import ending
-from specscope.engine.ppsd.lifeline import Lifeline
+from specscope.engine.ranks.leaving import ending
+from specscope.engine.ranks.lifeline import Lifeline
 
 def work():
     raise OSError("no space left on the disk")

@@ -12,9 +12,9 @@ import pytest
 from support.local_pipeline import load_stages, local_pipeline
 
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.ppsd import launch, lifeline
 from specscope.engine.ppsd.choice import PipelineChoice
-from specscope.engine.ppsd.lifeline import LastWords, SignOfLife, Watch
+from specscope.engine.ranks import launch, lifeline
+from specscope.engine.ranks.lifeline import LastWords, SignOfLife, Watch
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 
@@ -42,7 +42,7 @@ def test_a_hung_rank_is_ended_and_one_that_does_not_hear_of_it_follows_soon(
     tmp_path: Path, deaf: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "LOOK_S", 0.05)
-    watchman = launch._Watchman(Watch(tmp_path), 2, hung_after_s=60.0)
+    watchman = launch._Watchman(Watch(tmp_path), launch.Ranks(2, "stage"), hung_after_s=60.0)
     sign(tmp_path, 0, deaf[0].pid, busy_s=0.0)
     sign(tmp_path, 1, deaf[1].pid, busy_s=61.0)
     watchman.start()
@@ -65,8 +65,8 @@ def test_ranks_that_work_or_have_said_why_they_end_are_left_alone(
     monkeypatch.setattr(launch, "SHUTDOWN_OF_HUNG_S", 0.0)
     sign(tmp_path, 0, deaf[0].pid, busy_s=59.0)
     sign(tmp_path, 1, deaf[1].pid, busy_s=61.0)
-    lifeline._write(lifeline._end_file(tmp_path, 1), LastWords("done", 0, is_usage=False, is_echo=False))
-    watchman = launch._Watchman(Watch(tmp_path), 2, hung_after_s=60.0)
+    lifeline._write(lifeline._end_file(tmp_path, 1), LastWords("done", 0, is_common=False, is_echo=False))
+    watchman = launch._Watchman(Watch(tmp_path), launch.Ranks(2, "stage"), hung_after_s=60.0)
     watchman.start()
     time.sleep(0.3)
     watchman.stop()

@@ -164,7 +164,7 @@ PLAIN_NUMBERS = {
     *("num_allowed", "ends"),  # of a grammar, whose masks and states are digests
     *("rows", "context"),  # the load by which a shape is chosen
     *("drafted", "accepted", "num_prompt_tokens", "num_output_tokens"),
-    "num_cases",
+    *("num_cases", "world_size"),
     *("accepted_by_depth", "accepted_length", "batch_size", "bonus_slot", "child", "choices", "committed_after"),
     *("committed_before", "committed_length", "counts", "depth", "depths", "destination_rows", "dispatch", "budget"),
     *(
@@ -193,6 +193,7 @@ PLAIN_NUMBERS = {
 #: Texts that the user did not write, or wrote to be seen.
 PLAIN_TEXTS = {
     *("products", "device", "library"),
+    *("plan", "acceptance"),  # of ranks
     "not_known",  # names of fields of the manifest
     *("failed_cases", "origin", "outcome"),  # of an attention kernel
     *(

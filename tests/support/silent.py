@@ -21,12 +21,13 @@ ABOUT_GRAMMARS = {
     "guided.state-continues",
 }
 #: Need texts, captured forwards, costs, a table of shapes, drafts cut short, layers that slide, several drafters, a
-#: paged cache, a grammar, or a run that records only lengths.
+#: paged cache, a grammar, several ranks, or a run that records only lengths.
 NOT_HERE = {
     *ABOUT_BLOCKS,
     *ABOUT_GRAMMARS,
     *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
     *("lengths.accepted-of-drafted", "draft.shape-pays", "tree.proposed-by", "tree.lookup-is-in-text"),
+    "ranks.agree",
 }
 #: Of what the format has a place for since 1.2.
 ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}

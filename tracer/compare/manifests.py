@@ -26,6 +26,7 @@ AXIS = (
     "block_size",
     "batch_size",
     "pipeline",
+    "tensor_parallel",
     "grammar.library",
 )
 #: Facts of one run alone.
@@ -47,6 +48,7 @@ SAID_BY_ABSENCE: dict[str, Any] = {
     "redaction": "none",
     "grammar": "none",
     "pipeline": "one process",
+    "tensor_parallel": "one process",
 }
 #: What writers before that version could not say: there absence says nothing of these either.
 SAID_SINCE = {
@@ -237,7 +239,9 @@ def _shown(name: str, value: Any) -> str:
     if name in ("pipeline", "pipeline.stages") and value is not None:
         stages = value["stages"] if name == "pipeline" else value
         return counted(len(stages), "stage")
-    if value is None and name == "pipeline":
+    if name == "tensor_parallel" and value is not None:
+        return counted(value["world_size"], "rank")
+    if value is None and name in ("pipeline", "tensor_parallel"):
         return str(SAID_BY_ABSENCE[name])
     return _short(value)
 

@@ -17,6 +17,7 @@ from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.flow import Flow
 from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, absent_promises, missing_field, why_skipped
 from specscope.tracer.oracle.invariants.proposers import LOOKUP, levels_of
+from specscope.tracer.oracle.invariants.ranks import disagreement
 from specscope.tracer.oracle.invariants.registry import ON_ROWS, ON_TURNS, STATEMENTS
 from specscope.tracer.oracle.invariants.rows import RowLedger
 from specscope.tracer.oracle.invariants.turn import TurnTally
@@ -256,6 +257,13 @@ class Oracle:
                 continue
             self.report.judge(invariant.id, witness, RecordPlace(record.turn, None, line))
 
+    def failure(self, record: Failure, line: int) -> None:
+        """Notes a failure; ranks that parted in it have no step that says so."""
+        self.report.failures.append(record)
+        if record.ranks:
+            place = RecordPlace(record.turn, record.step, line)
+            self.report.judge("ranks.agree", disagreement(record.ranks), place)
+
     def _number(self, wanted: int, got: int, unit: str, line: int) -> None:
         witness = None if got == wanted else f"got {unit} {shown(got)}, wanted {shown(wanted)}"
         self.report.judge("run.step-numbers", witness, RecordPlace(line=line))
@@ -332,7 +340,7 @@ def check_records(
             case TurnEnd():
                 oracle.turn_end(record, number)
             case Failure():
-                oracle.report.failures.append(record)
+                oracle.failure(record, number)
             case RunEnd():
                 oracle.run_end(record, counts, digest.digests(), number)
         counts[record.kind] = counts.get(record.kind, 0) + 1

@@ -12,6 +12,7 @@ from specscope.engine.lab.faults.graphs import GRAPH_FAULTS
 from specscope.engine.lab.faults.guided import GUIDED_FAULTS
 from specscope.engine.lab.faults.kernels import KERNEL_FAULTS
 from specscope.engine.lab.faults.paged import PAGED_FAULTS
+from specscope.engine.lab.faults.ranks import RANK_FAULTS
 from specscope.engine.lab.faults.rows import ROW_FAULTS
 from specscope.engine.lab.faults.tensors import TENSOR_FAULTS
 from specscope.engine.lab.faults.tree import TREE_FAULTS
@@ -35,6 +36,7 @@ _ALL = (
     *CUSTODY_FAULTS,
     *PAGED_FAULTS,
     *ROW_FAULTS,
+    *RANK_FAULTS,
     *TURN_FAULTS,
 )
 #: In the catalogue's order; forms of an entry as their file has them, the first of them standing for all.

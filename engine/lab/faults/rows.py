@@ -1,4 +1,4 @@
-"""Faults of rows that one request takes after another, F38: something of the request before stays in the row."""
+"""Faults of rows that one request takes after another, F39: something of the request before stays in the row."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _row_fault(
     form: str, says: str, inject: Callable[[FaultTarget], FaultTarget], places: Places, rule: str = "nothing-kept"
 ) -> Fault:
     return Fault(
-        id=f"F38.{form}",
+        id=f"F39.{form}",
         says=says,
         expect=Expectation(places=places, invariant=f"rows.{rule}"),
         scenario="arrivals",

@@ -13,6 +13,7 @@ from specscope.tracer.oracle.invariants.guided import GUIDED
 from specscope.tracer.oracle.invariants.lengths import LENGTHS
 from specscope.tracer.oracle.invariants.paging import PAGING
 from specscope.tracer.oracle.invariants.pipeline import PIPELINE, PIPELINE_TURNS
+from specscope.tracer.oracle.invariants.ranks import RANKS
 from specscope.tracer.oracle.invariants.rows import ROWS, RowTaken
 from specscope.tracer.oracle.invariants.run import RUN_RULES
 from specscope.tracer.oracle.invariants.sequence import (
@@ -47,6 +48,7 @@ ON_STEPS: tuple[Invariant[Context], ...] = (
     PAIRS_CONTINUE,
     *LENGTHS,
     *PIPELINE,
+    *RANKS,
 )
 #: On a turn as a whole.
 ON_TURNS: tuple[Invariant[TurnTally], ...] = (*TURN, *PIPELINE_TURNS)

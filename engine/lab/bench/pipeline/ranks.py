@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from specscope.engine.lab.bench.pipeline.plan import PATIENCE_S, PipelinePlan
 from specscope.engine.ppsd.choice import check_split
-from specscope.engine.ppsd.launch import is_rank, launch
-from specscope.engine.ppsd.leaving import ending
-from specscope.engine.ppsd.lifeline import Lifeline
+from specscope.engine.ranks.launch import Ranks, is_rank, launch
+from specscope.engine.ranks.leaving import ending
+from specscope.engine.ranks.lifeline import Lifeline
 
 
 def run_plan(plan: PipelinePlan, command: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def run_plan(plan: PipelinePlan, command: Sequence[str]) -> None:
     """
     if not is_rank():
         check_split(plan.settings, plan.choice)
-        launch(command, plan.num_stages, hung_after_s=PATIENCE_S)
+        launch(command, Ranks(plan.num_stages, "stage"), hung_after_s=PATIENCE_S)
         return
     lifeline = Lifeline(int(os.environ["RANK"]))
     ending(lifeline, lambda: _serve(plan, lifeline))

@@ -1,4 +1,4 @@
-"""Starts one process per stage, watches them, and says in one line why they ended.
+"""Starts the processes of a run, watches them, and says in one line why they ended.
 
 The ranks run the very command that the user gave; torch's launcher starts them and tells each which rank it is. A rank
 that dies ends the others. One that gives no sign of life is killed, and so ends like one that died.
@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple
 
-from specscope.engine.ppsd.lifeline import FOLDER_VARIABLE, SignOfLife, Watch
+from specscope.engine.ranks.lifeline import FOLDER_VARIABLE, SignOfLife, Watch
 from specscope.tracer.errors import EngineError
 
 LOOK_S = 0.5  # between two looks at the ranks' signs of life
@@ -49,8 +50,20 @@ class RankError(EngineError):
         self.rank = rank
 
 
-def launch(command: Sequence[str], num_stages: int, *, hung_after_s: float) -> None:
-    """Runs ``command``, arguments of this interpreter, once per stage, and waits until all have ended.
+class Ranks(NamedTuple):
+    """The processes of a run."""
+
+    count: int
+    called: Literal["rank", "stage"] = "rank"  # what each of them is to the user
+
+    def name(self, rank: int) -> str:
+        """Of one of them, for a message."""
+        whole = f"rank {rank} of {self.count}"
+        return whole if self.called == "rank" else f"{self.called} {rank} ({whole})"
+
+
+def launch(command: Sequence[str], ranks: Ranks, *, hung_after_s: float) -> None:
+    """Runs ``command``, arguments of this interpreter, once per rank, and waits until all have ended.
 
     Raises:
         RankError: naming the rank that ended first, and why.
@@ -60,13 +73,13 @@ def launch(command: Sequence[str], num_stages: int, *, hung_after_s: float) -> N
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with _quiet(), _folder(num_stages) as folder:
-        watchman = _Watchman(Watch(folder), num_stages, hung_after_s)
+    with _quiet(), _folder(ranks.count) as folder:
+        watchman = _Watchman(Watch(folder), ranks, hung_after_s)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
-            nproc_per_node=num_stages,
-            run_id="ppsd",
+            nproc_per_node=ranks.count,
+            run_id="specscope",
             rdzv_backend="c10d",
             rdzv_endpoint=str(folder / "rendezvous"),
             rdzv_configs={"store_type": "file"},
@@ -92,13 +105,13 @@ def launch(command: Sequence[str], num_stages: int, *, hung_after_s: float) -> N
 
 
 @contextmanager
-def _folder(num_stages: int) -> Iterator[Path]:
+def _folder(num_ranks: int) -> Iterator[Path]:
     """Where the ranks meet and leave word; it is named in their environment."""
     cores = os.cpu_count() or 1
-    variables = RANK_VARIABLES | {"OMP_NUM_THREADS": str(max(1, cores // num_stages))}
+    variables = RANK_VARIABLES | {"OMP_NUM_THREADS": str(max(1, cores // num_ranks))}
     for name, value in variables.items():
         os.environ.setdefault(name, value)
-    with TemporaryDirectory(prefix="specscope-ppsd-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix="specscope-ranks-", ignore_cleanup_errors=True) as folder:
         os.environ[FOLDER_VARIABLE] = folder
         try:
             yield Path(folder)
@@ -120,8 +133,8 @@ def _quiet() -> Iterator[None]:
 class _Watchman:
     """Looks at the ranks' signs of life, and ends those that give none."""
 
-    def __init__(self, watch: Watch, num_stages: int, hung_after_s: float) -> None:
-        self._watch, self._num_stages, self._hung_after_s = watch, num_stages, hung_after_s
+    def __init__(self, watch: Watch, ranks: Ranks, hung_after_s: float) -> None:
+        self._watch, self._ranks, self._hung_after_s = watch, ranks, hung_after_s
         self._begun_s = time.monotonic()
         self._seen: dict[int, tuple[SignOfLife, float]] = {}
         self._hung: dict[int, str] = {}  # how each of them was hung
@@ -147,7 +160,7 @@ class _Watchman:
         while not self._over.wait(LOOK_S):
             if self._ended_s is not None and time.monotonic() - self._ended_s > SHUTDOWN_OF_HUNG_S:
                 self._end_the_others()
-            for rank in range(self._num_stages):
+            for rank in range(self._ranks.count):
                 life = self._watch.life(rank)
                 if rank not in self._hung and self._watch.last_words(rank) is None:
                     self._judge(rank, life)
@@ -174,29 +187,26 @@ class _Watchman:
         _kill(life)
 
     def _end_the_others(self) -> None:
-        for rank in range(self._num_stages):
+        for rank in range(self._ranks.count):
             life = self._watch.life(rank)
             if life is not None and rank not in self._hung and self._watch.last_words(rank) is None:
                 _kill(life)
 
     def verdict(self, signals: dict[int, int]) -> RankError:
         """What to say of a run in which the ranks in ``signals`` were killed by these signals: a hung rank first, then
-        a killed one, a mistake of the user's, any other error, and last what only came of another rank's end."""
+        a killed one, what all ranks met alike, any other error, and last what only came of another rank's end."""
         for rank, how in self._hung.items():
-            return RankError(f"{self._name(rank)} {how} and was ended {self._doing(rank)}", rank=rank)
+            return RankError(f"{self._ranks.name(rank)} {how} and was ended {self._doing(rank)}", rank=rank)
         for rank, number in signals.items():
             if number != signal.SIGTERM:  # the launcher's own, for those that are left
                 name = signal.Signals(number).name
-                return RankError(f"{self._name(rank)} was killed by {name} {self._doing(rank)}", rank=rank)
-        words = {rank: self._watch.last_words(rank) for rank in range(self._num_stages)}
+                return RankError(f"{self._ranks.name(rank)} was killed by {name} {self._doing(rank)}", rank=rank)
+        words = {rank: self._watch.last_words(rank) for rank in range(self._ranks.count)}
         ended = [(rank, last) for rank, last in words.items() if last is not None and last.exit_code]
-        for rank, last in sorted(ended, key=lambda pair: (not pair[1].is_usage, pair[1].is_echo)):
-            message = last.message if last.is_usage else f"{self._name(rank)}: {last.message}"
+        for rank, last in sorted(ended, key=lambda pair: (not pair[1].is_common, pair[1].is_echo)):
+            message = last.message if last.is_common else f"{self._ranks.name(rank)}: {last.message}"
             return RankError(message, last.exit_code, rank=rank)
-        return RankError("a stage ended without a word, and nothing is known of it")
-
-    def _name(self, rank: int) -> str:
-        return f"stage {rank} (rank {rank} of {self._num_stages})"
+        return RankError(f"a {self._ranks.called} ended without a word, and nothing is known of it")
 
     def _doing(self, rank: int) -> str:
         life = self._watch.life(rank)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-FOLDER_VARIABLE = "SPECSCOPE_PPSD_FOLDER"  # the launcher's, where ranks say what they say
+FOLDER_VARIABLE = "SPECSCOPE_RANKS_FOLDER"  # the launcher's, where ranks say what they say
 BEAT_S = 0.5
 GROUP_FILE = "group"  # where the ranks find each other
 
@@ -28,7 +28,7 @@ class LastWords(NamedTuple):
 
     message: str
     exit_code: int
-    is_usage: bool  # the user's mistake, which every rank meets alike
+    is_common: bool  # every rank meets it alike: the user's mistake, or what all of them found
     is_echo: bool  # only because another rank ended
 
 

@@ -1,0 +1,1 @@
+"""Ranks: the processes of one run, how they are launched, watched and ended."""
