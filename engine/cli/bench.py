@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from specscope.engine.cli.bench_batch import BATCH, measure_batches
-from specscope.engine.cli.bench_calibrate import calibration_options
+from specscope.engine.cli.bench_calibrate import measuring_options
 from specscope.engine.cli.bench_pipeline import PIPELINE, measure_pipeline
 from specscope.engine.cli.choices import (
     CHOICE_SECTIONS,
@@ -81,7 +81,7 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 )
 @click.option("--values", help=f"Values of a sweep ({', '.join(SWEEPS)}), such as 4,8,16; none switches a setting off.")
 @click.option("--overhead", is_flag=True, help="Short for --compare overhead: what tracing costs, at each level.")
-@calibration_options
+@measuring_options
 @model_options
 @tree_options
 @rule_options
@@ -89,13 +89,6 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 @click.option("--max-new-tokens", default=64, show_default=True, help="Maximum new tokens per turn.")
 @click.option(
     "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often every turn is measured."
-)
-@click.option(
-    "--clock",
-    type=click.Choice(["wall", "processor"]),
-    default="wall",
-    show_default=True,
-    help="processor: what this process computes; for a CPU that others use too, with OMP_NUM_THREADS=1.",
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Write a row per measured turn to this file.")
 @click.option("--json", type=click.Path(path_type=Path), help="Write settings, summaries and turns to this file.")
@@ -115,7 +108,6 @@ def bench(compare: str, overhead: bool, values: str | None, rounds: int, **optio
     Interrupted, it prints and writes what was measured until then, marked as partial.
     """
     if options["suite"] in (BATCH, PIPELINE):
-        _check_files(options)
         _measure_suite(rounds, options)
         return
     rank = Rank.of(os.environ)
@@ -161,6 +153,7 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 def _measure_suite(rounds: int, options: dict[str, Any]) -> None:
     """What is measured in another way than turn by turn."""
+    _check_files(options)
     if options["suite"] == PIPELINE:
         measure_pipeline(rounds, options)
     else:

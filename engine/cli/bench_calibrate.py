@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from specscope.schemas.profile import Profile
 
 
-def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what is calibrated."""
+def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what is calibrated, at which loads, and by which clock anything is measured."""
     options = (
         click.option(
             "--calibrate",
@@ -45,6 +45,13 @@ def calibration_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path, file_okay=False),
             metavar="FOLDER",
             help="Of --suite batch and ppsd: put what is measured there; what is there is not measured again.",
+        ),
+        click.option(
+            "--clock",
+            type=click.Choice(["wall", "processor"]),
+            default="wall",
+            show_default=True,
+            help="processor: what this process computes; for a CPU that others use too, with OMP_NUM_THREADS=1.",
         ),
     )
     for option in reversed(options):

@@ -150,11 +150,15 @@ def propose(
     et al. 2019, Gumbel-top-k). What is ``forbidden`` (B, R, V) has no probability: it is proposed for want of others.
     """
     logits = logits.float() if draw is None else logits.float() / draw.temperature
-    logprobs = torch.log_softmax(logits, dim=-1)
-    all_finite = torch.isfinite(logprobs.amin(dim=-1)).all(dim=1)  # log-probabilities are never +inf
+    given = logits
     if forbidden is not None:
         logits = logits.masked_fill(forbidden, -torch.inf)
-        logprobs = torch.log_softmax(logits, dim=-1)
+    logprobs = torch.log_softmax(logits, dim=-1)
+    # Log-probabilities are never +inf; what is forbidden has -inf, whatever its score was.
+    finite = torch.isfinite((logprobs if forbidden is None else given).amin(dim=-1))
+    if forbidden is not None:
+        finite &= torch.isfinite(logprobs.amax(dim=-1))
+    all_finite = finite.all(dim=1)
     ranked = (
         logprobs
         if draw is None

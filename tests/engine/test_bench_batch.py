@@ -167,17 +167,17 @@ def sweep_report() -> SweepReport:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    one, eight = sweep_report().loads
-    assert (one.load, eight.load) == (Load(1, 10), Load(8, 10))
-    assert one.over_off[CHAIN] == pytest.approx(1.5)
-    assert one.best == CHAIN
-    assert one.over_best == pytest.approx(median([148 / 150, 74 / 75, 150 / 160]))
-    assert not one.speculation_loses
-    assert eight.best == OFF
-    assert eight.speculation_loses
-    assert eight.over_best == eight.over_off[DISPATCHED] == pytest.approx(0.96)
-    assert one.tokens_per_step[CHAIN] == 2
-    assert eight.token_ms[OFF] == pytest.approx(1e3 * 8 / 400)
+    alone, crowded = sweep_report().loads
+    assert (alone.load, crowded.load) == (Load(1, 10), Load(8, 10))
+    assert alone.over_off[CHAIN] == pytest.approx(1.5)
+    assert alone.best == CHAIN
+    assert alone.over_best == pytest.approx(median([148 / 150, 74 / 75, 150 / 160]))
+    assert not alone.speculation_loses
+    assert crowded.best == OFF
+    assert crowded.speculation_loses
+    assert crowded.over_best == crowded.over_off[DISPATCHED] == pytest.approx(0.96)
+    assert alone.tokens_per_step[CHAIN] == 2
+    assert crowded.token_ms[OFF] == pytest.approx(1e3 * 8 / 400)
 
 
 def test_what_is_reached_and_what_is_not_is_said() -> None:

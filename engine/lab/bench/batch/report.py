@@ -120,7 +120,7 @@ class SweepReport:
             lines += [self._reached("over_best", f"of the best static way, {OF_BEST} wanted", OF_BEST)]
             lines += [self._reached("over_off", f"of no speculation, {OF_OFF} wanted", OF_OFF)]
             lost = [f"{s.load.rows} x {s.load.context}" for s in self.loads if s.speculation_loses]
-            lines.append(f"no shape pays at {', '.join(lost) or 'none of the loads'}")
+            lines.append(f"no shape pays at {', '.join(lost)}" if lost else "at every load some shape pays")
         return lines
 
     def _reached(self, name: str, words: str, wanted: float) -> str:
