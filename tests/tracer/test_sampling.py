@@ -24,7 +24,7 @@ DRAWN = Toy(rule="sampling", draft="sampled", temperature=0.8)
 TYPICAL = Toy(rule="typical")
 ABOUT_DRAWS = {
     *("accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"),
-    *("accept.probs-follow-logits", "run.coins-fresh"),
+    *("accept.probs-follow-logits", "run.coins-fresh", "rows.draws-anew"),
 }
 
 
