@@ -212,8 +212,7 @@ class TreeCache(Cache):
             self._capacity = max(length, self._capacity if held is None else self._capacity + GROWTH)
         elif self.num_rows <= held.shape[2]:
             return held
-        shape = (len(self._layers), 2, self.num_rows, heads, self._capacity, width)
-        self._buffer = enlarged(held, shape, like)
+        self._buffer = enlarged(held, (len(self._layers), 2, self.num_rows, heads, self._capacity, width), like)
         return self._buffer
 
     @property

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 from support.called import specscope
 from support.pipeline_mutants import PIPELINE_MUTANTS
-from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, NOT_HERE
+from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_ROWS, NOT_HERE
 from support.traces import ROOT, Lines, load, store
 
 from specscope.schemas import AnyRecord, Step, decode_record
@@ -143,7 +143,7 @@ def test_the_full_step_is_judged_by_everything(minimal: Path, tmp_path: Path) ->
     assert lines[0]["capabilities"] == list(full_step())[4:]
     assert (found["failed"], found["skipped"]) == (set(), {"commit.prefix-kept", "rows.nothing-kept"})
     others = {"draft.frontier-is-best", "tree.best-of-candidates", "run.tensor-files", "sequence.pairs-continue"}
-    silent = ABOUT_DRAWS | ABOUT_CUSTODY | NOT_HERE | PIPELINE_MUTANTS.keys() | others
+    silent = ABOUT_DRAWS | ABOUT_CUSTODY | ABOUT_ROWS | NOT_HERE | PIPELINE_MUTANTS.keys() | others
     assert set(report.invariants) - found["passed"] <= silent
 
 

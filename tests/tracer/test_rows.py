@@ -76,8 +76,8 @@ def test_a_turn_may_reuse_what_the_turn_before_it_left(tmp_path: Path) -> None:
     first, second = of_kind(lines, "turn_start")[:2]
     end = of_kind(lines, "turn_end")[0]
     second["prompt_ids"] = [*first["prompt_ids"], *end["output_ids"], *second["prompt_ids"]]
-    first = judged(lines, tmp_path).invariants["rows.nothing-kept"].first
-    assert first is None or first.turn == 2, "the third turn's context goes on from the second's as it was"
+    violation = judged(lines, tmp_path).invariants["rows.nothing-kept"].first
+    assert violation is None or violation.turn == 2, "the third turn's context goes on from the second's as it was"
 
 
 def test_a_turn_that_was_moved_frees_the_row_that_it_had(tmp_path: Path) -> None:

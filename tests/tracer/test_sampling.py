@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.pipeline_mutants import PIPELINE_MUTANTS
-from support.silent import ABOUT_CUSTODY, NOT_HERE
+from support.silent import ABOUT_CUSTODY, ABOUT_ROWS, NOT_HERE
 from support.toy_run import Toy, toy_lines
 from support.traces import Lines, accepts_at_least, drop_last_node, first_step, store
 
@@ -24,7 +24,7 @@ DRAWN = Toy(rule="sampling", draft="sampled", temperature=0.8)
 TYPICAL = Toy(rule="typical")
 ABOUT_DRAWS = {
     *("accept.trials", "accept.coins-distinct", "accept.thresholds", "accept.target-probs"),
-    *("accept.probs-follow-logits", "run.coins-fresh"),
+    *("accept.probs-follow-logits", "run.coins-fresh", "rows.draws-anew"),
 }
 
 
@@ -50,8 +50,12 @@ HONEST = [
 ]
 
 
-#: What a toy has no field for: custody of caches it does not have, logits of its trials, texts, costs, graphs, files.
-NOT_IN_A_TOY = ABOUT_CUSTODY | NOT_HERE | PIPELINE_MUTANTS.keys() | {"accept.probs-follow-logits", "run.tensor-files"}
+#: What a toy has no field for: custody of caches it does not have, rows, generators, logits of its trials, texts,
+#: costs, graphs, files.
+NOT_IN_A_TOY = {
+    *(ABOUT_CUSTODY | ABOUT_ROWS | NOT_HERE | PIPELINE_MUTANTS.keys()),
+    *("accept.probs-follow-logits", "rows.draws-anew", "run.tensor-files"),
+}
 
 
 def about(toy: Toy) -> set[str]:
@@ -357,8 +361,8 @@ def test_a_chain_has_a_shape_without_its_choices(tmp_path: Path) -> None:
 def test_drafts_without_levels_skip_what_looks_at_levels(tmp_path: Path) -> None:
     report = check(tmp_path, toy_lines(Toy(levels=False)))
     assert not violated(report)
-    custody = {"draft.cache-kept", "commit.prefix-kept"}
-    assert {name for name, t in report.invariants.items() if t.skipped} - about(Toy(kind="dynamic")) - custody == {
+    silent = about(Toy(kind="dynamic")) | ABOUT_CUSTODY | ABOUT_ROWS
+    assert {name for name, t in report.invariants.items() if t.skipped} - silent == {
         *(("draft.frontier-is-best", "tree.best-of-candidates") if Toy().kind == "dynamic" else ()),
         "draft.scores-finite",
         "tree.nodes-were-proposed",
