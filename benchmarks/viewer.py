@@ -224,30 +224,77 @@ def time_opening(browser: Browser, trace: Path) -> dict[str, float]:
     }
 
 
-def time_streamlit(browser: Browser, folder: Path) -> dict[str, float]:
-    """Opening a page of Streamlit's that holds one word, in seconds: what no viewer on it can be faster than."""
-    script = folder / "word.py"
-    script.write_text('import streamlit\n\nstreamlit.text("here")\n', encoding="utf-8")
+#: A page of Streamlit's that counts how often its one button was clicked, in a fragment as the viewer's pages are.
+BUTTON = """import streamlit as st
+
+@st.fragment
+def page():
+    st.button("go", on_click=lambda: st.session_state.update(at=st.session_state.get("at", 0) + 1))
+    st.text(f"at {st.session_state.get('at', 0)}")
+
+page()
+"""
+#: In the page: from the click on that button to the first frame behind the one in which the new number stands.
+CLICKED = """
+(number) => new Promise((done) => {
+  const began = performance.now();
+  const look = () => {
+    const words = [...document.querySelectorAll("[data-testid=stText]")].map((one) => one.textContent);
+    const there = words.includes(`at ${number}`);
+    if (there) {
+      requestAnimationFrame(() => setTimeout(() => done(performance.now() - began), 0));
+    } else {
+      setTimeout(look, 4);
+    }
+  };
+  document.querySelector("[data-testid=stButton] button").click();
+  look();
+})
+"""
+
+
+@contextmanager
+def serving(script: Path) -> Iterator[int]:
+    """Runs a script by Streamlit alone; the port at which it answers."""
     options = ["--server.headless=true", "--server.fileWatcherType=none", "--browser.gatherUsageStats=false"]
     command = [sys.executable, "-m", "streamlit", "run", str(script), *options, "--server.address=127.0.0.1"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    started = time.perf_counter()
     with subprocess.Popen(
         [*command, f"--server.port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             while not _answers(port):
                 time.sleep(0.01)
-            addressed = time.perf_counter()
-            with fresh_page(browser) as page:
-                page.goto(f"http://127.0.0.1:{port}", wait_until="commit")
-                page.get_by_text("here", exact=True).wait_for(timeout=WAIT)
-                seen = time.perf_counter()
+            yield port
         finally:
             process.terminate()
-    return {"command to word s": seen - started, "link to word s": seen - addressed}
+
+
+def time_streamlit(browser: Browser, folder: Path, clicks: int) -> dict[str, float]:
+    """A page of Streamlit's that holds one word and one button: what no viewer on it can be faster than. Opening it in
+    seconds, and ``clicks`` clicks in milliseconds, each of which the server answers."""
+    script = folder / "button.py"
+    script.write_text(BUTTON, encoding="utf-8")
+    started = time.perf_counter()
+    with serving(script) as port:
+        addressed = time.perf_counter()
+        with fresh_page(browser) as page:
+            page.goto(f"http://127.0.0.1:{port}", wait_until="commit")
+            page.get_by_text("at 0", exact=True).wait_for(timeout=WAIT)
+            seen = time.perf_counter()
+            page.wait_for_timeout(1500)
+            answers = []
+            for number in range(1, clicks + 1):
+                answers.append(page.evaluate(CLICKED, number))
+                page.wait_for_timeout(100)
+    return {
+        "command to word s": seen - started,
+        "link to word s": seen - addressed,
+        "click painted ms, median": statistics.median(answers),
+        "click painted ms, p90": sorted(answers)[int(0.9 * len(answers))],
+    }
 
 
 def _answers(port: int) -> bool:
@@ -288,7 +335,7 @@ def main(nodes: tuple[int, ...], steps: int, size: int, as_json: bool) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         for number in nodes:
             table[f"{number} nodes"] = time_changes(browser, Path(name), number, steps)
-        table["one word by Streamlit alone"] = time_streamlit(browser, Path(name))
+        table["one word and one button by Streamlit alone"] = time_streamlit(browser, Path(name), steps)
         if size:
             table[f"{size} MB"] = time_large(browser, Path(name), size)
         browser.close()

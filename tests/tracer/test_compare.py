@@ -212,13 +212,8 @@ def test_ties_are_told_from_real_differences(tmp_path: Path, margin: float, kind
     a, b = store(lines, tmp_path / "a.jsonl"), store(other, tmp_path / "b.jsonl")
     found = diff_traces(a, b)
     assert (found.verdict, found.exit_code, found.roots[0].difference.kind) == (verdict, code, kind)
-    difference = found.roots[0].difference
-    assert difference.margin_a == pytest.approx(margin, abs=1e-9)
-    verify = first_step(lines, later)["verify"]
-    best, second = verify["top_logits"][-1]
-    assert [one.token for one in difference.contenders or ()] == verify["top_tokens"][-1]
-    assert [(one.a, one.b) for one in difference.contenders or ()] == [(best, second), (second, best)]
-    assert (difference.tie_break is not None) == (kind == "exact-tie")
+    assert found.roots[0].difference.margin_a == pytest.approx(margin, abs=1e-9)
+    assert (found.roots[0].difference.tie_break is not None) == (kind == "exact-tie")
     assert diff_traces(a, b, DiffOptions(fail_on_ties=True)).exit_code == 1
 
 
@@ -359,10 +354,6 @@ def test_scores_within_noise_at_the_budgets_edge_are_a_tie_and_no_difference(gap
     assert (found.field, found.kind, found.inputs_equal) == ("nodes", "near-tie", True)
     assert found.floor
     assert [found.margin_a, found.margin_b] == pytest.approx([gap, gap], abs=1e-9)
-    ours, theirs = found.contenders or ()
-    assert ours.node != theirs.node
-    assert [ours.a, theirs.b] == pytest.approx([ours.b, theirs.a], abs=2 * gap)
-    assert None not in (ours.a, ours.b, theirs.a, theirs.b)
 
 
 def test_steps_missing_at_a_turns_end_are_no_clean_verdict(tmp_path: Path) -> None:

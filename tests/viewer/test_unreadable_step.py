@@ -44,8 +44,8 @@ def test_the_step_after_it_is_judged_by_itself_alone(broken: Path) -> None:
         assert (after.previous, after.previous_is_lost) == (None, True)
         assert list(step_violations(after)) == []
         whole = dict(judge_step(context_at(sound, sound.turns[TURN], BROKEN + 1)))
-        skipped = {invariant for invariant, witness in judge_step(after) if witness is SKIPPED}
-        lost = {one.id for one in skipped if whole.get(one, SKIPPED) is not SKIPPED}
+        skipped = [invariant for invariant, witness in judge_step(after) if witness is SKIPPED]
+        lost = {invariant.id for invariant in skipped if whole.get(invariant, SKIPPED) is not SKIPPED}
         assert "sequence.root-is-last-bonus" in lost
         assert "draft.source-rows" in lost
         reasons = dict(judge(after).skipped)
@@ -61,7 +61,7 @@ def test_a_first_step_is_still_held_to_its_prompt(broken: Path) -> None:
         assert first.tree is not None
         tokens = [first.tree.tokens[0] + 1, *first.tree.tokens[1:]]
         other = first.model_copy(update={"tree": first.tree.model_copy(update={"tokens": tokens})})
-        violated = {one.invariant for one in step_violations(context_of(reader, turn, 0, other))}
+        violated = {violation.invariant for violation in step_violations(context_of(reader, turn, 0, other))}
         assert "sequence.root-is-last-bonus" in violated
 
 
@@ -98,8 +98,8 @@ def test_pages_of_the_whole_run_leave_it_out_and_say_so(broken: Path, open_app: 
     assert f"step {BROKEN} cannot be read" in text
     assert 'data-do="read-a:2"' in text
     assert f'data-do="read-a:{BROKEN}"' not in text
-    found = html_of(open_app(broken, page="find", find="accepted:>=0"))
-    assert "This cannot be shown" not in found
+    listed = html_of(open_app(broken, page="find", find="accepted:>=0"))
+    assert "This cannot be shown" not in listed
 
 
 def test_texts_are_compared_as_far_as_both_are_known(broken: Path, open_app: Opener) -> None:

@@ -302,7 +302,9 @@ def compare_draws(
         ends = faced[0]
         margin_a, margin_b = (abs(a.coin - end) for end in ends)
         scores = drawn_share(a, b, upwards=orders[0])
-        return DrawDifference("token", *tokens, "near-tie" if tie else "real", margin_a, margin_b, scores)
+        kind: DifferenceKind = "near-tie" if tie else "real"
+        differing = DrawDifference("token", *tokens, kind)
+        return differing._replace(margin_a=margin_a, margin_b=margin_b, contenders=scores)
     for field in ("low", "high"):
         if not judge.same_probability(name, getattr(a, field), getattr(b, field)):
             return DrawDifference(field, getattr(a, field), getattr(b, field), "real")

@@ -203,9 +203,11 @@ class TraceReader:
         no step's."""
         self._file.seek(0)
         offset = sum(len(self._file.readline(MAX_LINE_BYTES + 1)) for _ in range(number - 1))
-        places = ((turn, bisect_left(turn.steps, offset)) for turn in self.turns)
-        found = ((turn.turn, at) for turn, at in places if turn.steps[at : at + 1] == [offset])
-        return next((StepNumber(*place) for place in found), None)
+        for turn in self.turns:
+            at = bisect_left(turn.steps, offset)
+            if turn.steps[at : at + 1] == [offset]:
+                return StepNumber(turn.turn, at)
+        return None
 
     def run_end(self) -> RunEnd | None:
         """The record that ends the run; None where it is missing."""

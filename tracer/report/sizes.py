@@ -56,11 +56,12 @@ def side_scores(difference: Difference, side: Side, texts: SideTexts) -> str | N
     """The same of one side, its own choice first."""
     if not difference.contenders:
         return None
+    scores = [contender.a if side == "a" else contender.b for contender in difference.contenders]
     named = [
-        f"{_contender_text(one, side, texts)} {_score(one.a if side == 'a' else one.b)}"
-        for one in difference.contenders
+        f"{_contender_text(contender, side, texts)} {_score(score)}"
+        for contender, score in zip(difference.contenders, scores, strict=True)
     ]
-    is_choice = all(one.what is None for one in difference.contenders)
+    is_choice = all(contender.what is None for contender in difference.contenders)
     return ", ".join(reversed(named) if is_choice and side == "b" else named)
 
 

@@ -14,7 +14,7 @@ from specscope.tracer.naming.text import shorten
 from specscope.viewer.bundle.packing import pack
 from specscope.viewer.drawing.board import Board, whole_style_sheet
 from specscope.viewer.drawing.markup import Markup, html_text
-from specscope.viewer.screens.keys import KEYS
+from specscope.viewer.screens.keys import KEYS_OF_BUNDLE
 from specscope.viewer.screens.scripts import inspector_script
 
 #: A script may come from beside the page: a folder that is opened from a disk has no origin.
@@ -79,7 +79,7 @@ def site_page(name: str, turns: Sequence[Mapping[str, Any]], roots: Sequence[Roo
         name=html_text(shorten(name, MOST_NAME)),
         style=whole_style_sheet(),
         more=STYLE,
-        keys=KEYS,
+        keys=KEYS_OF_BUNDLE,
         turns=_script_json(turns),
         roots=_script_json(roots),
     )

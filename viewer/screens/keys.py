@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+FIND = "<dt>/</dt><dd>finds steps</dd>"
 KEYS = (
     '<dialog class="keys" open hidden aria-label="Keys"><h2>Keys</h2><dl>'
     "<dt>← →</dt><dd>previous, next step; at the end of a turn, the next turn</dd>"
@@ -10,7 +11,7 @@ KEYS = (
     "<dt>Space</dt><dd>plays the steps of the turn, until a key is pressed</dd>"
     "<dt>&lt; &gt;</dt><dd>slower, faster, while steps are played</dd>"
     "<dt>P N</dt><dd>previous, next divergence or violation</dd>"
-    "<dt>/</dt><dd>finds steps</dd>"
+    f"{FIND}"
     "<dt>Tab ←↑↓→ Enter</dt><dd>into the tree, through it, select</dd>"
     "<dt>+ - 0</dt><dd>larger, smaller, the whole tree; on a node of a large tree + and - unfold and fold</dd>"
     "<dt>Ctrl K</dt><dd>all that the page can do, found by typing; a number goes to that step</dd>"
@@ -22,3 +23,5 @@ KEYS = (
     '<div role="listbox" id="ss-commands" aria-label="Commands"></div></dialog>'
     '<div class="live" role="status" aria-live="polite"></div>'
 )
+#: The same of a bundle, which has no page that finds.
+KEYS_OF_BUNDLE = KEYS.replace(FIND, "")

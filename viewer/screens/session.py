@@ -163,14 +163,14 @@ def comparison_of(baseline: TraceReader, candidate: TraceReader, allow: tuple[st
 def oracle_report_of(reader: TraceReader) -> OracleReport | None:
     """What the oracle says of the whole trace; None where a record cannot be read, see ``damage_of``, and where the
     trace is large, and nobody has asked for it yet."""
-    found = _asked_oracle(reader)
-    return found if isinstance(found, OracleReport) else None
+    answer = _asked_oracle(reader)
+    return answer if isinstance(answer, OracleReport) else None
 
 
 def damage_of(reader: TraceReader) -> Damage | None:
     """The first record that cannot be read, as far as it was looked for."""
-    found = _asked_oracle(reader)
-    return found if isinstance(found, Damage) else None
+    answer = _asked_oracle(reader)
+    return answer if isinstance(answer, Damage) else None
 
 
 def _asked_oracle(reader: TraceReader) -> OracleReport | Damage | None:

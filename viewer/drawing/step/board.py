@@ -70,7 +70,7 @@ def step_board(
 
 
 def unreadable_board(problem: str) -> Board:
-    """In the place of a step whose record cannot be read, for the reason that ``problem`` gives."""
+    """What stands where a step's record cannot be read, for the reason that ``problem`` gives."""
     return Board(
         board_of(note("bad", "This step cannot be read", [problem, "The steps before and after it are shown."]))
     )

@@ -101,7 +101,7 @@ def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
     if difference.node is not None:
         where += f", node {node_text(difference.node, texts, arrow=ARROW)}"
     matters = ("does it matter", impact_text(verdict.impact))
-    size = [row for row in (size_row(root),) if row is not None]  # scores stand beside the values
+    size = filter(None, [size_row(root)])
     return joined(
         [
             _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else NOTHING,
@@ -146,20 +146,14 @@ def _values(root: Root, texts: SideTexts) -> Markup:
     names = value_names(root)
     cells = (
         markup(
-            "<div><p>{role}</p><code>{value}</code>{scores}</div>",
+            "<div><p>{role}</p><code>{value}</code><small>{scores}</small></div>",
             role=html_text(role),
             value=html_text(one_line(value_text(root.difference, side, texts))),
-            scores=_scores(root, side, texts),
+            scores=html_text(one_line(side_scores(root.difference, side, texts) or "")),
         )
         for role, side in zip(names, get_args(Side), strict=True)
     )
     return markup('<div class="ss-values">{cells}</div>', cells=joined(cells))
-
-
-def _scores(root: Root, side: Side, texts: SideTexts) -> Markup:
-    """Of two that a choice lay between, the scores on one side."""
-    words = side_scores(root.difference, side, texts)
-    return NOTHING if words is None else markup("<p>{words}</p>", words=html_text(one_line(words)))
 
 
 def _plain_body(verdict: Verdict) -> Markup:
