@@ -137,7 +137,7 @@ def test_paged_caches_and_merged_trees_have_it_too(
     tmp_path: Path, teacher_folder: Path, deep_head: Path, more: dict[str, str]
 ) -> None:
     drafter = f"{more.get('drafter', 'eagle3')}:{deep_head}"
-    given = {"teacher": str(teacher_folder), "device": "cpu", "max_new_tokens": 12}
+    given: dict[str, Any] = {"teacher": str(teacher_folder), "device": "cpu", "max_new_tokens": 12}
     prompt = Prompt("ids", ids=(3, 9, 27, 14, 5))
     (tree,) = decode_text(
         prompt, trace=tmp_path / "t.jsonl", drafter=drafter, cache=more.get("cache", "dense"), **given
