@@ -198,6 +198,8 @@ class ModelChoice:
     def __post_init__(self) -> None:
         if self.drafter_window is not None and self.drafter_window < 1:
             raise UsageError(f"got a drafter window of {self.drafter_window}, wanted at least 1")
+        if self.num_ranks < 1:
+            raise UsageError(f"got {self.num_ranks} ranks, wanted at least 1")
         check_name("graph", self.graph, get_args(GraphChoice))
         check_name("products", self.products, PRODUCTS)
         check_name("drafter quantization", self.drafter_quantization, QUANTIZATIONS)
@@ -248,6 +250,9 @@ class Settings:
         if self.grammar is not None and not isinstance(self.grammar, GrammarChoice):
             raise UsageError(f"got a grammar of type {type(self.grammar).__name__}, wanted GrammarChoice(kind, text)")
         check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)
+        check_name("acceptance", self.acceptance, ACCEPTANCES)
+        if self.acceptance == "sharded" and self.choice.num_ranks == 1:
+            raise UsageError("got acceptance sharded and one process, which has no shares: give --tensor-parallel")
         if self.choice.graph == "on" and self.cache_strategy != "in-place":
             raise UsageError(
                 f"got --graph with cache strategy {self.cache_strategy}, which moves the cache in every step away from "

@@ -62,8 +62,8 @@ def _gathered(ours: Acceptance, group: RankGroup, num_rows: int) -> Acceptance:
     every = torch.cat(group.gather(torch.cat(parts, dim=1)))[:num_rows]  # (B, bytes)
     columns = every.split([part.shape[1] for part in parts], dim=1)
     whole = (_as_rows(column, tensor) for column, tensor in zip(columns, tensors, strict=True))
-    named = {name: next(whole) for name in _tensors(ours)}
-    trials = {name: next(whole) for name in _tensors(ours.trials)}
+    named: dict[str, Any] = {name: next(whole) for name in _tensors(ours)}
+    trials: dict[str, Any] = {name: next(whole) for name in _tensors(ours.trials)}
     return replace(ours, **named, trials=None if ours.trials is None else replace(ours.trials, **trials))
 
 

@@ -53,12 +53,12 @@ class RankError(EngineError):
 class Ranks(NamedTuple):
     """The processes of a run."""
 
-    count: int
+    size: int
     called: Literal["rank", "stage"] = "rank"  # what each of them is to the user
 
     def name(self, rank: int) -> str:
         """Of one of them, for a message."""
-        whole = f"rank {rank} of {self.count}"
+        whole = f"rank {rank} of {self.size}"
         return whole if self.called == "rank" else f"{self.called} {rank} ({whole})"
 
 
@@ -73,12 +73,12 @@ def launch(command: Sequence[str], ranks: Ranks, *, hung_after_s: float) -> None
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with _quiet(), _folder(ranks.count) as folder:
+    with _quiet(), _folder(ranks.size) as folder:
         watchman = _Watchman(Watch(folder), ranks, hung_after_s)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
-            nproc_per_node=ranks.count,
+            nproc_per_node=ranks.size,
             run_id="specscope",
             rdzv_backend="c10d",
             rdzv_endpoint=str(folder / "rendezvous"),
@@ -160,7 +160,7 @@ class _Watchman:
         while not self._over.wait(LOOK_S):
             if self._ended_s is not None and time.monotonic() - self._ended_s > SHUTDOWN_OF_HUNG_S:
                 self._end_the_others()
-            for rank in range(self._ranks.count):
+            for rank in range(self._ranks.size):
                 life = self._watch.life(rank)
                 if rank not in self._hung and self._watch.last_words(rank) is None:
                     self._judge(rank, life)
@@ -187,7 +187,7 @@ class _Watchman:
         _kill(life)
 
     def _end_the_others(self) -> None:
-        for rank in range(self._ranks.count):
+        for rank in range(self._ranks.size):
             life = self._watch.life(rank)
             if life is not None and rank not in self._hung and self._watch.last_words(rank) is None:
                 _kill(life)
@@ -201,7 +201,7 @@ class _Watchman:
             if number != signal.SIGTERM:  # the launcher's own, for those that are left
                 name = signal.Signals(number).name
                 return RankError(f"{self._ranks.name(rank)} was killed by {name} {self._doing(rank)}", rank=rank)
-        words = {rank: self._watch.last_words(rank) for rank in range(self._ranks.count)}
+        words = {rank: self._watch.last_words(rank) for rank in range(self._ranks.size)}
         ended = [(rank, last) for rank, last in words.items() if last is not None and last.exit_code]
         for rank, last in sorted(ended, key=lambda pair: (not pair[1].is_common, pair[1].is_echo)):
             message = last.message if last.is_common else f"{self._ranks.name(rank)}: {last.message}"

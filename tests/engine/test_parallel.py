@@ -20,6 +20,7 @@ from support.reports import violated
 from support.tiny_models import tiny_models
 from support.traces import FUSED, load, store
 
+from specscope.engine.lab.faults import find_fault, injecting
 from specscope.engine.lab.faults.ranks import RANK_FAULTS
 from specscope.engine.load.models import load_models
 from specscope.engine.loop.agreement import RanksDifferError
@@ -131,6 +132,12 @@ def test_every_fault_of_ranks_is_tried() -> None:
     assert {fault.id for fault in RANK_FAULTS} == set(FAULTY)
 
 
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_of_ranks_is_refused_in_one_process(teacher_folder: Path, head_folder: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="goes into one of several ranks: use --tensor-parallel"):
+        injecting(find_fault(name))(Workings(tiny_models(teacher_folder, head_folder)))
+
+
 def test_rows_dealt_among_one_two_and_four_ranks_are_accepted_as_by_one(tmp_path: Path) -> None:
     """Odd batches too: no rank waits for one that has no row. Whatever a share accepts, generators stay equal."""
     run_ranks("dealt_rank.py", 4, tmp_path / "store", tmp_path / "problems.json")
@@ -209,7 +216,7 @@ MISTAKES = {
         ["--tensor-parallel", "2", "--engine", "ppsd", "--stages", "2"],
         "got --tensor-parallel 2 with --engine ppsd",
     ),
-    "no ranks": (["--acceptance", "sharded"], "got --acceptance sharded without --tensor-parallel"),
+    "no ranks": (["--acceptance", "sharded"], "got acceptance sharded and one process"),
 }
 
 

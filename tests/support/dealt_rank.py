@@ -79,7 +79,7 @@ def main() -> None:
             for name, rule in RULES.items():
                 inputs = inputs_of(num_rows, rule, generators)
                 wrong = differing(sharded(accept, group)(inputs), accept(inputs))
-                states = [generator.get_state().sum().item() for generator in generators]
+                states = [int(generator.get_state().sum()) for generator in generators]
                 same_states = group.exchange(states) == [states] * size
                 problems += [f"{size} ranks, {num_rows} rows, {name}: {wrong}, generators equal: {same_states}"] * (
                     bool(wrong) or not same_states

@@ -55,7 +55,7 @@ def _failure(records: list[AnyRecord], message: str) -> Failure:
         turn=running.turn if running is not None else None,
         step=step,
         phase="verify" if running is not None else "prefill",
-        error="StageLostError",
+        error="RankLostError",
         message=message,
         inputs={},
     )

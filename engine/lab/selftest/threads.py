@@ -12,7 +12,7 @@ import torch
 
 from specscope.engine.lab.faults.pipeline import PipelineFault, RankParts
 from specscope.engine.loop.stopping import StopRules
-from specscope.engine.ppsd.carrier import HOST_CARRIER, Carrier
+from specscope.engine.ppsd.carrier import Carrier
 from specscope.engine.ppsd.conductor import Conductor, ConductorLinks, ExitDraft, PipelineRequest
 from specscope.engine.ppsd.events import EventLog
 from specscope.engine.ppsd.hop import Arrival, Inbox, Sender, StageLostError
@@ -23,6 +23,7 @@ from specscope.engine.ppsd.rank import NEWS_SHAPE, message_shapes
 from specscope.engine.ppsd.stage import Stage
 from specscope.engine.ppsd.verifier import Verifier
 from specscope.engine.ppsd.worker import Links, Worker
+from specscope.engine.ranks.group import HOST_CARRIER
 from specscope.engine.settings import GREEDY, SamplingRule
 
 
