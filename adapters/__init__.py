@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from specscope.adapters.assisted import record_assisted
     from specscope.adapters.eagle import record_eagle
+    from specscope.adapters.vllm import record_vllm
+    from specscope.adapters.vllm_replay import recorded_drafts
 
-__all__ = ["record_assisted", "record_eagle"]
+__all__ = ["record_assisted", "record_eagle", "record_vllm", "recorded_drafts"]
 
-_HOMES = {"record_assisted": "assisted", "record_eagle": "eagle"}
+_HOMES = {
+    "record_assisted": "assisted",
+    "record_eagle": "eagle",
+    "record_vllm": "vllm",
+    "recorded_drafts": "vllm_replay",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ import torch
 
 from specscope.adapters.eagle_draft import DraftWatch
 from specscope.adapters.eagle_run import about_run, ends_of
-from specscope.adapters.sections import best_tokens, in_place_commit, tree_tensors
+from specscope.adapters.sections import best_tokens, in_place_commit, tree_tensors, verify_numbers
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.recorder import RecordedTurn, Recorder, TurnReason
 
@@ -107,15 +107,6 @@ class _Step:
                 if slot >= 0:
                     parents[slot] = above
         return parents
-
-
-def _verify_of(logits: torch.Tensor) -> dict[str, Any]:
-    """Of (N, V) logits."""
-    return {
-        **best_tokens(logits, NUM_BEST),
-        "logsumexp": logits.logsumexp(-1).tolist(),
-        "nonfinite_slots": (~logits.isfinite().all(-1)).nonzero().flatten().tolist(),
-    }
 
 
 def _api_of(model: Any) -> Any:
@@ -262,7 +253,7 @@ class _Watch:
             kept=kept,
             draft=draft,
             tensors=tree_tensors(step.tokens, positions, seen, step.committed),
-            verify=_verify_of(logits),
+            verify=verify_numbers(logits, NUM_BEST),
             commit={
                 **in_place_commit(step.committed, [0, *step.path], rows, int(self._model.current_length_data[0])),
                 "drafter_before": draft["kv_before"],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from specscope.adapters.eagle_draft import is_identity
-from specscope.adapters.models import describe_teacher, digests_of
+from specscope.adapters.models import describe_teacher, digests_of, version_of
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -25,7 +24,7 @@ def about_run(model: Any, teacher: StrPath | None, head: StrPath | None, max_new
         described |= {"name": Path(teacher).name, **digests_of(Path(teacher))}
     about: dict[str, Any] = {
         "engine": "SafeAILab/EAGLE",
-        "versions": {"torch": torch.__version__, "transformers": _version_of("transformers")},
+        "versions": {"torch": torch.__version__, "transformers": version_of("transformers")},
         "mode": "eager",
         "attention": "eager",
         "dtype": str(base.dtype).removeprefix("torch."),
@@ -62,7 +61,3 @@ def _policy_of(drafter: Any) -> dict[str, Any]:
     """Its depth does not count the first level, which the pairs propose."""
     depth, budget = drafter.depth + 1, drafter.total_tokens
     return {"kind": "dynamic", "depth": depth, "top_k": drafter.top_k, "budget": budget}
-
-
-def _version_of(package: str) -> str:
-    return str(getattr(sys.modules.get(package), "__version__", "unknown"))

@@ -20,6 +20,15 @@ def best_tokens(logits: torch.Tensor, num_best: int) -> dict[str, Any]:
     return {"top_tokens": best.indices.tolist(), "top_logits": best.values.tolist()}
 
 
+def verify_numbers(logits: torch.Tensor, num_best: int) -> dict[str, Any]:
+    """Of verify: the numbers of (N, V) logits, the ``num_best`` best tokens of each slot among them."""
+    return {
+        **best_tokens(logits, num_best),
+        "logsumexp": logits.logsumexp(-1).tolist(),
+        "nonfinite_slots": (~logits.isfinite().all(-1)).nonzero().flatten().tolist(),
+    }
+
+
 def tree_tensors(
     tokens: Sequence[int], positions: Sequence[int], seen: Sequence[Sequence[bool]], committed: int
 ) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        prompts = _prompts(given.limit)
+        prompts = demo_prompts(given.limit)
         for setting in settings:
             record_both(setting, prompts, folder, given)
         print("\n".join(table(settings, folder)))
@@ -139,7 +139,7 @@ record_official(Setting(**asked["setting"]), asked["prompts"], asked["tokens"], 
 """
 
 
-def _prompts(limit: int) -> dict[str, list[int]]:
+def demo_prompts(limit: int) -> dict[str, list[int]]:
     """Token ids of first turns of demo240, by name."""
     from benchmarks.peers import token_ids
     from specscope.engine.lab.bench.suites import load_suite, sample

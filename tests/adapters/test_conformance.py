@@ -110,7 +110,7 @@ def test_the_command_prints_the_settings_that_were_asked_for(
             )
 
     monkeypatch.setattr(conformance, "record_both", record)
-    monkeypatch.setattr(conformance, "_prompts", lambda limit: {"one": [1] * limit})
+    monkeypatch.setattr(conformance, "demo_prompts", lambda limit: {"one": [1] * limit})
     name = conformance.SETTINGS[1].name
     keep = traces / "kept"
     arguments = ["--eagle", "E", "--eagle-packages", "P", "--only", name, "--keep", str(keep)]

@@ -1,0 +1,89 @@
+"""What vLLM's model runner holds of a batch while it samples. All that is known of vLLM's insides stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+#: What is read of a runner, and what would be missing from one of another kind.
+READ = ("_sample", "input_batch", "requests", "query_start_loc", "num_computed_tokens", "discard_request_mask")
+#: Sampling parameters that change logits after they were seen here, and what leaves them as they are.
+CHANGES: dict[str, Any] = {
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "min_tokens": 0,
+    "logit_bias": None,
+    "bad_words": None,
+    "allowed_token_ids": None,
+    "structured_outputs": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRow:
+    """One request's part of a forward whose last tokens are its root and its drafts."""
+
+    request: str
+    state: Any  # what the runner keeps of the request
+    drafts: list[int]
+    logits: torch.Tensor  # (1 + drafts, V), before anything changes them
+    tokens: list[int]  # (1 + drafts,), as they were fed
+    positions: list[int]  # of these
+    num_fed: int  # with tokens before them, such as the prompt's
+    num_before: int  # tokens in the cache before the forward
+    is_partial: bool  # the forward took in a part of a prompt, and what is sampled is thrown away
+
+    @property
+    def committed(self) -> int:
+        """Tokens before the root."""
+        return self.num_before + self.num_fed - len(self.tokens)
+
+
+def rows_of(runner: Any, logits: torch.Tensor, metadata: Any) -> Iterator[BatchRow]:
+    """Every request of the batch that ``runner`` is about to sample from ``logits`` (rows, V); ``metadata`` says what
+    was drafted, None where nothing was."""
+    requests = list(runner.input_batch.req_ids)
+    counts = [0] * len(requests) if metadata is None else list(metadata.num_draft_tokens)
+    drafts = [] if metadata is None else metadata.draft_token_ids.tolist()
+    starts = runner.query_start_loc.np[: len(requests) + 1].tolist()
+    before = runner.num_computed_tokens[: len(requests)].tolist()
+    tokens, positions = runner.input_ids.gpu[: starts[-1]].tolist(), runner.positions[: starts[-1]].tolist()
+    first_draft = first_row = 0
+    for number, (request, count) in enumerate(zip(requests, counts, strict=True)):
+        begin, end = starts[number], starts[number + 1]
+        yield BatchRow(
+            request=request,
+            state=runner.requests[request],
+            drafts=drafts[first_draft : first_draft + count],
+            logits=logits[first_row : first_row + count + 1],
+            tokens=tokens[end - count - 1 : end],
+            positions=positions[end - count - 1 : end],
+            num_fed=end - begin,
+            num_before=before[number],
+            is_partial=bool(runner.discard_request_mask.np[number]),
+        )
+        first_draft, first_row = first_draft + count, first_row + count + 1
+
+
+def sampled(made: Any, vocab_size: int) -> list[list[int]]:
+    """Per request of the batch, the tokens that were kept: accepted drafts, and one more. The rest is filled up with
+    what is no token."""
+    return [[token for token in row if 0 <= token < vocab_size] for row in made.sampled_token_ids.tolist()]
+
+
+def why_not_recorded(state: Any) -> str | None:
+    """What of a request keeps it from being recorded, in words; None where nothing does."""
+    params = state.sampling_params
+    if params is None or state.prompt_token_ids is None:
+        return "it has no token ids, or samples none"
+    for name, plain in CHANGES.items():
+        value = getattr(params, name, plain)
+        if value not in (plain, [], {}):
+            return f"{name} changes the logits that decide, which are not seen"
+    if state.output_token_ids:
+        return "it had begun before it was watched"
+    return None

@@ -1,0 +1,71 @@
+"""vLLM recorded where it serves: an entry point that it calls in each of its processes (``vllm.general_plugins``).
+
+    SPECSCOPE_VLLM_TRACE=served.jsonl vllm serve teacher --speculative-config ...
+
+Without that variable nothing happens. With it, the requests of the process that has the model become the turns of that
+trace, named by their ids. The trace ends with the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "SPECSCOPE_VLLM_TRACE"
+#: What stands in place of a runner's method, so that no watch is set on a watch.
+_WRAPPERS: list[Callable[..., Any]] = []
+
+
+def record_where_asked() -> None:
+    """The entry point. May be called more than once."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    kind: Any = import_module("vllm.v1.worker.gpu_model_runner").GPUModelRunner
+    plain = kind._sample
+    if plain in _WRAPPERS:
+        return
+
+    @functools.wraps(plain)
+    def sample(runner: Any, logits: Any, metadata: Any) -> Any:
+        call = functools.partial(plain, runner)
+        runner._sample = call  # from now on, or watched
+        if _is_first_rank():
+            runner._sample = functools.partial(_watching(runner, Path(path)).sample, call)
+        return runner._sample(logits, metadata)
+
+    kind._sample = sample
+    _WRAPPERS.append(sample)
+
+
+def _watching(runner: Any, path: Path) -> Any:
+    """A watch on ``runner`` that writes to ``path`` and ends with the process."""
+    from specscope.adapters.vllm import Watch
+    from specscope.tracer.files.recorder import Recorder
+
+    watch = Watch(runner, lambda about: Recorder(path, **about), lambda _number, request: request)
+    atexit.register(_end, watch)
+    return watch
+
+
+def _end(watch: Any) -> None:
+    """Ends the trace, and says what is not in it."""
+    from specscope.tracer.errors import SpecScopeError
+
+    watch.close()
+    try:
+        watch.check()
+    except SpecScopeError as error:
+        print(f"specscope: {error}", file=sys.stderr)
+
+
+def _is_first_rank() -> bool:
+    """Of those that share the model's tensors, all of which sample the same."""
+    state: Any = import_module("vllm.distributed.parallel_state")
+    return bool(state.get_tp_group().rank_in_group == 0)

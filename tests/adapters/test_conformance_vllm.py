@@ -1,0 +1,113 @@
+"""``benchmarks/conformance_vllm.py``: what vLLM is called with, what its answers are held against, and the table.
+
+vLLM is not here: a stand-in decodes in its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from support.traces import load, store
+from support.vllm_stand_in import LLM, params
+
+from benchmarks import conformance_vllm
+from benchmarks.conformance_vllm import SETTINGS, arguments_of, check_against, cut_teacher, record_vllm_run, table
+from specscope.adapters.vllm_replay import RecordedDrafts
+
+SETTING = SETTINGS[0]
+PROMPTS = {"a": [4, 7, 1], "b": [9, 9]}
+
+
+class Answering(LLM):
+    """Answers as vLLM does."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+
+    def generate(self, prompts: Any, *settings: Any, **_: Any) -> Any:  # type: ignore[override]
+        outputs = super().generate([prompt["prompt_token_ids"] for prompt in prompts], *settings)
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)]) for output in outputs]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The trace of a run of the stand-in, recorded as vLLM's is."""
+    module = ModuleType("vllm")
+    module.LLM, module.SamplingParams = Answering, params  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    trace = tmp_path / f"{SETTING.name}-vllm.jsonl"
+    record_vllm_run({"model": "toy"}, PROMPTS, 6, trace)
+    return trace
+
+
+def test_what_was_asked_for_is_recorded(recorded: Path) -> None:
+    lines = load(recorded)
+    starts = [line for line in lines if line["kind"] == "turn_start"]
+    assert {start["prompt_id"]: start["prompt_ids"] for start in starts} == PROMPTS
+    assert [len(line["output_ids"]) for line in lines if line["kind"] == "turn_end"] == [6, 6]
+
+
+@pytest.mark.parametrize("what", ["output", "accepted lengths"])
+def test_a_trace_that_is_not_what_vllm_answered_is_refused(recorded: Path, what: str) -> None:
+    lines = load(recorded)
+    answers = {}
+    for turn, name in enumerate(PROMPTS):
+        (output,) = (line["output_ids"] for line in lines if line["kind"] == "turn_end" and line["turn"] == turn)
+        steps = [line for line in lines if line["kind"] == "step" and line["turn"] == turn]
+        told = SimpleNamespace(per_step_accepted=[step["accept"]["accepted_length"] for step in steps])
+        answers[name] = SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)], spec_decode_metrics=told)
+    check_against(recorded, answers)
+    if what == "output":
+        answers["b"].outputs[0].token_ids = answers["b"].outputs[0].token_ids[:-1]
+    else:
+        answers["b"].spec_decode_metrics.per_step_accepted[0] += 1
+    with pytest.raises(SystemExit, match=f"^b: the trace has other {what}|^b: the trace has another {what}"):
+        check_against(recorded, answers)
+
+
+def test_vllm_is_given_its_own_drafter_or_what_was_recorded(recorded: Path) -> None:
+    by_name = {setting.name: setting for setting in SETTINGS}
+    own = arguments_of(by_name["draft model"], recorded)["speculative_config"]
+    assert (own["method"], Path(own["model"])) == ("draft_model", recorded.parent / "teacher-8")
+    replayed = arguments_of(by_name["eagle3, our drafts"], recorded)
+    assert replayed["speculative_config"]["method"] == "custom_class"
+    drafts = RecordedDrafts(SimpleNamespace(additional_config=replayed["additional_config"]))
+    assert drafts.recorded["drafter"]["kind"] == "ngram"
+
+
+def test_the_cut_teacher_has_the_first_layers_alone(tmp_path: Path) -> None:
+    cut_teacher(tmp_path / "cut", layers=2)
+    assert json.loads((tmp_path / "cut" / "config.json").read_bytes())["num_hidden_layers"] == 2
+    with safe_open(tmp_path / "cut" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert {name.split(".")[2] for name in names if name.startswith("model.layers.")} == {"0", "1"}
+    assert "model.embed_tokens.weight" in names
+
+
+def test_the_command_prints_what_the_pairs_came_to(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def record(setting: conformance_vllm.Setting, _prompts: Any, folder: Path, given: argparse.Namespace) -> None:
+        assert given.vllm_python == "P"
+        lines = load(recorded)
+        store(lines, folder / f"{setting.name}-ours.jsonl")
+        lines[0]["run_id"] = "another"
+        store(lines, folder / f"{setting.name}-vllm.jsonl")
+
+    monkeypatch.setattr(conformance_vllm, "record_both", record)
+    monkeypatch.setattr(conformance_vllm, "cut_teacher", lambda *_, **__: None)
+    monkeypatch.setattr(conformance_vllm, "demo_prompts", lambda limit: {"one": [1] * limit})
+    monkeypatch.setattr(sys, "argv", ["conformance", "--vllm-python", "P", "--only", SETTINGS[1].name])
+    conformance_vllm.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 3
+    assert printed[-1].startswith(f"| {SETTINGS[1].name} | ")
+    assert printed[-1].endswith("| equal |")
+    assert table([], recorded.parent)[0].startswith("| drafts | accepted length")

@@ -1,0 +1,396 @@
+"""vLLM, recorded by the adapter: sound by itself, and the same decisions as ours.
+
+The recordings were made by ``python -m benchmarks.conformance_vllm`` with vLLM's CPU build. vLLM is not here, so what
+is touched of it is played by a stand-in as well.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.eagle_stand_in import following
+from support.traces import EAGER, Lines, store
+from support.vllm_stand_in import LLM, Runner, params
+
+from specscope.adapters import record_vllm, recorded_drafts
+from specscope.adapters.vllm_plugin import VARIABLE, record_where_asked
+from specscope.adapters.vllm_replay import RecordedDrafts
+from specscope.engine import decode
+from specscope.engine.run.prompts import Prompt
+from specscope.engine.tree.policy import chain_policy
+from specscope.schemas import TurnEnd
+from specscope.tracer.compare import diff_traces
+from specscope.tracer.errors import UsageError
+from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.oracle.check import check_trace
+
+PROMPTS = [[4, 7, 1], [9, 9, 2, 5, 11, 3, 8], [3]]
+
+
+def text_of(start: int, length: int) -> list[int]:
+    """What the toy teacher says after ``start``."""
+    tokens = [following(start)]
+    while len(tokens) < length:
+        tokens.append(following(tokens[-1]))
+    return tokens
+
+
+def ends_of(trace: Path) -> list[TurnEnd]:
+    """What the turns came to, in the order of their names."""
+    with TraceReader(trace) as reader:
+        named = sorted(reader.turns, key=lambda entry: entry.prompt_id)
+        return [end for entry in named if (end := reader.turn_end(entry)) is not None]
+
+
+def sound(trace: Path) -> None:
+    report = check_trace(trace)
+    assert (report.num_violations, report.failures, report.end_reason) == (0, [], "complete"), report
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_every_request_becomes_a_turn_and_the_engine_is_as_it_was(tmp_path: Path, rows: int) -> None:
+    llm, trace = LLM(rows), tmp_path / "run.jsonl"
+    plain, before = llm.generate(PROMPTS, params()), dict(vars(llm.runner))
+    with record_vllm(llm, trace, prompt_ids=["mine"]):
+        assert llm.generate(PROMPTS, params()) == plain
+    assert vars(llm.runner).keys() == before.keys(), "nothing is left behind"
+    sound(trace)
+    ends = ends_of(trace)
+    assert [(end.output_ids, end.reason) for end in ends] == [(output, "length") for output in plain]
+    assert [end.output_ids for end in ends] == [text_of(prompt[-1], 8) for prompt in PROMPTS]
+    assert 0 < sum(end.num_accepted for end in ends) < sum(end.num_drafted for end in ends)
+    with TraceReader(trace) as reader:
+        assert {entry.prompt_id for entry in reader.turns} == {"mine", "prompt-1", "prompt-2"}
+        assert (reader.manifest.batch_size, reader.manifest.attention) == (rows, "TOY")
+
+
+def test_what_is_judged_of_such_a_trace(tmp_path: Path) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS, params())
+    judged = {name for name, tally in check_trace(trace).invariants.items() if tally.passed}
+    assert set(MUTANTS) <= judged
+
+
+@pytest.mark.parametrize(
+    ("setting", "length", "reason"),
+    [
+        ({"max_tokens": 1}, 1, "length"),
+        ({"max_tokens": 2}, 2, "length"),
+        ({"eos_token_id": text_of(1, 3)[-1]}, 3, "eos"),
+        ({"stop_token_ids": [text_of(1, 5)[-1]]}, 5, "eos"),
+        ({"max_tokens": None, "eos_token_id": text_of(1, 4)[-1]}, 4, "eos"),
+    ],
+)
+def test_turns_end_where_the_requests_do(tmp_path: Path, setting: dict[str, Any], length: int, reason: str) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS[:1], params(**setting))
+    sound(trace)
+    assert [(end.output_ids, end.reason) for end in ends_of(trace)] == [(text_of(1, length), reason)]
+
+
+def test_a_stop_string_ends_a_turn_after_its_step(tmp_path: Path) -> None:
+    llm, trace = LLM(1), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        outputs = llm.generate(PROMPTS[:2], params(stop=[str(text_of(1, 3)[-1]), str(text_of(8, 3)[-1])]))
+    sound(trace)
+    assert [(end.output_ids, end.reason) for end in ends_of(trace)] == [(output, "stop_string") for output in outputs]
+
+
+def test_what_was_in_the_cache_already_is_reused(tmp_path: Path) -> None:
+    llm, trace = LLM(reuse=2), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS[:2], params())
+    sound(trace)
+    with TraceReader(trace) as reader:
+        assert [reader.turn_start(entry).reused_length for entry in reader.turns] == [2, 2]
+
+
+def test_a_request_that_is_scheduled_after_its_end_has_no_further_step(tmp_path: Path) -> None:
+    llm, trace = LLM(late=True), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        outputs = llm.generate(PROMPTS, params())
+    sound(trace)
+    assert [end.output_ids for end in ends_of(trace)] == outputs
+
+
+def test_drawn_tokens_are_recorded_with_their_path_alone(tmp_path: Path) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS, params(temperature=0.7, top_k=5))
+    sound(trace)
+    with TraceReader(trace) as reader:
+        sampling = reader.manifest.sampling
+        assert (sampling.rule, sampling.temperature, sampling.top_k) == ("sampling", 0.7, 5)
+        assert "accept" not in reader.manifest.capabilities
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (params(temperature=0.5), "sampling is .*, and was .* before: a trace is of one setting"),
+        (params(max_tokens=9), "stop_rules is"),
+        (params(repetition_penalty=1.2), "repetition_penalty changes the logits that decide"),
+        (params(logit_bias={3: 1.0}), "logit_bias changes"),
+    ],
+)
+def test_a_request_that_cannot_be_recorded_is_named_and_the_others_are_there(
+    tmp_path: Path, other: Any, words: str
+) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with pytest.raises(UsageError, match=f"left out: request 1: {words}"), record_vllm(llm, trace):
+        outputs = llm.generate(PROMPTS, params(), other, params())
+    sound(trace)
+    assert [end.output_ids for end in ends_of(trace)] == [outputs[0], outputs[2]]
+
+
+def test_a_token_that_is_appended_and_was_not_accepted_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Runner._sample
+
+    def sample(runner: Runner, logits: torch.Tensor, metadata: Any) -> Any:
+        made = plain(runner, logits, metadata)
+        if metadata is not None:
+            made.sampled_token_ids[0, 0] = 31
+        return made
+
+    monkeypatch.setattr(Runner, "_sample", sample)
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS, params())
+    assert check_trace(trace).invariants["stop.emitted"].failed
+
+
+def test_a_failure_of_the_recording_is_told_at_the_end_and_does_not_reach_the_engine(tmp_path: Path) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    plain = llm.generate(PROMPTS, params())
+    del llm.runner.attn_groups[0][0].backend.get_name
+    with pytest.raises(UsageError, match=r"the recording was given up: .*get_name"), record_vllm(llm, trace):
+        assert llm.generate(PROMPTS, params()) == plain
+
+
+def test_a_failure_of_the_engine_ends_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+
+    def generate() -> None:
+        llm.generate(PROMPTS[:1], params())
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"), record_vllm(llm, trace):
+        generate()
+    report = check_trace(trace)
+    assert (report.num_violations, report.end_reason, report.num_turns) == (0, "failed", 1)
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    with pytest.raises(UsageError, match=r"got dict, wanted a vllm\.LLM"), record_vllm({}, trace):
+        pass
+    elsewhere = LLM()
+    elsewhere.llm_engine.engine_core = object()  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="set VLLM_ENABLE_V1_MULTIPROCESSING=0"), record_vllm(elsewhere, trace):
+        pass
+    newer = LLM()
+    del newer.runner.requests
+    with pytest.raises(UsageError, match="set VLLM_USE_V2_MODEL_RUNNER=0"), record_vllm(newer, trace):
+        pass
+    with pytest.raises(UsageError, match=r"call llm\.generate inside"), record_vllm(LLM(), trace):
+        pass
+    assert not trace.exists()
+
+
+# What vLLM itself decided.
+
+RECORDINGS = Path(__file__).with_name("recordings")
+EAGLE3 = RECORDINGS / "vllm-eagle3.jsonl.gz"
+
+
+def lines_of(recording: Path) -> Lines:
+    """Its records as plain objects."""
+    return [json.loads(line) for line in gzip.decompress(recording.read_bytes()).splitlines()]
+
+
+def accepting(lines: Lines) -> dict[str, Any]:
+    """A step that accepted two drafts and more."""
+    return next(line for line in lines if line["kind"] == "step" and line["accept"]["accepted_length"] > 1)
+
+
+def shift_a_position(lines: Lines) -> None:
+    accepting(lines)["tensors"]["positions"][2] += 1
+
+
+def feed_another_token(lines: Lines) -> None:
+    accepting(lines)["tensors"]["token_ids"][1] += 1
+
+
+def forget_a_token_of_the_cache(lines: Lines) -> None:
+    accepting(lines)["tensors"]["committed_length"] -= 1
+
+
+def accept_less(lines: Lines) -> None:
+    step = accepting(lines)
+    step["accept"]["path"].pop()
+    step["accept"]["accepted_length"] -= 1
+
+
+def append_another_token(lines: Lines) -> None:
+    accepting(lines)["stop"]["emitted"][0] += 1
+
+
+def prefer_another_token(lines: Lines) -> None:
+    accepting(lines)["verify"]["argmax"][0] += 1
+
+
+def begin_with_another_root(lines: Lines) -> None:
+    accepting(lines)["tree"]["tokens"][0] += 1
+
+
+MUTANTS: dict[str, Callable[[Lines], None]] = {
+    "tensors.position-is-length-plus-depth": shift_a_position,
+    "tensors.tokens-are-the-trees": feed_another_token,
+    "sequence.length-continues": forget_a_token_of_the_cache,
+    "accept.walk": accept_less,
+    "stop.emitted": append_another_token,
+    "verify.argmax-is-top": prefer_another_token,
+    "sequence.root-is-last-bonus": begin_with_another_root,
+}
+
+
+def test_what_vllm_did_is_sound() -> None:
+    report = check_trace(EAGLE3)
+    assert (report.num_violations, report.num_steps, report.end_reason) == (0, 59, "complete")
+    assert set(MUTANTS) <= {name for name, tally in report.invariants.items() if tally.passed}
+
+
+@pytest.mark.parametrize("invariant", MUTANTS)
+def test_a_mistake_in_it_is_found(invariant: str, tmp_path: Path) -> None:
+    lines = lines_of(EAGLE3)
+    MUTANTS[invariant](lines)
+    report = check_trace(store(lines, tmp_path / "mutant.jsonl"))
+    assert invariant in {name for name, tally in report.invariants.items() if tally.failed}
+
+
+@pytest.mark.numbers
+@pytest.mark.slow
+def test_this_engine_decides_as_vllm_did(tmp_path: Path) -> None:
+    with TraceReader(EAGLE3) as reader:
+        starts = [reader.turn_start(entry) for entry in reader.turns]
+    prompts = [Prompt(start.prompt_id, ids=tuple(start.prompt_ids)) for start in starts]
+    trace = tmp_path / "ours.jsonl"
+    decode(prompts, policy=chain_policy(5), max_new_tokens=48, device="cpu", trace=trace)
+    verdict = diff_traces(EAGLE3, trace)
+    assert (verdict.verdict, verdict.impact.num_steps_a) == ("equal", 59)
+
+
+# The plugin.
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """vLLM's modules, in which the toy's runner stands; calls what was to be called at the end of the process."""
+    runner, ranks = ModuleType("vllm.v1.worker.gpu_model_runner"), ModuleType("vllm.distributed.parallel_state")
+    runner.GPUModelRunner = Runner  # type: ignore[attr-defined]
+    ranks.get_tp_group = lambda: SimpleNamespace(rank_in_group=0)  # type: ignore[attr-defined]
+    for name in ("vllm", "vllm.v1", "vllm.v1.worker", "vllm.distributed"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for module in (runner, ranks):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(Runner, "_sample", Runner._sample)
+    last: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", lambda call, *args: last.append(lambda: call(*args)))
+    return lambda: [call() for call in last] and None
+
+
+def test_the_plugin_records_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, plain = tmp_path / "served.jsonl", Runner._sample
+    monkeypatch.delenv(VARIABLE, raising=False)
+    record_where_asked()
+    assert Runner._sample is plain, "nobody asked"
+    monkeypatch.setenv(VARIABLE, str(trace))
+    record_where_asked()
+    record_where_asked()  # as vLLM may do
+    llm = LLM()
+    outputs = llm.generate(PROMPTS, params(), params(max_tokens=5), params(bad_words=["no"]))
+    ended()
+    sound(trace)
+    assert [end.output_ids for end in ends_of(trace)] == outputs[:2]
+    with TraceReader(trace) as reader:
+        assert [entry.prompt_id for entry in reader.turns] == ["0", "1"]
+        assert reader.manifest.stop_rules is None, "each request has its own"
+    assert "specscope: left out: request 2: bad_words" in capsys.readouterr().err
+
+
+def test_another_rank_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], None]
+) -> None:
+    ranks: Any = sys.modules["vllm.distributed.parallel_state"]
+    ranks.get_tp_group = lambda: SimpleNamespace(rank_in_group=1)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "served.jsonl"))
+    record_where_asked()
+    LLM().generate(PROMPTS, params())
+    ended()
+    assert not list(tmp_path.iterdir())
+
+
+# Recorded drafts, verified once more.
+
+
+def drafts_of(trace: Path) -> RecordedDrafts:
+    """As vLLM makes its custom proposer."""
+    arguments = recorded_drafts(trace)
+    assert arguments["speculative_config"]["model"] == "specscope.adapters.vllm_replay.RecordedDrafts"
+    drafts = RecordedDrafts(SimpleNamespace(additional_config=arguments["additional_config"]))
+    drafts.load_model()
+    return drafts
+
+
+def test_recorded_drafts_are_verified_once_more(tmp_path: Path) -> None:
+    first, again = tmp_path / "first.jsonl", tmp_path / "again.jsonl"
+    with record_vllm(llm := LLM(), first):
+        llm.generate(PROMPTS, params())
+    with record_vllm(llm := LLM(drafter=drafts_of(first)), again):
+        llm.generate(PROMPTS, params())
+    verdict = diff_traces(first, again)
+    assert (verdict.verdict, verdict.impact.num_steps_b) == ("equal", verdict.impact.num_steps_a)
+    with TraceReader(again) as reader:
+        assert reader.manifest.drafter.kind == "ngram", "as recorded"
+
+
+def test_a_teacher_that_decides_otherwise_is_found_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again = tmp_path / "first.jsonl", tmp_path / "again.jsonl"
+    with record_vllm(llm := LLM(), first):
+        llm.generate(PROMPTS, params())
+    wrong = LLM(drafter=drafts_of(first))
+    wrong.runner.wrong_after = text_of(1, 4)[-1]
+    with record_vllm(wrong, again):
+        wrong.generate(PROMPTS, params())
+    root = diff_traces(first, again).roots[0]
+    assert (root.difference.phase, root.difference.field) == ("verify", "argmax")
+
+
+def test_nothing_is_drafted_after_another_text_or_within_a_prompt(tmp_path: Path) -> None:
+    with record_vllm(llm := LLM(), trace := tmp_path / "run.jsonl"):
+        llm.generate(PROMPTS[:1], params())
+    texts = [[*PROMPTS[0], *text_of(1, 1)], [*PROMPTS[0], 31], [*PROMPTS[0], *text_of(1, 1)]]
+    asked = [[1], [1], []]
+    drafted = drafts_of(trace).propose(asked, np.array([4, 4, 4]), np.array(texts), slot_mappings=None)
+    assert [len(drafts) for drafts in drafted] == [2, 0, 0]
+
+
+def test_only_chains_can_be_verified_by_vllm() -> None:
+    with pytest.raises(UsageError, match="got drafts of kind dynamic, wanted chains: vLLM verifies no trees"):
+        recorded_drafts(EAGER)
