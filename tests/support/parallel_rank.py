@@ -39,8 +39,9 @@ SCENARIOS: dict[str, tuple[SamplingRule, dict[str, Any]]] = {
 
 
 def settings_of(name: str, teacher: str, head: str, num_ranks: int) -> Settings:
-    """Of a scenario, with the tiny models of these folders."""
+    """Of a scenario, with the tiny models of these folders; one process has no shares."""
     rule, more = SCENARIOS[name]
+    more = {setting: value for setting, value in more.items() if num_ranks > 1 or setting != "acceptance"}
     choice = ModelChoice(
         teacher=teacher, drafter=f"eagle3:{head}", device="cpu", policy=POLICY, rule=rule, num_ranks=num_ranks
     )
