@@ -83,9 +83,10 @@ class Profile(Section):
     sampling: Sampling = Field(description="The acceptance rule.")
     texts: ProfiledTexts = Field(description="What was decoded.")
     rounds: int = Field(ge=1, description="How often each shape was timed at each load.")
-    clock: Literal["wall", "processor"] = Field(
-        default="wall",
-        description="What times are of: wall, the time that passed; processor, what the process computed in it.",
+    clock: Literal["wall", "processor"] | None = Field(
+        default=None,
+        description="What times are of: wall, the time that passed; processor, what the process computed in it. Absent:"
+        " wall.",
     )
     shapes: list[MeasuredShape] = Field(description="From the smallest to the largest.")
     steps: list[MeasuredStep] = Field(description="Each shape at every combination of rows and contexts.")
