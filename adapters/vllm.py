@@ -2,7 +2,7 @@
 
 ``with record_vllm(llm, trace=...)`` finds the model runner by the public ``collective_rpc``; in a server,
 ``vllm_plugin`` meets it in its own process. Either way one method of it is wrapped, ``_sample``: it is given the
-teacher's logits behind every draft, and what it returns is what was kept. No line of vLLM's is changed, and no token.
+teacher's logits after every draft, and what it returns is what was kept. No line of vLLM's is changed, and no token.
 vLLM itself is not imported here.
 """
 
@@ -52,7 +52,7 @@ def record_vllm(llm: Any, trace: StrPath, *, prompt_ids: Sequence[str] = (), ove
     def name(number: int, _request: str) -> str:
         return names[number] if number < len(names) else f"prompt-{number}"
 
-    watch = Watch(runner, begin, name, told=stop_rules_of)
+    watch = Watch(runner, begin, name, holds_for_all=stop_rules_of)
     try:
         with mock.patch.object(runner, "_sample", functools.partial(watch.sample, runner._sample)):
             yield
@@ -113,11 +113,11 @@ class Watch:
         begin: Callable[[dict[str, Any]], Recorder],
         name: Callable[[int, str], str],
         *,
-        told: Callable[[Any], dict[str, Any]] = lambda params: {},
+        holds_for_all: Callable[[Any], dict[str, Any]] = lambda params: {},
     ) -> None:
-        """``begin`` makes the recorder, ``name`` names the prompt of a request by its number and id, and ``told`` is
-        what the manifest says of the first request's sampling parameters and holds for all, besides how they draw."""
-        self._runner, self._begin, self._name, self._told = runner, begin, name, told
+        """``begin`` makes the recorder; ``name`` names a request's prompt, by its number and id; ``holds_for_all``
+        gives what the manifest says of the first request's parameters, besides how it draws, and must hold for all."""
+        self._runner, self._begin, self._name, self._of_all = runner, begin, name, holds_for_all
         self._recorder: Recorder | None = None
         self._setting: dict[str, Any] = {}
         self._rule = "greedy"
@@ -133,13 +133,13 @@ class Watch:
         seen: list[_Seen] = []
         with self._noting():
             seen = [_Seen(row) for row in rows_of(self._runner, logits, metadata)]
-        made = call(logits, metadata)  # which works in place
+        output = call(logits, metadata)  # which works in place
         with self._noting():
-            emitted = sampled(made, self._runner.input_batch.vocab_size)
+            emitted = sampled(output, self._runner.input_batch.vocab_size)
             self._end_those_gone()
-            for one, tokens in zip(seen, emitted, strict=True):
-                self._take(one, tokens)
-        return made
+            for part, tokens in zip(seen, emitted, strict=True):
+                self._take(part, tokens)
+        return output
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -180,7 +180,7 @@ class Watch:
 
     def _why_other(self, params: Any) -> str | None:
         """How the setting differs from that of the requests before; the first one begins the trace."""
-        setting = {"sampling": sampling_of(self._runner, params), **self._told(params)}
+        setting = {"sampling": sampling_of(self._runner, params), **self._of_all(params)}
         if self._recorder is None:
             self._recorder, self._setting = (
                 self._begin(about_run(self._runner) | setting | sections_of(setting)),

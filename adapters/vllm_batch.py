@@ -69,10 +69,10 @@ def rows_of(runner: Any, logits: torch.Tensor, metadata: Any) -> Iterator[BatchR
         first_draft, first_row = first_draft + count, first_row + count + 1
 
 
-def sampled(made: Any, vocab_size: int) -> list[list[int]]:
+def sampled(output: Any, vocab_size: int) -> list[list[int]]:
     """Per request of the batch, the tokens that were kept: accepted drafts, and one more. The rest is filled up with
     what is no token."""
-    return [[token for token in row if 0 <= token < vocab_size] for row in made.sampled_token_ids.tolist()]
+    return [[token for token in row if 0 <= token < vocab_size] for row in output.sampled_token_ids.tolist()]
 
 
 def why_not_recorded(state: Any) -> str | None:

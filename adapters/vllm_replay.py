@@ -5,7 +5,7 @@
         llm.generate(...)
 
 What an engine drafted is looked up by the text so far. Where vLLM's teacher then accepts otherwise, the two verified
-the same drafts with different results: a third opinion. Knows no torch and no vLLM.
+the same drafts with different results: a third opinion. Needs neither torch nor vLLM.
 """
 
 from __future__ import annotations

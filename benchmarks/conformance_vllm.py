@@ -129,10 +129,10 @@ def check_against(trace: Path, answers: dict[str, Any]) -> None:
             if end is None or end.output_ids != list(answer.outputs[0].token_ids):
                 raise SystemExit(f"{entry.prompt_id}: the trace has another output than vLLM gave")
             lengths = [step.accepted_length for step in reader.steps(entry) if step.num_drafted]
-            told = getattr(answer, "spec_decode_metrics", None) or getattr(
+            metrics = getattr(answer, "spec_decode_metrics", None) or getattr(
                 answer.outputs[0], "spec_decode_metrics", None
             )
-            if told is not None and lengths != list(told.per_step_accepted):
+            if metrics is not None and lengths != list(metrics.per_step_accepted):
                 raise SystemExit(f"{entry.prompt_id}: the trace has other accepted lengths than vLLM counted")
 
 

@@ -61,8 +61,8 @@ def test_a_trace_that_is_not_what_vllm_answered_is_refused(recorded: Path, what:
     for turn, name in enumerate(PROMPTS):
         (output,) = (line["output_ids"] for line in lines if line["kind"] == "turn_end" and line["turn"] == turn)
         steps = [line for line in lines if line["kind"] == "step" and line["turn"] == turn]
-        told = SimpleNamespace(per_step_accepted=[step["accept"]["accepted_length"] for step in steps])
-        answers[name] = SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)], spec_decode_metrics=told)
+        metrics = SimpleNamespace(per_step_accepted=[step["accept"]["accepted_length"] for step in steps])
+        answers[name] = SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)], spec_decode_metrics=metrics)
     check_against(recorded, answers)
     if what == "output":
         answers["b"].outputs[0].token_ids = answers["b"].outputs[0].token_ids[:-1]
@@ -74,8 +74,8 @@ def test_a_trace_that_is_not_what_vllm_answered_is_refused(recorded: Path, what:
 
 def test_vllm_is_given_its_own_drafter_or_what_was_recorded(recorded: Path) -> None:
     by_name = {setting.name: setting for setting in SETTINGS}
-    own = arguments_of(by_name["draft model"], recorded)["speculative_config"]
-    assert (own["method"], Path(own["model"])) == ("draft_model", recorded.parent / "teacher-8")
+    drafting = arguments_of(by_name["draft model"], recorded)["speculative_config"]
+    assert (drafting["method"], Path(drafting["model"])) == ("draft_model", recorded.parent / "teacher-8")
     replayed = arguments_of(by_name["eagle3, our drafts"], recorded)
     assert replayed["speculative_config"]["method"] == "custom_class"
     drafts = RecordedDrafts(SimpleNamespace(additional_config=replayed["additional_config"]))

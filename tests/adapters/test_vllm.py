@@ -161,10 +161,10 @@ def test_a_token_that_is_appended_and_was_not_accepted_is_found(
     plain = Runner._sample
 
     def sample(runner: Runner, logits: torch.Tensor, metadata: Any) -> Any:
-        made = plain(runner, logits, metadata)
+        output = plain(runner, logits, metadata)
         if metadata is not None:
-            made.sampled_token_ids[0, 0] = 31
-        return made
+            output.sampled_token_ids[0, 0] = 31
+        return output
 
     monkeypatch.setattr(Runner, "_sample", sample)
     llm, trace = LLM(), tmp_path / "run.jsonl"

@@ -83,8 +83,8 @@ class Runner:
         logits = torch.nn.functional.one_hot(wanted, VOCAB).float() * 4 - torch.arange(VOCAB) / VOCAB
         drafted = torch.tensor([draft for _, _, drafts in fed.values() for draft in drafts], dtype=torch.int64)
         metadata = SimpleNamespace(num_draft_tokens=counts, draft_token_ids=drafted) if sum(counts) else None
-        made = self._sample(logits, metadata).sampled_token_ids.tolist()
-        kept = [[token for token in row if token >= 0] for row in made]
+        rows_out = self._sample(logits, metadata).sampled_token_ids.tolist()
+        kept = [[token for token in row if token >= 0] for row in rows_out]
         return [[] if self.discard_request_mask.np[number] else row for number, row in enumerate(kept)]
 
     def _sample(self, logits: torch.Tensor, metadata: Any) -> Any:
@@ -93,13 +93,13 @@ class Runner:
         logits.fill_(0.0)
         counts = [0] * len(self.input_batch.req_ids) if metadata is None else metadata.num_draft_tokens
         drafts = [] if metadata is None else metadata.draft_token_ids.tolist()
-        made, row = [], 0
+        sampled, row = list[list[int]](), 0
         for count in counts:
-            said, mine, drafts = best[row : row + count + 1], drafts[:count], drafts[count:]
-            accepted = next((at for at, draft in enumerate(mine) if draft != said[at]), count)
-            made.append([*said[: accepted + 1], *[-1] * (max(counts) - accepted)])
+            wanted, mine, drafts = best[row : row + count + 1], drafts[:count], drafts[count:]
+            accepted = next((at for at, draft in enumerate(mine) if draft != wanted[at]), count)
+            sampled.append([*wanted[: accepted + 1], *[-1] * (max(counts) - accepted)])
             row += count + 1
-        return SimpleNamespace(sampled_token_ids=torch.tensor(made))
+        return SimpleNamespace(sampled_token_ids=torch.tensor(sampled))
 
 
 class LLM:
@@ -128,16 +128,16 @@ class LLM:
                 running.append(waiting.pop(0))
                 running[-1].state.num_computed_tokens = self._reuse
                 self.runner.requests[running[-1].name] = running[-1].state
-            made = self.runner.step({one.name: one.next(self.runner.drafter) for one in running})
-            for one, tokens in zip(running, made, strict=True):
-                one.take(tokens)
-            ended = [one for one in running if one.has_ended]
+            sampled = self.runner.step({request.name: request.next(self.runner.drafter) for request in running})
+            for request, tokens in zip(running, sampled, strict=True):
+                request.take(tokens)
+            ended = [request for request in running if request.has_ended]
             if self._late and ended:
-                self.runner.step({one.name: one.next(self.runner.drafter) for one in ended})
-            for one in ended:
-                running.remove(one)
-                del self.runner.requests[one.name]
-        return [one.output for one in everyone]
+                self.runner.step({request.name: request.next(self.runner.drafter) for request in ended})
+            for request in ended:
+                running.remove(request)
+                del self.runner.requests[request.name]
+        return [request.output for request in everyone]
 
 
 class _Request:
@@ -162,13 +162,13 @@ class _Request:
         self._fed = len(tokens)
         return before, tokens, drafts
 
-    def take(self, made: list[int]) -> None:
+    def take(self, sampled: list[int]) -> None:
         """What was sampled."""
-        self.state.num_computed_tokens += self._fed + max(0, len(made) - 1)
-        for token in made:
+        self.state.num_computed_tokens += self._fed + max(0, len(sampled) - 1)
+        for token in sampled:
             self.output.append(token)
             ends = [self.params.eos_token_id, *self.params.stop_token_ids]
             if token in ends or len(self.output) == self.params.max_tokens:
                 self.has_ended = True
                 return
-        self.has_ended = any(str(token) in self.params.stop for token in made)  # found in the text, after the step
+        self.has_ended = any(str(token) in self.params.stop for token in sampled)  # found in the text, after the step

@@ -1,4 +1,4 @@
-"""``export --format aiperf``: a record a turn, which AIPerf's own rules accept and ``convert aiperf`` reads back."""
+"""``export --format aiperf``: a record a turn, whose counts agree as AIPerf requires, and ``convert`` reads it back."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_a_record_a_turn_whose_counts_agree_with_one_another(trace: Path, tmp_pa
     ends = [line for line in load(trace) if line["kind"] == "turn_end"]
     assert len(records) == len(ends)
     for record, end, lengths in zip(records, ends, drafting_lengths(trace), strict=True):
-        said = record["spec_decode_acceptance"]
-        histogram = {int(length): steps for length, steps in said["acceptance_histogram"].items()}
-        assert list(zip(said["per_step_drafted"], said["per_step_accepted"], strict=True)) == lengths
+        acceptance = record["spec_decode_acceptance"]
+        histogram = {int(length): steps for length, steps in acceptance["acceptance_histogram"].items()}
+        assert list(zip(acceptance["per_step_drafted"], acceptance["per_step_accepted"], strict=True)) == lengths
         # What AIPerf itself refuses a record for.
-        assert sum(histogram.values()) == said["num_spec_steps"]
-        assert sum(length * steps for length, steps in histogram.items()) == said["num_accepted_draft_tokens"]
-        assert said["num_accepted_draft_tokens"] <= said["num_draft_tokens"] == end["num_drafted"]
-        assert said["mean_acceptance_length"] == 1 + end["num_accepted"] / end["num_steps"]
-        assert said["completion_tokens"] == len(end["output_ids"])
+        assert sum(histogram.values()) == acceptance["num_spec_steps"]
+        assert sum(length * steps for length, steps in histogram.items()) == acceptance["num_accepted_draft_tokens"]
+        assert acceptance["num_accepted_draft_tokens"] <= acceptance["num_draft_tokens"] == end["num_drafted"]
+        assert acceptance["mean_acceptance_length"] == 1 + end["num_accepted"] / end["num_steps"]
+        assert acceptance["completion_tokens"] == len(end["output_ids"])
         assert record["metrics"]["output_sequence_length"]["value"] == len(end["output_ids"])
         assert record["metrics"]["request_latency"] == {"value": end["duration_ns"] / 1e6, "unit": "ms"}
 
@@ -71,23 +71,23 @@ def test_it_is_read_back_as_lengths(tmp_path: Path) -> None:
         assert [reader.turn_start(entry).prompt_length for entry in reader.turns] == [
             before.turn_start(entry).prompt_length for entry in before.turns
         ]
-    told = [[(one.drafted, one.accepted) for one in turn if one is not None] for turn in lengths]
-    assert told == drafting_lengths(FUSED)
-    for one, other in zip(ends, counted, strict=True):
-        assert one is not None
+    pairs = [[(step.drafted, step.accepted) for step in turn if step is not None] for turn in lengths]
+    assert pairs == drafting_lengths(FUSED)
+    for end, other in zip(ends, counted, strict=True):
+        assert end is not None
         assert other is not None
-        assert (one.output_length, one.num_drafted, one.num_accepted, one.accepted_by_depth, one.duration_ns) == (
+        assert (end.output_length, end.num_drafted, end.num_accepted, end.accepted_by_depth, end.duration_ns) == (
             *(other.output_length, other.num_drafted, other.num_accepted, other.accepted_by_depth),
             other.duration_ns,
         )
 
 
 def test_lengths_of_another_engine_come_back_as_they_were(tmp_path: Path) -> None:
-    told = Path(__file__).parents[1] / "adapters" / "dumps" / "aiperf-profile-export.jsonl"
+    dump = Path(__file__).parents[1] / "adapters" / "dumps" / "aiperf-profile-export.jsonl"
     trace = tmp_path / "trace.jsonl"
-    assert specscope("convert", "aiperf", told, "-o", trace).code == 0
+    assert specscope("convert", "aiperf", dump, "-o", trace).code == 0
     records = exported(trace, tmp_path / "out.jsonl")
-    wanted = [json.loads(line)["spec_decode_acceptance"] for line in told.read_text().splitlines()[:2]]
+    wanted = [json.loads(line)["spec_decode_acceptance"] for line in dump.read_text().splitlines()[:2]]
     assert [record["spec_decode_acceptance"] for record in records] == wanted
 
 
