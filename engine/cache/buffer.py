@@ -8,8 +8,7 @@ Built on transformers' Cache interface, whose own ``crop`` changes meaning betwe
 
 The committed prefix is never written. All layers share one buffer, so that a commit is one gather and one write.
 
-Letters: L layers, B rows of the batch, G key-value heads, C capacity, P positions of a forward, K positions kept,
-W head width.
+Letters: L layers, B rows, G key-value heads, C capacity, P positions of a forward, K positions kept, W head width.
 """
 
 from __future__ import annotations
