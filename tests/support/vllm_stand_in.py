@@ -122,7 +122,7 @@ class LLM:
             _Request(str(self._num_requests + at), *pair) for at, pair in enumerate(zip(prompts, given, strict=True))
         ]
         self._num_requests += len(waiting)
-        everyone, running = list(waiting), []
+        everyone, running = list(waiting), list[_Request]()
         while waiting or running:
             while waiting and len(running) < self._rows:
                 running.append(waiting.pop(0))
