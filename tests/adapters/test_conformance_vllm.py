@@ -31,7 +31,7 @@ class Answering(LLM):
     def __init__(self, **_: Any) -> None:
         super().__init__()
 
-    def generate(self, prompts: Any, *settings: Any, **_: Any) -> Any:  # type: ignore[override]
+    def generate(self, prompts: Any, *settings: Any, **_: Any) -> Any:
         outputs = super().generate([prompt["prompt_token_ids"] for prompt in prompts], *settings)
         return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)]) for output in outputs]
 

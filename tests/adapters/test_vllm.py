@@ -199,7 +199,7 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"got dict, wanted a vllm\.LLM"), record_vllm({}, trace):
         pass
     elsewhere = LLM()
-    elsewhere.llm_engine.engine_core = object()  # type: ignore[assignment]
+    elsewhere.llm_engine.engine_core = object()
     with pytest.raises(UsageError, match="set VLLM_ENABLE_V1_MULTIPROCESSING=0"), record_vllm(elsewhere, trace):
         pass
     newer = LLM()
@@ -310,7 +310,12 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     monkeypatch.setattr(Runner, "_sample", Runner._sample)
     last: list[Callable[[], None]] = []
     monkeypatch.setattr(atexit, "register", lambda call, *args: last.append(lambda: call(*args)))
-    return lambda: [call() for call in last] and None
+
+    def end() -> None:
+        for call in last:
+            call()
+
+    return end
 
 
 def test_the_plugin_records_where_it_is_asked_to(
