@@ -81,7 +81,9 @@ class ShapeSection(Section):
         ge=0, description="Committed tokens of a row before the step: the mean over the rows, rounded down."
     )
     before: str | None = Field(
-        default=None, description="Shape of the step before, which may be of other turns; absent: it is the first."
+        default=None,
+        description="Shape of the step before, which may be of other turns; before the first step, the one without"
+        " drafts, where the table has it.",
     )
     reason: Literal["first", "best", "better", "kept"] = Field(
         description="first: no step came before, and it promises the most; best: the shape before still promises the"

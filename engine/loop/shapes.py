@@ -20,12 +20,18 @@ class TreeDispatcher:
     """Chooses among the shapes of a table, for the rows of one session."""
 
     table: ShapeTable
-    before: str | None = None  # the shape of the step before
+    before: str | None = field(init=False)  # the shape of the step before
     recorded: ShapeSection | None = None  # of a step that is run again: its choice, which is followed
     policies: dict[str, TreePolicy] = field(init=False)
 
     def __post_init__(self) -> None:
         self.policies = {shape.name: policy_of_shape(shape) for shape in self.table.shapes}
+        self.begin()
+
+    def begin(self) -> None:
+        """The next step is the first: drafts must be worth more than none by more than the hysteresis, as a shape must
+        that follows another. What a profile promises by little is within what it is off by."""
+        self.before = next((shape.name for shape in self.table.shapes if shape.kind == "none"), None)
 
     def choose(self, committed_lengths: list[int]) -> ShapeSection:
         """The shape of the next step of rows with these lengths, and why."""

@@ -11,13 +11,14 @@ import jsonschema
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from support.shape_tables import BUSH, CHAIN, NONE, falling
+from support.shape_tables import BUSH, CHAIN, NONE, falling, table
 from support.tiny_models import POLICY, tiny_models
 from support.traced import record
 
 from specscope.engine.lab.bench.calibrate import CHAINS, CalibrationPlan, calibrate, named_shapes
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.load.profiles import check_profile
+from specscope.engine.loop.shapes import TreeDispatcher
 from specscope.engine.record.manifest import settings_of
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import ModelChoice, SamplingRule, Settings
@@ -86,6 +87,16 @@ def test_hysteresis_keeps_the_shape_where_the_gain_is_small(choice: ModelChoice,
     record(stubborn, PROMPTS, tmp_path / "kept.jsonl", batch_size=3)
     reasons = {step.shape.reason for step in steps_of(tmp_path / "kept.jsonl") if step.shape is not None}
     assert "kept" in reasons
+
+
+def test_the_first_step_drafts_only_where_that_promises_more_than_the_hysteresis() -> None:
+    """Two in a hundred is within what a profile is off by."""
+    loads = {(1, 10): [10.0, 19.6]}
+    for hysteresis, (name, reason) in {0.05: (NONE, "kept"), 0.01: (CHAIN, "better")}.items():
+        dispatcher = TreeDispatcher(table=table(loads, [1.0, 2.0], hysteresis))
+        choice = dispatcher.choose([10])
+        assert (choice.name, choice.reason, choice.before) == (name, reason, NONE)
+        assert choice.best == CHAIN
 
 
 def test_a_replay_follows_the_recorded_shapes(choice: ModelChoice, tmp_path: Path) -> None:
@@ -226,7 +237,7 @@ def test_from_calibration_to_run_and_whatif(choice: ModelChoice, tmp_path: Path)
         chosen_from = reader.manifest.tree_policy.shapes
     assert chosen_from == read_profile(Path(file)).table()
     shown = invoked("show", trace, "--turn", "0", "--step", "0")
-    assert "tokens per second promised, the best for the first step" in " ".join(shown.stdout.split())
+    assert "tokens per second promised, " in " ".join(shown.stdout.split())
     assert invoked(*run, "--trace", plain).exit_code == 0
     priced = invoked("whatif", plain, "--profile", file)
     assert priced.exit_code == 0

@@ -32,6 +32,7 @@ def without_reuse(trace: Path, path: Path) -> Path:
         if line["kind"] == "turn_start":
             line["prefill"]["num_tokens"] += line["reused_length"]
             line["reused_length"] = 0
+            line["held"] = {"committed_length": 0, "num_pairs": 0}
     return store(lines, path)
 
 

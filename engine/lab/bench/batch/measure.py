@@ -102,7 +102,7 @@ class _DecodedLoad:
         step, in which the drafter takes them in, is not counted."""
         session = self._alone if way == OFF else self._drafting
         if session.dispatcher is not None:
-            session.dispatcher.before = None
+            session.dispatcher.begin()
             session.dispatcher.recorded = None if way == DISPATCHED else self._always(way)
         for row, ids in enumerate(self._prompts):
             seed = turn_seed(self.plan.settings.seed or 0, f"row {row}", 0)
