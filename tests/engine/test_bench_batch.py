@@ -65,7 +65,7 @@ def test_every_load_is_decoded_in_every_way_and_the_order_rotates(plan: BatchPla
             assert way.shapes == {wanted: way.num_steps}
 
 
-def test_the_rows_of_a_load_begin_at_its_context_and_all_ways_decode_the_same(
+def test_the_rows_of_a_load_begin_at_its_context_and_all_ways_of_a_round_decode_the_same(
     plan: BatchPlan, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[list[list[int]]] = []
@@ -79,11 +79,15 @@ def test_the_rows_of_a_load_begin_at_its_context_and_all_ways_decode_the_same(
     for _ in measure(replace(plan, rows=[3], contexts=[40]), models):
         pass
     assert len(decoded) == len(plan.ways) * plan.rounds
-    for way in decoded[1:]:
-        for row, other in zip(decoded[0], way, strict=True):
-            common = min(len(row), len(other))
-            assert common > 1
-            assert row[:common] == other[:common]
+    count = len(plan.ways)
+    rounds = [decoded[start : start + count] for start in range(0, len(decoded), count)]
+    for first, *others in rounds:
+        for way in others:
+            for row, other in zip(first, way, strict=True):
+                common = min(len(row), len(other))
+                assert common > 1
+                assert row[:common] == other[:common]
+    assert rounds[0][0] != rounds[1][0], "a round has texts of its own"
 
 
 def test_an_interrupted_sweep_goes_on_where_it_was(plan: BatchPlan, models: Models, tmp_path: Path) -> None:

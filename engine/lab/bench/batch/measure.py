@@ -1,7 +1,8 @@
 """Every load in every way, in turn, in rounds: without speculation, with each shape of tree, and dispatched.
 
 A round decodes the same text in every way, from the same prompts on, so that a ratio within it is of the same tokens
-in the same seconds. Rows neither join nor leave: the load is what was asked for, as long as a round lasts.
+in the same seconds. Each round has texts of its own, so that no load hangs on a single one. Rows neither join nor leave:
+the load is what was asked for, as long as a round lasts.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def measure(
     text = EndlessText(plan.prompts, models.teacher)
     for load in plan.loads:
         # Taken whether or not they are needed: what a load decodes does not depend on which were kept.
-        prompts = [text.take(load.context) for _ in range(load.rows)]
+        prompts = [[text.take(load.context) for _ in range(load.rows)] for _ in range(plan.rounds)]
         decoded = _DecodedLoad(plan, models, load, prompts)
         for number in range(plan.rounds):
             entries = kept(plan.keep, _key(plan, load, number), partial(_round, decoded, number, advance))
@@ -53,7 +54,7 @@ def _key(plan: BatchPlan, load: Load, number: int) -> dict[str, Any]:
     """What makes one round of a load this one. The profile stands for the models and the device."""
     return {
         "suite": "batch",
-        "form": 1,
+        "form": 2,
         **load._asdict(),
         "round": number,
         "tokens": plan.tokens,
@@ -77,9 +78,9 @@ def _round(decoded: _DecodedLoad, number: int, advance: Callable[[str], None]) -
 
 
 class _DecodedLoad:
-    """The rows of one load, ready to be decoded from their prompts on as often as wanted."""
+    """The rows of one load, ready to be decoded from their prompts on as often as wanted; ``prompts`` by round."""
 
-    def __init__(self, plan: BatchPlan, models: Models, load: Load, prompts: list[list[int]]) -> None:
+    def __init__(self, plan: BatchPlan, models: Models, load: Load, prompts: list[list[list[int]]]) -> None:
         self.plan, self.load = plan, load
         self._models, self._prompts = models, prompts
         self._now = clock_of(plan.clock, models.teacher.device)
@@ -98,13 +99,13 @@ class _DecodedLoad:
         return Session(teacher, NoDrafter(), decoding_of(settings, teacher), self.load.rows)
 
     def take(self, way: str, number: int) -> BatchMeasure:
-        """Decodes the rows from their prompts on. The prompts are in the cache from the second time on, and the first
-        step, in which the drafter takes them in, is not counted."""
+        """Decodes the rows from the prompts of round ``number`` on. Taking these in, and the first step, in which the
+        drafter does, is not counted."""
         session = self._alone if way == OFF else self._drafting
         if session.dispatcher is not None:
             session.dispatcher.begin()
             session.dispatcher.recorded = None if way == DISPATCHED else self._always(way)
-        for row, ids in enumerate(self._prompts):
+        for row, ids in enumerate(self._prompts[number]):
             seed = turn_seed(self.plan.settings.seed or 0, f"row {row}", 0)
             session.begin(row, TurnRequest(ids, WITHOUT_END, generator_seed=seed))
         session.step()
