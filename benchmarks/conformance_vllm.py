@@ -133,7 +133,7 @@ def check_against(trace: Path, answers: dict[str, Any]) -> None:
                 answer.outputs[0], "spec_decode_metrics", None
             )
             if metrics is None:
-                raise SystemExit(f"{entry.prompt_id}: vLLM's answer has no spec_decode_metrics to hold the trace against")
+                raise SystemExit(f"{entry.prompt_id}: vLLM's answer has no spec_decode_metrics to compare")
             if lengths != list(metrics.per_step_accepted):
                 raise SystemExit(f"{entry.prompt_id}: the trace has other accepted lengths than vLLM counted")
 

@@ -22,7 +22,7 @@ def make_held(lines: Lines) -> Lines:
 
 def take_before_it_is_left(lines: Lines) -> None:
     """The second turn begins in the row of the first, which has not ended."""
-    lines[0]["batch_size"] = 2
+    make_held(lines)[0]["batch_size"] = 2
     start, end = of_kind(lines, "turn_start")[1], of_kind(lines, "turn_end")[0]
     lines.remove(start)
     lines.insert(lines.index(end), start)

@@ -10,7 +10,7 @@ ABOUT_DRAWS = {
 #: Of what the format has a place for since 1.3.
 ABOUT_CUSTODY = {"draft.cache-kept", "commit.prefix-kept"}
 #: Of what turns say of their rows since 1.4.
-ABOUT_ROWS = {"rows.nothing-kept"}
+ABOUT_ROWS = {"rows.free-when-taken", "rows.nothing-kept"}
 #: Need a paged cache.
 ABOUT_BLOCKS = {
     *("paging.table-read", "paging.table-covers", "paging.no-leak", "paging.freed-once", "paging.shared-alike"),

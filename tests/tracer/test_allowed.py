@@ -180,3 +180,14 @@ def test_a_field_that_no_manifest_has_is_refused_with_the_nearest(tmp_path: Path
 def test_names_that_are_free_are_not_refused(tmp_path: Path, whole: Lines) -> None:
     names: tuple[Any, ...] = ("sampling.processors.mine", "drafter.settings.length", "versions.torch", "tokenizer")
     assert diff(tmp_path, whole, whole, *names).exit_code == 0
+
+
+def test_what_only_one_side_says_of_its_drafter_lets_no_draft_differ(tmp_path: Path, whole: Lines) -> None:
+    """As a trace of an earlier version, beside one that says that its head is not quantised."""
+    other = shortened(load(EAGER), 40)
+    other[0]["drafter"] |= {"name": "another", "quantization": "none", "num_layers": 1}
+    assert diff(tmp_path, whole, other, "drafter").verdict == "equal"
+    level = next(line for line in other if line["kind"] == "step")["draft"]["levels"][1]
+    level["logprobs"] = [value - 0.5 for value in level["logprobs"]]
+    roots = diff(tmp_path, whole, other, "drafter").roots
+    assert (roots[0].difference.phase, roots[0].place.step) == ("draft", 0)

@@ -13,6 +13,8 @@ from support.traces import EAGER, FUSED, load, store
 from specscope.tracer.errors import TraceError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.step import SKIPPED, context_at, context_of, judge_step, step_violations
+from specscope.viewer.drawing.text.board import RunText, text_board
+from specscope.viewer.drawing.text.tokens import TextToken, TurnText
 from specscope.viewer.runs.judge import judge
 from specscope.viewer.screens import inspector, session
 
@@ -111,6 +113,27 @@ def test_texts_are_compared_as_far_as_both_are_known(broken: Path, open_app: Ope
     assert "draft tree of step 0," in step
     diff = html_of(open_app(EAGER, broken, page="diff", **pair))
     assert "timing.draft_ns" in diff
+
+
+def test_a_text_that_ended_before_the_break_of_the_other_is_said_to_end_first() -> None:
+    tokens = [TextToken(token, "bonus", step) for step, token in enumerate(range(8))]
+    whole = RunText("a", TurnText(tokens[:3], frozenset(), {}))
+    cut = RunText("b", TurnText(tokens, frozenset(), {}, unreadable=[6]))
+    assert "The baseline ends first" in str(text_board(whole, cut).html)
+    assert "The candidate ends first" in str(text_board(cut, whole).html)
+    longer = RunText("a", TurnText(tokens[:7], frozenset(), {}))
+    assert "equal as far as they can be compared" in str(text_board(longer, cut).html)
+
+
+def test_the_terminal_lists_and_shows_the_steps_around_it(broken: Path) -> None:
+    overview = specscope("show", broken, "--turn", TURN)
+    assert overview.code == 0
+    (line,) = [line for line in overview.out.splitlines() if "cannot be read" in line]
+    assert line.split()[0] == str(BROKEN)
+    assert len(overview.out.splitlines()) > BROKEN + 3
+    after = specscope("show", broken, "--turn", TURN, "--step", BROKEN + 1)
+    assert "the step before cannot be read: what it left is not known, and not judged" in after.out
+    assert "cannot be read" not in specscope("show", broken, "--turn", TURN, "--step", BROKEN + 2).out
 
 
 def test_phases_and_the_cache_over_steps_leave_it_out(

@@ -14,7 +14,7 @@ from rich.tree import Tree
 from specscope.schemas import AcceptSection, ShapeSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
-from specscope.tracer.errors import NoSuchStepError, UsageError
+from specscope.tracer.errors import NoSuchStepError, TraceError, UsageError
 from specscope.tracer.export.graph import GraphFormat, graph_text, tree_graph
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
@@ -62,7 +62,10 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
         if is_lossy(reader.manifest.sampling):
             console().print(f"[yellow]{rule_text(reader.manifest.sampling)}[/]", highlight=False)
         out = console()
-        for violation in step_violations(context_at(reader, entry, step)):
+        context = context_at(reader, entry, step)
+        if context.previous_is_lost:
+            out.print("the step before cannot be read: what it left is not known, and not judged", highlight=False)
+        for violation in step_violations(context):
             out.print(
                 f"[red]violated[/] {escape(violation.invariant)}: {escape(printable(violation.witness))}",
                 soft_wrap=True,
@@ -87,7 +90,12 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("step", "position", "nodes", "accepted", "emitted"):
         table.add_column(name, justify="left" if name == "emitted" else "right", no_wrap=name != "emitted")
-    for record in reader.steps(entry):
+    for number in range(len(entry.steps)):
+        try:
+            record = reader.step(entry, number)
+        except TraceError:
+            table.add_row(str(number), *"---", "cannot be read")
+            continue
         texts.learn(record)
         cells = (
             str(record.step),

@@ -122,7 +122,7 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
             continue
         line = f"{name}: {_shown(name, got)} -> {_shown(name, wanted)}"
         replayed = name == "dtype" and (a.replay_of is not None or b.replay_of is not None)
-        if is_allowed(name, allowed):
+        if is_allowed(name, allowed) and not unsaid:
             let.append(name)
         meant = follows or replayed or top in AXIS or name in AXIS or is_allowed(name, allowed)
         if unsaid or meant or name in for_people:

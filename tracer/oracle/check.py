@@ -261,8 +261,9 @@ class Oracle:
         """Notes a failure; ranks that parted in it have no step that says so."""
         self.report.failures.append(record)
         if record.ranks:
-            place = RecordPlace(record.turn, record.step, line)
-            self.report.judge("ranks.agree", disagreement(record.ranks), place)
+            problem = disagreement(record.ranks)
+            witness = problem and shorten(problem, LONGEST_WITNESS)
+            self.report.judge("ranks.agree", witness, RecordPlace(record.turn, record.step, line))
 
     def _number(self, wanted: int, got: int, unit: str, line: int) -> None:
         witness = None if got == wanted else f"got {unit} {shown(got)}, wanted {shown(wanted)}"

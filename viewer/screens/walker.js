@@ -38,10 +38,14 @@ function walker({ show, ask, last, build }) {
     return elements;
   }
 
-  // Elements of the steps that may come next are made while the page is at rest.
+  // Elements of the steps that may come next are made while the page is at rest. Safari has no idle callbacks.
+  const [whenIdle, notWhenIdle] = window.requestIdleCallback
+    ? [window.requestIdleCallback.bind(window), window.cancelIdleCallback.bind(window)]
+    : [setTimeout, clearTimeout];
+
   function buildAhead() {
-    cancelIdleCallback(idle);
-    idle = requestIdleCallback(() => { // each by itself, so that a key that is pressed meanwhile waits for one at most
+    notWhenIdle(idle);
+    idle = whenIdle(() => { // each by itself, so that a key that is pressed meanwhile waits for one at most
       const next = [direction, 2 * direction, -direction].map((by) => boards.get((aim ?? confirmed) + by));
       const missing = next.find((board) => board !== undefined && !board.elements);
       if (missing) {

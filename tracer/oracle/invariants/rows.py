@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from specscope.schemas import Step, TurnEnd, TurnStart
 from specscope.tracer.oracle.invariants.base import Invariant, first_mismatch, present
 
-MOST_STATES = 10_000  # states of generators that are remembered
+MOST_KEPT = 10_000  # states of generators, and rows, that are remembered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class RowTaken:
 
 @dataclass(kw_only=True)
 class RowLedger:
-    """Who has which row, and what was left in it. Its memory does not grow with the run except for ``MOST_STATES``.
+    """Who has which row, and what was left in it. Its memory does not grow with the run except for ``MOST_KEPT``.
 
     Args:
         remembers_tokens: whether rows are what they are numbered as; not in a replay, which runs conversations apart.
@@ -67,9 +67,11 @@ class RowLedger:
         start, row = self._held.pop(end.turn, None), self._row_of.pop(end.turn, None)
         if start is None or row is None:
             return
-        if self.remembers_tokens:
-            self._left[row if end.row is None else end.row] = [*start.prompt_ids, *end.output_ids]
-        if end.generator_digest is not None and len(self._states) < MOST_STATES:
+        if end.row is not None:
+            row = end.row
+        if self.remembers_tokens and (row in self._left or len(self._left) < MOST_KEPT):
+            self._left[row] = [*start.prompt_ids, *end.output_ids]
+        if end.generator_digest is not None and len(self._states) < MOST_KEPT:
             self._states[end.generator_digest] = end.turn
 
 
@@ -103,6 +105,7 @@ ROWS: tuple[Invariant[RowTaken], ...] = (
         id="rows.free-when-taken",
         statement="a turn begins in a row that no running turn has",
         check=_is_free,
+        needs=("held",),  # who says what a row holds says which; of others, an absent row is not row 0
         phase="verify",
     ),
     Invariant(

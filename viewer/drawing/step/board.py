@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.board import Board, board_of, card, columns, panel, raw_record
 from specscope.viewer.drawing.fragments import note, quiet
 from specscope.viewer.drawing.frames import box, scrolled
@@ -72,7 +73,9 @@ def step_board(
 def unreadable_board(problem: str) -> Board:
     """What stands where a step's record cannot be read, for the reason that ``problem`` gives."""
     return Board(
-        board_of(note("bad", "This step cannot be read", [problem, "The steps before and after it are shown."]))
+        board_of(
+            note("bad", "This step cannot be read", [shorten(problem, 400), "The steps before and after it are shown."])
+        )
     )
 
 

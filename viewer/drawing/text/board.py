@@ -40,11 +40,16 @@ def text_board(a: RunText, b: RunText | None = None) -> Board:
         return Board(board_of(_missing(a), _card("a", a, None), _legend()))
     is_whole = not (a.text.unreadable or b.text.unreadable)
     differs = first_difference(a.text.whole_tokens, b.text.whole_tokens)
-    if not is_whole and differs is not None and differs >= _num_comparable(a.text, b.text):
+    if differs is not None and any(_is_cut(run.text, differs) for run in (a, b)):
         differs = None  # what follows there is not known
     both = columns([_card("a", a, differs)], [_card("b", b, differs)], kind="halves")
     compared = _difference(a.text, b.text, differs) if is_whole or differs is not None else _as_far(a.text, b.text)
     return Board(board_of(_missing(a), _missing(b), compared, both, _legend()))
+
+
+def _is_cut(text: TurnText, at: int) -> bool:
+    """Whether the token at ``at`` is missing because a step cannot be read."""
+    return bool(text.unreadable) and at >= len(text.whole_tokens)
 
 
 def _num_comparable(a: TurnText, b: TurnText) -> int:
@@ -71,8 +76,8 @@ def _difference(a: TurnText, b: TurnText, at: int | None) -> Markup:
     if at is None:
         return note("good", "Both texts are equal", [counted(len(a.tokens), "token")])
     before = f"{counted(at, 'token')} before it are equal."
-    if at >= min(len(a.tokens), len(b.tokens)):
-        which = "baseline" if len(a.tokens) < len(b.tokens) else "candidate"
+    if at >= min(len(a.whole_tokens), len(b.whole_tokens)):
+        which = "baseline" if len(a.whole_tokens) < len(b.whole_tokens) else "candidate"
         return note("parted", f"The {which} ends first", [before])
     one_token, other = a.tokens[at], b.tokens[at]
     title = f"The texts part at token {at}: {a.shown(one_token.token)} ≠ {b.shown(other.token)}"
