@@ -54,10 +54,17 @@ class Prefill(Section):
 
 
 class HeldSection(Section):
-    """What a row holds when a turn is about to take its prompt in: what it reuses, and nothing of another request."""
+    """What a row holds when a turn is about to take its prompt in: what it reuses, and nothing of another request.
+
+    Where a turn may reuse tokens that another row left, as with a cache shared by prefix, it is not recorded.
+    """
 
     committed_length: int = Field(description="Positions in the teacher's cache.")
-    num_pairs: int = Field(description="Pairs in the drafter's cache.")
+    num_pairs: int | None = Field(
+        default=None,
+        description="Pairs in the drafter's cache, each of a token and the features before it, so that of a prompt's"
+        " first n tokens, n have theirs. Absent: the drafter has no cache, or counts otherwise.",
+    )
 
 
 class TurnStart(Record):

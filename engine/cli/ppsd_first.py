@@ -61,6 +61,7 @@ def conduct(
         exit_draft=loaded.exit_draft,
         decode_text=lambda ids: str(teacher.tokenizer.decode(ids, skip_special_tokens=False)),  # type: ignore[union-attr]
         idle=lifeline.looked,
+        elsewhere=lifeline.elsewhere,
         patience_s=choice.patience_s,
     )
     spoil(conductor)

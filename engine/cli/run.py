@@ -204,10 +204,11 @@ def _with_fault(request: RunRequest) -> tuple[RunRequest, Fault | None]:
     settings = request.settings
     if settings.fault is None:
         return request, None
-    from specscope.engine.lab.faults import check_cache, find_fault
+    from specscope.engine.lab.faults import check_cache, check_ranks, find_fault
 
     fault = find_fault(settings.fault)
     check_cache(fault.id, fault.cache, settings.cache)
+    check_ranks(fault, settings.choice.num_ranks, settings.acceptance)
     settings = replace(settings, fault=fault.id)
     if fault.damage is not None:
         folder = click.get_current_context().with_resource(TemporaryDirectory())

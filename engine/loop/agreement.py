@@ -12,9 +12,10 @@ import xxhash
 from specscope.engine.loop.in_flight import StepInFlight
 from specscope.engine.loop.phases import Exchange, RankDecided
 from specscope.tracer.errors import ViolationError
+from specscope.tracer.oracle.invariants.ranks import DECIDED
 
 #: What a rank decides, in the order of the fields of ``RankDecided``.
-DECISIONS = ("drafted another tree", "accepted another path", "emitted other tokens")
+DECISIONS = tuple(DECIDED.values())
 
 
 class RanksDifferError(ViolationError):

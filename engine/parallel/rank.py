@@ -17,8 +17,12 @@ from specscope.engine.settings import Settings
 from specscope.tracer.errors import EngineError
 
 OPTION = "--tensor-parallel"
-#: What the carriers say where another rank is gone, in any of their exceptions.
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "HCCL", "Timed out")
+#: What the carriers say where another rank is gone, in any of their exceptions: gloo, then nccl. What else they say is
+#: of this rank itself.
+LOST = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out"),
+    *("remote process exited", "communicator was aborted"),
+)
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def check_settings(settings: Settings, choice: PipelineChoice) -> None:
         "--draft-sampling": model.rule.draft == "sampled",
         "logits processors": settings.processors != NO_PROCESSORS or bool(settings.bad_words),
         f"--tensor-parallel {model.num_ranks}": model.num_ranks > 1,
+        f"--drafter-quantization {model.drafter_quantization}": model.drafter_quantization != "none",
+        f"--drafter-window {model.drafter_window}": model.drafter_window is not None,
         "a grammar": settings.grammar is not None,
     }
     for what, is_refused in refused.items():

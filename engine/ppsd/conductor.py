@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 
 import torch
@@ -79,6 +80,7 @@ class Conductor:
         exit_draft: None decodes sequentially, one token in flight.
         decode_text: of token ids, for stop strings.
         idle: called between two pieces of work, and while it waits for the last stage.
+        elsewhere: entered while it waits for a buffer, which another stage holds up.
         patience_s: how long the last stage may be silent while work is in flight.
     """
 
@@ -92,11 +94,12 @@ class Conductor:
         exit_draft: ExitDraft | None,
         decode_text: Callable[[list[int]], str],
         idle: Callable[[], None],
+        elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext,
         patience_s: float,
     ) -> None:
         self.stage, self._links, self._log = stage, links, log
         self.exit_draft, self._decode_text = exit_draft, decode_text
-        self._idle, self._patience_s = idle, patience_s
+        self._idle, self._elsewhere, self._patience_s = idle, elsewhere, patience_s
         self.pace = pace
         self.schedule = Schedule(pace.window())
         self.gate = Gate()
@@ -175,7 +178,9 @@ class Conductor:
         return self.stage.run(self.stage.embed(token_ids)), begun
 
     def _send(self, kind: Kind, item: Item, hidden: torch.Tensor, *, wants_result: bool) -> None:
-        message = self._links.following.free().begin(
+        with self._elsewhere():
+            free = self._links.following.free()
+        message = free.begin(
             kind, position=item.position, token=item.token, epoch=item.epoch, wants_result=int(wants_result)
         )
         message.put_rows(hidden)

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from specscope.engine.ranks.lifeline import FOLDER_VARIABLE, SignOfLife, Watch
-from specscope.tracer.errors import EngineError
+from specscope.tracer.errors import EXIT_USAGE, EngineError
 
 LOOK_S = 0.5  # between two looks at the ranks' signs of life
 START_S = 20.0  # for a rank's first sign: a process that is only slow must not count as hung
@@ -192,9 +192,10 @@ class _Watchman:
             if life is not None and rank not in self._hung and self._watch.last_words(rank) is None:
                 _kill(life)
 
-    def verdict(self, signals: dict[int, int]) -> RankError:
+    def verdict(self, signals: dict[int, int]) -> RankError | SystemExit:
         """What to say of a run in which the ranks in ``signals`` were killed by these signals: a hung rank first, then
-        a killed one, what all ranks met alike, any other error, and last what only came of another rank's end."""
+        a killed one, what all ranks met alike, any other error, and last what only came of another rank's end. A rank
+        that left without a message had nothing to say."""
         for rank, how in self._hung.items():
             return RankError(f"{self._ranks.name(rank)} {how} and was ended {self._doing(rank)}", rank=rank)
         for rank, number in signals.items():
@@ -204,7 +205,11 @@ class _Watchman:
         words = {rank: self._watch.last_words(rank) for rank in range(self._ranks.size)}
         ended = [(rank, last) for rank, last in words.items() if last is not None and last.exit_code]
         for rank, last in sorted(ended, key=lambda pair: (not pair[1].is_common, pair[1].is_echo)):
-            message = last.message if last.is_common else f"{self._ranks.name(rank)}: {last.message}"
+            if not last.message:
+                return SystemExit(last.exit_code)
+            is_of_all = len(ended) == self._ranks.size and all(other.message == last.message for _, other in ended)
+            is_nobodys = last.is_common and (is_of_all or last.exit_code == EXIT_USAGE)
+            message = last.message if is_nobodys else f"{self._ranks.name(rank)}: {last.message}"
             return RankError(message, last.exit_code, rank=rank)
         return RankError(f"a {self._ranks.called} ended without a word, and nothing is known of it")
 

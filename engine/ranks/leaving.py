@@ -24,6 +24,9 @@ def ending(lifeline: Lifeline, work: Callable[[], None]) -> None:
         words = LastWords("", 0, is_common=False, is_echo=False)
     except KeyboardInterrupt:
         words = LastWords("interrupted", EXIT_INTERRUPTED, is_common=False, is_echo=True)
+    except SystemExit as leaves:  # nobody reads the output any more: the run ends so, and has nothing to say
+        code = leaves.code if isinstance(leaves.code, int) else EXIT_USAGE
+        words = LastWords("" if leaves.code == code else str(leaves.code), code, is_common=False, is_echo=False)
     except SpecScopeError as error:
         is_common = isinstance(error, UsageError | ViolationError)
         words = LastWords(str(error), error.exit_code, is_common=is_common, is_echo=isinstance(error, RankLostError))

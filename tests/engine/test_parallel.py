@@ -230,6 +230,24 @@ def test_a_mistake_gets_one_clear_line_and_code_2(mistake: str) -> None:
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        ("F40.tie", (), "goes into one of several ranks: use --tensor-parallel"),
+        ("F40.generator", ("--tensor-parallel", "2", "--acceptance", "sharded"), "use --acceptance replicated"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused_before_a_trace_is_written_over(
+    tmp_path: Path, name: str, flags: tuple[str, ...], words: str
+) -> None:
+    trace = tmp_path / "kept.jsonl"
+    trace.write_text("kept")
+    done = specscope("run", "--prompt", "a", *flags, "--inject", name, "--trace", trace, "--overwrite")
+    assert done.code == 2
+    assert words in done.err
+    assert trace.read_text() == "kept"
+
+
 def test_ranks_are_refused_in_a_process_that_is_not_one(teacher_folder: Path, head_folder: Path) -> None:
     choice = settings_of("greedy", str(teacher_folder), str(head_folder), 2).choice
     with pytest.raises(UsageError, match="got 2 ranks in a process that is not one of them"):

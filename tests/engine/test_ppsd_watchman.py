@@ -74,6 +74,28 @@ def test_ranks_that_work_or_have_said_why_they_end_are_left_alone(
     assert not watchman.has_found_hung
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([("no file", 2, True), ("", 0, False)], "error: no file"),  # a user's mistake is no rank's
+        ([("parted", 1, True), ("parted", 1, True)], "error: parted"),
+        ([("", 0, False), ("slot 2 sees slot 1", 1, True)], "error: stage 1 (rank 1 of 2): slot 2 sees slot 1"),
+        ([("", 141, False), ("lost", 2, False)], "141"),  # nobody reads the output: the run ends so, in silence
+    ],
+)
+def test_the_rank_is_named_where_not_all_met_the_same(
+    tmp_path: Path, words: list[tuple[str, int, bool]], says: str
+) -> None:
+    for rank, (message, code, is_common) in enumerate(words):
+        last = LastWords(message, code, is_common=is_common, is_echo=message == "lost")
+        lifeline._write(lifeline._end_file(tmp_path, rank), last)
+    verdict = launch._Watchman(Watch(tmp_path), launch.Ranks(2, "stage"), hung_after_s=60.0).verdict({})
+    if isinstance(verdict, SystemExit):
+        assert verdict.code == int(says)
+    else:
+        assert f"error: {verdict}" == says
+
+
 def test_what_a_hung_rank_may_take_in_all_is_within_the_promised_ten_seconds() -> None:
     """Its last sign may be a beat old, each look may come just too early, and a deaf rank is given its time."""
     noticed = PipelineChoice(num_stages=2).patience_s + lifeline.BEAT_S + launch.LOOK_S

@@ -190,4 +190,4 @@ def test_what_only_one_side_says_of_its_drafter_lets_no_draft_differ(tmp_path: P
     level = next(line for line in other if line["kind"] == "step")["draft"]["levels"][1]
     level["logprobs"] = [value - 0.5 for value in level["logprobs"]]
     roots = diff(tmp_path, whole, other, "drafter").roots
-    assert (roots[0].difference.phase, roots[0].place.step) == ("draft", 0)
+    assert (roots[0].difference.phase, roots[0].place.step_a) == ("draft", 0)

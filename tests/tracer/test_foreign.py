@@ -141,10 +141,7 @@ def test_the_full_step_is_judged_by_everything(minimal: Path, tmp_path: Path) ->
     report = check_trace(store(lines, tmp_path / "full.jsonl"))
     found = tallies(report)
     assert lines[0]["capabilities"] == list(full_step())[4:]
-    assert (found["failed"], found["skipped"]) == (
-        set(),
-        {"commit.prefix-kept", "rows.free-when-taken", "rows.nothing-kept"},
-    )
+    assert (found["failed"], found["skipped"]) == (set(), ABOUT_ROWS | {"commit.prefix-kept"})
     others = {"draft.frontier-is-best", "tree.best-of-candidates", "run.tensor-files", "sequence.pairs-continue"}
     silent = ABOUT_DRAWS | ABOUT_CUSTODY | ABOUT_ROWS | NOT_HERE | PIPELINE_MUTANTS.keys() | others
     assert set(report.invariants) - found["passed"] <= silent

@@ -89,7 +89,7 @@ def test_a_turn_may_reuse_what_the_turn_before_it_left(tmp_path: Path) -> None:
 
 def test_a_turn_that_was_moved_frees_the_row_that_it_had(tmp_path: Path) -> None:
     """Of two rows the first ends; the second takes its number, so that the next turn begins in row 1."""
-    lines = toy_lines(Toy(batch_size=2, num_turns=3))
+    lines = make_held(toy_lines(Toy(batch_size=2, num_turns=3)))
     (start,) = [start for start in of_kind(lines, "turn_start") if start["turn"] == 2]
     last = [step for step in of_kind(lines, "step") if step["turn"] == 1][-1]
     move_behind(lines, start, last)

@@ -126,14 +126,14 @@ def test_a_text_that_ended_before_the_break_of_the_other_is_said_to_end_first() 
 
 
 def test_the_terminal_lists_and_shows_the_steps_around_it(broken: Path) -> None:
-    overview = specscope("show", broken, "--turn", TURN)
+    overview = specscope("show", broken, "--turn", str(TURN))
     assert overview.code == 0
     (line,) = [line for line in overview.out.splitlines() if "cannot be read" in line]
     assert line.split()[0] == str(BROKEN)
     assert len(overview.out.splitlines()) > BROKEN + 3
-    after = specscope("show", broken, "--turn", TURN, "--step", BROKEN + 1)
+    after = specscope("show", broken, "--turn", str(TURN), "--step", str(BROKEN + 1))
     assert "the step before cannot be read: what it left is not known, and not judged" in after.out
-    assert "cannot be read" not in specscope("show", broken, "--turn", TURN, "--step", BROKEN + 2).out
+    assert "cannot be read" not in specscope("show", broken, "--turn", str(TURN), "--step", str(BROKEN + 2)).out
 
 
 def test_phases_and_the_cache_over_steps_leave_it_out(

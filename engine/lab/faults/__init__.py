@@ -6,6 +6,7 @@ from specscope.engine.lab.faults.base import (
     FaultTarget,
     check_cache,
     check_fits,
+    check_ranks,
     inject,
     injecting,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "FaultTarget",
     "check_cache",
     "check_fits",
+    "check_ranks",
     "find_fault",
     "inject",
     "injecting",

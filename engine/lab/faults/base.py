@@ -14,7 +14,7 @@ from specscope.engine.drafters.base import Draft, Drafter, DrafterProxy, DraftPa
 from specscope.engine.drafters.eagle3.drafter import Eagle3Drafter
 from specscope.engine.load.models import Models
 from specscope.engine.run.runner import Workings, unchanged
-from specscope.engine.settings import ModelChoice
+from specscope.engine.settings import AcceptanceChoice, ModelChoice
 from specscope.schemas.phases import Phase
 from specscope.tracer.errors import UsageError
 
@@ -64,6 +64,9 @@ class Expectation:
     says: str | None = None  # refused, incomparable: what the message or the named field must contain
 
 
+ONE_OF_SEVERAL = "the fault goes into one of several ranks: use --tensor-parallel"
+
+
 def _unchanged(target: FaultTarget) -> FaultTarget:
     return target
 
@@ -83,6 +86,8 @@ class Fault:
     into_eagle3: bool = False  # it goes into an EAGLE-3 head, and into no other drafter
     not_run: str | None = None  # why the selftest cannot run it; None where it can
     cache: Literal["dense", "paged"] | None = None  # how the cache must lie; None: either
+    into_rank: bool = False  # it goes into one of several ranks
+    into_share: bool = True  # it is still there where each rank accepts for a share of the rows alone
     is_half_already: bool = False  # it computes in a half format what the run computes in another: there it is none
 
     @property
@@ -109,6 +114,21 @@ def check_cache(fault_id: str, wanted: str | None, got: str) -> None:
     """
     if wanted is not None and wanted != got:
         raise UsageError(f"{fault_id}: the fault goes into a {wanted} cache, got a {got} one: use --cache {wanted}")
+
+
+def check_ranks(fault: Fault, num_ranks: int, acceptance: AcceptanceChoice) -> None:
+    """Refuses a fault of one rank where there is no other, or where no rank decides what it changes by itself.
+
+    Raises:
+        UsageError: naming what to do.
+    """
+    if fault.into_rank and num_ranks == 1:
+        raise UsageError(f"{fault.id}: {ONE_OF_SEVERAL}")
+    if fault.into_rank and not fault.into_share and acceptance == "sharded":
+        raise UsageError(
+            f"{fault.id}: with --acceptance sharded, ranks take over what one of them accepted, and none differs: use "
+            "--acceptance replicated"
+        )
 
 
 def injecting(fault: Fault | None) -> Callable[[Workings], Workings]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from specscope.engine.accept.greedy import Acceptance
 from specscope.engine.accept.sampling import draw_coins
 from specscope.engine.drafters.base import Draft
-from specscope.engine.lab.faults.base import Expectation, Fault, FaultTarget, changing_drafts
+from specscope.engine.lab.faults.base import ONE_OF_SEVERAL, Expectation, Fault, FaultTarget, changing_drafts
 from specscope.engine.loop.phases import AcceptInputs
 from specscope.tracer.errors import UsageError
 
@@ -22,7 +22,7 @@ EXPECT = Expectation("violation", invariant="ranks.agree")
 def _in_the_last_rank(inject: Callable[[FaultTarget], FaultTarget]) -> Callable[[FaultTarget], FaultTarget]:
     def inject_there(target: FaultTarget) -> FaultTarget:
         if not dist.is_initialized():
-            raise UsageError("the fault goes into one of several ranks: use --tensor-parallel")
+            raise UsageError(ONE_OF_SEVERAL)
         return inject(target) if dist.get_rank() == dist.get_world_size() - 1 else target
 
     return inject_there
@@ -63,6 +63,8 @@ RANK_FAULTS: tuple[Fault, ...] = (
         expect=EXPECT,
         scenario="sampling",
         inject=_in_the_last_rank(_own_generator),
+        into_rank=True,
+        into_share=False,
         not_run=NOT_RUN,
     ),
     Fault(
@@ -70,6 +72,8 @@ RANK_FAULTS: tuple[Fault, ...] = (
         says="one rank takes the second of two tokens that differ by rounding",
         expect=EXPECT,
         inject=_in_the_last_rank(_tie_broken_elsewhere),
+        into_rank=True,
+        into_share=False,
         not_run=NOT_RUN,
     ),
     Fault(
@@ -77,6 +81,7 @@ RANK_FAULTS: tuple[Fault, ...] = (
         says="one rank drafts another token",
         expect=EXPECT,
         inject=_in_the_last_rank(lambda target: changing_drafts(target, _last_nodes_token_exchanged)),
+        into_rank=True,
         not_run=NOT_RUN,
     ),
 )

@@ -22,7 +22,7 @@ from specscope.tracer.errors import UsageError
 #: The catalogue is run in this dtype, too: most engines compute in a half format, and noise hides more there.
 HALF = "bfloat16"
 #: The catalogue's entries, each a kind of bug that public engines had.
-ENTRIES = tuple(f"F{number:02}" for number in range(1, 39))
+ENTRIES = tuple(f"F{number:02}" for number in range(1, 41))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ def _keeps_nothing(taken: RowTaken) -> str | None:
     reused = start.reused_length
     if held.committed_length != reused:
         return f"row {taken.row} holds {held.committed_length} positions, and turn {start.turn} reuses {reused}"
-    if held.num_pairs != reused:
+    if held.num_pairs is not None and held.num_pairs != reused:
         return f"row {taken.row} holds {held.num_pairs} pairs of the drafter, and turn {start.turn} reuses {reused}"
     if taken.left_ids is None:
         return None

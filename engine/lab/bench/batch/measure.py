@@ -13,6 +13,8 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
 
+import xxhash
+
 from specscope.engine.drafters.base import NoDrafter
 from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF, BatchPlan
 from specscope.engine.lab.bench.batch.record import BatchMeasure
@@ -46,12 +48,14 @@ def measure(
         prompts = [[text.take(load.context) for _ in range(load.rows)] for _ in range(plan.rounds)]
         decoded = _DecodedLoad(plan, models, load, prompts)
         for number in range(plan.rounds):
-            entries = kept(plan.keep, _key(plan, load, number), partial(_round, decoded, number, advance))
+            key = _key(plan, load, number, prompts[number])
+            entries = kept(plan.keep, key, partial(_round, decoded, number, advance))
             yield [BatchMeasure.from_json(entry) for entry in entries["ways"]]
 
 
-def _key(plan: BatchPlan, load: Load, number: int) -> dict[str, Any]:
+def _key(plan: BatchPlan, load: Load, number: int, prompts: list[list[int]]) -> dict[str, Any]:
     """What makes one round of a load this one. The profile stands for the models and the device."""
+    choice = plan.settings.choice
     return {
         "suite": "batch",
         "form": 2,
@@ -59,8 +63,11 @@ def _key(plan: BatchPlan, load: Load, number: int) -> dict[str, Any]:
         "round": number,
         "tokens": plan.tokens,
         "clock": plan.clock,
-        "texts": f"{plan.texts}, {len(plan.prompts)}",
-        "rule": asdict(plan.settings.choice.rule),
+        "texts": xxhash.xxh3_128_hexdigest(repr(prompts).encode()),
+        "seed": plan.settings.seed,
+        "mode": choice.mode,
+        "graph": choice.graph,
+        "rule": asdict(choice.rule),
         "profile": plan.table.profile,
         "hysteresis": plan.table.hysteresis,
         "ways": plan.ways,
