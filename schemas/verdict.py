@@ -63,8 +63,8 @@ class Difference(Section):
     )
     contenders: list[Contender] | None = Field(
         default=None,
-        description="Of two choices that noise may have swapped, and of any two that the teacher made: what they were,"
-        " the baseline's first, with their scores.",
+        description="Where two sides chose differently by numbers that both recorded: what they chose, the baseline's"
+        " first, with the scores of both on both sides. Of a draw, these are the coin and the end of a share.",
     )
     tie_break: str | None = Field(default=None, description="At an exact tie: how each side broke it.")
     tokens_a: list[int | list[int]] | None = Field(
