@@ -63,7 +63,7 @@ class HeldSection(Section):
     num_pairs: int | None = Field(
         default=None,
         description="Pairs in the drafter's cache, each of a token and the features before it, so that of a prompt's"
-        " first n tokens, n have theirs. Absent: the drafter has no cache, or counts otherwise.",
+        " first n tokens, n have theirs. Absent: the drafter has no cache, or counts in another way.",
     )
 
 

@@ -1,7 +1,7 @@
 """Every load in every way, in turn, in rounds: without speculation, with each shape of tree, and dispatched.
 
 A round decodes the same text in every way, from the same prompts on, so that a ratio within it is of the same tokens
-in the same seconds. Each round has texts of its own, so that no load hangs on a single one. Rows neither join nor
+in the same seconds. Each round has other texts, so that no load depends on a single one. Rows neither join nor
 leave: the load is what was asked for, as long as a round lasts.
 """
 
