@@ -38,7 +38,7 @@ def test_a_run_of_another_engine_is_told_what_to_record_and_not_what_cannot_run(
     tally.passed, tally.skipped = 0, 3
     lines = with_deciding(root, foreign[0], foreign[1]).deciding
     assert (
-        "a stale or overwritten cache would show: have the engine record commit.kv_digests_before and "
+        "a stale or overwritten cache would show: have the engine record commit.kv_digests_before, "
         "commit.kv_digests_after"
     ) in lines
     assert with_deciding(unblamed(), foreign[0], foreign[1]).deciding == []

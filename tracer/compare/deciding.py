@@ -14,8 +14,8 @@ MOST_NAMED = 3  # skipped invariants
 _OF_SCORES = ("verify.logsumexp", "verify.top_tokens", "verify.top_logits")
 #: What of the teacher's cache has to be recorded, by the invariant that judges it.
 _OF_CACHES = {
-    "commit.prefix-kept": "commit.kv_digests_before and commit.kv_digests_after",
-    "commit.content-moved": "commit.source_checksums and commit.written_checksums",
+    "commit.prefix-kept": "commit.kv_digests_before, commit.kv_digests_after",
+    "commit.content-moved": "commit.source_checksums, commit.written_checksums",
 }
 
 
@@ -73,9 +73,7 @@ def _to_record(root: Root, report_a: OracleReport, report_b: OracleReport) -> li
         for name, fields in _OF_CACHES.items()
         if not all(report.invariants[name].passed or report.invariants[name].failed for report in (report_a, report_b))
     ]
-    lines = (
-        [f"a stale or overwritten cache would show: have the engine record {' and '.join(absent)}"] if absent else []
-    )
+    lines = [f"a stale or overwritten cache would show: have the engine record {', '.join(absent)}"] if absent else []
     if root.difference.kind == "real":
         lines.append("no record can tell two forwards apart; diff --noise GOOD_RUN measures what is noise")
     return lines
