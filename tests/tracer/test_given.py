@@ -133,8 +133,20 @@ def matched(file: Path, **accept: Any) -> dict[str, str | None]:
 def test_a_step_follows_the_runs_rule_without_saying_so(tmp_path: Path) -> None:
     assert matched(tmp_path / "a.jsonl", drawn=[4, 8, 0, 2]) == {}
     short = matched(tmp_path / "b.jsonl", drawn=[4, 8])
-    assert short["accept.walk"] == "accept.drawn: got 2 tokens for 4 slots, wanted one for each"
+    assert short["accept.walk"] == "accept.drawn has entries for 2 of 4 slots, wanted one for each"
     assert "accept.rule" in matched(tmp_path / "c.jsonl", rule="greedy")
+
+
+def test_an_engine_that_draws_only_where_its_walk_stands_leaves_the_draws_out(tmp_path: Path) -> None:
+    with Recorder(
+        tmp_path / "a.jsonl", sampling=MATCH, sections=["tree", "verify", "accept.path", "stop"], **ABOUT
+    ) as trace:
+        turn = trace.turn("a", [3, 1, 4], 7)
+        turn.step(**STEP)
+        turn.end("criterion")
+    report = check_trace(tmp_path / "a.jsonl")
+    assert report.num_violations == 0
+    assert report.invariants["accept.walk"].why_skipped == "not recorded: accept.drawn"
 
 
 @pytest.mark.parametrize(

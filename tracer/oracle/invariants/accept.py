@@ -31,7 +31,7 @@ def _walk(c: Context) -> str | None:
     choices = _choices(c)
     if len(choices) < len(tree.tokens):
         name = "verify.argmax" if accept.rule != "match" else "accept.drawn"
-        return f"{name}: got {len(choices)} tokens for {len(tree.tokens)} slots, wanted one for each"
+        return f"{name} has entries for {len(choices)} of {len(tree.tokens)} slots, wanted one for each"
     walk = greedy_walk(tree.tokens, tree.parents, choices)
     if accept.path != walk.path:
         return f"got path {accept.path}, the walk gives {walk.path}: {_parting(accept.path, walk, tree)}"
