@@ -17,7 +17,7 @@ from specscope.schemas.unknown import known_fields, named, nearest_name, unknown
 from specscope.tracer.errors import UsageError
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
-_SCALARS = frozenset({int, float, str, bool, type(None)})
+_NUMBERS = frozenset({int, float, bool, type(None)})
 _LONGEST_VALUE = 60  # characters of a value that an error shows
 #: What to give instead, by a field that is easily given in another form.
 _WANTED = {
@@ -33,13 +33,16 @@ def plain(value: Any) -> Any:
     Raises:
         UsageError: where a text in it is not valid Unicode, which no file can hold.
     """
-    if isinstance(value, str) and not value.isascii():
+    if type(value) in _NUMBERS:
+        return value
+    if type(value) is list and _NUMBERS.issuperset(map(type, value)):  # most are, and need not be looked through
+        return list(value)
+    if isinstance(value, str):
         _check_text(value)
-    if type(value) in _SCALARS:
         return value
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [plain(entry) for entry in value]
     to_list = getattr(value, "tolist", None)
     return to_list() if callable(to_list) else value
