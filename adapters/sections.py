@@ -7,11 +7,7 @@ from typing import Any
 
 import torch
 
-
-def packed_row(seen: Sequence[bool]) -> str:
-    """A row of the mask as the format's hexadecimal digits."""
-    bits = sum(1 << column for column, visible in enumerate(seen) if visible)
-    return bits.to_bytes((len(seen) + 7) // 8, "little").hex()
+from specscope.tracer.files.given import packed_row
 
 
 def best_tokens(logits: torch.Tensor, num_best: int) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def _type(annotation: Any, metadata: list[Any]) -> str:
         return f"list of {_plural(_type(arguments[0], []))}"
     if get_origin(annotation) is dict:
         return f"object of {_plural(_type(arguments[1], []))}"
-    if arguments:  # a union with None
-        return _type(next(part for part in arguments if part is not NoneType), [])
+    if arguments:  # a union, with None perhaps
+        return ", ".join(_type(part, []) for part in arguments if part is not NoneType)
     return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
 
 

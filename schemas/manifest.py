@@ -254,6 +254,10 @@ class Conventions(Section):
     )
 
 
+#: What noise can be counted in.
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
 class Manifest(Record):
     """Line 1 of every trace."""
 

@@ -252,6 +252,11 @@ class StopSection(Section):
     """What of the step's tokens was emitted."""
 
     emitted: list[TokenId] = Field(description="The accepted tokens and the bonus token.")
+    emitted_from: Literal["path"] | None = Field(
+        default=None,
+        description="path: what the engine appended is not recorded, and emitted was put together from accept.path and"
+        " accept.bonus_token. Absent: it is what the engine appended.",
+    )
     kept: int = Field(description="How many of them were kept; the rest was cut by a stop rule.")
     reason: Literal["eos", "length", "stop_string", "criterion"] | None = Field(
         default=None, description="What ended the turn with this step; absent where it goes on."

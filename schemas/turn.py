@@ -206,6 +206,10 @@ class FailureState(Section):
     )
 
 
+#: In place of a message, where the trace is redacted.
+WITHHELD = "withheld: the trace is redacted"
+
+
 class Failure(Record):
     """Written before an exception leaves the engine: enough to reproduce the step."""
 
@@ -213,7 +217,7 @@ class Failure(Record):
     turn: int | None = Field(default=None, description="Number of the turn in the run.")
     step: int | None = Field(default=None, description="Number of the step in its turn; absent in a prefill.")
     row: int | None = Field(default=None, description="The batch row that it ran in; absent: 0.")
-    phase: FailedPhase = Field(description="What ran when it failed.")
+    phase: FailedPhase | None = Field(default=None, description="What ran when it failed; absent: not known.")
     error: str = Field(description="Type of the exception.")
     message: str = Field(description="What the exception says.")
     inputs: dict[str, Any] = Field(description="The inputs of the phase, by name.")

@@ -44,11 +44,17 @@ def _unknown(section: Section, above: str) -> Iterator[str]:
 def named(record: str, name: str) -> UnknownField:
     """The unknown field ``name`` of records of the kind ``record``, with the nearest name that is known."""
     model = next((model for model in RECORDS if model.model_fields["kind"].default == record), None)
-    known = [] if model is None else list(_known(model, ""))
+    known = [] if model is None else list(known_fields(model))
     above, dot, last = name.rpartition(".")
     beside = [field[len(above + dot) :] for field in known if field.rpartition(".")[0] == above]
     near = nearest_name(last, beside)
     return UnknownField(record, name, _elsewhere(last, known) if near is None else above + dot + near)
+
+
+@cache
+def known_fields(model: type[Section]) -> tuple[str, ...]:
+    """Every field of a record, at any level, dotted, by its name on disk."""
+    return tuple(_known(model, ""))
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -71,4 +71,5 @@ def _print(result: Reproduction) -> None:
 
 
 def _said(failure: Failure) -> str:
-    return f"{failure.error} at {failure.phase}: {failure.message}"
+    where = "" if failure.phase is None else f" at {failure.phase}"
+    return f"{failure.error}{where}: {failure.message}"

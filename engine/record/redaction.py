@@ -12,12 +12,12 @@ import json
 from typing import Any
 
 from specscope.schemas import AnyRecord, Manifest, Section, Step, TurnStart, token_fields
+from specscope.schemas.turn import WITHHELD
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import RecordSink
 
 SHORTEST_KEY = 8
 _TOKENS = token_fields()
-WITHHELD = "withheld: the trace is redacted"
 #: Texts that may quote ids or words, by their field's name; ``check`` finds the witnesses again.
 _TEXTS = ("witness", "message")
 #: Digests of what anybody could guess from the rest, ids included.

@@ -23,12 +23,13 @@ from specscope.engine.hf import TreeGenerate, tree_generate
 from specscope.engine.lab.rerun.recorded_run import Overrides
 from specscope.engine.lab.rerun.repro import reproduce
 from specscope.engine.load.models import DEMO_MODELS, Models, load_models
-from specscope.engine.record.redaction import WITHHELD, Redaction
+from specscope.engine.record.redaction import Redaction
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import TraceTarget
 from specscope.engine.settings import SamplingRule
 from specscope.schemas import AnyRecord, Manifest, Sampling, StopRules, decode_record, token_fields
 from specscope.schemas.manifest import TraceLevel
+from specscope.schemas.turn import WITHHELD
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.naming.tokens import TokenTexts
@@ -227,7 +228,7 @@ PLAIN_TEXTS = {
     *("phase", "prompt_id", "reason", "replay_of", "rope_theta_source", "rule", "run_id", "schema_", "skipped"),
     *("source", "strategy", "tokens_per_step", "versions", "vocab_mapping", "capabilities", "accepted_length"),
     *("original_schema", "settings", "counts", "dispatch", "index_tensors", "mask_rows"),
-    *("kv_dtype", "quantization", "proposed_by", "mask_from"),
+    *("kv_dtype", "quantization", "proposed_by", "mask_from", "emitted_from"),
     *("profile", "before", "best"),  # the digest of a profile, and names of shapes
 }
 #: What a redaction treats by name.

@@ -315,7 +315,7 @@ def test_changed_records_are_refused(run: Runs, monkeypatch: pytest.MonkeyPatch)
     without = trace.with_name("without.jsonl")
     lines = [json.loads(line) for line in trace.read_text().splitlines()]
     without.write_text("\n".join(json.dumps({k: v for k, v in line.items() if k != "state"}) for line in lines) + "\n")
-    with pytest.raises(UsageError, match="of an older version"):
+    with pytest.raises(UsageError, match="of an older version or another engine"):
         reproduce(without, AS_IT_WAS)
     with pytest.raises(UsageError, match=r"got index 1, wanted 0\.\.0"):
         reproduce(trace, AS_IT_WAS, 1)

@@ -137,8 +137,8 @@ def test_a_failed_run_says_first_where_it_stopped_and_why(tmp_path: Path) -> Non
     state = {"context_ids": [1], "num_emitted": 0}
     path = store(failed(f"row 0: {violated}", "ViolationError", state), tmp_path / "failed.jsonl")
     verdict = diff_traces(EAGER, path)
-    assert verdict.uncovered[0] == f"the candidate stopped at turn 1, step 2, in phase check: it violates {violated}"
-    assert "but the candidate stopped at turn 1, step 2" in title_of(verdict)
+    assert verdict.uncovered[0] == f"the candidate stopped in turn 1, step 2, in phase check: it violates {violated}"
+    assert "but the candidate stopped in turn 1, step 2" in title_of(verdict)
     assert verdict.next == [f"specscope repro {path}"]
     other = diff_traces(EAGER, store(failed("out of memory", "RuntimeError", None), tmp_path / "other.jsonl"))
     assert other.uncovered[0].endswith("in phase check: RuntimeError: out of memory")

@@ -58,7 +58,7 @@ def test_diff_cuts_nothing_of_its_roots_and_wraps_no_command(width: int) -> None
     text = printed(out)
     for command in report.verdict.next:
         assert any(line.rstrip().endswith(command) and "│" not in line for line in text.splitlines())
-    roots = text[text.index("  compared  ") :].splitlines()[1:]
+    roots = text[text.index("\n  root") + 1 :].splitlines()
     assert "…" not in "".join(roots)
     if width < 80:
         assert roots == [
@@ -67,6 +67,30 @@ def test_diff_cuts_nothing_of_its_roots_and_wraps_no_command(width: int) -> None
         ]
     else:
         assert roots[0].split() == ["root", "at", "prompt", "phase", "field", "kind", "inherited"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_what_surrounds_the_card_is_wrapped_within_its_column(width: int) -> None:
+    out = terminal(width)
+    print_verdict(out, Report(diff_traces(EAGER, FAULTY), TokenTexts(None)))
+    lines = printed(out).splitlines()
+    begins = next(at for at, line in enumerate(lines) if line.startswith("  acceptance rule"))
+    ends = next(at for at, line in enumerate(lines) if line.startswith("  root"))
+    notes = lines[begins:ends]
+    assert all(len(line) <= width for line in notes)
+    assert {line[:2] + line[18:19] for line in notes} == {"   "}, "names and values each begin in their column"
+    assert any(not line[:19].strip() for line in notes), "some are longer than a line"
+    plain = terminal(200)
+    print_verdict(plain, Report(diff_traces(EAGER, FAULTY), TokenTexts(None)))
+    words = " ".join(line[19:].strip() for line in notes)
+    assert all(line[19:] in words for line in printed(plain).splitlines() if line.startswith("  noise floor"))
+
+
+@pytest.mark.parametrize(("columns", "most"), [("60", 60), ("", 200), ("many", 200)])
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch, columns: str, most: int) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert console_module.console().width == most
 
 
 def piped(encoding: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:

@@ -7,13 +7,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from support.called import specscope
 from support.traces import ROOT, load
 
+from specscope.schemas import AcceptSection, CommitSection
+from specscope.schemas.unknown import unknown_fields
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.oracle.invariants.registry import STATEMENTS
 
 EXAMPLES = ROOT / "docs" / "examples"
 TOY = EXAMPLES / "toy_engine.py"
@@ -38,6 +42,20 @@ def test_the_document_shows_lines_of_the_toy_and_it_is_short() -> None:
         assert block in toy
     marked = [line for line in toy.splitlines() if line.endswith("# record")]
     assert [line for line in marked if line not in DOCUMENT] == ["from specscope.tracer import Recorder  # record"]
+
+
+def test_the_commit_shown_is_one_that_the_format_has() -> None:
+    (block,) = re.findall(r"^```json\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    commit = CommitSection.model_validate_json(block)
+    assert list(unknown_fields(commit)) == []
+    assert commit.committed_after == commit.committed_before + len(commit.source_slots)
+    assert {"commit.content-moved", "commit.prefix-kept"} <= STATEMENTS.keys()
+
+
+def test_the_rules_named_are_those_of_the_format() -> None:
+    named = re.findall(r"`(\w+)`", DOCUMENT.partition("#sampling) are ")[2].partition(".")[0])
+    rule = AcceptSection.model_fields["rule"].annotation
+    assert set(named) == set(get_args(rule))
 
 
 def test_the_toys_trace_is_sound_and_drafts_hold_and_fail(folder: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_diff_shows_it_beside_the_baselines_step(make_trace: TraceMaker, open_
     assert query_of(app)["step"] == str(num_steps)
     html = html_of(app)
     assert "NOT JUDGED: " in html
-    assert f"the candidate stopped at turn 0, step {num_steps}, in phase check: it violates slot 2 &lt;b&gt;" in html
+    assert f"the candidate stopped in turn 0, step {num_steps}, in phase check: it violates slot 2 &lt;b&gt;" in html
     assert "The candidate failed in this step, in phase check" in html
     assert "1 node differs, marked ≠" in html
     (board,) = boards_of(app)

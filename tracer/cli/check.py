@@ -24,6 +24,7 @@ from specscope.tracer.errors import (
     UsageError,
     worst_code,
 )
+from specscope.tracer.naming.failures import stopped_text
 from specscope.tracer.naming.rules import rule_text
 from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.oracle.check import check_trace
@@ -142,8 +143,9 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     if report.end_reason == "interrupted":
         out.print("    the run was interrupted, and ended its trace properly", highlight=False)
     for failure in report.failures:
-        where = f"turn {failure.turn}, step {failure.step}, phase {failure.phase}"
-        out.print(f"    failed at {where}: {escape(printable(f'{failure.error}: {failure.message}'))}", soft_wrap=True)
+        out.print(f"    the run {escape(printable(stopped_text(failure)))}", highlight=False, soft_wrap=True)
+    if report.end_reason == "failed" and not report.failures:
+        out.print("    the run failed, and its writer did not record why", highlight=False)
     for name in report.unmet:
         missing = f"{name} in {report.absent[name]} of {report.num_steps} steps"
         out.print(f"    required and not recorded: {missing}", highlight=False, soft_wrap=True)

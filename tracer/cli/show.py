@@ -18,6 +18,7 @@ from specscope.tracer.errors import NoSuchStepError, TraceError, UsageError
 from specscope.tracer.export.graph import GraphFormat, graph_text, tree_graph
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.failures import stopped_text
 from specscope.tracer.naming.places import turn_name
 from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.naming.stages import stages_text
@@ -44,6 +45,7 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
     texts = TokenTexts.load_for(tokenizer, file)
     with TraceReader(file) as reader:
         if not reader.turns:
+            _print_failures(reader, None)
             raise UsageError(f"got turn {turn}, but {file} has no turns")
         if not 0 <= turn < len(reader.turns):
             raise NoSuchStepError(f"got turn {turn}, wanted 0..{len(reader.turns) - 1}, the turns of {file}")
@@ -106,6 +108,15 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         )
         table.add_row(*cells)
     out.print(table)
+    _print_failures(reader, entry)
+
+
+def _print_failures(reader: TraceReader, entry: TurnEntry | None) -> None:
+    """Why the turn has no further step, or the run no turn, where it stopped there."""
+    for failure in reader.failures():
+        if failure.turn is None or (entry is not None and failure.turn == entry.turn):
+            text = escape(printable(stopped_text(failure)))
+            console().print(f"[red]the run[/] {text}", highlight=False, soft_wrap=True)
 
 
 def _print_step(record: Step, texts: TokenTexts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from specscope.schemas import Manifest
 from specscope.schemas.verdict import TIES, Blame, Root
 from specscope.tracer.files.reader import TraceReader
 
@@ -36,7 +37,12 @@ def next_commands(
         f"specscope show {candidate} --turn {place.turn_b} --step {place.step_b}",
         f"specscope view {baseline} {candidate} --at {place.turn}/{place.step_a}",
     ]
-    if difference.kind not in TIES and not difference.field.startswith(TAKEN) and _runs_again(a) and _runs_again(b):
+    if (
+        difference.kind not in TIES
+        and not difference.field.startswith(TAKEN)
+        and runs_again(a.manifest)
+        and runs_again(b.manifest)
+    ):
         if difference.phase in COMPUTED:
             commands.append(f"specscope bisect {baseline} {candidate} --at {place.turn}/{place.step_a}")
         elif difference.phase in DERIVED and first.wrong == "neither":
@@ -46,12 +52,11 @@ def next_commands(
 
 def _failed_step_runs(reader: TraceReader) -> bool:
     """Whether a step failed that can be run again."""
-    return _runs_again(reader) and any(failure.state is not None for failure in reader.failures())
+    return runs_again(reader.manifest) and any(failure.state is not None for failure in reader.failures())
 
 
-def _runs_again(reader: TraceReader) -> bool:
+def runs_again(manifest: Manifest) -> bool:
     """Whether the trace says what it takes to run it again."""
-    manifest = reader.manifest
     drafter = manifest.drafter.source is not None or manifest.drafter.kind == "none"
     holds_tokens = manifest.redaction is None and manifest.level != "lengths"
     return holds_tokens and manifest.teacher.source is not None and drafter

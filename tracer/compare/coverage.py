@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from specscope.schemas import Failure, Manifest, Prefill, Section, Step
+from specscope.schemas import Manifest, Prefill, Section, Step
 from specscope.schemas.phases import COMPARED_PHASES, Phase
-from specscope.tracer.errors import ViolationError
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.failures import stopped_text
 from specscope.tracer.naming.text import counted
 
 #: Without these in both runs no decision can be compared.
@@ -40,16 +40,7 @@ def coverage_problems(reader: TraceReader, name: str) -> list[str]:
     end = reader.run_end()
     if end is not None and (end.reason == "interrupted" or (end.reason == "failed" and not failures)):
         problems.append(f"the {name} was interrupted" if end.reason == "interrupted" else f"the {name} failed")
-    return [*(_failure_text(failure, name) for failure in failures), *problems]
-
-
-def _failure_text(failure: Failure, name: str) -> str:
-    """Where a run stopped, and why."""
-    step = "" if failure.step is None else f", step {failure.step}"
-    where = "" if failure.turn is None else f" at turn {failure.turn}{step}"
-    message = failure.message.removeprefix(f"row {failure.row or 0}: ")
-    why = f"it violates {message}" if failure.error == ViolationError.__name__ else f"{failure.error}: {message}"
-    return f"the {name} stopped{where}, in phase {failure.phase}: {why}"
+    return [*(f"the {name} {stopped_text(failure)}" for failure in failures), *problems]
 
 
 def unpaired_turns(names: list[str], side: str) -> list[str]:

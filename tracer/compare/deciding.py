@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specscope.schemas.phases import Phase
 from specscope.schemas.verdict import TIES, Root
-from specscope.tracer.compare.commands import COMPUTED
+from specscope.tracer.compare.commands import COMPUTED, runs_again
 from specscope.tracer.oracle.invariants.needs import NOT_RECORDED
 from specscope.tracer.oracle.invariants.registry import phase_of
 from specscope.tracer.oracle.report import OracleReport
@@ -12,13 +12,20 @@ from specscope.tracer.oracle.report import OracleReport
 MOST_NAMED = 3  # skipped invariants
 #: Fields that the default trace level leaves out.
 _OF_SCORES = ("verify.logsumexp", "verify.top_tokens", "verify.top_logits")
+#: What of the teacher's cache has to be recorded, by the invariant that judges it.
+_OF_CACHES = {
+    "commit.prefix-kept": "commit.kv_digests_before, commit.kv_digests_after",
+    "commit.content-moved": "commit.source_checksums, commit.written_checksums",
+}
 
 
 def with_deciding(root: Root, report_a: OracleReport, report_b: OracleReport) -> Root:
     """``root`` with what would have decided it, where it is not a tie and neither side is blamed."""
     if root.wrong != "neither" or root.difference.kind in TIES:
         return root
-    lines = [*_skipped(root.difference.phase, report_a, report_b), _to_run(root)]
+    can_run = runs_again(report_a.manifest) and runs_again(report_b.manifest)
+    what_next = [_to_run(root)] if can_run else _to_record(root, report_a, report_b)
+    lines = [*_skipped(root.difference.phase, report_a, report_b), *what_next]
     return root.model_copy(update={"deciding": lines})
 
 
@@ -55,3 +62,18 @@ def _to_run(root: Root) -> str:
     if difference.phase in COMPUTED:
         return "specscope bisect runs this step in both configurations"
     return "specscope replay in eager mode gives a third opinion from equal state"
+
+
+def _to_record(root: Root, report_a: OracleReport, report_b: OracleReport) -> list[str]:
+    """The same where a trace cannot be run again: what of the caches is not recorded in both, which forwards read."""
+    if root.difference.phase not in COMPUTED:
+        return []
+    absent = [
+        fields
+        for name, fields in _OF_CACHES.items()
+        if not all(report.invariants[name].passed or report.invariants[name].failed for report in (report_a, report_b))
+    ]
+    lines = [f"a stale or overwritten cache would show: have the engine record {', '.join(absent)}"] if absent else []
+    if root.difference.kind == "real":
+        lines.append("no record can tell two forwards apart; diff --noise GOOD_RUN measures what is noise")
+    return lines

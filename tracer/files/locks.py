@@ -49,6 +49,11 @@ def refuse_if_locked(path: Path) -> None:
         raise in_use(path)
 
 
-def in_use(path: Path) -> UsageError:
-    """The one error for what another writer holds."""
+def in_use(path: Path, *, here: bool = False) -> UsageError:
+    """The one error for what another writer holds; ``here`` where it is one of this process."""
+    if here:
+        return UsageError(
+            f"this process is still writing {path}: close the recorder that has it, or use it in a with block, which "
+            "closes it; or choose another name"
+        )
     return UsageError(f"another run is writing {path}: wait for it to end, or choose another name")

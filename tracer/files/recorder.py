@@ -5,8 +5,9 @@
         turn.step(tokens=[7, 4, 8], parents=[0, 0, 1], argmax=[4, 8, 2], path=[1, 2], bonus_token=2)
         turn.end("length")
 
-Depths, emitted tokens, counts and digests are derived. What cannot be written as a record is refused; whether the
-decisions are sound is not judged here, because a wrong one is what a trace is for: ``specscope check`` judges it.
+Depths, emitted tokens, counts and digests are derived. Arrays of numpy and tensors are taken as lists are. What cannot
+be written as a record is refused; whether the decisions are sound is not judged here, because a wrong one is what a
+trace is for: ``specscope check`` judges it.
 """
 
 from __future__ import annotations
@@ -17,42 +18,45 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import ValidationError
-
-from specscope.schemas import AnyRecord, Manifest, Record, Step, TurnEnd, TurnStart
+from specscope.schemas import AnyRecord, Failure, Manifest, Step, TurnEnd, TurnStart
 from specscope.schemas.capabilities import is_known_capability
-from specscope.schemas.unknown import named, unknown_fields
+from specscope.schemas.manifest import DTYPES
+from specscope.schemas.turn import WITHHELD
 from specscope.schemas.version import SCHEMA_VERSION
 from specscope.tracer.errors import UsageError
+from specscope.tracer.files.given import check_json, merged, plain, record_of, with_packed_mask
 from specscope.tracer.files.writer import TraceWriter
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
 
-_SECTIONS = tuple(name for name in Step.model_fields if name not in ("seq", "kind", "turn", "step"))
+_SECTIONS = tuple(filter(is_known_capability, Step.model_fields))
 DEFAULT_SECTIONS = ("tree", "verify", "accept", "stop")
 StopReason = Literal["eos", "length", "stop_string", "criterion"]
 #: Why a turn ends: a stop rule that its last step met, or what kept it from going on.
 TurnReason = StopReason | Literal["cancelled", "interrupted", "failed"]
-SomeRecord = TypeVar("SomeRecord", bound=Record)
+_STOP_REASONS = get_args(StopReason)
+_TURN_REASONS = tuple(word for words in get_args(TurnReason) for word in get_args(words))
 
 
 class Recorder:
-    """A trace that is being written. A context manager: it ends the trace, as failed where an exception leaves it.
+    """A trace that is being written. A context manager: where an exception leaves it, the trace says which, and where.
 
     Args:
         path: the file; compressed where its name ends with ``.gz``.
         engine: name and version of the engine.
         mode: ``fused`` or ``eager``: which of its two paths ran.
-        dtype: of the teacher's weights and logits; how much may be noise depends on it.
+        dtype: of the teacher's weights and logits: float64, float32, float16 or bfloat16. How much may be noise depends
+            on it.
         device: a section of the manifest, such as ``{"backend": "cuda", "name": "H100"}``.
         teacher, drafter, tree_policy: sections of the manifest.
         sections: what every step will have; what is not listed cannot be judged.
         overwrite: whether an existing file may be replaced.
         warn: told once, in words, if the trace must be given up; decoding may go on.
-        manifest: further fields of the manifest, such as ``attention``, ``seed`` or ``batch_size``.
+        manifest: further fields of the manifest, such as ``attention``, ``seed`` or ``batch_size``. The rule of
+            ``sampling``, without it greedy, is that of every step.
 
     Raises:
         UsageError: where the file cannot be written, or a field is missing, unknown or of another type.
@@ -90,26 +94,40 @@ class Recorder:
         }
         given = {"engine": engine, "mode": mode, "dtype": dtype, "device": device}
         given |= {"teacher": teacher, "drafter": drafter, "tree_policy": tree_policy}
-        first = _record(Manifest, 0, fields | given | manifest)
+        self.manifest = record_of(Manifest, 0, plain(fields | given | manifest))
+        if self.manifest.knows("dtype") and dtype not in DTYPES:
+            raise UsageError(
+                f"got dtype={dtype!r}, wanted one of {', '.join(DTYPES)}: noise is counted in its roundings; for "
+                "quantized weights, say how in teacher={'quantization': ...}"
+            )
+        check_json(self.manifest)
         self._writer = TraceWriter(Path(path), overwrite=overwrite, warn=warn)
-        self._writer.write(first)
+        self._writer.write(self.manifest)
         self._num_turns = 0
         self._open: dict[int, RecordedTurn] = {}
 
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._give_up("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None = None, *_: object) -> None:
+        if error is not None:
+            self._give_up(error)
             return
         self.close()
 
-    def _give_up(self, reason: Literal["interrupted", "failed"]) -> None:
-        """Ends the trace with all that was told, although turns are running."""
-        for turn in self._open.values():
-            turn.flush()
-        self._writer.finish(reason)
+    def _give_up(self, error: BaseException) -> None:
+        """Ends the trace with all that was told, although turns are running, and with ``error`` unless a person
+        interrupted it. Whatever is wrong with these, the file is closed."""
+        interrupted = isinstance(error, KeyboardInterrupt)
+        try:
+            for turn in self._open.values():
+                turn.flush()
+            for place in [] if interrupted else [turn.place for turn in self._open.values()] or [{}]:
+                message = WITHHELD if self.manifest.redaction is not None else _message(error)
+                failed = {**place, "error": type(error).__name__, "message": message, "inputs": {}}
+                self.write(Failure, failed)
+        finally:
+            self._writer.finish("interrupted" if interrupted else "failed")
 
     def turn(
         self,
@@ -128,7 +146,7 @@ class Recorder:
         Raises:
             UsageError: where a field is missing, unknown or of another type.
         """
-        number = self._num_turns
+        number, pending_token = self._num_turns, plain(pending_token)
         num_tokens = len(prompt_ids) - reused_length - (pending_token is None)
         given = {"num_tokens": num_tokens, "pending_token": pending_token, **(prefill or {})}
         named_fields = {
@@ -139,7 +157,7 @@ class Recorder:
             "reused_length": reused_length,
             "prefill": given,
         }
-        self.write(TurnStart, named_fields | fields)
+        self.write(TurnStart, plain(named_fields | fields))
         self._num_turns += 1
         self._open[number] = RecordedTurn(self, number, pending_token)
         return self._open[number]
@@ -150,7 +168,11 @@ class Recorder:
         Raises:
             UsageError: where a field is missing, unknown or of another type. Nothing is written then.
         """
-        self._writer.write(_record(kind, self._writer.next_seq, fields))
+        self._writer.write(record_of(kind, self._writer.next_seq, fields))
+
+    def append(self, step: Step) -> None:
+        """Appends a step, with its number in the file."""
+        self._writer.write(step.model_copy(update={"seq": self._writer.next_seq}))
 
     def ended(self, turn: int) -> None:
         """Notes that ``turn`` has ended."""
@@ -164,8 +186,9 @@ class Recorder:
             TraceLostError: where the trace had to be given up.
         """
         if self._open:
-            self._give_up("failed")
-            raise UsageError(f"turn {min(self._open)} has not ended: call its end(reason) before the recorder closes")
+            error = UsageError(f"turn {min(self._open)} has not ended: call its end(reason) before the recorder closes")
+            self._give_up(error)
+            raise error
         self._writer.finish("complete")
         self._writer.check_whole()
 
@@ -178,7 +201,8 @@ class RecordedTurn:
         self._output = [] if pending_token is None else [pending_token]
         self._lengths: list[int] = []
         self._num_drafted = 0
-        self._held: dict[str, Any] | None = None
+        self._held: Step | None = None
+        self._ended = False
         self._begun_ns = time.perf_counter_ns()
 
     def step(
@@ -198,72 +222,90 @@ class RecordedTurn:
         ``tokens`` (N,) are the tree's, the root first; ``parents`` (N,) their slots, the root's own being 0; ``path``
         the accepted slots without the root; ``argmax`` (N,) the teacher's best token at each slot; ``emitted`` the
         tokens that the engine really appended to its text: without them they are those of the path and the bonus
-        token, and nobody can tell whether the engine appended these; ``kept`` how many of them count, where the turn
-        ends inside them. ``sections`` are further ones, and further fields of these: ``draft``, ``tree``, ``tensors``,
-        ``verify``, ``accept``, ``commit``, ``stop``, ``timing``.
+        token, and nobody can tell whether the engine appended these, as the trace says; ``kept`` how many of them
+        count, where the turn ends inside them. ``sections`` are further ones, and further fields of these: ``draft``,
+        ``tree``, ``tensors``, ``verify``, ``accept``, ``commit``, ``stop``, ``timing``. The rows of the mask may be
+        lists of booleans.
 
         Raises:
-            UsageError: where lists do not fit together, a promised section is missing, or a field is unknown or of
-                another type.
+            UsageError: where lists do not fit together, a promised section is missing, a field is unknown or of another
+                type, or the turn has ended.
         """
+        self._refuse_if_ended()
+        tokens, parents, path, bonus_token = plain(tokens), plain(parents), plain(path), plain(bonus_token)
+        argmax, emitted, sections = plain(argmax), plain(emitted), plain(sections)
         self._check(tokens, parents, path=path, argmax=argmax)
-        depths = [0]
-        for parent in parents[1:]:
-            depths.append(depths[parent] + 1)
-        appended = [*(tokens[slot] for slot in path), bonus_token] if emitted is None else list(emitted)
-        count = len(appended) if kept is None else kept
-        derived: dict[str, Mapping[str, Any]] = {
-            "tree": {"tokens": list(tokens), "parents": list(parents), "depths": depths},
+        appended = [*(tokens[slot] for slot in path), bonus_token] if emitted is None else emitted
+        is_derived = emitted is None and not _is_told(("stop", "emitted"), sections)
+        derived: dict[str, dict[str, Any]] = {
+            "tree": {"tokens": tokens, "parents": parents, "depths": _depths(parents)},
             "accept": {
-                "rule": "greedy",
-                "path": list(path),
+                "rule": self._recorder.manifest.sampling.rule,
+                "path": path,
                 "accepted_length": len(path),
                 "bonus_token": bonus_token,
                 "bonus_slot": path[-1] if path else 0,
             },
-            "stop": {"emitted": appended, "kept": count},
+            "stop": {
+                "emitted": appended,
+                "emitted_from": "path" if is_derived else None,
+                "kept": len(appended) if kept is None else plain(kept),
+            },
         }
         if argmax is not None:
-            derived["verify"] = {"argmax": list(argmax)}
-        whole = {name: {**derived.get(name, {}), **sections.get(name, {})} for name in {**derived, **sections}}
+            derived["verify"] = {"argmax": argmax}
+        self._hold(derived, sections)
+
+    def _hold(self, derived: Mapping[str, dict[str, Any]], sections: Mapping[str, Any]) -> None:
+        """Takes in the sections of a step, and writes the one before it."""
+        whole = {**sections, **{name: merged(fields, sections.get(name)) for name, fields in derived.items()}}
+        if "tensors" in whole:
+            whole["tensors"] = with_packed_mask(whole["tensors"])
         missing = [name for name in self._recorder.sections if not _is_told(name.split("."), whole)]
         if missing:
             raise UsageError(f"{self._place} lacks {missing[0]}, which the recorder's sections promise for every step")
-        record = {"turn": self._number, "step": len(self._lengths), **whole}
-        _record(Step, 0, record)  # refused now, while the caller is still at this step
+        # Refused now, while the caller is still at this step; and a copy, whatever becomes of the caller's lists.
+        record = record_of(Step, 0, {**self.place, **whole})
         self.flush()
         self._held = record
-        self._output += whole["stop"]["emitted"][: whole["stop"]["kept"]]
-        self._lengths.append(len(path))
-        self._num_drafted += len(tokens) - 1
+        assert record.stop is not None  # it is derived, as the others are
+        self._output += record.stop.emitted[: record.stop.kept]
+        self._lengths.append(record.accepted_length or 0)
+        self._num_drafted += record.num_drafted or 0
 
     def _check(
         self, tokens: Sequence[int], parents: Sequence[int], *, path: Sequence[int], argmax: Sequence[int] | None
     ) -> None:
-        """Refuses lists that are not about one tree."""
+        """Refuses lists that are not about one tree. They are plain ones."""
         slots = range(1, len(tokens))
         if (
             len(parents) != len(tokens)
             or list(parents[:1]) != [0]
-            or any(not 0 <= parents[slot] < slot for slot in slots)
+            or any(not isinstance(parents[slot], int) or not 0 <= parents[slot] < slot for slot in slots)
         ):
             raise UsageError(
-                f"{self._place}: got parents {list(parents)} of {len(tokens)} tokens, wanted one for each token: 0 for "
+                f"{self._place}: got parents {parents} of {len(tokens)} tokens, wanted one for each token: 0 for "
                 "the root, and an earlier slot for every other"
             )
         if argmax is not None and len(argmax) != len(tokens):
             raise UsageError(f"{self._place}: got {len(argmax)} best tokens (argmax) for {len(tokens)} slots")
-        if any(slot not in slots for slot in path):
-            raise UsageError(f"{self._place}: got path {list(path)}, wanted slots of 1 to {len(tokens) - 1}")
+        if any(not isinstance(slot, int) or slot not in slots for slot in path):
+            raise UsageError(f"{self._place}: got path {path}, wanted slots of 1 to {len(tokens) - 1}")
 
     def end(self, reason: TurnReason) -> None:
         """Ends the turn. One that was cancelled, was interrupted or failed did not meet a stop rule in its last step.
 
         Raises:
-            UsageError: for a reason that there is not.
+            UsageError: for a reason that there is not, or where it has ended already.
         """
-        if self._held is not None and reason not in ("cancelled", "interrupted", "failed"):
-            self._held["stop"] = {**self._held["stop"], "reason": reason}
+        self._refuse_if_ended()
+        if reason not in _TURN_REASONS:
+            raise UsageError(
+                f"turn {self._number}: got turn.end(reason={reason!r}), wanted one of {', '.join(_TURN_REASONS)}"
+            )
+        if self._held is not None and self._held.stop is not None and reason in _STOP_REASONS:
+            stop = self._held.stop.model_copy(update={"reason": reason})
+            self._held = self._held.model_copy(update={"stop": stop})
         self.flush()
         deepest = max(self._lengths, default=0)
         fields = {
@@ -278,6 +320,16 @@ class RecordedTurn:
         }
         self._recorder.write(TurnEnd, fields)
         self._recorder.ended(self._number)
+        self._ended = True
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            raise UsageError(f"turn {self._number} has ended already: begin another with the recorder's turn(...)")
+
+    @property
+    def place(self) -> dict[str, int]:
+        """The fields by which a record says that it is of the turn's next step."""
+        return {"turn": self._number, "step": len(self._lengths)}
 
     @property
     def _place(self) -> str:
@@ -286,8 +338,16 @@ class RecordedTurn:
     def flush(self) -> None:
         """Writes the last step, which is held back, as one that met no stop rule."""
         if self._held is not None:
-            self._recorder.write(Step, self._held)
-            self._held = None
+            held, self._held = self._held, None
+            self._recorder.append(held)
+
+
+def _depths(parents: Sequence[int]) -> list[int]:
+    """Of each slot, from its parent's, which comes before it."""
+    depths = [0]
+    for parent in parents[1:]:
+        depths.append(depths[parent] + 1)
+    return depths
 
 
 def _is_told(path: Sequence[str], fields: Mapping[str, Any]) -> bool:
@@ -298,22 +358,9 @@ def _is_told(path: Sequence[str], fields: Mapping[str, Any]) -> bool:
     return _is_told(path[1:], value)
 
 
-def _record(kind: type[SomeRecord], seq: int, fields: Mapping[str, Any]) -> SomeRecord:
-    """The record of these fields.
-
-    Raises:
-        UsageError: naming the first that is missing, unknown or of another type.
-    """
-    name = kind.model_fields["kind"].default
+def _message(error: BaseException) -> str:
+    """What an exception says, as text that a file can hold, whatever its class makes of being asked."""
     try:
-        record = kind.model_validate({"seq": seq, **fields})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise UsageError(f"{name} record, field {place}: {problem['msg']}; see docs/trace-format.md") from None
-    unknown = next(unknown_fields(record), None)
-    if unknown is not None:
-        nearest = named(name, unknown).nearest
-        hint = f"did you mean {nearest}?" if nearest is not None else "see docs/trace-format.md for those that it has"
-        raise UsageError(f"{name} record: the format has no field {unknown}; {hint}")
-    return record
+        return str(error).encode(errors="replace").decode()
+    except Exception as other:
+        return f"the message cannot be shown: {type(other).__name__}"

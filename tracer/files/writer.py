@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
+from weakref import WeakSet
 
 import xxhash
 
@@ -87,6 +88,7 @@ class TraceWriter:
         self._file: int | None = None
         self._stream = _stream_of(path)
         self._file = _open(path, overwrite)
+        _WRITING.add(self)
         self.num_bytes = 0
 
     @property
@@ -98,6 +100,10 @@ class TraceWriter:
     def next_seq(self) -> int:
         """The number that the next record must carry."""
         return self._counts.total()
+
+    def has_open(self, file: os.stat_result) -> bool:
+        """Whether it is ``file`` that this one has open."""
+        return self._file is not None and os.path.samestat(os.fstat(self._file), file)
 
     def hold(self, folder: Path) -> None:
         """Keeps other writers out of ``folder`` until this one has ended.
@@ -184,6 +190,10 @@ class TraceWriter:
             self._close()
 
 
+#: The writers of this process.
+_WRITING: WeakSet[TraceWriter] = WeakSet()
+
+
 class _Plain:
     """Lines as they are."""
 
@@ -265,7 +275,7 @@ def _open(path: Path, overwrite: bool) -> int:
 def _claim(file: int, path: Path) -> None:
     """Empties the file once it is ours: until then it may be another run's."""
     if not try_lock(file):
-        raise in_use(path)
+        raise in_use(path, here=any(writer.has_open(os.fstat(file)) for writer in list(_WRITING)))
     try:
         os.ftruncate(file, 0)
     except OSError as error:

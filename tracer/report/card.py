@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, Blame, Impact, Place, Root, Verdict
+from specscope.tracer.compare.commands import COMPUTED
 from specscope.tracer.compare.coverage import DECISIVE
 from specscope.tracer.compare.prefill import is_of_prefill
 from specscope.tracer.naming.places import turns_name
@@ -29,6 +30,8 @@ HEADLINES = {
     "incomparable": "INCOMPARABLE: these runs were not meant to be equal",
     "uncovered": "NOT JUDGED: too little was recorded",
 }
+#: Invariants by which a cache is not what it was left as.
+CUSTODY = frozenset({"commit.prefix-kept", "draft.cache-kept"})
 SIDES = {"a": "the baseline", "b": "the candidate"}
 SHOWN_ROOTS = 5
 SHOWN_LINES = 20  # of each kind of note
@@ -305,13 +308,12 @@ def loaded_texts(verdict: Verdict) -> list[str]:
 
 def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     difference, names = root.difference, value_names(root)
-    inputs = "equal" if difference.inputs_equal else "differ, or are not recorded"
     rows = [
         Row("where", where_text(root.place, difference.field)),
         Row("phase", field_text(root, texts)),
         Row(names.a, value_text(difference, "a", same_texts(texts))),
         Row(names.b, value_text(difference, "b", same_texts(texts))),
-        Row("kind", f"{difference.kind}; inputs {inputs}"),
+        Row("kind", f"{difference.kind}; {inputs_text(root)}"),
     ]
     rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []
     rows += [Row(*size) for size in size_rows(root, same_texts(texts))]
@@ -322,6 +324,16 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     rows += [Row("to decide", line) for line in root.deciding]
     hint = ids_hint(root, texts)
     return rows if hint is None else [*rows, Row("token ids", hint)]
+
+
+def inputs_text(root: Root) -> str:
+    """Whether what a value was made of is equal, as far as that was recorded: of what a forward reads, caches are
+    recorded by their digests at most, and two runs' are not compared."""
+    if not root.difference.inputs_equal:
+        return "inputs differ, or are not recorded"
+    if any(blame.invariant in CUSTODY for blame in root.blame):
+        return "recorded inputs equal, except what a cache holds"
+    return "recorded inputs equal" if root.difference.phase in COMPUTED else "inputs equal"
 
 
 def ids_hint(root: Root, texts: TokenTexts) -> str | None:

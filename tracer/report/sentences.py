@@ -13,6 +13,7 @@ from specscope.schemas.verdict import Difference, DriftFinding, Quantity, Root, 
 from specscope.tracer.compare.token_values import ONLY_ON_ONE_SIDE
 from specscope.tracer.naming.text import figures
 from specscope.tracer.oracle.invariants.registry import phase_of
+from specscope.tracer.report.sizes import share_text
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 
 NAMES: dict[Side, str] = {"a": "baseline", "b": "candidate"}
@@ -185,7 +186,8 @@ def _drift_sentence(finding: DriftFinding) -> str:
     if finding.against == "same-kernels":
         return f"{named} of the candidate are not those of the run of --noise, which the same kernels made"
     times = finding.typical / finding.allowed
-    return f"{named} are all off, by {figures(times, 2)} times what noise reaches; no record tells on which side"
+    which = f"{named} are all off" if finding.share >= 1 else f"{share_text(finding)} of {named} are off"
+    return f"{which}, by {figures(times, 2)} times what noise reaches; no record tells on which side"
 
 
 def _accused(root: Root) -> Side | None:

@@ -18,6 +18,10 @@ SOURCES = {
 }
 
 
+#: One rounding of float32 at magnitude 16, which floors are stated at.
+FLOAT32_ROUNDING = 16 * 2.0**-23
+
+
 class Size(NamedTuple):
     """How large a difference is, as a row of the card."""
 
@@ -106,12 +110,19 @@ def _floor_text(floor: NoiseFloor) -> str:
 def drift_text(finding: DriftFinding) -> str:
     """What no single value tells: how far all of them drift, and what noise would come to."""
     against = {
-        "dtype": "this dtype's noise reaches {} at most; --noise or float32 would say more",
+        "dtype": "this dtype's noise reaches {} at most; --noise would say more",
         "noise-file": "the run of --noise allows {} at most",
         "same-kernels": "the run of --noise says that the same kernels made it: every bit should agree",
     }[finding.against]
-    share = f"{finding.share:.0%} of {counted(finding.num_values, 'value')} of {finding.quantity} are off"
+    share = f"{share_text(finding)} of {counted(finding.num_values, 'value')} of {finding.quantity} are off"
     return f"{share}, by {figures(finding.typical)} roundings on the whole; {against.format(figures(finding.allowed))}"
+
+
+def share_text(finding: DriftFinding) -> str:
+    """How many of the values drift further than noise does; all only where it is all."""
+    if finding.share >= 1:
+        return "100%"
+    return f"{min(finding.share, 0.99):.0%}" if finding.share >= 0.01 else "less than 1%"
 
 
 def sensitivity_text(verdict: Verdict) -> str | None:
@@ -119,5 +130,6 @@ def sensitivity_text(verdict: Verdict) -> str | None:
     if verdict.sensitivity is None:
         return None
     measured = any(floor.source == "noise-file" for floor in verdict.floors)
-    more = "" if measured else "; --noise FILE or float32 would show smaller ones"
+    is_half = any(floor.rounding is not None and floor.rounding > FLOAT32_ROUNDING for floor in verdict.floors)
+    more = "" if measured else f"; --noise FILE{' or float32' if is_half else ''} would show smaller ones"
     return f"faults that move all logits by {verdict.sensitivity:.2g} of their size or more{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -11,12 +12,13 @@ from rich.panel import Panel
 from rich.table import Table
 
 from specscope.tracer.naming.text import printable
-from specscope.tracer.report.card import Card, card_of
+from specscope.tracer.report.card import Card, Row, card_of
 from specscope.tracer.report.report import Report
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow"}
 CARD_WIDTH = 110
 PLAIN_WIDTH = 200
+NAME_WIDTH = 16  # columns of what a note is about
 BOUNDLESS = 10_000  # columns: wider than a table of bounded values can be
 
 
@@ -50,10 +52,23 @@ def print_verdict(out: Console, report: Report) -> None:
     out.print(Panel(body, title=title, title_align="left", border_style=style, width=width))
     for number, command in enumerate(card.commands):  # without a border, so that a long one can be copied
         out.print(f"{'next' if number == 0 else '':<5} {escape(command)}", highlight=False, soft_wrap=True)
-    for row in card.notes:
-        out.print(f"  {row.name:<16} {escape(row.value)}", highlight=False, soft_wrap=True)
+    _print_notes(out, card.notes)
     if card.roots:
         _print_roots(out, card)
+
+
+def _print_notes(out: Console, notes: Sequence[Row]) -> None:
+    """What surrounds the card: below one another where there is room, else each value wrapped within its column."""
+    if out.width >= PLAIN_WIDTH:
+        for row in notes:
+            out.print(f"  {row.name:<{NAME_WIDTH}} {escape(row.value)}", highlight=False, soft_wrap=True)
+        return
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(min_width=NAME_WIDTH + 2, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for row in notes:
+        grid.add_row(f"  {row.name}", escape(row.value))
+    out.print(grid, highlight=False)
 
 
 def _print_roots(out: Console, card: Card) -> None:

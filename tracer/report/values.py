@@ -11,7 +11,7 @@ from specscope.tracer.naming.text import legible
 from specscope.tracer.naming.tokens import TokenTexts
 
 SHOWN = 12  # tokens or nodes of one value
-NOTHING = "nothing else"
+NOTHING = "nothing"
 
 
 class SideTexts(NamedTuple):
@@ -59,7 +59,7 @@ def value_text(difference: Difference, side: Side, texts: SideTexts, *, with_ids
     if tokens is None:
         return NOTHING if value == "[]" else value
     if difference.field == "mask":
-        return f"also sees {_nodes(tokens, texts, side, 'padding')}" if tokens else f"sees {NOTHING}"
+        return f"also sees {_nodes(tokens, texts, side, 'padding')}" if tokens else "sees nothing else"
     if ONLY_ON_ONE_SIDE.fullmatch(difference.field):
         return f"only here: {_nodes(tokens, texts, side, 'slot')}" if tokens else NOTHING
     if difference.field == "parents" or MANY_NODES.fullmatch(difference.field):

@@ -13,6 +13,7 @@ from specscope.tracer.compare.lengths import are_lengths
 from specscope.tracer.compare.marks import PairMark, TurnMarks
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.failures import in_phase
 from specscope.tracer.naming.text import shorten
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.report import OracleReport
@@ -130,7 +131,7 @@ def _beside_failed(a: PairRun, b: PairRun, failed: FailedPair, floors: Sequence[
     look = PairLook(
         a=a.side(steps.a, compared.marks_a),
         b=b.side(steps.b, compared.marks_b),
-        about=About("bad", f"The candidate failed in this step, in phase {failure.phase}", lines),
+        about=About("bad", f"The candidate failed in this step{in_phase(failure, ', ')}", lines),
         differences=compared.differences,
         origin=compared.origin,
         compared=compared.comparable,

@@ -38,6 +38,7 @@ from specscope.tracer.errors import EngineError, SpecScopeError, TraceLostError,
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.files.writer import TraceWriter, check_writable
+from specscope.tracer.naming.failures import in_phase
 from specscope.tracer.naming.places import StepPlace
 from specscope.tracer.naming.text import counted
 
@@ -239,7 +240,7 @@ def _coverage(reader: TraceReader) -> list[str]:
         notes.append(f"the trace is truncated: it has no run_end; its {steps} whole steps are replayed")
     if reader.index.torn_bytes:
         notes.append(f"the trace ends in a torn record of {counted(reader.index.torn_bytes, 'byte')}")
-    notes += [f"turn {f.turn} failed in phase {f.phase}; what it had done is replayed" for f in reader.failures()]
+    notes += [f"turn {f.turn} failed{in_phase(f, ' ')}; what it had done is replayed" for f in reader.failures()]
     return notes
 
 

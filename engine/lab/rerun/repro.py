@@ -121,7 +121,9 @@ def reproduce(path: Path, overrides: Overrides, index: int | None = None) -> Rep
 def _check_state(path: Path, failure: Failure, vocab_size: int) -> None:
     state = failure.state
     if state is None:
-        raise DamagedRecordError(f"{path}: the failure record holds no state to start from; it is of an older version")
+        raise DamagedRecordError(
+            f"{path}: the failure record holds no state to start from; it is of an older version or another engine"
+        )
     first, count, last = 1 if failure.step is not None else 0, len(state.context_ids), len(state.context_ids) - 1
     fits = all(0 <= token < vocab_size for token in state.context_ids) and count > first
     if failure.step is not None:

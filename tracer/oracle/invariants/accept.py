@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
+from specscope.schemas import TreeSection
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present, promises
 from specscope.tracer.oracle.invariants.draws import bonus_problem
 from specscope.tracer.oracle.invariants.probabilities import logit_problem, target_prob_problem
@@ -13,7 +16,7 @@ from specscope.tracer.oracle.invariants.trials import (
     threshold_problem,
     walk_problem,
 )
-from specscope.tracer.oracle.invariants.walk import greedy_walk
+from specscope.tracer.oracle.invariants.walk import GreedyWalk, greedy_walk
 
 
 def _rule(c: Context) -> str | None:
@@ -27,10 +30,11 @@ def _walk(c: Context) -> str | None:
     accept, tree = present(c.step.accept), present(c.step.tree)
     choices = _choices(c)
     if len(choices) < len(tree.tokens):
-        return f"{len(choices)} choices of the teacher for {len(tree.tokens)} slots"
+        name = "verify.argmax" if accept.rule != "match" else "accept.drawn"
+        return f"{name} has entries for {len(choices)} of {len(tree.tokens)} slots, wanted one for each"
     walk = greedy_walk(tree.tokens, tree.parents, choices)
     if accept.path != walk.path:
-        return f"got path {accept.path}, the walk gives {walk.path}"
+        return f"got path {accept.path}, the walk gives {walk.path}: {_parting(accept.path, walk, tree)}"
     if accept.visited is None:
         return None
     known = promises(c.manifest, "accept")
@@ -44,6 +48,16 @@ def _walk(c: Context) -> str | None:
     if other is None:
         return None
     return f"at slot {other.slot} it wanted {other.wanted}, the teacher's choice there is {choices[other.slot]}"
+
+
+def _parting(path: list[int], walk: GreedyWalk, tree: TreeSection) -> str:
+    """What the teacher wants where ``path`` leaves the walk."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, walk.path, strict=False)))
+    node = walk.visited[same]
+    there = "no child has" if node.child is None else f"slot {node.child} has"
+    taken = path[same] if same < len(path) else None
+    beside = f"; slot {taken} has {tree.tokens[taken]}" if taken is not None and 0 < taken < len(tree.tokens) else ""
+    return f"after slot {node.slot} the teacher wants {node.wanted}, which {there}{beside}"
 
 
 def _choices(c: Context) -> list[int]:

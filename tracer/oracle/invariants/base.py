@@ -141,6 +141,12 @@ class Context:
         return True if any(visit.cut is not None for visit in visited or ()) else None
 
     @property
+    def appended(self) -> list[int] | None:
+        """The tokens that the engine appended to its text, where these are recorded."""
+        stop = self.step.stop
+        return None if stop is None or stop.emitted_from is not None else stop.emitted
+
+    @property
     def emitted_before(self) -> list[int] | None:
         """The tokens that the drafter has not taken in when the step begins: those last emitted, of a turn's first step
         what of the prompt was not reused."""

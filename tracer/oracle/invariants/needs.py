@@ -62,6 +62,7 @@ RECORDED_AS = {
     "left_prefixes": "commit.kv_digests_after",
     "table_before": "commit.blocks",
     "logits_of_trials": "accept.visited.cut",
+    "appended": "stop.emitted",
     "text": "stop.emitted",
     "emitted_before": "stop.emitted",
     "path_before": "accept.path",
@@ -79,7 +80,7 @@ RECORDED_AS_FIRST = {
     "grammar_before": "prefill.guided",
 }
 #: Of these, what the step before left.
-FROM_BEFORE = RECORDED_AS.keys() - {"found_prefixes", "logits_of_trials", "text"}
+FROM_BEFORE = RECORDED_AS.keys() - {"appended", "found_prefixes", "logits_of_trials", "text"}
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:

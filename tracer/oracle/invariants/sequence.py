@@ -17,7 +17,8 @@ def _continues(c: Context) -> str | None:
 
 def _length_continues(c: Context) -> str | None:
     length, wanted = present(c.step.tensors).committed_length, present(c.cached_before)
-    return None if length == wanted else f"committed length is {length}, {_before(c)} left {wanted}"
+    before = "the prompt left" if c.previous is None else "the last step should have left"
+    return None if length == wanted else f"committed length is {length}, {before} {wanted}"
 
 
 def _pairs_continue(c: Context) -> str | None:

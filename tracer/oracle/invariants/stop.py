@@ -45,7 +45,7 @@ STOP: tuple[Invariant[Context], ...] = (
         id="stop.emitted",
         statement="the step emits its path's tokens and the bonus",
         check=_emitted,
-        needs=("tree", "accept", "stop"),
+        needs=("tree", "accept", "appended"),
     ),
     Invariant(
         id="stop.cut",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from specscope.schemas import Failure, Sampling, Step
 from specscope.tracer.files.index import TurnEntry
+from specscope.tracer.naming.failures import in_phase
 from specscope.tracer.naming.text import shorten
 from specscope.viewer.drawing.fragments import note
 from specscope.viewer.drawing.markup import Markup
@@ -63,4 +64,4 @@ def failed_step_note(failed: FailedStep, path: Path) -> Markup:
     ]
     if failure.state is not None:
         lines.append(f"To run that step again: specscope repro {shlex.quote(str(path))}")
-    return note("bad", f"This step failed in phase {failure.phase}: {shorten(failure.error, 100)}", lines)
+    return note("bad", f"This step failed{in_phase(failure, ' ')}: {shorten(failure.error, 100)}", lines)

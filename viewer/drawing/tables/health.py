@@ -18,6 +18,7 @@ from specscope.tracer.compare.coverage import DECISIVE, is_decisive
 from specscope.tracer.errors import TraceError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import StepNumber, TraceReader
+from specscope.tracer.naming.failures import in_phase
 from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.oracle.report import OracleReport
@@ -195,7 +196,7 @@ def no_steps_note(reader: TraceReader, turn: TurnEntry) -> Markup:
     """Why a turn has no step to show."""
     failure = next((failure for failure in reader.failures() if failure.turn == turn.turn), None)
     if failure is not None:
-        lines = [f"It failed in phase {failure.phase}: {shorten(failure.message, 400)}"]
+        lines = [f"It failed{in_phase(failure, ' ')}: {shorten(failure.message, 400)}"]
         if failure.state is not None:
             lines.append(f"To run that step again: specscope repro {shlex.quote(str(reader.path))}")
         return note("bad", f"Turn {turn.turn} failed before its first step was recorded", lines)

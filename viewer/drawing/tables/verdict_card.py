@@ -21,6 +21,7 @@ from specscope.tracer.report.card import (
     first_blames,
     headline,
     impact_text,
+    inputs_text,
     leading_root,
     loaded_texts,
     one_line,
@@ -131,7 +132,7 @@ def _blame_rows(root: Root) -> list[tuple[str, str]]:
 
 def _further_rows(root: Root) -> list[tuple[str, str]]:
     difference = root.difference
-    lines = [("kind", f"{difference.kind}; inputs {'equal' if difference.inputs_equal else 'differ'}")]
+    lines = [("kind", f"{difference.kind}; {inputs_text(root)}")]
     lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
     lines += [("tie break", difference.tie_break)] if difference.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []
