@@ -58,8 +58,8 @@ def _end(watch: Any) -> None:
     """Ends the trace, and says what is not in it."""
     from specscope.tracer.errors import SpecScopeError
 
-    watch.close()
     try:
+        watch.close()
         watch.check()
     except SpecScopeError as error:
         print(f"specscope: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """A stand-in for vLLM: the attributes and calls that the adapter touches, around a toy.
 
 The toy teacher always says the ``following`` token. The toy drafter proposes it, but its second draft is wrong after an
-even number of tokens.
+even number of tokens. Token 7 reads ``<7>``.
 Prompts are taken in by chunks, and requests share batches.
 """
 
@@ -20,9 +20,35 @@ CONTEXT, CHUNK = 64, 4
 
 
 def params(**changes: Any) -> SimpleNamespace:
-    """Sampling parameters of a greedy request of eight tokens."""
+    """Sampling parameters of a greedy request of eight tokens. ``withdrawn_at``: when nobody wants it any longer."""
     plain = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_tokens": 8, "stop": [], "stop_token_ids": []}
-    return SimpleNamespace(**{**plain, "eos_token_id": None, **changes})
+    return SimpleNamespace(**{**plain, "eos_token_id": None, "withdrawn_at": None, **changes})
+
+
+class Detokenizer:
+    """The text of a request, and the search for its stop strings."""
+
+    def __init__(self, stop: list[str]) -> None:
+        self._stop, self._tokens, self._text = stop, 0, ""
+
+    @classmethod
+    def from_new_request(cls, _tokenizer: Any, request: Any) -> Detokenizer:
+        """As the engine makes it."""
+        return cls(request.sampling_params.stop)
+
+    def num_output_tokens(self) -> int:
+        """Without those behind a stop string."""
+        return self._tokens
+
+    def update(self, tokens: list[int], stop_terminated: bool) -> str | None:
+        """The stop string that further tokens complete."""
+        for at, token in enumerate(tokens):
+            self._tokens += 1
+            self._text += "" if stop_terminated and at == len(tokens) - 1 else f"<{token}>"
+            found = next((text for text in self._stop if text in self._text), None)
+            if found is not None:
+                return found
+        return None
 
 
 class Drafter:
@@ -54,6 +80,7 @@ class Runner:
             model_config=model,
             cache_config=SimpleNamespace(block_size=16, cache_dtype="auto"),
             scheduler_config=SimpleNamespace(max_num_seqs=rows),
+            parallel_config=SimpleNamespace(world_size=1),
             speculative_config=SimpleNamespace(method="ngram", num_speculative_tokens=2, model=None),
         )
         self.query_start_loc = SimpleNamespace(np=np.zeros(rows + 1, int))
@@ -115,15 +142,19 @@ class LLM:
         """Calls ``method`` with the worker."""
         return [method(SimpleNamespace(model_runner=self.runner))]
 
-    def generate(self, prompts: Sequence[list[int]], *settings: Any) -> list[list[int]]:
-        """The outputs; ``settings`` for all prompts, or for each its own."""
+    def generate(
+        self, prompts: Sequence[list[int]], *settings: Any, most_forwards: int | None = None
+    ) -> list[list[int]]:
+        """The outputs; ``settings`` for all prompts, or for each its own. After ``most_forwards``, all is left as it is."""
         given = list(settings) * len(prompts) if len(settings) == 1 else list(settings)
         waiting = [
             _Request(str(self._num_requests + at), *pair) for at, pair in enumerate(zip(prompts, given, strict=True))
         ]
         self._num_requests += len(waiting)
         everyone, running = list(waiting), list[_Request]()
-        while waiting or running:
+        num_forwards = 0
+        while (waiting or running) and num_forwards != most_forwards:
+            num_forwards += 1
             while waiting and len(running) < self._rows:
                 running.append(waiting.pop(0))
                 running[-1].state.num_computed_tokens = self._reuse
@@ -145,6 +176,7 @@ class _Request:
 
     def __init__(self, name: str, prompt: list[int], given: Any) -> None:
         self.name, self.params, self.output, self.has_ended = name, given, list[int](), False
+        self._text = Detokenizer(given.stop)
         self.state = SimpleNamespace(
             prompt_token_ids=prompt, sampling_params=given, output_token_ids=self.output, num_computed_tokens=0
         )
@@ -165,10 +197,13 @@ class _Request:
     def take(self, sampled: list[int]) -> None:
         """What was sampled."""
         self.state.num_computed_tokens += self._fed + max(0, len(sampled) - 1)
+        ends = [self.params.eos_token_id, *self.params.stop_token_ids]
         for token in sampled:
             self.output.append(token)
-            ends = [self.params.eos_token_id, *self.params.stop_token_ids]
-            if token in ends or len(self.output) == self.params.max_tokens:
+            by_token = token in ends
+            by_text = self._text.update([token], by_token) is not None
+            if by_token or by_text or len(self.output) == self.params.max_tokens:
                 self.has_ended = True
                 return
-        self.has_ended = any(str(token) in self.params.stop for token in sampled)  # found in the text, after the step
+        left_at = self.params.withdrawn_at
+        self.has_ended = left_at is not None and len(self.output) >= left_at
