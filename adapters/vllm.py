@@ -210,7 +210,7 @@ class Watch:
     def _search(self, state: Any) -> StopSearch | None:
         try:
             return StopSearch(self._runner, state)
-        except ImportError:  # the request then ends as one that is gone, which it is
+        except ImportError:  # the request then counts as withdrawn, as it does to vLLM's runner
             return None
 
     def _why_other(self, params: Any) -> str | None:
@@ -222,11 +222,10 @@ class Watch:
                 setting,
             )
             self._rule = setting["sampling"]["rule"]
-        names = [*self._setting, *(name for name in setting if name not in self._setting)]
-        now, before = ([said.get(name, "not set") for name in names] for said in (setting, self._setting))
-        for name, value, former in zip(names, now, before, strict=True):
-            if value != former:
-                return f"{name} is {value}, and was {former} before: a trace is of one setting"
+        for name in self._setting | setting:  # either may lack what the other sets
+            value, before = (given.get(name, "not set") for given in (setting, self._setting))
+            if value != before:
+                return f"{name} is {value}, and was {before} before: a trace is of one setting"
         return None
 
     def _first(self, request: _Request, seen: _Seen, emitted: list[int]) -> None:

@@ -106,21 +106,22 @@ def _other(params: Any, plain: dict[str, Any]) -> Iterator[str]:
 class StopSearch:
     """vLLM's own search for a request's stop strings, in its text so far.
 
-    vLLM searches where it makes its answers. Its model runner learns no more than that a request is gone, as it does
-    of one that nobody wants any longer; so that the search is made here once more.
+    vLLM searches where it makes its answers. Its model runner is told only that a request is gone, be it for a stop
+    string or because nobody wants it any longer. So the search is made here once more.
     """
 
     def __init__(self, runner: Any, state: Any) -> None:
-        """
+        """For the request that ``runner`` keeps as ``state``.
+
         Raises:
-            ImportError: where vLLM has it elsewhere.
+            ImportError: where vLLM has its search elsewhere.
         """
-        read = import_module("vllm.tokenizers").cached_tokenizer_from_config(runner.vllm_config.model_config)
+        tokenizer = import_module("vllm.tokenizers").cached_tokenizer_from_config(runner.vllm_config.model_config)
         request = SimpleNamespace(
             request_id="", prompt_token_ids=state.prompt_token_ids, sampling_params=state.sampling_params
         )
         detokenizer: Any = import_module("vllm.v1.engine.detokenizer").IncrementalDetokenizer
-        self._text: Any = detokenizer.from_new_request(read, request)
+        self._text: Any = detokenizer.from_new_request(tokenizer, request)
 
     def kept(self, tokens: Sequence[int], *, stop_terminated: bool) -> int | None:
         """How many of ``tokens``, which come next, are kept where they complete a stop string; None where they do not.
@@ -130,6 +131,6 @@ class StopSearch:
             stop_terminated: whether the last one is a stop token, which may be no part of the text.
         """
         before: int = self._text.num_output_tokens()
-        found: str | None = self._text.update(list(tokens), stop_terminated)
+        completed: str | None = self._text.update(list(tokens), stop_terminated)
         after: int = self._text.num_output_tokens()
-        return None if found is None else after - before
+        return None if completed is None else after - before

@@ -40,7 +40,7 @@ def recorded_drafts(trace: StrPath) -> dict[str, Any]:
         raise UsageError("got a redacted trace, whose token ids the model does not know: wanted the original")
     missing = [name for name in NEEDED if {name, name.partition(".")[0]}.isdisjoint(manifest.capabilities)]
     if missing:
-        raise UsageError(f"got a trace without {missing[0]}, wanted one of which every step has its tree and its output")
+        raise UsageError(f"got a trace without {missing[0]}, wanted trees and outputs in every step")
     if policy.kind != "chain":
         raise UsageError(f"got drafts of kind {policy.kind}, wanted chains: vLLM verifies no trees")
     path = str(Path(trace).resolve())

@@ -56,6 +56,7 @@ SETTINGS = (
     Setting(name="draft model", drafter="model:teacher-8", method="draft_model", model="teacher-8"),
     Setting(name="eagle3, our drafts", drafter=f"eagle3:{HEAD}", method="replay"),
     Setting(name="lookup, our drafts", drafter="ngram", method="replay"),
+    Setting(name="vLLM's lookup", drafter="ngram:1-5", method="ngram"),  # it follows the first match, ours weighs all
 )
 
 
@@ -83,6 +84,8 @@ def arguments_of(setting: Setting, ours: Path) -> dict[str, Any]:
     from specscope.adapters import recorded_drafts
 
     drafts: dict[str, Any] = {"method": setting.method, "num_speculative_tokens": DEPTH}
+    if setting.method == "ngram":
+        drafts |= {"prompt_lookup_min": 1, "prompt_lookup_max": 5}
     if setting.model is not None:
         drafts["model"] = setting.model.replace("teacher-8", str(ours.parent / "teacher-8"))
     speculation = recorded_drafts(ours) if setting.method == "replay" else {"speculative_config": drafts}
@@ -129,9 +132,7 @@ def check_against(trace: Path, answers: dict[str, Any]) -> None:
             if end is None or end.output_ids != list(answer.outputs[0].token_ids):
                 raise SystemExit(f"{entry.prompt_id}: the trace has another output than vLLM gave")
             lengths = [step.accepted_length for step in reader.steps(entry) if step.num_drafted]
-            metrics = getattr(answer, "spec_decode_metrics", None) or getattr(
-                answer.outputs[0], "spec_decode_metrics", None
-            )
+            metrics = answer.outputs[0].spec_decode_metrics
             if metrics is None:
                 raise SystemExit(f"{entry.prompt_id}: vLLM's answer has no spec_decode_metrics to compare")
             if lengths != list(metrics.per_step_accepted):

@@ -45,9 +45,9 @@ class Detokenizer:
         for at, token in enumerate(tokens):
             self._tokens += 1
             self._text += "" if stop_terminated and at == len(tokens) - 1 else f"<{token}>"
-            found = next((text for text in self._stop if text in self._text), None)
-            if found is not None:
-                return found
+            completed = next((text for text in self._stop if text in self._text), None)
+            if completed is not None:
+                return completed
         return None
 
 
@@ -137,6 +137,7 @@ class LLM:
         self.runner, self._rows, self._reuse, self._late = Runner(rows, drafter), rows, reuse, late
         self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(engine_core=self.runner))
         self._num_requests = 0
+        self.accepted: list[list[int]] = []  # of each prompt that was given last, by its steps with drafts
 
     def collective_rpc(self, method: Callable[[Any], Any]) -> list[Any]:
         """Calls ``method`` with the worker."""
@@ -145,7 +146,7 @@ class LLM:
     def generate(
         self, prompts: Sequence[list[int]], *settings: Any, most_forwards: int | None = None
     ) -> list[list[int]]:
-        """The outputs; ``settings`` for all prompts, or for each its own. After ``most_forwards``, all is left as it is."""
+        """The outputs; ``settings`` for all prompts, or for each its own. It stops within, after ``most_forwards``."""
         given = list(settings) * len(prompts) if len(settings) == 1 else list(settings)
         waiting = [
             _Request(str(self._num_requests + at), *pair) for at, pair in enumerate(zip(prompts, given, strict=True))
@@ -168,6 +169,7 @@ class LLM:
             for request in ended:
                 running.remove(request)
                 del self.runner.requests[request.name]
+        self.accepted = [request.accepted for request in everyone]
         return [request.output for request in everyone]
 
 
@@ -176,11 +178,11 @@ class _Request:
 
     def __init__(self, name: str, prompt: list[int], given: Any) -> None:
         self.name, self.params, self.output, self.has_ended = name, given, list[int](), False
-        self._text = Detokenizer(given.stop)
+        self._text, self.accepted = Detokenizer(given.stop), list[int]()
         self.state = SimpleNamespace(
             prompt_token_ids=prompt, sampling_params=given, output_token_ids=self.output, num_computed_tokens=0
         )
-        self._fed = 0
+        self._fed, self._has_drafts = 0, False
 
     def next(self, drafter: Any) -> tuple[int, list[int], list[int]]:
         """What it feeds: a chunk of its prompt, or its last token and drafts."""
@@ -191,12 +193,14 @@ class _Request:
             (drafts,) = drafter.propose(
                 [[text[-1]]], np.array([len(text)]), np.array([[*text, 0, 0]]), slot_mappings=None
             )
-        self._fed = len(tokens)
+        self._fed, self._has_drafts = len(tokens), bool(drafts)
         return before, tokens, drafts
 
     def take(self, sampled: list[int]) -> None:
         """What was sampled."""
         self.state.num_computed_tokens += self._fed + max(0, len(sampled) - 1)
+        if self._has_drafts:
+            self.accepted.append(len(sampled) - 1)
         ends = [self.params.eos_token_id, *self.params.stop_token_ids]
         for token in sampled:
             self.output.append(token)
