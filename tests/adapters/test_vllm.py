@@ -6,9 +6,11 @@ is touched of it is played by a stand-in as well.
 
 from __future__ import annotations
 
-import atexit
 import gzip
 import json
+import multiprocessing.util
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -414,7 +416,9 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     put_in_place(monkeypatch, runner, ranks)
     monkeypatch.setattr(Runner, "_sample", Runner._sample)
     last: list[Callable[[], None]] = []
-    monkeypatch.setattr(atexit, "register", lambda call, *args: last.append(lambda: call(*args)))
+    monkeypatch.setattr(
+        multiprocessing.util, "Finalize", lambda _obj, call, args, exitpriority: last.append(lambda: call(*args))
+    )
 
     def end() -> None:
         for call in last:
@@ -442,6 +446,44 @@ def test_the_plugin_records_where_it_is_asked_to(
         assert [entry.prompt_id for entry in reader.turns] == ["0", "1"]
         assert reader.manifest.stop_rules is None, "each request has its own"
     assert "specscope: left out: request 2: bad_words" in capsys.readouterr().err
+
+
+#: A process that serves, in which vLLM's modules are as ``ended`` has them.
+SERVING = """
+import multiprocessing, sys
+from types import ModuleType, SimpleNamespace
+from support.vllm_stand_in import LLM, Runner, params
+from specscope.adapters.vllm_plugin import record_where_asked
+
+runner, ranks = ModuleType("vllm.v1.worker.gpu_model_runner"), ModuleType("vllm.distributed.parallel_state")
+runner.GPUModelRunner, ranks.get_tp_group = Runner, lambda: SimpleNamespace(rank_in_group=0)
+for module in (runner, ranks):
+    sys.modules[module.__name__] = module
+
+def serve():
+    record_where_asked()
+    LLM().generate([[4, 7, 1], [9]], params(), most_forwards=3)
+
+if sys.argv[1] == "itself":
+    serve()
+else:
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=serve)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["itself", "fork"])
+def test_the_trace_ends_with_its_process(tmp_path: Path, process: str) -> None:
+    trace, tests = tmp_path / "served.jsonl", Path(__file__).parents[1]
+    script = tmp_path / "serving.py"
+    script.write_text(SERVING, encoding="utf-8")
+    environment = os.environ | {VARIABLE: str(trace), "PYTHONPATH": str(tests)}
+    subprocess.run([sys.executable, "-W", "ignore", script, process], env=environment, check=True, timeout=120)
+    sound(trace)
+    assert [end.reason for end in ends_of(trace)] == ["interrupted", "interrupted"]
 
 
 def test_a_trace_that_cannot_be_ended_is_told_at_the_end_of_the_process(
