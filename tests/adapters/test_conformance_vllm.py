@@ -39,7 +39,7 @@ class Answering(LLM):
 def answer(output: list[int], accepted: list[int] | None) -> SimpleNamespace:
     """As vLLM gives it; it counts nothing unless it is asked to."""
     metrics = None if accepted is None else SimpleNamespace(per_step_accepted=accepted)
-    return SimpleNamespace(outputs=[SimpleNamespace(token_ids=output, spec_decode_metrics=metrics)])
+    return SimpleNamespace(outputs=[SimpleNamespace(token_ids=output, spec_decode_metrics=metrics, stop_reason=None)])
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module.LLM, module.SamplingParams = Answering, params  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     trace = tmp_path / f"{SETTING.name}-vllm.jsonl"
-    record_vllm_run({"model": "toy"}, PROMPTS, 6, trace)
+    record_vllm_run({"model": "toy"}, PROMPTS, {"temperature": 0.0, "max_tokens": 6}, trace)
     return trace
 
 
@@ -82,7 +82,8 @@ def test_a_trace_that_is_not_what_vllm_answered_is_refused(recorded: Path, what:
     elif what == "accepted lengths":
         output_of_b.spec_decode_metrics.per_step_accepted[0] += 1
     else:
-        output_of_b.spec_decode_metrics = None
+        answers["a"].outputs[0].spec_decode_metrics = output_of_b.spec_decode_metrics = None
+        answers["a"].outputs[0].stop_reason = "what ended it"  # then vLLM gives no counts
     with pytest.raises(SystemExit, match=f"^b: {words}"):
         check_against(recorded, answers)
 
