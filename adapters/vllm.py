@@ -12,11 +12,11 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 from specscope.adapters.sections import tree_tensors, verify_numbers
-from specscope.adapters.vllm_batch import READ, BatchRow, rows_of, sampled, why_not_recorded
+from specscope.adapters.vllm_batch import READ, BatchRow, StopSearch, rows_of, sampled, why_not_recorded
 from specscope.adapters.vllm_run import about_run, sampling_of, stop_rules_of
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.recorder import RecordedTurn, Recorder, TurnReason
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: So many are recorded of each slot, for ties of several tokens in half precision.
 NUM_BEST = 8
+#: So many requests are named that were left out; the others are counted, since a server may refuse them for months.
+MOST_NAMED = 3
 
 
 @contextmanager
@@ -98,10 +100,31 @@ class _Request:
     reused: int  # tokens of the prompt that were in the cache already
     ends: frozenset[int]
     limit: int  # output tokens
-    stop_strings: bool
+    search: StopSearch | None  # for its stop strings; None: it has none, or its text is not known
     turn: RecordedTurn | None = None  # before its first token; None as well once it has ended
     has_ended: bool = False
     output: list[int] = field(default_factory=list)
+
+    def keep(self, emitted: list[int]) -> _Kept:
+        """What counts of ``emitted``, which come next, and whether the request ends there, judged in vLLM's order."""
+        kept, most = _Kept(len(emitted), None), max(1, self.limit - len(self.output))
+        if most <= len(emitted):
+            kept = _Kept(most, "length")
+        at = next((at for at, token in enumerate(emitted[: kept.num]) if token in self.ends), None)
+        if at is not None:
+            kept = _Kept(at + 1, "eos")
+        if self.search is not None:
+            num = self.search.kept(emitted[: kept.num], stop_terminated=at is not None)
+            kept = kept if num is None else _Kept(num, "stop_string")
+        self.output += emitted[: kept.num]
+        return kept
+
+
+class _Kept(NamedTuple):
+    """What counts of the tokens that a step emitted."""
+
+    num: int  # leading ones
+    reason: TurnReason | None  # why the turn ends with the last of them; None: it goes on
 
 
 class Watch:
@@ -123,7 +146,8 @@ class Watch:
         self._rule = "greedy"
         self._requests: dict[str, _Request | None] = {}  # None: left out
         self._num_requests = 0
-        self.left_out: list[str] = []
+        self._left_out: list[str] = []  # the first of them, and why
+        self._num_left_out = 0
         self.failure: Exception | None = None
 
     def sample(self, call: Callable[..., Any], logits: Any, metadata: Any) -> Any:
@@ -134,6 +158,8 @@ class Watch:
         with self._noting():
             seen = [_Seen(row) for row in rows_of(self._runner, logits, metadata)]
         output = call(logits, metadata)  # which works in place
+        if self.failure is not None:
+            return output
         with self._noting():
             emitted = sampled(output, self._runner.input_batch.vocab_size)
             self._end_those_gone()
@@ -143,11 +169,12 @@ class Watch:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """What goes wrong here ends the recording, and nothing else."""
+        """What goes wrong here ends the recording, and nothing else; the first failure is the one that is told."""
         try:
             yield
         except Exception as error:
-            self.failure = error
+            if self.failure is None:
+                self.failure = error
 
     def _take(self, seen: _Seen, emitted: list[int]) -> None:
         row = seen.row
@@ -165,7 +192,9 @@ class Watch:
         number, self._num_requests = self._num_requests, self._num_requests + 1
         why = why_not_recorded(row.state) or self._why_other(row.state.sampling_params)
         if why is not None:
-            self.left_out.append(f"{row.request}: {why}")
+            self._num_left_out += 1
+            if len(self._left_out) < MOST_NAMED:
+                self._left_out.append(f"request {row.request}: {why}")
             return None
         params, prompt = row.state.sampling_params, list(row.state.prompt_token_ids)
         room = self._runner.max_model_len - len(prompt)
@@ -175,8 +204,14 @@ class Watch:
             reused=row.num_before,
             ends=frozenset([*(params.stop_token_ids or ()), *([] if (eos := params.eos_token_id) is None else [eos])]),
             limit=room if params.max_tokens is None else min(params.max_tokens, room),
-            stop_strings=bool(params.stop),
+            search=self._search(row.state) if params.stop else None,
         )
+
+    def _search(self, state: Any) -> StopSearch | None:
+        try:
+            return StopSearch(self._runner, state)
+        except ImportError:  # the request then counts as withdrawn, as it does to vLLM's runner
+            return None
 
     def _why_other(self, params: Any) -> str | None:
         """How the setting differs from that of the requests before; the first one begins the trace."""
@@ -187,10 +222,11 @@ class Watch:
                 setting,
             )
             self._rule = setting["sampling"]["rule"]
-        name = next((name for name, value in setting.items() if value != self._setting[name]), None)
-        if name is None:
-            return None
-        return f"{name} is {setting[name]}, and was {self._setting[name]} before: a trace is of one setting"
+        for name in self._setting | setting:  # either may lack what the other sets
+            value, before = (given.get(name, "not set") for given in (setting, self._setting))
+            if value != before:
+                return f"{name} is {value}, and was {before} before: a trace is of one setting"
+        return None
 
     def _first(self, request: _Request, seen: _Seen, emitted: list[int]) -> None:
         """The prompt was taken in."""
@@ -202,16 +238,16 @@ class Watch:
             reused_length=request.reused,
             prefill={name: seen.numbers[name][-1] for name in ("top_tokens", "top_logits")},
         )
-        self._append(request, emitted)
+        self._end_by(request, request.keep(emitted[:1]))
 
     def _step(self, request: _Request, turn: RecordedTurn, seen: _Seen, emitted: list[int]) -> None:
-        row, kept = seen.row, self._kept(request, emitted)
-        tokens = [request.output[-1], *row.drafts]
+        row, tokens = seen.row, [request.output[-1], *seen.row.drafts]
         parents = [max(0, slot - 1) for slot in range(len(tokens))]
         path, bonus = list(range(1, len(emitted))), emitted[-1]
         if self._rule == "greedy":  # what follows from the logits; what vLLM made of it is emitted
             path = greedy_walk(tokens, parents, seen.argmax).path
             bonus = seen.argmax[len(path)]
+        kept = request.keep(emitted)
         turn.step(
             tokens=tokens,
             parents=parents,
@@ -219,25 +255,18 @@ class Watch:
             path=path,
             bonus_token=bonus,
             emitted=emitted,
-            kept=kept,
+            kept=kept.num,
             tensors=_fed(row),
             verify=seen.numbers,
             accept={"rule": self._rule},
         )
-        self._append(request, emitted[:kept])
+        self._end_by(request, kept)
 
     # Where a turn ends.
 
-    def _kept(self, request: _Request, emitted: list[int]) -> int:
-        to_the_end = next((at + 1 for at, token in enumerate(emitted) if token in request.ends), len(emitted))
-        return min(to_the_end, request.limit - len(request.output))
-
-    def _append(self, request: _Request, tokens: list[int]) -> None:
-        request.output += tokens
-        if tokens[-1] in request.ends:
-            self._end(request, "eos")
-        elif len(request.output) >= request.limit:
-            self._end(request, "length")
+    def _end_by(self, request: _Request, kept: _Kept) -> None:
+        if kept.reason is not None:
+            self._end(request, kept.reason)
 
     def _end(self, request: _Request, reason: TurnReason) -> None:
         if request.turn is not None:
@@ -245,18 +274,19 @@ class Watch:
         request.turn, request.has_ended = None, True
 
     def _end_those_gone(self) -> None:
-        """Requests that the runner no longer knows: a stop string was found in their text, or nobody wants them."""
+        """Requests that the runner no longer knows, although no rule has ended them: they were withdrawn."""
         for name in [name for name in self._requests if name not in self._runner.requests]:
             request = self._requests.pop(name)
             if request is not None:
-                self._end(request, "stop_string" if request.stop_strings else "interrupted")
+                self._end(request, "cancelled")
 
     def close(self) -> None:
-        """Ends the trace, and the turns that no rule seen here has ended."""
+        """Ends the trace, and the turns that are still running."""
         with self._noting():
+            self._end_those_gone()
             for request in self._requests.values():
                 if request is not None:
-                    self._end(request, "stop_string" if request.stop_strings else "interrupted")
+                    self._end(request, "interrupted")
         self._requests = {}
         if self._recorder is not None and self.failure is not None:
             self._recorder.__exit__(type(self.failure), self.failure, None)
@@ -271,9 +301,10 @@ class Watch:
         """
         if self.failure is not None:
             raise UsageError(f"the recording was given up: {self.failure}") from self.failure
-        if self.left_out:
-            rest = "" if len(self.left_out) == 1 else f"; {len(self.left_out) - 1} more"
-            raise UsageError(f"left out: request {self.left_out[0]}{rest}. The others are recorded")
+        if self._left_out:
+            num_more = self._num_left_out - len(self._left_out)
+            rest = [f"{num_more} more"] if num_more else []
+            raise UsageError(f"left out: {'; '.join([*self._left_out, *rest])}. The others are recorded")
         if self._recorder is None:
             raise UsageError("nothing was recorded: call llm.generate inside the block")
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 #: What is read of a runner, and what would be missing from one of another kind.
 READ = ("_sample", "input_batch", "requests", "query_start_loc", "num_computed_tokens", "discard_request_mask")
-#: Sampling parameters that change logits after they were seen here, and what leaves them as they are.
+#: Sampling parameters that change what is decided after the logits were seen here, and what leaves it as it is.
 CHANGES: dict[str, Any] = {
+    "min_p": 0.0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "repetition_penalty": 1.0,
@@ -20,7 +23,11 @@ CHANGES: dict[str, Any] = {
     "bad_words": None,
     "allowed_token_ids": None,
     "structured_outputs": None,
+    "thinking_token_budget": None,
+    "trace_decode_token_ids": None,
 }
+#: Likewise, what may end a request by a rule that is not known here.
+ENDS: dict[str, Any] = {"repetition_detection": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +87,50 @@ def why_not_recorded(state: Any) -> str | None:
     params = state.sampling_params
     if params is None or state.prompt_token_ids is None:
         return "it has no token ids, or samples none"
-    for name, plain in CHANGES.items():
-        value = getattr(params, name, plain)
-        if value not in (plain, [], {}):
-            return f"{name} changes the logits that decide, which are not seen"
+    for name in _other(params, CHANGES):
+        return f"{name} changes the logits that decide, which are not seen"
+    for name in _other(params, ENDS):
+        return f"{name} may end it, which is not seen"
     if state.output_token_ids:
         return "it had begun before it was watched"
     return None
+
+
+def _other(params: Any, plain: dict[str, Any]) -> Iterator[str]:
+    """Names of the parameters that are set to something else."""
+    for name, value in plain.items():
+        if getattr(params, name, value) not in (value, [], {}):
+            yield name
+
+
+class StopSearch:
+    """vLLM's own search for a request's stop strings, in its text so far.
+
+    vLLM searches where it makes its answers. Its model runner is told only that a request is gone, be it for a stop
+    string or because nobody wants it any longer. So the search is made here once more.
+    """
+
+    def __init__(self, runner: Any, state: Any) -> None:
+        """For the request that ``runner`` keeps as ``state``.
+
+        Raises:
+            ImportError: where vLLM has its search elsewhere.
+        """
+        tokenizer = import_module("vllm.tokenizers").cached_tokenizer_from_config(runner.vllm_config.model_config)
+        request = SimpleNamespace(
+            request_id="", prompt_token_ids=state.prompt_token_ids, sampling_params=state.sampling_params
+        )
+        detokenizer: Any = import_module("vllm.v1.engine.detokenizer").IncrementalDetokenizer
+        self._text: Any = detokenizer.from_new_request(tokenizer, request)
+
+    def kept(self, tokens: Sequence[int], *, stop_terminated: bool) -> int | None:
+        """How many of ``tokens``, which come next, are kept where they complete a stop string; None where they do not.
+
+        Args:
+            tokens: of the output.
+            stop_terminated: whether the last one is a stop token, which may be no part of the text.
+        """
+        before: int = self._text.num_output_tokens()
+        completed: str | None = self._text.update(list(tokens), stop_terminated)
+        after: int = self._text.num_output_tokens()
+        return None if completed is None else after - before

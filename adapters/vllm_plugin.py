@@ -8,12 +8,12 @@ trace, named by their ids. The trace ends with the process.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def _watching(runner: Any, path: Path) -> Any:
     from specscope.tracer.files.recorder import Recorder
 
     watch = Watch(runner, lambda about: Recorder(path, **about), lambda _number, request: request)
-    atexit.register(_end, watch)
+    # What atexit knows is not called in a forked child, such as vLLM's engine where one process has the model.
+    util.Finalize(None, _end, args=(watch,), exitpriority=0)
     return watch
 
 
@@ -58,8 +59,8 @@ def _end(watch: Any) -> None:
     """Ends the trace, and says what is not in it."""
     from specscope.tracer.errors import SpecScopeError
 
-    watch.close()
     try:
+        watch.close()
         watch.check()
     except SpecScopeError as error:
         print(f"specscope: {error}", file=sys.stderr)

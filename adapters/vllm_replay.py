@@ -23,17 +23,24 @@ if TYPE_CHECKING:
 
 #: Of vLLM's ``additional_config``.
 OPTION = "specscope_drafts"
+#: What every step must have, so that its drafts can be looked up by the text before it.
+NEEDED = ("tree.tokens", "stop.emitted", "stop.kept")
 
 
 def recorded_drafts(trace: StrPath) -> dict[str, Any]:
     """Arguments of ``vllm.LLM`` by which it verifies the drafts of ``trace``, a run of chains.
 
     Raises:
-        UsageError: where the trace has other trees, or no token ids.
+        UsageError: where the trace has other trees, or not the token ids of its steps.
         TraceError: where it cannot be read.
     """
     with TraceReader(Path(trace)) as reader:
-        policy = reader.manifest.tree_policy
+        manifest, policy = reader.manifest, reader.manifest.tree_policy
+    if manifest.redaction is not None:
+        raise UsageError("got a redacted trace, whose token ids the model does not know: wanted the original")
+    missing = [name for name in NEEDED if {name, name.partition(".")[0]}.isdisjoint(manifest.capabilities)]
+    if missing:
+        raise UsageError(f"got a trace without {missing[0]}, wanted trees and outputs in every step")
     if policy.kind != "chain":
         raise UsageError(f"got drafts of kind {policy.kind}, wanted chains: vLLM verifies no trees")
     path = str(Path(trace).resolve())

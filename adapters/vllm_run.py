@@ -33,6 +33,8 @@ def about_run(runner: Any) -> dict[str, Any]:
         "block_size": cache.block_size,
         **_drafts_of(runner, config.speculative_config),
     }
+    if config.parallel_config.world_size > 1:  # how its tensors are cut is nowhere said in the format's words
+        about["not_known"] = ["tensor_parallel"]
     return about if cache.cache_dtype == "auto" else about | {"kv_dtype": str(cache.cache_dtype)}
 
 

@@ -47,15 +47,24 @@ class Setting:
     rows: int = 1
     dtype: str = "float32"
     model: str | None = None  # vLLM's, of what drafts; teacher-8: the teacher's first eight layers
+    stop_strings: tuple[str, ...] = ()
 
 
 SETTINGS = (
     Setting(name="eagle3", drafter=f"eagle3:{HEAD}", method="eagle3", model=str(HEAD)),
     Setting(name="eagle3, 4 rows", drafter=f"eagle3:{HEAD}", method="eagle3", model=str(HEAD), rows=4),
     Setting(name="eagle3, bfloat16", drafter=f"eagle3:{HEAD}", method="eagle3", model=str(HEAD), dtype="bfloat16"),
+    Setting(
+        name="eagle3, stop strings",
+        drafter=f"eagle3:{HEAD}",
+        method="eagle3",
+        model=str(HEAD),
+        stop_strings=("ment", "value", "text.g", "read"),
+    ),
     Setting(name="draft model", drafter="model:teacher-8", method="draft_model", model="teacher-8"),
     Setting(name="eagle3, our drafts", drafter=f"eagle3:{HEAD}", method="replay"),
     Setting(name="lookup, our drafts", drafter="ngram", method="replay"),
+    Setting(name="vLLM's lookup", drafter="ngram:1-5", method="ngram"),  # it follows the first match, ours weighs all
 )
 
 
@@ -72,6 +81,7 @@ def record_ours(setting: Setting, prompts: dict[str, list[int]], tokens: int, fo
         dtype=setting.dtype,
         policy=chain_policy(DEPTH),
         max_new_tokens=tokens,
+        stop_strings=setting.stop_strings,
         trace=trace,
         overwrite=True,
     )
@@ -83,6 +93,8 @@ def arguments_of(setting: Setting, ours: Path) -> dict[str, Any]:
     from specscope.adapters import recorded_drafts
 
     drafts: dict[str, Any] = {"method": setting.method, "num_speculative_tokens": DEPTH}
+    if setting.method == "ngram":
+        drafts |= {"prompt_lookup_min": 1, "prompt_lookup_max": 5}
     if setting.model is not None:
         drafts["model"] = setting.model.replace("teacher-8", str(ours.parent / "teacher-8"))
     speculation = recorded_drafts(ours) if setting.method == "replay" else {"speculative_config": drafts}
@@ -98,8 +110,10 @@ def arguments_of(setting: Setting, ours: Path) -> dict[str, Any]:
     }
 
 
-def record_vllm_run(arguments: dict[str, Any], prompts: dict[str, list[int]], tokens: int, trace: Path) -> None:
-    """Decodes by vLLM, in this process, and records it.
+def record_vllm_run(
+    arguments: dict[str, Any], prompts: dict[str, list[int]], sampling: dict[str, Any], trace: Path
+) -> None:
+    """Decodes by vLLM, in this process, and records it; ``sampling`` are fields of its ``SamplingParams``.
 
     Raises:
         SystemExit: where the trace has another output, or other accepted lengths, than vLLM says.
@@ -111,7 +125,7 @@ def record_vllm_run(arguments: dict[str, Any], prompts: dict[str, list[int]], to
     llm = LLM(**arguments)
     with record_vllm(llm, trace, prompt_ids=list(prompts), overwrite=True):
         asked = [{"prompt_token_ids": ids} for ids in prompts.values()]
-        done = llm.generate(asked, SamplingParams(temperature=0.0, max_tokens=tokens), use_tqdm=False)
+        done = llm.generate(asked, SamplingParams(**sampling), use_tqdm=False)
     check_against(trace, dict(zip(prompts, done, strict=True)))
 
 
@@ -125,13 +139,13 @@ def check_against(trace: Path, answers: dict[str, Any]) -> None:
 
     with TraceReader(trace) as reader:
         for entry in reader.turns:
-            end, answer = reader.turn_end(entry), answers[entry.prompt_id]
-            if end is None or end.output_ids != list(answer.outputs[0].token_ids):
+            end, answer = reader.turn_end(entry), answers[entry.prompt_id].outputs[0]
+            if end is None or end.output_ids != list(answer.token_ids):
                 raise SystemExit(f"{entry.prompt_id}: the trace has another output than vLLM gave")
             lengths = [step.accepted_length for step in reader.steps(entry) if step.num_drafted]
-            metrics = getattr(answer, "spec_decode_metrics", None) or getattr(
-                answer.outputs[0], "spec_decode_metrics", None
-            )
+            metrics = answer.spec_decode_metrics
+            if metrics is None and isinstance(answer.stop_reason, str):
+                continue  # vLLM gives no counts of a request that a stop string ended
             if metrics is None:
                 raise SystemExit(f"{entry.prompt_id}: vLLM's answer has no spec_decode_metrics to compare")
             if lengths != list(metrics.per_step_accepted):
@@ -179,7 +193,8 @@ def table(settings: list[Setting], folder: Path) -> list[str]:
 def record_both(setting: Setting, prompts: dict[str, list[int]], folder: Path, given: argparse.Namespace) -> None:
     """The traces of both engines in ``folder``, vLLM's from a process of its own environment."""
     ours = record_ours(setting, prompts, given.max_new_tokens, folder)
-    asked = {"arguments": arguments_of(setting, ours), "prompts": prompts, "tokens": given.max_new_tokens}
+    sampling = {"temperature": 0.0, "max_tokens": given.max_new_tokens, "stop": setting.stop_strings}
+    asked = {"arguments": arguments_of(setting, ours), "prompts": prompts, "sampling": sampling}
     asked["trace"] = str(folder / f"{setting.name}-vllm.jsonl")
     command = [given.vllm_python, "-c", WORKER, json.dumps(asked)]
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | ENVIRONMENT)
@@ -191,7 +206,7 @@ import json, sys
 from pathlib import Path
 from benchmarks.conformance_vllm import record_vllm_run
 asked = json.loads(sys.argv[1])
-record_vllm_run(asked["arguments"], asked["prompts"], asked["tokens"], Path(asked["trace"]))
+record_vllm_run(asked["arguments"], asked["prompts"], asked["sampling"], Path(asked["trace"]))
 """
 
 

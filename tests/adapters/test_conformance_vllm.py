@@ -33,7 +33,13 @@ class Answering(LLM):
 
     def generate(self, prompts: Any, *settings: Any, **_: Any) -> Any:
         outputs = super().generate([prompt["prompt_token_ids"] for prompt in prompts], *settings)
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)]) for output in outputs]
+        return [answer(*pair) for pair in zip(outputs, self.accepted, strict=True)]
+
+
+def answer(output: list[int], accepted: list[int] | None) -> SimpleNamespace:
+    """As vLLM gives it; it counts nothing unless it is asked to."""
+    metrics = None if accepted is None else SimpleNamespace(per_step_accepted=accepted)
+    return SimpleNamespace(outputs=[SimpleNamespace(token_ids=output, spec_decode_metrics=metrics, stop_reason=None)])
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module.LLM, module.SamplingParams = Answering, params  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     trace = tmp_path / f"{SETTING.name}-vllm.jsonl"
-    record_vllm_run({"model": "toy"}, PROMPTS, 6, trace)
+    record_vllm_run({"model": "toy"}, PROMPTS, {"temperature": 0.0, "max_tokens": 6}, trace)
     return trace
 
 
@@ -54,21 +60,31 @@ def test_what_was_asked_for_is_recorded(recorded: Path) -> None:
     assert [len(line["output_ids"]) for line in lines if line["kind"] == "turn_end"] == [6, 6]
 
 
-@pytest.mark.parametrize("what", ["output", "accepted lengths"])
-def test_a_trace_that_is_not_what_vllm_answered_is_refused(recorded: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("output", "the trace has another output than vLLM gave"),
+        ("accepted lengths", "the trace has other accepted lengths than vLLM counted"),
+        ("no counts", "vLLM's answer has no spec_decode_metrics to compare"),
+    ],
+)
+def test_a_trace_that_is_not_what_vllm_answered_is_refused(recorded: Path, what: str, words: str) -> None:
     lines = load(recorded)
     answers = {}
     for turn, name in enumerate(PROMPTS):
         (output,) = (line["output_ids"] for line in lines if line["kind"] == "turn_end" and line["turn"] == turn)
         steps = [line for line in lines if line["kind"] == "step" and line["turn"] == turn]
-        metrics = SimpleNamespace(per_step_accepted=[step["accept"]["accepted_length"] for step in steps])
-        answers[name] = SimpleNamespace(outputs=[SimpleNamespace(token_ids=output)], spec_decode_metrics=metrics)
+        answers[name] = answer(output, [step["accept"]["accepted_length"] for step in steps])
     check_against(recorded, answers)
+    output_of_b = answers["b"].outputs[0]
     if what == "output":
-        answers["b"].outputs[0].token_ids = answers["b"].outputs[0].token_ids[:-1]
+        output_of_b.token_ids = output_of_b.token_ids[:-1]
+    elif what == "accepted lengths":
+        output_of_b.spec_decode_metrics.per_step_accepted[0] += 1
     else:
-        answers["b"].spec_decode_metrics.per_step_accepted[0] += 1
-    with pytest.raises(SystemExit, match=f"^b: the trace has other {what}|^b: the trace has another {what}"):
+        answers["a"].outputs[0].spec_decode_metrics = output_of_b.spec_decode_metrics = None
+        answers["a"].outputs[0].stop_reason = "what ended it"  # then vLLM gives no counts
+    with pytest.raises(SystemExit, match=f"^b: {words}"):
         check_against(recorded, answers)
 
 

@@ -6,9 +6,11 @@ is touched of it is played by a stand-in as well.
 
 from __future__ import annotations
 
-import atexit
 import gzip
 import json
+import multiprocessing.util
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 import torch
 from support.eagle_stand_in import following
 from support.traces import EAGER, Lines, store
-from support.vllm_stand_in import LLM, Runner, params
+from support.vllm_stand_in import LLM, Detokenizer, Runner, params
 
 from specscope.adapters import record_vllm, recorded_drafts
 from specscope.adapters.vllm_plugin import VARIABLE, record_where_asked
@@ -32,6 +34,7 @@ from specscope.schemas import TurnEnd
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.files.recorder import Recorder
 from specscope.tracer.oracle.check import check_trace
 
 PROMPTS = [[4, 7, 1], [9, 9, 2, 5, 11, 3, 8], [3]]
@@ -50,6 +53,26 @@ def ends_of(trace: Path) -> list[TurnEnd]:
     with TraceReader(trace) as reader:
         named = sorted(reader.turns, key=lambda entry: entry.prompt_id)
         return [end for entry in named if (end := reader.turn_end(entry)) is not None]
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Vllm's modules, of which the packages are there as well."""
+    for module in modules:
+        parts = module.__name__.split(".")
+        for num in range(1, len(parts)):
+            package = ".".join(parts[:num])
+            if package not in sys.modules:
+                monkeypatch.setitem(sys.modules, package, ModuleType(package))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.fixture
+def with_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's modules of texts."""
+    tokenizers, detokenizer = ModuleType("vllm.tokenizers"), ModuleType("vllm.v1.engine.detokenizer")
+    tokenizers.cached_tokenizer_from_config = lambda _model: None  # type: ignore[attr-defined]
+    detokenizer.IncrementalDetokenizer = Detokenizer  # type: ignore[attr-defined]
+    put_in_place(monkeypatch, tokenizers, detokenizer)
 
 
 def sound(trace: Path) -> None:
@@ -100,12 +123,53 @@ def test_turns_end_where_the_requests_do(tmp_path: Path, setting: dict[str, Any]
     assert [(end.output_ids, end.reason) for end in ends_of(trace)] == [(text_of(1, length), reason)]
 
 
-def test_a_stop_string_ends_a_turn_after_its_step(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("with_text")
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8])
+def test_a_turn_ends_with_the_token_that_completes_its_stop_string(tmp_path: Path, length: int) -> None:
     llm, trace = LLM(1), tmp_path / "run.jsonl"
     with record_vllm(llm, trace):
-        outputs = llm.generate(PROMPTS[:2], params(stop=[str(text_of(1, 3)[-1]), str(text_of(8, 3)[-1])]))
+        outputs = llm.generate(PROMPTS[:1], params(stop=[f"<{text_of(1, length)[-1]}>"]))
     sound(trace)
-    assert [(end.output_ids, end.reason) for end in ends_of(trace)] == [(output, "stop_string") for output in outputs]
+    assert [(end.output_ids, end.reason) for end in ends_of(trace)] == [(text_of(1, length), "stop_string")]
+    assert outputs == [text_of(1, length)]
+
+
+@pytest.mark.usefixtures("with_text")
+def test_a_stop_token_is_no_part_of_the_text(tmp_path: Path) -> None:
+    llm, trace = LLM(1), tmp_path / "run.jsonl"
+    last = text_of(1, 4)[-1]
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS[:1], params(stop=[f"<{last}>"], eos_token_id=last))
+    assert [(end.output_ids, end.reason) for end in ends_of(trace)] == [(text_of(1, 4), "eos")]
+
+
+@pytest.mark.usefixtures("with_text")
+@pytest.mark.parametrize("stop", [[], ["what it never says"]])
+def test_a_request_that_is_withdrawn_was_cancelled_and_the_run_went_on(tmp_path: Path, stop: list[str]) -> None:
+    whole, trace = tmp_path / "whole.jsonl", tmp_path / "run.jsonl"
+    for path, withdrawn_at in ((whole, None), (trace, 4)):
+        with record_vllm(llm := LLM(), path):
+            outputs = llm.generate(PROMPTS, params(stop=stop, withdrawn_at=withdrawn_at), *[params(stop=stop)] * 2)
+        sound(path)
+    ends = ends_of(trace)
+    assert [end.reason for end in ends] == ["cancelled", "length", "length"]
+    assert [end.output_ids for end in ends] == outputs
+    assert diff_traces(whole, trace).verdict == "equal"
+
+
+def test_a_stop_string_in_a_text_that_is_not_known_is_not_claimed(tmp_path: Path) -> None:
+    llm, trace = LLM(1), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS[:1], params(stop=[f"<{text_of(1, 3)[-1]}>"]))
+    assert [end.reason for end in ends_of(trace)] == ["cancelled"]
+
+
+def test_what_is_still_running_at_the_end_was_interrupted(tmp_path: Path) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS[:2], params(stop=["no"]), most_forwards=4)
+    sound(trace)
+    assert [end.reason for end in ends_of(trace)] == ["interrupted", "interrupted"]
 
 
 def test_what_was_in_the_cache_already_is_reused(tmp_path: Path) -> None:
@@ -141,6 +205,9 @@ def test_drawn_tokens_are_recorded_with_their_path_alone(tmp_path: Path) -> None
     [
         (params(temperature=0.5), "sampling is .*, and was .* before: a trace is of one setting"),
         (params(max_tokens=9), "stop_rules is"),
+        (params(max_tokens=None, eos_token_id=text_of(9, 3)[-1]), "stop_rules is not set, and was {'max_new"),
+        (params(min_p=0.1), "min_p changes"),
+        (params(repetition_detection=object()), "repetition_detection may end it"),
         (params(repetition_penalty=1.2), "repetition_penalty changes the logits that decide"),
         (params(logit_bias={3: 1.0}), "logit_bias changes"),
     ],
@@ -153,6 +220,39 @@ def test_a_request_that_cannot_be_recorded_is_named_and_the_others_are_there(
         outputs = llm.generate(PROMPTS, params(), other, params())
     sound(trace)
     assert [end.output_ids for end in ends_of(trace)] == [outputs[0], outputs[2]]
+
+
+def test_a_request_with_a_length_after_one_without_is_left_out(tmp_path: Path) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    unlimited = params(max_tokens=None, eos_token_id=text_of(1, 4)[-1])
+    with (
+        pytest.raises(UsageError, match=r"left out: request 1: stop_rules is {'max_new.*, and was not set before"),
+        record_vllm(llm, trace),
+    ):
+        outputs = llm.generate(PROMPTS[:2], unlimited, params())
+    sound(trace)
+    assert [end.output_ids for end in ends_of(trace)] == outputs[:1]
+
+
+def test_of_many_that_are_left_out_the_first_are_named(tmp_path: Path) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    wanted = r"request 1: bad_words [^;]*; request 2: [^;]*; request 3: [^;]*; 4 more\. The others"
+    with pytest.raises(UsageError, match=wanted), record_vllm(llm, trace):
+        llm.generate([[4]] * 8, params(), *[params(bad_words=["no"])] * 7)
+    sound(trace)
+
+
+@pytest.mark.parametrize(("world_size", "not_known"), [(1, None), (2, ["tensor_parallel"])])
+def test_how_several_workers_share_a_model_is_not_known(
+    tmp_path: Path, world_size: int, not_known: list[str] | None
+) -> None:
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    llm.runner.vllm_config.parallel_config.world_size = world_size
+    with record_vllm(llm, trace):
+        llm.generate(PROMPTS[:1], params())
+    sound(trace)
+    with TraceReader(trace) as reader:
+        assert reader.manifest.not_known == not_known
 
 
 def test_a_token_that_is_appended_and_was_not_accepted_is_found(
@@ -179,6 +279,16 @@ def test_a_failure_of_the_recording_is_told_at_the_end_and_does_not_reach_the_en
     del llm.runner.attn_groups[0][0].backend.get_name
     with pytest.raises(UsageError, match=r"the recording was given up: .*get_name"), record_vllm(llm, trace):
         assert llm.generate(PROMPTS, params()) == plain
+
+
+def test_the_first_failure_is_the_one_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise LookupError("no such buffer")
+
+    monkeypatch.setattr("specscope.adapters.vllm.rows_of", fail)
+    llm, trace = LLM(), tmp_path / "run.jsonl"
+    with pytest.raises(UsageError, match="the recording was given up: no such buffer"), record_vllm(llm, trace):
+        llm.generate(PROMPTS, params())
 
 
 def test_a_failure_of_the_engine_ends_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,13 +413,12 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     runner, ranks = ModuleType("vllm.v1.worker.gpu_model_runner"), ModuleType("vllm.distributed.parallel_state")
     runner.GPUModelRunner = Runner  # type: ignore[attr-defined]
     ranks.get_tp_group = lambda: SimpleNamespace(rank_in_group=0)  # type: ignore[attr-defined]
-    for name in ("vllm", "vllm.v1", "vllm.v1.worker", "vllm.distributed"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    for module in (runner, ranks):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    put_in_place(monkeypatch, runner, ranks)
     monkeypatch.setattr(Runner, "_sample", Runner._sample)
     last: list[Callable[[], None]] = []
-    monkeypatch.setattr(atexit, "register", lambda call, *args: last.append(lambda: call(*args)))
+    monkeypatch.setattr(
+        multiprocessing.util, "Finalize", lambda _obj, call, args, exitpriority: last.append(lambda: call(*args))
+    )
 
     def end() -> None:
         for call in last:
@@ -337,6 +446,58 @@ def test_the_plugin_records_where_it_is_asked_to(
         assert [entry.prompt_id for entry in reader.turns] == ["0", "1"]
         assert reader.manifest.stop_rules is None, "each request has its own"
     assert "specscope: left out: request 2: bad_words" in capsys.readouterr().err
+
+
+#: A process that serves, in which vLLM's modules are as ``ended`` has them.
+SERVING = """
+import multiprocessing, sys
+from types import ModuleType, SimpleNamespace
+from support.vllm_stand_in import LLM, Runner, params
+from specscope.adapters.vllm_plugin import record_where_asked
+
+runner, ranks = ModuleType("vllm.v1.worker.gpu_model_runner"), ModuleType("vllm.distributed.parallel_state")
+runner.GPUModelRunner, ranks.get_tp_group = Runner, lambda: SimpleNamespace(rank_in_group=0)
+for module in (runner, ranks):
+    sys.modules[module.__name__] = module
+
+def serve():
+    record_where_asked()
+    LLM().generate([[4, 7, 1], [9]], params(), most_forwards=3)
+
+if sys.argv[1] == "itself":
+    serve()
+else:
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=serve)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["itself", "fork"])
+def test_the_trace_ends_with_its_process(tmp_path: Path, process: str) -> None:
+    trace, tests = tmp_path / "served.jsonl", Path(__file__).parents[1]
+    script = tmp_path / "serving.py"
+    script.write_text(SERVING, encoding="utf-8")
+    environment = os.environ | {VARIABLE: str(trace), "PYTHONPATH": str(tests)}
+    subprocess.run([sys.executable, "-W", "ignore", script, process], env=environment, check=True, timeout=120)
+    sound(trace)
+    assert [end.reason for end in ends_of(trace)] == ["interrupted", "interrupted"]
+
+
+def test_a_trace_that_cannot_be_ended_is_told_at_the_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Recorder) -> None:
+        raise UsageError("the disk is full")
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "served.jsonl"))
+    record_where_asked()
+    LLM().generate(PROMPTS, params())
+    monkeypatch.setattr(Recorder, "close", fail)
+    ended()
+    assert "specscope: the disk is full" in capsys.readouterr().err
 
 
 def test_another_rank_writes_nothing(
@@ -399,3 +560,19 @@ def test_nothing_is_drafted_after_another_text_or_within_a_prompt(tmp_path: Path
 def test_only_chains_can_be_verified_by_vllm() -> None:
     with pytest.raises(UsageError, match="got drafts of kind dynamic, wanted chains: vLLM verifies no trees"):
         recorded_drafts(EAGER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"redaction": "0" * 16}, "got a redacted trace"),
+        ({"capabilities": ["verify", "accept", "stop"]}, r"got a trace without tree\.tokens"),
+        ({"capabilities": ["tree", "verify", "accept", "stop.emitted"]}, r"got a trace without stop\.kept"),
+        ({"capabilities": ["lengths"], "level": "lengths"}, r"got a trace without tree\.tokens"),
+    ],
+)
+def test_drafts_that_cannot_be_looked_up_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    lines = lines_of(EAGLE3)
+    lines[0] |= changes
+    with pytest.raises(UsageError, match=words):
+        recorded_drafts(store(lines, tmp_path / "trace.jsonl"))

@@ -1,7 +1,7 @@
 """A stand-in for vLLM: the attributes and calls that the adapter touches, around a toy.
 
 The toy teacher always says the ``following`` token. The toy drafter proposes it, but its second draft is wrong after an
-even number of tokens.
+even number of tokens. Token 7 reads ``<7>``.
 Prompts are taken in by chunks, and requests share batches.
 """
 
@@ -20,9 +20,35 @@ CONTEXT, CHUNK = 64, 4
 
 
 def params(**changes: Any) -> SimpleNamespace:
-    """Sampling parameters of a greedy request of eight tokens."""
+    """Sampling parameters of a greedy request of eight tokens. ``withdrawn_at``: when nobody wants it any longer."""
     plain = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_tokens": 8, "stop": [], "stop_token_ids": []}
-    return SimpleNamespace(**{**plain, "eos_token_id": None, **changes})
+    return SimpleNamespace(**{**plain, "eos_token_id": None, "withdrawn_at": None, **changes})
+
+
+class Detokenizer:
+    """The text of a request, and the search for its stop strings."""
+
+    def __init__(self, stop: list[str]) -> None:
+        self._stop, self._tokens, self._text = stop, 0, ""
+
+    @classmethod
+    def from_new_request(cls, _tokenizer: Any, request: Any) -> Detokenizer:
+        """As the engine makes it."""
+        return cls(request.sampling_params.stop)
+
+    def num_output_tokens(self) -> int:
+        """Without those behind a stop string."""
+        return self._tokens
+
+    def update(self, tokens: list[int], stop_terminated: bool) -> str | None:
+        """The stop string that further tokens complete."""
+        for at, token in enumerate(tokens):
+            self._tokens += 1
+            self._text += "" if stop_terminated and at == len(tokens) - 1 else f"<{token}>"
+            completed = next((text for text in self._stop if text in self._text), None)
+            if completed is not None:
+                return completed
+        return None
 
 
 class Drafter:
@@ -54,6 +80,7 @@ class Runner:
             model_config=model,
             cache_config=SimpleNamespace(block_size=16, cache_dtype="auto"),
             scheduler_config=SimpleNamespace(max_num_seqs=rows),
+            parallel_config=SimpleNamespace(world_size=1),
             speculative_config=SimpleNamespace(method="ngram", num_speculative_tokens=2, model=None),
         )
         self.query_start_loc = SimpleNamespace(np=np.zeros(rows + 1, int))
@@ -110,20 +137,25 @@ class LLM:
         self.runner, self._rows, self._reuse, self._late = Runner(rows, drafter), rows, reuse, late
         self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(engine_core=self.runner))
         self._num_requests = 0
+        self.accepted: list[list[int]] = []  # of each prompt that was given last, by its steps with drafts
 
     def collective_rpc(self, method: Callable[[Any], Any]) -> list[Any]:
         """Calls ``method`` with the worker."""
         return [method(SimpleNamespace(model_runner=self.runner))]
 
-    def generate(self, prompts: Sequence[list[int]], *settings: Any) -> list[list[int]]:
-        """The outputs; ``settings`` for all prompts, or for each its own."""
+    def generate(
+        self, prompts: Sequence[list[int]], *settings: Any, most_forwards: int | None = None
+    ) -> list[list[int]]:
+        """The outputs; ``settings`` for all prompts, or for each its own. It stops within, after ``most_forwards``."""
         given = list(settings) * len(prompts) if len(settings) == 1 else list(settings)
         waiting = [
             _Request(str(self._num_requests + at), *pair) for at, pair in enumerate(zip(prompts, given, strict=True))
         ]
         self._num_requests += len(waiting)
         everyone, running = list(waiting), list[_Request]()
-        while waiting or running:
+        num_forwards = 0
+        while (waiting or running) and num_forwards != most_forwards:
+            num_forwards += 1
             while waiting and len(running) < self._rows:
                 running.append(waiting.pop(0))
                 running[-1].state.num_computed_tokens = self._reuse
@@ -137,6 +169,7 @@ class LLM:
             for request in ended:
                 running.remove(request)
                 del self.runner.requests[request.name]
+        self.accepted = [request.accepted for request in everyone]
         return [request.output for request in everyone]
 
 
@@ -145,10 +178,11 @@ class _Request:
 
     def __init__(self, name: str, prompt: list[int], given: Any) -> None:
         self.name, self.params, self.output, self.has_ended = name, given, list[int](), False
+        self._text, self.accepted = Detokenizer(given.stop), list[int]()
         self.state = SimpleNamespace(
             prompt_token_ids=prompt, sampling_params=given, output_token_ids=self.output, num_computed_tokens=0
         )
-        self._fed = 0
+        self._fed, self._has_drafts = 0, False
 
     def next(self, drafter: Any) -> tuple[int, list[int], list[int]]:
         """What it feeds: a chunk of its prompt, or its last token and drafts."""
@@ -159,16 +193,21 @@ class _Request:
             (drafts,) = drafter.propose(
                 [[text[-1]]], np.array([len(text)]), np.array([[*text, 0, 0]]), slot_mappings=None
             )
-        self._fed = len(tokens)
+        self._fed, self._has_drafts = len(tokens), bool(drafts)
         return before, tokens, drafts
 
     def take(self, sampled: list[int]) -> None:
         """What was sampled."""
         self.state.num_computed_tokens += self._fed + max(0, len(sampled) - 1)
+        if self._has_drafts:
+            self.accepted.append(len(sampled) - 1)
+        ends = [self.params.eos_token_id, *self.params.stop_token_ids]
         for token in sampled:
             self.output.append(token)
-            ends = [self.params.eos_token_id, *self.params.stop_token_ids]
-            if token in ends or len(self.output) == self.params.max_tokens:
+            by_token = token in ends
+            by_text = self._text.update([token], by_token) is not None
+            if by_token or by_text or len(self.output) == self.params.max_tokens:
                 self.has_ended = True
                 return
-        self.has_ended = any(str(token) in self.params.stop for token in sampled)  # found in the text, after the step
+        left_at = self.params.withdrawn_at
+        self.has_ended = left_at is not None and len(self.output) >= left_at

@@ -105,10 +105,10 @@ def undated(lines: Lines) -> None:
     lines[0]["created"] = "yesterday"
 
 
-def interrupted(lines: Lines) -> None:
+def end_by(lines: Lines, reason: str) -> None:
     for line in lines:
         if line["kind"] == "turn_end":
-            line["reason"] = "interrupted"
+            line["reason"] = reason
 
 
 def altered(lines: Lines, path: Path) -> list[dict[str, Any]]:
@@ -125,10 +125,18 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     assert not any("spec_decode_acceptance" in record for record in altered(lines, tmp_path))
 
 
-def test_an_interrupted_turn_was_cancelled_and_a_run_without_a_date_begins_at_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "was_cancelled"), [("cancelled", True), ("interrupted", True), ("failed", False), ("length", False)]
+)
+def test_turns_that_nobody_waited_for_were_cancelled(tmp_path: Path, reason: str, was_cancelled: bool) -> None:
+    lines = load(FUSED)
+    end_by(lines, reason)
+    records = altered(lines, tmp_path)
+    assert {record["metadata"]["was_cancelled"] for record in records} == {was_cancelled}
+
+
+def test_a_run_without_a_date_begins_at_0(tmp_path: Path) -> None:
     lines = load(FUSED)
     undated(lines)
-    interrupted(lines)
     records = altered(lines, tmp_path)
-    assert all(record["metadata"]["was_cancelled"] for record in records)
     assert records[0]["metadata"]["request_start_ns"] == 0

@@ -65,7 +65,7 @@ def _metadata(start: TurnStart, end: TurnEnd, session: int) -> dict[str, Any]:
         "worker_id": WRITER,
         "record_processor_id": WRITER,
         "benchmark_phase": "profiling",
-        "was_cancelled": end.reason == "interrupted",
+        "was_cancelled": end.reason in ("cancelled", "interrupted"),
     }
 
 
