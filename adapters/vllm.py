@@ -137,10 +137,13 @@ class Watch:
         name: Callable[[int, str], str],
         *,
         holds_for_all: Callable[[Any], dict[str, Any]] = lambda params: {},
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``begin`` makes the recorder; ``name`` names a request's prompt, by its number and id; ``holds_for_all``
-        gives what the manifest says of the first request's parameters, besides how it draws, and must hold for all."""
+        gives what the manifest says of the first request's parameters, besides how it draws, and must hold for all;
+        ``tell`` is told at once what ``check`` says at the end, where a process may never come to its end."""
         self._runner, self._begin, self._name, self._of_all = runner, begin, name, holds_for_all
+        self._tell = tell
         self._recorder: Recorder | None = None
         self._setting: dict[str, Any] = {}
         self._rule = "greedy"
@@ -175,6 +178,7 @@ class Watch:
         except Exception as error:
             if self.failure is None:
                 self.failure = error
+                self._tell(f"the recording is given up: {error}")
 
     def _take(self, seen: _Seen, emitted: list[int]) -> None:
         row = seen.row
@@ -195,6 +199,7 @@ class Watch:
             self._num_left_out += 1
             if len(self._left_out) < MOST_NAMED:
                 self._left_out.append(f"request {row.request}: {why}")
+                self._tell(f"left out: {self._left_out[-1]}")
             return None
         params, prompt = row.state.sampling_params, list(row.state.prompt_token_ids)
         room = self._runner.max_model_len - len(prompt)

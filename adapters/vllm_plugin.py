@@ -12,6 +12,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import util
 from pathlib import Path
@@ -49,7 +50,7 @@ def _watching(runner: Any, path: Path) -> Any:
     from specscope.adapters.vllm import Watch
     from specscope.tracer.files.recorder import Recorder
 
-    watch = Watch(runner, lambda about: Recorder(path, **about), lambda _number, request: request)
+    watch = Watch(runner, lambda about: Recorder(path, **about), lambda _number, request: request, tell=_tell)
     # What atexit knows is not called in a forked child, such as vLLM's engine where one process has the model.
     util.Finalize(None, _end, args=(watch,), exitpriority=0)
     return watch
@@ -63,7 +64,13 @@ def _end(watch: Any) -> None:
         watch.close()
         watch.check()
     except SpecScopeError as error:
-        print(f"specscope: {error}", file=sys.stderr)
+        _tell(str(error))
+
+
+def _tell(text: str) -> None:
+    """Says it where the server's own messages go."""
+    with suppress(OSError, ValueError):  # there may be nowhere to say it
+        print(f"specscope: {text}", file=sys.stderr)
 
 
 def _is_first_rank() -> bool:

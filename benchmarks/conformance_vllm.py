@@ -194,7 +194,7 @@ def record_both(setting: Setting, prompts: dict[str, list[int]], folder: Path, g
     """The traces of both engines in ``folder``, vLLM's from a process of its own environment."""
     ours = record_ours(setting, prompts, given.max_new_tokens, folder)
     sampling = {"temperature": 0.0, "max_tokens": given.max_new_tokens, "stop": setting.stop_strings}
-    asked = {"arguments": arguments_of(setting, ours), "prompts": prompts, "sampling": sampling}
+    asked: dict[str, Any] = {"arguments": arguments_of(setting, ours), "prompts": prompts, "sampling": sampling}
     asked["trace"] = str(folder / f"{setting.name}-vllm.jsonl")
     command = [given.vllm_python, "-c", WORKER, json.dumps(asked)]
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | ENVIRONMENT)

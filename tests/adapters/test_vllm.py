@@ -439,6 +439,7 @@ def test_the_plugin_records_where_it_is_asked_to(
     record_where_asked()  # as vLLM may do
     llm = LLM()
     outputs = llm.generate(PROMPTS, params(), params(max_tokens=5), params(bad_words=["no"]))
+    assert "specscope: left out: request 2: bad_words" in capsys.readouterr().err, "at once"
     ended()
     sound(trace)
     assert [end.output_ids for end in ends_of(trace)] == outputs[:2]
@@ -446,6 +447,21 @@ def test_the_plugin_records_where_it_is_asked_to(
         assert [entry.prompt_id for entry in reader.turns] == ["0", "1"]
         assert reader.manifest.stop_rules is None, "each request has its own"
     assert "specscope: left out: request 2: bad_words" in capsys.readouterr().err
+
+
+def test_what_is_not_recorded_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "served.jsonl"
+    trace.touch()
+    monkeypatch.setenv(VARIABLE, str(trace))
+    record_where_asked()
+    LLM().generate(PROMPTS, params())
+    assert "specscope: the recording is given up: " in (told_at_once := capsys.readouterr().err)
+    assert str(trace) in told_at_once
+    assert trace.read_bytes() == b""
+    ended()
+    assert "specscope: the recording was given up: " in capsys.readouterr().err
 
 
 #: A process that serves, in which vLLM's modules are as ``ended`` has them.
