@@ -148,7 +148,7 @@ def test_what_one_writer_holds_another_leaves_untouched(tmp_path: Path) -> None:
     first.write(records()[0])
     before = path.read_bytes()
     for name in (path, link):
-        with pytest.raises(UsageError, match=r"another run is writing .*wait for it to end"):
+        with pytest.raises(UsageError, match=r"this process is still writing .*: close the recorder that has it"):
             TraceWriter(name, overwrite=True, warn=warn_never)
         with pytest.raises(UsageError, match="another run is writing"):
             check_writable(name, overwrite=True)

@@ -1,8 +1,7 @@
-"""The one rich console of the command line: colours only on a terminal; piped, of full width unless COLUMNS is set."""
+"""The one rich console of the command line: colours only on a terminal, full width when piped."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,15 +21,15 @@ from rich.progress import (
 )
 
 LARGE_BYTES = 20_000_000  # files from which on reading takes seconds
-PIPED_WIDTH = 200  # columns where nobody says how many there are
+PIPED_WIDTH = 200  # columns
 DRAWN_BYTES = 500_000  # between two updates of a bar
 
 
 def console() -> Console:
-    """A console on standard output; piped, it never colours, and wraps only where COLUMNS says how wide it is."""
+    """A console on standard output; piped, it never wraps and never colours. COLUMNS says nothing there: readline sets it
+    for every child of a Python program, whose reader has no columns."""
     piped = not sys.stdout.isatty()
-    width = PIPED_WIDTH if piped and not os.environ.get("COLUMNS", "").isdecimal() else None
-    return Console(file=sys.stdout, width=width, no_color=piped or None, emoji=False)
+    return Console(file=sys.stdout, width=PIPED_WIDTH if piped else None, no_color=piped or None, emoji=False)
 
 
 def echo_document(text: str) -> None:
