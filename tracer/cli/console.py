@@ -26,8 +26,8 @@ DRAWN_BYTES = 500_000  # between two updates of a bar
 
 
 def console() -> Console:
-    """A console on standard output; piped, it never wraps and never colours. COLUMNS says nothing there: readline sets it
-    for every child of a Python program, whose reader has no columns."""
+    """A console on standard output; piped, it never wraps and never colours. COLUMNS says nothing there: readline sets
+    it for every child of a Python program, whose reader has no columns."""
     piped = not sys.stdout.isatty()
     return Console(file=sys.stdout, width=PIPED_WIDTH if piped else None, no_color=piped or None, emoji=False)
 
