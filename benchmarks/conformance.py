@@ -76,22 +76,26 @@ def record_ours(setting: Setting, prompts: dict[str, list[int]], tokens: int, tr
     decode(given, mode="eager", dtype=setting.dtype, policy=policy, max_new_tokens=tokens, trace=trace, overwrite=True)
 
 
-def table(settings: list[Setting], folder: Path) -> list[str]:
-    """Lines of Markdown: what each pair of traces came to."""
+def judged_cells(theirs: Path, ours: Path) -> str:
+    """Cells of Markdown: the accepted lengths of both traces, the check of the first, and their diff."""
     from specscope.tracer import check_trace, diff_traces
 
+    report, verdict = check_trace(theirs), diff_traces(theirs, ours)
+    impact = verdict.impact
+    lengths = f"{impact.accepted_length_a:.3f}, {impact.accepted_length_b:.3f}"
+    return f"{lengths} | {report.num_violations} violations in {report.num_steps} steps | {verdict.verdict}"
+
+
+def table(settings: list[Setting], folder: Path) -> list[str]:
+    """Lines of Markdown: what each pair of traces came to."""
     lines = [
         "| depth | top-k | nodes | dtype | accepted length, official and ours | check of the official | diff |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for setting in settings:
         official, ours = (folder / f"{setting.name}-{side}.jsonl" for side in ("official", "ours"))
-        report, verdict = check_trace(official), diff_traces(official, ours)
-        impact = verdict.impact
-        lengths = f"{impact.accepted_length_a:.3f}, {impact.accepted_length_b:.3f}"
-        checked = f"{report.num_violations} violations in {report.num_steps} steps"
         shape = f"{setting.depth} | {setting.top_k} | {setting.budget} | {setting.dtype}"
-        lines.append(f"| {shape} | {lengths} | {checked} | {verdict.verdict} |")
+        lines.append(f"| {shape} | {judged_cells(official, ours)} |")
     return lines
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conformance import DEMO, ROOT, demo_prompts
+from benchmarks.conformance import DEMO, ROOT, demo_prompts, judged_cells
 
 DEPTH = 5
 TEACHER, HEAD = DEMO / "teacher", DEMO / "drafter"
@@ -174,19 +174,13 @@ def _layer_of(name: str) -> int:
 
 def table(settings: list[Setting], folder: Path) -> list[str]:
     """Lines of Markdown: what each pair of traces came to."""
-    from specscope.tracer import check_trace, diff_traces
-
     lines = [
         "| drafts | accepted length, vLLM and ours | check of vLLM's trace | diff |",
         "| --- | --- | --- | --- |",
     ]
     for setting in settings:
         theirs, ours = (folder / f"{setting.name}-{side}.jsonl" for side in ("vllm", "ours"))
-        report, verdict = check_trace(theirs), diff_traces(ours, theirs)
-        impact = verdict.impact
-        lengths = f"{impact.accepted_length_b:.3f}, {impact.accepted_length_a:.3f}"
-        checked = f"{report.num_violations} violations in {report.num_steps} steps"
-        lines.append(f"| {setting.name} | {lengths} | {checked} | {verdict.verdict} |")
+        lines.append(f"| {setting.name} | {judged_cells(theirs, ours)} |")
     return lines
 
 
