@@ -51,3 +51,15 @@ def test_a_rank_whose_disk_is_full_leaves_a_word_and_no_traceback(tmp_path: Path
     assert (done.returncode, done.stderr) == (2, "")
     assert words is not None
     assert words.message == "OSError: no space left on the disk"
+
+
+def test_a_rank_whose_output_nobody_reads_leaves_its_code_and_nothing_to_say(tmp_path: Path) -> None:
+    environment = {**os.environ, FOLDER_VARIABLE: str(tmp_path)}
+    program = RANK.replace('raise OSError("no space left on the disk")', "sys.exit(141)")
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    words = Watch(tmp_path).last_words(0)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert words is not None
+    assert (words.message, words.exit_code, words.is_echo) == ("", 141, False)

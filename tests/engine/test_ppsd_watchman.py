@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from support.local_pipeline import load_stages, local_pipeline
 
 from specscope.engine.loop.stopping import StopRules
 from specscope.engine.ppsd.choice import PipelineChoice
+from specscope.engine.ppsd.message import Message
 from specscope.engine.ranks import launch, lifeline
 from specscope.engine.ranks.lifeline import LastWords, SignOfLife, Watch
 
@@ -133,3 +135,30 @@ def test_the_first_rank_looks_for_work_between_all_pieces_of_it(teacher_folder: 
     assert len(looks) > len(turn.output_ids)
     assert 0 in looks, "before an item is run"
     assert 1 in looks, "while it is under way"
+
+
+def test_while_a_buffer_is_held_up_by_another_stage_the_first_is_elsewhere(
+    teacher_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would be named before the stage that hangs."""
+    inside: list[bool] = [False]
+    waited: list[bool] = []
+
+    @contextmanager
+    def elsewhere() -> Iterator[None]:
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    with local_pipeline(load_stages(teacher_folder, 4, 2), None) as pipeline:
+        following = pipeline.conductor.following
+        honest = following.free
+
+        def free() -> Message:
+            waited.append(inside[0])
+            return honest()
+
+        monkeypatch.setattr(following, "free", free)
+        monkeypatch.setattr(pipeline.conductor, "_elsewhere", elsewhere)
+        turn = pipeline.decode([5, 9, 2], StopRules(6, [], []))
+    assert waited[: len(turn.output_ids)] == [True] * len(turn.output_ids), "one item for each token"
