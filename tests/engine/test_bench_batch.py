@@ -101,8 +101,17 @@ def test_an_interrupted_sweep_goes_on_where_it_was(plan: BatchPlan, models: Mode
     assert len(done) == plan.num_measures - 3 * len(plan.ways)
     assert list(measure(keeping, models, done.append)) == whole
     assert len(done) == plan.num_measures - 3 * len(plan.ways), "nothing was measured again"
-    others = replace(keeping, tokens=4)
-    assert next(measure(others, models)) != whole[0], "another measurement is not taken for this one"
+    eager = replace(plan.settings, choice=replace(plan.settings.choice, mode="eager"))
+    texts = [Prompt("b", ids=tuple(4 + n % 40 for n in range(90)))]
+    for others in (
+        {"tokens": 4},
+        {"prompts": texts},
+        {"settings": eager},
+        {"settings": replace(plan.settings, seed=7)},
+    ):
+        again = len(done)
+        next(measure(replace(keeping, **others), models, done.append))
+        assert len(done) == again + len(plan.ways), "another measurement is not taken for this one"
 
 
 @pytest.mark.parametrize(
