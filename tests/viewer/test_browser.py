@@ -146,6 +146,32 @@ def test_a_held_key_loses_no_step_and_goes_on_to_the_next_turn(address: str, pag
     expect(keys).to_be_visible()
 
 
+#: Goes from the end of a turn to the next and back by keys, each pressed so long after the last has led on.
+BACK_AND_FORTH = """async (pause) => {
+  const wait = (time) => new Promise((then) => setTimeout(then, time));
+  let lost = 0;
+  for (let press = 0; press < 10; press += 1) {
+    const before = document.title;
+    const key = before.startsWith("1/0 ") ? "ArrowLeft" : "ArrowRight";
+    document.dispatchEvent(new KeyboardEvent("keydown", { key }));
+    for (let looks = 0; looks < 2000 && document.title === before; looks += 1) {
+      await wait(1);
+    }
+    lost += document.title === before;
+    await wait(pause);
+  }
+  return lost;
+}"""
+
+
+@pytest.mark.parametrize("pause", [0, 20, 60])
+def test_a_key_is_not_lost_to_what_the_page_asks_for_by_itself(address: str, page: Page, pause: int) -> None:
+    open_page(page, address, page="step", run="long.jsonl", turn="0", step="29")
+    at(page, 29)
+    page.wait_for_timeout(500)
+    assert page.evaluate(BACK_AND_FORTH, pause) == 0
+
+
 @pytest.mark.parametrize("name", ["step", "diff"])
 def test_the_next_steps_are_sent_ahead_and_shown_at_once(address: str, page: Page, name: str) -> None:
     sent: list[str | bytes] = []

@@ -4,7 +4,7 @@
 const turns = JSON.parse(document.getElementById("turns").textContent);
 const host = document.querySelector(".inspector");
 const chooser = document.getElementById("turn");
-const update = inspector(host);
+const update = inspector(host, { ask: heard, isBusy: () => false });
 const loaded = new Map(); // turn -> its boards
 const waiting = new Map(); // turn -> what to do once it is there
 const stops = turns.flatMap(({ turn, stops }) => stops.map((step) => ({ turn, step })));
@@ -103,7 +103,7 @@ function show() {
     const { html, notes } = boards[step] ?? { html: nothing, notes: "{}" };
     const board = { html, notes: JSON.parse(notes) };
     const title = `${entry.turn}/${step} ${document.body.dataset.name}`;
-    update({ ...board, raw: {}, strip, turn: entry.turn, scene: entry.turn, now: step, picked: node, title }, heard);
+    update({ ...board, raw: {}, strip, turn: entry.turn, scene: entry.turn, now: step, picked: node, title });
   });
 }
 

@@ -25,17 +25,18 @@ function labelTitles(root) {
   }
 }
 
-function inspector(host) {
+// `ask(name, value)` asks the page for something; `isBusy` says whether an answer is still to come.
+function inspector(host, { ask, isBusy }) {
   const [strip, body] = [host.querySelector(".strip"), host.querySelector(".body")];
   const pop = host.querySelector(".pop");
   const live = host.querySelector(".live");
   const { light, sizeTrees, zoomBy } = treeWindow(host, body);
   const keepDrafts = notedSteps(host, body, {
-    save: (note) => send("noted", note),
+    save: (note) => ask("noted", note),
     textOf: () => shown.raw.note ?? "",
   });
   const shadeTrees = treeShades(host, body);
-  const keepFolds = foldSlider(host, body, (request) => send("done", request));
+  const keepFolds = foldSlider(host, body, (request) => ask("done", request));
   const filterSlots = slotFilter(host, body);
   const access = keyboardAccess({
     body,
@@ -50,7 +51,6 @@ function inspector(host) {
   let hovered = null;
   let byName = new Map();
   let masks = new Map();
-  let send = () => {};
   let savedFile = null;
 
   const named = (name) => byName.get(name) ?? [];
@@ -119,7 +119,7 @@ function inspector(host) {
 
   function toggle(name) {
     pick(name === picked ? null : name);
-    send("picked", picked ?? "");
+    ask("picked", picked ?? "");
   }
 
   // The attributes of the board's masks, parsed once: they may be megabytes.
@@ -228,7 +228,7 @@ function inspector(host) {
         moveTo(Number(step[1]));
         walk.aimAt(Number(step[1]));
       } else {
-        send("done", asked.getAttribute("data-do"));
+        ask("done", asked.getAttribute("data-do"));
       }
     } else if (name !== null) {
       toggle(name);
@@ -242,7 +242,7 @@ function inspector(host) {
     if (pressed && target?.matches("[data-do]:not(button)")) {
       event.preventDefault(); // nor does the page scroll
       event.stopPropagation();
-      send("done", target.getAttribute("data-do"));
+      ask("done", target.getAttribute("data-do"));
     }
   });
 
@@ -307,7 +307,7 @@ function inspector(host) {
 
   const walk = walker({
     build: (board) => built(board.html),
-    ask: (request) => send("done", request),
+    ask: (request) => ask("done", request),
     last: () => Number(strip.querySelector("g.step:last-of-type")?.dataset.last ?? 0),
     show: (step, board) => {
       shown = { ...shown, ...board, now: step };
@@ -336,7 +336,7 @@ function inspector(host) {
     dialog: host.querySelector(".palette"),
     hasStep: () => shown.now !== null,
     goToStep: goTo,
-    ask: (request) => send("done", request),
+    ask: (request) => ask("done", request),
   });
   pageKeys({
     host,
@@ -347,13 +347,13 @@ function inspector(host) {
     moveTo,
     help: host.querySelector(".keys"),
     hasStep: () => shown.now !== null,
-    ask: (request) => send("done", request),
+    ask: (request) => ask("done", request),
+    isBusy,
     letGo: () => picked !== null && toggle(picked),
     isForDrawing: (event) => access.press(event),
   });
 
-  return (data, sender) => {
-    send = sender;
+  return (data) => {
     if (data.file && data.file.number !== savedFile) {
       savedFile = data.file.number; // what is drawn again is not saved again
       saveAs(data.file.name, data.file.text, data.file.type);
@@ -388,8 +388,12 @@ function inspector(host) {
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const host = parentElement.querySelector(".inspector");
-  host.update ??= inspector(host);
-  host.gestures ??= timeline(host);
-  host.gestures(setTriggerValue);
-  host.update(JSON.parse(new TextDecoder().decode(data)), setTriggerValue);
+  const shown = JSON.parse(new TextDecoder().decode(data));
+  if (host.line === undefined) {
+    host.line = requestLine();
+    host.update = inspector(host, host.line);
+    timeline(host, host.line);
+  }
+  host.line.take(shown.answered, setTriggerValue);
+  host.update(shown);
 }

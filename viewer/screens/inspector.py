@@ -108,9 +108,12 @@ def show_board(
         file: what the browser is to save now.
     """
     scene = None if walk is None else walk.scene
+    answered = f"{key}-answered"
 
     def heard(name: str) -> str:
-        value = st.session_state[key].get(name)
+        request = st.session_state[key].get(name)
+        number, value = (request.get("number"), request.get("value")) if isinstance(request, dict) else (None, None)
+        st.session_state[answered] = number if isinstance(number, int) else None
         return value if isinstance(value, str) else ""
 
     def was_picked() -> None:
@@ -138,6 +141,7 @@ def show_board(
         "title": title,
         "now": now,
         "picked": picked,
+        "answered": st.session_state.get(answered),
         "file": None if file is None else {**file._asdict(), "number": time.monotonic_ns()},
     }
     # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to recognise them.

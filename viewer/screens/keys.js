@@ -5,7 +5,7 @@ const PACES_MS = [3600, 1800, 900, 450, 225, 110]; // how long a step stands whi
 const FIRST_PACE = 2;
 const [LOOK_MS, MOST_LOOKS] = [50, 100]; // how often a field that was asked for is looked for
 
-function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, ask, letGo, isForDrawing }) {
+function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, ask, isBusy, letGo, isForDrawing }) {
   function isTyping() {
     const fields = "input, textarea, select, [contenteditable], [role=combobox], [role=listbox]";
     return focusedElement()?.matches(fields) ?? false;
@@ -131,7 +131,9 @@ function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, as
       }
     } else if (turn !== undefined) {
       event.preventDefault();
-      ask(`turn:${turn}`);
+      if (!event.repeat || !isBusy()) {
+        ask(`turn:${turn}`);
+      }
     }
   }
   document.addEventListener("keydown", press);

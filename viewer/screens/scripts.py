@@ -18,6 +18,7 @@ FILES = (
     "noted.js",
     "palette.js",
     "keys.js",
+    "requests.js",
     "inspector.js",
 )
 

@@ -1,7 +1,6 @@
 // Gestures and keys of a timeline: they move its window at once, and ask the page to draw it anew.
 
-function timeline(host) {
-  let send = () => {};
+function timeline(host, { ask, isBusy }) {
   let moved = false; // whether the pointer has moved since it went down: then a click is the end of a move
   let gesture = null; // the window that a gesture has led to, until the page is asked for it
   let timer = null;
@@ -51,9 +50,9 @@ function timeline(host) {
     plot.setAttribute("viewBox", `${(start - shown.start) * scale} 0 ${length * scale} ${height}`);
   }
 
-  function ask() {
+  function askForWindow() {
     if (gesture !== null) {
-      send("done", `window:${Math.floor(gesture.start)}-${Math.ceil(gesture.end)}`);
+      ask("done", `window:${Math.floor(gesture.start)}-${Math.ceil(gesture.end)}`);
       gesture = null;
     }
   }
@@ -78,7 +77,7 @@ function timeline(host) {
         preview(svg, { start, end: start + length * factor });
       }
       clearTimeout(timer);
-      timer = setTimeout(ask, 180);
+      timer = setTimeout(askForWindow, 180);
     },
     { passive: false },
   );
@@ -101,7 +100,7 @@ function timeline(host) {
     const up = () => {
       document.removeEventListener("pointermove", move);
       document.removeEventListener("pointerup", up);
-      ask();
+      askForWindow();
     };
     document.addEventListener("pointermove", move);
     document.addEventListener("pointerup", up);
@@ -119,7 +118,7 @@ function timeline(host) {
         const at = timeAt(overview, numbers(overview.dataset.window), event);
         const { start, end } = numbers(drawing().dataset.window);
         preview(drawing(), { start: at - (end - start) / 2, end: at + (end - start) / 2 });
-        ask();
+        askForWindow();
       }
     },
     true,
@@ -140,12 +139,10 @@ function timeline(host) {
       host.querySelector(".ss-card-life [data-do]")?.click();
     } else if (request !== undefined) {
       event.preventDefault();
-      send("done", request);
+      if (!event.repeat || !isBusy()) {
+        ask("done", request);
+      }
     }
   }
   document.addEventListener("keydown", press);
-
-  return (sender) => {
-    send = sender;
-  };
 }
