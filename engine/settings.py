@@ -26,6 +26,8 @@ GraphChoice = Literal["auto", "on", "off"]
 GrammarKind = Literal["lark", "json-schema", "regex"]
 #: auto: packed where that is faster.
 ProductsChoice = Literal["auto", "plain", "packed"]
+#: auto: on where the device works beside the host.
+OverlapChoice = Literal["auto", "on", "off"]
 #: Of a drafter's weights: as in its files, all linear layers in int8, or those of its MLPs in int4.
 QuantizationName = Literal["none", "int8", "int4-mlp"]
 #: replicated: every rank accepts for all rows; sharded: each for its share.
@@ -39,6 +41,7 @@ DTYPE_NAMES: tuple[str, ...] = get_args(Dtype)
 CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 PRODUCTS: tuple[str, ...] = get_args(ProductsChoice)
 QUANTIZATIONS: tuple[str, ...] = get_args(QuantizationName)
+OVERLAPS: tuple[str, ...] = get_args(OverlapChoice)
 ACCEPTANCES: tuple[AcceptanceChoice, ...] = get_args(AcceptanceChoice)
 CACHES: tuple[str, ...] = get_args(CacheName)
 #: Level lengths is of other engines, which record no more.
@@ -236,6 +239,7 @@ class Settings:
     bad_words: tuple[str, ...] = ()  # texts; the teacher's tokenizer makes ids of them
     grammar: GrammarChoice | None = None  # that every turn's output follows; None: it is free
     acceptance: AcceptanceChoice = "replicated"  # who accepts for which rows, where there are several ranks
+    overlap: OverlapChoice = "auto"  # whether a step's results are delivered while the next one is drafted
     seed: int | None = 0  # None: not known, of a run that was recorded elsewhere
     strict: bool = False  # end at the first violated invariant, even where a fault was injected
     fault: str | None = None  # the catalogue's id of the fault that was injected
@@ -251,6 +255,7 @@ class Settings:
             raise UsageError(f"got a grammar of type {type(self.grammar).__name__}, wanted GrammarChoice(kind, text)")
         check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)
         check_name("acceptance", self.acceptance, ACCEPTANCES)
+        check_name("overlap", self.overlap, OVERLAPS)
         if self.acceptance == "sharded" and self.choice.num_ranks == 1:
             raise UsageError("got acceptance sharded and one process, which has no shares: give --tensor-parallel")
         if self.choice.graph == "on" and self.cache_strategy != "in-place":

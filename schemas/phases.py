@@ -12,7 +12,7 @@ Phase = Literal["draft", "tree", "tensors", "verify", "accept", "commit", "stop"
 COMPARED_PHASES: tuple[Phase, ...] = get_args(Phase)
 
 #: The phases whose time a step records.
-TimedPhase = Literal["branch", "draft", "tensorize", "check", "verify", "accept", "commit"]
+TimedPhase = Literal["branch", "draft", "deliver", "tensorize", "check", "verify", "accept", "commit"]
 TIMED_PHASES: tuple[TimedPhase, ...] = get_args(TimedPhase)
 
 #: What may have been running when a turn failed.

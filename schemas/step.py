@@ -304,6 +304,11 @@ class TimingSection(Section):
         default=None, description="Copying the cache for the step, where the strategy does that."
     )
     draft_ns: int = Field(description="Drafting the tree.")
+    deliver_ns: int | None = Field(
+        default=None,
+        description="Delivering the results of the step before, while the device drafts; absent: they were "
+        "delivered before this step began.",
+    )
     tensorize_ns: int = Field(description="Making the forward's tensors.")
     check_ns: int = Field(description="Checking them.")
     verify_ns: int = Field(description="The teacher's forward.")

@@ -30,7 +30,7 @@ from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_st
 from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.prompts import Prompt, load_arrivals, load_prompts
-from specscope.engine.settings import BLOCK_SIZE, CACHE_STRATEGIES, CACHES, MAX_BLOCK_SIZE, Settings
+from specscope.engine.settings import BLOCK_SIZE, CACHE_STRATEGIES, CACHES, MAX_BLOCK_SIZE, OVERLAPS, Settings
 from specscope.tracer.cli.console import echo_document, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.errors import UsageError
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout", "carrier"),
     "Ranks": ("tensor_parallel", "acceptance"),
-    "Prompts": ("prompt", "prompts_file", "arrivals_file", "shard", "batch_size", "seed"),
+    "Prompts": ("prompt", "prompts_file", "arrivals_file", "shard", "batch_size", "overlap", "seed"),
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
     **CHOICE_SECTIONS,
@@ -80,6 +80,14 @@ SECTIONS = {
 @click.option("--stop", "stop_strings", multiple=True, help="End a turn at the token that completes this text.")
 @click.option(
     "--batch-size", "--max-rows", default=1, show_default=True, help="Conversations decoded side by side at most."
+)
+@click.option(
+    "--overlap",
+    type=click.Choice(OVERLAPS),
+    default="auto",
+    show_default=True,
+    help="Deliver a step's results while the device drafts the next step, or before it begins (off). auto: on where "
+    "an accelerator drafts on the fused path.",
 )
 @click.option(
     "--cache-strategy",
@@ -267,6 +275,7 @@ def build_settings(**options: Any) -> Settings:
         "cache",
         "block_size",
         "acceptance",
+        "overlap",
         "seed",
         "strict",
         "fault",

@@ -37,13 +37,19 @@ def decoding_of(
         block_size=settings.paged_by,
         # The fused path leaves the check to the device, so that a step waits for it only once. On the host there is
         # nothing to wait for, and the check before costs less.
-        checks="before" if settings.choice.attention == "eager" or teacher.device.type == "cpu" else "deferred",
+        checks="deferred" if _runs_beside_host(settings, teacher) else "before",
+        overlaps=settings.overlap == "on" or (settings.overlap == "auto" and _runs_beside_host(settings, teacher)),
         processors=build_processors(processors, teacher.eos_token_ids, teacher.device),
         phases=replace(phases, stop_on_violation=True) if settings.strict else phases,
         graphs=graph_policy(settings, teacher, warn),
         grammar=grammar_of(settings.grammar, teacher),
         shapes=None if settings.choice.drafter_source == "none" else settings.choice.policy.shapes,
     )
+
+
+def _runs_beside_host(settings: Settings, teacher: Teacher) -> bool:
+    """Whether a device works while the host goes on: the eager path waits for it at every phase."""
+    return settings.choice.attention != "eager" and teacher.device.type != "cpu"
 
 
 def graph_policy(

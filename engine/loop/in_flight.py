@@ -36,6 +36,7 @@ from specscope.engine.loop.turns import Row, Turn, TurnRequest
 from specscope.engine.tree.checks import CheckReport, InputSnapshot
 from specscope.engine.tree.tensors import TreeTensors
 from specscope.schemas import ShapeSection
+from specscope.schemas.phases import TimedPhase
 
 
 class PhaseClock:
@@ -51,9 +52,10 @@ class PhaseClock:
         self.durations_ns: dict[str, int] = {}
 
     @contextmanager
-    def phase(self, name: PhaseName) -> Iterator[None]:
-        """Times the block as phase ``name``; ``current`` keeps the name where the block fails."""
-        self.current = name
+    def phase(self, name: TimedPhase) -> Iterator[None]:
+        """Times the block as phase ``name``; ``current`` keeps the name where the block fails, if one can be its."""
+        if name != "deliver":
+            self.current = name
         begun = time.perf_counter_ns()
         yield
         if self.settle is not None:

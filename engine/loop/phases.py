@@ -207,13 +207,15 @@ class Decoding:
     """How a session decodes.
 
     ``checks``: ``before`` looks at every tree on the host before a kernel runs on it; ``deferred`` looks on the device
-    and raises at the acceptance, so that the step waits for the device once.
+    and raises at the acceptance, so that the step waits for the device once. ``overlaps``: the session's caller is to
+    deliver a step's results while the next step drafts.
     """
 
     rule: SamplingRule = GREEDY
     cache_strategy: str = "in-place"
     block_size: int | None = None  # positions of a block where the prefix is paged; None: the cache is dense
     checks: Literal["before", "deferred"] = "before"
+    overlaps: bool = False
     processors: Processors | None = None
     phases: Phases = Phases()
     graphs: GraphPolicy | None = None  # how verify forwards are captured; None: they are not

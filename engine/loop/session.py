@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -155,8 +155,12 @@ class Session:
         return turn
 
     @torch.inference_mode()
-    def step(self) -> list[StepResult]:
-        """Takes every row, each of which must have a running turn, one step further; one result per row."""
+    def step(self, meanwhile: Callable[[], None] | None = None) -> list[StepResult]:
+        """Takes every row, each of which must have a running turn, one step further; one result per row.
+
+        ``meanwhile`` is called once the draft is launched, for what the caller has to do beside it. It may raise, and
+        may not change the rows.
+        """
         step = self._in_flight = StepInFlight.of(self.rows, self.cache.committed_lengths, self._settle)
         # Shape: how large the trees are, where that is chosen anew by what the rows have to do.
         self._phases.choose_shape(step)
@@ -167,6 +171,9 @@ class Session:
             branch = self.cache.branch()
         # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
         draft = self._phases.draft(step, branch)
+        if meanwhile is not None:
+            with step.clock.phase("deliver"), self._nothing_in_flight():
+                meanwhile()
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
         tensors = self._phases.tensorize(step, draft)
         # Check: no kernel is launched on a tree that is not one.
@@ -198,6 +205,13 @@ class Session:
         if parted is not None:
             raise parted
         return results
+
+    @contextmanager
+    def _nothing_in_flight(self) -> Iterator[None]:
+        """What fails in the block is no phase's failure."""
+        in_flight, self._in_flight = self._in_flight, None
+        yield
+        self._in_flight = in_flight
 
     def end_stopped(self) -> list[int]:
         """Ends the turns whose last step met a stop rule, and names their rows."""

@@ -53,6 +53,7 @@ def check_settings(settings: Settings, choice: PipelineChoice) -> None:
         f"--tensor-parallel {model.num_ranks}": model.num_ranks > 1,
         f"--drafter-quantization {model.drafter_quantization}": model.drafter_quantization != "none",
         f"--drafter-window {model.drafter_window}": model.drafter_window is not None,
+        f"--overlap {settings.overlap}": settings.overlap != "auto",
         "a grammar": settings.grammar is not None,
     }
     for what, is_refused in refused.items():

@@ -177,6 +177,7 @@ class _Run:
         self._num_begun = 0
         self._schedule = Schedule([prompt.times for prompt in request.prompts], settings.batch_size)
         self._talks: RowList[_Talk] = RowList()  # in the rows
+        self._stepped: list[StepResult] = []  # by the last step, until its results are delivered
         decoding = decoding_of(settings, models.teacher, workings.phases, events.warn)
         self.session = Session(models.teacher, models.drafter, decoding, num_rows=0)
 
@@ -190,18 +191,28 @@ class _Run:
                 yield from self._move(moves)
             if not self._talks:
                 continue
-            # All rows go one step further.
-            self._events.stepped(self.session.step())
+            # All rows go one step further; if the results of the last step wait, they are delivered beside the draft.
+            self._stepped = self.session.step(self._deliver if self._stepped else None)
             self._schedule.advance()
-            for talk in self._talks:
-                self._events.tokens(talk.prompt, talk.result.output_ids)
+            if not self.session.decoding.overlaps or any(result.stop.reason for result in self._stepped):
+                self._deliver()
             # Who is done begins the next turn, or leaves.
             for row in self.session.end_stopped():
                 yield self._report(self._talks[row])
                 yield from self._go_on(row)
 
+    def _deliver(self) -> None:
+        """Tells the caller of the last step, once, while the rows are as it left them."""
+        results, self._stepped = self._stepped, []
+        if not results:
+            return
+        self._events.stepped(results)
+        for talk in self._talks:
+            self._events.tokens(talk.prompt, talk.result.output_ids)
+
     def _cancel(self, cancel: Cancel) -> Iterator[TurnReport]:
         """Ends the turn of a request that nobody wants any more; one that still waits has none."""
+        self._deliver()
         if cancel.row is None:
             self._events.never_began(self._request.prompts[cancel.request])
             return
@@ -210,6 +221,7 @@ class _Run:
 
     def _move(self, moves: list[Join | Drop]) -> Iterator[TurnReport]:
         """Gives the rows to who takes them, and drops those that nobody takes."""
+        self._deliver()
         joins = [move for move in moves if isinstance(move, Join)]
         self.session.add_rows(sum(join.is_added for join in joins))
         for move in moves:

@@ -327,9 +327,9 @@ def test_by_the_processors_clock_waiting_does_not_count(
     """A machine that is busy with something else is one that sleeps."""
     honest = Session.step
 
-    def slept(self: Session) -> Any:
+    def slept(self: Session, meanwhile: Any) -> Any:
         time.sleep(0.05)
-        return honest(self)
+        return honest(self, meanwhile)
 
     monkeypatch.setattr(Session, "step", slept)
     prompts = prompt_file(tmp_path, {"ids": [5, 9, 2, 44]})

@@ -24,11 +24,11 @@ def spoil_between(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Session], No
     """From here on, ``spoil`` runs before every step of a turn but the first."""
     step = Session.step
 
-    def spoilt(session: Session) -> Any:
+    def spoilt(session: Session, meanwhile: Any = None) -> Any:
         if all(row.turn is not None and row.turn.step > 0 for row in session.rows):
             with torch.inference_mode():
                 spoil(session)
-        return step(session)
+        return step(session, meanwhile)
 
     monkeypatch.setattr(Session, "step", spoilt)
 

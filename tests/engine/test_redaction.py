@@ -189,7 +189,7 @@ PLAIN_NUMBERS = {
     *("sliding_windows", "size", "layers", "first_positions", "num_seen"),  # of sliding windows
     *("stage", "epoch", "position", "in_flight", "exit_layer", "window", "first_layer", "last_layer"),  # of pipelines
     *("start_ns", "end_ns", "hop_ns", "clock_offset_ns", "clock_uncertainty_ns", "length_before", "length_after"),
-    *(f"{phase}_ns" for phase in ("branch", "draft", "tensorize", "check", "verify", "accept", "commit")),
+    *(f"{phase}_ns" for phase in ("branch", "draft", "deliver", "tensorize", "check", "verify", "accept", "commit")),
 }
 #: Texts that the user did not write, or wrote to be seen.
 PLAIN_TEXTS = {

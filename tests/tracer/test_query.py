@@ -48,7 +48,7 @@ def test_every_column_is_filled_by_some_trace_and_every_value_has_a_column(name:
     table = TABLES[name]
     rows = [row for path in (FUSED, EAGER) for row in table_rows(table, path)]
     filled = {column for row in rows for column, value in row.items() if value is not None}
-    assert {column.name for column in table.columns} - filled <= {"begun_ms", "branch_ms", "proposed_by"}
+    assert {column.name for column in table.columns} - filled <= {"begun_ms", "branch_ms", "deliver_ms", "proposed_by"}
     with TraceReader(FUSED) as reader:
         assert all(row.keys() <= {column.name for column in table.columns} for row in table.rows(reader))
 

@@ -199,6 +199,7 @@ def _stages(turns: Sequence[TurnMeasure]) -> list[Stage]:
     total_ns = sum(turn.duration_ns - turn.prefill_ns for turn in turns)
     if not num_steps or total_ns <= 0 or not any(turn.phase_ns for turn in turns):
         return []
-    times_ns = [(str(phase), sum(turn.phase_ns.get(phase, 0) for turn in turns)) for phase in TIMED_PHASES]
+    recorded = [phase for phase in TIMED_PHASES if any(phase in turn.phase_ns for turn in turns)]
+    times_ns = [(str(phase), sum(turn.phase_ns.get(phase, 0) for turn in turns)) for phase in recorded]
     times_ns.append(("other", max(0, total_ns - sum(ns for _, ns in times_ns))))
     return [Stage(name=name, ms=ns / num_steps / 1e6, share=ns / total_ns) for name, ns in times_ns]
