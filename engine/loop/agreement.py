@@ -6,16 +6,10 @@ add up the partial sums of different slots, and outcomes before the next step. K
 
 from __future__ import annotations
 
-import numpy as np
-import xxhash
-
 from specscope.engine.loop.in_flight import StepInFlight
 from specscope.engine.loop.phases import Exchange, RankDecided
 from specscope.tracer.errors import ViolationError
-from specscope.tracer.oracle.invariants.ranks import DECIDED
-
-#: What a rank decides, in the order of the fields of ``RankDecided``.
-DECISIONS = tuple(DECIDED.values())
+from specscope.tracer.oracle.invariants.ranks import digest_ids, parting
 
 
 class RanksDifferError(ViolationError):
@@ -32,7 +26,7 @@ def exchange_trees(step: StepInFlight, exchange: Exchange) -> None:
     tree, ours = step.draft.tree, []
     for row in step.rows:
         kept = slice(tree.num_slots[row.number])
-        ours.append(digest_ids(tree.tokens[row.number][kept].tolist(), tree.parents[row.number][kept].tolist()))
+        ours.append(digest_number(tree.tokens[row.number][kept].tolist(), tree.parents[row.number][kept].tolist()))
     for theirs in exchange(ours):
         for row, digest in zip(step.rows, theirs, strict=True):
             row.ranks = [*(row.ranks or ()), RankDecided(digest)]
@@ -47,7 +41,7 @@ def exchange_outcomes(step: StepInFlight, exchange: Exchange) -> RanksDifferErro
     ours = []
     for row in step.rows:
         accepted = row.accepted
-        ours += [digest_ids(accepted.path), digest_ids([*accepted.tokens, accepted.bonus_token])]
+        ours += [digest_number(accepted.path), digest_number([*accepted.tokens, accepted.bonus_token])]
     of_ranks = exchange(ours)
     for number, row in enumerate(step.rows):
         row.ranks = [
@@ -58,22 +52,15 @@ def exchange_outcomes(step: StepInFlight, exchange: Exchange) -> RanksDifferErro
 
 
 def disagreement(step: StepInFlight) -> RanksDifferError | None:
-    """Names the first rank that differs from rank 0, and in what; None where none does. What ranks that have parted
-    compute together is of no text: the run ends there."""
+    """Names the ranks that differ from rank 0, and in what; None where none does. What ranks that have parted compute
+    together is of no text: the run ends there."""
     for row in step.rows:
-        ranks = row.ranks or []
-        for rank, decided in enumerate(ranks):
-            pairs = zip(DECISIONS, decided, ranks[0], strict=True)
-            differing = next((says for says, theirs, first in pairs if theirs != first), None)
-            if differing is not None:
-                place = f"step {row.turn.step} of row {row.number}"
-                return RanksDifferError(f"rank {rank} of {len(ranks)} {differing} than rank 0 in {place}")
+        parted = parting(row.ranks) if row.ranks else None
+        if parted is not None:
+            return RanksDifferError(f"{parted.says} in step {row.turn.step} of row {row.number}")
     return None
 
 
-def digest_ids(*lists: list[int]) -> int:
-    """xxh3_64 over the numbers of all ``lists`` as little-endian int64, as a number that int64 holds."""
-    digest = xxhash.xxh3_64()
-    for numbers in lists:
-        digest.update(np.array(numbers, dtype="<i8").tobytes())
-    return int.from_bytes(digest.digest(), "big", signed=True)
+def digest_number(*lists: list[int]) -> int:
+    """The digest of ``lists``, as a number that int64 holds: ranks exchange tensors."""
+    return int.from_bytes(bytes.fromhex(digest_ids(*lists)), "big", signed=True)

@@ -206,6 +206,35 @@ def test_a_rank_that_is_missing_in_the_record_is_seen_and_honest_ones_pass(tmp_p
     assert violated(check_trace(store(parted, tmp_path / "parted.jsonl"))) == {"ranks.agree"}
 
 
+@pytest.mark.parametrize(
+    ("field", "recorded"),
+    [("tree", "tree"), ("path", "accept.path"), ("emitted", "accepted tokens with the bonus token")],
+)
+def test_what_all_ranks_say_is_held_against_the_record(tmp_path: Path, field: str, recorded: str) -> None:
+    """The ranks agree, and the trace holds another decision than they took."""
+    lines = ranks_agree(load(FUSED))
+    step = [line for line in lines if line["kind"] == "step"][2]
+    made = step["ranks"][0][f"{field}_digest"]
+    for decided in step["ranks"]:
+        decided[f"{field}_digest"] = "0123456789abcdef"
+    report = check_trace(store(lines, tmp_path / "other.jsonl"))
+    assert violated(report) == {"ranks.agree"}
+    first = report.invariants["ranks.agree"].first
+    assert first is not None
+    assert first.witness == f"rank 0 decided 0123456789abcdef, and the recorded {recorded} has the digest {made}"
+
+
+def test_what_a_record_lacks_or_redacts_is_not_held_against_the_ranks(tmp_path: Path) -> None:
+    lines = ranks_agree(load(FUSED))
+    step = next(line for line in lines if line["kind"] == "step")
+    for decided in step["ranks"]:
+        decided["tree_digest"] = decided["emitted_digest"] = "0123456789abcdef"
+    lines[0]["redaction"] = "0" * 32
+    assert not violated(check_trace(store(lines, tmp_path / "redacted.jsonl")))
+    del lines[0]["redaction"], step["tree"]
+    assert "ranks.agree" not in violated(check_trace(store(lines, tmp_path / "without.jsonl")))
+
+
 MISTAKES = {
     "too many": (["--tensor-parallel", "3"], "got --tensor-parallel 3 for a teacher with num_attention_heads 4"),
     "graphs": (["--tensor-parallel", "2", "--graph"], "got --graph with --tensor-parallel 2"),

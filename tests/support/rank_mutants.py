@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
+
+import xxhash
 
 Lines = list[dict[str, Any]]
 
@@ -18,9 +21,17 @@ def ranks_agree(lines: Lines, count: int = 3) -> Lines:
     lines[0]["capabilities"].append("ranks")
     for line in lines:
         if line["kind"] == "step":
-            digests = dict.fromkeys(("tree_digest", "path_digest", "emitted_digest"), f"{line['step']:016x}")
+            digests = decided_in(line)
             line["ranks"] = [dict(digests) for _ in range(count)]
     return lines
+
+
+def decided_in(step: dict[str, Any]) -> dict[str, str]:
+    """What a rank says that decided what ``step`` records."""
+    tree, accept = step["tree"], step["accept"]
+    emitted = [*(tree["tokens"][slot] for slot in accept["path"]), accept["bonus_token"]]
+    decided = {"tree": [*tree["tokens"], *tree["parents"]], "path": accept["path"], "emitted": emitted}
+    return {f"{name}_digest": xxhash.xxh3_64_hexdigest(array("q", ids).tobytes()) for name, ids in decided.items()}
 
 
 def one_rank_parts(lines: Lines) -> None:

@@ -1,33 +1,85 @@
-"""Invariants of runs of several ranks: all of them compute the same step, and must decide the same."""
+"""Invariants of runs of several ranks: all of them compute the same step, and must decide the same.
+
+The engine compares its ranks here as well, before they go on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from specscope.schemas import RankDecisions
+import xxhash
+
+from specscope.schemas import RankDecisions, Step
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present
 
-#: What a rank decided, in the order of the phases: the first of them that differs is where the ranks parted.
-DECIDED = {
-    "tree_digest": "drafted another tree",
-    "path_digest": "accepted another path",
-    "emitted_digest": "emitted other tokens",
-}
+
+class Decision(NamedTuple):
+    """One of the things that a rank decides in a step."""
+
+    field: str  # of ``RankDecisions``
+    parted: str  # what a rank did that differs in it
+    recorded: str  # what of the record is the same decision
+
+
+#: In the order of the phases: the first of them that differs is where the ranks parted.
+DECISIONS = (
+    Decision("tree_digest", "drafted another tree", "tree"),
+    Decision("path_digest", "accepted another path", "accept.path"),
+    Decision("emitted_digest", "emitted other tokens", "accepted tokens with the bonus token"),
+)
+
+
+class Parting(NamedTuple):
+    """Where ranks decided otherwise than rank 0. Which of them is right, no record tells."""
+
+    says: str  # which of the ranks, and what they did
+    theirs: object  # what the first of them decided
+    wanted: object  # what rank 0 decided
+
+
+def parting(ranks: Sequence[Sequence[object]]) -> Parting | None:
+    """The first decision in which a rank differs from rank 0; None where all decided the same.
+
+    Args:
+        ranks: of each rank, what it decided, in the order of ``DECISIONS``.
+    """
+    for number, decision in enumerate(DECISIONS):
+        wanted = ranks[0][number]
+        others = [rank for rank, decided in enumerate(ranks) if decided[number] != wanted]
+        if others:
+            names = f"rank {others[0]}" if len(others) == 1 else f"ranks {', '.join(map(str, others))}"
+            says = f"{names} of {len(ranks)} {decision.parted} than rank 0"
+            return Parting(says, ranks[others[0]][number], wanted)
+    return None
 
 
 def disagreement(ranks: Sequence[RankDecisions]) -> str | None:
-    """Which rank decided otherwise than rank 0, and what; None where all decided the same.
+    """The same of recorded digests, in words."""
+    parted = parting([[getattr(decided, decision.field) for decision in DECISIONS] for decided in ranks])
+    return parted and f"{parted.says}: {parted.theirs}, {parted.wanted}"
 
-    Where they part in several decisions of a step, the first one counts. Of two ranks, no record tells which is right.
-    """
-    first = ranks[0]
-    for field, says in DECIDED.items():
-        wanted = getattr(first, field)
-        others = [rank for rank, decided in enumerate(ranks) if getattr(decided, field) != wanted]
-        if others:
-            names = f"rank {others[0]}" if len(others) == 1 else f"ranks {', '.join(map(str, others))}"
-            return f"{names} of {len(ranks)} {says} than rank 0: {getattr(ranks[others[0]], field)}, {wanted}"
-    return None
+
+def digest_ids(*lists: Sequence[int]) -> str:
+    """xxh3_64 over the numbers of all ``lists`` as little-endian int64, in hexadecimal."""
+    digest = xxhash.xxh3_64()
+    for numbers in lists:
+        digest.update(b"".join((number % 2**64).to_bytes(8, "little") for number in numbers))
+    return digest.hexdigest()
+
+
+def recorded_decisions(step: Step) -> dict[str, str]:
+    """By field of ``RankDecisions``, the digest of what the step's record holds; without what it does not hold."""
+    tree, accept = step.tree, step.accept
+    digests = {}
+    if tree is not None:
+        digests["tree_digest"] = digest_ids(tree.tokens, tree.parents)
+    if accept is not None:
+        digests["path_digest"] = digest_ids(accept.path)
+    # A slot that the tree does not have is a violation of its own.
+    if tree is not None and accept is not None and all(0 <= slot < len(tree.tokens) for slot in accept.path):
+        digests["emitted_digest"] = digest_ids([*(tree.tokens[slot] for slot in accept.path), accept.bonus_token])
+    return digests
 
 
 def _agree(c: Context) -> str | None:
@@ -35,13 +87,25 @@ def _agree(c: Context) -> str | None:
     if not ranks or (parallel is not None and len(ranks) != parallel.world_size):
         wanted = "at least 1" if parallel is None else str(parallel.world_size)
         return f"got the decisions of {len(ranks)} ranks, wanted {wanted}"
-    return disagreement(ranks)
+    return disagreement(ranks) or (None if c.manifest.redaction else _unlike_the_record(c.step, ranks[0]))
+
+
+def _unlike_the_record(step: Step, first: RankDecisions) -> str | None:
+    """Rank 0 writes the trace, so that its decisions are those recorded. Where ids are redacted, digests of them are
+    too, and cannot be made again."""
+    recorded = recorded_decisions(step)
+    for decision in DECISIONS:
+        given, made = getattr(first, decision.field), recorded.get(decision.field)
+        if made is not None and given is not None and given != made:
+            return f"rank 0 decided {given}, and the recorded {decision.recorded} has the digest {made}"
+    return None
 
 
 RANKS: tuple[Invariant[Context], ...] = (
     Invariant(
         id="ranks.agree",
-        statement="all ranks draft the same tree, accept the same path and emit the same tokens",
+        statement="all ranks draft the same tree, accept the same path and emit the same tokens, which are those "
+        "recorded",
         check=_agree,
         needs=("ranks",),
         applies=lambda c: c.manifest.tensor_parallel is not None or c.step.ranks is not None,
