@@ -32,7 +32,14 @@ from specscope.engine.lab.training.pipeline import run_pipeline
 from specscope.engine.lab.training.plan import TrainingPlan, state_folder
 from specscope.engine.lab.training.schedule import batch_at, logged_seconds, rows_at, warmup_stable_decay
 from specscope.engine.lab.training.teacher import TeacherRecipe, make_optimizers, save_teacher
-from specscope.engine.lab.training.tokenizer import bigram_loss, save_tokenizer, train_tokenizer
+from specscope.engine.lab.training.tokenizer import (
+    END_OF_TEXT,
+    bigram_loss,
+    encode_stream,
+    end_of_text_id,
+    save_tokenizer,
+    train_tokenizer,
+)
 from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
 from specscope.engine.run.prompts import load_prompts
 from specscope.tracer.errors import UsageError
@@ -320,6 +327,35 @@ def test_held_out_prompts_are_cut_at_lines(tmp_path: Path) -> None:
         assert document.text[int(start) :].startswith(prompt.turns[0])
         assert document.text[int(start) - 1] == "\n"
         assert prompt.turns[0].endswith("\n")
+
+
+def test_the_texts_are_joined_by_the_token_that_the_tokenizer_ends_a_text_with(tmp_path: Path) -> None:
+    documents = [Document("a.py", "x = 1\n"), Document("b.py", "y = x\n")]
+    tokenizer = train_tokenizer(documents, 300)
+    tokenizer.add_special_tokens(["</s>"])
+    ids = [tokenizer.encode(document.text).ids for document in documents]
+    for eos in (END_OF_TEXT, "</s>"):
+        save_tokenizer(tokenizer, tmp_path, 128)
+        config = tmp_path / "tokenizer_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": eos}))
+        end = end_of_text_id(tokenizer, tmp_path)
+        assert tokenizer.id_to_token(end) == eos
+        assert encode_stream(tokenizer, documents, end).tolist() == [*ids[0], end, *ids[1], end]
+
+
+@pytest.mark.parametrize(
+    ("eos", "says"), [(None, "names no eos_token: "), ("<end>", "names the eos_token '<end>', which its tokenizer.json")]
+)
+def test_a_tokenizer_that_names_no_token_of_its_own_to_end_a_text_is_refused(
+    tmp_path: Path, eos: str | None, says: str
+) -> None:
+    tokenizer = train_tokenizer([Document("a.py", "x = 1\n")], 300)
+    save_tokenizer(tokenizer, tmp_path, 128)
+    config = tmp_path / "tokenizer_config.json"
+    named = {name: value for name, value in json.loads(config.read_text()).items() if name != "eos_token"}
+    config.write_text(json.dumps(named if eos is None else named | {"eos_token": eos}))
+    with pytest.raises(UsageError, match=says):
+        end_of_text_id(tokenizer, tmp_path)
 
 
 @pytest.mark.slow

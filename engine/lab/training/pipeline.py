@@ -24,7 +24,7 @@ from specscope.engine.lab.training.plan import SELF_TEXT_LENGTH, TrainingPlan, s
 from specscope.engine.lab.training.schedule import logged_seconds
 from specscope.engine.lab.training.self_text import generate_self_text
 from specscope.engine.lab.training.teacher import save_teacher, train_teacher
-from specscope.engine.lab.training.tokenizer import encode_stream, save_tokenizer, train_tokenizer
+from specscope.engine.lab.training.tokenizer import encode_stream, end_of_text_id, save_tokenizer, train_tokenizer
 from specscope.engine.lab.training.unlikelihood import train_against_repetition
 from specscope.tracer.errors import UsageError
 
@@ -35,7 +35,8 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
     """Every stage in order. Returns the measurements, which also lie in ``measurements.json``.
 
     Raises:
-        UsageError: where a given teacher is missing, or has too few layers for an exit head.
+        UsageError: where a given teacher is missing, has too few layers for an exit head, or a tokenizer that names no
+            token to end a text with.
     """
     if plan.given_teacher is not None:
         return _train_heads_alone(plan)
@@ -99,8 +100,9 @@ def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArra
     if not all(path.exists() for path in paths.values()):
         split = {"train": [d for d in documents if not d.held_out], "held_out": [d for d in documents if d.held_out]}
         tokenizer = _tokenizer(plan, split["train"])
+        end = end_of_text_id(tokenizer, plan.teacher_folder)
         for name in names:
-            np.save(paths[name], encode_stream(tokenizer, split[name]))
+            np.save(paths[name], encode_stream(tokenizer, split[name], end))
     return {name: np.load(path) for name, path in paths.items()}
 
 

@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from specscope.engine.lab.training.corpus import Document
+from specscope.tracer.errors import UsageError
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
@@ -50,9 +51,25 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) ->
     wrapped.save_pretrained(folder)
 
 
-def encode_stream(tokenizer: Tokenizer, documents: Iterable[Document]) -> NDArray[np.int64]:
-    """Every document's ids, each followed by end-of-text, as one array (T,)."""
-    end = int(tokenizer.token_to_id(END_OF_TEXT) or 0)
+def end_of_text_id(tokenizer: Tokenizer, folder: Path) -> int:
+    """The id of the token that ends a text, as the tokenizer's ``folder`` names it.
+
+    Raises:
+        UsageError: where it names none that ``tokenizer`` has.
+    """
+    named = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True).eos_token
+    end: int | None = None if named is None else tokenizer.token_to_id(named)
+    if end is None:
+        what = "no eos_token" if named is None else f"the eos_token {named!r}, which its tokenizer.json does not have"
+        raise UsageError(
+            f"the tokenizer in {folder} names {what}: the texts to train on are joined by that token; name it in "
+            "tokenizer_config.json"
+        )
+    return end
+
+
+def encode_stream(tokenizer: Tokenizer, documents: Iterable[Document], end: int) -> NDArray[np.int64]:
+    """Every document's ids, each followed by ``end``, as one array (T,)."""
     pieces: list[int] = []
     for document in documents:
         pieces.extend(tokenizer.encode(document.text).ids)
