@@ -32,6 +32,8 @@ OverlapChoice = Literal["auto", "on", "off"]
 QuantizationName = Literal["none", "int8", "int4-mlp"]
 #: replicated: every rank accepts for all rows; sharded: each for its share.
 AcceptanceChoice = Literal["replicated", "sharded"]
+#: What the times of requests are counted by: steps that the rows have taken together, or seconds since the run began.
+ArrivalsClock = Literal["steps", "seconds"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -42,6 +44,7 @@ CACHE_STRATEGIES: tuple[str, ...] = get_args(CacheStrategy)
 PRODUCTS: tuple[str, ...] = get_args(ProductsChoice)
 QUANTIZATIONS: tuple[str, ...] = get_args(QuantizationName)
 OVERLAPS: tuple[str, ...] = get_args(OverlapChoice)
+ARRIVALS_CLOCKS: tuple[ArrivalsClock, ...] = get_args(ArrivalsClock)
 ACCEPTANCES: tuple[AcceptanceChoice, ...] = get_args(AcceptanceChoice)
 CACHES: tuple[str, ...] = get_args(CacheName)
 #: Level lengths is of other engines, which record no more.
@@ -232,6 +235,7 @@ class Settings:
     max_new_tokens: int = 64
     stop_strings: tuple[str, ...] = ()
     batch_size: int = 1
+    arrivals_clock: ArrivalsClock = "steps"  # what the times of requests are counted by
     cache_strategy: str = "in-place"  # one of CACHE_STRATEGIES
     cache: str = "dense"  # one of CACHES: how committed keys and values lie
     block_size: int | None = None  # positions of a paged cache's block; None: BLOCK_SIZE
@@ -256,6 +260,7 @@ class Settings:
         check_name("cache strategy", self.cache_strategy, CACHE_STRATEGIES)
         check_name("acceptance", self.acceptance, ACCEPTANCES)
         check_name("overlap", self.overlap, OVERLAPS)
+        check_name("clock of arrivals", self.arrivals_clock, ARRIVALS_CLOCKS)
         if self.acceptance == "sharded" and self.choice.num_ranks == 1:
             raise UsageError("got acceptance sharded and one process, which has no shares: give --tensor-parallel")
         if self.choice.graph == "on" and self.cache_strategy != "in-place":

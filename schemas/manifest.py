@@ -317,6 +317,11 @@ class Manifest(Record):
         description="Positions of a block, where the cache is paged. Absent: it is not, or not known.",
     )
     batch_size: int | None = Field(default=None, ge=1, description="Rows decoded side by side at most; absent: 1.")
+    arrivals_clock: Literal["seconds"] | None = Field(
+        default=None,
+        description="What the times of requests were counted by: seconds since the run began, so that who joined at"
+        " which step depended on how fast it was; absent: steps.",
+    )
     seed: int | None = Field(default=None, description="Of all that is drawn; absent where the run has none.")
     level: TraceLevel = Field(
         description="How much is recorded; lengths: only how many tokens each step drafted and accepted."

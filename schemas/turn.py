@@ -86,7 +86,13 @@ class TurnStart(Record):
     joined_at: int | None = Field(
         default=None,
         ge=0,
-        description="When it took its row, by the same clock; it leaves it num_steps later. Absent: not known.",
+        description="When it began in its row, by the same count; it ends num_steps later. Absent: not known.",
+    )
+    waited_ns: int | None = Field(
+        default=None,
+        ge=0,
+        description="From its request's arrival until it took a row, in nanoseconds; only in a request's first turn,"
+        " where arrivals_clock is seconds.",
     )
     held: HeldSection | None = Field(
         default=None, description="What the row held before the prompt was taken in; absent: not known."

@@ -30,7 +30,15 @@ from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_st
 from specscope.engine.cli.stream import Stream
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.prompts import Prompt, load_arrivals, load_prompts
-from specscope.engine.settings import BLOCK_SIZE, CACHE_STRATEGIES, CACHES, MAX_BLOCK_SIZE, OVERLAPS, Settings
+from specscope.engine.settings import (
+    ARRIVALS_CLOCKS,
+    BLOCK_SIZE,
+    CACHE_STRATEGIES,
+    CACHES,
+    MAX_BLOCK_SIZE,
+    OVERLAPS,
+    Settings,
+)
 from specscope.tracer.cli.console import echo_document, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.errors import UsageError
@@ -47,7 +55,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Engine": ("engine", "stages", "exit_layer", "window", "stage_timeout", "carrier"),
     "Ranks": ("tensor_parallel", "acceptance"),
-    "Prompts": ("prompt", "prompts_file", "arrivals_file", "shard", "batch_size", "overlap", "seed"),
+    "Prompts": ("prompt", "prompts_file", "arrivals_file", "arrivals_clock", "shard", "batch_size", "overlap", "seed"),
     "Stopping": ("max_new_tokens", "stop_strings", "strict"),
     "Trace": ("trace", "trace_level", "trace_text", "redact", "overwrite"),
     **CHOICE_SECTIONS,
@@ -67,7 +75,15 @@ SECTIONS = {
     "--arrivals",
     "arrivals_file",
     type=click.Path(path_type=Path),
-    help="Prompts as above, each with the step at which it arrives_at, and if it is to be cancelled, cancel_at.",
+    help="Prompts as above, each with the time that it arrives_at, and if it is to be cancelled, cancel_at.",
+)
+@click.option(
+    "--arrivals-clock",
+    type=click.Choice(ARRIVALS_CLOCKS),
+    default="steps",
+    show_default=True,
+    help="What these times are: steps that the rows have taken together, so that a file gives the same run again, or "
+    "seconds since decoding began.",
 )
 @click.option("--shard", default="1/1", metavar="i/N", help="Decode the i-th of N parts of the prompts; see merge.")
 @pipeline_options
@@ -248,10 +264,12 @@ def check_request(
     """
     if sum(source is not None for source in (prompt, prompts_file, arrivals_file)) != 1:
         raise UsageError("give either --prompt TEXT or --prompts FILE, or --arrivals FILE")
+    if arrivals_file is None and options["arrivals_clock"] != "steps":
+        raise UsageError("got --arrivals-clock without --arrivals: give the file whose times it is of")
     if prompts_file is not None:
         listed = load_prompts(prompts_file)
     elif arrivals_file is not None:
-        listed = load_arrivals(arrivals_file)
+        listed = load_arrivals(arrivals_file, options["arrivals_clock"])
     else:
         listed = [Prompt("prompt", turns=(prompt or "",))]
     shard = options.pop("shard", "1/1")
@@ -271,6 +289,7 @@ def build_settings(**options: Any) -> Settings:
     named = (
         "max_new_tokens",
         "batch_size",
+        "arrivals_clock",
         "cache_strategy",
         "cache",
         "block_size",

@@ -25,6 +25,7 @@ def check_settings(settings: Settings) -> None:
         "--products packed": model.products == "packed",  # would pack a part of a weight as if it were the whole
         "--budget auto without --costs": policy.sizing == "measure",  # each rank would measure other costs
         "--tree auto": policy.shapes is not None,  # its profile was measured in one process
+        "--arrivals-clock seconds": settings.arrivals_clock == "seconds",  # ranks would look at other times
         f"device {model.device}": ":" in model.device,  # each rank takes the device of its own number
     }
     for what, is_refused in refused.items():

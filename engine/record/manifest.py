@@ -121,6 +121,7 @@ def build_manifest(run_id: str, facts: RunFacts, teacher: Teacher, drafter: Draf
         block_size=settings.paged_by,
         tensor_parallel=_tensor_parallel(settings, teacher),
         batch_size=settings.batch_size if settings.batch_size > 1 else None,
+        arrivals_clock=None if settings.arrivals_clock == "steps" else settings.arrivals_clock,
         seed=settings.seed,
         level=facts.level,
         capabilities=CAPABILITIES
@@ -242,6 +243,7 @@ def settings_of(manifest: Manifest) -> Settings:
             drafter_quantization=_quantization_of(manifest),
         ),
         batch_size=manifest.batch_size or 1,
+        arrivals_clock=manifest.arrivals_clock or "steps",
         cache_strategy=manifest.cache_strategy or "in-place",
         cache=manifest.cache or "dense",
         block_size=manifest.block_size,

@@ -58,6 +58,7 @@ class Joined(NamedTuple):
 
     arrived_at: int  # from then on its request waited
     joined_at: int
+    waited_ns: int | None = None  # until then, where requests arrive by seconds and this is the first turn
 
 
 class TurnLabel(NamedTuple):
@@ -175,6 +176,7 @@ class TurnRecorder:
                 row=turn.row or None,
                 arrived_at=None if label.joined is None else label.joined.arrived_at or None,
                 joined_at=None if label.joined is None else label.joined.joined_at,
+                waited_ns=None if label.joined is None else label.joined.waited_ns,
                 held=HeldSection(**turn.held._asdict()),
                 generator_seed=turn.generator_seed,
                 generator_digest=digest_state(turn.generator_state),

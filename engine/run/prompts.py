@@ -1,7 +1,7 @@
 """Prompts from the command line and from JSON Lines files: ``prompt``, ``turns`` or ``ids``, and an optional id.
 
 A ``prompt`` is text to continue as it stands; ``turns`` are what the user says in a conversation. A file of arrivals
-has the same lines, each with the steps at which its request arrives and is cancelled.
+has the same lines, each with the times at which its request arrives and is cancelled.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from specscope.engine.settings import ArrivalsClock
 from specscope.tracer.errors import UsageError
 
 ID_FIELDS = ("id", "question_id", "task_id")  # ours, MT-Bench's, HumanEval's
+MOST_SECONDS = 1_000_000_000  # of a time: what is longer is a mistake, and more than a sleep can take
 
 
 class Times(NamedTuple):
-    """When a request is there, by the clock of its run: the steps that the rows have taken together."""
+    """When a request is there, by the clock of its run: steps that the rows have taken together, or seconds."""
 
-    arrives_at: int = 0  # from then on it may take a row
-    cancel_at: int | None = None  # from then on nobody wants it; None: it is wanted to its end
+    arrives_at: float = 0  # from then on it may take a row
+    cancel_at: float | None = None  # from then on nobody wants it; None: it is wanted to its end
 
 
 AT_ONCE = Times()
@@ -66,13 +69,17 @@ def load_prompts(path: Path) -> list[Prompt]:
     return _load(path, _parse)
 
 
-def load_arrivals(path: Path) -> list[Prompt]:
+def load_arrivals(path: Path, clock: ArrivalsClock = "steps") -> list[Prompt]:
     """The requests of a file of prompts whose lines may also have ``arrives_at`` and ``cancel_at``, in its order.
+
+    Args:
+        path: of the file.
+        clock: what its times are counted by; steps are whole numbers.
 
     Raises:
         UsageError: naming the line and what was wanted.
     """
-    return _load(path, _parse_arrival)
+    return _load(path, partial(_parse_arrival, clock))
 
 
 def _load(path: Path, parse: Callable[[str, int, dict[str, Any]], Prompt]) -> list[Prompt]:
@@ -108,19 +115,31 @@ def _entry(place: str, line: str) -> dict[str, Any]:
     return entry
 
 
-def _parse_arrival(place: str, number: int, entry: dict[str, Any]) -> Prompt:
-    arrives_at = _clock(place, "arrives_at", entry.get("arrives_at", 0), least=0)
+def _parse_arrival(clock: ArrivalsClock, place: str, number: int, entry: dict[str, Any]) -> Prompt:
+    time = _steps if clock == "steps" else _seconds
+    arrives_at = time(f"{place}: got arrives_at", entry.get("arrives_at", 0), None)
     cancel_at = entry.get("cancel_at")
     if cancel_at is not None:
-        cancel_at = _clock(place, "cancel_at", cancel_at, least=arrives_at + 1)
+        cancel_at = time(f"{place}: got cancel_at", cancel_at, arrives_at)
     return replace(_parse(place, number, entry), times=Times(arrives_at, cancel_at))
 
 
-def _clock(place: str, field: str, value: Any, *, least: int) -> int:
+def _steps(got: str, value: Any, arrives_at: float | None) -> int:
+    """A time in steps; that of a cancel where it is given when its request ``arrives_at``."""
+    least, after = (0, "") if arrives_at is None else (int(arrives_at) + 1, ", after it arrives")
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        after = ", after it arrives" if field == "cancel_at" else ""
-        raise UsageError(f"{place}: got {field} {value!r}, wanted a number of steps, {least} or more{after}")
+        fraction = "; --arrivals-clock seconds takes fractions" if isinstance(value, float) else ""
+        raise UsageError(f"{got} {value!r}, wanted a number of steps, {least} or more{after}{fraction}")
     return value
+
+
+def _seconds(got: str, value: Any, arrives_at: float | None) -> float:
+    """The same in seconds."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= MOST_SECONDS or (arrives_at is not None and value <= arrives_at):
+        after = "" if arrives_at is None else f", after it arrives at {arrives_at:g}"
+        raise UsageError(f"{got} {value!r}, wanted seconds, 0 to {MOST_SECONDS}{after}")
+    return float(value)
 
 
 def _parse(place: str, number: int, entry: dict[str, Any]) -> Prompt:

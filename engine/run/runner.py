@@ -20,6 +20,7 @@ from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.recorder import Joined, TraceRecorder, TurnLabel
 from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.record.target import TraceTarget as TraceTarget  # how callers ask for a trace
+from specscope.engine.run.clocks import Clock, SecondsClock, StepClock
 from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
@@ -113,12 +114,14 @@ def run_turns(
     events: TurnEvents = QUIET,
     *,
     change: Callable[[Workings], Workings] = unchanged,
+    clock: Clock | None = None,
 ) -> Generator[TurnReport, None, None]:
     """Decodes every turn of every prompt, as many conversations side by side as the settings say; reports each turn
     when it ends. ``writer`` is finished when the last is done, whatever happens.
 
     Args:
         change: what decodes instead of the models and the loop's own phases; the manifest tells of the models alone.
+        clock: what requests arrive by; None: one of the kind that the settings name.
 
     Raises:
         UsageError: where the settings name a fault and no ``change`` puts it in: the manifest would claim it.
@@ -127,7 +130,7 @@ def run_turns(
     if request.settings.fault is not None and change is unchanged:
         raise UsageError(f"got fault {request.settings.fault} in the settings, and nothing that injects it")
     recorder = _recorder(request, models, writer)
-    run = _Run(request, change(Workings(models)), recorder, events)
+    run = _Run(request, change(Workings(models)), recorder, events, clock)
     try:
         with ending(run.session, writer):
             yield from run.turns()
@@ -169,17 +172,23 @@ class _Run:
     """The rows and what runs in them, as the schedule says."""
 
     def __init__(
-        self, request: RunRequest, workings: Workings, recorder: TraceRecorder | None, events: TurnEvents
+        self,
+        request: RunRequest,
+        workings: Workings,
+        recorder: TraceRecorder | None,
+        events: TurnEvents,
+        clock: Clock | None,
     ) -> None:
         settings, models = request.settings, workings.models
         self._request, self._models, self._recorder, self._events = request, models, recorder, events
         self._rules = _rules(settings, models)
         self._num_begun = 0
-        self._schedule = Schedule([prompt.times for prompt in request.prompts], settings.batch_size)
         self._talks: RowList[_Talk] = RowList()  # in the rows
         self._stepped: list[StepResult] = []  # by the last step, until its results are delivered
         decoding = decoding_of(settings, models.teacher, workings.phases, events.warn)
         self.session = Session(models.teacher, models.drafter, decoding, num_rows=0)
+        self._clock = clock or (StepClock() if settings.arrivals_clock == "steps" else SecondsClock())
+        self._schedule = Schedule([prompt.times for prompt in request.prompts], settings.batch_size, self._clock)
 
     def turns(self) -> Iterator[TurnReport]:
         """Decodes them all."""
@@ -262,10 +271,16 @@ class _Run:
         if self._recorder is not None:
             with_text = self._request.trace is not None and self._request.trace.with_text
             text = prompt.turns[talk.turn] if prompt.turns and with_text else None
-            joined = Joined(prompt.times.arrives_at, self._schedule.clock)
-            observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text, joined))
+            observer = self._recorder.turn(TurnLabel(talk.number, prompt.id, talk.turn, text, self._joined(talk)))
         seed = turn_seed(self._request.settings.seed or 0, prompt.id, talk.turn)
         return TurnRequest(talk.context, self._rules, observer=observer, generator_seed=seed)
+
+    def _joined(self, talk: _Talk) -> Joined:
+        """When the talk's request arrived and its turn begins."""
+        waited_ns = None
+        if self._request.settings.arrivals_clock == "seconds" and talk.turn == 0:
+            waited_ns = round((self._clock.now() - talk.prompt.times.arrives_at) * 1e9)
+        return Joined(self._schedule.arrived_at[talk.request], self._clock.steps, waited_ns)
 
     def _report(self, talk: _Talk) -> TurnReport:
         text = decode_text(self._models.teacher, talk.result.output_ids)

@@ -161,7 +161,7 @@ def test_ids_are_replaced_one_by_one_and_nothing_else_is(made: Any, rule: str, l
 
 #: Numbers that are no token ids, wherever they stand. A new field belongs here, or is a ``TokenId``.
 PLAIN_NUMBERS = {
-    *("arrived_at", "joined_at", "num_pairs"),  # of rows and who takes them
+    *("arrived_at", "joined_at", "waited_ns", "num_pairs"),  # of rows and who takes them
     *("num_allowed", "ends"),  # of a grammar, whose masks and states are digests
     *("rows", "context"),  # the load by which a shape is chosen
     *("drafted", "accepted", "num_prompt_tokens", "num_output_tokens"),
@@ -193,7 +193,7 @@ PLAIN_NUMBERS = {
 }
 #: Texts that the user did not write, or wrote to be seen.
 PLAIN_TEXTS = {
-    *("products", "device", "library"),
+    *("products", "device", "library", "arrivals_clock"),
     *("plan", "acceptance"),  # of ranks
     "not_known",  # names of fields of the manifest
     *("failed_cases", "origin", "outcome"),  # of an attention kernel

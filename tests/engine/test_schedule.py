@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clocks import Time
 
+from specscope.engine.run.clocks import Clock, SecondsClock, StepClock
 from specscope.engine.run.prompts import Times
 from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
 
@@ -23,7 +26,9 @@ class Rows:
 
     def __init__(self, times: list[Times], lasting: list[int], max_rows: int) -> None:
         self.times, self.lasting, self.max_rows = times, lasting, max_rows
-        self.schedule = Schedule(times, max_rows)
+        self.clock: Clock = StepClock()
+        self.after_step: Callable[[], None] = lambda: None  # what passes the time
+        self.schedule = Schedule(times, max_rows, self.clock)
         self.rows: list[int] = []
         self.left: dict[int, int] = {}  # steps that are left of each request that joined
         self.stays: dict[int, Stay] = {}
@@ -45,7 +50,7 @@ class Rows:
         free = {row for row, request in enumerate(self.rows) if request not in self.left}
         for cancel in self.schedule.cancels():
             assert isinstance(cancel, Cancel)
-            self.cancelled[cancel.request] = self.schedule.clock
+            self.cancelled[cancel.request] = self.clock.steps
             if cancel.row is not None:
                 assert self.rows[cancel.row] == cancel.request
                 self._leave(cancel.request)
@@ -67,7 +72,7 @@ class Rows:
             assert move.is_added or move.row in free
             self.rows[move.row : move.row + 1] = [move.request]
             assert move.request not in self.joined, "a request joins once"
-            self.joined[move.request] = self.schedule.clock
+            self.joined[move.request] = self.clock.steps
             self.left[move.request] = self.lasting[move.request]
             if not self.left[move.request]:
                 again.append(move.request)
@@ -80,6 +85,7 @@ class Rows:
         assert len(self.rows) <= self.max_rows
         assert list(self.schedule.rows) == self.rows, "no row is free in a step"
         self.num_steps += 1
+        self.after_step()
         self.schedule.advance()
         for request in self.rows:
             self.left[request] -= 1
@@ -88,7 +94,7 @@ class Rows:
             self.schedule.end(request)
 
     def _leave(self, request: int) -> None:
-        self.stays[request] = Stay(self.joined[request], self.schedule.clock)
+        self.stays[request] = Stay(self.joined[request], self.clock.steps)
         del self.left[request]
 
 
@@ -130,15 +136,16 @@ def test_nobody_waits_while_a_row_is_free(run: Rows) -> None:
 
 
 def test_the_clock_goes_on_to_the_next_arrival_where_nobody_is_there() -> None:
-    schedule = Schedule([Times(7), Times(7)], 1)
+    clock = StepClock()
+    schedule = Schedule([Times(7), Times(7)], 1, clock)
     assert schedule.moves() == [Join(0, 0, is_added=True)]
-    assert schedule.clock == 7
+    assert clock.steps == 7
     schedule.end(0)
     assert schedule.moves() == [Join(1, 0, is_added=False)]
 
 
 def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
-    schedule = Schedule([Times(), Times(), Times(2)], 2)
+    schedule = Schedule([Times(), Times(), Times(2)], 2, StepClock())
     assert schedule.moves() == [Join(0, 0, is_added=True), Join(1, 1, is_added=True)]
     schedule.advance()
     schedule.end(0)
@@ -149,7 +156,7 @@ def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
 
 
 def test_who_waits_in_vain_is_cancelled_without_a_row() -> None:
-    schedule = Schedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1)
+    schedule = Schedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1, StepClock())
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     schedule.advance()
     assert schedule.cancels() == []
@@ -160,3 +167,66 @@ def test_who_waits_in_vain_is_cancelled_without_a_row() -> None:
     schedule.advance()
     assert schedule.cancels() == [Cancel(2, 0)]
     assert schedule.is_over
+
+
+# A clock in seconds.
+
+
+@given(runs(), st.integers(1, 4))
+def test_seconds_in_which_each_step_takes_a_second_give_the_schedule_of_steps(run: Rows, per_step: int) -> None:
+    """Steps that take n seconds, and times n times as late: who joins when is the same, counted in busy steps."""
+    time = Time()
+    scaled = [
+        Times(when.arrives_at * per_step, None if when.cancel_at is None else when.cancel_at * per_step)
+        for when in run.times
+    ]
+    other = Rows(scaled, run.lasting, run.max_rows)
+    other.clock = time.clock()
+    other.schedule = Schedule(scaled, run.max_rows, other.clock)
+    other.after_step = lambda: time.sleep(per_step)
+    run.play()
+    other.play()
+    assert list(other.joined) == list(run.joined)
+    assert other.cancelled.keys() == run.cancelled.keys()
+    assert other.num_steps == run.num_steps == other.clock.steps
+    lasted = [{request: stay.left_at - stay.joined_at for request, stay in each.stays.items()} for each in (run, other)]
+    assert lasted[0] == lasted[1]
+
+
+def test_where_nobody_runs_the_clock_in_seconds_sleeps_until_the_next_arrival() -> None:
+    time = Time()
+    clock = time.clock()
+    schedule = Schedule([Times(0.5), Times(7.25), Times(8)], 1, clock)
+    assert schedule.moves() == [Join(0, 0, is_added=True)]
+    assert (time.slept, clock.steps, schedule.arrived_at) == ([0.5], 0, {0: 0})
+    time.now += 2
+    schedule.advance()
+    schedule.end(0)
+    assert schedule.cancels() == []
+    assert schedule.moves() == [Join(1, 0, is_added=False)]
+    assert (time.slept, clock.steps, schedule.arrived_at) == ([0.5, 4.75], 1, {0: 0, 1: 1})
+    # A step takes longer than until the next one arrives, who has waited since.
+    time.now += 3
+    schedule.advance()
+    schedule.end(1)
+    assert schedule.moves() == [Join(2, 0, is_added=False)]
+    assert time.slept == [0.5, 4.75]
+
+
+def test_who_came_and_was_cancelled_within_one_step_takes_no_row() -> None:
+    time = Time()
+    schedule = Schedule([Times(0), Times(1, cancel_at=2), Times(1.5)], 2, time.clock())
+    assert schedule.moves() == [Join(0, 0, is_added=True)]
+    time.now += 3
+    schedule.advance()
+    assert schedule.cancels() == [Cancel(1, None)]
+    assert schedule.moves() == [Join(2, 1, is_added=True)]
+
+
+def test_a_sleep_that_ends_early_is_followed_by_another() -> None:
+    time = Time()
+    clock = SecondsClock(lambda: time.now, lambda seconds: time.sleep(min(seconds, 2)))
+    clock.wait_until(5)
+    assert (time.slept, clock.now()) == ([2, 2, 1], 5)
+    clock.wait_until(3)
+    assert time.slept == [2, 2, 1]

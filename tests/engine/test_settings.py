@@ -45,6 +45,7 @@ EVERYTHING = Settings(
     max_new_tokens=17,
     stop_strings=("END", "\n\n"),
     batch_size=3,
+    arrivals_clock="seconds",
     cache_strategy="replicate",
     processors=ProcessorChoice(repetition_penalty=1.2, no_repeat_ngram=3),
     seed=11,

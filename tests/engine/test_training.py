@@ -344,7 +344,8 @@ def test_the_texts_are_joined_by_the_token_that_the_tokenizer_ends_a_text_with(t
 
 
 @pytest.mark.parametrize(
-    ("eos", "says"), [(None, "names no eos_token: "), ("<end>", "names the eos_token '<end>', which its tokenizer.json")]
+    ("eos", "says"),
+    [(None, "names no eos_token: "), ("<end>", "names the eos_token '<end>', which its tokenizer.json")],
 )
 def test_a_tokenizer_that_names_no_token_of_its_own_to_end_a_text_is_refused(
     tmp_path: Path, eos: str | None, says: str

@@ -25,6 +25,7 @@ AXIS = (
     "cache",
     "block_size",
     "batch_size",
+    "arrivals_clock",
     "pipeline",
     "tensor_parallel",
     "grammar.library",

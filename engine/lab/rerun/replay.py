@@ -199,6 +199,7 @@ def replay_manifest(
         settings_of(source),
         choice=choice,
         batch_size=1,
+        arrivals_clock="steps",  # nobody waits for a row
         cache_strategy=decoding.cache_strategy,
         cache="dense" if decoding.block_size is None else "paged",
         block_size=decoding.block_size,
