@@ -141,6 +141,21 @@ class TurnStart(Record):
         return self.num_prompt_tokens if self.without_ids else len(self.prompt_ids)
 
     @property
+    def known_row(self) -> int | None:
+        """The batch row that it began in; None where the writer says nothing of rows."""
+        return 0 if self.row is None and (self.joined_at, self.held) != (None, None) else self.row
+
+    @property
+    def waited_steps(self) -> int | None:
+        """Steps that its request waited for a row; None where that is not known, or it had one from an earlier turn."""
+        return None if self.joined_at is None or self.prompt_turn else self.joined_at - (self.arrived_at or 0)
+
+    def could_wait(self, rows: int) -> bool:
+        """Whether its request may have waited for one of so many rows, and the trace says how long. Prompts that are
+        all there from the start and take one row, one after another, are no requests that wait."""
+        return self.joined_at is not None and (rows > 1 or bool(self.arrived_at) or self.waited_ns is not None)
+
+    @property
     def num_committed(self) -> int:
         """Tokens in the teacher's cache before the first step."""
         return len(self.prompt_ids) - (self.prefill.pending_token is None)

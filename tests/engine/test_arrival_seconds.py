@@ -84,6 +84,17 @@ def test_the_trace_has_the_steps_at_which_requests_joined(recorded: tuple[Path, 
     assert starts["late"]["joined_at"] < steps, "nobody's steps are counted while the clock sleeps"
 
 
+def test_what_is_said_of_it_is_what_happened(recorded: tuple[Path, Time]) -> None:
+    trace, _ = recorded
+    with TraceReader(trace) as reader:
+        turn = next(entry.turn for entry in reader.turns if entry.prompt_id == "left")
+    says = specscope("show", trace, "--turn", str(turn)).out
+    assert "request: arrived at step 1, waited 0 steps (450 ms), row 1 from step 1 on; cancelled after 2 steps" in says
+    out = specscope("metrics", trace).out
+    assert "4 took a row, 1 of them cancelled" in out
+    assert "mean 400.00  p50 225.0  p95 1150.0" in out
+
+
 def test_it_is_sound_and_equal_to_the_single_runs(recorded: tuple[Path, Time], runs: TinyRuns) -> None:
     trace, _ = recorded
     assert check_trace(trace).num_violations == 0

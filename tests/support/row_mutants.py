@@ -57,3 +57,16 @@ ROW_MUTANTS: dict[str, Callable[[Lines], None]] = {
     "rows.nothing-kept": keep("num_pairs"),
     "rows.draws-anew": draw_on,
 }
+
+
+def requests_waited(lines: Lines) -> Lines:
+    """``lines``, a run of three turns of two prompts, as one of two rows with a clock in seconds: the second prompt
+    waits, moves to row 0 in its third step, and is cancelled in its second turn."""
+    lines[0] |= {"batch_size": 2, "arrivals_clock": "seconds"}
+    starts = of_kind(lines, "turn_start")
+    starts[0] |= {"joined_at": 0, "waited_ns": 0}
+    starts[1] |= {"row": 1, "arrived_at": 2, "joined_at": 5, "waited_ns": 1_500_000_000}
+    starts[2] |= {"arrived_at": 2, "joined_at": 18}
+    [step for step in of_kind(lines, "step") if step["turn"] == 1][2]["row"] = 0
+    of_kind(lines, "turn_end")[2]["reason"] = "cancelled"
+    return lines

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from support.called import specscope
 from support.lengths_runs import HONEST, lengths_lines
+from support.rank_mutants import one_rank_parts, ranks_agree
+from support.row_mutants import requests_waited
 from support.traces import EAGER, FUSED, ROOT, first_step, load, store
 
 from specscope.tracer.errors import UsageError
@@ -44,9 +46,9 @@ def test_the_documented_columns_are_those_of_the_tables() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_column_is_filled_by_some_trace_and_every_value_has_a_column(name: str) -> None:
-    table = TABLES[name]
-    rows = [row for path in (FUSED, EAGER) for row in table_rows(table, path)]
+def test_every_column_is_filled_by_some_trace_and_every_value_has_a_column(name: str, tmp_path: Path) -> None:
+    table, served = TABLES[name], store(requests_waited(ranks_agree(load(FUSED))), tmp_path / "served.jsonl")
+    rows = [row for path in (FUSED, EAGER, served) for row in table_rows(table, path)]
     filled = {column for row in rows for column, value in row.items() if value is not None}
     assert {column.name for column in table.columns} - filled <= {"begun_ms", "branch_ms", "deliver_ms", "proposed_by"}
     with TraceReader(FUSED) as reader:
@@ -93,6 +95,31 @@ def test_turns_and_nodes_are_counted_as_recorded() -> None:
     [row] = asked("SELECT count(*) n, count(parent) children, sum(accepted::INT) path FROM nodes", FUSED)
     assert (row["n"], row["children"]) == (sum(len(s["tree"]["tokens"]) for s in steps), row["n"] - len(steps))
     assert row["path"] == sum(1 + step["accept"]["accepted_length"] for step in steps)
+
+
+@needs_duckdb
+def test_rows_arrivals_and_cancels_have_their_columns(tmp_path: Path) -> None:
+    served = store(requests_waited(load(FUSED)), tmp_path / "served.jsonl")
+    columns = "row, arrived_at, joined_at, waited_steps, waited_ms, reason"
+    turns = [tuple(turn.values()) for turn in asked(f"SELECT {columns} FROM turns ORDER BY turn", served)]
+    waited = [(0, 0, 0, 0, 0.0, "length"), (1, 2, 5, 3, 1500.0, "length"), (0, 2, 18, None, None, "cancelled")]
+    assert turns == waited
+    rows = asked("SELECT turn, step, row FROM steps ORDER BY turn, step", served)
+    assert [row["row"] for row in rows if row["turn"] == 1][:4] == [1, 1, 0, 0], "it moved in its third step"
+    [absent] = asked("SELECT count(row) r, count(arrived_at) a, count(waited_steps) w FROM turns", FUSED)
+    assert absent == {"r": 0, "a": 0, "w": 0}
+
+
+@needs_duckdb
+def test_ranks_have_a_row_in_each_step_and_failure(tmp_path: Path) -> None:
+    lines = load(FUSED)
+    one_rank_parts(lines)
+    rows = asked("SELECT * FROM ranks ORDER BY turn, step, rank", store(lines, tmp_path / "ranks.jsonl"))
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert len(rows) == 3 * len(steps)
+    assert [(row["step"], row["rank"]) for row in rows if not row["agrees"]] == [(1, 2)]
+    assert rows[0]["tree_digest"] == steps[0]["ranks"][0]["tree_digest"]
+    assert asked("SELECT count(*) n FROM ranks", FUSED) == [{"n": 0}]
 
 
 @needs_duckdb
@@ -337,7 +364,7 @@ def test_sql_reaches_nothing_but_the_tables(
 
 @needs_duckdb
 def test_a_local_name_of_ours_is_no_table() -> None:
-    wanted = r"does not exist! The tables are turns, steps, nodes$"
+    wanted = r"does not exist! The tables are turns, steps, nodes, ranks$"
     with pytest.raises(UsageError, match=wanted), ask("SELECT * FROM traces", [FUSED]):
         pass
 

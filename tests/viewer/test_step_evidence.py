@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.grown import changed, grown
 from support.pages import Opener, boards_of, checked, html_of
+from support.row_mutants import requests_waited
 from support.traces import FUSED, load, store
 
 from specscope.schemas import Step
@@ -141,6 +142,14 @@ def test_a_turn_of_a_batch_names_its_row(tmp_path: Path, open_app: Opener) -> No
     assert "row 1 of a batch of 2" in html_of(open_app(path, page="step", turn="1"))
     assert "of a batch of" not in html_of(open_app(FUSED, page="step", turn="1"))
     assert boards_of(open_app(path, page="step"))
+
+
+def test_a_turn_says_when_its_request_came_and_went(tmp_path: Path, open_app: Opener) -> None:
+    path = store(requests_waited(load(FUSED)), tmp_path / "waited.jsonl")
+    page = html_of(open_app(path, page="step", turn="1"))
+    assert "request: arrived at step 2, waited 3 steps (1500 ms), row 1 from step 5 on" in page
+    assert "; cancelled after" in html_of(open_app(path, page="step", turn="2"))
+    assert "request: " not in html_of(open_app(FUSED, page="step", turn="2"))
 
 
 def test_rows_of_a_mask_are_named_by_their_tokens_while_they_can_be_read(recorded: Context) -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from support.verdicts import KINDS, drift_of_all, hostile_verdict, near_tie, root_at, verdict_of
 
-from specscope.schemas import Kernel, Manifest, SelfCheck
+from specscope.schemas import Kernel, Manifest, SelfCheck, TensorParallel
 from specscope.schemas.verdict import Blame, Verdict
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.files.reader import TraceReader
@@ -182,6 +182,14 @@ def test_a_kernel_that_did_not_run_is_not_shown_as_if_it_had(manifest: Manifest)
     assert "attention mine (failed its self-check: eager ran)" in dict(manifest_rows(asked))["mode"]
     ran = asked.model_copy(update={"kernel": Kernel(name="mine", self_check=SelfCheck(outcome="passed"))})
     assert "attention mine, " in dict(manifest_rows(ran))["mode"]
+
+
+def test_the_ranks_of_a_run_are_named(manifest: Manifest) -> None:
+    assert dict(manifest_rows(manifest))["ranks"] == "none"
+    parallel = TensorParallel(world_size=2, plan={"lm_head": "colwise"}, backend="gloo", acceptance="sharded")
+    divided = manifest.model_copy(update={"tensor_parallel": parallel})
+    wanted = "2 ranks that divide the teacher, sums carried by gloo, acceptance sharded"
+    assert dict(manifest_rows(divided))["ranks"] == wanted
 
 
 def test_commands_can_be_copied_as_they_are() -> None:

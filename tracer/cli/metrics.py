@@ -14,6 +14,7 @@ from specscope.tracer.cli.console import console, echo_document
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.tuning.intervals import Mean
+from specscope.tracer.tuning.requests import Served
 from specscope.tracer.tuning.summary import RunNumbers, json_of, read_numbers
 
 
@@ -77,7 +78,25 @@ def lines_of(run: RunNumbers) -> list[tuple[str, str]]:
     lines += [("phases", "  ".join(f"{at.name} {at.median_ms:.2f} ms ({at.share:.0%})" for at in run.phases))]
     if run.tokens_per_second is not None:
         lines.append(("tokens per second", f"{run.tokens_per_second:.1f}"))
+    lines += _requests(run.served)
     return [line for line in lines if line[1]]
+
+
+def _requests(served: Served | None) -> list[tuple[str, str]]:
+    """How long requests waited for a row, and what the rows put out together."""
+    if served is None:
+        return []
+    cancelled = f", {served.num_cancelled:,} of them cancelled" if served.num_cancelled else ""
+    lines = [("requests", f"{served.num_requests:,} took a row{cancelled}")]
+    units = (("steps", served.waited_steps), ("ms", served.waited_ms))
+    known = [(unit, waits) for unit, waits in units if waits is not None]
+    lines += [
+        (f"waited, in {unit}", f"mean {waits.mean:.2f}  p50 {waits.p50:.1f}  p95 {waits.p95:.1f}")
+        for unit, waits in known
+    ]
+    if served.tokens_per_step is not None:
+        lines.append(("tokens of all rows", f"{served.tokens_per_step:.2f} a step that they take together"))
+    return lines
 
 
 def _right_child(run: RunNumbers) -> list[tuple[str, str]]:

@@ -23,13 +23,13 @@ from specscope.tracer.naming.text import printable
 MAX_TABLE_ROWS = 1000
 
 
-@click.command(short_help="SQL over the turns, steps and nodes of traces")
+@click.command(short_help="SQL over the turns, steps, nodes and ranks of traces")
 @click.argument("sql", required=False)
 @click.argument("traces", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--columns", is_flag=True, help="Print the tables and their columns, and nothing else.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def query(sql: str | None, traces: tuple[Path, ...], columns: bool, form: str) -> None:
-    """Answer SQL, one SELECT, over the tables turns, steps and nodes of TRACES.
+    """Answer SQL, one SELECT, over the tables turns, steps, nodes and ranks of TRACES.
 
     \b
     specscope query "SELECT trace, avg(accepted_length) FROM steps GROUP BY trace" a.jsonl b.jsonl

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from specscope.schemas import AcceptSection, ShapeSection, Step
+from specscope.schemas import AcceptSection, RankDecisions, ShapeSection, Step
 from specscope.tracer.cli.console import console
 from specscope.tracer.cli.options import tokenizer_option
 from specscope.tracer.errors import NoSuchStepError, TraceError, UsageError
@@ -20,10 +20,13 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.failures import stopped_text
 from specscope.tracer.naming.places import turn_name
+from specscope.tracer.naming.ranks import ranks_text
+from specscope.tracer.naming.requests import request_text
 from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.naming.stages import stages_text
 from specscope.tracer.naming.text import counted, printable, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
+from specscope.tracer.oracle.invariants.ranks import disagreement
 from specscope.tracer.oracle.step import context_at, step_violations
 
 
@@ -86,6 +89,12 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         soft_wrap=True,
     )
     out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)
+    request = request_text(reader.manifest, reader.turn_start(entry), reader.turn_end(entry))
+    if request is not None:
+        out.print(f"request: {request}", highlight=False, soft_wrap=True)
+    parallel = reader.manifest.tensor_parallel
+    if parallel is not None:
+        out.print(escape(printable(ranks_text(parallel))), highlight=False, soft_wrap=True)
     pipeline = reader.manifest.pipeline
     if pipeline is not None:
         out.print(escape(printable(stages_text(pipeline))), highlight=False, soft_wrap=True)
@@ -142,6 +151,13 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
             f"{commit.destination_rows}",
             highlight=False,
         )
+    if record.ranks:
+        out.print(escape(printable(_ranks_line(record.ranks))), highlight=False, soft_wrap=True)
+
+
+def _ranks_line(ranks: list[RankDecisions]) -> str:
+    """Whether the ranks that computed the step decided the same."""
+    return disagreement(ranks) or f"{counted(len(ranks), 'rank')} decided the same"
 
 
 def _shape_text(shape: ShapeSection) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specscope.schemas import Step, TurnStart
+from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 
 
@@ -21,13 +22,23 @@ def step_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     with TraceReader(Path(path)) as reader:
         for entry in reader.turns:
-            start = reader.turn_start(entry)
-            for step in reader.steps(entry):
-                yield step_row(start, step)
+            yield from rows_of_turn(reader, entry)
 
 
-def step_row(start: TurnStart, step: Step) -> dict[str, Any]:
-    """The row of one step; what it does not record is None."""
+def rows_of_turn(reader: TraceReader, entry: TurnEntry) -> Iterator[dict[str, Any]]:
+    """The rows of one turn's steps; what they do not record is None.
+
+    Raises:
+        TraceError: where a record cannot be read.
+    """
+    start = reader.turn_start(entry)
+    batch_row = start.known_row
+    for step in reader.steps(entry):
+        batch_row = batch_row if step.row is None else step.row
+        yield {**_step_row(start, step), "row": batch_row}
+
+
+def _step_row(start: TurnStart, step: Step) -> dict[str, Any]:
     tree, accept, stop = step.tree, step.accept, step.stop
     row: dict[str, Any] = {
         "turn": step.turn,

@@ -1,4 +1,4 @@
-"""Traces as tables: turns, steps and nodes, each with named and typed columns. What a trace does not record is null."""
+"""Traces as tables: turns, steps, nodes and ranks, with named, typed columns. What a trace does not record is null."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from specscope.schemas import Step, TurnEnd, TurnStart
+from specscope.schemas import Failure, Step, TurnEnd, TurnStart
 from specscope.schemas.phases import TIMED_PHASES
-from specscope.tracer.export.rows import step_row
+from specscope.tracer.export.rows import rows_of_turn
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted
 
@@ -43,6 +43,11 @@ def _turn_row(start: TurnStart, end: TurnEnd | None) -> Row:
         "prompt_turn": start.prompt_turn,
         "prompt_tokens": start.prompt_length,
         "reused_tokens": start.reused_length,
+        "row": start.known_row,
+        "arrived_at": start.arrived_at or (None if start.joined_at is None else 0),
+        "joined_at": start.joined_at,
+        "waited_steps": start.waited_steps,
+        "waited_ms": None if start.waited_ns is None else start.waited_ns / 1e6,
     }
     if end is None:
         return row
@@ -60,9 +65,7 @@ def _turn_row(start: TurnStart, end: TurnEnd | None) -> Row:
 
 def _step_rows(reader: TraceReader) -> Iterator[Row]:
     for entry in reader.turns:
-        start = reader.turn_start(entry)
-        for step in reader.steps(entry):
-            yield step_row(start, step)
+        yield from rows_of_turn(reader, entry)
 
 
 def _node_rows(reader: TraceReader) -> Iterator[Row]:
@@ -93,6 +96,28 @@ def _nodes_of(step: Step) -> Iterator[Row]:
         }
 
 
+def _rank_rows(reader: TraceReader) -> Iterator[Row]:
+    for entry in reader.turns:
+        for step in reader.steps(entry):
+            yield from _ranks_of(step)
+    for failure in reader.failures():
+        yield from _ranks_of(failure)
+
+
+def _ranks_of(record: Step | Failure) -> Iterator[Row]:
+    ranks = record.ranks or []
+    for rank, decided in enumerate(ranks):
+        yield {
+            "turn": record.turn,
+            "step": record.step,
+            "rank": rank,
+            "tree_digest": decided.tree_digest,
+            "path_digest": decided.path_digest,
+            "emitted_digest": decided.emitted_digest,
+            "agrees": decided == ranks[0],
+        }
+
+
 def _at(values: list[Any] | None, slot: int) -> Any:
     return values[slot] if values is not None and slot < len(values) else None
 
@@ -111,8 +136,13 @@ TURNS = Table(
         Column("prompt_turn", "BIGINT", "Number of the turn in its prompt."),
         Column("prompt_tokens", "BIGINT", "Tokens of the whole context."),
         Column("reused_tokens", "BIGINT", "Of them, taken from an earlier turn's cache."),
+        Column("row", "BIGINT", "The batch row that it began in."),
+        Column("arrived_at", "BIGINT", "When its request arrived, in steps that the rows had taken together."),
+        Column("joined_at", "BIGINT", "When it began in its row, likewise."),
+        Column("waited_steps", "BIGINT", "How many steps its request waited for a row; null in later turns of it."),
+        Column("waited_ms", "DOUBLE", "The same by a clock in seconds, where requests arrived by one."),
         Column("output_tokens", "BIGINT", "Tokens that were put out."),
-        Column("reason", "VARCHAR", "What ended the turn."),
+        Column("reason", "VARCHAR", "What ended the turn; cancelled: its request was withdrawn."),
         Column("steps", "BIGINT", "Its steps."),
         Column("drafted", "BIGINT", "Drafted nodes, without roots."),
         Column("accepted", "BIGINT", "Accepted nodes, without roots and bonus tokens."),
@@ -128,6 +158,7 @@ STEPS = Table(
         TURN,
         PROMPT,
         STEP,
+        Column("row", "BIGINT", "The batch row that it ran in."),
         Column("committed", "BIGINT", "Tokens in the teacher's cache before the step."),
         Column("nodes", "BIGINT", "Drafted nodes, without the root."),
         Column("depth", "BIGINT", "The tree's deepest level."),
@@ -160,7 +191,21 @@ NODES = Table(
     ),
     _node_rows,
 )
-TABLES: dict[str, Table] = {"turns": TURNS, "steps": STEPS, "nodes": NODES}
+RANKS = Table(
+    "One row per rank of a step that several ranks computed, and of a failure where they parted.",
+    (
+        TRACE,
+        TURN,
+        STEP,
+        Column("rank", "BIGINT", "Number of the rank; 0 writes the trace."),
+        Column("tree_digest", "VARCHAR", "Of the tree that it drafted."),
+        Column("path_digest", "VARCHAR", "Of the path that it accepted."),
+        Column("emitted_digest", "VARCHAR", "Of the accepted tokens with the bonus token."),
+        Column("agrees", "BOOLEAN", "Whether all three are those of rank 0."),
+    ),
+    _rank_rows,
+)
+TABLES: dict[str, Table] = {"turns": TURNS, "steps": STEPS, "nodes": NODES, "ranks": RANKS}
 
 
 def table_rows(table: Table, path: Path) -> Iterator[Row]:

@@ -76,5 +76,11 @@ def ratio_of(candidate: Sequence[Cluster], baseline: Sequence[Cluster]) -> Mean 
     return Mean(_mean(candidate) / _mean(baseline), low, high, sum(cluster.size for cluster in candidate))
 
 
+def value_at(ascending: Sequence[float], share: float) -> float:
+    """The value below which such a ``share`` of them lies, 0 to 1: one of them, of the upper two where it lies between.
+    There is at least one."""
+    return ascending[min(len(ascending) - 1, int(share * len(ascending)))]
+
+
 def _mean(clusters: Sequence[Cluster]) -> float:
     return sum(cluster.total for cluster in clusters) / max(1, sum(cluster.size for cluster in clusters))

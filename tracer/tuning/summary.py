@@ -11,7 +11,8 @@ from specscope.schemas import Step, TimingSection
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.tuning.intervals import Mean, clusters_of, mean_of
+from specscope.tracer.tuning.intervals import Mean, clusters_of, mean_of, value_at
+from specscope.tracer.tuning.requests import Served, Stay, served_requests
 from specscope.tracer.tuning.walks import LONGEST, Walks
 from specscope.tracer.tuning.whatif import Outcome, TreeSetting, WhatIf, step_candidates, usual_settings, why_not
 
@@ -51,6 +52,7 @@ class RunNumbers:
     phases: list[PhaseTimes]
     step_ms: float | None  # median of a step's phases together
     tokens_per_second: float | None  # None where turns ran side by side
+    served: Served | None  # None where that was not recorded, or nobody could wait for a row
     what_if: list[Outcome]
     no_what_if: str | None  # why there is none
     num_rebuilt: int  # steps of what_if whose recorded tree is the best of the candidates
@@ -132,6 +134,7 @@ class _Numbers:
             phases=phase_times(self._timings),
             step_ms=statistics.median(map(_total_ms, self._timings)) if self._timings else None,
             tokens_per_second=self._speed(),
+            served=self._served(),
             what_if=outcomes,
             no_what_if=reason,
             num_rebuilt=self._what_if.num_rebuilt if self._what_if is not None else 0,
@@ -142,6 +145,12 @@ class _Numbers:
             mean = mean_of(clusters_of([lengths]))
             if mean is not None:
                 yield PromptLength(turn.turn, turn.prompt_id, mean)
+
+    def _served(self) -> Served | None:
+        """Of all turns: those between the ones that were read took rows as well."""
+        reader = self._reader
+        stays = (Stay(reader.turn_start(turn), reader.turn_end(turn)) for turn in reader.turns)
+        return served_requests(stays, reader.manifest.batch_size or 1)
 
     def _speed(self) -> float | None:
         if (self._reader.manifest.batch_size or 1) > 1:
@@ -160,8 +169,7 @@ def phase_times(timings: Sequence[TimingSection]) -> list[PhaseTimes]:
         recorded = [getattr(timing, f"{name}_ns") for timing in timings]
         if any(ns is not None for ns in recorded):
             row = sorted(min(ns or 0, LONGEST_NS) / 1e6 for ns in recorded)
-            p90 = row[min(len(row) - 1, int(0.9 * len(row)))]
-            phases.append(PhaseTimes(name, statistics.median(row), p90, sum(row) / total))
+            phases.append(PhaseTimes(name, statistics.median(row), value_at(row, 0.9), sum(row) / total))
     return phases
 
 
@@ -180,6 +188,7 @@ def json_of(numbers: RunNumbers) -> dict[str, Any]:
         "accepted_length": mean_json(numbers.accepted_length),
         "tokens_per_step": None if numbers.accepted_length is None else numbers.accepted_length.value + 1,
         "tokens_per_second": numbers.tokens_per_second,
+        "requests": None if numbers.served is None else served_json(numbers.served),
         "accepted_lengths": {str(length): walks.lengths[length] for length in sorted(walks.lengths)},
         "by_depth": [
             {"depth": depth, "reached": by_depth[depth - 1], "accepted": by_depth[depth]}
@@ -202,6 +211,13 @@ def json_of(numbers: RunNumbers) -> dict[str, Any]:
         "phases": [phase._asdict() for phase in numbers.phases],
         "what_if": what_if_json(numbers),
     }
+
+
+def served_json(served: Served) -> dict[str, Any]:
+    """Requests that took rows, and how long they waited."""
+    by_unit = {"waited_steps": served.waited_steps, "waited_ms": served.waited_ms}
+    waited = {name: None if waits is None else waits._asdict() for name, waits in by_unit.items()}
+    return served._asdict() | waited
 
 
 def what_if_json(numbers: RunNumbers) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from specscope.schemas import Manifest, TreePolicy
+from specscope.tracer.naming.ranks import ranks_text
 from specscope.tracer.naming.rules import rule_text
 from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Tone
@@ -98,6 +99,7 @@ def manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("processors", _processors_text(manifest)),
         ("stop rules", _stop_text(manifest)),
         ("cache strategy", _or_unstated(manifest.cache_strategy)),
+        ("ranks", "none" if manifest.tensor_parallel is None else ranks_text(manifest.tensor_parallel)),
         ("batch", f"at most {counted(manifest.batch_size or 1, 'row')} at a time"),
         ("seed", _or_unstated(manifest.seed)),
         ("trace level", manifest.level),
