@@ -1,4 +1,4 @@
-"""What the times of requests are counted by: the steps that the rows take together, or seconds. Knows no request.
+"""What the times of requests are counted by: the steps that the rows take together, or seconds.
 
 With steps, a file of arrivals gives the same run again. With seconds it says what load a run was under; when each
 request joined then depends on how fast the machine is.

@@ -214,14 +214,14 @@ def test_what_all_ranks_say_is_held_against_the_record(tmp_path: Path, field: st
     """The ranks agree, and the trace holds another decision than they took."""
     lines = ranks_agree(load(FUSED))
     step = [line for line in lines if line["kind"] == "step"][2]
-    made = step["ranks"][0][f"{field}_digest"]
+    honest = step["ranks"][0][f"{field}_digest"]
     for decided in step["ranks"]:
         decided[f"{field}_digest"] = "0123456789abcdef"
     report = check_trace(store(lines, tmp_path / "other.jsonl"))
     assert violated(report) == {"ranks.agree"}
     first = report.invariants["ranks.agree"].first
     assert first is not None
-    assert first.witness == f"rank 0 decided 0123456789abcdef, and the recorded {recorded} has the digest {made}"
+    assert first.witness == f"rank 0 decided 0123456789abcdef, and the recorded {recorded} has the digest {honest}"
 
 
 def test_what_a_record_lacks_or_redacts_is_not_held_against_the_ranks(tmp_path: Path) -> None:

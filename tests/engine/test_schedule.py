@@ -130,7 +130,7 @@ def test_nobody_waits_while_a_row_is_free(run: Rows) -> None:
     for request in range(len(run.times)):
         begun = run.joined.get(request, run.cancelled.get(request))
         assert begun is not None
-        for clock in range(run.times[request].arrives_at, begun):
+        for clock in range(int(run.times[request].arrives_at), begun):
             beside = sum(stay.joined_at <= clock < stay.left_at for stay in run.stays.values())
             assert beside == run.max_rows
 

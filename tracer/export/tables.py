@@ -138,7 +138,7 @@ TURNS = Table(
         Column("reused_tokens", "BIGINT", "Of them, taken from an earlier turn's cache."),
         Column("row", "BIGINT", "The batch row that it began in."),
         Column("arrived_at", "BIGINT", "When its request arrived, in steps that the rows had taken together."),
-        Column("joined_at", "BIGINT", "When it began in its row, likewise."),
+        Column("joined_at", "BIGINT", "When it began in its row, by the same count."),
         Column("waited_steps", "BIGINT", "How many steps its request waited for a row; null in later turns of it."),
         Column("waited_ms", "DOUBLE", "The same by a clock in seconds, where requests arrived by one."),
         Column("output_tokens", "BIGINT", "Tokens that were put out."),

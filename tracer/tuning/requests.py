@@ -36,7 +36,7 @@ class Served(NamedTuple):
 
 
 def served_requests(stays: Iterable[Stay], rows: int) -> Served | None:
-    """What became of the requests of a run of at most so many ``rows``; None where that was not recorded, or nobody
+    """What became of the requests of a run of ``rows`` at most; None where that was not recorded, or nobody
     could wait."""
     known = [stay for stay in stays if stay.start.joined_at is not None]
     firsts = [stay.start for stay in known if stay.start.waited_steps is not None]

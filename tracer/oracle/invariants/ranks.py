@@ -95,9 +95,9 @@ def _unlike_the_record(step: Step, first: RankDecisions) -> str | None:
     too, and cannot be made again."""
     recorded = recorded_decisions(step)
     for decision in DECISIONS:
-        given, made = getattr(first, decision.field), recorded.get(decision.field)
-        if made is not None and given is not None and given != made:
-            return f"rank 0 decided {given}, and the recorded {decision.recorded} has the digest {made}"
+        given, digest = getattr(first, decision.field), recorded.get(decision.field)
+        if digest is not None and given is not None and given != digest:
+            return f"rank 0 decided {given}, and the recorded {decision.recorded} has the digest {digest}"
     return None
 
 
