@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -191,7 +192,7 @@ def _decode(
     events = stream.events(warn_once)
     if lifeline is not None:
         events = heard_by(lifeline, events)
-    reports = []
+    reports, begun = [], time.monotonic()
     kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
     with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
         for report in run_turns(request, models, writer, events, change=change):
@@ -202,7 +203,7 @@ def _decode(
                 stream.turn_ends(report)
             advance(f"{sum(len(r.result.output_ids) for r in reports)} tokens")
     if not as_json:
-        _print_summary(reports, request)
+        _print_summary(reports, request, elapsed_s=time.monotonic() - begun)
         if writer is not None and not writer.broken:
             click.echo(f"trace: {writer.path}  (specscope check, show, view)")
     if writer is not None:
@@ -356,10 +357,12 @@ def report_json(report: TurnReport) -> dict[str, Any]:
     }
 
 
-def _print_summary(reports: list[TurnReport], request: RunRequest) -> None:
+def _print_summary(reports: list[TurnReport], request: RunRequest, *, elapsed_s: float) -> None:
+    """What all turns came to. Times of turns that ran side by side overlap: their speed is by the time of the whole."""
     lengths = [n for report in reports for n in report.result.accepted_lengths]
     tokens = sum(len(report.result.output_ids) for report in reports)
-    seconds = sum(report.result.duration_ns for report in reports) / 1e9
+    one_by_one = request.settings.batch_size == 1
+    seconds = sum(report.result.duration_ns for report in reports) / 1e9 if one_by_one else elapsed_s
     accepted = sum(lengths) / max(1, len(lengths))
     click.echo()
     click.echo(

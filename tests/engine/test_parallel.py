@@ -184,6 +184,9 @@ def test_the_loop_ends_where_the_ranks_part_and_nowhere_else(
     report = check_trace(tmp_path / "run.jsonl")
     assert (report.invariants["ranks.agree"].failed > 0) == (says is not None)
     assert report.invariants["ranks.agree"].passed or parts_at == 1
+    if parts_at == 4:  # after the step, which no failure is of
+        out = specscope("check", tmp_path / "run.jsonl").out
+        assert "the run failed, and what is violated may be why" in out
 
 
 def test_of_several_ranks_all_that_part_are_named(tmp_path: Path) -> None:

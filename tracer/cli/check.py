@@ -145,7 +145,8 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     for failure in report.failures:
         out.print(f"    the run {escape(printable(stopped_text(failure)))}", highlight=False, soft_wrap=True)
     if report.end_reason == "failed" and not report.failures:
-        out.print("    the run failed, and its writer did not record why", highlight=False)
+        why = "what is violated may be why" if report.num_violations else "its writer did not record why"
+        out.print(f"    the run failed, and {why}", highlight=False)
     for name in report.unmet:
         missing = f"{name} in {report.absent[name]} of {report.num_steps} steps"
         out.print(f"    required and not recorded: {missing}", highlight=False, soft_wrap=True)
