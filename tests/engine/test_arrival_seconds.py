@@ -16,10 +16,9 @@ from support.traced import record
 from support.traces import load
 
 from specscope.engine.load.models import load_models
-from specscope.engine.loop.phases import StepResult
 from specscope.engine.parallel.choice import check_settings
 from specscope.engine.run.prompts import Prompt, Times, load_arrivals
-from specscope.engine.run.runner import QUIET, RunRequest, TraceTarget, open_trace, run_turns
+from specscope.engine.run.runner import RunRequest, TraceTarget, open_trace, run_turns
 from specscope.engine.settings import Settings
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import UsageError
@@ -48,12 +47,7 @@ def recorded(runs: TinyRuns) -> tuple[Path, Time]:
     choice = runs.choice()
     settings = Settings(choice=choice, max_new_tokens=TOKENS, seed=7, batch_size=2, arrivals_clock="seconds")
     request, models = RunRequest(settings, PROMPTS, TraceTarget(trace)), load_models(choice)
-
-    def stepped(_: list[StepResult]) -> None:
-        time.now += STEP_S
-
-    events = QUIET._replace(stepped=stepped)
-    list(run_turns(request, models, open_trace(request, models), events, clock=time.clock()))
+    list(run_turns(request, models, open_trace(request, models), clock=time.clock(STEP_S)))
     return trace, time
 
 

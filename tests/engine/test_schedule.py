@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from hypothesis import given
@@ -27,7 +26,6 @@ class Rows:
     def __init__(self, times: list[Times], lasting: list[int], max_rows: int) -> None:
         self.times, self.lasting, self.max_rows = times, lasting, max_rows
         self.clock: Clock = StepClock()
-        self.after_step: Callable[[], None] = lambda: None  # what passes the time
         self.schedule = Schedule(times, max_rows, self.clock)
         self.rows: list[int] = []
         self.left: dict[int, int] = {}  # steps that are left of each request that joined
@@ -85,7 +83,6 @@ class Rows:
         assert len(self.rows) <= self.max_rows
         assert list(self.schedule.rows) == self.rows, "no row is free in a step"
         self.num_steps += 1
-        self.after_step()
         self.schedule.advance()
         for request in self.rows:
             self.left[request] -= 1
@@ -181,9 +178,8 @@ def test_seconds_in_which_each_step_takes_a_second_give_the_schedule_of_steps(ru
         for when in run.times
     ]
     other = Rows(scaled, run.lasting, run.max_rows)
-    other.clock = time.clock()
+    other.clock = time.clock(per_step)
     other.schedule = Schedule(scaled, run.max_rows, other.clock)
-    other.after_step = lambda: time.sleep(per_step)
     run.play()
     other.play()
     assert list(other.joined) == list(run.joined)

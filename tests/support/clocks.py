@@ -17,6 +17,19 @@ class Time:
         self.slept.append(seconds)
         self.now += seconds
 
-    def clock(self) -> SecondsClock:
-        """That begins now."""
-        return SecondsClock(lambda: self.now, self.sleep)
+    def clock(self, step_s: float = 0.0) -> SecondsClock:
+        """One that begins now, of a run whose steps take so long."""
+        return _Paced(self, step_s)
+
+
+class _Paced(SecondsClock):
+    """Time passes while the rows take a step."""
+
+    def __init__(self, time: Time, step_s: float) -> None:
+        super().__init__(lambda: time.now, time.sleep)
+        self._time, self._step_s = time, step_s
+
+    def advance(self) -> None:
+        """The rows have taken a step."""
+        self._time.now += self._step_s
+        super().advance()
