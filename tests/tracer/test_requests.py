@@ -17,7 +17,7 @@ from support.row_mutants import of_kind, requests_waited
 from support.traces import FUSED, load, store
 
 from specscope.schemas import TurnEnd, TurnStart
-from specscope.tracer.tuning.requests import Stay, served_requests
+from specscope.tracer.tuning.requests import Stay, served_requests, stay_of
 
 
 @pytest.fixture
@@ -86,17 +86,21 @@ def stay(turn: int, times: tuple[int, int, int, int], first: dict[str, Any], end
     arrives, waits, steps, tokens = times
     start = {**first, "turn": turn, "prompt_id": str(turn), "prompt_turn": 0, "arrived_at": arrives}
     end = {**ending, "turn": turn, "num_steps": steps, "output_ids": [7] * tokens}
-    return Stay(
-        TurnStart.model_validate({**start, "joined_at": arrives + waits}, strict=False), TurnEnd.model_validate(end)
+    in_its_row = stay_of(
+        TurnStart.model_validate({**start, "joined_at": arrives + waits}), TurnEnd.model_validate(end), rows=4
     )
+    assert in_its_row is not None
+    return in_its_row
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=12))
 def test_the_numbers_of_requests_are_those_of_a_slow_count(times: list[tuple[int, int, int, int]]) -> None:
     lines = load(FUSED)
     first, ending = of_kind(lines, "turn_start")[0], of_kind(lines, "turn_end")[0]
-    served = served_requests([stay(turn, each, first, ending) for turn, each in enumerate(times)], rows=4)
+    stays = [stay(turn, each, first, ending) for turn, each in enumerate(times)]
+    served, of_some = served_requests(stays, are_all=True), served_requests(stays, are_all=False)
     assert served is not None
+    assert of_some == served._replace(tokens_per_step=None), "those left out took rows as well"
     waits = sorted(waited for _, waited, _, _ in times)
     assert served.num_requests == len(times)
     assert served.waited_steps.mean == pytest.approx(fmean(waits))

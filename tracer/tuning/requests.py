@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from specscope.schemas import TurnEnd, TurnStart
@@ -11,10 +11,29 @@ from specscope.tracer.tuning.intervals import value_at
 
 
 class Stay(NamedTuple):
-    """A turn in its row."""
+    """A turn in its row; a few numbers, because a run may have many."""
 
-    start: TurnStart
-    end: TurnEnd | None  # None where the run was cut off
+    joined_at: int
+    waited_steps: int | None  # None in a further turn of its request
+    waited_ns: int | None
+    could_wait: bool
+    end: StayEnd | None  # None where the run was cut off
+
+
+class StayEnd(NamedTuple):
+    """What a turn came to."""
+
+    num_steps: int
+    num_tokens: int
+    is_cancelled: bool
+
+
+def stay_of(start: TurnStart, end: TurnEnd | None, rows: int) -> Stay | None:
+    """The stay of a turn in one of at most ``rows``; None where the trace does not say when it joined."""
+    if start.joined_at is None:
+        return None
+    ended = None if end is None else StayEnd(end.num_steps, end.output_length, end.reason == "cancelled")
+    return Stay(start.joined_at, start.waited_steps, start.waited_ns, start.could_wait(rows), ended)
 
 
 class Waits(NamedTuple):
@@ -32,23 +51,28 @@ class Served(NamedTuple):
     num_cancelled: int
     waited_steps: Waits  # in steps that the rows had taken together
     waited_ms: Waits | None  # None where requests did not arrive by seconds
-    tokens_per_step: float | None  # that all rows put out together, over the steps in which any row was taken
+    tokens_per_step: (
+        float | None
+    )  # that all rows put out together, over the steps in which any row was taken; None: not known
 
 
-def served_requests(stays: Iterable[Stay], rows: int) -> Served | None:
-    """What became of the requests of a run of ``rows`` at most; None where that was not recorded, or nobody
-    could wait."""
-    known = [stay for stay in stays if stay.start.joined_at is not None]
-    firsts = [stay.start for stay in known if stay.start.waited_steps is not None]
-    if not firsts or not any(stay.start.could_wait(rows) for stay in known):
+def served_requests(stays: Sequence[Stay], *, are_all: bool) -> Served | None:
+    """What became of the requests of a run; None where nobody could wait.
+
+    Args:
+        stays: of its turns, in any order.
+        are_all: whether these are all turns, of which alone it is known what they put out together.
+    """
+    waited = [stay.waited_steps for stay in stays if stay.waited_steps is not None]
+    if not waited or not any(stay.could_wait for stay in stays):
         return None
-    in_ms = [start.waited_ns / 1e6 for start in firsts if start.waited_ns is not None]
+    in_ms = [stay.waited_ns / 1e6 for stay in stays if stay.waited_ns is not None]
     return Served(
-        num_requests=len(firsts),
-        num_cancelled=sum(stay.end is not None and stay.end.reason == "cancelled" for stay in known),
-        waited_steps=_waits([start.waited_steps or 0 for start in firsts]),
+        num_requests=len(waited),
+        num_cancelled=sum(stay.end is not None and stay.end.is_cancelled for stay in stays),
+        waited_steps=_waits(waited),
         waited_ms=_waits(in_ms) if in_ms else None,
-        tokens_per_step=_tokens_per_step(known),
+        tokens_per_step=_tokens_per_step(stays) if are_all else None,
     )
 
 
@@ -59,10 +83,10 @@ def _waits(values: Sequence[float]) -> Waits:
 
 def _tokens_per_step(stays: Sequence[Stay]) -> float | None:
     """Tokens of all turns that ended, the first one of each included, over the steps that are the time of any."""
-    ended = sorted(((start.joined_at or 0, end) for start, end in stays if end is not None), key=lambda stay: stay[0])
-    num_steps = taken_until = 0
-    for joined_at, end in ended:
+    num_steps = num_tokens = taken_until = 0
+    for joined_at, end in sorted((stay.joined_at, stay.end) for stay in stays if stay.end is not None):
         left_at = joined_at + end.num_steps
         num_steps += max(0, left_at - max(joined_at, taken_until))
         taken_until = max(taken_until, left_at)
-    return sum(end.output_length for _, end in ended) / num_steps if num_steps > 0 else None
+        num_tokens += end.num_tokens
+    return num_tokens / num_steps if num_steps > 0 else None

@@ -12,7 +12,7 @@ from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.tuning.intervals import Mean, clusters_of, mean_of, value_at
-from specscope.tracer.tuning.requests import Served, Stay, served_requests
+from specscope.tracer.tuning.requests import Served, Stay, served_requests, stay_of
 from specscope.tracer.tuning.walks import LONGEST, Walks
 from specscope.tracer.tuning.whatif import Outcome, TreeSetting, WhatIf, step_candidates, usual_settings, why_not
 
@@ -92,6 +92,7 @@ class _Numbers:
         self._walks = Walks()
         self._turns: list[tuple[TurnEntry, list[int]]] = []
         self._timings: list[TimingSection] = []
+        self._stays: list[Stay] = []
         self._contexts: list[int] = []
         self._what_if: WhatIf | None = None
         self._reason = why_not(reader.manifest)
@@ -103,6 +104,9 @@ class _Numbers:
         recorded = (step.accepted_length for step in steps)
         lengths = [min(length, LONGEST) for length in recorded if length is not None]
         self._turns.append((turn, lengths))
+        rows = self._reader.manifest.batch_size or 1
+        stay = stay_of(self._reader.turn_start(turn), self._reader.turn_end(turn), rows)
+        self._stays += [stay] if stay is not None else []
         lengths_before = (step.tensors.committed_length for step in steps if step.tensors is not None)
         self._contexts += [min(length, LONGEST) for length in lengths_before]
         self._timings += [step.timing for step in steps if step.timing is not None]
@@ -134,7 +138,7 @@ class _Numbers:
             phases=phase_times(self._timings),
             step_ms=statistics.median(map(_total_ms, self._timings)) if self._timings else None,
             tokens_per_second=self._speed(),
-            served=self._served(),
+            served=served_requests(self._stays, are_all=len(self._turns) == len(turns)),
             what_if=outcomes,
             no_what_if=reason,
             num_rebuilt=self._what_if.num_rebuilt if self._what_if is not None else 0,
@@ -145,12 +149,6 @@ class _Numbers:
             mean = mean_of(clusters_of([lengths]))
             if mean is not None:
                 yield PromptLength(turn.turn, turn.prompt_id, mean)
-
-    def _served(self) -> Served | None:
-        """Of all turns: those between the ones that were read took rows as well."""
-        reader = self._reader
-        stays = (Stay(reader.turn_start(turn), reader.turn_end(turn)) for turn in reader.turns)
-        return served_requests(stays, reader.manifest.batch_size or 1)
 
     def _speed(self) -> float | None:
         if (self._reader.manifest.batch_size or 1) > 1:
