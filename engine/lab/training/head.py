@@ -26,7 +26,7 @@ from specscope.engine.lab.training.schedule import rows_at, warmup_stable_decay
 from specscope.engine.lab.training.start import StartingHead, head_from
 from specscope.engine.lab.training.teacher import make_optimizers
 
-CHECKPOINT_EVERY = 100  # updates
+CHECKPOINT_EVERY = 20  # updates
 
 
 @dataclass(frozen=True, kw_only=True)
