@@ -22,7 +22,7 @@ from specscope.engine.record.target import RUN_ERRORS, ending
 from specscope.engine.record.target import TraceTarget as TraceTarget  # how callers ask for a trace
 from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
+from specscope.engine.run.schedule import Cancel, Drop, Join, RowSchedule
 from specscope.engine.settings import Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
@@ -175,7 +175,7 @@ class _Run:
         self._request, self._models, self._recorder, self._events = request, models, recorder, events
         self._rules = _rules(settings, models)
         self._num_begun = 0
-        self._schedule = Schedule([prompt.times for prompt in request.prompts], settings.batch_size)
+        self._schedule = RowSchedule([prompt.times for prompt in request.prompts], settings.batch_size)
         self._talks: RowList[_Talk] = RowList()  # in the rows
         decoding = decoding_of(settings, models.teacher, workings.phases, events.warn)
         self.session = Session(models.teacher, models.drafter, decoding, num_rows=0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specscope.engine.run.prompts import Times
-from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
+from specscope.engine.run.schedule import Cancel, Drop, Join, RowSchedule
 
 
 class Stay(NamedTuple):
@@ -23,7 +23,7 @@ class Rows:
 
     def __init__(self, times: list[Times], lasting: list[int], max_rows: int) -> None:
         self.times, self.lasting, self.max_rows = times, lasting, max_rows
-        self.schedule = Schedule(times, max_rows)
+        self.schedule = RowSchedule(times, max_rows)
         self.rows: list[int] = []
         self.left: dict[int, int] = {}  # steps that are left of each request that joined
         self.stays: dict[int, Stay] = {}
@@ -130,7 +130,7 @@ def test_nobody_waits_while_a_row_is_free(run: Rows) -> None:
 
 
 def test_the_clock_goes_on_to_the_next_arrival_where_nobody_is_there() -> None:
-    schedule = Schedule([Times(7), Times(7)], 1)
+    schedule = RowSchedule([Times(7), Times(7)], 1)
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     assert schedule.clock == 7
     schedule.end(0)
@@ -138,7 +138,7 @@ def test_the_clock_goes_on_to_the_next_arrival_where_nobody_is_there() -> None:
 
 
 def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
-    schedule = Schedule([Times(), Times(), Times(2)], 2)
+    schedule = RowSchedule([Times(), Times(), Times(2)], 2)
     assert schedule.moves() == [Join(0, 0, is_added=True), Join(1, 1, is_added=True)]
     schedule.advance()
     schedule.end(0)
@@ -149,7 +149,7 @@ def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
 
 
 def test_who_waits_in_vain_is_cancelled_without_a_row() -> None:
-    schedule = Schedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1)
+    schedule = RowSchedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1)
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     schedule.advance()
     assert schedule.cancels() == []
