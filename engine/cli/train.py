@@ -82,8 +82,8 @@ def train(teacher: str | None, head_layers: tuple[int, ...], exit_layers: tuple[
         raise UsageError("got --online and --teacher, and no head to train online: give --head-layers too")
     if options["start_from"] is not None and not (teacher is not None and head_layers):
         raise UsageError(
-            "got --start-from, wanted the teacher that the head was trained for and how many layers to go on with: give "
-            "--teacher and --head-layers too"
+            "got --start-from, wanted the teacher that the head was trained for, and how many layers to go on with: "
+            "give --teacher and --head-layers too"
         )
     if not head_layers and teacher is None:
         head_layers = (1,)

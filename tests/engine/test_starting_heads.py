@@ -50,13 +50,17 @@ def drafts(teacher: Path, head: Path, mode: Mode) -> list[tuple[torch.Tensor, ..
 
 @pytest.mark.parametrize("mode", ["eager", "fused"])
 @pytest.mark.parametrize("layers", [(1, 1), (1, 3), (2, 4)])
-def test_added_layers_change_no_draft(tmp_path: Path, teacher_folder: Path, mode: Mode, layers: tuple[int, int]) -> None:
+def test_added_layers_change_no_draft(
+    tmp_path: Path, teacher_folder: Path, mode: Mode, layers: tuple[int, int]
+) -> None:
     has, asked = layers
     folder = build_head(tmp_path / "start", num_layers=has)
     grown = head_from(load_head(folder, HIDDEN, VOCAB).head, asked)
     save_head(grown, tmp_path / "grown", (2, 4, 5))
     assert load_head(tmp_path / "grown", HIDDEN, VOCAB).head.config.num_layers == asked
-    for a, b in zip(drafts(teacher_folder, folder, mode), drafts(teacher_folder, tmp_path / "grown", mode), strict=True):
+    for a, b in zip(
+        drafts(teacher_folder, folder, mode), drafts(teacher_folder, tmp_path / "grown", mode), strict=True
+    ):
         assert all(map(torch.equal, a, b))
 
 
@@ -97,7 +101,7 @@ def test_digests_are_those_of_a_trace(tmp_path: Path, teacher_folder: Path, head
     assert weights_digest(head_folder) == models.drafter.manifest().weights_digest
 
 
-def test_the_demo_head_says_what_it_is(tmp_path: Path) -> None:
+def test_the_demo_head_says_what_it_is() -> None:
     start = load_starting_head(DEMO_MODELS / "drafter", DEMO_MODELS / "teacher")
     measured = json.loads((DEMO_MODELS / "measurements.json").read_text())
     assert start.start.tokens_seen == measured["head"]["tokens_seen"]
@@ -110,7 +114,9 @@ def test_another_teacher_or_fewer_layers_are_refused(tmp_path: Path, teacher_fol
     weights = {name: tensor + 1 for name, tensor in load_file(other / "model.safetensors").items()}
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     folder = stated_head(tmp_path / "head", teacher_folder)
-    with pytest.raises(UsageError, match=rf"teacher with the weights {weights_digest(teacher_folder)}, got .* at .*oth"):
+    with pytest.raises(
+        UsageError, match=rf"teacher with the weights {weights_digest(teacher_folder)}, got .* at .*oth"
+    ):
         load_starting_head(folder, other)
     start = load_starting_head(folder, teacher_folder)
     check_layers(start, 2)
@@ -129,7 +135,9 @@ def test_heads_that_training_cannot_feed_are_refused(tmp_path: Path, teacher_fol
         load_starting_head(tmp_path / "none", teacher_folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"tokens_seen": 3}', '{"teacher_weights_digest": "a", "tokens_seen": -3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"tokens_seen": 3}', '{"teacher_weights_digest": "a", "tokens_seen": -3}']
+)
 def test_a_damaged_statement_is_an_error(tmp_path: Path, teacher_folder: Path, text: str) -> None:
     build_head(tmp_path)
     (tmp_path / "training.json").write_text(text)

@@ -130,7 +130,10 @@ def load_starting_head(folder: Path, teacher_folder: Path) -> StartingHead:
             f"the head at {folder} was trained for a teacher with the weights {said.teacher_weights_digest}, got "
             f"{teacher} at {teacher_folder}: give that teacher, or a head that was trained for this one"
         )
-    wanted, read = default_hidden_state_indices(config.num_hidden_layers), files.feature_layers(config.num_hidden_layers)
+    wanted, read = (
+        default_hidden_state_indices(config.num_hidden_layers),
+        files.feature_layers(config.num_hidden_layers),
+    )
     if files.head.embed_tokens is not None or read != wanted:
         own = " and has an embedding of its own" if files.head.embed_tokens is not None else ""
         raise UsageError(
