@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.called import specscope
 from support.tiny_models import HIDDEN, VOCAB, build_head, tiny_models
 
 from specscope.engine.drafters.base import DraftPairs
@@ -143,6 +144,26 @@ def test_a_damaged_statement_is_an_error(tmp_path: Path, teacher_folder: Path, t
     (tmp_path / "training.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"cannot read .*training\.json"):
         load_starting_head(tmp_path, teacher_folder)
+
+
+@pytest.mark.parametrize("given", [(), ("--teacher", "demo"), ("--head-layers", "2")])
+def test_the_command_wants_a_teacher_and_a_number_of_layers(tmp_path: Path, given: tuple[str, ...]) -> None:
+    done = specscope("train", "--work", tmp_path / "work", "--start-from", "demo", *given)
+    assert (done.code, (tmp_path / "work").exists()) == (2, False)
+    assert "got --start-from" in done.err
+    assert "give --teacher and --head-layers too" in " ".join(done.err.split())
+
+
+def test_the_demo_head_is_for_the_demo_teacher(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(DEMO_MODELS / "teacher", teacher)
+    weights = load_file(teacher / "model.safetensors")
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name] + 1}, teacher / "model.safetensors", {"format": "pt"})
+    work = tmp_path / "work"
+    done = specscope("train", "--work", work, "--start-from", "demo", "--teacher", teacher, "--head-layers", "1")
+    assert (done.code, work.exists()) == (2, False)
+    assert "was trained for a teacher with the weights" in " ".join(done.err.split())
 
 
 def test_a_head_that_began_otherwise_is_not_taken_up(tmp_path: Path, teacher_folder: Path) -> None:
