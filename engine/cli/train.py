@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
 ONLINE_SHARE = 2  # one row of a batch in so many is written online
-FURTHER_RATE = 0.25  # of the learning rates from nothing: what the head knows is not to be lost at once
+FURTHER_RATE = 0.25  # of the learning rates from scratch: what the head knows is not to be lost at once
 FURTHER_WARMUP = 10  # one update in so many
 
 
@@ -50,8 +50,8 @@ FURTHER_WARMUP = 10  # one update in so many
 )
 @click.option(
     "--start-from",
-    help="Let the EAGLE-3 heads go on from this one for the same teacher: a folder, or demo. Layers that it lacks are "
-    "added, and change nothing at first.  [default: begin from nothing]",
+    help="Let the EAGLE-3 heads continue from this one for the same teacher: a folder, or demo. Layers that it lacks "
+    "are added, and change nothing at first.  [default: begin from scratch]",
 )
 @click.option("--exit-head-steps", default=800, show_default=True)
 @click.option(
@@ -82,7 +82,7 @@ def train(teacher: str | None, head_layers: tuple[int, ...], exit_layers: tuple[
         raise UsageError("got --online and --teacher, and no head to train online: give --head-layers too")
     if options["start_from"] is not None and not (teacher is not None and head_layers):
         raise UsageError(
-            "got --start-from, wanted the teacher that the head was trained for, and how many layers to go on with: "
+            "got --start-from, wanted the teacher that the head was trained for, and how many layers to continue with: "
             "give --teacher and --head-layers too"
         )
     if not head_layers and teacher is None:
@@ -131,8 +131,8 @@ def _plan(
 
 
 def _recipe(num_layers: int, num_steps: int, start: str | None) -> HeadRecipe:
-    """Of a head on fixed text. One that goes on from another is trained more gently, and by sharpened targets alone, as
-    the other was in the end."""
+    """Of a head on fixed text. One that continues from another is trained more gently, and by sharpened targets alone,
+    as the other was in the end."""
     from specscope.engine.lab.training.head import HeadRecipe
 
     recipe = HeadRecipe(num_layers=num_layers, num_steps=num_steps, sharp_from=num_steps // 2)

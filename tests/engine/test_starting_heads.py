@@ -1,4 +1,4 @@
-"""Training that goes on from a head: what is added changes no draft, what is refused, and what is said of it."""
+"""Training that continues from a head: what is added changes no draft, what is refused, and what is said of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def drafts(teacher: Path, head: Path, mode: Mode) -> list[tuple[torch.Tensor, ..
     """Tokens, probabilities and shapes of the trees of several steps over the same pairs."""
     models = tiny_models(teacher, head, mode)
     generator = torch.Generator().manual_seed(5)
-    trees = []
+    trees: list[tuple[torch.Tensor, ...]] = []
     with torch.inference_mode():
         for count in FED:
             features = torch.randn(count, 3 * HIDDEN, generator=generator)
@@ -79,9 +79,9 @@ def stated_head(folder: Path, teacher: Path, tokens_seen: int | None = 700) -> P
 
 def test_what_is_said_beside_a_head_comes_back_and_adds_up(tmp_path: Path, teacher_folder: Path) -> None:
     folder = stated_head(tmp_path / "head", teacher_folder)
-    said = read_statement(folder)
-    assert said is not None
-    assert (said.tokens_seen, said.started_from) == (700, Start("ab12", 100))
+    statement = read_statement(folder)
+    assert statement is not None
+    assert (statement.tokens_seen, statement.started_from) == (700, Start("ab12", 100))
     start = load_starting_head(folder, teacher_folder)
     assert start.start == Start(weights_digest(folder), 700)
     assert stated("teacher", 50, start) == TrainingStatement(
@@ -177,7 +177,7 @@ def test_a_head_that_began_otherwise_is_not_taken_up(tmp_path: Path, teacher_fol
         with pytest.raises(UsageError, match=rf"began from a head with the weights {start.weights_digest}.*--work"):
             check_begun_alike(folder, state, other)
     save_checkpoint(state, 3, module, [])
-    with pytest.raises(UsageError, match="began from nothing, and is to go on from a head"):
+    with pytest.raises(UsageError, match="began from scratch, and is to begin from a head"):
         check_begun_alike(folder, state, start)
     shutil.rmtree(state)
     finished = stated_head(folder, teacher_folder)  # its training state was taken away

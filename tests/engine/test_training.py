@@ -378,7 +378,7 @@ def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_from_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for_a_given_teacher(tmp_path, monkeypatch)
     (recipe,) = plan.heads
     run_pipeline(plan)
@@ -401,7 +401,7 @@ def test_training_goes_on_from_a_head(tmp_path: Path, monkeypatch: pytest.Monkey
     # Interrupted, it comes to the same weights, and goes on from nothing else.
     again = replace(further, work=tmp_path / "again")
     stop_in_the_midst(again, monkeypatch)
-    with pytest.raises(UsageError, match=r"drafter_3_layers began from a head with the weights .*from nothing: give"):
+    with pytest.raises(UsageError, match=r"drafter_3_layers began from a head with the weights .*from scratch: give"):
         run_pipeline(replace(again, start_from=None))
     run_pipeline(again)
     assert all(map(torch.equal, load_file(again.head_folder(deeper) / "model.safetensors").values(), ended.values()))

@@ -20,7 +20,7 @@ def save_checkpoint(
     folder: Path, step: int, module: nn.Module, optimizers: Sequence[Optimizer], started_from: str | None = None
 ) -> None:
     """Writes the state after ``step`` updates, replacing the earlier one whole. ``started_from`` is the digest of the
-    weights that training went on from; None: it began from nothing."""
+    weights that training continued from; None: it began from scratch."""
     tensors = {f"model.{name}": value.detach().clone() for name, value in module.named_parameters()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
@@ -38,7 +38,7 @@ def updates_done(folder: Path) -> int:
 
 
 def started_from(folder: Path) -> str | None:
-    """The digest of the weights that the training in ``folder`` went on from; None where it began from nothing."""
+    """The digest of the weights that the training in ``folder`` continued from; None where it began from scratch."""
     return _notes(folder).get("started_from")
 
 

@@ -123,16 +123,16 @@ def _measure_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) 
 def _describe_head(plan: TrainingPlan, recipe: HeadRecipe, rows: NDArray[np.int64]) -> dict[str, Any]:
     teacher = plan.load_teacher().config
     folder = plan.head_folder(recipe)
-    files, said = load_head(folder, teacher.hidden_size, teacher.vocab_size), read_statement(folder)
-    start = None if said is None else said.started_from
+    files, statement = load_head(folder, teacher.hidden_size, teacher.vocab_size), read_statement(folder)
+    start = None if statement is None else statement.started_from
     return {
         **asdict(recipe),
-        "draft_vocab_size": files.head.config.draft_vocab_size,  # those of the head that it went on from, if it did
+        "draft_vocab_size": files.head.config.draft_vocab_size,  # those of the head that it continued from, if it did
         "intermediate_size": files.head.config.intermediate_size,
         "parameters": sum(p.numel() for p in files.head.parameters()),
         "draft_vocab_covers": files.vocab.covered_share(count_tokens([rows], teacher.vocab_size)),
         "hidden_state_indices": list(files.hidden_state_indices),
-        "tokens_seen": tokens_of(recipe) if said is None else said.tokens_seen,
+        "tokens_seen": tokens_of(recipe) if statement is None else statement.tokens_seen,
         "started_from": None if start is None else start._asdict(),
         "self_text_rows": plan.self_text_rows,
     }

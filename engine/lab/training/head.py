@@ -197,7 +197,7 @@ def train_head(
     compiled: bool,
     start: StartingHead | None,
 ) -> Eagle3Head:
-    """Trains on ``texts``, from nothing or from ``start``, with checkpoints in ``folder``; resumes where one is found,
+    """Trains on ``texts``, from scratch or from ``start``, with checkpoints in ``folder``; resumes where one is found,
     and goes on where more updates are asked for than it was made after."""
     torch.manual_seed(recipe.seed)
     fresh = new_head(recipe, teacher, vocab) if start is None else head_from(start.head, recipe.num_layers)

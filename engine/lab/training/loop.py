@@ -43,7 +43,7 @@ class Training(Generic[Batch]):
     report_every: int  # updates
     checkpoint_every: int  # updates
     evaluate: Callable[[], Mapping[str, float]] | None = None  # after each checkpoint, for the log
-    started_from: str | None = None  # digest of the weights that it goes on from, for the checkpoints
+    started_from: str | None = None  # digest of the weights that it continues from, for the checkpoints
 
 
 def train(training: Training[Batch], folder: Path) -> None:

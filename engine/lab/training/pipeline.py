@@ -44,7 +44,7 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
     """Every stage in order. Returns the measurements, which also lie in ``measurements.json``.
 
     Raises:
-        UsageError: where a given teacher is missing, or has too few layers for an exit head; or a head cannot go on
+        UsageError: where a given teacher is missing, or has too few layers for an exit head; or a head cannot continue
             from the one that it is to start from, or began from another.
     """
     if plan.given_teacher is not None:
@@ -98,7 +98,7 @@ def _check_given_teacher(plan: TrainingPlan) -> None:
 
 
 def _check_heads(plan: TrainingPlan, start: StartingHead | None) -> None:
-    """Before anything is trained: each head must be able to go on from ``start``, and from what there is of it."""
+    """Before anything is trained: each head must be able to continue from ``start``, and from what there is of it."""
     for recipe in plan.heads:
         if start is not None:
             check_layers(start, recipe.num_layers)

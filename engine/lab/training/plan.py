@@ -31,7 +31,7 @@ class TrainingPlan:
     device: torch.device
     compiled: bool
     given_teacher: Path | None = None  # trained before: its folder; only heads are trained for it
-    start_from: Path | None = None  # the head that the EAGLE-3 heads go on from: its folder; None: from nothing
+    start_from: Path | None = None  # the head that the EAGLE-3 heads continue from: its folder; None: from scratch
 
     @property
     def teacher_folder(self) -> Path:

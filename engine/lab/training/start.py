@@ -1,7 +1,7 @@
-"""The head that a training goes on from, and what is written beside a trained head: for which teacher, of how many
+"""The head that a training continues from, and what is written beside a trained head: for which teacher, of how many
 tokens, from what.
 
-A head that is to have more layers than the one it goes on from gets plain ones after those. Their output projections
+A head that is to have more layers than the one it continues from gets plain ones after those. Their output projections
 are zero, so that each adds nothing to the hidden state that it reads: before the first update both heads draft exactly
 the same.
 """
@@ -28,7 +28,7 @@ STATEMENT_NAME = "training.json"
 
 
 class Start(NamedTuple):
-    """Which head a training went on from."""
+    """Which head a training continued from."""
 
     weights_digest: str  # as a trace's manifest has it
     tokens_seen: int | None  # None where nothing beside it says
@@ -40,11 +40,11 @@ class TrainingStatement:
 
     teacher_weights_digest: str  # as a trace's manifest has it
     tokens_seen: int | None  # before and after the start; None where nobody knows how many it was before
-    started_from: Start | None  # None: from nothing
+    started_from: Start | None  # None: from scratch
 
 
 class StartingHead(NamedTuple):
-    """A head that a training goes on from."""
+    """A head that a training continues from."""
 
     head: Eagle3Head
     vocab: DraftVocab
@@ -65,7 +65,7 @@ def write_statement(statement: TrainingStatement, folder: Path) -> None:
 
 
 def stated(teacher_weights_digest: str, num_tokens: int, start: StartingHead | None) -> TrainingStatement:
-    """Of a head that was trained on ``num_tokens``, from nothing or from ``start``."""
+    """Of a head that was trained on ``num_tokens``, from scratch or from ``start``."""
     if start is None:
         return TrainingStatement(
             teacher_weights_digest=teacher_weights_digest, tokens_seen=num_tokens, started_from=None
@@ -115,7 +115,7 @@ def _count(value: Any) -> int | None:
 
 
 def load_starting_head(folder: Path, teacher_folder: Path) -> StartingHead:
-    """The head in ``folder``, which must be one for the teacher in ``teacher_folder`` that training can go on from.
+    """The head in ``folder``, which must be one for the teacher in ``teacher_folder`` that training can continue from.
 
     Raises:
         CheckpointError: where it is missing or unreadable, or made for other sizes than this teacher's.
@@ -123,25 +123,23 @@ def load_starting_head(folder: Path, teacher_folder: Path) -> StartingHead:
     """
     config: Any = LlamaConfig.from_pretrained(teacher_folder)
     files = load_head(folder, config.hidden_size, config.vocab_size)
-    said = read_statement(folder)
+    statement = read_statement(folder)
     teacher = weights_digest(teacher_folder)
-    if said is not None and said.teacher_weights_digest != teacher:
+    if statement is not None and statement.teacher_weights_digest != teacher:
         raise UsageError(
-            f"the head at {folder} was trained for a teacher with the weights {said.teacher_weights_digest}, got "
+            f"the head at {folder} was trained for a teacher with the weights {statement.teacher_weights_digest}, got "
             f"{teacher} at {teacher_folder}: give that teacher, or a head that was trained for this one"
         )
-    wanted, read = (
-        default_hidden_state_indices(config.num_hidden_layers),
-        files.feature_layers(config.num_hidden_layers),
-    )
+    wanted = default_hidden_state_indices(config.num_hidden_layers)
+    read = files.feature_layers(config.num_hidden_layers)
     if files.head.embed_tokens is not None or read != wanted:
-        own = " and has an embedding of its own" if files.head.embed_tokens is not None else ""
+        embedding = " and has an embedding of its own" if files.head.embed_tokens is not None else ""
         raise UsageError(
-            f"the head at {folder} reads the hidden states {list(read)}{own}; heads are trained on {list(wanted)} and "
-            "the teacher's embedding: give a head that reads those"
+            f"the head at {folder} reads the hidden states {list(read)}{embedding}; heads are trained on {list(wanted)} "
+            "and the teacher's embedding: give a head that reads those"
         )
     return StartingHead(
-        files.head, files.vocab, Start(weights_digest(folder), None if said is None else said.tokens_seen)
+        files.head, files.vocab, Start(weights_digest(folder), None if statement is None else statement.tokens_seen)
     )
 
 
@@ -177,7 +175,7 @@ def _silence(layer: HeadLayer) -> None:
 
 
 def check_begun_alike(folder: Path, state: Path, start: Start | None) -> None:
-    """Holds a head that is in ``folder`` already, or half-trained in ``state``, to what it is to go on from.
+    """Holds a head that is in ``folder`` already, or half-trained in ``state``, to what it is to continue from.
 
     Raises:
         UsageError: where it began from something else.
@@ -185,17 +183,17 @@ def check_begun_alike(folder: Path, state: Path, start: Start | None) -> None:
     if updates_done(state):
         begun = started_from(state)
     elif (folder / WEIGHTS_NAME).exists():
-        said = read_statement(folder)
-        begun = None if said is None or said.started_from is None else said.started_from.weights_digest
+        statement = read_statement(folder)
+        begun = None if statement is None or statement.started_from is None else statement.started_from.weights_digest
     else:
         return
     asked = None if start is None else start.weights_digest
     if begun != asked:
         raise UsageError(
-            f"{folder} began from {_named(begun)}, and is to go on from {_named(asked)}: give another --work, or the "
+            f"{folder} began from {_named(begun)}, and is to begin from {_named(asked)}: give another --work, or the "
             "--start-from that it began with"
         )
 
 
 def _named(digest: str | None) -> str:
-    return "nothing" if digest is None else f"a head with the weights {digest}"
+    return "scratch" if digest is None else f"a head with the weights {digest}"
