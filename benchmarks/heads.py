@@ -1,6 +1,7 @@
 """What EAGLE-3 heads of one teacher are worth beside each other: acceptance by depth, the cost of drafting, speed.
 
     python -m benchmarks.heads HEAD... [--teacher demo] [--limit N] [--tokens N] [--rounds N] [--threads N]
+        [--clock processor]
 
 A HEAD is a folder, or demo. Every turn is decoded by every head in turn, and by the teacher alone, so that a machine
 that drifts slows all alike. The last two columns compare each head with the first one given, prompt by prompt: the
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 import torch
@@ -20,7 +22,7 @@ import torch
 from specscope.engine.lab.bench.measure import Plan, load_variants, measure
 from specscope.engine.lab.bench.suites import SUITES, load_suite, sample
 from specscope.engine.lab.bench.summary import VariantSummary, summarise
-from specscope.engine.lab.bench.turns import TurnMeasure
+from specscope.engine.lab.bench.turns import Clock, TurnMeasure
 from specscope.engine.lab.bench.variants import Variant
 from specscope.engine.settings import DEMO_MODELS, ModelChoice, Settings
 from specscope.tracer.errors import EngineError, UsageError
@@ -61,7 +63,7 @@ def rows(summaries: Sequence[VariantSummary], measures: Sequence[TurnMeasure]) -
             raise EngineError(f"{head.name}: {head.num_other_outputs} outputs are not the teacher's own")
         shares = " / ".join(f"{depth.marginal:.2f}" for depth in head.depths) or "-"
         over = "1.00x" if head.speed_up is None else f"{head.speed_up.p50:.2f}x"
-        drafting = f"{head.stage_ms('draft'):.2f}" if head.depths else "-"
+        drafting = f"{head.stage_ms('draft'):.2f}" if head.depths and head.stages else "-"
         length = f"{head.accepted_length:.2f}" if head.depths else "-"
         lengths = _ratio([_lengths(accepted, name) for name in (head.name, first)]) if head.depths else "-"
         rates = _ratio([_rates(measures, name) for name in (head.name, first)])
@@ -106,12 +108,21 @@ def _ratio(pair: Sequence[Sequence[Cluster]]) -> str:
 @click.option("--tokens", default=64, show_default=True, help="Of each turn at most.")
 @click.option("--rounds", default=2, show_default=True)
 @click.option("--threads", default=1, show_default=True)
-def main(heads: tuple[str, ...], teacher: str, limit: int, tokens: int, rounds: int, threads: int) -> None:
+@click.option(
+    "--clock",
+    type=click.Choice(get_args(Clock)),
+    default="wall",
+    show_default=True,
+    help="processor: what others do on the machine is not in it; what drafting takes of a step is not measured then.",
+)
+def main(
+    heads: tuple[str, ...], teacher: str, limit: int, tokens: int, rounds: int, threads: int, clock: Clock
+) -> None:
     """Compare EAGLE-3 HEADS: folders, or demo."""
     torch.set_num_threads(threads)
     variants = compared(heads, teacher)
     prompts = sample(load_suite(next(iter(SUITES))), limit)
-    plan = Plan(variants, prompts, Settings(choice=variants[0].choice, max_new_tokens=tokens), rounds)
+    plan = Plan(variants, prompts, Settings(choice=variants[0].choice, max_new_tokens=tokens), rounds, clock)
     measures = list(measure(plan, load_variants(variants)))
     for line in rows(summarise(measures, [variant.name for variant in variants]), measures):
         click.echo(line)

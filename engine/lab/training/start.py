@@ -135,8 +135,8 @@ def load_starting_head(folder: Path, teacher_folder: Path) -> StartingHead:
     if files.head.embed_tokens is not None or read != wanted:
         embedding = " and has an embedding of its own" if files.head.embed_tokens is not None else ""
         raise UsageError(
-            f"the head at {folder} reads the hidden states {list(read)}{embedding}; heads are trained on {list(wanted)} "
-            "and the teacher's embedding: give a head that reads those"
+            f"the head at {folder} reads the hidden states {list(read)}{embedding}; heads are trained on "
+            f"{list(wanted)} and the teacher's embedding: give a head that reads those"
         )
     return StartingHead(
         files.head, files.vocab, Start(weights_digest(folder), None if statement is None else statement.tokens_seen)
