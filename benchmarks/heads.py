@@ -53,10 +53,10 @@ def rows(summaries: Sequence[VariantSummary], measures: Sequence[TurnMeasure]) -
     """
     first = summaries[1].name
     yield (
-        "| head | accepted length | at least 1 / 2 / 3 / 4 / 5 | ms drafting per step | tokens/s | over baseline | "
-        f"accepted length, of {first}'s | tokens/s, of {first}'s |"
+        "| head | accepted length | tokens per step | at least 1 / 2 / 3 / 4 / 5 | ms drafting per step | tokens/s | "
+        f"over baseline | accepted length, of {first}'s | tokens/s, of {first}'s |"
     )
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|"
     accepted = [turn for turn in measures if not turn.round]  # the same in every round
     for head in summaries:
         if head.num_other_outputs:
@@ -68,8 +68,8 @@ def rows(summaries: Sequence[VariantSummary], measures: Sequence[TurnMeasure]) -
         lengths = _ratio([_lengths(accepted, name) for name in (head.name, first)]) if head.depths else "-"
         rates = _ratio([_rates(measures, name) for name in (head.name, first)])
         yield (
-            f"| {head.name} | {length} | {shares} | {drafting} | {head.total_tokens_per_s:.1f} | {over} | {lengths} | "
-            f"{rates} |"
+            f"| {head.name} | {length} | {head.tokens_per_step:.2f} | {shares} | {drafting} | "
+            f"{head.total_tokens_per_s:.1f} | {over} | {lengths} | {rates} |"
         )
 
 
