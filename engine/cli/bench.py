@@ -24,7 +24,7 @@ from specscope.engine.cli.choices import (
     tree_options,
 )
 from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, grammar_options
-from specscope.engine.lab.bench.batch.plan import BatchPlan
+from specscope.engine.lab.bench.batch.plan import SweepPlan
 from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.suites import DEMO_PROMPTS, SUITES, load_files, load_suite, sample
 from specscope.engine.lab.bench.variants import NAMES, SWEEPS, variants_of
@@ -157,13 +157,13 @@ def _measure_suite(rounds: int, options: dict[str, Any]) -> None:
     if options["suite"] == PIPELINE:
         measure_pipeline(rounds, options)
     else:
-        measure_batches(_batch_plan(rounds, options), options)
+        measure_batches(_sweep_plan(rounds, options), options)
 
 
-def _batch_plan(rounds: int, options: dict[str, Any]) -> BatchPlan:
+def _sweep_plan(rounds: int, options: dict[str, Any]) -> SweepPlan:
     chosen = _prompts({**options, "suite": None if options["prompts_files"] else DEFAULT_SUITE})
     rows, contexts = (_numbers(f"--{name}", options[name]) for name in ("rows", "contexts"))
-    return BatchPlan(
+    return SweepPlan(
         settings=_settings(options),
         prompts=chosen.prompts,
         texts=chosen.name,

@@ -10,7 +10,7 @@ import click
 import orjson
 
 from specscope.engine.cli.bench_pipeline import given_options, listed
-from specscope.engine.lab.bench.batch.plan import BatchPlan
+from specscope.engine.lab.bench.batch.plan import SweepPlan
 from specscope.tracer.cli.console import progress, working
 from specscope.tracer.errors import SpecScopeError, UsageError
 from specscope.tracer.naming.text import counted, printable
@@ -25,7 +25,7 @@ BATCH = "batch"
 OF_OTHERS = {"compare", "values", "overhead", "calibrate", "csv", "ranks", "grammar", "json_schema", "regex"}
 
 
-def measure_batches(plan: BatchPlan, options: dict[str, Any]) -> None:
+def measure_batches(plan: SweepPlan, options: dict[str, Any]) -> None:
     """Measures ``plan`` by the options of ``bench``, whose files were checked.
 
     Raises:
@@ -46,7 +46,7 @@ def measure_batches(plan: BatchPlan, options: dict[str, Any]) -> None:
         raise interruption
 
 
-def _measure(plan: BatchPlan, measures: list[BatchMeasure]) -> KeyboardInterrupt | SpecScopeError | None:
+def _measure(plan: SweepPlan, measures: list[BatchMeasure]) -> KeyboardInterrupt | SpecScopeError | None:
     """Fills ``measures``; gives what ended it early."""
     from specscope.engine.lab.bench.batch.measure import measure
     from specscope.engine.load.models import load_models
@@ -62,7 +62,7 @@ def _measure(plan: BatchPlan, measures: list[BatchMeasure]) -> KeyboardInterrupt
     return None
 
 
-def _report(plan: BatchPlan, measures: list[BatchMeasure]) -> SweepReport:
+def _report(plan: SweepPlan, measures: list[BatchMeasure]) -> SweepReport:
     from specscope.engine.lab.bench.batch.report import SweepFacts, SweepReport
     from specscope.engine.lab.bench.facts import measured_by
 

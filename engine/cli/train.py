@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 EXIT_LAYERS = (4, 2, 6)  # of the demo's exit heads
 ONLINE_SHARE = 2  # one row of a batch in so many is written online
-ONLINE_FROM = 2  # once one update in so many is done
+FURTHER_RATE = 0.25  # of the learning rates from scratch: what the head knows is not to be lost at once
+FURTHER_WARMUP = 10  # one update in so many
 
 
 @click.command(short_help="Train the demo models from scratch")
@@ -46,6 +47,11 @@ ONLINE_FROM = 2  # once one update in so many is done
     "--online",
     is_flag=True,
     help="Train each EAGLE-3 head a second time, half on text that its own drafts lead to, written as it trains.",
+)
+@click.option(
+    "--start-from",
+    help="Let the EAGLE-3 heads continue from this one for the same teacher: a folder, or demo. Layers that it lacks "
+    "are added, and change nothing at first.  [default: begin from scratch]",
 )
 @click.option("--exit-head-steps", default=800, show_default=True)
 @click.option(
@@ -74,6 +80,11 @@ def train(teacher: str | None, head_layers: tuple[int, ...], exit_layers: tuple[
     """
     if options["online"] and teacher is not None and not head_layers:
         raise UsageError("got --online and --teacher, and no head to train online: give --head-layers too")
+    if options["start_from"] is not None and not (teacher is not None and head_layers):
+        raise UsageError(
+            "got --start-from, wanted the teacher that the head was trained for, and how many layers to continue with: "
+            "give --teacher and --head-layers too"
+        )
     if not head_layers and teacher is None:
         head_layers = (1,)
     if not exit_layers and not (teacher is not None and head_layers):
@@ -97,7 +108,7 @@ def _plan(
     from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe
     from specscope.engine.load.models import DEMO_MODELS, resolve_device
 
-    exit_steps = options["exit_head_steps"]
+    exit_steps, start = options["exit_head_steps"], options["start_from"]
     return TrainingPlan(
         corpus=options["corpus"] or stdlib_root(),
         work=options["work"],
@@ -106,7 +117,7 @@ def _plan(
         heads=tuple(
             recipe
             for layers in head_layers
-            for recipe in _head_recipes(layers, options["head_steps"], online=options["online"])
+            for recipe in _head_recipes(_recipe(layers, options["head_steps"], start), online=options["online"])
         ),
         exit_heads=tuple(
             ExitHeadRecipe(exit_layer=layer, num_steps=exit_steps, sharp_from=exit_steps // 2) for layer in exit_layers
@@ -115,16 +126,30 @@ def _plan(
         device=resolve_device(options["device"]),
         compiled=options["compiled"],
         given_teacher=DEMO_MODELS / "teacher" if teacher == "demo" else Path(teacher) if teacher else None,
+        start_from=DEMO_MODELS / "drafter" if start == "demo" else Path(start) if start else None,
     )
 
 
-def _head_recipes(num_layers: int, num_steps: int, *, online: bool) -> Iterator[HeadRecipe]:
-    """A head on fixed text and, where it is asked for, the same one online."""
+def _recipe(num_layers: int, num_steps: int, start: str | None) -> HeadRecipe:
+    """Of a head on fixed text. One that continues from another is trained more gently, and by sharpened targets alone,
+    as the other was in the end."""
     from specscope.engine.lab.training.head import HeadRecipe
 
     recipe = HeadRecipe(num_layers=num_layers, num_steps=num_steps, sharp_from=num_steps // 2)
+    if start is None:
+        return recipe
+    return replace(
+        recipe,
+        sharp_from=0,
+        muon_lr=FURTHER_RATE * recipe.muon_lr,
+        adam_lr=FURTHER_RATE * recipe.adam_lr,
+        warmup=max(1, num_steps // FURTHER_WARMUP),
+    )
+
+
+def _head_recipes(recipe: HeadRecipe, *, online: bool) -> Iterator[HeadRecipe]:
+    """A head on fixed text and, where it is asked for, the same one online, from about where targets are sharpened."""
     yield recipe
     if online:
-        first = num_steps // ONLINE_FROM
-        begins = first - first % recipe.online_reuse
+        begins = recipe.sharp_from - recipe.sharp_from % recipe.online_reuse
         yield replace(recipe, online_rows=recipe.batch_size // ONLINE_SHARE, online_from=begins)

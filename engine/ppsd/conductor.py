@@ -24,7 +24,7 @@ from specscope.engine.ppsd.hop import LISTEN_S, Arrival, Inbox, Sender, StageLos
 from specscope.engine.ppsd.message import Event, EventKind, Field, Kind, Message
 from specscope.engine.ppsd.outcome import Drafted, PipelineObserver, PipelineTurn, Verified
 from specscope.engine.ppsd.pace import Pace
-from specscope.engine.ppsd.schedule import Gate, Item, Schedule, Verdict
+from specscope.engine.ppsd.schedule import Gate, Item, PipelineSchedule, Verdict
 from specscope.engine.ppsd.stage import Stage
 
 PREFILL_CHUNK = 256  # rows of the prompt per message
@@ -101,7 +101,7 @@ class Conductor:
         self.exit_draft, self._decode_text = exit_draft, decode_text
         self._idle, self._elsewhere, self._patience_s = idle, elsewhere, patience_s
         self.pace = pace
-        self.schedule = Schedule(pace.window())
+        self.schedule = PipelineSchedule(pace.window())
         self.gate = Gate()
         self._committed: list[int] = []  # ids at positions that all stages have run and that count
         self._running: _Running | None = None

@@ -1,8 +1,8 @@
 """The schedule of the pipeline as pure state machines: no torch, no processes, no clock.
 
-``Schedule`` belongs to the first stage. It says which token that stage runs next, takes the drafts of the exit head and
-the verified tokens of the last stage, and decides what becomes of them. ``Gate`` belongs to every stage. It says which
-work is run, to which length the stage's keys and values are cut first, and which work is dropped unread.
+``PipelineSchedule`` belongs to the first stage. It says which token that stage runs next, takes the drafts of the exit
+head and the verified tokens of the last stage, and decides what becomes of them. ``Gate`` belongs to every stage. It
+says which work is run, to which length the stage's keys and values are cut first, and which work is dropped unread.
 
 Verify while draft: the item of a position runs through all stages, and each stage takes the next position as soon as it
 is free. What comes out at the end is the token that truly follows. Where the draft was another, the epoch rises: every
@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
         return self.draft is not None and self.draft != self.token
 
 
-class Schedule:
+class PipelineSchedule:
     """What the first stage runs, and what of it counts.
 
     Args:

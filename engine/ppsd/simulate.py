@@ -1,6 +1,6 @@
 """The schedule on a clock that is not real: how long a run would take with given costs, drafts and stages.
 
-Driven by the very ``Schedule`` and ``Gate`` that the stages use, so that what is simulated is what runs.
+Driven by the very ``PipelineSchedule`` and ``Gate`` that the stages use, so that what is simulated is what runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from specscope.engine.ppsd.pace import Pace
-from specscope.engine.ppsd.schedule import Gate, Item, Schedule
+from specscope.engine.ppsd.schedule import Gate, Item, PipelineSchedule
 from specscope.engine.ppsd.theory import Costs
 
 
@@ -38,7 +38,7 @@ class Simulation:
     ) -> None:
         self._costs, self._holds, self._drafts = costs, holds, drafts
         most = window if window is not None else len(costs.stages)
-        self._schedule = Schedule(most if drafts else 1)
+        self._schedule = PipelineSchedule(most if drafts else 1)
         self._pace = Pace(most) if window is None and drafts else None
         self._begun: dict[Item, float] = {}
         self._stages = [_Stage() for _ in costs.stages]

@@ -23,7 +23,7 @@ from specscope.engine.record.target import TraceTarget as TraceTarget  # how cal
 from specscope.engine.run.clocks import Clock, SecondsClock, StepClock
 from specscope.engine.run.conversation import Conversation
 from specscope.engine.run.prompts import Prompt
-from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
+from specscope.engine.run.schedule import Cancel, Drop, Join, RowSchedule
 from specscope.engine.settings import Settings
 from specscope.engine.teacher.model import Teacher
 from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
@@ -188,7 +188,7 @@ class _Run:
         decoding = decoding_of(settings, models.teacher, workings.phases, events.warn)
         self.session = Session(models.teacher, models.drafter, decoding, num_rows=0)
         self._clock = clock or (StepClock() if settings.arrivals_clock == "steps" else SecondsClock())
-        self._schedule = Schedule([prompt.times for prompt in request.prompts], settings.batch_size, self._clock)
+        self._schedule = RowSchedule([prompt.times for prompt in request.prompts], settings.batch_size, self._clock)
 
     def turns(self) -> Iterator[TurnReport]:
         """Decodes them all."""

@@ -41,7 +41,7 @@ class Cancel(NamedTuple):
     row: int | None  # None: it still waited for one
 
 
-class Schedule:
+class RowSchedule:
     """The rows of a run and who waits for one.
 
     Args:

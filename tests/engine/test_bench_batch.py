@@ -16,7 +16,7 @@ from support.tiny_models import tiny_models
 
 from specscope.engine.cli.bench import bench
 from specscope.engine.lab.bench.batch.measure import measure
-from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF, BatchPlan
+from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF, SweepPlan
 from specscope.engine.lab.bench.batch.record import BatchMeasure
 from specscope.engine.lab.bench.batch.report import SweepFacts, SweepReport
 from specscope.engine.load.models import Models
@@ -36,16 +36,16 @@ def models(teacher_folder: Path, head_folder: Path) -> Models:
 
 
 @pytest.fixture
-def plan(teacher_folder: Path, head_folder: Path) -> BatchPlan:
+def plan(teacher_folder: Path, head_folder: Path) -> SweepPlan:
     drafter = f"eagle3:{head_folder}"
     choice = ModelChoice(teacher=str(teacher_folder), drafter=drafter, device="cpu", policy=auto_policy(falling()))
     settings = Settings(choice=choice)
-    return BatchPlan(
+    return SweepPlan(
         settings=settings, prompts=PROMPTS, texts="these", rows=[1, 3], contexts=[6, 40], tokens=8, rounds=2
     )
 
 
-def test_every_load_is_decoded_in_every_way_and_the_order_rotates(plan: BatchPlan, models: Models) -> None:
+def test_every_load_is_decoded_in_every_way_and_the_order_rotates(plan: SweepPlan, models: Models) -> None:
     rounds = list(measure(plan, models))
     assert len(rounds) == 2 * 2 * 2
     assert sum(map(len, rounds)) == plan.num_measures
@@ -66,7 +66,7 @@ def test_every_load_is_decoded_in_every_way_and_the_order_rotates(plan: BatchPla
 
 
 def test_the_rows_of_a_load_begin_at_its_context_and_all_ways_of_a_round_decode_the_same(
-    plan: BatchPlan, models: Models, monkeypatch: pytest.MonkeyPatch
+    plan: SweepPlan, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[list[list[int]]] = []
     honest = Session.abandon
@@ -90,7 +90,7 @@ def test_the_rows_of_a_load_begin_at_its_context_and_all_ways_of_a_round_decode_
     assert rounds[0][0] != rounds[1][0], "a round has texts of its own"
 
 
-def test_an_interrupted_sweep_goes_on_where_it_was(plan: BatchPlan, models: Models, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_goes_on_where_it_was(plan: SweepPlan, models: Models, tmp_path: Path) -> None:
     keeping = replace(plan, keep=tmp_path / "kept")
     sweep = measure(keeping, models)
     begun = [next(sweep) for _ in range(3)]
@@ -124,7 +124,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(plan: BatchPlan, models: Mode
     ],
 )
 def test_what_cannot_be_measured_is_refused(
-    plan: BatchPlan, models: Models, changes: dict[str, Any], says: str
+    plan: SweepPlan, models: Models, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(UsageError, match=says):
         next(measure(replace(plan, **changes), models))

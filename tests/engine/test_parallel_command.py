@@ -48,6 +48,31 @@ def test_the_command_gives_the_teachers_own_tokens_and_one_trace(alone: Path, tm
     assert verdict.exit_code == 0, "partial sums add up in another order, which is noise"
 
 
+EARLY_EXIT = (*FLAGS, "--drafter", "early-exit")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [(), ("--tree", "chain", "--temperature", "0.8", "--draft-sampling", "--seed", "3", "--mode", "eager")]
+)
+def test_the_teachers_first_layers_draft_on_divided_weights_too(tmp_path: Path, more: tuple[str, ...]) -> None:
+    tokens = [
+        output_of(*EARLY_EXIT, *more, *ranks, "--trace", tmp_path / f"{len(ranks)}.jsonl")["output_ids"]
+        for ranks in ((), DIVIDED)
+    ]
+    assert tokens[0] == tokens[1]
+    assert check_trace(tmp_path / "2.jsonl").num_violations == 0
+    assert diff_traces(tmp_path / "0.jsonl", tmp_path / "2.jsonl").exit_code == 0
+
+
+@pytest.mark.slow
+def test_ranks_whose_first_layers_drafted_other_trees_are_named(tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    done = specscope("run", *EARLY_EXIT, *DIVIDED, "--inject", "F40.draft", "--trace", trace)
+    assert (done.code, done.err) == (1, "error: rank 1 of 2 drafted another tree than rank 0 in step 0 of row 0\n")
+    assert check_trace(trace).invariants["ranks.agree"].failed == 1
+
+
 @pytest.mark.slow
 def test_torchrun_starts_the_ranks_as_well(alone: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "specscope", "run"]

@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 
-from specscope.engine.ppsd.schedule import Admission, Gate, Item, Schedule, ScheduleError
+from specscope.engine.ppsd.schedule import Admission, Gate, Item, PipelineSchedule, ScheduleError
 from specscope.engine.ppsd.split import split_layers
 from specscope.tracer.errors import UsageError
 
@@ -24,7 +24,7 @@ class Stages:
     def __init__(self, num_stages: int, window: int, acceptance: float, seed: int) -> None:
         self.random = random.Random(seed)
         self.acceptance = acceptance
-        self.schedule = Schedule(window)
+        self.schedule = PipelineSchedule(window)
         self.gates = [Gate() for _ in range(num_stages)]
         self.kept: list[list[int]] = [[] for _ in range(num_stages)]
         self.queues: list[deque[Item]] = [deque() for _ in range(num_stages)]  # the first one's is for results
@@ -128,7 +128,7 @@ def test_only_true_tokens_come_out_in_whatever_order_the_stages_work(
 
 
 def test_what_is_in_flight_behind_a_refuted_draft_is_dropped() -> None:
-    schedule = Schedule(window=3)
+    schedule = PipelineSchedule(window=3)
     item = schedule.begin_turn(Item(4, 9, 0), last_position=20)
     assert item == Item(4, 9, 1)
     schedule.drafted(item, 50)
@@ -147,7 +147,7 @@ def test_what_is_in_flight_behind_a_refuted_draft_is_dropped() -> None:
 
 
 def test_an_accepted_draft_goes_on_and_needs_no_new_epoch() -> None:
-    schedule = Schedule(window=2)
+    schedule = PipelineSchedule(window=2)
     item = schedule.begin_turn(Item(0, 1, 0), last_position=9)
     schedule.drafted(item, 5)
     second = schedule.take()
@@ -161,7 +161,7 @@ def test_an_accepted_draft_goes_on_and_needs_no_new_epoch() -> None:
 
 
 def test_without_drafts_one_token_is_in_flight_and_no_epoch_begins() -> None:
-    schedule = Schedule(window=1)
+    schedule = PipelineSchedule(window=1)
     schedule.begin_turn(Item(0, 1, 0), last_position=9)
     assert schedule.take() is None
     verdict = schedule.verified(0, 1, 5)
@@ -171,7 +171,7 @@ def test_without_drafts_one_token_is_in_flight_and_no_epoch_begins() -> None:
 
 
 def test_nothing_is_run_past_the_last_position_that_matters() -> None:
-    schedule = Schedule(window=4)
+    schedule = PipelineSchedule(window=4)
     item = schedule.begin_turn(Item(0, 1, 0), last_position=1)
     schedule.drafted(item, 5)
     second = schedule.take()
@@ -181,7 +181,7 @@ def test_nothing_is_run_past_the_last_position_that_matters() -> None:
 
 
 def test_work_out_of_order_is_an_error() -> None:
-    schedule = Schedule(window=2)
+    schedule = PipelineSchedule(window=2)
     item = schedule.begin_turn(Item(0, 1, 0), last_position=9)
     schedule.drafted(item, 5)
     schedule.take()

@@ -10,7 +10,7 @@ from support.clocks import Time
 
 from specscope.engine.run.clocks import Clock, SecondsClock, StepClock
 from specscope.engine.run.prompts import Times
-from specscope.engine.run.schedule import Cancel, Drop, Join, Schedule
+from specscope.engine.run.schedule import Cancel, Drop, Join, RowSchedule
 
 
 class Stay(NamedTuple):
@@ -26,7 +26,7 @@ class Rows:
     def __init__(self, times: list[Times], lasting: list[int], max_rows: int) -> None:
         self.times, self.lasting, self.max_rows = times, lasting, max_rows
         self.clock: Clock = StepClock()
-        self.schedule = Schedule(times, max_rows, self.clock)
+        self.schedule = RowSchedule(times, max_rows, self.clock)
         self.rows: list[int] = []
         self.left: dict[int, int] = {}  # steps that are left of each request that joined
         self.stays: dict[int, Stay] = {}
@@ -134,7 +134,7 @@ def test_nobody_waits_while_a_row_is_free(run: Rows) -> None:
 
 def test_the_clock_goes_on_to_the_next_arrival_where_nobody_is_there() -> None:
     clock = StepClock()
-    schedule = Schedule([Times(7), Times(7)], 1, clock)
+    schedule = RowSchedule([Times(7), Times(7)], 1, clock)
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     assert clock.steps == 7
     schedule.end(0)
@@ -142,7 +142,7 @@ def test_the_clock_goes_on_to_the_next_arrival_where_nobody_is_there() -> None:
 
 
 def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
-    schedule = Schedule([Times(), Times(), Times(2)], 2, StepClock())
+    schedule = RowSchedule([Times(), Times(), Times(2)], 2, StepClock())
     assert schedule.moves() == [Join(0, 0, is_added=True), Join(1, 1, is_added=True)]
     schedule.advance()
     schedule.end(0)
@@ -153,7 +153,7 @@ def test_a_row_that_nobody_takes_is_dropped_and_a_later_one_added() -> None:
 
 
 def test_who_waits_in_vain_is_cancelled_without_a_row() -> None:
-    schedule = Schedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1, StepClock())
+    schedule = RowSchedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1, StepClock())
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     schedule.advance()
     assert schedule.cancels() == []
@@ -179,7 +179,7 @@ def test_seconds_in_which_each_step_takes_a_second_give_the_schedule_of_steps(ru
     ]
     other = Rows(scaled, run.lasting, run.max_rows)
     other.clock = time.clock(per_step)
-    other.schedule = Schedule(scaled, run.max_rows, other.clock)
+    other.schedule = RowSchedule(scaled, run.max_rows, other.clock)
     run.play()
     other.play()
     assert list(other.joined) == list(run.joined)
@@ -192,7 +192,7 @@ def test_seconds_in_which_each_step_takes_a_second_give_the_schedule_of_steps(ru
 def test_where_nobody_runs_the_clock_in_seconds_sleeps_until_the_next_arrival() -> None:
     time = Time()
     clock = time.clock()
-    schedule = Schedule([Times(0.5), Times(7.25), Times(8)], 1, clock)
+    schedule = RowSchedule([Times(0.5), Times(7.25), Times(8)], 1, clock)
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     assert (time.slept, clock.steps, schedule.arrived_at) == ([0.5], 0, {0: 0})
     time.now += 2
@@ -211,7 +211,7 @@ def test_where_nobody_runs_the_clock_in_seconds_sleeps_until_the_next_arrival() 
 
 def test_who_came_and_was_cancelled_within_one_step_takes_no_row() -> None:
     time = Time()
-    schedule = Schedule([Times(0), Times(1, cancel_at=2), Times(1.5)], 2, time.clock())
+    schedule = RowSchedule([Times(0), Times(1, cancel_at=2), Times(1.5)], 2, time.clock())
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     time.now += 3
     schedule.advance()

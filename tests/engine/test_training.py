@@ -29,8 +29,9 @@ from specscope.engine.lab.training.loop import BatchLoss, Training, train
 from specscope.engine.lab.training.measure import held_out_prompts, repeated_share
 from specscope.engine.lab.training.online import DRAFTED, drafter_of, text_of_drafts
 from specscope.engine.lab.training.pipeline import run_pipeline
-from specscope.engine.lab.training.plan import TrainingPlan, state_folder
+from specscope.engine.lab.training.plan import TrainingPlan, state_folder, tokens_of
 from specscope.engine.lab.training.schedule import batch_at, logged_seconds, rows_at, warmup_stable_decay
+from specscope.engine.lab.training.start import Start, TrainingStatement, read_statement, weights_digest
 from specscope.engine.lab.training.teacher import TeacherRecipe, make_optimizers, save_teacher
 from specscope.engine.lab.training.tokenizer import (
     END_OF_TEXT,
@@ -359,29 +360,21 @@ def test_a_tokenizer_that_names_no_token_of_its_own_to_end_a_text_is_refused(
         end_of_text_id(tokenizer, tmp_path)
 
 
-@pytest.mark.slow
-def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def plan_for_a_given_teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingPlan:
+    """Of one head of two layers, with a checkpoint every 4 updates, for an untrained teacher."""
     monkeypatch.setattr("specscope.engine.lab.training.describe.MEASURED_PROMPTS", 3)
     monkeypatch.setattr("specscope.engine.lab.training.head.CHECKPOINT_EVERY", 4)
-    (tmp_path / "corpus").mkdir()
-    base = tiny_plan(tmp_path)
+    (folder / "corpus").mkdir()
+    base = tiny_plan(folder)
     write_corpus(base.corpus)
-    teacher = LlamaForCausalLM(base.teacher.config())
-    save_teacher(teacher, tmp_path / "given")
-    save_tokenizer(train_tokenizer(load_corpus(base.corpus), 320), tmp_path / "given", 128)
-    fixed = replace(base.heads[0], num_layers=2, num_steps=8, sharp_from=4)
-    online = replace(fixed, online_rows=2, online_from=2, online_reuse=2)
-    plan = replace(base, given_teacher=tmp_path / "given", heads=(fixed, online), exit_heads=())
-    result = run_pipeline(plan)
-    assert result["heads"].keys() == {"drafter_2_layers", "drafter_2_layers_online"}
-    weights = [load_file(plan.head_folder(recipe) / "model.safetensors") for recipe in plan.heads]
-    assert any(name.startswith("layers.1.") for name in weights[0])
-    assert not torch.equal(weights[0]["fc.weight"], weights[1]["fc.weight"])
-    # Interrupted after its checkpoint, the online one comes to the same weights: what it trains on is written anew.
-    again = replace(plan, work=tmp_path / "again", heads=(online,))
-    file = again.head_folder(online) / "model.safetensors"
+    save_teacher(LlamaForCausalLM(base.teacher.config()), folder / "given")
+    save_tokenizer(train_tokenizer(load_corpus(base.corpus), 320), folder / "given", 128)
+    head = replace(base.heads[0], num_layers=2, num_steps=8, sharp_from=4)
+    return replace(base, given_teacher=folder / "given", heads=(head,), exit_heads=())
+
+
+def stop_in_the_midst(plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two updates after a checkpoint."""
 
     def stopping(rows: NDArray[np.int64], step: int, batch_size: int, seed: int) -> torch.Tensor:
         if step == 6:
@@ -391,7 +384,27 @@ def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_
     with monkeypatch.context() as patched:
         patched.setattr("specscope.engine.lab.training.head.rows_at", stopping)
         with pytest.raises(StoppedError):
-            run_pipeline(again)
+            run_pipeline(plan)
+
+
+@pytest.mark.slow
+def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = plan_for_a_given_teacher(tmp_path, monkeypatch)
+    (fixed,) = alone.heads
+    online = replace(fixed, online_rows=2, online_from=2, online_reuse=2)
+    plan = replace(alone, heads=(fixed, online))
+    result = run_pipeline(plan)
+    assert result["heads"].keys() == {"drafter_2_layers", "drafter_2_layers_online"}
+    weights = [load_file(plan.head_folder(recipe) / "model.safetensors") for recipe in plan.heads]
+    assert any(name.startswith("layers.1.") for name in weights[0])
+    assert not torch.equal(weights[0]["fc.weight"], weights[1]["fc.weight"])
+    # Interrupted after its checkpoint, the online one comes to the same weights: what it trains on is written anew.
+    again = replace(plan, work=tmp_path / "again", heads=(online,))
+    file = again.head_folder(online) / "model.safetensors"
+
+    stop_in_the_midst(again, monkeypatch)
     assert not file.exists()
     run_pipeline(again)
     resumed = load_file(file)
@@ -399,6 +412,38 @@ def test_heads_of_several_layers_are_trained_for_a_given_teacher_online_too_and_
     run_pipeline(replace(again, heads=(replace(online, num_steps=12),)))
     assert updates_done(state_folder(file.parent)) == 12
     assert not torch.equal(load_file(file)["fc.weight"], resumed["fc.weight"])
+
+
+@pytest.mark.slow
+def test_training_continues_from_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for_a_given_teacher(tmp_path, monkeypatch)
+    (recipe,) = plan.heads
+    run_pipeline(plan)
+    first = plan.head_folder(recipe)
+    deeper = replace(recipe, num_layers=3, draft_vocab_size=64)  # not asked: the vocabulary is that of the first head
+    further = replace(plan, work=tmp_path / "further", start_from=first, heads=(deeper,))
+    described = run_pipeline(further)["heads"]["drafter_3_layers"]
+    folder, seen = further.head_folder(deeper), tokens_of(recipe)
+    assert read_statement(folder) == TrainingStatement(
+        teacher_weights_digest=weights_digest(plan.teacher_folder),
+        tokens_seen=2 * seen,
+        started_from=Start(weights_digest(first), seen),
+    )
+    assert (described["tokens_seen"], described["draft_vocab_size"], described["num_layers"]) == (2 * seen, 200, 3)
+    assert described["started_from"] == {"weights_digest": weights_digest(first), "tokens_seen": seen}
+    begun, ended = (load_file(f / "model.safetensors") for f in (first, folder))
+    assert torch.equal(begun["d2t"], ended["d2t"])
+    assert not torch.equal(begun["fc.weight"], ended["fc.weight"])
+    assert ended["layers.2.mlp.down_proj.weight"].abs().max() > 0
+    # Interrupted, it comes to the same weights, and goes on from nothing else.
+    again = replace(further, work=tmp_path / "again")
+    stop_in_the_midst(again, monkeypatch)
+    with pytest.raises(UsageError, match=r"drafter_3_layers began from a head with the weights .*from scratch: give"):
+        run_pipeline(replace(again, start_from=None))
+    run_pipeline(again)
+    assert all(map(torch.equal, load_file(again.head_folder(deeper) / "model.safetensors").values(), ended.values()))
+    with pytest.raises(UsageError, match="got --head-layers 1, wanted at least 2"):
+        run_pipeline(replace(again, heads=(replace(recipe, num_layers=1),)))
 
 
 def test_online_text_goes_on_after_what_the_head_drafted(teacher_folder: Path, head_folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from specscope.engine.ppsd.conductor import Conductor
 from specscope.engine.ppsd.message import Message
-from specscope.engine.ppsd.schedule import Admission, Gate, Item, Schedule, Verdict
+from specscope.engine.ppsd.schedule import Admission, Gate, Item, PipelineSchedule, Verdict
 from specscope.engine.ppsd.stage import Stage
 from specscope.engine.ppsd.worker import Worker
 from specscope.engine.tree.tensors import causal_mask
@@ -68,7 +68,7 @@ class _LaxGate(Gate):
         return Admission(None, cut)
 
 
-class _LaxSchedule(Schedule):
+class _LaxSchedule(PipelineSchedule):
     """Takes whatever token comes out for the position that it waits for."""
 
     def verified(self, position: int, epoch: int, token: int) -> Verdict | None:

@@ -16,8 +16,11 @@ from specscope.tracer.files.whole import written_whole
 FILE_NAME = "training_state.safetensors"
 
 
-def save_checkpoint(folder: Path, step: int, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Writes the state after ``step`` updates, replacing the earlier one whole."""
+def save_checkpoint(
+    folder: Path, step: int, module: nn.Module, optimizers: Sequence[Optimizer], started_from: str | None = None
+) -> None:
+    """Writes the state after ``step`` updates, replacing the earlier one whole. ``started_from`` is the digest of the
+    weights that training continued from; None: it began from scratch."""
     tensors = {f"model.{name}": value.detach().clone() for name, value in module.named_parameters()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
@@ -25,16 +28,27 @@ def save_checkpoint(folder: Path, step: int, module: nn.Module, optimizers: Sequ
                 tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value).clone()
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / FILE_NAME) as partial:
-        save_file(tensors, partial, metadata={"step": str(step)})
+        origin = {} if started_from is None else {"started_from": started_from}
+        save_file(tensors, partial, metadata={"step": str(step), **origin})
 
 
 def updates_done(folder: Path) -> int:
     """How many updates the state in ``folder`` is after; 0 where there is none."""
+    return int(_notes(folder).get("step", 0))
+
+
+def started_from(folder: Path) -> str | None:
+    """The digest of the weights that the training in ``folder`` continued from; None where it began from scratch."""
+    return _notes(folder).get("started_from")
+
+
+def _notes(folder: Path) -> dict[str, str]:
+    """What is noted with the state in ``folder``; nothing where there is none."""
     path = folder / FILE_NAME
     if not path.exists():
-        return 0
+        return {}
     with safe_open(path, framework="pt") as stored:
-        return int(stored.metadata()["step"])
+        return dict(stored.metadata())
 
 
 def load_checkpoint(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> int:

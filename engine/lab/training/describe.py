@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specscope.engine.drafters.draft_vocab import BuiltVocab, build_draft_vocab
+from specscope.engine.drafters.draft_vocab import DraftVocab, build_draft_vocab, count_tokens
 from specscope.engine.drafters.eagle3.files import load_head
 from specscope.engine.drafters.early_exit.head import load_exit_head
 from specscope.engine.lab.training.card import render_card
@@ -20,7 +20,8 @@ from specscope.engine.lab.training.corpus import Document
 from specscope.engine.lab.training.exit_head import ExitHeadRecipe
 from specscope.engine.lab.training.head import HeadRecipe
 from specscope.engine.lab.training.measure import Acceptance, held_out_prompts, measure_acceptance, repeated_share
-from specscope.engine.lab.training.plan import SELF_TEXT_LENGTH, TrainingPlan
+from specscope.engine.lab.training.plan import SELF_TEXT_LENGTH, TrainingPlan, tokens_of
+from specscope.engine.lab.training.start import read_statement
 from specscope.engine.lab.training.teacher import held_out_loss
 from specscope.engine.lab.training.tokenizer import END_OF_TEXT_ID, bigram_loss
 from specscope.engine.load.models import load_models
@@ -39,7 +40,7 @@ EXIT_HEAD_POLICIES = {
 DEMO_PROMPTS = 6
 
 
-def draft_vocab(plan: TrainingPlan, recipe: HeadRecipe, rows: NDArray[np.int64]) -> BuiltVocab:
+def draft_vocab(plan: TrainingPlan, recipe: HeadRecipe, rows: NDArray[np.int64]) -> DraftVocab:
     """The most frequent ids of the self-written text, end-of-text among them: a head that cannot propose it wastes a
     step at every end."""
     config = plan.load_teacher().config
@@ -51,7 +52,7 @@ def draft_vocab(plan: TrainingPlan, recipe: HeadRecipe, rows: NDArray[np.int64])
         required_ids=[END_OF_TEXT_ID] if ends is None else [ends] if isinstance(ends, int) else list(ends),
         cache=plan.work / "draft_vocab.json",
         warn=lambda message: print(message, flush=True),
-    )
+    ).vocab
 
 
 def measure_heads(plan: TrainingPlan, documents: list[Document], seconds: dict[str, int]) -> dict[str, Any]:
@@ -121,13 +122,18 @@ def _measure_teacher(plan: TrainingPlan, streams: dict[str, NDArray[np.int64]]) 
 
 def _describe_head(plan: TrainingPlan, recipe: HeadRecipe, rows: NDArray[np.int64]) -> dict[str, Any]:
     teacher = plan.load_teacher().config
-    files = load_head(plan.head_folder(recipe), teacher.hidden_size, teacher.vocab_size)
+    folder = plan.head_folder(recipe)
+    files, statement = load_head(folder, teacher.hidden_size, teacher.vocab_size), read_statement(folder)
+    start = None if statement is None else statement.started_from
     return {
         **asdict(recipe),
+        "draft_vocab_size": files.head.config.draft_vocab_size,  # those of the head that it continued from, if it did
+        "intermediate_size": files.head.config.intermediate_size,
         "parameters": sum(p.numel() for p in files.head.parameters()),
-        "draft_vocab_covers": draft_vocab(plan, recipe, rows).covered_share,
+        "draft_vocab_covers": files.vocab.covered_share(count_tokens([rows], teacher.vocab_size)),
         "hidden_state_indices": list(files.hidden_state_indices),
-        "tokens_seen": recipe.num_steps * recipe.batch_size * SELF_TEXT_LENGTH,
+        "tokens_seen": tokens_of(recipe) if statement is None else statement.tokens_seen,
+        "started_from": None if start is None else start._asdict(),
         "self_text_rows": plan.self_text_rows,
     }
 

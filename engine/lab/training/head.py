@@ -23,9 +23,10 @@ from specscope.engine.drafters.eagle3.head import Eagle3Head, HeadConfig, HeadOu
 from specscope.engine.lab.training.loop import BatchLoss, Training, train
 from specscope.engine.lab.training.online import drafter_of, write_online
 from specscope.engine.lab.training.schedule import rows_at, warmup_stable_decay
+from specscope.engine.lab.training.start import StartingHead, head_from
 from specscope.engine.lab.training.teacher import make_optimizers
 
-CHECKPOINT_EVERY = 100  # updates
+CHECKPOINT_EVERY = 20  # updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class HeadRecipe:
     batch_size: int = 12
     muon_lr: float = 4e-3
     adam_lr: float = 2e-3
+    warmup: int = 40  # updates until the learning rates are at their peaks
     loss_decay: float = 0.8
     online_rows: int = 0  # of a batch, that are written while the head trains; the others are the text it was given
     online_from: int = 0  # the update that such rows begin at: drafts of a head that knows nothing lead nowhere
@@ -193,11 +195,13 @@ def train_head(
     folder: Path,
     device: torch.device,
     compiled: bool,
+    start: StartingHead | None,
 ) -> Eagle3Head:
-    """Trains on ``texts``, with checkpoints in ``folder``; resumes where one is found, and goes on where more updates
-    are asked for than it was made after."""
+    """Trains on ``texts``, from scratch or from ``start``, with checkpoints in ``folder``; resumes where one is found,
+    and goes on where more updates are asked for than it was made after."""
     torch.manual_seed(recipe.seed)
-    head = new_head(recipe, teacher, vocab).to(device)
+    fresh = new_head(recipe, teacher, vocab) if start is None else head_from(start.head, recipe.num_layers)
+    head = fresh.to(device)
     loss_of = torch.compile(unrolled_loss) if compiled else unrolled_loss
 
     def loss(step: int, ids: torch.Tensor) -> BatchLoss:
@@ -211,12 +215,13 @@ def train_head(
         module=head,
         optimizers=make_optimizers(head, recipe.muon_lr, recipe.adam_lr),
         num_steps=recipe.num_steps,
-        schedule=lambda step: warmup_stable_decay(step, recipe.num_steps),
+        schedule=lambda step: warmup_stable_decay(step, recipe.num_steps, recipe.warmup),
         data=batches_of(recipe, teacher, head, vocab, texts),
         loss=loss,
         max_norm=0.5,
         report_every=25,
         checkpoint_every=CHECKPOINT_EVERY,
+        started_from=None if start is None else start.start.weights_digest,
     )
     train(training, folder)
     return head.float()

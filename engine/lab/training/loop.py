@@ -43,6 +43,7 @@ class Training(Generic[Batch]):
     report_every: int  # updates
     checkpoint_every: int  # updates
     evaluate: Callable[[], Mapping[str, float]] | None = None  # after each checkpoint, for the log
+    started_from: str | None = None  # digest of the weights that it continues from, for the checkpoints
 
 
 def train(training: Training[Batch], folder: Path) -> None:
@@ -65,7 +66,7 @@ def train(training: Training[Batch], folder: Path) -> None:
         if done % training.report_every == 0 or done == num_steps:
             log.report(done, num_steps, **{name: _number(value) for name, value in result.report.items()})
         if done % training.checkpoint_every == 0 or done == num_steps:
-            save_checkpoint(folder, done, module, training.optimizers)
+            save_checkpoint(folder, done, module, training.optimizers, training.started_from)
             if training.evaluate is not None:
                 log.report(done, num_steps, **training.evaluate())
 

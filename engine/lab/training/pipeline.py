@@ -20,9 +20,18 @@ from specscope.engine.lab.training.corpus import Document, load_corpus
 from specscope.engine.lab.training.describe import draft_vocab, measure, measure_heads
 from specscope.engine.lab.training.exit_head import ExitHeadRecipe, train_exit_head
 from specscope.engine.lab.training.head import HeadRecipe, HeadTexts, train_head
-from specscope.engine.lab.training.plan import SELF_TEXT_LENGTH, TrainingPlan, state_folder
+from specscope.engine.lab.training.plan import SELF_TEXT_LENGTH, TrainingPlan, state_folder, tokens_of
 from specscope.engine.lab.training.schedule import logged_seconds
 from specscope.engine.lab.training.self_text import generate_self_text
+from specscope.engine.lab.training.start import (
+    StartingHead,
+    check_begun_alike,
+    check_layers,
+    load_starting_head,
+    stated,
+    weights_digest,
+    write_statement,
+)
 from specscope.engine.lab.training.teacher import save_teacher, train_teacher
 from specscope.engine.lab.training.tokenizer import encode_stream, end_of_text_id, save_tokenizer, train_tokenizer
 from specscope.engine.lab.training.unlikelihood import train_against_repetition
@@ -36,33 +45,37 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
 
     Raises:
         UsageError: where a given teacher is missing, has too few layers for an exit head, or a tokenizer that names no
-            token to end a text with.
+            token to end a text with; or a head cannot continue from the one that it is to start from, or began from
+            another.
     """
     if plan.given_teacher is not None:
         return _train_heads_alone(plan)
     _check_exit_layers(plan, plan.teacher.num_layers)
+    _check_heads(plan, None)
     plan.work.mkdir(parents=True, exist_ok=True)
     documents = load_corpus(plan.corpus)
     streams = _tokenize(plan, documents)
     _train_teacher(plan, streams)
     texts = HeadTexts(_self_text(plan, streams["train"]), streams["train"])
-    _train_heads(plan, texts)
+    _train_heads(plan, texts, None)
     return measure(plan, documents, streams, texts.rows, seconds=_seconds(plan))
 
 
 def _train_heads_alone(plan: TrainingPlan) -> dict[str, Any]:
     """Heads for the teacher that is given, on text that it writes, and how often what they draft holds."""
     _check_given_teacher(plan)
+    start = None if plan.start_from is None else load_starting_head(plan.start_from, plan.teacher_folder)
+    _check_heads(plan, start)
     plan.work.mkdir(parents=True, exist_ok=True)
     documents = load_corpus(plan.corpus)
     stream = _tokenize(plan, documents)["train"]
-    _train_heads(plan, HeadTexts(_self_text(plan, stream), stream))
+    _train_heads(plan, HeadTexts(_self_text(plan, stream), stream), start)
     return measure_heads(plan, documents, seconds=_seconds(plan))
 
 
-def _train_heads(plan: TrainingPlan, texts: HeadTexts) -> None:
+def _train_heads(plan: TrainingPlan, texts: HeadTexts, start: StartingHead | None) -> None:
     for head in plan.heads:
-        _train_head(plan, head, texts)
+        _train_head(plan, head, texts, start)
     for exit_head in plan.exit_heads:
         _train_exit_head(plan, exit_head, texts.rows)
 
@@ -83,6 +96,15 @@ def _check_given_teacher(plan: TrainingPlan) -> None:
             "give another teacher"
         )
     _check_exit_layers(plan, num_layers)
+
+
+def _check_heads(plan: TrainingPlan, start: StartingHead | None) -> None:
+    """Before anything is trained: each head must be able to continue from ``start``, and from what there is of it."""
+    for recipe in plan.heads:
+        if start is not None:
+            check_layers(start, recipe.num_layers)
+        folder = plan.head_folder(recipe)
+        check_begun_alike(folder, state_folder(folder), None if start is None else start.start)
 
 
 def _check_exit_layers(plan: TrainingPlan, num_layers: int) -> None:
@@ -149,7 +171,7 @@ def _self_text(plan: TrainingPlan, stream: NDArray[np.int64]) -> NDArray[np.int6
     return result
 
 
-def _train_head(plan: TrainingPlan, recipe: HeadRecipe, texts: HeadTexts) -> None:
+def _train_head(plan: TrainingPlan, recipe: HeadRecipe, texts: HeadTexts, start: StartingHead | None) -> None:
     """Where there is a head after fewer updates, and its training state, it is trained further."""
     folder = plan.head_folder(recipe)
     state = state_folder(folder)
@@ -161,12 +183,14 @@ def _train_head(plan: TrainingPlan, recipe: HeadRecipe, texts: HeadTexts) -> Non
         recipe,
         teacher,
         texts=texts,
-        vocab=draft_vocab(plan, recipe, texts.rows).vocab,
+        vocab=draft_vocab(plan, recipe, texts.rows) if start is None else start.vocab,
         folder=state,
         device=plan.device,
         compiled=plan.compiled,
+        start=start,
     )
     save_head(head.cpu(), folder, default_hidden_state_indices(teacher.config.num_hidden_layers))
+    write_statement(stated(weights_digest(plan.teacher_folder), tokens_of(recipe), start), folder)
 
 
 def _train_exit_head(plan: TrainingPlan, recipe: ExitHeadRecipe, rows: NDArray[np.int64]) -> None:

@@ -31,6 +31,7 @@ class TrainingPlan:
     device: torch.device
     compiled: bool
     given_teacher: Path | None = None  # trained before: its folder; only heads are trained for it
+    start_from: Path | None = None  # the head that the EAGLE-3 heads continue from: its folder; None: from scratch
 
     @property
     def teacher_folder(self) -> Path:
@@ -52,6 +53,11 @@ class TrainingPlan:
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(self.teacher_folder, dtype=torch.float32)
         torch.nn.Module.to(model.eval(), self.device)
         return model
+
+
+def tokens_of(recipe: HeadRecipe) -> int:
+    """Tokens that a head is trained on by ``recipe``."""
+    return recipe.num_steps * recipe.batch_size * SELF_TEXT_LENGTH
 
 
 def state_folder(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from specscope.engine.drafters.base import NoDrafter
-from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF, BatchPlan
+from specscope.engine.lab.bench.batch.plan import DISPATCHED, OFF, SweepPlan
 from specscope.engine.lab.bench.batch.record import BatchMeasure
 from specscope.engine.lab.bench.clocks import clock_of
 from specscope.engine.lab.bench.kept import kept
@@ -34,7 +34,7 @@ WITHOUT_END = StopRules(max_new_tokens=1 << 30, eos_token_ids=[], stop_strings=[
 
 
 def measure(
-    plan: BatchPlan, models: Models, advance: Callable[[str], None] = lambda _: None
+    plan: SweepPlan, models: Models, advance: Callable[[str], None] = lambda _: None
 ) -> Generator[list[BatchMeasure], None, None]:
     """Measures ``plan`` with ``models``; one round of a load at a time, each way once; calls ``advance`` after each.
 
@@ -53,7 +53,7 @@ def measure(
             yield [BatchMeasure.from_json(entry) for entry in entries["ways"]]
 
 
-def _key(plan: BatchPlan, load: Load, number: int, prompts: list[list[int]]) -> dict[str, Any]:
+def _key(plan: SweepPlan, load: Load, number: int, prompts: list[list[int]]) -> dict[str, Any]:
     """What makes one round of a load this one. The profile stands for the models and the device."""
     choice = plan.settings.choice
     return {
@@ -87,7 +87,7 @@ def _round(decoded: _DecodedLoad, number: int, advance: Callable[[str], None]) -
 class _DecodedLoad:
     """The rows of one load, ready to be decoded from their prompts on as often as wanted; ``prompts`` by round."""
 
-    def __init__(self, plan: BatchPlan, models: Models, load: Load, prompts: list[list[list[int]]]) -> None:
+    def __init__(self, plan: SweepPlan, models: Models, load: Load, prompts: list[list[list[int]]]) -> None:
         self.plan, self.load = plan, load
         self._models, self._prompts = models, prompts
         self._now = clock_of(plan.clock, models.teacher.device)

@@ -18,7 +18,7 @@ OFF, DISPATCHED = "off", "dispatched"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchPlan:
+class SweepPlan:
     """Which loads are measured, how long and how often."""
 
     settings: Settings  # of the dispatched runs: their tree is ``auto``
