@@ -15,7 +15,7 @@ from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.flow import Flow
-from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, absent_promises, missing_field, why_skipped
+from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, absent_promises, missing_field, recorded_as, why_skipped
 from specscope.tracer.oracle.invariants.proposers import LOOKUP, levels_of
 from specscope.tracer.oracle.invariants.ranks import disagreement
 from specscope.tracer.oracle.invariants.registry import ON_ROWS, ON_TURNS, STATEMENTS
@@ -251,9 +251,9 @@ class Oracle:
                 self.report.skip(invariant.id, "not recorded in every step: tree, accept or stop")
                 continue
             witness = witness_of(invariant, turn.tally)
-            missing = missing_field(turn.tally.start, invariant.needs)
+            missing = missing_field(turn.tally, invariant.needs)
             if witness is None and missing is not None:
-                self.report.skip(invariant.id, f"not recorded: {missing}")
+                self.report.skip(invariant.id, f"{NOT_RECORDED}{recorded_as(missing)}")
                 continue
             self.report.judge(invariant.id, witness, RecordPlace(record.turn, None, line))
 
