@@ -5,9 +5,9 @@
         turn.step(tokens=[7, 4, 8], parents=[0, 0, 1], argmax=[4, 8, 2], path=[1, 2], bonus_token=2)
         turn.end("length")
 
-Depths, emitted tokens, output, counts and digests are derived, unless they are told. Arrays of numpy and tensors are taken as lists are. What cannot
-be written as a record is refused; whether the decisions are sound is not judged here, because a wrong one is what a
-trace is for: ``specscope check`` judges it.
+Depths, counts and digests are derived, and so are the emitted tokens and the output where nobody tells them. Arrays of
+numpy and tensors are taken as lists are. What cannot be written as a record is refused; whether the decisions are sound
+is not judged here, because a wrong one is what a trace is for: ``specscope check`` judges it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,13 @@ from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.flow import Flow
-from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, absent_promises, missing_field, recorded_as, why_skipped
+from specscope.tracer.oracle.invariants.needs import (
+    NOT_RECORDED,
+    absent_promises,
+    missing_field,
+    recorded_as,
+    why_skipped,
+)
 from specscope.tracer.oracle.invariants.proposers import LOOKUP, levels_of
 from specscope.tracer.oracle.invariants.ranks import disagreement
 from specscope.tracer.oracle.invariants.registry import ON_ROWS, ON_TURNS, STATEMENTS
