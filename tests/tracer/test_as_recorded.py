@@ -51,12 +51,12 @@ def without_sources(manifest: Manifest) -> Manifest:
 
 
 def test_inputs_are_said_to_be_equal_as_far_as_they_were_recorded() -> None:
-    assert inputs_text(unblamed(phase="tensors")) == "inputs equal"
+    assert inputs_text(unblamed(phase="tensors").difference) == "inputs equal"
     of_forward = unblamed(phase="verify", field="argmax", kind="real")
-    assert inputs_text(of_forward) == "recorded inputs equal"
+    assert inputs_text(of_forward.difference) == "recorded inputs equal"
+    assert inputs_text(unblamed(phase="tree", field="nodes").difference) == "recorded inputs equal"
     stale = [Blame(side="b", invariant="commit.prefix-kept", witness="layer 0")]
-    blamed = of_forward.model_copy(update={"blame": stale})
-    assert inputs_text(blamed) == "recorded inputs equal, except what a cache holds"
+    assert inputs_text(of_forward.difference, stale) == "recorded inputs equal, except what a cache holds"
 
 
 @pytest.mark.parametrize(

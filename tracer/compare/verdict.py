@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, Impact, NoiseFloor, Root, Verdict, VerdictKind
 from specscope.tracer.compare.align import TurnAlignment
-from specscope.tracer.compare.commands import next_commands
+from specscope.tracer.compare.commands import next_commands, runs_again
 from specscope.tracer.compare.coverage import is_decisive, not_supplied
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.floats import FloatJudge
@@ -72,6 +72,7 @@ def verdict_of(c: Compared) -> Verdict:
         drift=_drift(walk.judge),
         roots=roots,
         violations=violations,
+        runs_again=runs_again(a.manifest) and runs_again(b.manifest),
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
         remarks=[
             *one_run_remarks(a, b),
