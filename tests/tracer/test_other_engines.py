@@ -270,6 +270,80 @@ def test_other_number_formats_make_runs_incomparable_where_both_are_known(tmp_pa
     assert (verdict.verdict, verdict.incomparable) == ("incomparable", [f"{field}: q8_0 -> f16"])
 
 
+def renamed(path: Path, field: str, value: Any) -> Path:
+    """A copy of the trace by an engine that calls a thing otherwise."""
+    section, _, name = field.partition(".")
+    return changed(path, lambda lines: lines[0][section].__setitem__(name, value))
+
+
+@pytest.mark.parametrize(
+    ("field", "ours", "theirs"),
+    [
+        ("teacher.architecture", "LlamaForCausalLM", "llama"),
+        ("teacher.architecture", "Qwen2MoeForCausalLM", "qwen2moe"),
+        ("teacher.architecture", "GPT2LMHeadModel", "gpt2"),
+        ("drafter.kind", "eagle3", "EAGLE-3"),
+    ],
+)
+def test_names_that_engines_write_in_their_own_way_are_one(tmp_path: Path, field: str, ours: str, theirs: str) -> None:
+    one = renamed(decode(tmp_path / "a.jsonl"), field, ours)
+    same = decode(tmp_path / "b.jsonl")
+    verdict = diff_traces(one, renamed(same, field, theirs))
+    assert (verdict.verdict, verdict.remarks) == ("equal", [])
+    other = diff_traces(one, renamed(same, field, f"other-{theirs}"))
+    assert (other.verdict, other.incomparable) == ("incomparable", [f"{field}: {ours} -> other-{theirs}"])
+
+
+@pytest.mark.parametrize(
+    ("digests", "outcome", "remarked"),
+    [
+        ((None, None), "equal", 1),
+        (("a" * 32, None), "equal", 1),
+        (("a" * 32, "a" * 32), "equal", 0),
+        (("a" * 32, "b" * 32), "incomparable", 0),
+    ],
+)
+def test_a_teachers_name_is_for_people_and_its_digests_decide(
+    tmp_path: Path, digests: tuple[str | None, str | None], outcome: str, remarked: int
+) -> None:
+    paths = [decode(tmp_path / "a.jsonl"), renamed(decode(tmp_path / "b.jsonl"), "teacher.name", "my-teacher")]
+    paths = [renamed(path, "teacher.weights_digest", digest) for path, digest in zip(paths, digests, strict=True)]
+    verdict = diff_traces(*paths)
+    assert verdict.verdict == outcome
+    assert sum("teachers' names differ (affine -> my-teacher)" in line for line in verdict.remarks) == remarked
+
+
+def test_a_padded_vocabulary_is_refused_with_the_option_that_lets_it_pass(tmp_path: Path) -> None:
+    plain = decode(tmp_path / "a.jsonl")
+    padded = renamed(plain, "teacher.vocab_size", VOCAB + 31)
+    refused = diff_traces(plain, padded)
+    assert (refused.verdict, refused.incomparable) == ("incomparable", ["teacher.vocab_size: 97 -> 128"])
+    assert refused.next[0].endswith("--allow teacher.vocab_size")
+    assert diff_traces(plain, padded, DiffOptions(allowed=frozenset({"teacher.vocab_size"}))).verdict == "equal"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda manifest: manifest.pop("mode"), "mode"),
+        (lambda manifest: manifest.pop("tree_policy"), "tree_policy"),
+        (lambda manifest: manifest["tree_policy"].update(kind="heuristic"), "tree_policy.kind"),
+    ],
+)
+def test_what_a_manifest_must_say_is_named_with_what_it_may_be(tmp_path: Path, change: Any, field: str) -> None:
+    bad = changed(decode(tmp_path / "a.jsonl"), lambda lines: change(lines[0]))
+    with pytest.raises(TraceError, match=rf"line 1, field {field}: (Field required|Input should be 'dynamic')"):
+        check_trace(bad)
+
+
+def test_a_part_of_a_run_is_compared_as_far_as_it_goes_and_the_rest_is_named(tmp_path: Path) -> None:
+    whole = decode(tmp_path / "whole.jsonl")
+    part = decode(tmp_path / "part.jsonl", prompts={"a": PROMPTS["a"]})
+    verdict = diff_traces(whole, part)
+    assert (verdict.verdict, verdict.exit_code, verdict.num_turns) == ("uncovered", 4, 1)
+    assert verdict.uncovered == ["only in the baseline: turn 1 (prompt b)"]
+
+
 def with_logits(path: Path, cache: str | None, moved: float = 0.0) -> Path:
     """A recorded run whose caches have that dtype, and whose logits are known; the first best one is moved."""
 

@@ -109,6 +109,11 @@ WRONG: dict[str, tuple[Callable[[Recorder], Any], str]] = {
     ),
     "section": (lambda t: t.turn("a", [1], 7).step(**STEP, comit={"strategy": "x"}), "did you mean commit?"),
     "prompt": (lambda t: t.turn("a", [1.5], 7), "turn_start record, field prompt_ids.0"),  # type: ignore[list-item]
+    "rows": (
+        lambda t: (t.turn("a", [1], 7), t.turn("b", [1], 7)),
+        "turn 1 begins, and turn 0 has not ended: call its end(reason) first, or say how many turns may run at once by "
+        "Recorder(batch_size=...), which is 1",
+    ),
     "output": (
         lambda t: t.turn("a", [1], 7).end("length", output_ids=[7.5]),  # type: ignore[list-item]
         "turn_end record, field output_ids.0",

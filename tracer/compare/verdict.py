@@ -14,7 +14,7 @@ from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import impact_of
 from specscope.tracer.compare.lengths import MORE_THAN_LENGTHS, are_lengths, with_known_tokens
-from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise
+from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise, name_remarks
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.noise import sensitivity
 from specscope.tracer.compare.roundings import cache_remarks
@@ -76,6 +76,7 @@ def verdict_of(c: Compared) -> Verdict:
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
         remarks=[
             *one_run_remarks(a, b),
+            *name_remarks(a.manifest, b.manifest),
             *fallback_remarks(a.manifest, b.manifest),
             *cache_remarks(a.manifest, b.manifest),
             *_pairing_remarks(c),

@@ -144,8 +144,15 @@ class Recorder:
         engine drafts before it has one, so that the first step's root is the prompt's last token.
 
         Raises:
-            UsageError: where a field is missing, unknown or of another type.
+            UsageError: where a field is missing, unknown or of another type, or where more turns would run than
+                ``batch_size`` allows.
         """
+        most = self.manifest.batch_size or 1
+        if len(self._open) >= most:
+            raise UsageError(
+                f"turn {self._num_turns} begins, and turn {min(self._open)} has not ended: call its end(reason) first, "
+                f"or say how many turns may run at once by Recorder(batch_size=...), which is {most}"
+            )
         number, pending_token = self._num_turns, plain(pending_token)
         num_tokens = len(prompt_ids) - reused_length - (pending_token is None)
         given = {"num_tokens": num_tokens, "pending_token": pending_token, **(prefill or {})}

@@ -172,7 +172,8 @@ class Oracle:
             assert late is not None
             late.overdue = True
             self._rows.forget(late.tally.start.turn)
-            rows = "" if most == 1 else f", and {most} turns may be open at once"
+            allowed = "one turn" if most == 1 else f"{most} turns"
+            rows = f", and by the manifest's batch_size {allowed} may be open at once"
             return f"turn {late.tally.start.turn} has no turn_end{rows}"
         if (record.prompt_id, record.prompt_turn) in self._seen_turns:
             return f"turn {record.turn} is a turn of prompt {record.prompt_id!r} that the run holds already"
