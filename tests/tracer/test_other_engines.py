@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.toy_engine import LENGTH, PROMPTS, VOCAB, decode, teacher
-from support.traces import Lines, load, store
+from support.traces import EAGER, FUSED, Lines, load, store
 
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions
@@ -140,6 +140,46 @@ def test_a_limit_excuses_what_lies_below_it_and_nothing_above(tmp_path: Path) ->
     capped = decode(tmp_path / "capped.jsonl", capped=True, tree_policy=policy)
     assert failed(capped) == set()
     assert failed(changed(capped, without_limits)) == {"tree.shape-is-policy"}
+
+
+# Trees without what was drafted for them.
+
+
+def without_drafts(lines: Lines) -> None:
+    lines[0]["capabilities"].remove("draft")
+    for step in (line for line in lines if line["kind"] == "step"):
+        del step["draft"]
+
+
+def with_another_leaf(lines: Lines, gap: float) -> None:
+    """In one step another token stands in the worst leaf's place, scored ``gap`` apart."""
+    for step in steps(lines):
+        tree = step["tree"]
+        worst = min(range(1, len(tree["scores"])), key=lambda slot: tree["scores"][slot])
+        if worst not in step["accept"]["path"] and worst not in tree["parents"]:
+            token = next(token for token in range(3000, 3100) if token not in tree["tokens"])
+            tree["tokens"][worst] = step["tensors"]["token_ids"][worst] = token
+            tree["scores"][worst] += gap
+            tree["logprobs"][worst] += gap
+            return
+    raise AssertionError("every step's worst leaf was accepted")
+
+
+@pytest.mark.parametrize(
+    ("gap", "outcome"), [(0.0, "ties"), (1e-6, "ties"), (-1e-6, "ties"), (0.5, "different"), (-0.5, "different")]
+)
+@pytest.mark.parametrize("sides", [(0,), (0, 1)], ids=["one side", "both sides"])
+def test_a_tied_node_is_a_tie_by_the_trees_scores_where_drafts_are_not_recorded(
+    tmp_path: Path, sides: tuple[int, ...], gap: float, outcome: str
+) -> None:
+    pair = [load(EAGER), load(FUSED)]
+    for side in sides:
+        without_drafts(pair[side])
+    with_another_leaf(pair[0], gap)
+    verdict = diff_traces(*(store(lines, tmp_path / f"{side}.jsonl") for side, lines in enumerate(pair)))
+    root = verdict.roots[0].difference
+    assert (root.phase, root.field) == ("tree", "nodes")
+    assert verdict.verdict == outcome
 
 
 # Draw and match.
