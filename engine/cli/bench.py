@@ -56,6 +56,16 @@ DEFAULT_SUITE = "demo240"  # of --suite batch, which has no prompts of its own
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
+compare_option = click.option(
+    "--compare",
+    type=click.Choice(NAMES),
+    default="modes",
+    metavar="WHAT",
+    show_default=True,
+    help=f"What to compare: {', '.join(NAMES)}. analysis: baseline and speculation, both on the eager path.",
+)
+
+
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
 @click.option(
     "--prompts",
@@ -72,14 +82,7 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
     "closed form, a simulation and EAGLE-3.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts, balanced over the categories.")
-@click.option(
-    "--compare",
-    type=click.Choice(NAMES),
-    default="modes",
-    metavar="WHAT",
-    show_default=True,
-    help=f"What to compare: {', '.join(NAMES)}. analysis: baseline and speculation, both on the eager path.",
-)
+@compare_option
 @click.option("--values", help=f"Values of a sweep ({', '.join(SWEEPS)}), such as 4,8,16; none switches a setting off.")
 @click.option("--overhead", is_flag=True, help="Short for --compare overhead: what tracing costs, at each level.")
 @measuring_options

@@ -120,12 +120,12 @@ def printed(width: int, what: Table) -> list[str]:
 
 
 def table(*rows: list[str]) -> Table:
-    made = Table(box=None, padding=(0, 2, 0, 0))
+    drawn = Table(box=None, padding=(0, 2, 0, 0))
     for number in range(len(rows[0])):
-        made.add_column(f"header {number}", no_wrap=number == 0, overflow="fold")
+        drawn.add_column(f"header {number}", no_wrap=number == 0, overflow="fold")
     for row in rows:
-        made.add_row(*row)
-    return made
+        drawn.add_row(*row)
+    return drawn
 
 
 @pytest.mark.parametrize(

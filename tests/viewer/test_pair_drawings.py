@@ -202,8 +202,8 @@ def test_what_was_not_compared_is_said_beside_what_differs_and_where_nothing_doe
     silent = difference_table(part, [], None)
     assert "Nothing that both record differs between these two steps" in silent
     assert words in silent
-    found = difference("accept", "bonus_token", 5, 6, kind="structural", inputs_equal=True, node=None)
-    assert words in difference_table(part, [found], None)
+    bonus = difference("accept", "bonus_token", 5, 6, kind="structural", inputs_equal=True, node=None)
+    assert words in difference_table(part, [bonus], None)
 
 
 def test_the_panel_signs_what_differs_and_nothing_else(sound_step: Step) -> None:

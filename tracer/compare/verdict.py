@@ -74,13 +74,7 @@ def verdict_of(c: Compared) -> Verdict:
         violations=violations,
         runs_again=runs_again(a.manifest) and runs_again(b.manifest),
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
-        remarks=[
-            *one_run_remarks(a, b),
-            *name_remarks(a.manifest, b.manifest),
-            *fallback_remarks(a.manifest, b.manifest),
-            *cache_remarks(a.manifest, b.manifest),
-            *_pairing_remarks(c),
-        ],
+        remarks=_remarks(c),
         loaded=loaded,
         sensitivity=sensitivity(c.floors),
     )
@@ -118,6 +112,18 @@ def _unknown(sides: Sides) -> list[str]:
     return [
         *(f"in the baseline: {line}" for line in unknown_lines(sides.report_a)),
         *(f"in the candidate: {line}" for line in unknown_lines(sides.report_b)),
+    ]
+
+
+def _remarks(c: Compared) -> list[str]:
+    """What makes the verdict worth less than it reads."""
+    a, b = c.sides.a, c.sides.b
+    return [
+        *one_run_remarks(a, b),
+        *name_remarks(a.manifest, b.manifest),
+        *fallback_remarks(a.manifest, b.manifest),
+        *cache_remarks(a.manifest, b.manifest),
+        *_pairing_remarks(c),
     ]
 
 

@@ -335,7 +335,7 @@ def inputs_text(difference: Difference, blame: Sequence[Blame] = ()) -> str:
     """
     if not difference.inputs_equal:
         return "inputs differ, or are not recorded"
-    if any(one.invariant in CUSTODY for one in blame):
+    if any(entry.invariant in CUSTODY for entry in blame):
         return "recorded inputs equal, except what a cache holds"
     return "recorded inputs equal" if difference.phase in (*COMPUTED, "tree") else "inputs equal"
 

@@ -30,7 +30,7 @@ def is_page(out: Console) -> bool:
 
 
 def print_line(out: Console, markup: str, *, indent: int = 0, hanging: int = 0) -> None:
-    """Prints a line behind ``indent`` blanks; what it goes on with below has ``hanging`` more."""
+    """Prints a line behind ``indent`` blanks; the lines that it continues in have ``hanging`` more."""
     line = Text.from_markup(markup, emoji=False)
     if is_page(out):
         out.print(Text(" " * indent) + line, highlight=False, soft_wrap=True)
