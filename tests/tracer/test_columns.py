@@ -6,6 +6,7 @@ import io
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -40,7 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store(load(path), folder / f"{name}.jsonl")
     (folder / "pairs.csv").write_text(PAIRS)
     (folder / "dump.jsonl").write_bytes(DUMP.read_bytes())
-    chain = {"tokens": list(range(40)), "parents": [0, *range(39)], "argmax": [99] * 40, "path": [], "bonus_token": 99}
+    chain: dict[str, Any] = {
+        "tokens": list(range(40)),
+        "parents": [0, *range(39)],
+        "argmax": [99] * 40,
+        "path": [],
+        "bonus_token": 99,
+    }
     with Recorder(folder / "deep.jsonl", **ABOUT) as trace:
         turn = trace.turn("a", [3, 1, 4], 0)
         turn.step(**chain)

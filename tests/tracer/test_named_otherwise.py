@@ -53,7 +53,7 @@ def test_a_teachers_name_is_for_people_and_its_digests_decide(
 ) -> None:
     paths = [decode(tmp_path / "a.jsonl"), renamed(decode(tmp_path / "b.jsonl"), "teacher.name", "my-teacher")]
     paths = [renamed(path, "teacher.weights_digest", digest) for path, digest in zip(paths, digests, strict=True)]
-    verdict = diff_traces(*paths)
+    verdict = diff_traces(paths[0], paths[1])
     assert verdict.verdict == outcome
     assert sum("teachers' names differ (affine -> my-teacher)" in line for line in verdict.remarks) == remarked
 
@@ -123,7 +123,7 @@ def test_a_tied_node_is_a_tie_by_the_trees_scores_where_drafts_are_not_recorded(
     for side in sides:
         without_drafts(pair[side])
     with_another_leaf(pair[0], gap)
-    verdict = diff_traces(*(store(lines, tmp_path / f"{side}.jsonl") for side, lines in enumerate(pair)))
+    verdict = diff_traces(store(pair[0], tmp_path / "a.jsonl"), store(pair[1], tmp_path / "b.jsonl"))
     root = verdict.roots[0].difference
     assert (root.phase, root.field) == ("tree", "nodes")
     assert verdict.verdict == outcome

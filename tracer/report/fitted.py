@@ -54,7 +54,8 @@ def print_command(out: Console, command: str, *, before: str) -> None:
 def _breaks(words: re.Pattern[str], text: str, width: int, *, hanging: int) -> list[int]:
     """Where ``text`` goes on in another line, so that none is wider than ``width``, or from the second on than what
     ``hanging`` leaves of it, unless by one word."""
-    breaks, begin = [], 0
+    breaks: list[int] = []
+    begin = 0
     for word in words.finditer(text):
         if text[begin : word.start()].strip() and cell_len(text[begin : word.end()]) > width:
             width -= hanging if not breaks else 0

@@ -45,8 +45,7 @@ def difference_table(sides: PairSides, differences: Sequence[Difference], origin
     absent = not_compared(sides.a.step, sides.b.step)
     if not differences:
         title = "Nothing that both record differs" if absent else "Nothing differs"
-        lines = ["Floats may differ within the noise floor.", *absent]
-        return note("good", f"{title} between these two steps", lines)
+        return note("good", f"{title} between these two steps", ["Floats may differ within the noise floor.", *absent])
     first = next((at for at, difference in enumerate(differences) if difference == origin), None)
     begins = None if first is None else differences[first]
     shown = differences[:MOST_ROWS]
