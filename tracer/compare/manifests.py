@@ -143,7 +143,8 @@ def same_teacher(a: Manifest, b: Manifest) -> bool | None:
 
 def name_remarks(a: Manifest, b: Manifest) -> list[str]:
     """That two teachers have other names, and nothing tells whether they are one model."""
-    if a.teacher.name == b.teacher.name or same_teacher(a, b) is not None:
+    known = a.knows("teacher.name") and b.knows("teacher.name")
+    if not known or a.teacher.name == b.teacher.name or same_teacher(a, b) is not None:
         return []
     ours, theirs = (shorten(visible(manifest.teacher.name), MAX_CASE) for manifest in (a, b))
     return [
