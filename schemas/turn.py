@@ -177,6 +177,11 @@ class TurnEnd(Record):
         description="The batch row that it was moved to after its last step, and left; absent: that of its last step.",
     )
     output_ids: list[TokenId] = Field(description="The prefill's pending token, if any, and what each step kept.")
+    output_from: Literal["steps"] | None = Field(
+        default=None,
+        description="steps: what the engine put out is not recorded, and output_ids was put together from the pending"
+        " token and what each step kept. Absent: it is what the engine put out.",
+    )
     num_output_tokens: int | None = Field(
         default=None, ge=0, description="Where no ids are recorded: how many tokens were put out; absent: not known."
     )
@@ -193,6 +198,11 @@ class TurnEnd(Record):
         default=None, description="Commits that did not follow the strategy asked for; absent: 0."
     )
     accepted_by_depth: list[int] = Field(description="[d] = steps whose accepted length was at least d + 1.")
+    counts_from: Literal["steps"] | None = Field(
+        default=None,
+        description="steps: the engine's own counts are not recorded, and these were added up from the steps. Absent:"
+        " they are the engine's.",
+    )
     generator_digest: Digest | None = Field(
         default=None, description="Of the state of the turn's own generator after its last draw."
     )

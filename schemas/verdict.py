@@ -245,6 +245,11 @@ class Verdict(Section):
         " few values were there to tell.",
     )
     next: list[str] = Field(description="The commands to run next, in a shell's words.")
+    runs_again: bool | None = Field(
+        default=None,
+        description="Whether both traces say what it takes to run their steps again, as bisect and replay do; off where"
+        " another engine wrote one, or its models' files are not named. Absent: not said.",
+    )
     remarks: list[str] = Field(
         default_factory=list,
         description="What makes the verdict worth less than it reads: both traces are one file, or of one run.",

@@ -11,6 +11,7 @@ import click
 
 from specscope.adapters.dumps.formats import READERS, read_dump
 from specscope.adapters.dumps.requests import write_lengths
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.options import out_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.naming.text import counted, printable
@@ -65,9 +66,9 @@ def convert(form: str, dump: Path, out: Path, stated: dict[str, Any], by_order: 
     read = read_dump(dump, form)
     written = write_lengths(read, out, stated=stated, by_order=by_order, overwrite=overwrite)
     size = f"{counted(written.num_turns, 'turn')}, {counted(written.num_steps, 'step')}"
-    click.echo(printable(f"wrote {out}: {size}, lengths only"))
+    echo_words(printable(f"wrote {out}: {size}, lengths only"))
     if "conventions" in read.manifest:
-        click.echo(NO_IDLE_STEPS, err=True)
+        echo_words(NO_IDLE_STEPS, err=True)
     _list("left out", read.left_out)
     _list("may lack its first steps, and is not compared", written.lacking)
 
@@ -75,6 +76,6 @@ def convert(form: str, dump: Path, out: Path, stated: dict[str, Any], by_order: 
 def _list(what: str, lines: Sequence[str]) -> None:
     """Says what of each, the first few by name."""
     for line in lines[:SHOWN]:
-        click.echo(printable(f"{what}: {line}"), err=True)
+        echo_words(printable(f"{what}: {line}"), err=True)
     if len(lines) > SHOWN:
-        click.echo(f"{what}: {len(lines) - SHOWN} more", err=True)
+        echo_words(f"{what}: {len(lines) - SHOWN} more", err=True)

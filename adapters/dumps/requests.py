@@ -217,6 +217,7 @@ def _end(request: Request) -> dict[str, Any]:
     """The turn's end: what the engine counted, else what the steps add up to."""
     lengths = [step.accepted for step in request.steps]
     by_depth = [sum(length > depth for length in lengths) for depth in range(max(lengths, default=0))]
+    counts = (request.num_steps, request.num_drafted, request.num_accepted, request.accepted_by_depth)
     return {
         "output_ids": [],
         "num_output_tokens": request.num_output_tokens,
@@ -225,6 +226,7 @@ def _end(request: Request) -> dict[str, Any]:
         "num_drafted": request.drafted_at_all,
         "num_accepted": sum(lengths) if request.num_accepted is None else request.num_accepted,
         "accepted_by_depth": by_depth if request.accepted_by_depth is None else request.accepted_by_depth,
+        "counts_from": "steps" if all(count is None for count in counts) else None,
         "duration_ns": request.duration_ns,
     }
 

@@ -101,7 +101,7 @@ def decode(trace: Recorder, name: str, prompt: list[int], *, bug: bool = False) 
         for token in emitted[:kept]:
             drafter.learn(output[-1], token)
             output.append(token)
-    turn.end("length")  # record
+    turn.end("length", output_ids=output)  # record
     return output
 
 

@@ -29,7 +29,7 @@ from specscope.engine.lab.bench.shards import Rank
 from specscope.engine.lab.bench.suites import DEMO_PROMPTS, SUITES, load_files, load_suite, sample
 from specscope.engine.lab.bench.variants import NAMES, SWEEPS, variants_of
 from specscope.engine.settings import Settings
-from specscope.tracer.cli.console import keeping, progress, working
+from specscope.tracer.cli.console import echo_words, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.errors import CoverageError, SpecScopeError, UsageError
 from specscope.tracer.files.writer import check_writable
@@ -56,6 +56,16 @@ DEFAULT_SUITE = "demo240"  # of --suite batch, which has no prompts of its own
 WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
 
 
+compare_option = click.option(
+    "--compare",
+    type=click.Choice(NAMES),
+    default="modes",
+    metavar="WHAT",
+    show_default=True,
+    help=f"What to compare: {', '.join(NAMES)}. analysis: baseline and speculation, both on the eager path.",
+)
+
+
 @click.command(short_help="Cost of modes, trees and tracing, as ratios", cls=SectionedCommand, sections=SECTIONS)
 @click.option(
     "--prompts",
@@ -72,13 +82,7 @@ WAIT_S = 60  # for a rank that has not begun when rank 0 has ended
     "closed form, a simulation and EAGLE-3.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts, balanced over the categories.")
-@click.option(
-    "--compare",
-    type=click.Choice(NAMES),
-    default="modes",
-    show_default=True,
-    help="What to compare. analysis: baseline and speculation, both on the eager path.",
-)
+@compare_option
 @click.option("--values", help=f"Values of a sweep ({', '.join(SWEEPS)}), such as 4,8,16; none switches a setting off.")
 @click.option("--overhead", is_flag=True, help="Short for --compare overhead: what tracing costs, at each level.")
 @measuring_options
@@ -216,7 +220,7 @@ def _measure_alone(task: _Task, options: dict[str, Any]) -> None:
     from specscope.engine.lab.bench.report import BenchReport
 
     plan = task.plan
-    click.echo(_budget(plan), err=True)
+    echo_words(_budget(plan), err=True)
     measures: list[TurnMeasure] = []
     interruption = _measure(plan, measures.append, nullcontext(), shown=True)
     if measures:
@@ -237,7 +241,7 @@ def _measure_part(task: _Task, rank: Rank, termination: _Termination, options: d
     facts = run_facts(task.plan, compare=task.compare, prompts=task.prompts, num_ranks=rank.size)
     file = RankFile(rank, options["ranks"], facts.to_json())
     if rank.number == 0:
-        click.echo(f"{_budget(task.plan)}; {counted(rank.size, 'rank')}", err=True)
+        echo_words(f"{_budget(task.plan)}; {counted(rank.size, 'rank')}", err=True)
     part = task.plan._replace(prompts=rank.part_of(task.plan.prompts))
     interruption = _measure(part, file.add, termination.interrupting(), shown=rank.number == 0)
     file.close(interruption)
@@ -387,4 +391,4 @@ def _publish(report: BenchReport, options: dict[str, Any]) -> None:
         path = options[name]
         if path is not None:
             write_whole(path, RENDERERS[name](report))
-            click.echo(printable(f"wrote {path}"), err=True)
+            echo_words(printable(f"wrote {path}"), err=True)

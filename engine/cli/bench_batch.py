@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import orjson
 
 from specscope.engine.cli.bench_pipeline import given_options, listed
 from specscope.engine.lab.bench.batch.plan import SweepPlan
-from specscope.tracer.cli.console import progress, working
+from specscope.tracer.cli.console import echo_words, progress, working
 from specscope.tracer.errors import SpecScopeError, UsageError
 from specscope.tracer.naming.text import counted, printable
 from specscope.tracer.report.formats import write_whole
@@ -34,7 +33,7 @@ def measure_batches(plan: SweepPlan, options: dict[str, Any]) -> None:
     if others := given_options() & OF_OTHERS:
         raise UsageError(f"got {listed(others)} with --suite {BATCH}, which compares rows and contexts: drop it")
     loads, ways = counted(len(plan.loads), "load"), counted(len(plan.ways), "way")
-    click.echo(f"{loads} x {ways} x {counted(plan.rounds, 'round')}", err=True)
+    echo_words(f"{loads} x {ways} x {counted(plan.rounds, 'round')}", err=True)
     measures: list[BatchMeasure] = []
     interruption = _measure(plan, measures)
     if measures:
@@ -96,4 +95,4 @@ def _publish(report: SweepReport, options: dict[str, Any]) -> None:
         path: Path | None = options[name]
         if path is not None:
             write_whole(path, render())
-            click.echo(printable(f"wrote {path}"), err=True)
+            echo_words(printable(f"wrote {path}"), err=True)

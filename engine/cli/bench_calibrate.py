@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from specscope.tracer.cli.console import console, progress, working
+from specscope.tracer.cli.console import console, echo_words, progress, working
 from specscope.tracer.files.writer import check_writable
 from specscope.tracer.naming.text import printable
+from specscope.tracer.report.fitted import print_table
 from specscope.tracer.report.formats import write_whole
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def calibrate_and_write(plan: CalibrationPlan, path: Path, *, overwrite: bool) -
         profile = calibrate(plan, models, advance)
     write_whole(path, profile.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n")
     _print_profile(profile)
-    click.echo(printable(f"wrote {path}"), err=True)
+    echo_words(printable(f"wrote {path}"), err=True)
 
 
 def _print_profile(profile: Profile) -> None:
@@ -95,5 +96,5 @@ def _print_profile(profile: Profile) -> None:
     tokens = (f"{shape.tokens_per_step:.2f}" for shape in shapes.shapes)
     table.add_row("", "tokens per step", *tokens, "")
     out = console()
-    out.print(table)
+    print_table(out, table)
     out.print("Tokens per second of all rows, by the medians of the steps that were timed.", style="dim")

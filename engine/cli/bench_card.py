@@ -11,8 +11,7 @@ from specscope.engine.lab.bench.report import BenchReport
 from specscope.engine.lab.bench.tables import Table, tables
 from specscope.tracer.cli.console import console
 from specscope.tracer.naming.text import printable
-
-NARROW_COLUMNS = 8  # a table of more has no room for a gap of two
+from specscope.tracer.report.fitted import print_table
 
 
 def print_report(report: BenchReport) -> None:
@@ -25,7 +24,7 @@ def print_tables(tables: Sequence[Table], remarks: Sequence[str]) -> None:
     out = console()
     for table in tables:
         out.print(Text(table.title, style="bold"))
-        out.print(_drawn(table))
+        print_table(out, _drawn(table))
         out.print()
     for remark in remarks:
         style = "bold" if remark.startswith("PARTIAL") else ""
@@ -33,8 +32,7 @@ def print_tables(tables: Sequence[Table], remarks: Sequence[str]) -> None:
 
 
 def _drawn(table: Table) -> RichTable:
-    gap = 2 if len(table.columns) <= NARROW_COLUMNS else 1
-    drawn = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    drawn = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for number, column in enumerate(table.columns):
         drawn.add_column(Text(column), justify="right" if number else "left", no_wrap=not number)
     for row in table.rows:

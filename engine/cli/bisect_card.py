@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import click
-
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.naming.text import printable
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def _part(own: SelfDifference) -> str:
 
 def print_line(name: str | None, text: str) -> None:
     """One line of the card, under ``name``; a headline without."""
-    click.echo(printable(text if name is None else f"  {name:<10} {text}"))
+    echo_words(printable(text if name is None else f"  {name:<10} {text}"))
 
 
 def _headline(found: Bisection) -> str:

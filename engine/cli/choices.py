@@ -27,6 +27,7 @@ from specscope.engine.settings import (
 from specscope.engine.teacher.names import check_teacher_path
 from specscope.engine.tree.policy import AUTO_LIMIT, PRESETS, TreePolicy, auto_policy, parse_policy, refuse_drawn
 from specscope.schemas import StepCosts
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.profiles import HYSTERESIS, ProfileFile, read_profile
 from specscope.tracer.files.reader import TraceReader
@@ -48,7 +49,7 @@ CHOICE_SECTIONS = {
 @cache
 def warn_once(text: str) -> None:
     """A warning on standard error, the first time that it is given."""
-    click.echo(f"warning: {text}", err=True)
+    echo_words(f"warning: {text}", err=True)
 
 
 class Budget(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above

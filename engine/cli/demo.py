@@ -12,12 +12,13 @@ from rich.table import Table
 
 from specscope.engine.cli.choices import warn_once
 from specscope.tracer.cli.check import exit_code, print_report
-from specscope.tracer.cli.console import console
+from specscope.tracer.cli.console import console, echo_words
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.errors import EXIT_DIFFERENT, EngineError
 from specscope.tracer.naming.text import printable
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
+from specscope.tracer.report.fitted import print_table
 from specscope.tracer.report.report import Report
 from specscope.tracer.report.text import print_verdict
 
@@ -92,7 +93,7 @@ def _decode(
     target = TraceTarget(trace, overwrite=True, with_text=True) if trace is not None else None
     request = RunRequest(settings, prompts, target)
     models: Models = load_models(settings.choice, warn=warn_once)
-    writer = open_trace(request, models, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    writer = open_trace(request, models, warn=lambda text: echo_words(f"warning: {text}", err=True))
     reports = list(run_turns(request, models, writer, change=injecting(injected)))
     if writer is not None:
         writer.check_whole()
@@ -121,7 +122,7 @@ def _print_runs(reports: dict[str, list[TurnReport]]) -> None:
             f"{_rate(runs):.0f}",
             _speed(runs, reports["baseline"]),
         )
-    out.print(table)
+    print_table(out, table)
     out.print("[dim]= : the same tokens as without speculation. Accepted length counts neither root nor bonus.[/]")
     out.print("[dim]speed: the median over the prompts, and the lowest and highest.[/]")
 

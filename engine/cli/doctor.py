@@ -16,7 +16,7 @@ import orjson
 
 from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE
 from specscope.engine.cli.trace_folder import FolderReport, probe_folder
-from specscope.tracer.cli.console import echo_document, working
+from specscope.tracer.cli.console import echo_document, echo_words, working
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, UsageError
 from specscope.tracer.naming.text import counted, printable
 
@@ -55,7 +55,7 @@ def doctor(device: str, attention: str, trace_folder: Path, as_json: bool) -> No
         echo_document(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         for line in text_lines(facts):
-            click.echo(printable(line))
+            echo_words(printable(line))
     sys.exit(facts["exit_code"])
 
 

@@ -32,7 +32,7 @@ from specscope.engine.record.manifest import RunFacts
 from specscope.engine.record.target import ending, redacted
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.run.runner import RunRequest
-from specscope.tracer.cli.console import echo_document
+from specscope.tracer.cli.console import echo_document, echo_words
 from specscope.tracer.naming.stages import THROUGH_HOST
 from specscope.tracer.naming.text import counted
 
@@ -81,7 +81,7 @@ def conduct(
         with lifeline.elsewhere():
             _print_summary(reports, facts, loaded.means.carrier)
             if request.trace is not None:
-                click.echo(f"trace: {request.trace.path}  (specscope check, show, view)")
+                echo_words(f"trace: {request.trace.path}  (specscope check, show, view)")
 
 
 @contextmanager
@@ -165,15 +165,15 @@ def _print_summary(reports: list[PipelineReport], facts: list[StageFacts], carri
     seconds = sum(result.duration_ns for result in results) / 1e9
     drafted, accepted = sum(r.num_drafted for r in results), sum(r.num_accepted for r in results)
     click.echo()
-    click.echo(
+    echo_words(
         f"{counted(len(reports), 'turn')}, {counted(tokens, 'token')} through {counted(len(facts), 'stage')}, "
         f"{tokens / max(seconds, 1e-9):.1f} tokens/s"
     )
     share = f"{accepted / drafted:.2f} of the drafts accepted, " if drafted else "sequential: no drafts; "
-    click.echo(f"{share}{counted(sum(r.num_dropped for r in results), 'item')} dropped in flight")
+    echo_words(f"{share}{counted(sum(r.num_dropped for r in results), 'item')} dropped in flight")
     for number, stage in enumerate(facts):
         hop = f", hop {stage.clock.hop_ns / 1e3:.0f} us" if number else ""
         first, last = stage.layers.start, stage.layers.stop - 1
         held = f"layers {first} to {last}, {stage.num_bytes / 1e6:.1f} MB of weights"
-        click.echo(f"stage {number} on {stage.device}: {held}{hop}")
-    click.echo(f"hidden states carried by {carrier.name}{THROUGH_HOST if carrier.is_staged else ''}")
+        echo_words(f"stage {number} on {stage.device}: {held}{hop}")
+    echo_words(f"hidden states carried by {carrier.name}{THROUGH_HOST if carrier.is_staged else ''}")

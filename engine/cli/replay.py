@@ -10,7 +10,7 @@ import click
 
 from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE, SYNONYMS
 from specscope.engine.settings import ATTENTIONS, CACHE_STRATEGIES, CACHES, DTYPE_NAMES, choose_attention
-from specscope.tracer.cli.console import progress
+from specscope.tracer.cli.console import echo_words, progress
 from specscope.tracer.naming.text import counted, printable
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def replay(trace: Path, out: Path, turn: int | None, with_fault: bool, overwrite
     request = ReplayRequest(
         trace=trace, out=out, overrides=Overrides(**changes), turn=turn, with_fault=with_fault, overwrite=overwrite
     )
-    run = Replay(request, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    run = Replay(request, warn=lambda text: echo_words(f"warning: {text}", err=True))
     with progress("replaying", run.num_steps, "steps", shown=True) as advance:
         report = run.run(advance)
     _print(report, run.manifest, request)
     if report.lost is not None:
         raise report.lost
-    click.echo(printable(f"trace: {request.out}  (next: {next_command(request)})"))
+    echo_words(printable(f"trace: {request.out}  (next: {next_command(request)})"))
 
 
 def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> None:
@@ -79,19 +79,19 @@ def _print(report: ReplayReport, manifest: Manifest, request: ReplayRequest) -> 
     strategy += ", paged cache" if manifest.cache == "paged" else ""
     where = f"{manifest.attention} attention, {manifest.dtype}, {manifest.device.backend}{strategy}{fault}"
     how_many = f"{counted(report.num_steps, 'step')} of {counted(report.num_turns, 'turn')}"
-    click.echo(printable(f"replayed {how_many}: {where}"))
+    echo_words(printable(f"replayed {how_many}: {where}"))
     if report.first_other is None:
-        click.echo("  decided:  every step as recorded")
+        echo_words("  decided:  every step as recorded")
     else:
         place = f"turn {report.first_other.turn} step {report.first_other.step}"
-        click.echo(f"  decided:  {counted(report.num_others, 'step')} otherwise than recorded, {place} first")
+        echo_words(f"  decided:  {counted(report.num_others, 'step')} otherwise than recorded, {place} first")
     if report.num_trees:
-        click.echo(f"  trees:    {report.num_trees} recorded ones were put in, for the drafter finds others here")
-    click.echo("  taken:    first tokens, coins, stops and reuse are the recording's; nothing is said of them here")
+        echo_words(f"  trees:    {report.num_trees} recorded ones were put in, for the drafter finds others here")
+    echo_words("  taken:    first tokens, coins, stops and reuse are the recording's; nothing is said of them here")
     for note in report.notes:
-        click.echo(printable(f"  note:     {note}"))
+        echo_words(printable(f"  note:     {note}"))
     if request.turn is not None:
-        click.echo(f"  note:     turn {request.turn} alone: the other turns of the run are not in the replay")
+        echo_words(f"  note:     turn {request.turn} alone: the other turns of the run are not in the replay")
 
 
 def next_command(request: ReplayRequest) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specscope.engine.cli.computing import ATTENTION_NAME, DEVICE
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.errors import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_USAGE
 from specscope.tracer.naming.text import printable
 
@@ -53,21 +54,21 @@ def repro(file: Path, index: int | None, **changes: Any) -> None:
 
 def _print(result: Reproduction) -> None:
     recorded = result.recorded
-    click.echo(printable(f"{result.outcome}: {_said(result.failure or recorded)}"))
+    echo_words(printable(f"{result.outcome}: {_said(result.failure or recorded)}"))
     if result.outcome == "another failure":
-        click.echo(printable(f"  recorded: {_said(recorded)}"))
+        echo_words(printable(f"  recorded: {_said(recorded)}"))
     assert recorded.state is not None
     tokens = len(recorded.state.context_ids)
     where = f"prefill of {tokens} tokens" if recorded.step is None else f"step {recorded.step}, {tokens - 1} committed"
     rows = f"{result.num_rows} of the {result.num_recorded} rows that failed together"
-    click.echo(f"  rebuilt:  turn {recorded.turn}, {where}; " + (rows if result.num_recorded > 1 else "one row"))
+    echo_words(f"  rebuilt:  turn {recorded.turn}, {where}; " + (rows if result.num_recorded > 1 else "one row"))
     if result.compared:
         same = f"as recorded ({', '.join(result.compared)})"
-        click.echo("  inputs:   " + (f"not as recorded: {', '.join(result.differing)}" if result.differing else same))
+        echo_words("  inputs:   " + (f"not as recorded: {', '.join(result.differing)}" if result.differing else same))
     if result.tree_put_in:
-        click.echo("  tree:     the recorded one was put in, for the drafter finds another one here")
+        echo_words("  tree:     the recorded one was put in, for the drafter finds another one here")
     for note in result.notes:
-        click.echo(printable(f"  note:     {note}"))
+        echo_words(printable(f"  note:     {note}"))
 
 
 def _said(failure: Failure) -> str:

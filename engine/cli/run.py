@@ -40,7 +40,7 @@ from specscope.engine.settings import (
     OVERLAPS,
     Settings,
 )
-from specscope.tracer.cli.console import echo_document, keeping, progress, working
+from specscope.tracer.cli.console import echo_document, echo_words, keeping, progress, working
 from specscope.tracer.cli.sections import SectionedCommand
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.writer import check_writable
@@ -205,7 +205,7 @@ def _decode(
     if not as_json:
         _print_summary(reports, request, elapsed_s=time.monotonic() - begun)
         if writer is not None and not writer.broken:
-            click.echo(f"trace: {writer.path}  (specscope check, show, view)")
+            echo_words(f"trace: {writer.path}  (specscope check, show, view)")
     if writer is not None:
         writer.check_whole()
 
@@ -365,16 +365,16 @@ def _print_summary(reports: list[TurnReport], request: RunRequest, *, elapsed_s:
     seconds = sum(report.result.duration_ns for report in reports) / 1e9 if one_by_one else elapsed_s
     accepted = sum(lengths) / max(1, len(lengths))
     click.echo()
-    click.echo(
+    echo_words(
         f"{counted(len(reports), 'turn')}, {counted(tokens, 'token')} in {counted(len(lengths), 'step')}, "
         f"{tokens / max(seconds, 1e-9):.1f} tokens/s"
     )
-    click.echo(
+    echo_words(
         f"accepted length {accepted:.2f} a step (root and bonus not counted), "
         f"{accepted + 1 if lengths else 0:.2f} tokens per step"
     )
     fallbacks = sum(report.result.num_fallbacks for report in reports)
     if fallbacks:
-        click.echo(f"{counted(fallbacks, 'commit')} fell back from {request.settings.cache_strategy} to full-reorder")
+        echo_words(f"{counted(fallbacks, 'commit')} fell back from {request.settings.cache_strategy} to full-reorder")
     if not request.settings.choice.rule.lossless:
-        click.echo("typical acceptance is lossy: the output does not have the teacher's distribution")
+        echo_words("typical acceptance is lossy: the output does not have the teacher's distribution")

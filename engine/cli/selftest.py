@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from specscope.engine.cli.computing import device_option
-from specscope.tracer.cli.console import console, echo_document, progress
+from specscope.tracer.cli.console import console, echo_document, echo_words, progress
 from specscope.tracer.errors import EXIT_DIFFERENT, UsageError
 from specscope.tracer.naming.text import printable
+from specscope.tracer.report.fitted import print_line, print_table
 
 if TYPE_CHECKING:
     from specscope.engine.lab.selftest.judge import Judgement
@@ -62,7 +63,7 @@ def selftest(fault_ids: tuple[str, ...], only_list: bool, keep: Path | None, dev
     else:
         _print_score(score)
         if keep is not None:
-            click.echo(f"traces: {keep}")
+            echo_words(f"traces: {keep}")
     sys.exit(0 if score.as_expected else EXIT_DIFFERENT)
 
 
@@ -102,24 +103,24 @@ def _print_score(score: Score) -> None:
         table = _table("id", "what", "detected", "first root at", "blamed", "verdict")
         for judgement in score.judgements:
             table.add_row(*_row(judgement))
-        out.print(table)
+        print_table(out, table)
         out.print()
     table = _table("control", "what", "silent", "verdict")
     for control in score.controls:
         silent = "yes" if control.silent else "[red]NO[/]"
         table.add_row(control.name, escape(control.says), silent, escape(printable(control.verdict)))
-    out.print(table)
+    print_table(out, table)
     out.print()
     for entry in score.not_run:
-        out.print(f"not run  {escape(entry.name)}: {escape(entry.why)}", highlight=False)
+        print_line(out, f"not run  {escape(entry.name)}: {escape(entry.why)}", hanging=2)
     for judgement in score.judgements:
         for line in judgement.wrong:
-            out.print(f"[red]not as expected[/]  {judgement.name}: {escape(printable(line))}", highlight=False)
+            print_line(out, f"[red]not as expected[/]  {judgement.name}: {escape(printable(line))}", hanging=2)
     for control in score.controls:
         if not control.silent:
-            out.print(f"[red]not silent[/]  {control.name}: {escape(printable(control.verdict))}", highlight=False)
+            print_line(out, f"[red]not silent[/]  {control.name}: {escape(printable(control.verdict))}", hanging=2)
     _print_edges(score)
-    out.print(f"{score.words}; {score.seconds:.0f} s", highlight=False, soft_wrap=True)
+    print_line(out, f"{score.words}; {score.seconds:.0f} s", hanging=2)
 
 
 def _table(*columns: str) -> Table:
@@ -166,4 +167,4 @@ def _print_edges(score: Score) -> None:
         console().print(f"[red]missed edge[/]  {escape(edge)}: no honest run has been there", highlight=False)
     line = f"edges    {sum(score.edges.values())} of {len(score.edges)} reached"
     others = "; ".join(f"{edge} ({why})" for edge, why in score.unreached.items())
-    console().print(f"{line}; out of reach: {others}", highlight=False, soft_wrap=True)
+    print_line(console(), f"{line}; out of reach: {others}", hanging=9)

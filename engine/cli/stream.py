@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from specscope.engine.run.prompts import Prompt
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, output_is_read
 from specscope.tracer.naming.places import turn_name
 from specscope.tracer.naming.text import printable
@@ -36,7 +37,7 @@ class Stream:
 
     def never_began(self, prompt: Prompt) -> None:
         """Says which request was cancelled while it waited. It has no turn, and so no object in JSON."""
-        click.echo(f"prompt {printable(prompt.id)} was cancelled before a row was free", err=True)
+        echo_words(f"prompt {printable(prompt.id)} was cancelled before a row was free", err=True)
 
     def turn_begins(self, prompt: Prompt, turn: int) -> None:
         """Keeps the turn's heading until its first token: a prompt that is refused has none."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from specscope.engine.cli import bench_card
 from specscope.engine.lab.bench.files import render_csv, render_markdown
 from specscope.engine.lab.bench.plots import render_plots
 from specscope.engine.lab.bench.report import BenchReport, RunFacts
 from specscope.engine.lab.bench.summary import acceptance_by_depth, spread, summarise
-from specscope.engine.lab.bench.tables import tables
+from specscope.engine.lab.bench.tables import Table, tables
 from specscope.engine.lab.bench.turns import TurnMeasure
 
 NAMES = ("baseline", "fused")
@@ -143,6 +146,17 @@ def test_tables_are_narrow_and_deep_trees_and_many_variants_take_several() -> No
         widths = [max(len(row[number]) for row in [table.columns, *table.rows]) for number in range(len(table.columns))]
         assert len(table.title) <= 80
         assert sum(widths) + 2 * len(widths) <= 86, "headings of two words are broken where a terminal is narrow"
+
+
+def test_tables_that_are_too_wide_for_a_terminal_are_wrapped_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = io.StringIO()
+    monkeypatch.setattr(bench_card, "console", lambda: Console(file=page, width=80, emoji=False))
+    columns = ("variant", *(f"tokens per second {number}" for number in range(8)))
+    rows = [("a variant of a long name", *(f"{number}.25" for number in range(8)))]
+    bench_card.print_tables([Table("Speed", columns, rows)], [])
+    lines = page.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert set(page.getvalue().split()) == set(" ".join(("Speed", *columns, *rows[0])).split())
 
 
 def test_what_prompt_files_say_is_text_in_markdown_and_html() -> None:

@@ -228,7 +228,7 @@ PLAIN_TEXTS = {
     *("phase", "prompt_id", "reason", "replay_of", "rope_theta_source", "rule", "run_id", "schema_", "skipped"),
     *("source", "strategy", "tokens_per_step", "versions", "vocab_mapping", "capabilities", "accepted_length"),
     *("original_schema", "settings", "counts", "dispatch", "index_tensors", "mask_rows"),
-    *("kv_dtype", "quantization", "proposed_by", "mask_from", "emitted_from"),
+    *("kv_dtype", "quantization", "proposed_by", "mask_from", "emitted_from", "output_from", "counts_from"),
     *("profile", "before", "best"),  # the digest of a profile, and names of shapes
 }
 #: What a redaction treats by name.

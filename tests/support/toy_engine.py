@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from specscope.tracer import Recorder
+from support.traces import Lines, load, store
 
 VOCAB = 97
 LENGTH = 13
@@ -80,3 +82,10 @@ def decode(
                 output += emitted
             turn.end("length")
     return path
+
+
+def changed(path: Path, change: Callable[[Lines], Any]) -> Path:
+    """A copy of the trace with one change."""
+    lines = load(path)
+    change(lines)
+    return store(lines, path.with_name(f"changed-{path.name}"))

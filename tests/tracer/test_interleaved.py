@@ -94,7 +94,7 @@ def test_interleaving_without_a_batch_is_out_of_order(tmp_path: Path, size: int 
     assert violated(report) == {"run.order"}
     first = report.invariants["run.order"].first
     assert first is not None
-    assert first.witness == "turn 0 has no turn_end"
+    assert first.witness == "turn 0 has no turn_end, and by the manifest's batch_size one turn may be open at once"
 
 
 def test_no_more_turns_may_be_open_than_the_batch_has_rows(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_no_more_turns_may_be_open_than_the_batch_has_rows(tmp_path: Path) -> No
     assert violated(report) == {"run.order"}
     first = report.invariants["run.order"].first
     assert first is not None
-    assert first.witness == "turn 0 has no turn_end, and 2 turns may be open at once"
+    assert first.witness == "turn 0 has no turn_end, and by the manifest's batch_size 2 turns may be open at once"
 
 
 def test_a_missing_end_is_named_once(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.toy_engine import LENGTH, PROMPTS, VOCAB, decode, teacher
+from support.toy_engine import LENGTH, PROMPTS, VOCAB, changed, decode, teacher
 from support.traces import Lines, load, store
 
 from specscope.tracer.compare import diff_traces
@@ -16,13 +15,6 @@ from specscope.tracer.errors import TraceError, UsageError
 from specscope.tracer.export.perfetto import perfetto_trace
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
-
-
-def changed(path: Path, change: Callable[[Lines], Any]) -> Path:
-    """A copy of the trace with one change."""
-    lines = load(path)
-    change(lines)
-    return store(lines, path.with_name(f"changed-{path.name}"))
 
 
 def failed(path: Path) -> set[str]:

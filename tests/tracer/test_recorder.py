@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.recorder_calls import ABOUT, LAST, STEP
 
@@ -14,21 +15,21 @@ from specscope.tracer import Recorder, TraceReader, check_trace, diff_traces
 from specscope.tracer.errors import UsageError
 
 
-def recorded(file: Path, **changes: Any) -> Path:
+def recorded(file: Path, output_ids: Any = None, **changes: Any) -> Path:
     with Recorder(file, batch_size=2, **ABOUT) as trace:
         first, second = trace.turn("a", [3, 1, 4], 7, row=0), trace.turn("b", [3, 1], 7, row=1)
         for turn in (first, second):  # side by side, as in a batch
             turn.step(**STEP | changes)
         for turn in (second, first):
             turn.step(**LAST)
-            turn.end("length")
+            turn.end("length", output_ids=output_ids)
     return file
 
 
 def test_what_it_writes_is_sound_and_complete(tmp_path: Path) -> None:
     report = check_trace(recorded(tmp_path / "a.jsonl"))
     assert (report.num_violations, report.num_steps, report.end_reason) == (0, 4, "complete")
-    for name in ("tree.depth-follows", "accept.walk", "turn.output-is-sum", "turn.metrics"):
+    for name in ("tree.depth-follows", "accept.walk", "stop.cut", "sequence.root"):
         judged = [tally for invariant, tally in report.invariants.items() if invariant.startswith(name)]
         assert sum(tally.passed for tally in judged) > 0, name
     with TraceReader(tmp_path / "a.jsonl") as reader:
@@ -108,6 +109,15 @@ WRONG: dict[str, tuple[Callable[[Recorder], Any], str]] = {
     ),
     "section": (lambda t: t.turn("a", [1], 7).step(**STEP, comit={"strategy": "x"}), "did you mean commit?"),
     "prompt": (lambda t: t.turn("a", [1.5], 7), "turn_start record, field prompt_ids.0"),  # type: ignore[list-item]
+    "rows": (
+        lambda t: (t.turn("a", [1], 7), t.turn("b", [1], 7)),
+        "turn 1 begins, and turn 0 has not ended: call its end(reason) first, or say how many turns may run at once by "
+        "Recorder(batch_size=...), which is 1",
+    ),
+    "output": (
+        lambda t: t.turn("a", [1], 7).end("length", output_ids=[7.5]),  # type: ignore[list-item]
+        "turn_end record, field output_ids.0",
+    ),
     "reason": (lambda t: t.turn("a", [1], 7).end("bored"), "got turn.end(reason='bored'), wanted one of eos, length,"),  # type: ignore[arg-type]
 }
 
@@ -189,6 +199,27 @@ def test_what_was_not_said_to_be_appended_is_not_judged(tmp_path: Path) -> None:
     assert (tally.passed, tally.skipped, tally.why_skipped) == (0, 4, "not recorded: stop.emitted")
     with_emitted = check_trace(recorded(tmp_path / "told.jsonl", stop={"emitted": [4, 8, 2]}))
     assert with_emitted.invariants["stop.emitted"].passed == 2
+
+
+def test_what_was_really_put_out_is_held_against_the_steps(tmp_path: Path) -> None:
+    right = check_trace(recorded(tmp_path / "right.jsonl", np.array([7, 4, 8, 2, 5])))
+    assert (right.num_violations, right.invariants["turn.output-is-sum"].passed) == (0, 2)
+    wrong = check_trace(recorded(tmp_path / "wrong.jsonl", [7, 4, 8, 5]))
+    assert {name: tally.failed for name, tally in wrong.invariants.items() if tally.failed} == {"turn.output-is-sum": 2}
+    assert wrong.by_turn[0][0].witness == "output token 3: got 5, wanted 2"
+    root = diff_traces(tmp_path / "right.jsonl", tmp_path / "wrong.jsonl").roots[0]
+    assert (root.difference.field, root.wrong) == ("output-is-sum", "candidate")
+
+
+@pytest.mark.parametrize(
+    ("invariant", "field"),
+    [("turn.output-is-sum", "turn_end.output_ids"), ("turn.metrics", "turn_end.num_steps")],
+)
+def test_what_was_added_up_from_the_steps_is_not_judged_by_them(tmp_path: Path, invariant: str, field: str) -> None:
+    report = check_trace(recorded(tmp_path / "a.jsonl"))
+    tally = report.invariants[invariant]
+    assert (report.num_violations, tally.passed, tally.skipped) == (0, 0, 2)
+    assert tally.why_skipped == f"not recorded: {field}"
 
 
 @pytest.mark.parametrize(

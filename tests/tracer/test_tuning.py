@@ -7,11 +7,13 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import pytest
-from support.traces import EAGER, FUSED, load
+from support.called import specscope
+from support.traces import EAGER, FUSED, load, store
 
 from specscope.schemas import DraftInputs, DraftLevel, DraftSection, Manifest, Step
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_USAGE
@@ -140,6 +142,19 @@ def test_a_deeper_tree_accepts_no_less(numbers: RunNumbers) -> None:
     assert means == sorted(means)
 
 
+def test_what_was_proposed_is_not_counted_where_it_was_not_recorded(tmp_path: Path) -> None:
+    assert "were proposed and cut" in specscope("metrics", FUSED).out
+    lines = load(FUSED)
+    lines[0]["capabilities"].remove("draft")
+    for step in (line for line in lines if line["kind"] == "step"):
+        del step["draft"]
+    done = specscope("metrics", store(lines, tmp_path / "no-drafts.jsonl"))
+    assert "not in the tree" in done.out
+    assert "proposed and cut" not in done.out
+    with TraceReader(tmp_path / "no-drafts.jsonl") as reader:
+        assert json_of(read_numbers(reader))["right_child"]["of_those_cut"] is None
+
+
 def test_walks_agree_with_the_records(numbers: RunNumbers) -> None:
     steps = [line for line in load(FUSED) if line["kind"] == "step"]
     assert numbers.walks.lengths == Counter(step["accept"]["accepted_length"] for step in steps)
@@ -154,6 +169,7 @@ def test_walks_agree_with_the_records(numbers: RunNumbers) -> None:
                 ranks[tokens.index(visit["wanted"]) + 1 if visit["wanted"] in tokens else None] += 1
     assert numbers.walks.not_in_tree == ranks.pop(None)
     assert numbers.walks.ranks == ranks
+    assert numbers.walks.cut is not None
     assert 0 < numbers.walks.cut <= numbers.walks.not_in_tree
     assert sum(tenth.accepted for tenth in numbers.walks.bins) == sum(ranks.values())
     assert numbers.walks.by_depth[0] == len(steps)

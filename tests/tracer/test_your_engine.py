@@ -49,7 +49,8 @@ def test_the_commit_shown_is_one_that_the_format_has() -> None:
     commit = CommitSection.model_validate_json(block)
     assert list(unknown_fields(commit)) == []
     assert commit.committed_after == commit.committed_before + len(commit.source_slots)
-    assert {"commit.content-moved", "commit.prefix-kept"} <= STATEMENTS.keys()
+    named = set(re.findall(r"`(commit\.[a-z-]+)`", DOCUMENT)) - {"commit"}
+    assert {"commit.content-moved", "commit.prefix-kept", "commit.prefix-unchanged"} <= named <= STATEMENTS.keys()
 
 
 def test_the_rules_named_are_those_of_the_format() -> None:

@@ -186,7 +186,8 @@ def test_equal_traces_say_so(make_trace: TraceMaker, open_app: Opener) -> None:
     app = open_app(make_trace("a.jsonl"), make_trace("b.jsonl", mode="eager"))
     html = html_of(app)
     assert "EQUAL: no decision differs" in html
-    assert "Nothing differs between these two steps" in html
+    assert "Nothing that both record differs between these two steps" in html
+    assert "Not compared: draft" in html
     assert html.count('aria-label="draft tree of step 0,') == 2
     assert place_of(app) == ("0", "0")
 

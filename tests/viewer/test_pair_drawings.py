@@ -188,11 +188,22 @@ def test_differences_name_their_node_and_where_it_begins(sound_step: Step) -> No
     table = ElementTree.fromstring(difference_table(sides_of(sound_step, sound_step), rows, rows[0]))
     lines = [[words_of(cell) for cell in line] for line in table.iter("tr")][1:]
     assert [line.get("data-node") for line in table.iter("tr")][1:] == ["a3", None, "a2", None]
-    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5", "#6", "", "", "real", "equal"]
+    assert lines[0] == ["≠ first", "verify", "argmax", "#1 › #3", "#5", "#6", "", "", "real", "recorded inputs equal"]
     assert lines[1][4:6] == ["#1 #3", "#1"]
     assert lines[2][4:6] == ["also sees #1", "sees nothing else"]
     assert lines[3][4:6] == [f"{'#1 ' * 12}and 38 more", "nothing"]
     assert [line[0] for line in lines[1:]] == [""] * 3
+
+
+def test_what_was_not_compared_is_said_beside_what_differs_and_where_nothing_does(sound_step: Step) -> None:
+    part = sides_of(sound_step, sound_step.model_copy(update={"tensors": None}))
+    words = "Not compared: tensors, which the candidate does not record."
+    assert words not in difference_table(sides_of(sound_step, sound_step), [], None)
+    silent = difference_table(part, [], None)
+    assert "Nothing that both record differs between these two steps" in silent
+    assert words in silent
+    bonus = difference("accept", "bonus_token", 5, 6, kind="structural", inputs_equal=True, node=None)
+    assert words in difference_table(part, [bonus], None)
 
 
 def test_the_panel_signs_what_differs_and_nothing_else(sound_step: Step) -> None:

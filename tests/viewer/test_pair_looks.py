@@ -65,7 +65,7 @@ def test_equal_steps_whose_lists_do_not_fit_say_so(make_trace: TraceMaker) -> No
     for look in looks:
         parsed(pair_board(Front(), look, strip=NOTHING))
     assert [look.compared for look in looks] == [True, False, True, False]
-    assert looks[0].about.title == "These two steps are equal"
+    assert looks[0].about.title == "These two steps are equal in all that both record"
     told = "These two steps are equal, but their lists do not fit together"
     assert looks[1].about.title == looks[3].about.title == told
     assert looks[1].about.tone == "warn"

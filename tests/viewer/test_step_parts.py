@@ -252,6 +252,7 @@ def test_a_step_says_why_its_walk_stopped(sound_step: Step) -> None:
         fates["not held"] += "was not among the drafter's" in words
         fates["not run"] += "was not run on that node" in words
     walks = walks_of(steps)
+    assert walks.cut is not None
     assert fates["left out"] == walks.cut + sum(_was_cut_below_a_leaf(step) for step in steps)
     assert sum(fates.values()) == len(steps)
 

@@ -15,7 +15,7 @@ from specscope.schemas import Manifest
 from specscope.schemas.capabilities import is_known_capability
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.unknown import named
-from specscope.tracer.cli.console import console, reading
+from specscope.tracer.cli.console import console, echo_words, reading
 from specscope.tracer.errors import (
     EXIT_COVERAGE,
     EXIT_DIFFERENT,
@@ -31,6 +31,7 @@ from specscope.tracer.oracle.check import check_trace
 from specscope.tracer.oracle.invariants.needs import NOT_RECORDED
 from specscope.tracer.oracle.report import OracleReport, Tally
 from specscope.tracer.oracle.unknown import unknown_lines
+from specscope.tracer.report.fitted import print_line, print_table
 
 TABLE_WIDTH = 110  # columns of a terminal from which on the words have room beside the counts
 
@@ -78,7 +79,7 @@ def check(files: tuple[Path, ...], form: str, verbose: bool, require: tuple[str,
             with reading("checking", [path]) as watch:
                 report = check_trace(path, require, watch=watch)
         except SpecScopeError as error:
-            click.echo(f"error: {printable(str(error))}", err=True)
+            echo_words(f"error: {printable(str(error))}", err=True)
             code = worst_code((code, error.exit_code))
             continue
         if form == "json":
@@ -128,30 +129,27 @@ def print_report(report: OracleReport, verbose: bool) -> None:
     out = console()
     counts = [sum(getattr(t, name) for t in report.invariants.values()) for name in ("passed", "failed", "skipped")]
     manifest = report.manifest
-    out.print(f"{_status(report)}  {escape(printable(str(report.path)))}", soft_wrap=True)
+    print_line(out, f"{_status(report)}  {escape(printable(str(report.path)))}")
     size = f"{counted(report.num_turns, 'turn')}, {counted(report.num_steps, 'step')}"
-    out.print(
-        f"    {escape(printable(_settings(manifest)))}, {rule_text(manifest.sampling)}; {size}; "
-        f"checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped",
-        soft_wrap=True,
-        highlight=False,
-    )
+    settings = f"{escape(printable(_settings(manifest)))}, {rule_text(manifest.sampling)}"
+    checks = f"checks: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped"
+    print_line(out, f"{settings}; {size}; {checks}", indent=4)
     if report.torn_bytes:
-        out.print(f"    a torn record of {counted(report.torn_bytes, 'byte')} was left out", highlight=False)
+        print_line(out, f"a torn record of {counted(report.torn_bytes, 'byte')} was left out", indent=4)
     elif report.truncated:
-        out.print("    no run_end: the run was cut off", highlight=False)
+        print_line(out, "no run_end: the run was cut off", indent=4)
     if report.end_reason == "interrupted":
-        out.print("    the run was interrupted, and ended its trace properly", highlight=False)
+        print_line(out, "the run was interrupted, and ended its trace properly", indent=4)
     for failure in report.failures:
-        out.print(f"    the run {escape(printable(stopped_text(failure)))}", highlight=False, soft_wrap=True)
+        print_line(out, f"the run {escape(printable(stopped_text(failure)))}", indent=4)
     if report.end_reason == "failed" and not report.failures:
         why = "what is violated may be why" if report.num_violations else "its writer did not record why"
-        out.print(f"    the run failed, and {why}", highlight=False)
+        print_line(out, f"the run failed, and {why}", indent=4)
     for name in report.unmet:
         missing = f"{name} in {report.absent[name]} of {report.num_steps} steps"
-        out.print(f"    required and not recorded: {missing}", highlight=False, soft_wrap=True)
+        print_line(out, f"required and not recorded: {missing}", indent=4)
     for line in unknown_lines(report):
-        out.print(f"    unknown field: {escape(printable(line))}", highlight=False, soft_wrap=True)
+        print_line(out, f"unknown field: {escape(printable(line))}", indent=4)
     _print_invariants(report, verbose)
 
 
@@ -184,11 +182,11 @@ def _print_invariants(report: OracleReport, verbose: bool) -> None:
     tallies = {name: tally for name, tally in tallies.items() if name not in unjudged}
     if out.width >= TABLE_WIDTH:
         if tallies:
-            out.print(_table(tallies))
+            print_table(out, _table(tallies))
     else:
         _print_list(tallies)
     if unjudged and report.manifest.level == "lengths":  # nearly all need more than lengths
-        out.print(f"    {len(unjudged)} invariants need more than lengths, and were skipped", highlight=False)
+        print_line(out, f"{len(unjudged)} invariants need more than lengths, and were skipped", indent=4)
     elif unjudged:
         _print_unjudged(unjudged, len(report.invariants))
 
@@ -198,8 +196,8 @@ def _print_list(tallies: dict[str, Tally]) -> None:
     for name, tally in tallies.items():
         counts = {"passed": tally.passed, "failed": tally.failed, "skipped": tally.skipped}
         words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        out.print(f"    {name}: {words or 'not judged'}", highlight=False, soft_wrap=True)
-        out.print(f"        {_in_words(tally)}", highlight=False, soft_wrap=True)
+        print_line(out, f"{name}: {words or 'not judged'}", indent=4)
+        print_line(out, _in_words(tally), indent=8)
 
 
 def _print_unjudged(unjudged: dict[str, Tally], num_invariants: int) -> None:
@@ -209,11 +207,9 @@ def _print_unjudged(unjudged: dict[str, Tally], num_invariants: int) -> None:
     absent = dict.fromkeys(why.removeprefix(NOT_RECORDED) for why in whys.values() if why.startswith(NOT_RECORDED))
     others = [f"{name}: {why}" for name, why in whys.items() if not why.startswith(NOT_RECORDED)]
     lines = [f"{NOT_RECORDED}{', '.join(absent)}"] if absent else []
-    out.print(
-        f"    {len(unjudged)} of {num_invariants} invariants were not judged (--verbose names them)", highlight=False
-    )
+    print_line(out, f"{len(unjudged)} of {num_invariants} invariants were not judged (--verbose names them)", indent=4)
     for line in (*lines, *others):
-        out.print(f"      {escape(printable(line))}", highlight=False, soft_wrap=True)
+        print_line(out, escape(printable(line)), indent=6)
 
 
 def _table(tallies: dict[str, Tally]) -> Table:

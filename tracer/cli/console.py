@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,8 +22,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from specscope.tracer.report.fitted import PLAIN_WIDTH, print_line
+
+LONGEST_NAME = 20  # columns of what a line begins with, and is about
 LARGE_BYTES = 20_000_000  # files from which on reading takes seconds
-PIPED_WIDTH = 200  # columns
 DRAWN_BYTES = 500_000  # between two updates of a bar
 
 
@@ -29,7 +33,26 @@ def console() -> Console:
     """A console on standard output; piped, it never wraps and never colours. COLUMNS says nothing there: readline sets
     it for every child of a Python program, whose reader has no columns."""
     piped = not sys.stdout.isatty()
-    return Console(file=sys.stdout, width=PIPED_WIDTH if piped else None, no_color=piped or None, emoji=False)
+    return Console(file=sys.stdout, width=PLAIN_WIDTH if piped else None, no_color=piped or None, emoji=False)
+
+
+def echo_words(text: str, *, err: bool = False) -> None:
+    """Prints lines for people, which hold nothing to be copied: wrapped between words where they are read on a
+    terminal."""
+    stream = sys.stderr if err else sys.stdout
+    out = Console(file=stream, emoji=False)
+    for line in text.splitlines() or [text]:
+        if stream.isatty():
+            words = line.lstrip(" ")
+            print_line(out, escape(words), indent=len(line) - len(words), hanging=_hanging(words))
+        else:
+            click.echo(line, err=err)
+
+
+def _hanging(words: str) -> int:
+    """Where a line goes on below: behind its name, where it begins with one."""
+    name = re.match(r"\S+ {2,}", words)
+    return name.end() if name is not None and name.end() <= LONGEST_NAME else 2
 
 
 def echo_document(text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from specscope.schemas.pair_result import PairResult
-from specscope.tracer.cli.console import keeping, progress
+from specscope.tracer.cli.console import echo_words, keeping, progress
 from specscope.tracer.cli.options import fail_on_option, tolerance_option
 from specscope.tracer.errors import UsageError
 from specscope.tracer.fleet.compare_pair import Task
@@ -48,16 +48,16 @@ def diff_many(pairs: Path, out: Path, jobs: int | None, shard: str, tolerance: f
         raise UsageError(f"cannot write {out}: it is the table of pairs")
     tasks = [Task(pair, tolerance, fail_on == "near-tie") for pair in part.of(listed)]
     if not tasks:
-        click.echo(f"no pair in this shard: {shard} of a table of {len(listed)}", err=True)
+        echo_words(f"no pair in this shard: {shard} of a table of {len(listed)}", err=True)
     kept = f"{out} keeps the results so far; the same command resumes them"
     with open_results(out) as results, keeping(kept):
         known = _known(results, tasks)
         if known:
-            click.echo(f"{len(known)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)
+            echo_words(f"{len(known)} of {len(tasks)} pairs are known from {printable(str(out))}", err=True)
         todo = [task for task in tasks if task.pair.name not in known]
         known |= _judge(todo, jobs or os.cpu_count() or 1, results)
     summary = summarise(known[task.pair.name] for task in tasks)
-    click.echo(text_of(summary), nl=False)
+    echo_words(text_of(summary))
     sys.exit(summary.exit_code)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.options import out_option
 from specscope.tracer.errors import FileTakenError, UsageError
 from specscope.tracer.export.aiperf import aiperf_records
@@ -46,10 +47,10 @@ def export(trace: Path, form: str, table: str, out: Path, overwrite: bool) -> No
         raise FileTakenError(out)
     note = cut_note(trace)
     if note is not None:
-        click.echo(printable(note), err=True)
+        echo_words(printable(note), err=True)
     if form == "parquet":
         num_rows = store_parquet(table, trace, out)
-        click.echo(printable(f"wrote {out}: {counted(num_rows, f'row of {table}')}"))
+        echo_words(printable(f"wrote {out}: {counted(num_rows, f'row of {table}')}"))
     elif form == "aiperf":
         _write_aiperf(trace, out)
     else:
@@ -62,7 +63,7 @@ def _write_aiperf(trace: Path, out: Path) -> None:
     if not lines:
         raise UsageError(f"{trace} has no turn that came to an end")
     write_whole(out, "\n".join(lines) + "\n")
-    click.echo(printable(f"wrote {out}: {counted(len(lines), 'record')}"))
+    echo_words(printable(f"wrote {out}: {counted(len(lines), 'record')}"))
 
 
 def _write_perfetto(trace: Path, out: Path) -> None:
@@ -72,4 +73,4 @@ def _write_perfetto(trace: Path, out: Path) -> None:
     if not num_slices:
         raise UsageError(f"{trace} records no timings")
     write_whole(out, json.dumps(page))
-    click.echo(printable(f"wrote {out}: {counted(num_slices, 'slice')}; open it with https://ui.perfetto.dev"))
+    echo_words(printable(f"wrote {out}: {counted(num_slices, 'slice')}; open it with https://ui.perfetto.dev"))

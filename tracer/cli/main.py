@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.sections import write_commands
 from specscope.tracer.cli.streams import EXIT_BROKEN_PIPE, drop_output, outlive_readers
 from specscope.tracer.errors import EXIT_USAGE, SpecScopeError
@@ -63,9 +64,12 @@ def cli() -> None:
     """Debug tree speculative decoding from traces: record a run, check it, diff two, step through the trees.
 
     \b
-    Exit codes: 0 equal, or only drift and ties      1 a root difference or a violated invariant
-                2 usage, unreadable file, failure    3 the two runs are not comparable
-                4 too little was recorded to judge   5 what was recorded did not come back (bisect)
+    Exit codes: 0 equal, or only drift and ties
+                1 a root difference or a violated invariant
+                2 usage, unreadable file, failure
+                3 the two runs are not comparable
+                4 too little was recorded to judge
+                5 what was recorded did not come back (bisect)
     """
 
 
@@ -75,23 +79,23 @@ def main() -> None:
     try:
         _run()
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
-        click.echo(printable(_interrupted(error)), err=True)
+        echo_words(printable(_interrupted(error)), err=True)
         sys.exit(EXIT_INTERRUPTED)
     except NO_ARGUMENTS as error:
         error.show()  # the help
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        click.echo(f"error: {printable(_usage(error))}", err=True)
+        echo_words(f"error: {printable(_usage(error))}", err=True)
         sys.exit(error.exit_code)
     except SpecScopeError as error:
-        click.echo(f"error: {printable(str(error))}", err=True)
+        echo_words(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except (OSError, UnicodeEncodeError) as error:
         drop_output()
-        click.echo(f"error: cannot write the output: {error}", err=True)
+        echo_words(f"error: cannot write the output: {error}", err=True)
         sys.exit(EXIT_USAGE)
     except Exception as error:  # left to Python it would exit 1, which says that two traces differ
-        click.echo(f"error: {_missing_extra(error) or _defect(error)}", err=True)
+        echo_words(f"error: {_missing_extra(error) or _defect(error)}", err=True)
         sys.exit(EXIT_USAGE)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.options import out_option
 from specscope.tracer.files.merge import merge_traces
 from specscope.tracer.naming.text import counted, printable
@@ -24,6 +25,6 @@ def merge(parts: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     """
     check_targets([Target("json", out)], list(parts))
     merged = merge_traces(parts, out, overwrite=overwrite)
-    click.echo(printable(f"wrote {out}: {counted(merged.num_turns, 'turn')} of {counted(len(parts), 'part')}"))
+    echo_words(printable(f"wrote {out}: {counted(merged.num_turns, 'turn')} of {counted(len(parts), 'part')}"))
     for part in merged.cut_short:
-        click.echo(printable(f"{part} was cut short: {out} ends as failed"), err=True)
+        echo_words(printable(f"{part} was cut short: {out} ends as failed"), err=True)

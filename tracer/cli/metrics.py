@@ -106,7 +106,8 @@ def _right_child(run: RunNumbers) -> list[tuple[str, str]]:
         return []
     ranks = "  ".join(f"rank {rank}: {walks.ranks[rank] / total:.1%}" for rank in sorted(walks.ranks))
     missed = f"not in the tree: {walks.not_in_tree / total:.1%}"
-    missed += f", of which {walks.cut / walks.not_in_tree:.0%} were proposed and cut" if walks.not_in_tree else ""
+    if walks.not_in_tree and walks.cut is not None:
+        missed += f", of which {walks.cut / walks.not_in_tree:.0%} were proposed and cut"
     return [("right child", f"{ranks}  {missed}")]
 
 

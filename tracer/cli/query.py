@@ -12,13 +12,14 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from specscope.tracer.cli.console import console, echo_document
+from specscope.tracer.cli.console import console, echo_document, echo_words
 from specscope.tracer.cli.streams import output_is_read
 from specscope.tracer.errors import UsageError
 from specscope.tracer.export.database import BATCH_ROWS, Answer, ask
 from specscope.tracer.export.tables import columns_text, cut_note
 from specscope.tracer.export.values import csv_line, json_value, value_text
 from specscope.tracer.naming.text import printable
+from specscope.tracer.report.fitted import print_table
 
 MAX_TABLE_ROWS = 1000
 
@@ -32,18 +33,18 @@ def query(sql: str | None, traces: tuple[Path, ...], columns: bool, form: str) -
     """Answer SQL, one SELECT, over the tables turns, steps, nodes and ranks of TRACES.
 
     \b
-    specscope query "SELECT trace, avg(accepted_length) FROM steps GROUP BY trace" a.jsonl b.jsonl
+    specscope query "SELECT trace, avg(nodes) FROM steps GROUP BY trace" *.jsonl
 
     The SQL is DuckDB's. It can read these tables, and no file, network or extension.
     """
     if columns:
-        click.echo(columns_text())
+        echo_words(columns_text())
         return
     if sql is None or not traces:
         raise UsageError('wanted SQL and traces: specscope query "SELECT ..." TRACE...; --columns lists the tables')
     with ask(sql, traces) as answer:
         for note in filter(None, map(cut_note, traces)):
-            click.echo(printable(note), err=True)
+            echo_words(printable(note), err=True)
         try:
             PRINTERS[form](answer)
         except MemoryError:
@@ -56,9 +57,9 @@ def _print_table(answer: Answer) -> None:
         table.add_column(escape(printable(name)), overflow="fold")
     for row in islice(answer.rows, MAX_TABLE_ROWS):
         table.add_row(*(escape(printable(_shown(value))) for value in row))
-    console().print(table)
+    print_table(console(), table)
     if next(answer.rows, None) is not None:
-        click.echo(f"the first {MAX_TABLE_ROWS:,} rows; there are more, which --format csv or json prints")
+        echo_words(f"the first {MAX_TABLE_ROWS:,} rows; there are more, which --format csv or json prints")
 
 
 def _shown(value: Any) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 import click
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.tree import Tree
 
@@ -28,6 +31,7 @@ from specscope.tracer.naming.text import counted, printable, shorten, visible
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.invariants.ranks import disagreement
 from specscope.tracer.oracle.step import context_at, step_violations
+from specscope.tracer.report.fitted import BOUNDLESS, print_line, print_table
 
 
 @click.command(short_help="One step or turn in the terminal, or as a graph")
@@ -71,22 +75,19 @@ def show(file: Path, turn: int, step: int | None, form: GraphFormat | Literal["t
         if context.previous_is_lost:
             out.print("the step before cannot be read: what it left is not known, and not judged", highlight=False)
         for violation in step_violations(context):
-            out.print(
-                f"[red]violated[/] {escape(violation.invariant)}: {escape(printable(violation.witness))}",
-                soft_wrap=True,
-            )
+            words = f"{escape(violation.invariant)}: {escape(printable(violation.witness))}"
+            print_line(out, f"[red]violated[/] {words}", hanging=2)
 
 
 def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) -> None:
     out = console()
     length = reader.turn_start(entry).prompt_length
     prompt = "prompt of unknown length" if length is None else counted(length, "prompt token")
-    out.print(
+    print_line(
+        out,
         f"{escape(printable(turn_name(entry.turn, entry.prompt_id)))}: "
         f"{prompt}, {counted(len(entry.steps), 'step')} "
         f"(of {counted(len(reader.turns), 'turn')}; choose with --turn N --step N)",
-        highlight=False,
-        soft_wrap=True,
     )
     out.print(f"acceptance rule: {rule_text(reader.manifest.sampling)}", highlight=False)
     request = request_text(reader.manifest, reader.turn_start(entry), reader.turn_end(entry))
@@ -97,7 +98,7 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
         out.print(escape(printable(ranks_text(parallel))), highlight=False, soft_wrap=True)
     pipeline = reader.manifest.pipeline
     if pipeline is not None:
-        out.print(escape(printable(stages_text(pipeline))), highlight=False, soft_wrap=True)
+        print_line(out, escape(printable(stages_text(pipeline))))
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("step", "position", "nodes", "accepted", "emitted"):
         table.add_column(name, justify="left" if name == "emitted" else "right", no_wrap=name != "emitted")
@@ -116,7 +117,7 @@ def _print_overview(reader: TraceReader, entry: TurnEntry, texts: TokenTexts) ->
             escape(texts.joined(record.stop.emitted[: record.stop.kept])) if record.stop else "-",
         )
         table.add_row(*cells)
-    out.print(table)
+    print_table(out, table)
     _print_failures(reader, entry)
 
 
@@ -125,7 +126,7 @@ def _print_failures(reader: TraceReader, entry: TurnEntry | None) -> None:
     for failure in reader.failures():
         if failure.turn is None or (entry is not None and failure.turn == entry.turn):
             text = escape(printable(stopped_text(failure)))
-            console().print(f"[red]the run[/] {text}", highlight=False, soft_wrap=True)
+            print_line(console(), f"[red]the run[/] {text}", hanging=2)
 
 
 def _print_step(record: Step, texts: TokenTexts) -> None:
@@ -134,8 +135,8 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
         out.print("this step records no tree", highlight=False)
         return
     if record.shape is not None:
-        out.print(_shape_text(record.shape), highlight=False, soft_wrap=True)
-    out.print(draw_tree(record, texts))
+        print_line(out, _shape_text(record.shape))
+    _print_tree(out, record, texts)
     if record.accept is not None:
         out.print(
             f"accepted {record.accept.accepted_length}, then the bonus token "
@@ -158,6 +159,22 @@ def _print_step(record: Step, texts: TokenTexts) -> None:
 def _ranks_line(ranks: list[RankDecisions]) -> str:
     """Whether the ranks that computed the step decided the same."""
     return disagreement(ranks) or f"{counted(len(ranks), 'rank')} decided the same"
+
+
+def _print_tree(out: Console, record: Step, texts: TokenTexts) -> None:
+    """The tree as a drawing, or where that is too deep for the console, as a list of its slots."""
+    tree = draw_tree(record, texts)
+    if Measurement.get(out, out.options.update(width=BOUNDLESS), tree).maximum <= out.width:
+        out.print(tree)
+        return
+    assert record.tree is not None
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("below slot", "depth", "node and its slot"):
+        table.add_column(name, justify="left" if name.startswith("node") else "right")
+    labels = _labels(record, texts)
+    for parent, depth, label in zip(record.tree.parents, record.tree.depths, labels, strict=False):
+        table.add_row(str(parent), str(depth), label)
+    print_table(out, table)
 
 
 def _shape_text(shape: ShapeSection) -> str:
@@ -197,25 +214,33 @@ def _print_trials(record: Step, accept: AcceptSection, texts: TokenTexts) -> Non
             )
             table.add_row(*cells)
     if table.row_count:
-        console().print(table)
+        print_table(console(), table)
 
 
 def draw_tree(record: Step, texts: TokenTexts) -> Tree:
     """The draft tree; the accepted path is bold with a tick, so that it is seen without colours too."""
     tree = record.tree
     assert tree is not None
-    path = {0, *(record.accept.path if record.accept is not None else ())}
     branches: dict[int, Tree] = {}
+    for slot, label in enumerate(_labels(record, texts)):
+        parent = tree.parents[slot] if slot < len(tree.parents) else 0
+        above = branches.get(parent)
+        branches[slot] = Tree(label, guide_style="dim") if slot == 0 else (above or branches[0]).add(label)
+    return branches[0] if branches else Tree("an empty tree, without even a root")
+
+
+def _labels(record: Step, texts: TokenTexts) -> Iterator[str]:
+    """What is said of each node, in the order of the slots, as markup."""
+    tree = record.tree
+    assert tree is not None
+    path = {0, *(record.accept.path if record.accept is not None else ())}
     for slot, token in enumerate(tree.tokens):
         text = escape(texts.shown(token))
         label = f"[bold blue]✓ {text}[/]" if slot in path else text
         label += f"{_prob(tree.logprobs, slot)} [dim]{slot}[/]{_proposers(tree.proposed_by, slot)}"
         if record.accept is not None and slot == record.accept.bonus_slot:
             label += f"  [dim]→[/] [bold]{escape(texts.shown(record.accept.bonus_token))}[/] [dim]bonus[/]"
-        parent = tree.parents[slot] if slot < len(tree.parents) else 0
-        above = branches.get(parent)
-        branches[slot] = Tree(label, guide_style="dim") if slot == 0 else (above or branches[0]).add(label)
-    return branches[0] if branches else Tree("an empty tree, without even a root")
+        yield label
 
 
 def _proposers(proposed_by: list[str] | None, slot: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from specscope.schemas.pair_result import PairResult
-from specscope.tracer.cli.console import echo_document
+from specscope.tracer.cli.console import echo_document, echo_words
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_EQUAL, worst_code
 from specscope.tracer.fleet.results import read_results, torn_bytes
 from specscope.tracer.fleet.summary import json_of, markdown_of, summarise, text_of
@@ -44,14 +44,14 @@ def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
     total = summarise(by_name.values())
     page = FORMATS[form](total)
     if form == "text":
-        click.echo(page, nl=False)
+        echo_words(page)
     else:
         echo_document(page)
     code = worst_code((code, total.exit_code))
     missing = [] if pairs is None else [p.name for p in read_pairs(pairs) if p.name not in by_name]
     if missing:
         names = printable(", ".join(missing[:5])) + (", ..." if len(missing) > 5 else "")
-        click.echo(f"missing: {counted(len(missing), 'pair')} of the table without a result: {names}", err=True)
+        echo_words(f"missing: {counted(len(missing), 'pair')} of the table without a result: {names}", err=True)
         code = worst_code((code, EXIT_COVERAGE))
     sys.exit(code)
 
@@ -59,6 +59,6 @@ def summary(results: tuple[Path, ...], form: str, pairs: Path | None) -> None:
 def _say_what_is_left_out(path: Path, results: dict[str, PairResult]) -> None:
     torn = torn_bytes(path)
     if torn:
-        click.echo(f"{printable(str(path))}: the last {torn} bytes are a torn line and were left out", err=True)
+        echo_words(f"{printable(str(path))}: the last {torn} bytes are a torn line and were left out", err=True)
     if not results:
-        click.echo(f"{printable(str(path))}: holds no result", err=True)
+        echo_words(f"{printable(str(path))}: holds no result", err=True)

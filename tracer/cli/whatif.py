@@ -11,11 +11,12 @@ import click
 from rich.table import Table
 
 from specscope.schemas import Manifest
-from specscope.tracer.cli.console import console, echo_document
+from specscope.tracer.cli.console import console, echo_document, echo_words
 from specscope.tracer.errors import EXIT_COVERAGE, UsageError
 from specscope.tracer.files.profiles import ProfileFile, read_profile
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.naming.text import counted
+from specscope.tracer.report.fitted import print_table
 from specscope.tracer.shapes import Load
 from specscope.tracer.tuning.prediction import Prediction, check_same_models, predictor
 from specscope.tracer.tuning.summary import RunNumbers, read_numbers, what_if_json
@@ -73,7 +74,7 @@ def whatif(
     elif run.what_if:
         _print_outcomes(run, prices)
     if run.no_what_if is not None:
-        click.echo(f"error: nothing can be told of this trace: {run.no_what_if}", err=True)
+        echo_words(f"error: nothing can be told of this trace: {run.no_what_if}", err=True)
         sys.exit(EXIT_COVERAGE)
 
 
@@ -150,7 +151,7 @@ def _print_outcomes(run: RunNumbers, prices: _Prices | None) -> None:
             "as recorded" if number == 0 else "",
         )
     out = console()
-    out.print(table)
+    print_table(out, table)
     out.print(NOTE, highlight=False, style="dim")
     if prices is not None:
         load = f"{counted(prices.load.rows, 'row')} of {prices.load.context} tokens"

@@ -73,6 +73,19 @@ def _supplied(manifest: Manifest) -> set[str]:
     return {capability.split(".")[0] for capability in manifest.capabilities}
 
 
+def not_compared(a: Step, b: Step) -> list[str]:
+    """What of two steps was not compared, in words, because a side does not record it, or both do not."""
+    whole = [name for name in COMPARED_PHASES if getattr(a, name) is None or getattr(b, name) is None]
+    neither = [name for name in whole if getattr(a, name) is None and getattr(b, name) is None]
+    lines = [f"Not compared: {', '.join(neither)}, which neither side records."] if neither else []
+    inside = [name for name in OPTIONAL if name.partition(".")[0] not in whole and _has(a, name) != _has(b, name)]
+    for side in ("baseline", "candidate"):
+        names = [name for name in (*whole, *inside) if name not in neither and _side_without(a, name) == side]
+        names = [name for name in names if name.rpartition(".")[0] not in names]
+        lines += [f"Not compared: {', '.join(names)}, which the {side} does not record."] if names else []
+    return lines
+
+
 @dataclass
 class Coverage:
     """How much of two runs was compared, counted pair by pair."""

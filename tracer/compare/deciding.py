@@ -16,6 +16,7 @@ _OF_SCORES = ("verify.logsumexp", "verify.top_tokens", "verify.top_logits")
 _OF_CACHES = {
     "commit.prefix-kept": "commit.kv_digests_before, commit.kv_digests_after",
     "commit.content-moved": "commit.source_checksums, commit.written_checksums",
+    "commit.prefix-unchanged": "commit.prefix_before, commit.prefix_after",
 }
 
 
@@ -25,7 +26,9 @@ def with_deciding(root: Root, report_a: OracleReport, report_b: OracleReport) ->
         return root
     can_run = runs_again(report_a.manifest) and runs_again(report_b.manifest)
     what_next = [_to_run(root)] if can_run else _to_record(root, report_a, report_b)
-    lines = [*_skipped(root.difference.phase, report_a, report_b), *what_next]
+    skipped = _skipped(root.difference.phase, report_a, report_b)
+    # Without what the caches hold, a forward's inputs are not known to be equal: nothing says more.
+    lines = [*skipped, *what_next] if can_run else [*what_next, *skipped]
     return root.model_copy(update={"deciding": lines})
 
 

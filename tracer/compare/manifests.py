@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from specscope.schemas import Drafter, Manifest, Sampling, SchemaVersion, Teacher, TreePolicy
@@ -37,6 +38,8 @@ OWN = (
     "not_known",
     "kernel",  # its name stands in attention; of a kernel that did not run there is a remark
 )
+#: Names that engines write in their own way: LlamaForCausalLM and llama, EAGLE-3 and eagle3.
+NAMED_FREELY = ("teacher.architecture", "drafter.kind")
 #: Compared by themselves, by ``loaded_otherwise``.
 LOADED = ("teacher.parameters", "drafter.parameters")
 #: A drafter with quantised weights drafts otherwise; one that does not say whether its own are may be another.
@@ -133,6 +136,24 @@ def compare_manifests(a: Manifest, b: Manifest, allowed: frozenset[str]) -> Mani
     return ManifestComparison(axis, incomparable, let)
 
 
+def same_teacher(a: Manifest, b: Manifest) -> bool | None:
+    """Whether two runs have the same weights of a teacher; None where a side does not identify them."""
+    ours, theirs = a.teacher.weights_digest, b.teacher.weights_digest
+    return None if ours is None or theirs is None else ours == theirs
+
+
+def name_remarks(a: Manifest, b: Manifest) -> list[str]:
+    """That two teachers have other names, and nothing tells whether they are one model."""
+    known = a.knows("teacher.name") and b.knows("teacher.name")
+    if not known or a.teacher.name == b.teacher.name or same_teacher(a, b) is not None:
+        return []
+    ours, theirs = (shorten(visible(manifest.teacher.name), MAX_CASE) for manifest in (a, b))
+    return [
+        f"the teachers' names differ ({ours} -> {theirs}), and only a digest of the weights on both sides "
+        "(teacher.weights_digest) could tell whether they are one model"
+    ]
+
+
 def fallback_remarks(a: Manifest, b: Manifest) -> list[str]:
     """Which side ran the eager attention although a kernel was asked for: nothing is learnt of that kernel."""
     remarks = []
@@ -197,12 +218,14 @@ def same_policy(a: TreePolicy, b: TreePolicy) -> bool:
 
 
 def _names_prove_nothing(a: Manifest, b: Manifest) -> set[str]:
-    """The names for people that may differ, since what they name is known to be the same."""
+    """The names for people that may differ, since what they name is known to be the same, or is known by its digests
+    alone: what one engine calls its teacher, another one need not (``name_remarks``)."""
     models = (
         ("teacher", a.teacher.weights_digest, b.teacher.weights_digest),
         ("drafter", a.drafter.weights_digest, b.drafter.weights_digest),
     )
     names = {f"{name}.name" for name, of_a, of_b in models if of_a is not None and of_a == of_b}
+    names |= {"teacher.name", "teacher.architecture"} if same_teacher(a, b) else {"teacher.name"}
     if a.tree_policy.choices is not None and same_policy(a.tree_policy, b.tree_policy):
         names.add("tree_policy.name")
     return names
@@ -231,6 +254,8 @@ def _meant(name: str, value: Any) -> Any:
     """The value, or what its absence says. Of stages only the layers count: clocks and hops are never the same."""
     if name == "pipeline.stages" and value is not None:
         return [(stage["first_layer"], stage["last_layer"]) for stage in value]
+    if name in NAMED_FREELY and value is not None:
+        return re.sub(r"(forcausallm|lmheadmodel)$|[^a-z0-9+]", "", str(value).casefold())
     return SAID_BY_ABSENCE.get(name) if value is None else value
 
 

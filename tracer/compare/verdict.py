@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from specscope.schemas.phases import COMPARED_PHASES
 from specscope.schemas.verdict import TIES, VERDICT_SCHEMA, Blame, Drift, Impact, NoiseFloor, Root, Verdict, VerdictKind
 from specscope.tracer.compare.align import TurnAlignment
-from specscope.tracer.compare.commands import next_commands
+from specscope.tracer.compare.commands import next_commands, runs_again
 from specscope.tracer.compare.coverage import is_decisive, not_supplied
 from specscope.tracer.compare.deciding import with_deciding
 from specscope.tracer.compare.floats import FloatJudge
 from specscope.tracer.compare.identity import one_run_remarks
 from specscope.tracer.compare.impact import impact_of
 from specscope.tracer.compare.lengths import MORE_THAN_LENGTHS, are_lengths, with_known_tokens
-from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise
+from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise, name_remarks
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.noise import sensitivity
 from specscope.tracer.compare.roundings import cache_remarks
@@ -72,13 +72,9 @@ def verdict_of(c: Compared) -> Verdict:
         drift=_drift(walk.judge),
         roots=roots,
         violations=violations,
+        runs_again=runs_again(a.manifest) and runs_again(b.manifest),
         next=next_commands(a, b, roots=roots, violations=violations, incomparable=c.incomparable),
-        remarks=[
-            *one_run_remarks(a, b),
-            *fallback_remarks(a.manifest, b.manifest),
-            *cache_remarks(a.manifest, b.manifest),
-            *_pairing_remarks(c),
-        ],
+        remarks=_remarks(c),
         loaded=loaded,
         sensitivity=sensitivity(c.floors),
     )
@@ -116,6 +112,18 @@ def _unknown(sides: Sides) -> list[str]:
     return [
         *(f"in the baseline: {line}" for line in unknown_lines(sides.report_a)),
         *(f"in the candidate: {line}" for line in unknown_lines(sides.report_b)),
+    ]
+
+
+def _remarks(c: Compared) -> list[str]:
+    """What makes the verdict worth less than it reads."""
+    a, b = c.sides.a, c.sides.b
+    return [
+        *one_run_remarks(a, b),
+        *name_remarks(a.manifest, b.manifest),
+        *fallback_remarks(a.manifest, b.manifest),
+        *cache_remarks(a.manifest, b.manifest),
+        *_pairing_remarks(c),
     ]
 
 

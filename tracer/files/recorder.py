@@ -5,9 +5,9 @@
         turn.step(tokens=[7, 4, 8], parents=[0, 0, 1], argmax=[4, 8, 2], path=[1, 2], bonus_token=2)
         turn.end("length")
 
-Depths, emitted tokens, counts and digests are derived. Arrays of numpy and tensors are taken as lists are. What cannot
-be written as a record is refused; whether the decisions are sound is not judged here, because a wrong one is what a
-trace is for: ``specscope check`` judges it.
+Depths, counts and digests are derived, and so are the emitted tokens and the output where nobody tells them. Arrays of
+numpy and tensors are taken as lists are. What cannot be written as a record is refused; whether the decisions are sound
+is not judged here, because a wrong one is what a trace is for: ``specscope check`` judges it.
 """
 
 from __future__ import annotations
@@ -144,8 +144,15 @@ class Recorder:
         engine drafts before it has one, so that the first step's root is the prompt's last token.
 
         Raises:
-            UsageError: where a field is missing, unknown or of another type.
+            UsageError: where a field is missing, unknown or of another type, or where more turns would run than
+                ``batch_size`` allows.
         """
+        most = self.manifest.batch_size or 1
+        if len(self._open) >= most:
+            raise UsageError(
+                f"turn {self._num_turns} begins, and turn {min(self._open)} has not ended: call its end(reason) first, "
+                f"or say how many turns may run at once by Recorder(batch_size=...), which is {most}"
+            )
         number, pending_token = self._num_turns, plain(pending_token)
         num_tokens = len(prompt_ids) - reused_length - (pending_token is None)
         given = {"num_tokens": num_tokens, "pending_token": pending_token, **(prefill or {})}
@@ -292,32 +299,39 @@ class RecordedTurn:
         if any(not isinstance(slot, int) or slot not in slots for slot in path):
             raise UsageError(f"{self._place}: got path {path}, wanted slots of 1 to {len(tokens) - 1}")
 
-    def end(self, reason: TurnReason) -> None:
+    def end(self, reason: TurnReason, *, output_ids: Sequence[int] | None = None) -> None:
         """Ends the turn. One that was cancelled, was interrupted or failed did not meet a stop rule in its last step.
 
+        ``output_ids`` are the tokens that the engine hands to its caller, the pending token first, if there is one:
+        without them they are those that the steps kept, and nobody can tell whether the caller got these.
+
         Raises:
-            UsageError: for a reason that there is not, or where it has ended already.
+            UsageError: for a reason that there is not, where ``output_ids`` are no token ids, or where it has ended
+                already.
         """
         self._refuse_if_ended()
         if reason not in _TURN_REASONS:
             raise UsageError(
                 f"turn {self._number}: got turn.end(reason={reason!r}), wanted one of {', '.join(_TURN_REASONS)}"
             )
-        if self._held is not None and self._held.stop is not None and reason in _STOP_REASONS:
-            stop = self._held.stop.model_copy(update={"reason": reason})
-            self._held = self._held.model_copy(update={"stop": stop})
-        self.flush()
         deepest = max(self._lengths, default=0)
         fields = {
             "turn": self._number,
-            "output_ids": self._output,
+            "output_ids": self._output if output_ids is None else plain(output_ids),
+            "output_from": "steps" if output_ids is None else None,
             "reason": reason,
             "num_steps": len(self._lengths),
             "num_drafted": self._num_drafted,
             "num_accepted": sum(self._lengths),
             "accepted_by_depth": [sum(length > depth for length in self._lengths) for depth in range(deepest)],
+            "counts_from": "steps",
             "duration_ns": time.perf_counter_ns() - self._begun_ns,
         }
+        record_of(TurnEnd, 0, fields)  # refused before the last step is written as the one that met the stop rule
+        if self._held is not None and self._held.stop is not None and reason in _STOP_REASONS:
+            stop = self._held.stop.model_copy(update={"reason": reason})
+            self._held = self._held.model_copy(update={"stop": stop})
+        self.flush()
         self._recorder.write(TurnEnd, fields)
         self._recorder.ended(self._number)
         self._ended = True

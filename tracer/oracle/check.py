@@ -15,7 +15,13 @@ from specscope.tracer.naming.text import shorten
 from specscope.tracer.oracle.digests import CONVERTED, Digests, RunningDigests
 from specscope.tracer.oracle.invariants.base import Context, promises
 from specscope.tracer.oracle.invariants.flow import Flow
-from specscope.tracer.oracle.invariants.needs import NOT_RECORDED, absent_promises, missing_field, why_skipped
+from specscope.tracer.oracle.invariants.needs import (
+    NOT_RECORDED,
+    absent_promises,
+    missing_field,
+    recorded_as,
+    why_skipped,
+)
 from specscope.tracer.oracle.invariants.proposers import LOOKUP, levels_of
 from specscope.tracer.oracle.invariants.ranks import disagreement
 from specscope.tracer.oracle.invariants.registry import ON_ROWS, ON_TURNS, STATEMENTS
@@ -166,7 +172,8 @@ class Oracle:
             assert late is not None
             late.overdue = True
             self._rows.forget(late.tally.start.turn)
-            rows = "" if most == 1 else f", and {most} turns may be open at once"
+            allowed = "one turn" if most == 1 else f"{most} turns"
+            rows = f", and by the manifest's batch_size {allowed} may be open at once"
             return f"turn {late.tally.start.turn} has no turn_end{rows}"
         if (record.prompt_id, record.prompt_turn) in self._seen_turns:
             return f"turn {record.turn} is a turn of prompt {record.prompt_id!r} that the run holds already"
@@ -251,9 +258,9 @@ class Oracle:
                 self.report.skip(invariant.id, "not recorded in every step: tree, accept or stop")
                 continue
             witness = witness_of(invariant, turn.tally)
-            missing = missing_field(turn.tally.start, invariant.needs)
+            missing = missing_field(turn.tally, invariant.needs)
             if witness is None and missing is not None:
-                self.report.skip(invariant.id, f"not recorded: {missing}")
+                self.report.skip(invariant.id, f"{NOT_RECORDED}{recorded_as(missing)}")
                 continue
             self.report.judge(invariant.id, witness, RecordPlace(record.turn, None, line))
 

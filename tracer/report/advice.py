@@ -19,8 +19,20 @@ class Advice(NamedTuple):
 
 
 NOTHING_TO_DO = Advice("Nothing: both choices lie within the noise floor, and either is right.")
+_BISECT = "Run bisect on this step: it narrows the difference to the layer and the operation."
+#: The same by phase, where bisect cannot: in the engines that wrote the traces, by hand.
+_BY_HAND = {
+    "verify": (
+        "bisect cannot run these traces again. In both engines, find the first layer whose hidden states differ at this"
+        " step's slots; have them record commit.kv_digests_before and commit.kv_digests_after."
+    ),
+    "draft": (
+        "bisect cannot run these traces again. In both engines, compare what the drafter is fed at this step, then the"
+        " state that each level hands on; have them record draft.inputs and draft.kv_digest_before."
+    ),
+}
 _FORWARD = Advice(
-    "Run bisect on this step: it narrows the difference to the layer and the operation.",
+    _BISECT,
     ("an attention kernel that masks or sums otherwise", "a norm or a scale that one side applies", "another dtype"),
 )
 #: By phase and the beginning of the field, the longest first.
@@ -147,8 +159,9 @@ _BY_FIELD: dict[str, Advice] = {
 }
 
 
-def advice_for(root: Root) -> Advice:
-    """What to do about ``root``."""
+def advice_for(root: Root, *, runs_again: bool) -> Advice:
+    """What to do about ``root``; ``runs_again`` says whether the two traces hold what it takes to run its step again,
+    which no trace of another engine does."""
     difference = root.difference
     if difference.kind in TIES:
         return NOTHING_TO_DO
@@ -156,4 +169,5 @@ def advice_for(root: Root) -> Advice:
         return _FORWARD._replace(do="Look at the prompt's own forward: it parts before the first step.")
     spot = difference.phase + "." + re.sub(r"\[\d+\]", "", difference.field)
     name = max((name for name in _BY_FIELD if spot.startswith(name)), key=len, default=None)
-    return Advice("Look at how this value is computed.") if name is None else _BY_FIELD[name]
+    advice = Advice("Look at how this value is computed.") if name is None else _BY_FIELD[name]
+    return advice._replace(do=_BY_HAND[difference.phase]) if advice.do == _BISECT and not runs_again else advice

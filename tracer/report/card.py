@@ -6,11 +6,12 @@ has only its own syntax left to escape.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from specscope.schemas.phases import COMPARED_PHASES
-from specscope.schemas.verdict import TIES, Blame, Impact, Place, Root, Verdict
+from specscope.schemas.verdict import TIES, Blame, Difference, Impact, Place, Root, Verdict
 from specscope.tracer.compare.commands import COMPUTED
 from specscope.tracer.compare.coverage import DECISIVE
 from specscope.tracer.compare.prefill import is_of_prefill
@@ -313,7 +314,7 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
         Row("phase", field_text(root, texts)),
         Row(names.a, value_text(difference, "a", same_texts(texts))),
         Row(names.b, value_text(difference, "b", same_texts(texts))),
-        Row("kind", f"{difference.kind}; {inputs_text(root)}"),
+        Row("kind", f"{difference.kind}; {inputs_text(difference, root.blame)}"),
     ]
     rows += [Row("drift", drift_text(root.drift))] if root.drift is not None else []
     rows += [Row(*size) for size in size_rows(root, same_texts(texts))]
@@ -326,14 +327,17 @@ def _root_rows(root: Root, texts: TokenTexts) -> list[Row]:
     return rows if hint is None else [*rows, Row("token ids", hint)]
 
 
-def inputs_text(root: Root) -> str:
+def inputs_text(difference: Difference, blame: Sequence[Blame] = ()) -> str:
     """Whether what a value was made of is equal, as far as that was recorded: of what a forward reads, caches are
-    recorded by their digests at most, and two runs' are not compared."""
-    if not root.difference.inputs_equal:
+    recorded by their digests at most, and two runs' are not compared; a tree may come without what was drafted for it.
+
+    ``blame`` is of the root that begins with the difference.
+    """
+    if not difference.inputs_equal:
         return "inputs differ, or are not recorded"
-    if any(blame.invariant in CUSTODY for blame in root.blame):
+    if any(entry.invariant in CUSTODY for entry in blame):
         return "recorded inputs equal, except what a cache holds"
-    return "recorded inputs equal" if root.difference.phase in COMPUTED else "inputs equal"
+    return "recorded inputs equal" if difference.phase in (*COMPUTED, "tree") else "inputs equal"
 
 
 def ids_hint(root: Root, texts: TokenTexts) -> str | None:

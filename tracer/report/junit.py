@@ -117,7 +117,7 @@ def _root_case(root: Root, report: Report, ties_fail: bool) -> _Case:
     lines = [root_sentence(root, texts), where_text(place, difference.field), what]
     names = value_names(root)
     lines += [f"{names.a}: {a}", f"{names.b}: {b}"]
-    lines.append(f"{difference.kind}; {inputs_text(root)}")
+    lines.append(f"{difference.kind}; {inputs_text(difference, root.blame)}")
     lines += [f"{size.name} {size.value}" for size in size_rows(root, texts)]
     lines += [blame_text(blame) for blame in root.blame]
     lines += [f"{counted(root.also, 'further difference')} in this step; later steps inherited: {root.inherited}"]

@@ -13,13 +13,12 @@ from rich.table import Table
 
 from specscope.tracer.naming.text import printable
 from specscope.tracer.report.card import Card, Row, card_of
+from specscope.tracer.report.fitted import BOUNDLESS, PLAIN_WIDTH, is_page, print_command, print_line
 from specscope.tracer.report.report import Report
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow"}
 CARD_WIDTH = 110
-PLAIN_WIDTH = 200
 NAME_WIDTH = 16  # columns of what a note is about
-BOUNDLESS = 10_000  # columns: wider than a table of bounded values can be
 
 
 def render(report: Report) -> str:
@@ -51,7 +50,7 @@ def print_verdict(out: Console, report: Report) -> None:
         title = f"[bold {style}]{escape(card.title.partition(':')[0])}[/]"
     out.print(Panel(body, title=title, title_align="left", border_style=style, width=width))
     for number, command in enumerate(card.commands):  # without a border, so that a long one can be copied
-        out.print(f"{'next' if number == 0 else '':<5} {escape(command)}", highlight=False, soft_wrap=True)
+        print_command(out, command, before=f"{'next' if number == 0 else '':<6}")
     _print_notes(out, card.notes)
     if card.roots:
         _print_roots(out, card)
@@ -59,7 +58,7 @@ def print_verdict(out: Console, report: Report) -> None:
 
 def _print_notes(out: Console, notes: Sequence[Row]) -> None:
     """What surrounds the card: below one another where there is room, else each value wrapped within its column."""
-    if out.width >= PLAIN_WIDTH:
+    if is_page(out):
         for row in notes:
             out.print(f"  {row.name:<{NAME_WIDTH}} {escape(row.value)}", highlight=False, soft_wrap=True)
         return
@@ -75,11 +74,11 @@ def _print_roots(out: Console, card: Card) -> None:
     table = _roots_table(card)
     if out.measure(table, options=out.options.update(width=BOUNDLESS)).maximum <= out.width:
         out.print(table)
-    else:  # nothing is cut; a line that is too long the terminal wraps by itself
+    else:
         for root in card.roots:
             difference = f"{root.phase}: {root.field}, {root.kind}, {root.inherited} inherited"
-            line = f"  root {root.number}  at {root.at}  prompt {root.prompt}  {difference}"
-            out.print(escape(line), highlight=False, soft_wrap=True)
+            line = f"root {root.number}  at {root.at}  prompt {root.prompt}  {difference}"
+            print_line(out, escape(line), indent=2, hanging=2)
     if card.num_roots > len(card.roots):
         out.print(f"  and {card.num_roots - len(card.roots)} more; the json report lists them", highlight=False)
 

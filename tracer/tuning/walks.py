@@ -33,7 +33,7 @@ class Walks:
     lengths: dict[int, int] = field(default_factory=dict)  # accepted length -> steps
     ranks: dict[int, int] = field(default_factory=dict)  # rank of the right child, from 1 -> places
     not_in_tree: int = 0  # places where no child was right, though the drafter may have proposed it
-    cut: int = 0  # of those, where it was proposed, and not chosen for the tree
+    cut: int | None = 0  # of those, where it was proposed, and not chosen for the tree; None: not recorded of all
     leaves: int = 0  # places without children: there was nothing to be right
     num_drafted: int = 0  # nodes, without roots
     probabilities: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
@@ -84,7 +84,8 @@ class Walks:
         for place, token in zip(places, wanted, strict=False):
             self._add_place(step, children.get(place, []), token)
             if not any(tree.tokens[slot] == token for slot in children.get(place, [])) and place in children:
-                self.cut += _was_proposed(step, place, token)
+                proposed = _was_proposed(step, place, token)
+                self.cut = None if proposed is None or self.cut is None else self.cut + proposed
 
     def _add_place(self, step: Step, children: list[int], token: int) -> None:
         tree = step.tree
@@ -108,11 +109,12 @@ class Walks:
             self.accepted[number] += at == right
 
 
-def _was_proposed(step: Step, place: int, token: int) -> bool:
-    """Whether the drafter proposed ``token`` at the node ``place``, and the tree left it out."""
+def _was_proposed(step: Step, place: int, token: int) -> bool | None:
+    """Whether the drafter proposed ``token`` at the node ``place``, and the tree left it out; None where its proposals
+    were not recorded."""
     candidates, tree = recorded_candidates(step), step.tree
     if candidates is None or tree is None:
-        return False
+        return None
     path: list[int] = []
     while place:
         path.append(tree.tokens[place])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.options import allow_option, fail_on_option, noise_option, tokenizer_option, tolerance_option
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import FileTakenError, UsageError
@@ -94,7 +95,7 @@ def report(
 
 def _write(out: Path, written: Written) -> None:
     write_whole(out, written.page)
-    click.echo(printable(f"wrote {out} ({len(written.page.encode()) / 1e6:.2f} MB): {written.headline}"))
+    echo_words(printable(f"wrote {out} ({len(written.page.encode()) / 1e6:.2f} MB): {written.headline}"))
 
 
 def _check_out(out: Path, read: list[Path], *, overwrite: bool) -> None:

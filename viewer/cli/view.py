@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import click
 
+from specscope.tracer.cli.console import echo_words
 from specscope.tracer.cli.main import EXIT_INTERRUPTED
 from specscope.tracer.cli.options import STEP_PLACE, allow_option, tokenizer_option
 from specscope.tracer.errors import NoSuchStepError, UsageError
@@ -95,7 +96,7 @@ def view(
             link = f"{address}/?{urlencode(first_view(files, at, allow).to_query())}"
         click.echo(f"SpecScope is at {link}  (Ctrl-C ends it)")
         if exposed_as:
-            click.echo(f"warning: anyone who can reach {host} can read these traces", err=True)
+            echo_words(f"warning: anyone who can reach {host} can read these traces", err=True)
         if not no_browser:
             with contextlib.suppress(webbrowser.Error):
                 webbrowser.open(link)
@@ -113,7 +114,7 @@ def _write_bundle(folder: Path, files: list[Path], *, tokenizer: Path | None, al
     written = write_bundle(folder, files, tokenizer=tokenizer, allow=allow)
     left_out = f"; {counted(written.num_left_out, 'step')} beyond the first left out" if written.num_left_out else ""
     size = f"{written.num_bytes / 1e6:.2f} MB"
-    click.echo(printable(f"wrote {folder / 'index.html'}: {counted(written.num_steps, 'step')}, {size}{left_out}"))
+    echo_words(printable(f"wrote {folder / 'index.html'}: {counted(written.num_steps, 'step')}, {size}{left_out}"))
 
 
 def read_once(files: Sequence[Run], place: StepPlace | None, tokenizer: Path | None) -> None:

@@ -197,8 +197,10 @@ def tuning_remarks(run: RunMetrics) -> list[str]:
         return [f"Acceptance: {NOT_RECORDED}."]
     part = f"From {tuning.num_read:,} of {tuning.num_steps:,} steps." if tuning.num_read < tuning.num_steps else ""
     walks = tuning.walks
-    cut = f"{walks.cut / max(1, walks.not_in_tree):.0%} of those not in the tree were proposed and cut."
-    return [line for line in (part, cut if walks.not_in_tree else "") if line]
+    cut = ""
+    if walks.not_in_tree and walks.cut is not None:
+        cut = f"{walks.cut / walks.not_in_tree:.0%} of those not in the tree were proposed and cut."
+    return [line for line in (part, cut) if line]
 
 
 def what_if_remarks(run: RunMetrics) -> list[str]:

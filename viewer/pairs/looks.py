@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from specscope.schemas import Step
 from specscope.schemas.verdict import NoiseFloor, Root, Side
+from specscope.tracer.compare.coverage import not_compared
 from specscope.tracer.compare.diff import Comparison
 from specscope.tracer.compare.lengths import are_lengths
 from specscope.tracer.compare.marks import PairMark, TurnMarks
@@ -90,7 +91,7 @@ def look_at(a: PairRun, b: PairRun, comparison: Comparison, at: Spot) -> LookedA
     look = PairLook(
         a=a.side(steps.a, compared.marks_a),
         b=b.side(steps.b, compared.marks_b),
-        about=_about(pair, number, roots, comparable=compared.comparable),
+        about=_about(pair, number, roots, comparable=compared.comparable, is_whole=not not_compared(steps.a, steps.b)),
         differences=compared.differences,
         origin=compared.origin,
         compared=compared.comparable,
@@ -165,8 +166,9 @@ def _about_unpaired(marks: TurnMarks | None, step_a: int, beside: Spot | None) -
     return About("info", title, [words])
 
 
-def _about(pair: PairMark, root: int | None, roots: Sequence[Root], *, comparable: bool) -> About:
-    """What became of the pair, in words; not ``comparable`` where its nodes could not be matched."""
+def _about(pair: PairMark, root: int | None, roots: Sequence[Root], *, comparable: bool, is_whole: bool) -> About:
+    """What became of the pair, in words; not ``comparable`` where its nodes could not be matched, and not ``is_whole``
+    where a side does not record all that is compared."""
     steps = f"step {pair.step_a}" if pair.step_a == pair.step_b else f"steps {pair.step_a} and {pair.step_b}"
     where = f"{steps}, position {pair.position}"
     if pair.state == "root":
@@ -182,7 +184,7 @@ def _about(pair: PairMark, root: int | None, roots: Sequence[Root], *, comparabl
         lines.append("The prompt's own forward, before this step, differs.")
     if not comparable:  # equal byte by byte
         return About("warn", "These two steps are equal, but their lists do not fit together", lines)
-    return About("good", "These two steps are equal", lines)
+    return About("good", f"These two steps are equal{'' if is_whole else ' in all that both record'}", lines)
 
 
 def _root_name(root: int | None, roots: Sequence[Root]) -> str:

@@ -71,6 +71,8 @@ RECORDED_AS = {
     "cached_before": "accept.path",
     "pairs_before": "draft.kv_after",
     "grammar_before": "guided.after",
+    "put_out": "turn_end.output_ids",
+    "counted": "turn_end.num_steps",
 }
 #: The same of a turn's first step, where it is another field.
 RECORDED_AS_FIRST = {

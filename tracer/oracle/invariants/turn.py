@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from specscope.schemas import BonusDraw, Sampling, Step, StopRules, TurnEnd, TurnStart
+from specscope.schemas import BonusDraw, Prefill, Sampling, Step, StopRules, TurnEnd, TurnStart
 from specscope.tracer.oracle.invariants.base import Invariant, committed_path, first_mismatch, present
 from specscope.tracer.oracle.invariants.draws import draw_problem
 from specscope.tracer.oracle.invariants.flow import Flow
@@ -83,6 +83,21 @@ class TurnTally:
         self.accepted_by_depth += [0] * (length - len(self.accepted_by_depth))
         for depth in range(length):
             self.accepted_by_depth[depth] += 1
+
+    @property
+    def prefill(self) -> Prefill:
+        """How the turn began."""
+        return self.start.prefill
+
+    @property
+    def put_out(self) -> list[int] | None:
+        """The tokens that the engine put out, where these are recorded."""
+        return None if self.end is None or self.end.output_from is not None else self.end.output_ids
+
+    @property
+    def counted(self) -> int | None:
+        """The engine's own count of its steps, where its counts are recorded."""
+        return None if self.end is None or self.end.counts_from is not None else self.end.num_steps
 
     @property
     def most_tokens(self) -> int | None:
@@ -211,13 +226,14 @@ def _finite(logits: list[float], t: TurnTally) -> bool:
     return math.isfinite(logits[0]) and all(math.isfinite(other) or other == banned for other in logits[1:])
 
 
-#: Their needs are those of a pass, in turn_start: what was recorded is judged without them too.
+#: Their needs are those of a pass: what was recorded is judged without them too.
 TURN: tuple[Invariant[TurnTally], ...] = (
     Invariant(
         id="turn.output-is-sum",
         statement="the output is the pending token and what each step kept",
         check=_output,
         applies=_has_ids,
+        needs=("put_out",),
     ),
     Invariant(
         id="turn.prefill",
@@ -248,5 +264,6 @@ TURN: tuple[Invariant[TurnTally], ...] = (
         id="turn.metrics",
         statement="the turn's counts are those of its steps",
         check=_metrics,
+        needs=("counted",),
     ),
 )

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from specscope.schemas import TensorsSection, Trial
 from specscope.schemas.verdict import Difference
+from specscope.tracer.compare.coverage import not_compared
 from specscope.tracer.naming.text import counted
+from specscope.tracer.report.card import inputs_text
 from specscope.tracer.report.sizes import difference_size
 from specscope.tracer.report.values import SideTexts, node_text, value_text
 from specscope.viewer.drawing.fragments import note, quiet
@@ -40,8 +42,10 @@ PLACE = "slot and id"  # slots may differ without harm
 
 def difference_table(sides: PairSides, differences: Sequence[Difference], origin: Difference | None) -> Markup:
     """Every difference, those of one field in one line; ``origin`` is where the divergence begins, and marked."""
+    absent = not_compared(sides.a.step, sides.b.step)
     if not differences:
-        return note("good", "Nothing differs between these two steps", ["Floats may differ within the noise floor."])
+        title = "Nothing that both record differs" if absent else "Nothing differs"
+        return note("good", f"{title} between these two steps", ["Floats may differ within the noise floor.", *absent])
     first = next((at for at, difference in enumerate(differences) if difference == origin), None)
     begins = None if first is None else differences[first]
     shown = differences[:MOST_ROWS]
@@ -53,6 +57,7 @@ def difference_table(sides: PairSides, differences: Sequence[Difference], origin
         every = [_line(sides, _Group((entry,)), scale, begins=entry is begins) for entry in shown]
         parts.append(folded(f"All {len(shown)} by themselves", table(HEAD, every, numbers=NUMBERS, kind="ss-every")))
     parts.append(_left_out(len(differences)))
+    parts += [quiet(line) for line in absent]
     return markup("<div>{parts}</div>", parts=joined(parts))
 
 
@@ -194,7 +199,7 @@ def _line(sides: PairSides, group: _Group, scale: _Scale, *, begins: bool) -> Ma
         html_text("" if apart is None else f"{apart:.3g}"),
         NOTHING if floors is None else joined([scale.bar(floors), _times(floors)]),
         html_text(difference.kind),
-        html_text("equal" if difference.inputs_equal else "differ"),
+        html_text(inputs_text(difference)),
     ]
     link = NOTHING if name is None else attribute("data-node", name)
     return row(cells, CLASSES, joined([link, _row_kind(begins)]))

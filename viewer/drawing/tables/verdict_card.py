@@ -108,13 +108,13 @@ def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
             _rows([("rule", verdict.rule)]) if LOSSY in verdict.rule else NOTHING,
             markup('<p class="ss-where">{where}</p>', where=html_text(one_line(where))),
             _values(root, texts),
-            _rows([*size, *_advice_rows(root), *_blame_rows(root), matters, *_further_rows(root)]),
+            _rows([*size, *_advice_rows(verdict, root), *_blame_rows(root), matters, *_further_rows(root)]),
         ]
     )
 
 
-def _advice_rows(root: Root) -> list[tuple[str, str]]:
-    advice = advice_for(root)
+def _advice_rows(verdict: Verdict, root: Root) -> list[tuple[str, str]]:
+    advice = advice_for(root, runs_again=verdict.runs_again is not False)
     causes = [("usual causes", "; ".join(advice.causes))] if advice.causes else []
     return [("what to do", advice.do), *causes]
 
@@ -132,7 +132,7 @@ def _blame_rows(root: Root) -> list[tuple[str, str]]:
 
 def _further_rows(root: Root) -> list[tuple[str, str]]:
     difference = root.difference
-    lines = [("kind", f"{difference.kind}; {inputs_text(root)}")]
+    lines = [("kind", f"{difference.kind}; {inputs_text(difference, root.blame)}")]
     lines += [("drift", drift_text(root.drift))] if root.drift is not None else []
     lines += [("tie break", difference.tie_break)] if difference.tie_break is not None else []
     lines += [("recurs", f"at {counted(root.recurs, 'later step')}, each from equal state")] if root.recurs else []

@@ -1,0 +1,129 @@
+"""What engines call otherwise, or leave out: compared as far as both say it, or refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.toy_engine import PROMPTS, VOCAB, changed, decode
+from support.traces import EAGER, FUSED, Lines, load, store
+
+from specscope.tracer.compare import diff_traces
+from specscope.tracer.compare.diff import DiffOptions
+from specscope.tracer.errors import TraceError
+from specscope.tracer.oracle.check import check_trace
+
+
+def renamed(path: Path, field: str, value: Any) -> Path:
+    """A copy of the trace by an engine that calls a thing otherwise."""
+    section, _, name = field.partition(".")
+    return changed(path, lambda lines: lines[0][section].__setitem__(name, value))
+
+
+@pytest.mark.parametrize(
+    ("field", "ours", "theirs"),
+    [
+        ("teacher.architecture", "LlamaForCausalLM", "llama"),
+        ("teacher.architecture", "Qwen2MoeForCausalLM", "qwen2moe"),
+        ("teacher.architecture", "GPT2LMHeadModel", "gpt2"),
+        ("drafter.kind", "eagle3", "EAGLE-3"),
+    ],
+)
+def test_names_that_engines_write_in_their_own_way_are_one(tmp_path: Path, field: str, ours: str, theirs: str) -> None:
+    recorded = renamed(decode(tmp_path / "a.jsonl"), field, ours)
+    same = decode(tmp_path / "b.jsonl")
+    verdict = diff_traces(recorded, renamed(same, field, theirs))
+    assert (verdict.verdict, verdict.remarks) == ("equal", [])
+    other = diff_traces(recorded, renamed(same, field, f"other-{theirs}"))
+    assert (other.verdict, other.incomparable) == ("incomparable", [f"{field}: {ours} -> other-{theirs}"])
+
+
+@pytest.mark.parametrize(
+    ("digests", "outcome", "remarked"),
+    [
+        ((None, None), "equal", 1),
+        (("a" * 32, None), "equal", 1),
+        (("a" * 32, "a" * 32), "equal", 0),
+        (("a" * 32, "b" * 32), "incomparable", 0),
+    ],
+)
+def test_a_teachers_name_is_for_people_and_its_digests_decide(
+    tmp_path: Path, digests: tuple[str | None, str | None], outcome: str, remarked: int
+) -> None:
+    paths = [decode(tmp_path / "a.jsonl"), renamed(decode(tmp_path / "b.jsonl"), "teacher.name", "my-teacher")]
+    paths = [renamed(path, "teacher.weights_digest", digest) for path, digest in zip(paths, digests, strict=True)]
+    verdict = diff_traces(paths[0], paths[1])
+    assert verdict.verdict == outcome
+    assert sum("teachers' names differ (affine -> my-teacher)" in line for line in verdict.remarks) == remarked
+
+
+def test_a_padded_vocabulary_is_refused_with_the_option_that_lets_it_pass(tmp_path: Path) -> None:
+    plain = decode(tmp_path / "a.jsonl")
+    padded = renamed(plain, "teacher.vocab_size", VOCAB + 31)
+    refused = diff_traces(plain, padded)
+    assert (refused.verdict, refused.incomparable) == ("incomparable", ["teacher.vocab_size: 97 -> 128"])
+    assert refused.next[0].endswith("--allow teacher.vocab_size")
+    assert diff_traces(plain, padded, DiffOptions(allowed=frozenset({"teacher.vocab_size"}))).verdict == "equal"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda manifest: manifest.pop("mode"), "mode"),
+        (lambda manifest: manifest.pop("tree_policy"), "tree_policy"),
+        (lambda manifest: manifest["tree_policy"].update(kind="heuristic"), "tree_policy.kind"),
+    ],
+)
+def test_what_a_manifest_must_say_is_named_with_what_it_may_be(tmp_path: Path, change: Any, field: str) -> None:
+    bad = changed(decode(tmp_path / "a.jsonl"), lambda lines: change(lines[0]))
+    with pytest.raises(TraceError, match=rf"line 1, field {field}: (Field required|Input should be 'dynamic')"):
+        check_trace(bad)
+
+
+def test_a_part_of_a_run_is_compared_as_far_as_it_goes_and_the_rest_is_named(tmp_path: Path) -> None:
+    whole = decode(tmp_path / "whole.jsonl")
+    part = decode(tmp_path / "part.jsonl", prompts={"a": PROMPTS["a"]})
+    verdict = diff_traces(whole, part)
+    assert (verdict.verdict, verdict.exit_code, verdict.num_turns) == ("uncovered", 4, 1)
+    assert verdict.uncovered == ["only in the baseline: turn 1 (prompt b)"]
+
+
+# Trees without what was drafted for them.
+
+
+def without_drafts(lines: Lines) -> None:
+    lines[0]["capabilities"].remove("draft")
+    for step in (line for line in lines if line["kind"] == "step"):
+        del step["draft"]
+
+
+def with_another_leaf(lines: Lines, gap: float) -> None:
+    """In one step another token stands in the worst leaf's place, scored ``gap`` apart."""
+    for step in (line for line in lines if line["kind"] == "step"):
+        tree = step["tree"]
+        worst = min(range(1, len(tree["scores"])), key=lambda slot: tree["scores"][slot])
+        if worst not in step["accept"]["path"] and worst not in tree["parents"]:
+            token = next(token for token in range(3000, 3100) if token not in tree["tokens"])
+            tree["tokens"][worst] = step["tensors"]["token_ids"][worst] = token
+            tree["scores"][worst] += gap
+            tree["logprobs"][worst] += gap
+            return
+    raise AssertionError("every step's worst leaf was accepted")
+
+
+@pytest.mark.parametrize(
+    ("gap", "outcome"), [(0.0, "ties"), (1e-6, "ties"), (-1e-6, "ties"), (0.5, "different"), (-0.5, "different")]
+)
+@pytest.mark.parametrize("sides", [(0,), (0, 1)], ids=["one side", "both sides"])
+def test_a_tied_node_is_a_tie_by_the_trees_scores_where_drafts_are_not_recorded(
+    tmp_path: Path, sides: tuple[int, ...], gap: float, outcome: str
+) -> None:
+    pair = [load(EAGER), load(FUSED)]
+    for side in sides:
+        without_drafts(pair[side])
+    with_another_leaf(pair[0], gap)
+    verdict = diff_traces(store(pair[0], tmp_path / "a.jsonl"), store(pair[1], tmp_path / "b.jsonl"))
+    root = verdict.roots[0].difference
+    assert (root.phase, root.field) == ("tree", "nodes")
+    assert verdict.verdict == outcome
