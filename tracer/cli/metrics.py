@@ -77,6 +77,8 @@ def lines_of(run: RunNumbers) -> list[tuple[str, str]]:
     lines += [("phases", "  ".join(f"{at.name} {at.median_ms:.2f} ms ({at.share:.0%})" for at in run.phases))]
     if run.tokens_per_second is not None:
         lines.append(("tokens per second", f"{run.tokens_per_second:.1f}"))
+    repetition = run.repetition.words
+    lines += [("repeats itself", f"{repetition}; almost any drafter foresees a loop")] if repetition else []
     return [line for line in lines if line[1]]
 
 
