@@ -269,9 +269,8 @@ class _Drawing:
     def _strip(self, spot: Spot) -> Markup:
         aside = "accepted length of each step of the baseline; the line is the candidate's"
         steps = self._states.of_turn(spot.turn)
-        return card(
-            "strip", f"Turn {spot.turn}", aside, joined([scrolled(draw_strip(steps, current=spot.step)), strip_key(steps)])
-        )
+        strip = scrolled(draw_strip(steps, current=spot.step))
+        return card("strip", f"Turn {spot.turn}", aside, joined([strip, strip_key(steps)]))
 
     def _whole(self, turn: TurnMarks, mark: PairMark) -> Markup:
         return whole_pair(self._look(turn, mark))
