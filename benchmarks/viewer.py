@@ -1,6 +1,6 @@
 """How fast the viewer is, as its user sees it: in Chromium, from the key press to the picture.
 
-    python -m benchmarks.viewer [--nodes N]... [--steps N] [--size MEGABYTES] [--json]
+    python -m benchmarks.viewer [--nodes N]... [--deep NODESxDEPTH]... [--steps N] [--size MEGABYTES] [--json]
 
 A step change is timed in the page: from the key's event to the first frame behind the one in which the new tree stands
 in the document, and to the moment when Streamlit is at rest and the address bar names the step. Opening is timed from
@@ -36,7 +36,8 @@ from specscope.viewer.bundle.write import write_bundle
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WAIT = 120_000  # milliseconds
 #: Wide enough for any of the trees asked for.
-SEED_RUN = ("run", "--prompt", "def parse(line):", "--top-k", "8", "--depth", "6")
+SEED_RUN = ("run", "--prompt", "def parse(line):", "--device", "cpu")
+WIDE = ("--top-k", "8", "--depth", "6")
 MEGABYTE = 1_000_000
 
 #: In the page: finds a step's tree in whatever shadow tree it stands, and notes when keys were pressed.
@@ -140,10 +141,46 @@ def fresh_page(browser: Browser) -> Iterator[Page]:
         yield page
 
 
-def record(folder: Path, nodes: int, tokens: int) -> Path:
-    """A trace of one long turn whose trees have ``nodes`` drafted nodes."""
-    path = folder / f"seed-{nodes}.jsonl"
-    command = [str(COMMAND), *SEED_RUN, "--budget", str(nodes), "--max-new-tokens", str(tokens), "--trace", str(path)]
+class TreeShape(NamedTuple):
+    """The trees of a trace."""
+
+    nodes: int  # drafted
+    depth: int | None = None  # of the deepest node, in trees of fixed shape; None: the best of what is drafted
+
+    @property
+    def name(self) -> str:
+        """As the table calls them."""
+        return f"{self.nodes} nodes" if self.depth is None else f"{self.nodes} nodes to depth {self.depth}"
+
+
+def shape_of(text: str) -> TreeShape:
+    """The shape that ``255x20`` stands for.
+
+    Raises:
+        click.BadParameter: where it stands for none.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,2})", text, re.ASCII)
+    if found is None or int(found[2]) > int(found[1]):
+        raise click.BadParameter(f"got {text!r}, wanted NODESxDEPTH, no deeper than it has nodes, such as 255x20")
+    return TreeShape(int(found[1]), int(found[2]))
+
+
+def chains(nodes: int, depth: int) -> list[list[int]]:
+    """The child-rank paths of a tree of ``nodes`` nodes: chains from the root down to ``depth``, and a shorter one."""
+    whole, rest = divmod(nodes, depth)
+    lengths = [depth] * whole + [rest]
+    return [[rank, *[0] * below] for rank, length in enumerate(lengths) for below in range(length)]
+
+
+def record(folder: Path, shape: TreeShape, tokens: int) -> Path:
+    """A trace of one long turn whose trees have that shape."""
+    path = folder / f"{shape.name}.jsonl"
+    tree = [*WIDE, "--budget", str(shape.nodes)]
+    if shape.depth is not None:
+        paths = folder / f"{shape.name}.json"
+        paths.write_text(json.dumps(chains(shape.nodes, shape.depth)), encoding="utf-8")
+        tree = ["--tree", f"static:{paths}"]
+    command = [str(COMMAND), *SEED_RUN, *tree, "--max-new-tokens", str(tokens), "--trace", str(path)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return path
 
@@ -181,19 +218,19 @@ def bundled_bytes(site: Path, trace: Path) -> float:
     return sum(path.stat().st_size for path in (site / "data").iterdir()) / num_steps
 
 
-def time_changes(browser: Browser, folder: Path, nodes: int, steps: int) -> dict[str, float]:
-    """Step changes on both pages, for trees of about ``nodes`` nodes."""
-    seed = record(folder, nodes, tokens=8 * steps)
-    a, b = folder / f"{nodes}-a.jsonl", folder / f"{nodes}-b.jsonl"
+def time_changes(browser: Browser, folder: Path, shape: TreeShape, steps: int) -> dict[str, float]:
+    """Step changes on both pages, for trees of about that many nodes."""
+    seed = record(folder, shape, tokens=8 * steps)
+    a, b = folder / f"{shape.name}-a.jsonl", folder / f"{shape.name}-b.jsonl"
     for path, variation in ((a, PLAIN), (b, PARTNER)):
         repeat(seed, 1, path, variation)
     with TraceReader(a) as reader:
         there = len(reader.turns[0].steps) - 1
         tree = reader.step(reader.turns[0], 1).tree
     if there < steps:
-        click.echo(f"only {there} steps of {nodes} nodes", err=True)
+        click.echo(f"only {there} steps of {shape.name}", err=True)
     table = {"drafted nodes": 0.0 if tree is None else len(tree.tokens) - 1.0}
-    table["bundle: MB per 1,000 steps"] = bundled_bytes(folder / f"{nodes}-site", seed) * 1_000 / MEGABYTE
+    table["bundle: MB per 1,000 steps"] = bundled_bytes(folder / f"{shape.name}-site", seed) * 1_000 / MEGABYTE
     with viewing(a, b) as viewer:
         for name in ("step", "diff"):
             found = time_steps(browser, viewer, name, min(steps, there))
@@ -304,7 +341,7 @@ def _answers(port: int) -> bool:
 
 def time_large(browser: Browser, folder: Path, megabytes: int) -> dict[str, float]:
     """Opening a trace of ``megabytes``, without an index and with one."""
-    seed, large = record(folder, 63, tokens=120), folder / "large.jsonl"
+    seed, large = record(folder, TreeShape(63), tokens=120), folder / "large.jsonl"
     with TraceReader(seed) as reader:
         num_steps = sum(len(turn.steps) for turn in reader.turns)
     steps = max(1, round(num_steps * megabytes * MEGABYTE / seed.stat().st_size))
@@ -318,6 +355,7 @@ def time_large(browser: Browser, folder: Path, megabytes: int) -> dict[str, floa
 
 @click.command()
 @click.option("--nodes", multiple=True, default=(64, 256), show_default=True, type=click.IntRange(1), help="Of a tree.")
+@click.option("--deep", multiple=True, metavar="NODESxDEPTH", help="A tree of fixed shape, such as 255x20.")
 @click.option(
     "--steps", default=30, show_default=True, type=click.IntRange(2), help="Step changes to time on each page."
 )
@@ -325,16 +363,17 @@ def time_large(browser: Browser, folder: Path, megabytes: int) -> dict[str, floa
     "--size", default=1000, show_default=True, type=click.IntRange(0), help="Of the large trace, in MB; 0: none."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(nodes: tuple[int, ...], steps: int, size: int, as_json: bool) -> None:
+def main(nodes: tuple[int, ...], deep: tuple[str, ...], steps: int, size: int, as_json: bool) -> None:
     """Measure the viewer in Chromium: step changes, what is sent, and opening a large trace."""
     chromium = shutil.which("chromium")
     if chromium is None:
         raise click.ClickException("chromium is not installed")
+    shapes = [*map(TreeShape, nodes), *map(shape_of, deep)]
     table: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        for number in nodes:
-            table[f"{number} nodes"] = time_changes(browser, Path(name), number, steps)
+        for shape in shapes:
+            table[shape.name] = time_changes(browser, Path(name), shape, steps)
         table["one word and one button by Streamlit alone"] = time_streamlit(browser, Path(name), steps)
         if size:
             table[f"{size} MB"] = time_large(browser, Path(name), size)

@@ -21,16 +21,20 @@ def grown(step: Step, num_nodes: int, parent_of: Callable[[int], int] = lambda s
         parents.append(parent_of(slot))
         depths.append(depths[parents[slot]] + 1)
     assert step.tree is not None
+    assert step.tensors is not None
+    assert step.accept is not None
+    committed = step.tensors.committed_length
     tokens = [step.tree.tokens[0], *range(1000, 1000 + num_nodes)]
     scores = [-float(depth) for depth in depths]
     step = changed(step, "tree", tokens=tokens, parents=parents, depths=depths, logprobs=scores, scores=scores)
     rows = [row.to_bytes((size + 7) // 8, "little").hex() for row in expected_rows(parents, size, size)]
-    sizes = {"num_slots": size, "padded_slots": size, "prefix_visible": [3] * size, "token_ids": tokens}
-    step = changed(step, "tensors", mask_rows=rows, positions=[3 + depth for depth in depths], **sizes)
-    tops = {"top_tokens": [[50, 99]] * size, "top_logits": [[9.5, 7.25]] * size}
-    return changed(step, "verify", argmax=[50] * size, **tops)
+    sizes = {"num_slots": size, "padded_slots": size, "prefix_visible": [committed] * size, "token_ids": tokens}
+    step = changed(step, "tensors", mask_rows=rows, positions=[committed + depth for depth in depths], **sizes)
+    bonus = step.accept.bonus_token
+    tops = {"top_tokens": [[bonus, 99]] * size, "top_logits": [[9.5, 7.25]] * size}
+    return changed(step, "verify", argmax=[bonus] * size, **tops)
 
 
 def deep(step: Step) -> Step:
-    """255 drafted nodes on 22 levels, twelve on each; slot 1 is a leaf, which the accepted path ends with."""
-    return grown(step, 255, lambda slot: max(0, slot - 12))
+    """255 drafted nodes to depth 20 exactly, thirteen on every level but the last."""
+    return grown(step, 255, lambda slot: max(0, slot - 13))

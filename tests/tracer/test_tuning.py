@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.called import specscope
+from support.loops import looping
 from support.traces import EAGER, FUSED, load, store
 
 from specscope.schemas import DraftInputs, DraftLevel, DraftSection, Manifest, Step
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_USAGE
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.tuning.intervals import Cluster, clusters_of, mean_of, ratio_of
+from specscope.tracer.tuning.repetition import repeated_tail
 from specscope.tracer.tuning.summary import RunNumbers, json_of, read_numbers
 from specscope.tracer.tuning.walks import walks_of
 from specscope.tracer.tuning.whatif import StepCandidates, TreeSetting, step_candidates, why_not
@@ -262,3 +264,43 @@ def test_the_command_says_why_it_cannot_tell(tmp_path: Any) -> None:
     done = command(["whatif", str(path)])
     assert done.returncode == EXIT_COVERAGE
     assert "the trees are chain" in done.stderr
+
+
+LOOP = [5, 6, 7]
+PLAIN = [token * 7 % 101 for token in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "repeated"),
+    [
+        ([], 0),
+        ([4], 0),
+        (PLAIN, 0),
+        ([*PLAIN, *LOOP * 11], 0),  # 30 tokens of ten further rounds
+        ([*PLAIN, *LOOP * 12], 33),
+        ([*PLAIN, *LOOP * 12, 8], 0),  # it found its way out
+        ([*PLAIN, *[300] * 33], 32),
+        ([*range(200, 232)] * 3, 0),  # two further rounds: a refrain
+        ([*range(200, 232)] * 4, 96),
+        ([*range(200, 233)] * 5, 0),  # longer than what is looked for
+    ],
+)
+def test_a_loop_is_told_from_text_by_its_rounds_and_its_length(tokens: list[int], repeated: int) -> None:
+    assert repeated_tail(tokens) == repeated
+
+
+def test_a_turn_that_repeats_itself_is_named_with_what_it_accepted(tmp_path: Path, numbers: RunNumbers) -> None:
+    path = store(looping(load(FUSED)), tmp_path / "loop.jsonl")
+    with TraceReader(path) as reader:
+        steps = list(reader.steps(reader.turns[0]))
+        everything = [step.accepted_length or 0 for turn in reader.turns for step in reader.steps(turn)]
+        found = read_numbers(reader).repetition
+    inside = [step.accepted_length or 0 for step in steps[2:]]  # the first token of the loop repeats none
+    assert (found.num_turns, found.mean_inside) == (1, fmean(inside))
+    assert found.mean_outside == pytest.approx((sum(everything) - sum(inside)) / (len(everything) - len(inside)))
+    assert numbers.repetition.words is None
+    shown, silent = (command(["metrics", str(trace)]).stdout for trace in (path, FUSED))
+    assert "1 turn ends in a loop" in " ".join(shown.split())
+    assert "loop" not in silent
+    (run,) = json.loads(command(["metrics", str(path), "--json"]).stdout)["runs"]
+    assert run["repetition"]["accepted_length_inside"] == found.mean_inside

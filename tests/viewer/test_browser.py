@@ -438,7 +438,7 @@ def test_a_large_tree_has_a_window_that_is_sized_and_moved(address: str, page: P
     expect(frame).to_have_class(re.compile("moves"))
     node = tree(page, 1).locator("[role=treeitem][data-node='100']")
     node.hover()
-    expect(tree(page, 1).locator("[data-edge='88']")).to_have_class(re.compile("lit"))
+    expect(tree(page, 1).locator("[data-edge='87']")).to_have_class(re.compile("lit"))
     expect(tree(page, 1).locator("[data-edge='101']")).not_to_have_class(re.compile("lit"))
 
 

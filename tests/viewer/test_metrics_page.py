@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
+from support.loops import looping
 from support.pages import Opener, checked, html_of, query_of
 from support.traces import EAGER, FAULTY, FUSED, SAMPLES, load, store
 
@@ -61,7 +62,7 @@ def test_what_was_not_recorded_has_no_figure(make_trace: TraceMaker, open_app: O
     bare = [{name: value for name, value in line.items() if name != "timing"} for line in lines]
     app = open_app(store(bare, tmp_path / "bare.jsonl"), page="metrics")
     assert "This run records no timings." in html_of(app)
-    assert len(figures_of(app)) == 9, "neither times nor what candidates would tell"
+    assert len(figures_of(app)) == 7, "neither times, nor turns beside each other, nor what candidates would tell"
 
 
 def test_a_file_that_is_no_trace_is_an_error_in_words(open_app: Opener) -> None:
@@ -77,3 +78,28 @@ def test_hostile_prompts_are_no_markup(hostile_folder: Path, open_app: Opener) -
     assert "&lt;b onclick" in shown
     assert "<b onclick" not in shown
     assert "<script" not in shown
+
+
+def test_output_that_repeats_itself_is_warned_of(open_app: Opener, tmp_path: Path) -> None:
+    path = store(looping(load(FUSED)), tmp_path / "loop.jsonl")
+    assert "1 turn ends in a loop" in html_of(open_app(path, page="metrics"))
+    assert "loop" not in html_of(open_app(FUSED, page="metrics"))
+
+
+def test_a_run_that_drafts_nothing_shows_times_and_speed_alone(open_app: Opener, tmp_path: Path) -> None:
+    lines = load(FUSED)
+    lines[0]["tree_policy"]["kind"] = "none"
+    app = open_app(store(lines, tmp_path / "plain.jsonl"), page="metrics")
+    assert "Nothing was drafted" in html_of(app)
+    assert len(figures_of(app)) == 2
+
+
+def test_a_single_turn_is_no_chart(make_trace: TraceMaker, open_app: Opener) -> None:
+    app = open_app(make_trace(), page="metrics")
+    assert html_of(app).count("There is one turn: its number stands above.") == 2
+    assert not [title for title in map(x_title_of, figures_of(app)) if title == "turn"]
+
+
+def x_title_of(figure: dict[str, Any]) -> str | None:
+    """What the figure's horizontal axis is called."""
+    return figure["layout"]["xaxis"]["title"].get("text")

@@ -10,7 +10,10 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 
+#: Nodes of a path that are all named.
+LONGEST_PATH = 6
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -64,6 +67,13 @@ def printable(text: str) -> str:
 def html_text(text: str) -> str:
     """``visible(text)`` for HTML and SVG, element content and quoted attributes alike."""
     return html.escape(visible(text), quote=True)
+
+
+def path_text(texts: Sequence[str], arrow: str) -> str:
+    """The texts of a node's path from below the root; of a deep node the first, the last two, and how deep it is."""
+    if len(texts) <= LONGEST_PATH:
+        return arrow.join(texts)
+    return f"{arrow.join([texts[0], '…', *texts[-2:]])} (depth {len(texts)})"
 
 
 def counted(count: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference, Root, Side
 from specscope.tracer.compare.token_values import MANY_NODES, ONLY_ON_ONE_SIDE
-from specscope.tracer.naming.text import legible
+from specscope.tracer.naming.text import legible, path_text
 from specscope.tracer.naming.tokens import TokenTexts
 
 SHOWN = 12  # tokens or nodes of one value
@@ -50,7 +50,7 @@ def same_texts(texts: TokenTexts) -> SideTexts:
 
 def node_text(node: list[int], texts: SideTexts, side: Side = "b", arrow: str = " > ") -> str:
     """A path key for people."""
-    return arrow.join(texts.shown(token, side) for token in node) or "root"
+    return path_text([texts.shown(token, side) for token in node], arrow) or "root"
 
 
 def value_text(difference: Difference, side: Side, texts: SideTexts, *, with_ids: bool = True) -> str:

@@ -13,6 +13,7 @@ from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.tuning.intervals import Mean, clusters_of, mean_of, value_at
 from specscope.tracer.tuning.requests import Served, Stay, served_requests, stay_of
+from specscope.tracer.tuning.repetition import Repetition
 from specscope.tracer.tuning.walks import LONGEST, Walks
 from specscope.tracer.tuning.whatif import Outcome, TreeSetting, WhatIf, step_candidates, usual_settings, why_not
 
@@ -48,6 +49,7 @@ class RunNumbers:
     accepted_length: Mean | None
     context: int | None  # committed tokens of a row before a step, on average
     walks: Walks
+    repetition: Repetition
     turns: list[PromptLength]
     phases: list[PhaseTimes]
     step_ms: float | None  # median of a step's phases together
@@ -90,6 +92,7 @@ class _Numbers:
     def __init__(self, reader: TraceReader, settings: Sequence[TreeSetting] | None) -> None:
         self._reader, self._settings = reader, settings
         self._walks = Walks()
+        self._repetition = Repetition()
         self._turns: list[tuple[TurnEntry, list[int]]] = []
         self._timings: list[TimingSection] = []
         self._stays: list[Stay] = []
@@ -101,6 +104,7 @@ class _Numbers:
         steps = list(self._reader.steps(turn))
         for step in steps:
             self._walks.add(step)
+        self._repetition.add_turn(steps)
         recorded = (step.accepted_length for step in steps)
         lengths = [min(length, LONGEST) for length in recorded if length is not None]
         self._turns.append((turn, lengths))
@@ -134,6 +138,7 @@ class _Numbers:
             accepted_length=mean_of(clusters_of([lengths for _, lengths in self._turns])),
             context=round(statistics.fmean(self._contexts)) if self._contexts else None,
             walks=self._walks,
+            repetition=self._repetition,
             turns=list(self._by_turn()),
             phases=phase_times(self._timings),
             step_ms=statistics.median(map(_total_ms, self._timings)) if self._timings else None,
@@ -201,6 +206,13 @@ def json_of(numbers: RunNumbers) -> dict[str, Any]:
         "calibration": [tenth._asdict() for tenth in walks.bins],
         "num_drafted": walks.num_drafted,
         "num_accepted": walks.num_accepted,
+        "repetition": {
+            "num_turns": numbers.repetition.num_turns,
+            "num_tokens": numbers.repetition.num_tokens,
+            "num_repeated": numbers.repetition.num_repeated,
+            "accepted_length_inside": numbers.repetition.mean_inside,
+            "accepted_length_outside": numbers.repetition.mean_outside,
+        },
         "turns": [
             {"turn": row.turn, "prompt_id": row.prompt_id, "accepted_length": mean_json(row.accepted_length)}
             for row in numbers.turns

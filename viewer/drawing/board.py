@@ -44,7 +44,8 @@ def card(name: str, title: str, aside: str, content: Markup) -> Markup:
 
 
 def columns(*parts: Iterable[Markup], kind: str) -> Markup:
-    """Columns of cards; ``kind`` names the widths, as the style sheet has them: ``wide-narrow`` or ``halves``."""
+    """Columns of cards; ``kind`` names the widths, as the style sheet has them: ``wide-narrow``, ``halves``, or
+    ``beside-on-paper``, one below the other on a screen."""
     cells = joined(markup("<div>{part}</div>", part=joined(part)) for part in parts)
     return markup('<div class="ss-columns ss-{kind}">{cells}</div>', kind=html_text(kind), cells=cells)
 

@@ -100,6 +100,7 @@ def acceptance_by_position(runs: Sequence[RunMetrics], palette: Palette) -> go.F
                     bins.mean,
                     look,
                     mode="lines+markers",
+                    error_y={"type": "data", "array": bins.margin, "thickness": 1, "width": 2},
                     customdata=np.column_stack([bins.first, bins.last, bins.sizes]),
                     hovertemplate="%{customdata[0]:,} to %{customdata[1]:,} tokens: accepted length %{y:.3f}"
                     "<br>mean of %{customdata[2]:,} steps",
@@ -182,9 +183,15 @@ def stage_times(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
             "<br>%{customdata[1]:.1%} of the time",
         )
         figure.add_trace(bar)
+    figure.update_layout(uniformtext={"minsize": 11, "mode": "hide"})  # a share that its bar has no room for
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=True, gridcolor=palette.line, rangemode="tozero")
     return figure
+
+
+def is_one_turn(runs: Sequence[RunMetrics]) -> bool:
+    """Whether no run has a second turn: a chart by turn would be a single point, whose number stands above it."""
+    return all(run.num_turns <= 1 for run in runs)
 
 
 def speed_by_turn(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
@@ -192,7 +199,7 @@ def speed_by_turn(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
     figure = figure_of(runs, palette, "turn", "tokens per second")
     for run, look in zip(runs, looks(palette), strict=False):
         turns = run.speed.turns
-        if turns:
+        if turns and not is_one_turn(runs):
             figure.add_trace(
                 line_of(
                     run.name,

@@ -64,6 +64,7 @@ class Bins(NamedTuple):
     last: Ints  # (B,) where it ends, inclusive
     mean: Floats  # (B,)
     sizes: Ints  # (B,) steps in it
+    margin: Floats  # (B,) on either side of the mean: 1.96 standard errors; NaN where one step tells none
 
 
 class RecordedStep(NamedTuple):
@@ -257,7 +258,11 @@ def in_bins(places: Ints, values: Ints, most: int) -> Bins:
     bins, which = np.unique(places // width, return_inverse=True)
     sizes = np.bincount(which).astype(np.int64)
     mean = np.bincount(which, weights=values) / sizes
-    return Bins(first=bins * width, last=bins * width + (width - 1), mean=mean, sizes=sizes)
+    squares = np.bincount(which, weights=(values - mean[which]) ** 2)
+    margin: Floats = np.full(len(sizes), np.nan)
+    np.divide(squares, (sizes - 1) * sizes, out=margin, where=sizes > 1)
+    margin = 1.96 * np.sqrt(margin)
+    return Bins(first=bins * width, last=bins * width + (width - 1), mean=mean, sizes=sizes, margin=margin)
 
 
 def _widths() -> Iterator[int]:

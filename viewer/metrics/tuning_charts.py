@@ -15,7 +15,7 @@ from specscope.tracer.naming.text import html_text
 from specscope.tracer.tuning.intervals import Mean
 from specscope.tracer.tuning.whatif import Outcome
 from specscope.viewer.drawing.style.palette import Palette
-from specscope.viewer.metrics.charts import Look, figure_of, line_of, looks, shown_name
+from specscope.viewer.metrics.charts import Look, figure_of, is_one_turn, line_of, looks, shown_name
 from specscope.viewer.metrics.numbers import RunMetrics
 
 #: Prompts that are drawn; beyond them nothing can be read.
@@ -171,7 +171,7 @@ def by_prompt(runs: Sequence[RunMetrics], palette: Palette) -> go.Figure:
     figure = figure_of(runs, palette, "turn", "accepted length")
     for run, look in zip(runs, looks(palette), strict=False):
         rows = run.tuning.turns[:MOST_PROMPTS]
-        if rows:
+        if rows and not is_one_turn(runs):
             means = [row.accepted_length for row in rows]
             points = line_of(
                 run.name,

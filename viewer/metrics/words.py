@@ -48,6 +48,16 @@ def speed_up_facts(runs: Sequence[RunMetrics]) -> list[Fact]:
     return entries
 
 
+def repetition_notes(runs: Sequence[RunMetrics]) -> list[str]:
+    """Of each run whose turns end in loops, what that does to its numbers; named where there are several runs."""
+    notes = []
+    for run in runs:
+        words = run.tuning.repetition.words
+        if words is not None:
+            notes.append(words if len(runs) == 1 else f"{shorten(visible(run.name), 60)}: {words}")
+    return [f"{words}." for words in notes]
+
+
 def table_lines(runs: Sequence[RunMetrics]) -> list[list[str]]:
     """One row per measure: its name, its value in each run, and for two runs the second value over the first."""
     lines = []
@@ -142,8 +152,15 @@ def times_remarks(run: RunMetrics) -> list[str]:
     return lines
 
 
+def turn_remarks(run: RunMetrics) -> list[str]:
+    """Remarks on what is drawn turn by turn."""
+    return ["There is one turn: its number stands above."] if run.num_turns == 1 else []
+
+
 def speed_remarks(run: RunMetrics) -> list[str]:
     """Remarks on the speed."""
+    if run.num_turns <= 1:
+        return turn_remarks(run)
     lines = ["Output tokens over wall time, prefill included."]
     if len(run.speed.turns) < run.num_turns:
         lines.append(f"{len(run.speed.turns):,} of {run.num_turns:,} turns are shown: those that ended and were read.")
@@ -158,7 +175,9 @@ def position_remarks(run: RunMetrics) -> list[str]:
         return ["Not shown for a replay, which commits other tokens than it accepts."]
     if run.positions is None:
         return [f"Accepted length: {NOT_RECORDED}."]
-    lines = ["Accepted length, without root and bonus token; each point is the mean of its range."]
+    lines = [
+        "Accepted length, without root and bonus token; each point is the mean of its range, with its margin at 95 %."
+    ]
     if run.num_turns_positioned < run.num_turns:
         lines.append(f"From {run.num_turns_positioned:,} of {run.num_turns:,} turns, spread evenly over the run.")
     return lines + mean_remarks(run, "ranges")

@@ -50,7 +50,7 @@ def _compared(look: PairLook, sides: PairSides) -> Markup:
     if not any(difference.phase == "verify" for difference in look.differences):
         return table
     margins = card("margins", "Margins", "against the noise floor", margin_picture(sides, look.floor))
-    return columns([table], [margins], kind="wide-narrow")
+    return columns([table], [margins], kind="beside-on-paper")
 
 
 def _table(look: PairLook, sides: PairSides, most: int) -> Markup:

@@ -35,7 +35,7 @@ from specscope.tracer.report.sentences import root_sentence
 from specscope.tracer.report.values import SideTexts, value_names, value_text
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, note, quiet, rows
-from specscope.viewer.drawing.frames import box, classes_of, row, table
+from specscope.viewer.drawing.frames import box, classes_of, row, scrolled, table
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.pair.board import PairLook
 from specscope.viewer.drawing.svg.strip import draw_strip, strip_key
@@ -269,9 +269,8 @@ class _Drawing:
     def _strip(self, spot: Spot) -> Markup:
         aside = "accepted length of each step of the baseline; the line is the candidate's"
         steps = self._states.of_turn(spot.turn)
-        return card(
-            "strip", f"Turn {spot.turn}", aside, joined([draw_strip(steps, current=spot.step), strip_key(steps)])
-        )
+        strip = scrolled(draw_strip(steps, current=spot.step))
+        return card("strip", f"Turn {spot.turn}", aside, joined([strip, strip_key(steps)]))
 
     def _whole(self, turn: TurnMarks, mark: PairMark) -> Markup:
         return whole_pair(self._look(turn, mark))

@@ -19,7 +19,7 @@ from specscope.tracer.oracle.report import OracleReport
 from specscope.tracer.report.card import MAX_PROMPT, one_line
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import commands, facts, legend, note, quiet
-from specscope.viewer.drawing.frames import box
+from specscope.viewer.drawing.frames import box, scrolled
 from specscope.viewer.drawing.labels.numbers import length_facts
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined, markup
 from specscope.viewer.drawing.step.phases import PhaseWindow, phases_card
@@ -150,7 +150,8 @@ class _Drawing:
     def turn(self, turn: TurnEntry) -> Group:
         """The strip and the chosen steps of a turn."""
         focus = {spot.step for spot in self.choice.focus if spot.turn == turn.turn}
-        strip = draw_strip(self.states.of_turn(turn.turn), current=min(focus) if len(focus) == 1 else None)
+        current = min(focus) if len(focus) == 1 else None
+        strip = scrolled(draw_strip(self.states.of_turn(turn.turn), current=current))
         parts: list[Part] = []
         for number, context in _contexts(self.reader, turn, self.choice.steps[turn.turn]):
             self.texts.learn(context.step)

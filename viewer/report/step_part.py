@@ -7,7 +7,8 @@ from specscope.tracer.naming.text import counted, shorten
 from specscope.tracer.report.card import one_line
 from specscope.viewer.drawing.board import card, columns
 from specscope.viewer.drawing.fragments import note, quiet
-from specscope.viewer.drawing.frames import box, folded
+from specscope.viewer.drawing.frames import box, folded, scrolled
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, joined
 from specscope.viewer.drawing.step import parts as step_parts
 from specscope.viewer.drawing.step.board import COMMIT_ASIDE
@@ -58,7 +59,7 @@ def _gist(view: StepView) -> str:
     """What came of the step, in a few letters."""
     accept, stop = view.step.accept, view.step.stop
     count = [f"{accept.accepted_length} accepted"] if accept is not None else []
-    emitted = [shorten(view.texts.joined(stop.emitted[: stop.kept]), GIST)] if stop is not None else []
+    emitted = [label_text(view.texts.joined(stop.emitted[: stop.kept]), GIST)] if stop is not None else []
     return ": ".join([*count, *emitted])
 
 
@@ -114,7 +115,7 @@ def plain_tree(view: StepView) -> Markup:
     if picture is None:
         return step_parts.no_tree_note()
     drawn = draw_tree(picture, title=step_parts.tree_title(view.step, picture), target_width=TREE_WIDTH)
-    return joined([drawn, step_parts.folded_note(picture)])
+    return joined([scrolled(drawn), step_parts.folded_note(picture)])
 
 
 def _commit_words(step: Step) -> str:

@@ -41,9 +41,9 @@ COLUMNS = (
     _Column((("steps", "Steps"),), "num"),
     _Column((("accepted", "Accepted length"),), "num"),
     _Column((("speed", "Tokens per second"),), "num"),
-    _Column(()),
+    _Column((), "ss-choose"),
 )
-CLASSES = [*(column.kind for column in COLUMNS[:-1]), "ss-choose"]
+CLASSES = [column.kind for column in COLUMNS]
 HOW_COUNTED = (
     "Accepted length: accepted nodes per step, without root and bonus token. Tokens per step: accepted length + 1, "
     "which other engines call acceptance length. Tokens per second are those of the run as it was recorded: speeds of "

@@ -26,6 +26,8 @@ SHOW_ALL, TOGGLED, BELOW = "show_every_node", "toggled_branches", "fold_below"
 _PLACE = re.compile(r"(\d{1,9})\.(\d{1,9})", re.ASCII)
 _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 MOST_TURNS_LISTED = 300
+#: In the session's state: the run, turn and step that following has led to.
+FOLLOWED = "followed"
 #: How often a trace that is followed is looked at.
 FOLLOW_SECONDS = 1.5
 #: The largest number that a browser's number field can hold.
@@ -47,12 +49,18 @@ def show_warnings(reader: TraceReader, role: str | None = None) -> None:
 
 
 def follow(view: View, reader: TraceReader) -> None:
-    """Of a trace that may still grow, offers to look at its newest step, again and again until that is turned off."""
-    if not reader.truncated or not st.toggle("Follow", key="follow", help="Look at the newest step as it is written"):
+    """Of a trace that may still grow, offers to look at its newest step, again and again until that is turned off, or
+    somebody looks at another step."""
+    followed = st.session_state.pop(FOLLOWED, None)
+    if followed is not None and followed != (view.run, view.turn, view.step):
+        st.session_state["follow"] = False
+    words = "Look at the newest step as it is written, until you look at another one"
+    if not reader.truncated or not st.toggle("Follow", key="follow", help=words):
         return
     newest = next((turn for turn in reversed(reader.turns) if turn.steps), None)
     if newest is not None and (view.turn, view.step) != (newest.turn, len(newest.steps) - 1):
         view.look_at(view.run, newest.turn, len(newest.steps) - 1)
+    st.session_state[FOLLOWED] = (view.run, view.turn, view.step)
     _watch(reader.path, reader.path.stat().st_size)
 
 

@@ -31,12 +31,14 @@ from specscope.viewer.metrics.words import (
     fact_entries,
     phase_lines,
     position_remarks,
+    repetition_notes,
     shape_remarks,
     speed_remarks,
     speed_up_facts,
     table_lines,
     times_remarks,
     tuning_remarks,
+    turn_remarks,
     what_if_remarks,
 )
 from specscope.viewer.screens.chart_places import (
@@ -176,7 +178,7 @@ RIGHT = (
         title="Accepted length by turn",
         aside="with intervals",
         draw=tuning_charts.by_prompt,
-        remarks=no_remarks,
+        remarks=turn_remarks,
         leads=open_turn,
     ),
     _Card(
@@ -196,6 +198,9 @@ RIGHT = (
         axis=TURNS,
     ),
 )
+
+#: The cards that say something of a run that drafts nothing.
+OF_ANY_RUN = ("times", "speed")
 
 
 @dataclass(frozen=True)
@@ -229,12 +234,19 @@ def _show(page: _Page) -> None:
     speed_up = speed_up_facts(runs)
     if speed_up:
         st.html(box(facts(speed_up)))
+    loops = repetition_notes(runs)
+    if loops:
+        st.html(note("warn", "Output repeats itself, which almost any drafter foresees", loops))
     if not any(run.num_steps for run in runs):
         lines = ["No step was recorded: decode a prompt, then reload."]
         st.html(note("info", "There is nothing to measure yet", lines))
         return
+    columns = (LEFT, RIGHT)
+    if all(run.is_plain for run in runs):
+        st.html(note("info", "Nothing was drafted, so there is no acceptance to measure", ["Times and speed remain."]))
+        columns = tuple(tuple(card for card in cards if card.name in OF_ANY_RUN) for cards in columns)
     with st.container(key="charts"):
-        for column, cards in zip(st.columns(2, gap="small"), (LEFT, RIGHT), strict=True):
+        for column, cards in zip(st.columns(2, gap="small"), columns, strict=True):
             with column:
                 _show_cards(cards, page)
     _show_table(page)

@@ -63,6 +63,8 @@ def _fate(step: Step, last: int, wanted: str) -> str:
         return "; the drafter was not run on that node"
     missed = left_out(step)
     if missed is None:
+        if len(below) == 1:
+            return f"; {wanted} was not what the drafter proposed"
         return f"; {wanted} was not among the drafter's {counted(len(below), 'proposal')}"
     share = f"{missed.probability:.2g}"
     return f"; {wanted} was the drafter's number {missed.number}, with p {share}, and the tree left it out"

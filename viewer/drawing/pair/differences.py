@@ -13,7 +13,7 @@ from typing import NamedTuple
 from specscope.schemas import TensorsSection, Trial
 from specscope.schemas.verdict import Difference
 from specscope.tracer.compare.coverage import not_compared
-from specscope.tracer.naming.text import counted
+from specscope.tracer.naming.text import counted, legible
 from specscope.tracer.report.card import inputs_text
 from specscope.tracer.report.sizes import difference_size
 from specscope.tracer.report.values import SideTexts, node_text, value_text
@@ -155,7 +155,7 @@ def pair_note(sides: PairSides, node: NodePair) -> Markup:
         '<div xmlns="http://www.w3.org/1999/xhtml" class="ss-node">'
         '<div><p><b class="ss-mono">{label}</b><span>in {where}</span></p></div>'
         "<table><tr><th>what</th><th>baseline</th><th>candidate</th></tr>{lines}</table></div>",
-        label=html_text(sides.label(node)),
+        label=html_text(legible(sides.label(node))),
         where=html_text(where),
         lines=joined(lines),
     )
@@ -325,7 +325,7 @@ def _top_token(side: PairSide, slot: int) -> str | None:
     if verify is None or slot >= len(verify.argmax):
         return None
     token = verify.argmax[slot]
-    shown = side.texts.shown(token)
+    shown = legible(side.texts.shown(token))
     return shown if shown == f"#{token}" else f"{shown} (id {token})"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from specscope.tracer.naming.text import counted
+from specscope.tracer.naming.text import counted, legible, path_text
 from specscope.tracer.oracle.invariants.structure import columns
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import Cell
@@ -65,10 +65,10 @@ class PairSide(StepView):
         tree = self.step.tree
         parts: list[str] = []
         while tree is not None and 0 < slot < len(tree.tokens):
-            parts.append(self.shown(tree.tokens[slot]))
+            parts.append(legible(self.shown(tree.tokens[slot])))
             above = tree.parents[slot] if slot < len(tree.parents) else 0
             slot = above if above < slot else 0  # parents come before their children; nonsense ends here
-        return " › ".join(reversed(parts)) or "root"
+        return path_text(parts[::-1], " › ") or "root"
 
 
 class NodeField(NamedTuple):

@@ -11,6 +11,7 @@ from specscope.tracer.naming.text import counted, shorten
 from specscope.viewer.drawing.fragments import Fact, Share, bars, facts, heading, legend, note, quiet, rows
 from specscope.viewer.drawing.frames import attribute, folded, scrolled
 from specscope.viewer.drawing.labels.numbers import NOT_RECORDED
+from specscope.viewer.drawing.labels.tokens import label_text
 from specscope.viewer.drawing.markup import NOTHING, Markup, html_text, joined, markup
 from specscope.viewer.drawing.step.judgement import Judgement
 from specscope.viewer.drawing.step_view import StepView
@@ -48,7 +49,7 @@ def step_facts(view: StepView) -> Markup:
     if step.stop is not None:
         kept = step.stop.emitted[: step.stop.kept]
         reason = f"stopped: {step.stop.reason}" if step.stop.reason else ""
-        entries.append(Fact("emitted", shorten(view.texts.joined(kept), MAX_VALUE), reason, is_text=True))
+        entries.append(Fact("emitted", label_text(view.texts.joined(kept), MAX_VALUE), reason, is_text=True))
     return facts(entries)
 
 
@@ -56,7 +57,7 @@ def _accepted_facts(view: StepView) -> list[Fact]:
     accept, lengths = view.step.accept, view.step.lengths
     if accept is None:
         return [] if lengths is None else _length_facts(lengths)
-    bonus = shorten(view.shown(accept.bonus_token), MAX_VALUE)
+    bonus = label_text(view.shown(accept.bonus_token), MAX_VALUE)
     return [
         Fact("accepted", str(accept.accepted_length), "nodes"),
         Fact("tokens per step", str(accept.accepted_length + 1), "accepted + bonus"),

@@ -171,7 +171,7 @@ def _readable(shown: str) -> Markup:
     start = len(shown) - len(shown.lstrip("·")) if inner else len(shown)
     end = len(shown) - len(shown.rstrip("·")) if inner else 0
     lines = [html_text(line) for line in inner.split("⏎")]
-    sign, end_of_line = markup('<i aria-hidden="true">⏎</i>'), markup("<br/>")
+    sign, end_of_line = markup(r'<i aria-hidden="true">\n</i>'), markup("<br/>")
     if lines[-1]:
         end_of_line = joined([sign, end_of_line])
         return joined([_spaces(start), joined(lines, end_of_line), _spaces(end)])
