@@ -12,8 +12,8 @@ from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.tuning.intervals import Mean, clusters_of, mean_of, value_at
-from specscope.tracer.tuning.requests import Served, Stay, served_requests, stay_of
 from specscope.tracer.tuning.repetition import Repetition
+from specscope.tracer.tuning.requests import Served, Stay, served_requests, stay_of
 from specscope.tracer.tuning.walks import LONGEST, Walks
 from specscope.tracer.tuning.whatif import Outcome, TreeSetting, WhatIf, step_candidates, usual_settings, why_not
 
