@@ -170,7 +170,7 @@ class VerifySection(Section):
     top_logits: list[list[Float]] | None = Field(
         default=None,
         description="Their logits; where only log-probabilities are known, these, with a logsumexp of 0: they are"
-        " logits, too, all moved by one number.",
+        " logits, too, all moved by one number. A margin between the best two is none of these: leave it out.",
     )
     logsumexp: list[Float] | None = Field(default=None, description="Per real slot: log of the sum of exp(logit).")
     entropy: list[Float] | None = Field(default=None, description="Per real slot, nats.")

@@ -294,13 +294,13 @@ def test_a_turn_that_repeats_itself_is_named_with_what_it_accepted(tmp_path: Pat
     with TraceReader(path) as reader:
         steps = list(reader.steps(reader.turns[0]))
         everything = [step.accepted_length or 0 for turn in reader.turns for step in reader.steps(turn)]
-        found = read_numbers(reader).repetition
+        repetition = read_numbers(reader).repetition
     inside = [step.accepted_length or 0 for step in steps[2:]]  # the first token of the loop repeats none
-    assert (found.num_turns, found.mean_inside) == (1, fmean(inside))
-    assert found.mean_outside == pytest.approx((sum(everything) - sum(inside)) / (len(everything) - len(inside)))
+    assert (repetition.num_turns, repetition.mean_inside) == (1, fmean(inside))
+    assert repetition.mean_outside == pytest.approx((sum(everything) - sum(inside)) / (len(everything) - len(inside)))
     assert numbers.repetition.words is None
     shown, silent = (command(["metrics", str(trace)]).stdout for trace in (path, FUSED))
     assert "1 turn ends in a loop" in " ".join(shown.split())
     assert "loop" not in silent
     (run,) = json.loads(command(["metrics", str(path), "--json"]).stdout)["runs"]
-    assert run["repetition"]["accepted_length_inside"] == found.mean_inside
+    assert run["repetition"]["accepted_length_inside"] == repetition.mean_inside

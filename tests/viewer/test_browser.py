@@ -534,3 +534,7 @@ def test_behind_a_proxy_all_is_below_its_path_and_a_lost_connection_comes_back(a
         at(page, 2)
         page.reload()
         at(page, 2)
+        settle(page)
+        proxy.drop_web_sockets()
+        page.keyboard.press("Home")  # what it asks for is lost
+        at(page, 0)

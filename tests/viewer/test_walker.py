@@ -144,3 +144,7 @@ def test_a_question_from_before_a_change_is_still_answered(blank: Page) -> None:
 def test_a_step_that_a_shorter_turn_does_not_have_is_not_waited_for(blank: Page) -> None:
     end = play(blank, ["end", "answer", "left", "lose", "shorter"])
     assert (end["looked"], end["now"], end["waits"]) == (5, 5, False)
+
+
+def test_a_key_that_leads_to_where_the_page_is_waits_for_nothing(blank: Page) -> None:
+    assert play(blank, ["end", "answer", "end"]) == settled(LAST)

@@ -307,6 +307,7 @@ function inspector(host, { ask, isBusy }) {
 
   const walk = walker({
     build: (board) => built(board.html),
+    isAlive: () => host.isConnected,
     ask: (request) => ask("done", request),
     last: () => Number(strip.querySelector("g.step:last-of-type")?.dataset.last ?? 0),
     show: (step, board) => {
@@ -353,6 +354,14 @@ function inspector(host, { ask, isBusy }) {
     isForDrawing: (event) => access.press(event),
   });
 
+  // A page that was drawn anew goes on to where keys had led on the one before it.
+  host.led = walk.led;
+  host.goOn = ({ turn, step }) => {
+    if (step !== null && step !== walk.from() && turn === shown.turn) {
+      goTo(step);
+    }
+  };
+
   return (data) => {
     if (data.file && data.file.number !== savedFile) {
       savedFile = data.file.number; // what is drawn again is not saved again
@@ -385,15 +394,22 @@ function inspector(host, { ask, isBusy }) {
   };
 }
 
+let latest = null; // the component that was made last: another replaces it where the connection was lost
+
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const host = parentElement.querySelector(".inspector");
   const shown = JSON.parse(new TextDecoder().decode(data));
+  const led = latest !== null && latest !== host ? latest.led() : null;
+  latest = host;
   if (host.line === undefined) {
-    host.line = requestLine();
+    host.line = requestLine(() => host.isConnected);
     host.update = inspector(host, host.line);
     timeline(host, host.line);
   }
   host.line.take(shown.answered, setTriggerValue);
   host.update(shown);
+  if (led !== null) {
+    host.goOn(led);
+  }
 }

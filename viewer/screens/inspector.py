@@ -108,25 +108,19 @@ def show_board(
         file: what the browser is to save now.
     """
     scene = None if walk is None else walk.scene
-    answered = f"{key}-answered"
-
-    def heard(name: str) -> str:
-        request = st.session_state[key].get(name)
-        number, value = (request.get("number"), request.get("value")) if isinstance(request, dict) else (None, None)
-        st.session_state[answered] = number if isinstance(number, int) else None
-        return value if isinstance(value, str) else ""
 
     def was_picked() -> None:
-        name = heard("picked")
-        on_pick(name if _NAME.fullmatch(name) else None)
+        name = _heard(key, "picked")
+        if name is not None:
+            on_pick(name if _NAME.fullmatch(name) else None)
 
     def was_noted() -> None:
-        note = parse_note(heard("noted"))
+        note = parse_note(_heard(key, "noted") or "")
         if note is not None and on_note is not None:
             on_note(note)
 
     def was_asked() -> None:
-        request = heard("done")
+        request = _heard(key, "done") or ""
         shown = _SHOWN.fullmatch(request)
         if shown is not None:
             step = int(shown[1])
@@ -141,7 +135,7 @@ def show_board(
         "title": title,
         "now": now,
         "picked": picked,
-        "answered": st.session_state.get(answered),
+        "answered": st.session_state.get(f"{key}-answered"),
         "file": None if file is None else {**file._asdict(), "number": time.monotonic_ns()},
     }
     # As bytes: in anything else Streamlit looks for tables, and loads pandas and pyarrow to recognise them.
@@ -152,6 +146,17 @@ def show_board(
         on_done_change=was_asked,
         on_noted_change=was_noted,
     )
+
+
+def _heard(key: str, name: str) -> str | None:
+    """What the component asks for; None where it did before, and again because the connection was lost meanwhile."""
+    answered = f"{key}-answered"
+    request = st.session_state[key].get(name)
+    number, value = (request.get("number"), request.get("value")) if isinstance(request, dict) else (None, None)
+    if isinstance(number, int) and number == st.session_state.get(answered):
+        return None
+    st.session_state[answered] = number if isinstance(number, int) else None
+    return value if isinstance(value, str) else ""
 
 
 def _content(draw: Callable[[], Board], walk: Walk | None, key: str, now: int | None) -> dict[str, Any]:

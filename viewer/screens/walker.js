@@ -5,7 +5,7 @@
 const PATIENCE = 8000; // milliseconds after which an answer is no longer waited for: the connection may have been lost
 const MOST_BOARDS = 32;
 
-function walker({ show, ask, last, build }) {
+function walker({ show, ask, last, build, isAlive = () => true }) {
   const boards = new Map(); // step -> its board, of this scene
   const tried = new Set(); // steps that were asked for ahead
   let turn = null; // whose steps they are
@@ -66,7 +66,7 @@ function walker({ show, ask, last, build }) {
     if (asked !== null && performance.now() - askedAt > PATIENCE) {
       asked = null;
     }
-    if (asked === null && aim !== null && aim !== confirmed) {
+    if (asked === null && aim !== null && aim !== confirmed && isAlive()) {
       [asked, askedAt, earlyWhenAsked] = [aim, performance.now(), early];
       setTimeout(askForAim, PATIENCE + 1);
       ask(boards.has(aim) ? request(aim).text : `step:${aim}`);
@@ -82,6 +82,9 @@ function walker({ show, ask, last, build }) {
       requestAnimationFrame(() => setTimeout(askForAim)); // to ask takes time, for which the picture need not wait
     } else {
       askForAim();
+    }
+    if (asked === null && aim === confirmed) {
+      [aim, early] = [null, null]; // the page is there already, and nothing is to be waited for
     }
     buildAhead();
   }
@@ -134,5 +137,12 @@ function walker({ show, ask, last, build }) {
     return early === null || early === confirmed;
   }
 
-  return { take, takeElements, aimAt, from: () => aim ?? confirmed, isWaiting: () => aim !== null || asked !== null };
+  return {
+    take,
+    takeElements,
+    aimAt,
+    from: () => aim ?? confirmed,
+    isWaiting: () => aim !== null || asked !== null,
+    led: () => ({ turn, step: aim }), // where keys have led that the page has not reached; null where it has
+  };
 }
