@@ -299,8 +299,13 @@ def test_a_turn_that_repeats_itself_is_named_with_what_it_accepted(tmp_path: Pat
     assert (repetition.num_turns, repetition.mean_inside) == (1, fmean(inside))
     assert repetition.mean_outside == pytest.approx((sum(everything) - sum(inside)) / (len(everything) - len(inside)))
     assert numbers.repetition.words is None
+
+
+def test_metrics_names_a_loop_and_no_text(tmp_path: Path) -> None:
+    path = store(looping(load(FUSED)), tmp_path / "loop.jsonl")
     shown, silent = (command(["metrics", str(trace)]).stdout for trace in (path, FUSED))
     assert "1 turn ends in a loop" in " ".join(shown.split())
     assert "loop" not in silent
     (run,) = json.loads(command(["metrics", str(path), "--json"]).stdout)["runs"]
-    assert run["repetition"]["accepted_length_inside"] == repetition.mean_inside
+    with TraceReader(path) as reader:
+        assert run["repetition"]["accepted_length_inside"] == read_numbers(reader).repetition.mean_inside
