@@ -41,15 +41,15 @@ DEMO_PROMPTS = 6
 
 
 def draft_vocab(plan: TrainingPlan, recipe: HeadRecipe, rows: NDArray[np.int64]) -> DraftVocab:
-    """The most frequent ids of the self-written text, end-of-text among them: a head that cannot propose it wastes a
-    step at every end."""
+    """The most frequent ids of the self-written text, the teacher's end-of-text ids among them: a head that cannot
+    propose them wastes a step at every end."""
     config = plan.load_teacher().config
     ends = config.eos_token_id
     return build_draft_vocab(
         [rows],
         recipe.draft_vocab_size,
         config.vocab_size,
-        required_ids=[END_OF_TEXT_ID] if ends is None else [ends] if isinstance(ends, int) else list(ends),
+        required_ids=[] if ends is None else [ends] if isinstance(ends, int) else list(ends),
         cache=plan.work / "draft_vocab.json",
         warn=lambda message: print(message, flush=True),
     ).vocab
