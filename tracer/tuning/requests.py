@@ -33,7 +33,13 @@ def stay_of(start: TurnStart, end: TurnEnd | None, rows: int) -> Stay | None:
     if start.joined_at is None:
         return None
     ended = None if end is None else StayEnd(end.num_steps, end.output_length, end.reason == "cancelled")
-    return Stay(start.joined_at, start.waited_steps, start.waited_ns, start.could_wait(rows), ended)
+    return Stay(
+        joined_at=start.joined_at,
+        waited_steps=start.waited_steps,
+        waited_ns=start.waited_ns,
+        could_wait=start.could_wait(rows),
+        end=ended,
+    )
 
 
 class Waits(NamedTuple):
