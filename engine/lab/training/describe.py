@@ -23,7 +23,7 @@ from specscope.engine.lab.training.measure import Acceptance, held_out_prompts, 
 from specscope.engine.lab.training.plan import SELF_TEXT_LENGTH, TrainingPlan, tokens_of
 from specscope.engine.lab.training.start import read_statement
 from specscope.engine.lab.training.teacher import held_out_loss
-from specscope.engine.lab.training.tokenizer import END_OF_TEXT_ID, bigram_loss
+from specscope.engine.lab.training.tokenizer import bigram_loss
 from specscope.engine.load.models import load_models
 from specscope.engine.run.prompts import Prompt
 from specscope.engine.settings import DEFAULT_TREE, ModelChoice
