@@ -76,7 +76,7 @@ def test_the_page_does_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Callable[[], None]] = {}
     state: dict[str, Any] = {}
     monkeypatch.setattr(inspector, "_show", lambda **settings: given.update(settings))
-    monkeypatch.setattr(inspector.st, "session_state", state)
+    monkeypatch.setattr("streamlit.session_state", state)
     asked: list[str | None] = []
     board = Board(NOTHING)
     inspector.show_board(

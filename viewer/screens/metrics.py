@@ -241,7 +241,7 @@ def _show(page: _Page) -> None:
         lines = ["No step was recorded: decode a prompt, then reload."]
         st.html(note("info", "There is nothing to measure yet", lines))
         return
-    columns = (LEFT, RIGHT)
+    columns: tuple[tuple[_Card, ...], ...] = (LEFT, RIGHT)
     if all(run.is_plain for run in runs):
         st.html(note("info", "Nothing was drafted, so there is no acceptance to measure", ["Times and speed remain."]))
         columns = tuple(tuple(card for card in cards if card.name in OF_ANY_RUN) for cards in columns)
