@@ -22,6 +22,8 @@ def grown(step: Step, num_nodes: int, parent_of: Callable[[int], int] = lambda s
         depths.append(depths[parents[slot]] + 1)
     assert step.tree is not None
     assert step.tensors is not None
+    assert step.accept is not None
+    bonus = step.accept.bonus_token
     committed = step.tensors.committed_length
     tokens = [step.tree.tokens[0], *range(1000, 1000 + num_nodes)]
     scores = [-float(depth) for depth in depths]
@@ -29,8 +31,6 @@ def grown(step: Step, num_nodes: int, parent_of: Callable[[int], int] = lambda s
     rows = [row.to_bytes((size + 7) // 8, "little").hex() for row in expected_rows(parents, size, size)]
     sizes = {"num_slots": size, "padded_slots": size, "prefix_visible": [committed] * size, "token_ids": tokens}
     step = changed(step, "tensors", mask_rows=rows, positions=[committed + depth for depth in depths], **sizes)
-    assert step.accept is not None
-    bonus = step.accept.bonus_token
     tops = {"top_tokens": [[bonus, 99]] * size, "top_logits": [[9.5, 7.25]] * size}
     return changed(step, "verify", argmax=[bonus] * size, **tops)
 

@@ -102,5 +102,5 @@ def test_a_single_turn_is_no_chart(make_trace: TraceMaker, open_app: Opener) -> 
 
 def x_title_of(figure: dict[str, Any]) -> str | None:
     """What the figure's horizontal axis is called."""
-    text: str | None = figure["layout"]["xaxis"]["title"].get("text")
-    return text
+    title: str | None = figure["layout"]["xaxis"]["title"].get("text")
+    return title

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
 from playwright.sync_api import Page
 from support.browser import BROWSER
 
@@ -77,7 +76,7 @@ def test_the_page_does_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Callable[[], None]] = {}
     state: dict[str, Any] = {}
     monkeypatch.setattr(inspector, "_show", lambda **settings: given.update(settings))
-    monkeypatch.setattr(st, "session_state", state)
+    monkeypatch.setattr("streamlit.session_state", state)
     asked: list[str | None] = []
     board = Board(NOTHING)
     inspector.show_board(
