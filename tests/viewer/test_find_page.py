@@ -14,7 +14,9 @@ from specscope.tracer.errors import UsageError
 from specscope.viewer.drawing.svg.strip import StripStep
 from specscope.viewer.drawing.tables.turns import MOST_CELLS, MOST_FOUND, MOST_TURNS, FoundStep, TurnRow, turns_board
 from specscope.viewer.runs.finding import StepFacts, parse_query
+from specscope.viewer.screens.find import in_order
 from specscope.viewer.screens.inspector import show_one_board
+from specscope.viewer.screens.view import ORDERS
 
 TraceMaker = Callable[..., Path]
 
@@ -74,10 +76,38 @@ def test_large_runs_are_listed_in_part_and_say_so() -> None:
     hits = [FoundStep(0, step, "p", accepted=1, what="", text="") for step in range(MOST_FOUND + 2)]
     board = turns_board(rows, hits)
     text = "".join(ElementTree.fromstring(board.html).itertext())
-    for words in ("and 3 more turns", "and 7 more steps", "and 2 more", "202 steps fit"):
+    for words in ("1 of 203 turns", "and 7 more steps", "and 2 more", "202 steps fit"):
         assert words in text
     assert "<b>" not in board.html
+    assert "and 3 more turns" in turns_board(rows, None).html
     assert "No step fits" in turns_board(rows[:1], []).html
+
+
+def test_turns_are_listed_with_the_worst_first() -> None:
+    rows = [
+        TurnRow(0, "fine", [StripStep(4), StripStep(2)]),
+        TurnRow(1, "empty", []),
+        TurnRow(2, "short", [StripStep(1), StripStep(0)]),
+        TurnRow(3, "wrong", [StripStep(4), StripStep(3, "violated"), StripStep(3, "root")]),
+        TurnRow(4, "wrong once", [StripStep(1), StripStep(1, "violated")]),
+    ]
+    orders = {order: [turn.turn for turn in in_order(rows, order)] for order in ORDERS}
+    assert orders == {"recorded": [0, 1, 2, 3, 4], "wrong": [3, 4, 0, 1, 2], "least": [2, 4, 0, 3, 1]}
+
+
+def test_the_order_of_turns_is_chosen_and_kept_by_the_link(make_trace: TraceMaker, open_app: Opener) -> None:
+    app = open_app(make_trace(turns=[[2, 2], [1, 0]]), page="find")
+    assert "order" not in query_of(app)
+
+    def listed() -> list[str]:
+        root = ElementTree.fromstring(boards_of(app)[0]["html"])
+        asks = [button.get("data-do") or "" for button in root.iter("{http://www.w3.org/1999/xhtml}button")]
+        return [request for request in asks if request.endswith(".0")]
+
+    assert listed() == ["go:0.0", "go:1.0"]
+    checked(app.selectbox(key="order").select("least").run())
+    assert listed() == ["go:1.0", "go:0.0"]
+    assert query_of(app)["order"] == "least"
 
 
 def test_steps_are_found_and_opened(make_trace: TraceMaker, open_app: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

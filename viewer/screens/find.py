@@ -35,11 +35,16 @@ from specscope.viewer.screens.session import (
     states_of,
     token_texts,
 )
-from specscope.viewer.screens.view import LONGEST_FIND, View
+from specscope.viewer.screens.view import LONGEST_FIND, ORDERS, TurnOrder, View
 
 _PLACE = re.compile(r"go:(\d{1,9})\.(\d{1,9})", re.ASCII)
 #: In the session's state: what stands in the field.
 WORDS = "find-words"
+ORDER_WORDS: dict[TurnOrder, str] = {
+    "recorded": "as recorded",
+    "wrong": "most wrong steps first",
+    "least": "least accepted first",
+}
 #: Steps whose texts and margins are read; those of the turns after them are found by the rest.
 MOST_READ = 4_000
 
@@ -57,6 +62,7 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
     with st.container(key="controls", horizontal=True, vertical_alignment="bottom"):
         choose_run(arguments, view)
         words = _asked_for(view)
+        _choose_order(view)
     show_warnings(reader)
     states = states_of(reader, pair)
     hits, error = None, None
@@ -74,8 +80,28 @@ def _show(arguments: Arguments, view: View, reader: TraceReader, pair: OpenPair 
             view.look_at(view.run, int(place[1]), int(place[2]))
 
     rows = [TurnRow(turn.turn, visible(turn.prompt_id), states.of_turn(turn.turn)) for turn in reader.turns]
-    board = turns_board(rows, hits, error)
+    board = turns_board(in_order(rows, view.order), hits, error)
     show_one_board(board, key="find", title=view.title, on_request=asked)
+
+
+def in_order(rows: Sequence[TurnRow], order: TurnOrder) -> list[TurnRow]:
+    """The turns in that order; equal ones as they were recorded."""
+    if order == "wrong":
+        return sorted(rows, key=lambda turn: -turn.num_wrong)
+    if order == "least":
+        lengths = {turn.turn: turn.accepted_length for turn in rows}
+        return sorted(rows, key=lambda turn: math.inf if (length := lengths[turn.turn]) is None else length)
+    return list(rows)
+
+
+def _choose_order(view: View) -> None:
+    """How the turns follow each other."""
+
+    def chosen() -> None:
+        view.order = st.session_state["order"]
+
+    st.session_state["order"] = view.order
+    st.selectbox("Turns", ORDERS, format_func=ORDER_WORDS.__getitem__, key="order", on_change=chosen, width=200)
 
 
 def _asked_for(view: View) -> str:

@@ -13,6 +13,9 @@ from specscope.tracer.naming.text import shorten, visible
 
 PageName = Literal["runs", "step", "text", "find", "timeline", "diff", "metrics", "health"]
 PAGES: tuple[PageName, ...] = get_args(PageName)
+#: How the turns of the Find page follow each other.
+TurnOrder = Literal["recorded", "wrong", "least"]
+ORDERS: tuple[TurnOrder, ...] = get_args(TurnOrder)
 #: ``5`` is slot 5 of the run; of a pair, ``a5`` is slot 5 of the baseline, and ``b5`` of the candidate.
 _NODE = re.compile(r"[ab]?\d{1,6}", re.ASCII)
 
@@ -48,6 +51,7 @@ class View:
     placed_in: str | None = None  # the run in which turn and step count; None: no place was chosen yet
     allow: tuple[str, ...] = ()  # fields of the manifest that may differ in the pair
     find: str = ""  # what steps are found by
+    order: TurnOrder = "recorded"  # of the turns there
     hidden: tuple[str, ...] = ()  # runs that the page of runs does not list, by ``hidden_key``
     missing: str | None = None  # the name in the link that is not a run here
 
@@ -78,6 +82,7 @@ class View:
                 view.missing = query[field]
         view.allow = tuple(field for field in query.get("allow", "").split(",") if _FIELD.fullmatch(field))
         view.find = query.get("find", "")[:LONGEST_FIND]
+        view.order = next((order for order in ORDERS if order == query.get("order")), view.order)
         hidden = query.get("hidden", "").split(",")
         view.hidden = tuple(sorted({key for key in hidden if _HIDDEN.fullmatch(key)})[:MOST_HIDDEN])
         view.page = next((page for page in PAGES if page == query.get("page")), view.page)
@@ -140,6 +145,7 @@ class View:
             "candidate": self.candidate,
             "allow": ",".join(self.allow) or None,
             "find": (self.find or None) if self.page == "find" else None,
+            "order": self.order if self.page == "find" and self.order != "recorded" else None,
             "hidden": (",".join(self.hidden[:MOST_HIDDEN]) or None) if self.page == "runs" else None,
             "turn": str(self.turn) if place else None,
             "step": str(self.step) if place else None,

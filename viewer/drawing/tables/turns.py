@@ -31,6 +31,17 @@ class TurnRow(NamedTuple):
     prompt: str
     steps: Sequence[StripStep]
 
+    @property
+    def accepted_length(self) -> float | None:
+        """In the mean; None where that says nothing."""
+        lengths = [step.accepted for step in self.steps]
+        return sum(lengths) / len(lengths) if lengths and max(lengths) < MOST else None
+
+    @property
+    def num_wrong(self) -> int:
+        """Steps at which something is wrong."""
+        return sum(step.state in SIGNS for step in self.steps)
+
 
 class FoundStep(NamedTuple):
     """A step that fits the query."""
@@ -44,10 +55,10 @@ class FoundStep(NamedTuple):
 
 
 def turns_board(rows: Sequence[TurnRow], hits: Sequence[FoundStep] | None, error: str | None = None) -> Board:
-    """The board: what was found, where something is looked for, then all turns.
+    """The board: what was found, where something is looked for, then the turns: those that hold it, or all.
 
     Args:
-        rows: the turns.
+        rows: the turns, in the order in which they are listed.
         hits: the steps that fit the query; None where none is asked for.
         error: why the query cannot be understood.
     """
@@ -94,24 +105,27 @@ def _button(turn: int, step: int, label: str) -> Markup:
 def _turns(rows: Sequence[TurnRow], hits: Sequence[FoundStep]) -> Markup:
     marked = {(step.turn, step.step) for step in hits}
     tallest = max((step.accepted for turn in rows for step in turn.steps), default=0)
-    lines = [_turn(turn, tallest, marked) for turn in rows[:MOST_TURNS]]
-    more = len(rows) - len(lines)
-    rest = quiet(f"and {more:,} more turns: look for a part of the prompt's name") if more > 0 else NOTHING
+    held = {step.turn for step in hits} or {turn.turn for turn in rows}
+    holding = [turn for turn in rows if turn.turn in held]
+    lines = [_turn(turn, tallest, marked) for turn in holding[:MOST_TURNS]]
+    more = len(holding) - len(lines)
+    words = f"and {more:,} more turns: look for a part of the prompt's name, or choose another order"
+    listed = joined([table(HEAD, lines, numbers=NUMBERS, kind="ss-turns"), quiet(words) if more > 0 else NOTHING])
     aside = "darker: more accepted; a click opens the step" + ("; framed: it fits" if hits else "")
-    listed = joined([table(HEAD, lines, numbers=NUMBERS, kind="ss-turns"), rest])
-    return card("turns", counted(len(rows), "turn"), aside, listed)
+    of_all = counted(len(rows), "turn")
+    return card("turns", f"{len(holding):,} of {of_all}" if len(holding) < len(rows) else of_all, aside, listed)
 
 
 def _turn(turn: TurnRow, tallest: int, marked: set[tuple[int, int]]) -> Markup:
     lengths = [step.accepted for step in turn.steps]
-    mean = f"{sum(lengths) / len(lengths):.2f}" if lengths and max(lengths) < MOST else "–"
+    mean = "–" if turn.accepted_length is None else f"{turn.accepted_length:.2f}"
     cells = [
         _button(turn.turn, 0, str(turn.turn)) if turn.steps else html_text(str(turn.turn)),
         html_text(shorten(turn.prompt, 60)),
         html_text(f"{len(lengths):,}"),
         html_text(mean),
         html_text(f"{sum(not length for length in lengths):,}"),
-        html_text(f"{sum(step.state in SIGNS for step in turn.steps):,}"),
+        html_text(f"{turn.num_wrong:,}"),
         _cells(turn, tallest, marked),
     ]
     return row(cells, ("num", "", "num", "num", "num", "num", ""))
