@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder_calls import ABOUT
 from support.toy_engine import PROMPTS, VOCAB, changed, decode
 from support.traces import EAGER, FUSED, Lines, load, store
 
@@ -157,42 +158,29 @@ def test_what_one_side_recorded_as_proposed_refutes_a_tie(tmp_path: Path) -> Non
     pair = [load(EAGER), load(FUSED)]
     without_drafts(pair[0])
     with_another_leaf(pair[0], 0.0)
-    paths = [store(lines, tmp_path / f"{at}.jsonl") for at, lines in enumerate(pair)]
-    assert diff_traces(*paths).verdict == "different"
-    assert diff_traces(*reversed(paths)).verdict == "different"
+    ours, theirs = (store(lines, tmp_path / f"{at}.jsonl") for at, lines in enumerate(pair))
+    assert diff_traces(ours, theirs).verdict == "different"
+    assert diff_traces(theirs, ours).verdict == "different"
     without_drafts(pair[1])
-    assert diff_traces(paths[0], store(pair[1], paths[1])).verdict == "ties", "nobody recorded what would refute it"
+    assert diff_traces(ours, store(pair[1], theirs)).verdict == "ties", "nobody recorded what would refute it"
 
 
-def small_tree(folder: Path, tokens: list[int], scores: list[float]) -> Path:
+SMALL: dict[str, Any] = {
+    **ABOUT,
+    "dtype": "float32",
+    "tree_policy": {"kind": "dynamic", "depth": 2, "top_k": 2, "budget": 2},
+    "stop_rules": {"max_new_tokens": 2, "eos_token_ids": [], "stop_strings": []},
+    "sections": ["tree", "verify", "accept", "stop"],
+}
+
+
+def small_tree(path: Path, tokens: list[int], scores: list[float]) -> Path:
     """The trace of an engine that records a chain below the root and no drafts."""
-    path = folder / f"{'-'.join(map(str, tokens))}.jsonl"
-    size, policy = len(tokens), {"kind": "dynamic", "depth": 2, "top_k": 2, "budget": 2}
-    teacher = {"name": "tiny", "architecture": "affine", "vocab_size": VOCAB}
     logprobs = [0.0, *(below - above for above, below in pairwise(scores))]
-    with Recorder(
-        path,
-        engine="other 1.0",
-        mode="fused",
-        dtype="float32",
-        device={"backend": "cpu", "name": "any"},
-        teacher=teacher,
-        drafter={"name": "tiny", "kind": "ngram"},
-        sampling={"rule": "greedy"},
-        tree_policy=policy,
-        stop_rules={"max_new_tokens": 2, "eos_token_ids": [], "stop_strings": []},
-        sections=["tree", "verify", "accept", "stop"],
-    ) as trace:
+    tree = {"scores": scores, "logprobs": logprobs}
+    with Recorder(path, **SMALL) as trace:
         turn = trace.turn("p", [5, 9, 2], pending_token=tokens[0])
-        turn.step(
-            tokens=tokens,
-            parents=[0, *range(size - 1)],
-            path=[],
-            bonus_token=3,
-            argmax=[3] * size,
-            tree={"scores": scores, "logprobs": logprobs},
-            emitted=[3],
-        )
+        turn.step(tokens=tokens, parents=[0, 0, 1], path=[], bonus_token=3, argmax=[3, 50, 51], tree=tree, emitted=[3])
         turn.end("length")
     return path
 
@@ -212,5 +200,7 @@ LIKELY = math.log(0.95)
 def test_scores_that_prove_no_tie_are_none(
     tmp_path: Path, ours: list[int], theirs: list[int], scores: list[float], outcome: str
 ) -> None:
-    verdict = diff_traces(small_tree(tmp_path, ours, scores), small_tree(tmp_path, theirs, scores))
+    verdict = diff_traces(
+        small_tree(tmp_path / "a.jsonl", ours, scores), small_tree(tmp_path / "b.jsonl", theirs, scores)
+    )
     assert verdict.verdict == outcome
