@@ -186,6 +186,12 @@ class StepInFlight:
             clock=PhaseClock(settle if observed else None),
         )
 
+    def take_back_draws(self) -> None:
+        """Sets the generators of observed rows back to where the step found them."""
+        for row in self.rows:
+            if row.generator_state is not None and row.turn.generator is not None:
+                row.turn.generator.set_state(row.generator_state)
+
     @property
     def turns(self) -> list[Turn]:
         """The turn of each row."""

@@ -172,7 +172,7 @@ class Session:
         # Draft: the drafter takes in what was committed and proposes a tree under each pending token.
         draft = self._phases.draft(step, branch)
         if meanwhile is not None:
-            with step.clock.phase("deliver"), self._nothing_in_flight():
+            with step.clock.phase("deliver"), self._left_alone(step):
                 meanwhile()
         # Tensorize: the trees as ids, positions and visibility, the root being slot 0.
         tensors = self._phases.tensorize(step, draft)
@@ -207,11 +207,17 @@ class Session:
         return results
 
     @contextmanager
-    def _nothing_in_flight(self) -> Iterator[None]:
-        """What fails in the block is no phase's failure."""
-        in_flight, self._in_flight = self._in_flight, None
-        yield
-        self._in_flight = in_flight
+    def _left_alone(self, step: StepInFlight) -> Iterator[None]:
+        """A block of the caller's in the midst of a step. What fails there is no phase's failure, and the step is not
+        taken: what its draft drew counts as not drawn."""
+        self._in_flight = None
+        try:
+            with torch.inference_mode(mode=False):
+                yield
+        except BaseException:
+            step.take_back_draws()
+            raise
+        self._in_flight = step
 
     def end_stopped(self) -> list[int]:
         """Ends the turns whose last step met a stop rule, and names their rows."""

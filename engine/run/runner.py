@@ -191,7 +191,13 @@ class _Run:
         self._schedule = RowSchedule([prompt.times for prompt in request.prompts], settings.batch_size, self._clock)
 
     def turns(self) -> Iterator[TurnReport]:
-        """Decodes them all."""
+        """Decodes them all. Whatever ends it, results that still wait are delivered."""
+        try:
+            yield from self._turns()
+        finally:
+            self._deliver()
+
+    def _turns(self) -> Iterator[TurnReport]:
         while not self._schedule.is_over:
             # Who is cancelled leaves; who waits takes the rows that are free.
             for cancel in self._schedule.cancels():

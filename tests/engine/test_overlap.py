@@ -15,12 +15,13 @@ from support.recorded_runs import TinyRuns
 from specscope.engine.load.decoding import decoding_of
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.loop.phases import StepResult
+from specscope.engine.loop.session import Session
 from specscope.engine.run.prompts import Prompt, Times
 from specscope.engine.run.runner import RunRequest, TraceTarget, TurnEvents, open_trace, run_turns
 from specscope.engine.settings import ModelChoice, SamplingRule, Settings
 from specscope.engine.tree.policy import parse_policy
 from specscope.schemas import Step, TurnEnd
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import EngineError, UsageError
 from specscope.tracer.files.reader import TraceReader
 from specscope.tracer.oracle.check import check_trace
 
@@ -53,16 +54,36 @@ class Listener:
         self.events: list[str] = []
         self.outputs: dict[str, list[list[int]]] = {}
         self.then: Callable[[], None] = lambda: None  # at the second step that is delivered
+        self.third: Callable[[], None] = lambda: None  # as the third draft begins
+        self.logits: list[torch.Tensor] = []  # of each step that is still to be delivered, as it ended
+        self.monkeypatch = monkeypatch
+        self.watch(models)
+        taken = Session.step
+
+        def step(session: Session, *given: Any) -> list[StepResult]:
+            results = taken(session, *given)
+            self.logits.append(results[0].shared.verification.logits.clone())
+            return results
+
+        monkeypatch.setattr(Session, "step", step)
+
+    def watch(self, models: Models) -> None:
+        """Decodes with these from now on."""
+        self.models = models
         propose = models.drafter.propose
 
         def proposing(*given: Any) -> Any:
             self.events.append("draft")
+            if self.events.count("draft") == 3:
+                self.third()
             return propose(*given)
 
-        monkeypatch.setattr(models.drafter, "propose", proposing)
+        self.monkeypatch.setattr(models.drafter, "propose", proposing)
 
     def stepped(self, results: list[StepResult]) -> None:
         self.events.append(f"step {results[0].step}")
+        assert not torch.is_inference_mode_enabled(), "the caller's tensors are its own"
+        assert torch.equal(results[0].shared.verification.logits, self.logits.pop(0))
         if self.events.count("step 1"):
             self.then()
 
@@ -73,6 +94,7 @@ class Listener:
         self, choice: ModelChoice, prompts: list[Prompt], overlap: Any, trace: Path | None = None, **more: Any
     ) -> None:
         self.events.clear()
+        self.logits.clear()
         self.outputs = {}
         target = None if trace is None else TraceTarget(trace)
         settings = Settings(choice=choice, max_new_tokens=12, overlap=overlap, **more)
@@ -105,7 +127,7 @@ def test_what_is_said_and_recorded_stays_the_same(
 ) -> None:
     if rule is not None:
         choice = replace(choice, rule=rule, policy=parse_policy("chain", 4, 1, 4))
-        listener.models = load_models(choice)
+        listener.watch(load_models(choice))
     runs = {}
     for overlap in ("off", "on"):
         trace = tmp_path / f"{overlap}.jsonl"
@@ -131,6 +153,43 @@ def test_the_time_it_takes_is_recorded(listener: Listener, choice: ModelChoice, 
         times = [step.timing.deliver_ns for step in reader.steps(turn) if step.timing is not None]
     assert times[0] is None
     assert all(time is not None and time >= 0 for time in times[1:])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_waits_is_delivered_where_a_draft_fails(
+    listener: Listener, choice: ModelChoice, error: type[BaseException]
+) -> None:
+    def failing() -> None:
+        raise error
+
+    listener.third = failing
+    heard = []
+    for overlap in ("off", "on"):
+        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else EngineError):
+            listener.run(choice, [FIRST], overlap)
+        heard.append((listener.outputs, [event for event in listener.events if event != "draft"]))
+    assert heard[0] == heard[1]
+    assert heard[0][1][-1] == "step 1"
+
+
+def test_what_a_draft_drew_for_a_step_that_is_not_taken_counts_as_not_drawn(
+    listener: Listener, choice: ModelChoice, tmp_path: Path
+) -> None:
+    def ending() -> None:
+        raise KeyboardInterrupt
+
+    drawn = replace(choice, rule=DRAWN, policy=parse_policy("chain", 4, 1, 4))
+    listener.watch(load_models(drawn))
+    listener.then = ending
+    left = []
+    for overlap in ("off", "on"):
+        with pytest.raises(KeyboardInterrupt):
+            listener.run(drawn, [FIRST], overlap, tmp_path / f"{overlap}.jsonl")
+        with TraceReader(tmp_path / f"{overlap}.jsonl") as reader:
+            end = reader.turn_end(reader.turns[0])
+        assert end is not None
+        left.append(end.generator_digest)
+    assert left[0] == left[1] is not None
 
 
 @pytest.mark.parametrize(("error", "reason"), [(KeyboardInterrupt, "interrupted"), (OSError, "failed")])

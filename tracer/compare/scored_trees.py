@@ -35,7 +35,7 @@ class ScoredTrees(NamedTuple):
 
     @property
     def are_tied(self) -> bool:
-        """Whether noise may have put each node of one tree in the place of one of the other. Nodes that both have must
+        """Whether noise may have put each node of one tree where the other has another. Nodes that both have must
         be scored alike, and there must be some: else nothing says that both ranked by the same. No tree may have left
         out what is clearly better than its worst, or what its side's own proposals refute."""
         shared = self.a.keys() & self.b.keys()
