@@ -15,6 +15,7 @@ from support.traces import EAGER, FUSED, Lines, load, store
 from specscope.tracer import Recorder
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions
+from specscope.tracer.compare.roundings import epsilon_of
 from specscope.tracer.errors import TraceError
 from specscope.tracer.oracle.check import check_trace
 
@@ -94,6 +95,23 @@ def test_what_a_manifest_must_say_is_named_with_what_it_may_be(tmp_path: Path, c
     bad = changed(decode(tmp_path / "a.jsonl"), lambda lines: change(lines[0]))
     with pytest.raises(TraceError, match=rf"line 1, field {field}: (Field required|Input should be 'dynamic')"):
         check_trace(bad)
+
+
+@pytest.mark.parametrize(("dtype", "remarked"), [("float8_e4m3fn", True), ("bf16", False), ("float16", False)])
+def test_a_dtype_whose_roundings_nobody_knows_is_remarked_on(tmp_path: Path, dtype: str, remarked: bool) -> None:
+    def narrow(lines: Lines) -> None:
+        lines[0]["dtype"] = dtype
+
+    plain = decode(tmp_path / "a.jsonl")
+    options = DiffOptions(allowed=frozenset({"dtype"}))
+    verdict = diff_traces(plain, changed(decode(tmp_path / "b.jsonl"), narrow), options)
+    says = f"the candidate computes in {dtype}, whose roundings are not known: noise is counted in those of float32"
+    assert any(line.startswith(says) for line in verdict.remarks) == remarked
+
+
+@pytest.mark.parametrize(("short", "full"), [("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", "float32")])
+def test_a_short_name_of_a_dtype_rounds_as_the_dtype(short: str, full: str) -> None:
+    assert epsilon_of(short) == epsilon_of(full)
 
 
 def test_a_part_of_a_run_is_compared_as_far_as_it_goes_and_the_rest_is_named(tmp_path: Path) -> None:

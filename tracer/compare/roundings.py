@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from specscope.schemas import Manifest
+from specscope.tracer.naming.text import shorten, visible
 
 #: Distance of 1 to the next number.
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -27,7 +28,7 @@ STATED_SIZE = 16.0
 
 def epsilon_of(dtype: str) -> float:
     """Distance of 1 to the next number of ``dtype``."""
-    return EPSILON.get(dtype, EPSILON[USUAL_DTYPE])
+    return EPSILON.get(full_name(dtype) or USUAL_DTYPE, EPSILON[USUAL_DTYPE])
 
 
 def coarser(dtype: str, other: str) -> str:
@@ -46,6 +47,16 @@ def compared_in(a: Manifest, b: Manifest) -> str:
     for cached in caches if len(caches) > 1 else ():
         dtype = coarser(dtype, cached) if cached in EPSILON else dtype
     return dtype
+
+
+def dtype_remarks(a: Manifest, b: Manifest) -> list[str]:
+    """Which side computes in a dtype whose roundings nobody knows."""
+    return [
+        f"the {side} computes in {shorten(visible(manifest.dtype), 40)}, whose roundings are not known: noise is counted "
+        f"in those of {USUAL_DTYPE}, and may be larger; --noise FILE, with another run of that side, measures it"
+        for side, manifest in (("baseline", a), ("candidate", b))
+        if manifest.knows("dtype") and full_name(manifest.dtype) not in EPSILON
+    ]
 
 
 def cache_remarks(a: Manifest, b: Manifest) -> list[str]:

@@ -17,7 +17,7 @@ from specscope.tracer.compare.lengths import MORE_THAN_LENGTHS, are_lengths, wit
 from specscope.tracer.compare.manifests import ManifestComparison, fallback_remarks, loaded_otherwise, name_remarks
 from specscope.tracer.compare.marks import TurnMarks
 from specscope.tracer.compare.noise import sensitivity
-from specscope.tracer.compare.roundings import cache_remarks
+from specscope.tracer.compare.roundings import cache_remarks, dtype_remarks
 from specscope.tracer.compare.sides import Sides, first_violations
 from specscope.tracer.compare.turns import Walk
 from specscope.tracer.errors import EXIT_COVERAGE, EXIT_DIFFERENT, EXIT_EQUAL, EXIT_INCOMPARABLE
@@ -122,6 +122,7 @@ def _remarks(c: Compared) -> list[str]:
         *one_run_remarks(a, b),
         *name_remarks(a.manifest, b.manifest),
         *fallback_remarks(a.manifest, b.manifest),
+        *dtype_remarks(a.manifest, b.manifest),
         *cache_remarks(a.manifest, b.manifest),
         *_pairing_remarks(c),
     ]
