@@ -163,13 +163,20 @@ def test_a_tied_node_is_a_tie_by_the_trees_scores_where_drafts_are_not_recorded(
     root = verdict.roots[0].difference
     assert (root.phase, root.field) == ("tree", "nodes")
     assert verdict.verdict == outcome
-    if outcome == "ties":
-        ours, theirs = root.contenders or []
-        assert None not in (ours.a, theirs.b)
-        assert (ours.b, theirs.a) == (None, None), "neither tree has the other's node"
-        assert root.margin_a is not None
-        assert root.floor is not None
-        assert root.margin_a <= 2 * root.floor
+
+
+def test_such_a_tie_is_described_by_both_nodes_with_their_scores(tmp_path: Path) -> None:
+    pair = [load(EAGER), load(FUSED)]
+    without_drafts(pair[0])
+    with_another_leaf(pair[0], 0.0, ALL_KEPT)
+    verdict = diff_traces(store(pair[0], tmp_path / "a.jsonl"), store(pair[1], tmp_path / "b.jsonl"))
+    root = verdict.roots[0].difference
+    ours, theirs = root.contenders or []
+    assert None not in (ours.a, theirs.b)
+    assert (ours.b, theirs.a) == (None, None), "neither tree has the other's node"
+    assert root.margin_a is not None
+    assert root.floor is not None
+    assert root.margin_a <= 2 * root.floor
 
 
 def test_what_one_side_recorded_as_proposed_refutes_a_tie(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def compared_in(a: Manifest, b: Manifest) -> str:
 def dtype_remarks(a: Manifest, b: Manifest) -> list[str]:
     """Which side computes in a dtype whose roundings nobody knows."""
     return [
-        f"the {side} computes in {shorten(visible(manifest.dtype), 40)}, whose roundings are not known: noise is counted "
-        f"in those of {USUAL_DTYPE}, and may be larger; --noise FILE, with another run of that side, measures it"
+        f"the {side} computes in {shorten(visible(manifest.dtype), 40)}, whose roundings are not known: noise is "
+        f"counted in those of {USUAL_DTYPE}, and may be larger; --noise FILE, another run of that side, measures it"
         for side, manifest in (("baseline", a), ("candidate", b))
         if manifest.knows("dtype") and full_name(manifest.dtype) not in EPSILON
     ]
