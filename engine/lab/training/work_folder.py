@@ -35,16 +35,16 @@ def check_teacher(plan: TrainingPlan) -> None:
     """
     noted, teacher = _noted_teacher(plan.work / NOTE_NAME), weights_digest(plan.teacher_folder)
     if noted is None:
-        own = plan.given_teacher is None and (plan.teacher_folder / "tokenizer.json").exists()
-        if (plan.work / STREAM_NAME).exists() and not own:
+        of_this_folder = plan.given_teacher is None and (plan.teacher_folder / "tokenizer.json").exists()
+        if (plan.work / STREAM_NAME).exists() and not of_this_folder:
             raise UsageError(
                 f"{plan.work} holds texts and does not say for which teacher they were made: give another --work"
             )
     elif noted != teacher:
         is_there = any(plan.teacher_folder.glob("*.safetensors"))
-        got = f"{teacher} at {plan.teacher_folder}" if is_there else "one that is to be trained"
+        asked = f"{teacher} at {plan.teacher_folder}" if is_there else "one that is to be trained"
         raise UsageError(
-            f"{plan.work} was begun for a teacher with the weights {noted}, got {got}: give that teacher, or another "
+            f"{plan.work} was begun for a teacher with the weights {noted}, got {asked}: give that teacher, or another "
             "--work"
         )
 
