@@ -210,8 +210,8 @@ def _train_head(plan: TrainingPlan, recipe: HeadRecipe, texts: HeadTexts, start:
 def _statement(plan: TrainingPlan, recipe: HeadRecipe, start: StartingHead | None) -> TrainingStatement:
     """Of the weights that lie there, if they are those after all updates that were made."""
     folder = plan.head_folder(recipe)
-    made = replace(recipe, num_steps=updates_done(state_folder(folder)))
-    return stated(weights_digest(folder), weights_digest(plan.teacher_folder), tokens_of(made), start)
+    num_tokens = tokens_of(replace(recipe, num_steps=updates_done(state_folder(folder))))
+    return stated(weights_digest(folder), weights_digest(plan.teacher_folder), num_tokens, start)
 
 
 def _train_exit_head(plan: TrainingPlan, recipe: ExitHeadRecipe, rows: NDArray[np.int64]) -> None:
