@@ -68,7 +68,8 @@ def recorded(teacher_folder: Path, head_folder: Path, tmp_path_factory: pytest.T
 def test_two_ranks_decide_as_one_process_and_agree(recorded: Recorded, name: str) -> None:
     report = check_trace(recorded.ranks(name))
     assert (violated(report), report.end_reason) == (set(), "complete")
-    assert report.invariants["ranks.agree"].passed == report.num_steps > 0
+    for invariant in ("ranks.agree", "ranks.recorded"):
+        assert report.invariants[invariant].passed == report.num_steps > 0
     verdict = diff_traces(recorded.alone(name), recorded.ranks(name))
     assert verdict.verdict == "equal", "the prompts were chosen so that no choice is near a tie"
     assert verdict.exit_code == 0
@@ -221,21 +222,26 @@ def test_what_all_ranks_say_is_held_against_the_record(tmp_path: Path, field: st
     for decided in step["ranks"]:
         decided[f"{field}_digest"] = "0123456789abcdef"
     report = check_trace(store(lines, tmp_path / "other.jsonl"))
-    assert violated(report) == {"ranks.agree"}
-    first = report.invariants["ranks.agree"].first
+    assert violated(report) == {"ranks.recorded"}
+    first = report.invariants["ranks.recorded"].first
     assert first is not None
     assert first.witness == f"rank 0 decided 0123456789abcdef, and the recorded {recorded} has the digest {honest}"
 
 
-def test_what_a_record_lacks_or_redacts_is_not_held_against_the_ranks(tmp_path: Path) -> None:
+def test_what_a_record_lacks_or_redacts_is_skipped_and_not_held_against_the_ranks(tmp_path: Path) -> None:
     lines = ranks_agree(load(FUSED))
     step = next(line for line in lines if line["kind"] == "step")
     for decided in step["ranks"]:
         decided["tree_digest"] = decided["emitted_digest"] = "0123456789abcdef"
     lines[0]["redaction"] = "0" * 32
-    assert not violated(check_trace(store(lines, tmp_path / "redacted.jsonl")))
+    redacted = check_trace(store(lines, tmp_path / "redacted.jsonl"))
+    assert not violated(redacted)
+    judged = redacted.invariants["ranks.recorded"]
+    assert (judged.passed, judged.skipped) == (0, redacted.num_steps)
     del lines[0]["redaction"], step["tree"]
-    assert "ranks.agree" not in violated(check_trace(store(lines, tmp_path / "without.jsonl")))
+    without = check_trace(store(lines, tmp_path / "without.jsonl"))
+    assert not {"ranks.agree", "ranks.recorded"} & violated(without)
+    assert without.invariants["ranks.recorded"].skipped == 1
 
 
 MISTAKES = {

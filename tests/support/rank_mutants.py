@@ -34,6 +34,13 @@ def decided_in(step: dict[str, Any]) -> dict[str, str]:
     return {f"{name}_digest": xxhash.xxh3_64_hexdigest(array("q", ids).tobytes()) for name, ids in decided.items()}
 
 
+def all_decide_otherwise(lines: Lines) -> None:
+    """In the second step all ranks say that they accepted a path that is not the recorded one."""
+    second = [line for line in ranks_agree(lines) if line["kind"] == "step"][1]
+    for decided in second["ranks"]:
+        decided["path_digest"] = "f" * 16
+
+
 def one_rank_parts(lines: Lines) -> None:
     """The last of them accepts another path in the second step."""
     second = [line for line in ranks_agree(lines) if line["kind"] == "step"][1]

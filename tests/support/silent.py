@@ -27,7 +27,7 @@ NOT_HERE = {
     *ABOUT_GRAMMARS,
     *("turn.stop-strings", "verify.graph-length", "tree.size-pays", "turn.depth-limits", "verify.windows"),
     *("lengths.accepted-of-drafted", "draft.shape-pays", "tree.proposed-by", "tree.lookup-is-in-text"),
-    "ranks.agree",
+    *("ranks.agree", "ranks.recorded"),
 }
 #: Of what the format has a place for since 1.2.
 ABOUT_FEATURES = {"draft.features-are-committed", "verify.feature-layers"}

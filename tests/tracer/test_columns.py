@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 from support.called import specscope
@@ -162,6 +165,38 @@ def test_a_command_goes_on_behind_a_backslash_and_between_its_words() -> None:
     lines = page.getvalue().splitlines()
     assert lines == ["  specscope diff a.jsonl \\", "      'b c d.jsonl' \\", "      --allow dtype"]
     assert shlex.split(page.getvalue().replace("\\\n", "")) == shlex.split(command)
+
+
+WORDS = st.text(alphabet="ab '\"\\$*-é", min_size=1, max_size=24)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(WORDS | st.sampled_from(["--allow", "--at"]), min_size=1, max_size=6), width=st.integers(10, 90))
+def test_a_shell_reads_what_is_printed_as_the_command_that_was_meant(words: list[str], width: int) -> None:
+    page = io.StringIO()
+    command = shlex.join(["specscope", *words])
+    print_command(Console(width=width, file=page, emoji=False, color_system=None), command, before="next  ")
+    shell = "specscope() { for word; do printf '%s\\0' \"$word\"; done; }\n"
+    script = shell + page.getvalue().removeprefix("next  ")
+    heard = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert heard.split("\0")[:-1] == words
+
+
+def test_a_command_that_is_no_words_alone_stays_in_one_piece() -> None:
+    page = io.StringIO()
+    print_command(Console(width=20, file=page, emoji=False), "specscope show a.jsonl > b.txt", before="")
+    assert page.getvalue() == "specscope show a.jsonl > b.txt\n"
+
+
+def test_a_table_without_rows_says_so_with_its_columns() -> None:
+    empty = Table(*(f"header{number}" for number in range(3)), box=None)
+    assert " ".join(printed(18, empty)) == "no rows; columns: header0, header1, header2"
+
+
+def test_in_a_pipe_a_row_is_a_line() -> None:
+    many = ", ".join(f"{number} AS a_column_of_a_long_name_{number}" for number in range(12))
+    rows = specscope("query", f"SELECT {many}", FUSED).out.splitlines()
+    assert [len(row.split()) for row in rows] == [12, 12]
 
 
 def test_a_word_that_no_line_can_hold_stays_whole() -> None:

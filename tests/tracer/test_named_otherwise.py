@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder_calls import ABOUT
 from support.toy_engine import PROMPTS, VOCAB, changed, decode
 from support.traces import EAGER, FUSED, Lines, load, store
 
+from specscope.tracer import Recorder
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions
 from specscope.tracer.errors import TraceError
@@ -27,6 +31,7 @@ def renamed(path: Path, field: str, value: Any) -> Path:
         ("teacher.architecture", "LlamaForCausalLM", "llama"),
         ("teacher.architecture", "Qwen2MoeForCausalLM", "qwen2moe"),
         ("teacher.architecture", "GPT2LMHeadModel", "gpt2"),
+        ("teacher.architecture", "LlamaForCausalLM", "llama_for_causal_lm"),
         ("drafter.kind", "eagle3", "EAGLE-3"),
     ],
 )
@@ -37,6 +42,16 @@ def test_names_that_engines_write_in_their_own_way_are_one(tmp_path: Path, field
     assert (verdict.verdict, verdict.remarks) == ("equal", [])
     other = diff_traces(recorded, renamed(same, field, f"other-{theirs}"))
     assert (other.verdict, other.incomparable) == ("incomparable", [f"{field}: {ours} -> other-{theirs}"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("通义", "智谱"), ("naïve", "nave"), ("---", "___x"), ("ForCausalLM", "LMHeadModel"), ("a.1", "a1")],
+)
+def test_other_names_in_any_script_are_others(tmp_path: Path, ours: str, theirs: str) -> None:
+    recorded = renamed(decode(tmp_path / "a.jsonl"), "teacher.architecture", ours)
+    verdict = diff_traces(recorded, renamed(decode(tmp_path / "b.jsonl"), "teacher.architecture", theirs))
+    assert verdict.incomparable == [f"teacher.architecture: {ours} -> {theirs}"]
 
 
 @pytest.mark.parametrize(
@@ -98,18 +113,21 @@ def without_drafts(lines: Lines) -> None:
         del step["draft"]
 
 
-def with_another_leaf(lines: Lines, gap: float) -> None:
-    """In one step another token stands in the worst leaf's place, scored ``gap`` apart."""
-    for step in (line for line in lines if line["kind"] == "step"):
-        tree = step["tree"]
-        worst = min(range(1, len(tree["scores"])), key=lambda slot: tree["scores"][slot])
-        if worst not in step["accept"]["path"] and worst not in tree["parents"]:
-            token = next(token for token in range(3000, 3100) if token not in tree["tokens"])
-            tree["tokens"][worst] = step["tensors"]["token_ids"][worst] = token
-            tree["scores"][worst] += gap
-            tree["logprobs"][worst] += gap
-            return
-    raise AssertionError("every step's worst leaf was accepted")
+def with_another_leaf(lines: Lines, gap: float, at: int = 0) -> None:
+    """In a step a token that nobody proposed stands in the worst leaf's place, scored ``gap`` apart."""
+    step = [line for line in lines if line["kind"] == "step"][at]
+    tree = step["tree"]
+    worst = min(range(1, len(tree["scores"])), key=lambda slot: tree["scores"][slot])
+    assert worst not in [*step["accept"]["path"], *tree["parents"]]
+    token = next(token for token in range(3000, 3100) if token not in tree["tokens"])
+    tree["tokens"][worst] = step["tensors"]["token_ids"][worst] = token
+    tree["scores"][worst] += gap
+    tree["logprobs"][worst] += gap
+
+
+#: A step whose worst node is the least of the siblings that were proposed, all of which are kept: another token may as
+#: well have been among them. In step 0 better siblings of the worst node were left out.
+ALL_KEPT = 7
 
 
 @pytest.mark.parametrize(
@@ -122,8 +140,67 @@ def test_a_tied_node_is_a_tie_by_the_trees_scores_where_drafts_are_not_recorded(
     pair = [load(EAGER), load(FUSED)]
     for side in sides:
         without_drafts(pair[side])
-    with_another_leaf(pair[0], gap)
+    with_another_leaf(pair[0], gap, ALL_KEPT)
     verdict = diff_traces(store(pair[0], tmp_path / "a.jsonl"), store(pair[1], tmp_path / "b.jsonl"))
     root = verdict.roots[0].difference
     assert (root.phase, root.field) == ("tree", "nodes")
+    assert verdict.verdict == outcome
+    if outcome == "ties":
+        ours, theirs = root.contenders or []
+        assert None not in (ours.a, theirs.b)
+        assert (ours.b, theirs.a) == (None, None), "neither tree has the other's node"
+        assert root.margin_a is not None
+        assert root.floor is not None
+        assert root.margin_a <= 2 * root.floor
+
+
+def test_what_one_side_recorded_as_proposed_refutes_a_tie(tmp_path: Path) -> None:
+    pair = [load(EAGER), load(FUSED)]
+    without_drafts(pair[0])
+    with_another_leaf(pair[0], 0.0)
+    ours, theirs = (store(lines, tmp_path / f"{at}.jsonl") for at, lines in enumerate(pair))
+    assert diff_traces(ours, theirs).verdict == "different"
+    assert diff_traces(theirs, ours).verdict == "different"
+    without_drafts(pair[1])
+    assert diff_traces(ours, store(pair[1], theirs)).verdict == "ties", "nobody recorded what would refute it"
+
+
+SMALL: dict[str, Any] = {
+    **ABOUT,
+    "dtype": "float32",
+    "tree_policy": {"kind": "dynamic", "depth": 2, "top_k": 2, "budget": 2},
+    "stop_rules": {"max_new_tokens": 2, "eos_token_ids": [], "stop_strings": []},
+    "sections": ["tree", "verify", "accept", "stop"],
+}
+
+
+def small_tree(path: Path, tokens: list[int], scores: list[float]) -> Path:
+    """The trace of an engine that records a chain below the root and no drafts."""
+    logprobs = [0.0, *(below - above for above, below in pairwise(scores))]
+    tree = {"scores": scores, "logprobs": logprobs}
+    with Recorder(path, **SMALL) as trace:
+        turn = trace.turn("p", [5, 9, 2], pending_token=tokens[0])
+        turn.step(tokens=tokens, parents=[0, 0, 1], path=[], bonus_token=3, argmax=[3, 50, 51], tree=tree, emitted=[3])
+        turn.end("length")
+    return path
+
+
+LIKELY = math.log(0.95)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "scores", "outcome"),
+    [
+        ([7, 10, 11], [7, 10, 12], [0.0, -0.3, -1.2], "ties"),
+        ([7, 10, 11], [7, 10, 12], [0.0, LIKELY, 2 * LIKELY], "different"),  # siblings of 0.95 each
+        ([7, 10, 11], [7, 20, 21], [0.0, -0.8, -1.6], "different"),  # no node is shared
+        ([7, 10, 11], [7, 10, 12], [0.0, 0.0, 0.0], "different"),  # scores that rank nothing
+    ],
+)
+def test_scores_that_prove_no_tie_are_none(
+    tmp_path: Path, ours: list[int], theirs: list[int], scores: list[float], outcome: str
+) -> None:
+    verdict = diff_traces(
+        small_tree(tmp_path / "a.jsonl", ours, scores), small_tree(tmp_path / "b.jsonl", theirs, scores)
+    )
     assert verdict.verdict == outcome

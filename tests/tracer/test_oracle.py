@@ -13,7 +13,7 @@ from support.lengths_runs import LENGTHS_MUTANTS
 from support.paging_mutants import PAGING_MUTANTS
 from support.pipeline_mutants import PIPELINE_MUTANTS
 from support.proposer_mutants import PROPOSER_AND_SHAPE_MUTANTS
-from support.rank_mutants import one_rank_parts
+from support.rank_mutants import all_decide_otherwise, one_rank_parts
 from support.reports import violated
 from support.row_mutants import ROW_MUTANTS
 from support.silent import ABOUT_CUSTODY, ABOUT_DRAWS, ABOUT_FEATURES, ABOUT_ROWS, NOT_HERE
@@ -347,6 +347,7 @@ RUN_MUTANTS: dict[str, Callable[[Lines], Any]] = {
     "run.coins-fresh": same_coin,
     "verify.windows": see_one_too_many,
     "ranks.agree": one_rank_parts,
+    "ranks.recorded": all_decide_otherwise,
     "tree.size-pays": lambda lines: lines[0]["tree_policy"].__setitem__("costs", WHERE_NO_LEVEL_PAYS),
     "run.sequence": lambda lines: lines.insert(4, lines[3]),
     "run.step-numbers": lambda lines: lines.pop(4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -172,8 +173,8 @@ def _print_tree(out: Console, record: Step, texts: TokenTexts) -> None:
     for name in ("below slot", "depth", "node and its slot"):
         table.add_column(name, justify="left" if name.startswith("node") else "right")
     labels = _labels(record, texts)
-    for parent, depth, label in zip(record.tree.parents, record.tree.depths, labels, strict=False):
-        table.add_row(str(parent), str(depth), label)
+    for parent, depth, label in zip_longest(record.tree.parents, record.tree.depths, labels, fillvalue="–"):
+        table.add_row(str(parent), str(depth), str(label))  # of lists that ought to be equally long
     print_table(out, table)
 
 

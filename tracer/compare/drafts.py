@@ -12,7 +12,8 @@ from specscope.tracer.compare.at_a_glance import level_lists
 from specscope.tracer.compare.contenders import swapped_nodes
 from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes, key_tokens, numbered_alike
 from specscope.tracer.compare.roundings import spacing
-from specscope.tracer.compare.selection import is_sound, tied_by_scores, with_margins
+from specscope.tracer.compare.scored_trees import ScoredTrees
+from specscope.tracer.compare.selection import is_sound, with_margins
 from specscope.tracer.compare.sizing import depth_is_tied, size_is_tied
 from specscope.tracer.compare.steps import StepPair, difference, slot_keys
 
@@ -339,12 +340,16 @@ def compare_trees(pair: StepPair, drafts_equal: bool) -> Iterator[Difference]:
         known = bool(pair.a.candidates and pair.b.candidates) and not pair.fixed_shape
         same_size = len(keys_a) == len(keys_b) or size_is_tied(pair)
         sound = same_size and is_sound(pair.a, pair) and is_sound(pair.b, pair)
-        is_tie = sound if known else same_size and tied_by_scores(pair)
+        scored = ScoredTrees.of(pair) if same_size else None  # None where both sides' proposals decide
+        is_tie = sound if known else scored is not None and scored.are_tied
         kind: DifferenceKind = "near-tie" if is_tie else "structural"
         inputs_equal = drafts_equal or (known and not sound)
         differing = _only_in("tree", "nodes", keys_a, keys_b, kind=kind, inputs_equal=inputs_equal)
-        differing = with_margins(differing, pair) if kind == "near-tie" else differing
-        yield _with_contenders(differing, pair, keys_a, keys_b)
+        if is_tie and scored is not None:
+            yield scored.described(differing)
+        else:
+            differing = with_margins(differing, pair) if is_tie else differing
+            yield _with_contenders(differing, pair, keys_a, keys_b)
     for field in ("parents", "depths"):
         for key in pair.common:
             va = _shape(pair.a, field, key)

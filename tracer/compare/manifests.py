@@ -255,7 +255,8 @@ def _meant(name: str, value: Any) -> Any:
     if name == "pipeline.stages" and value is not None:
         return [(stage["first_layer"], stage["last_layer"]) for stage in value]
     if name in NAMED_FREELY and value is not None:
-        return re.sub(r"(forcausallm|lmheadmodel)$|[^a-z0-9+]", "", str(value).casefold())
+        plain = re.sub(r"[\s_-]", "", str(value).casefold())
+        return re.sub(r"(?<=.)(forcausallm|lmheadmodel)$", "", plain) or value
     return SAID_BY_ABSENCE.get(name) if value is None else value
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from specscope.schemas.verdict import Difference
-from specscope.tracer.compare.nodes import ROOT, PathKey, Proposal, StepNodes
-from specscope.tracer.compare.roundings import spacing
+from specscope.tracer.compare.nodes import ROOT, Proposal, StepNodes
 from specscope.tracer.compare.steps import StepPair
 
 
@@ -28,38 +27,6 @@ def is_sound(nodes: StepNodes, pair: StepPair) -> bool:
         or pair.judge.tied("draft-scores", other.score - edge.worst, max(other.grain, edge.coarsest))
         for other in edge.left_out
     )
-
-
-def tied_by_scores(pair: StepPair) -> bool:
-    """The same of two trees where a side does not record what was proposed, by the scores that both trees carry: nodes
-    that both have are scored alike, and no tree left a node of the other one out that is clearly better than its worst.
-    """
-    if pair.fixed_shape or (pair.a.candidates and pair.b.candidates):
-        return False
-    ours, theirs = _tree_scores(pair.a), _tree_scores(pair.b)
-    if ours is None or theirs is None:
-        return False
-    grain = max(spacing(nodes.logit_size(None, 0.0)) for nodes in (pair.a, pair.b))
-
-    def tied(key: PathKey, gap: float) -> bool:
-        return pair.judge.tied("draft-scores", gap, len(key) * grain)
-
-    alike = all(tied(key, ours[key] - theirs[key]) for key in ours.keys() & theirs.keys())
-    return alike and all(
-        score <= worst or tied(key, score - worst)
-        for here, there in ((ours, theirs), (theirs, ours))
-        for worst in [min(here.values())]
-        for key, score in there.items()
-        if key not in here
-    )
-
-
-def _tree_scores(nodes: StepNodes) -> dict[PathKey, float] | None:
-    """The scores of a tree's drafted nodes; None where they are not recorded, or there is none."""
-    scores = None if nodes.step.tree is None else nodes.step.tree.scores
-    if scores is None or len(scores) != len(nodes.keys) or len(scores) < 2:
-        return None
-    return {key: score for key, score in zip(nodes.keys, scores, strict=True) if key != ROOT}
 
 
 def with_margins(differing: Difference, pair: StepPair) -> Difference:

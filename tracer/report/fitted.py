@@ -7,6 +7,7 @@ whole when it is copied.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,6 @@ from rich.text import Text
 PLAIN_WIDTH = 200  # columns of a page that is no terminal
 BOUNDLESS = 10_000  # columns: wider than a table of bounded values can be
 WORD = re.compile(r"\S+")
-ARGUMENT = re.compile(r"(?:--\S+ )?(?:'[^']*'|\S)+")  # of a command, behind its option
 GOES_ON = " \\"
 GAPS = (2, 1)  # columns between those of a table, the first that fits
 
@@ -35,7 +35,7 @@ def print_line(out: Console, markup: str, *, indent: int = 0, hanging: int = 0) 
     if is_page(out):
         out.print(Text(" " * indent) + line, highlight=False, soft_wrap=True)
         return
-    for number, part in enumerate(line.divide(_breaks(WORD, line.plain, out.width - indent, hanging=hanging))):
+    for number, part in enumerate(line.divide(_breaks(line.plain, out.width - indent, hanging=hanging))):
         part.rstrip()
         out.print(Text(" " * (indent + hanging * (number > 0))) + part, highlight=False, soft_wrap=True)
 
@@ -43,20 +43,42 @@ def print_line(out: Console, markup: str, *, indent: int = 0, hanging: int = 0) 
 def print_command(out: Console, command: str, *, before: str) -> None:
     """Prints a command that is to be copied, behind ``before``. Where it does not fit, it goes on behind a backslash,
     as a shell reads it."""
-    indent = len(before) + 4
-    fits = is_page(out) or len(before + command) <= out.width
-    begins = [0, *([] if fits else _breaks(ARGUMENT, command, out.width - len(before + GOES_ON), hanging=4))]
-    parts = [command[start:end].rstrip() for start, end in zip(begins, [*begins[1:], None], strict=True)]
-    lines = [before + parts[0], *(" " * indent + part for part in parts[1:])]
+    fits = is_page(out) or cell_len(before + command) <= out.width
+    pieces = [command] if fits else _arguments(command)
+    lines = [before + pieces[0]]
+    for piece in pieces[1:]:
+        if cell_len(f"{lines[-1]} {piece}{GOES_ON}") <= out.width:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(" " * (len(before) + 4) + piece)
     out.print(Text(f"{GOES_ON}\n".join(lines)), highlight=False, soft_wrap=True)
 
 
-def _breaks(words: re.Pattern[str], text: str, width: int, *, hanging: int) -> list[int]:
+def _arguments(command: str) -> list[str]:
+    """The words of a command as a shell reads them, each as it is quoted there, an option with what follows it; the
+    command in one piece where it is more than such words."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return [command]
+    if shlex.join(words) != command:
+        return [command]
+    pieces: list[str] = []
+    for word in map(shlex.quote, words):
+        follows_option = bool(pieces) and pieces[-1].startswith("--") and " " not in pieces[-1]
+        if follows_option and not word.startswith("-"):
+            pieces[-1] += f" {word}"
+        else:
+            pieces.append(word)
+    return pieces
+
+
+def _breaks(text: str, width: int, *, hanging: int) -> list[int]:
     """Where ``text`` goes on in another line, so that none is wider than ``width``, or from the second on than what
     ``hanging`` leaves of it, unless by one word."""
     breaks: list[int] = []
     begin = 0
-    for word in words.finditer(text):
+    for word in WORD.finditer(text):
         if text[begin : word.start()].strip() and cell_len(text[begin : word.end()]) > width:
             width -= hanging if not breaks else 0
             breaks.append(begin := word.start())
@@ -64,12 +86,16 @@ def _breaks(words: re.Pattern[str], text: str, width: int, *, hanging: int) -> l
 
 
 def print_table(out: Console, table: Table) -> None:
-    """Prints a table without a box: as it is where there is room, else with headers and texts wrapped between words,
-    and where that does not help, each row by itself, a line for each of its cells."""
-    ranges = [_range(out, column) for column in table.columns]
-    if out.measure(table, options=out.options.update(width=BOUNDLESS)).maximum <= out.width:
+    """Prints a table without a box: as it is in a pipe or where there is room, else with headers and texts wrapped
+    between words, and where that does not help, each row by itself, a line for each of its cells."""
+    widest = out.measure(table, options=out.options.update(width=BOUNDLESS)).maximum
+    if widest <= out.width:
         out.print(table)
         return
+    if is_page(out):
+        Console(file=out.file, width=widest, color_system=None).print(table)
+        return
+    ranges = [_range(out, column) for column in table.columns]
     for gap in GAPS:
         room = out.width - gap * (len(ranges) - 1)
         if sum(needed.minimum for needed in ranges) <= room:
@@ -112,6 +138,9 @@ class _Cell(NamedTuple):
 
 def _print_rows(out: Console, table: Table) -> None:
     names = [str(column.header).strip() for column in table.columns]
+    if not table.rows:
+        print_line(out, f"no rows; columns: {', '.join(names)}")
+        return
     longest = max(Text.from_markup(name).cell_len for name in names)
     for number, values in enumerate(zip(*(column.cells for column in table.columns), strict=True)):
         if number:

@@ -127,6 +127,11 @@ class Context:
         return None if left is None else dict(enumerate(left))
 
     @property
+    def ids_as_decoded(self) -> bool | None:
+        """True; None where redaction put other ids in their place, of which no digest taken before can be made."""
+        return True if self.manifest.redaction is None else None
+
+    @property
     def table_before(self) -> list[int] | None:
         """The block table that the step before left, or the prefill."""
         if self.previous is None:

@@ -73,6 +73,7 @@ RECORDED_AS = {
     "grammar_before": "guided.after",
     "put_out": "turn_end.output_ids",
     "counted": "turn_end.num_steps",
+    "ids_as_decoded": "tree.tokens",  # others stand there where they are redacted
 }
 #: The same of a turn's first step, where it is another field.
 RECORDED_AS_FIRST = {
@@ -82,7 +83,7 @@ RECORDED_AS_FIRST = {
     "grammar_before": "prefill.guided",
 }
 #: Of these, what the step before left.
-FROM_BEFORE = RECORDED_AS.keys() - {"appended", "found_prefixes", "logits_of_trials", "text"}
+FROM_BEFORE = RECORDED_AS.keys() - {"appended", "found_prefixes", "ids_as_decoded", "logits_of_trials", "text"}
 
 
 def missing_need(context: Context, needs: tuple[str, ...]) -> str | None:

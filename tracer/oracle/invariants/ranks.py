@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from specscope.schemas import RankDecisions, Step
+from specscope.schemas import RankDecisions
 from specscope.tracer.oracle.invariants.base import Context, Invariant, present
 
 
@@ -68,47 +68,49 @@ def digest_ids(*lists: Sequence[int]) -> str:
     return digest.hexdigest()
 
 
-def recorded_decisions(step: Step) -> dict[str, str]:
-    """By field of ``RankDecisions``, the digest of what the step's record holds; without what it does not hold."""
-    tree, accept = step.tree, step.accept
-    digests = {}
-    if tree is not None:
-        digests["tree_digest"] = digest_ids(tree.tokens, tree.parents)
-    if accept is not None:
-        digests["path_digest"] = digest_ids(accept.path)
-    # A slot that the tree does not have is a violation of its own.
-    if tree is not None and accept is not None and all(0 <= slot < len(tree.tokens) for slot in accept.path):
-        digests["emitted_digest"] = digest_ids([*(tree.tokens[slot] for slot in accept.path), accept.bonus_token])
-    return digests
-
-
 def _agree(c: Context) -> str | None:
     ranks, parallel = present(c.step.ranks), c.manifest.tensor_parallel
     if not ranks or (parallel is not None and len(ranks) != parallel.world_size):
         wanted = "at least 1" if parallel is None else str(parallel.world_size)
         return f"got the decisions of {len(ranks)} ranks, wanted {wanted}"
-    return disagreement(ranks) or (None if c.manifest.redaction else _unlike_the_record(c.step, ranks[0]))
+    return disagreement(ranks)
 
 
-def _unlike_the_record(step: Step, first: RankDecisions) -> str | None:
-    """Rank 0 writes the trace, so that its decisions are those recorded. Where ids are redacted, digests of them are
-    too, and cannot be made again."""
-    recorded = recorded_decisions(step)
+def _recorded(c: Context) -> str | None:
+    """Rank 0 writes the trace."""
+    ranks, tree, accept = present(c.step.ranks), present(c.step.tree), present(c.step.accept)
+    if not ranks:
+        return None  # ranks.agree says so
+    recorded = {"tree_digest": digest_ids(tree.tokens, tree.parents), "path_digest": digest_ids(accept.path)}
+    if all(0 <= slot < len(tree.tokens) for slot in accept.path):  # else an invariant of the path is violated
+        tokens = [*(tree.tokens[slot] for slot in accept.path), accept.bonus_token]
+        recorded["emitted_digest"] = digest_ids(tokens)
     for decision in DECISIONS:
-        given, digest = getattr(first, decision.field), recorded.get(decision.field)
+        given, digest = getattr(ranks[0], decision.field), recorded.get(decision.field)
         if digest is not None and given is not None and given != digest:
             return f"rank 0 decided {given}, and the recorded {decision.recorded} has the digest {digest}"
     return None
 
 
+def _has_ranks(c: Context) -> bool:
+    return c.manifest.tensor_parallel is not None or c.step.ranks is not None
+
+
 RANKS: tuple[Invariant[Context], ...] = (
     Invariant(
         id="ranks.agree",
-        statement="all ranks draft the same tree, accept the same path and emit the same tokens, which are those "
-        "recorded",
+        statement="all ranks draft the same tree, accept the same path and emit the same tokens",
         check=_agree,
         needs=("ranks",),
-        applies=lambda c: c.manifest.tensor_parallel is not None or c.step.ranks is not None,
+        applies=_has_ranks,
+        phase="accept",
+    ),
+    Invariant(
+        id="ranks.recorded",
+        statement="the recorded tree, path and accepted tokens are those that rank 0 decided",
+        check=_recorded,
+        needs=("ranks", "tree", "accept", "ids_as_decoded"),
+        applies=_has_ranks,
         phase="accept",
     ),
 )
