@@ -11,6 +11,7 @@ no difference from that between prompts.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,8 +26,10 @@ from specscope.engine.lab.bench.summary import VariantSummary, summarise
 from specscope.engine.lab.bench.turns import Clock, TurnMeasure
 from specscope.engine.lab.bench.variants import Variant
 from specscope.engine.settings import DEMO_MODELS, ModelChoice, Settings
-from specscope.tracer.errors import EngineError, UsageError
+from specscope.tracer.errors import EngineError, SpecScopeError, UsageError
 from specscope.tracer.tuning.intervals import Cluster, ratio_of
+
+ALONE = "baseline"  # what the teacher without a head is called
 
 
 def compared(heads: Sequence[str], teacher: str) -> list[Variant]:
@@ -35,14 +38,19 @@ def compared(heads: Sequence[str], teacher: str) -> list[Variant]:
     Raises:
         UsageError: where two have one name.
     """
-    folders = {head: DEMO_MODELS / "drafter" if head == "demo" else Path(head) for head in heads}
-    names = Counter("demo" if head == "demo" else folder.name for head, folder in folders.items())
-    for name, count in names.items():
+    names = ["demo" if head == "demo" else Path(head).name for head in heads]
+    for name, count in Counter([ALONE, *names]).items():
         if count > 1:
-            raise UsageError(f"got {count} heads named {name}, wanted names that differ: rename a folder")
-    alone = Variant(name="baseline", choice=ModelChoice(teacher=teacher, mode="baseline"))
-    choices = [ModelChoice(teacher=teacher, drafter=f"eagle3:{folder}") for folder in folders.values()]
-    return [alone, *(Variant(name=name, choice=choice) for name, choice in zip(names, choices, strict=True))]
+            raise UsageError(
+                f"got the name {name} {count} times, wanted names that differ, and {ALONE} for the teacher alone: give "
+                "each head once, and rename a folder where two have one name"
+            )
+    folders = [DEMO_MODELS / "drafter" if head == "demo" else Path(head) for head in heads]
+    choices = [ModelChoice(teacher=teacher, drafter=f"eagle3:{folder}") for folder in folders]
+    return [
+        Variant(name=ALONE, choice=ModelChoice(teacher=teacher, mode="baseline")),
+        *(Variant(name=name, choice=choice) for name, choice in zip(names, choices, strict=True)),
+    ]
 
 
 def rows(summaries: Sequence[VariantSummary], measures: Sequence[TurnMeasure]) -> Iterator[str]:
@@ -120,12 +128,16 @@ def main(
 ) -> None:
     """Compare EAGLE-3 HEADS: folders, or demo."""
     torch.set_num_threads(threads)
-    variants = compared(heads, teacher)
-    prompts = sample(load_suite(next(iter(SUITES))), limit)
-    plan = Plan(variants, prompts, Settings(choice=variants[0].choice, max_new_tokens=tokens), rounds, clock)
-    measures = list(measure(plan, load_variants(variants)))
-    for line in rows(summarise(measures, [variant.name for variant in variants]), measures):
-        click.echo(line)
+    try:
+        variants = compared(heads, teacher)
+        prompts = sample(load_suite(next(iter(SUITES))), limit)
+        plan = Plan(variants, prompts, Settings(choice=variants[0].choice, max_new_tokens=tokens), rounds, clock)
+        measures = list(measure(plan, load_variants(variants)))
+        for line in rows(summarise(measures, [variant.name for variant in variants]), measures):
+            click.echo(line)
+    except SpecScopeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

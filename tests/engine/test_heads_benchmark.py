@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import torch
+from click.testing import CliRunner
 
-from benchmarks.heads import compared, rows
+from benchmarks.heads import compared, main, rows
 from specscope.engine.lab.bench.summary import summarise
 from specscope.engine.lab.bench.turns import TurnMeasure
 from specscope.engine.settings import DEMO_MODELS
@@ -72,5 +74,16 @@ def test_outputs_that_differ_end_it() -> None:
 def test_heads_are_named_apart() -> None:
     names = [variant.name for variant in compared(["demo", "work/drafter"], "demo")]
     assert names == ["baseline", "demo", "drafter"]
-    with pytest.raises(UsageError, match="got 2 heads named drafter"):
-        compared(["work/drafter", str(DEMO_MODELS / "drafter")], "demo")
+    for name, heads in {
+        "drafter": ["work/drafter", str(DEMO_MODELS / "drafter")],
+        "demo": ["demo", "demo"],
+        "baseline": ["x/baseline", "demo"],
+    }.items():
+        with pytest.raises(UsageError, match=f"got the name {name} 2 times"):
+            compared(heads, "demo")
+
+
+def test_a_head_that_is_not_there_is_one_line_of_error() -> None:
+    done = CliRunner().invoke(main, ["nosuch", "--threads", str(torch.get_num_threads())])  # which the process keeps
+    assert done.exit_code == 2
+    assert done.output.startswith("error: no EAGLE-3 head at nosuch: ")

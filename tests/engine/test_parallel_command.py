@@ -66,6 +66,26 @@ def test_the_teachers_first_layers_draft_on_divided_weights_too(tmp_path: Path, 
 
 
 @pytest.mark.slow
+def test_they_draft_for_two_rows_side_by_side(tmp_path: Path) -> None:
+    """Of other lengths, so that one is padded."""
+    prompts, trace = tmp_path / "prompts.jsonl", tmp_path / "rows.jsonl"
+    prompts.write_text("".join(json.dumps({"id": text, "prompt": text}) + "\n" for text in (PROMPT, "class A:\n")))
+    tokens = []
+    for more in (
+        ("--drafter", "early-exit", *DIVIDED, "--batch-size", "2", "--trace", trace),
+        ("--drafter", "none"),  # the teacher's own, in one process and one row after another
+    ):
+        done = specscope("run", "--prompts", prompts, "--max-new-tokens", "16", *more, "--json")
+        assert (done.code, done.err) == (0, "")
+        tokens.append({turn["id"]: turn["output_ids"] for turn in map(json.loads, done.out.splitlines())})
+    assert len(tokens[0]) == 2
+    assert tokens[0] == tokens[1]
+    records = map(json.loads, trace.read_text(encoding="utf-8").splitlines())
+    assert [record["turn"] for record in records if record["kind"] == "step"][:4] == [0, 1, 0, 1]
+    assert check_trace(trace).num_violations == 0
+
+
+@pytest.mark.slow
 def test_ranks_whose_first_layers_drafted_other_trees_are_named(tmp_path: Path) -> None:
     trace = tmp_path / "run.jsonl"
     done = specscope("run", *EARLY_EXIT, *DIVIDED, "--inject", "F40.draft", "--trace", trace)

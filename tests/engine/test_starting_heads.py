@@ -70,7 +70,10 @@ def stated_head(folder: Path, teacher: Path, tokens_seen: int | None = 700) -> P
     build_head(folder, num_layers=2)
     write_statement(
         TrainingStatement(
-            teacher_weights_digest=weights_digest(teacher), tokens_seen=tokens_seen, started_from=Start("ab12", 100)
+            weights_digest=weights_digest(folder),
+            teacher_weights_digest=weights_digest(teacher),
+            tokens_seen=tokens_seen,
+            started_from=Start("ab12", 100),
         ),
         folder,
     )
@@ -84,16 +87,16 @@ def test_what_is_said_beside_a_head_comes_back_and_adds_up(tmp_path: Path, teach
     assert (statement.tokens_seen, statement.started_from) == (700, Start("ab12", 100))
     start = load_starting_head(folder, teacher_folder)
     assert start.start == Start(weights_digest(folder), 700)
-    assert stated("teacher", 50, start) == TrainingStatement(
-        teacher_weights_digest="teacher", tokens_seen=750, started_from=start.start
+    assert stated("head", "teacher", 50, start) == TrainingStatement(
+        weights_digest="head", teacher_weights_digest="teacher", tokens_seen=750, started_from=start.start
     )
-    assert stated("teacher", 50, None).tokens_seen == 50
+    assert stated("head", "teacher", 50, None).tokens_seen == 50
 
 
 def test_of_a_head_that_says_nothing_the_tokens_are_unknown(tmp_path: Path, teacher_folder: Path) -> None:
     start = load_starting_head(build_head(tmp_path), teacher_folder)
     assert start.start == Start(weights_digest(tmp_path), None)
-    assert stated("teacher", 50, start).tokens_seen is None
+    assert stated("head", "teacher", 50, start).tokens_seen is None
 
 
 def test_digests_are_those_of_a_trace(tmp_path: Path, teacher_folder: Path, head_folder: Path) -> None:
@@ -144,6 +147,16 @@ def test_a_damaged_statement_is_an_error(tmp_path: Path, teacher_folder: Path, t
     (tmp_path / "training.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"cannot read .*training\.json"):
         load_starting_head(tmp_path, teacher_folder)
+
+
+def test_a_statement_of_other_weights_is_an_error(tmp_path: Path, teacher_folder: Path) -> None:
+    folder = stated_head(tmp_path, teacher_folder)
+    was = weights_digest(folder)
+    build_head(folder, num_layers=1)
+    with pytest.raises(
+        CheckpointError, match=rf"training\.json is of a head with the weights {was}, got {weights_digest(folder)}"
+    ):
+        load_starting_head(folder, teacher_folder)
 
 
 @pytest.mark.parametrize("given", [(), ("--teacher", "demo"), ("--head-layers", "2")])

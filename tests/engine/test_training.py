@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.tiny_models import HIDDEN, VOCAB
 from torch import nn
 from transformers import LlamaForCausalLM
@@ -42,8 +43,9 @@ from specscope.engine.lab.training.tokenizer import (
     train_tokenizer,
 )
 from specscope.engine.lab.training.unlikelihood import UnlikelihoodRecipe, repeated_mask
+from specscope.engine.lab.training.work_folder import check_teacher, note_teacher
 from specscope.engine.run.prompts import load_prompts
-from specscope.tracer.errors import UsageError
+from specscope.tracer.errors import CheckpointError, UsageError
 
 
 def write_corpus(folder: Path, files: int = 60) -> Path:
@@ -425,6 +427,7 @@ def test_training_continues_from_a_head(tmp_path: Path, monkeypatch: pytest.Monk
     described = run_pipeline(further)["heads"]["drafter_3_layers"]
     folder, seen = further.head_folder(deeper), tokens_of(recipe)
     assert read_statement(folder) == TrainingStatement(
+        weights_digest=weights_digest(folder),
         teacher_weights_digest=weights_digest(plan.teacher_folder),
         tokens_seen=2 * seen,
         started_from=Start(weights_digest(first), seen),
@@ -444,6 +447,118 @@ def test_training_continues_from_a_head(tmp_path: Path, monkeypatch: pytest.Monk
     assert all(map(torch.equal, load_file(again.head_folder(deeper) / "model.safetensors").values(), ended.values()))
     with pytest.raises(UsageError, match="got --head-layers 1, wanted at least 2"):
         run_pipeline(replace(again, heads=(replace(recipe, num_layers=1),)))
+
+
+def stop_before(name: str, plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were killed before it calls ``name``."""
+
+    def stopping(*_: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"specscope.engine.lab.training.pipeline.{name}", stopping)
+        with pytest.raises(StoppedError):
+            run_pipeline(plan)
+
+
+@pytest.mark.slow
+def test_a_head_and_its_statement_are_written_by_the_next_run_where_this_one_was_killed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for_a_given_teacher(tmp_path, monkeypatch)
+    monkeypatch.setattr("specscope.engine.lab.training.pipeline.measure_heads", lambda *_, **__: {})
+    (recipe,) = plan.heads
+    longer = replace(plan, heads=(replace(recipe, num_steps=12),))
+    folder = plan.head_folder(recipe)
+
+    def check_whole(num_steps: int) -> None:
+        """The head is that of the last checkpoint, and its statement says so."""
+        kept = load_file(state_folder(folder) / "training_state.safetensors")["model.fc.weight"]
+        assert torch.equal(load_file(folder / "model.safetensors")["fc.weight"], kept)
+        assert read_statement(folder) == TrainingStatement(
+            weights_digest=weights_digest(folder),
+            teacher_weights_digest=weights_digest(plan.teacher_folder),
+            tokens_seen=tokens_of(replace(recipe, num_steps=num_steps)),
+            started_from=None,
+        )
+
+    stop_before("write_statement", plan, monkeypatch)
+    run_pipeline(plan)
+    check_whole(8)
+    weights = (folder / "model.safetensors").read_bytes()
+    stop_before("save_head", longer, monkeypatch)
+    assert (folder / "model.safetensors").read_bytes() == weights
+    run_pipeline(longer)
+    check_whole(12)
+    stop_before("write_statement", replace(plan, heads=(replace(recipe, num_steps=16),)), monkeypatch)
+    with pytest.raises(CheckpointError, match=r"training\.json is of a head with the weights"):
+        read_statement(folder)
+    run_pipeline(plan)  # which asks for fewer updates than were made
+    check_whole(16)
+    changed = (folder / "model.safetensors").stat().st_mtime_ns
+    run_pipeline(plan)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == changed, "it was whole"
+
+
+def test_a_work_folder_is_for_one_teacher_and_one_end_of_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(plan_for_a_given_teacher(tmp_path, monkeypatch), heads=(), self_text_rows=1)
+    run_pipeline(plan)
+    text = plan.work / "self_text.npy"
+    written = text.read_bytes()
+    run_pipeline(plan)
+    other = replace(plan, given_teacher=tmp_path / "other")
+    shutil.copytree(plan.teacher_folder, other.teacher_folder)
+    run_pipeline(other)  # the same teacher in another place
+    weights = load_file(other.teacher_folder / "model.safetensors")
+    save_file(
+        {name: tensor + 1 for name, tensor in weights.items()},
+        other.teacher_folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    has, got = (weights_digest(each.teacher_folder) for each in (plan, other))
+    with pytest.raises(UsageError, match=rf"work was begun for a teacher with the weights {has}, got {got} at .*other"):
+        run_pipeline(other)
+    with pytest.raises(UsageError, match="got one that is to be trained: give that teacher, or another --work"):
+        run_pipeline(replace(plan, given_teacher=None))
+    config = plan.teacher_folder / "tokenizer_config.json"
+    named = config.read_text()
+    config.write_text(json.dumps(json.loads(named) | {"eos_token": "def"}))
+    with pytest.raises(
+        UsageError, match=r"joined by token 0, and the teacher's tokenizer ends a text with token \d+: "
+    ):
+        run_pipeline(plan)
+    config.write_text(json.dumps({key: value for key, value in json.loads(named).items() if key != "eos_token"}))
+    with pytest.raises(UsageError, match="names no eos_token"):
+        run_pipeline(plan)
+    config.write_text(named)
+    note = plan.work / "begun_for.json"
+    note.write_text("[]")
+    with pytest.raises(CheckpointError, match=r"cannot read .*begun_for\.json"):
+        run_pipeline(plan)
+    note.unlink()  # as before there was one
+    for teacher in (plan.given_teacher, None):
+        with pytest.raises(UsageError, match="holds texts and does not say for which teacher"):
+            run_pipeline(replace(plan, given_teacher=teacher))
+    assert text.read_bytes() == written
+
+
+def test_a_teacher_that_is_trained_anew_is_not_that_of_the_texts(tmp_path: Path) -> None:
+    """A folder in which all began with a teacher of its own: a note is written where an earlier version wrote none."""
+    plan = tiny_plan(tmp_path)
+    plan.teacher_folder.mkdir(parents=True)
+    np.save(plan.work / "train.npy", np.zeros(1, dtype=np.int64))
+    (plan.teacher_folder / "tokenizer.json").write_text("{}")
+    weights = plan.teacher_folder / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, weights)
+    check_teacher(plan)
+    note_teacher(plan)
+    check_teacher(plan)
+    save_file({"a": torch.ones(1)}, weights)
+    with pytest.raises(UsageError, match="was begun for a teacher with the weights"):
+        check_teacher(plan)
+    weights.unlink()
+    with pytest.raises(UsageError, match="got one that is to be trained"):
+        check_teacher(plan)
 
 
 def test_online_text_goes_on_after_what_the_head_drafted(teacher_folder: Path, head_folder: Path) -> None:

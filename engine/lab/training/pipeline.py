@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from specscope.engine.drafters.eagle3.files import default_hidden_state_indices, save_head
+from specscope.engine.drafters.eagle3.files import WEIGHTS_NAME, default_hidden_state_indices, save_head
 from specscope.engine.drafters.early_exit.head import save_exit_head
 from specscope.engine.lab.training.checkpoint import updates_done
 from specscope.engine.lab.training.corpus import Document, load_corpus
@@ -25,8 +26,10 @@ from specscope.engine.lab.training.schedule import logged_seconds
 from specscope.engine.lab.training.self_text import generate_self_text
 from specscope.engine.lab.training.start import (
     StartingHead,
+    TrainingStatement,
     check_begun_alike,
     check_layers,
+    is_written,
     load_starting_head,
     stated,
     weights_digest,
@@ -35,6 +38,7 @@ from specscope.engine.lab.training.start import (
 from specscope.engine.lab.training.teacher import save_teacher, train_teacher
 from specscope.engine.lab.training.tokenizer import encode_stream, end_of_text_id, save_tokenizer, train_tokenizer
 from specscope.engine.lab.training.unlikelihood import train_against_repetition
+from specscope.engine.lab.training.work_folder import check_end_of_text, check_teacher, note_teacher
 from specscope.tracer.errors import UsageError
 
 SELF_TEXT_SEED = 2  # that of the heads' recipes, whichever heads there are
@@ -45,17 +49,19 @@ def run_pipeline(plan: TrainingPlan) -> dict[str, Any]:
 
     Raises:
         UsageError: where a given teacher is missing, has too few layers for an exit head, or a tokenizer that names no
-            token to end a text with; or a head cannot continue from the one that it is to start from, or began from
-            another.
+            token to end a text with; or the work folder was begun for another teacher, or for another such token; or a
+            head cannot continue from the one that it is to start from, or began from another.
     """
     if plan.given_teacher is not None:
         return _train_heads_alone(plan)
     _check_exit_layers(plan, plan.teacher.num_layers)
+    check_teacher(plan)
     _check_heads(plan, None)
     plan.work.mkdir(parents=True, exist_ok=True)
     documents = load_corpus(plan.corpus)
     streams = _tokenize(plan, documents)
     _train_teacher(plan, streams)
+    note_teacher(plan)
     texts = HeadTexts(_self_text(plan, streams["train"]), streams["train"])
     _train_heads(plan, texts, None)
     return measure(plan, documents, streams, texts.rows, seconds=_seconds(plan))
@@ -66,7 +72,7 @@ def _train_heads_alone(plan: TrainingPlan) -> dict[str, Any]:
     _check_given_teacher(plan)
     start = None if plan.start_from is None else load_starting_head(plan.start_from, plan.teacher_folder)
     _check_heads(plan, start)
-    plan.work.mkdir(parents=True, exist_ok=True)
+    note_teacher(plan)
     documents = load_corpus(plan.corpus)
     stream = _tokenize(plan, documents)["train"]
     _train_heads(plan, HeadTexts(_self_text(plan, stream), stream), start)
@@ -96,6 +102,12 @@ def _check_given_teacher(plan: TrainingPlan) -> None:
             "give another teacher"
         )
     _check_exit_layers(plan, num_layers)
+    check_teacher(plan)
+    check_end_of_text(plan.work, end_of_text_id(_given_tokenizer(plan), folder))
+
+
+def _given_tokenizer(plan: TrainingPlan) -> Tokenizer:
+    return Tokenizer.from_file(str(plan.teacher_folder / "tokenizer.json"))
 
 
 def _check_heads(plan: TrainingPlan, start: StartingHead | None) -> None:
@@ -131,7 +143,7 @@ def _tokenize(plan: TrainingPlan, documents: list[Document]) -> dict[str, NDArra
 def _tokenizer(plan: TrainingPlan, documents: list[Document]) -> Tokenizer:
     """The given teacher's, or one trained on ``documents``."""
     if plan.given_teacher is not None:
-        return Tokenizer.from_file(str(plan.teacher_folder / "tokenizer.json"))
+        return _given_tokenizer(plan)
     tokenizer = train_tokenizer(documents, plan.teacher.vocab_size)
     save_tokenizer(tokenizer, plan.work / "teacher", plan.teacher.max_positions)
     return tokenizer
@@ -172,11 +184,13 @@ def _self_text(plan: TrainingPlan, stream: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def _train_head(plan: TrainingPlan, recipe: HeadRecipe, texts: HeadTexts, start: StartingHead | None) -> None:
-    """Where there is a head after fewer updates, and its training state, it is trained further."""
+    """Where there is a head after fewer updates, and its training state, it is trained further; one that was not
+    written to the end, its statement last, is written anew from that state."""
     folder = plan.head_folder(recipe)
     state = state_folder(folder)
     done = updates_done(state)
-    if (folder / "model.safetensors").exists() and (not done or done >= recipe.num_steps):
+    state_was_taken_away = not done and (folder / WEIGHTS_NAME).exists()
+    if state_was_taken_away or (done >= recipe.num_steps and is_written(_statement(plan, recipe, start), folder)):
         return
     teacher = plan.load_teacher()
     head = train_head(
@@ -190,7 +204,14 @@ def _train_head(plan: TrainingPlan, recipe: HeadRecipe, texts: HeadTexts, start:
         start=start,
     )
     save_head(head.cpu(), folder, default_hidden_state_indices(teacher.config.num_hidden_layers))
-    write_statement(stated(weights_digest(plan.teacher_folder), tokens_of(recipe), start), folder)
+    write_statement(_statement(plan, recipe, start), folder)
+
+
+def _statement(plan: TrainingPlan, recipe: HeadRecipe, start: StartingHead | None) -> TrainingStatement:
+    """Of the weights that lie there, if they are those after all updates that were made."""
+    folder = plan.head_folder(recipe)
+    num_tokens = tokens_of(replace(recipe, num_steps=updates_done(state_folder(folder))))
+    return stated(weights_digest(folder), weights_digest(plan.teacher_folder), num_tokens, start)
 
 
 def _train_exit_head(plan: TrainingPlan, recipe: ExitHeadRecipe, rows: NDArray[np.int64]) -> None:

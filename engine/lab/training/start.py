@@ -1,5 +1,5 @@
-"""The head that a training continues from, and what is written beside a trained head: for which teacher, of how many
-tokens, from what.
+"""The head that a training continues from, and what is written beside a trained head: of which weights, for which
+teacher, of how many tokens, from what.
 
 A head that is to have more layers than the one it continues from gets plain ones after those. Their output projections
 are zero, so that each adds nothing to the hidden state that it reads: before the first update both heads draft exactly
@@ -38,6 +38,7 @@ class Start(NamedTuple):
 class TrainingStatement:
     """What is said beside a trained head."""
 
+    weights_digest: str  # the head's own: of others it says nothing
     teacher_weights_digest: str  # as a trace's manifest has it
     tokens_seen: int | None  # before and after the start; None where nobody knows how many it was before
     started_from: Start | None  # None: from scratch
@@ -58,23 +59,30 @@ def weights_digest(folder: Path) -> str:
 
 def write_statement(statement: TrainingStatement, folder: Path) -> None:
     """Writes ``statement`` beside the head in ``folder``."""
+    with written_whole(folder / STATEMENT_NAME) as partial:
+        partial.write_bytes(_written(statement))
+
+
+def is_written(statement: TrainingStatement, folder: Path) -> bool:
+    """Whether ``statement``, and no other, lies beside the head in ``folder``."""
+    path = folder / STATEMENT_NAME
+    return path.exists() and path.read_bytes() == _written(statement)
+
+
+def _written(statement: TrainingStatement) -> bytes:
     described = asdict(statement)
     described["started_from"] = None if statement.started_from is None else statement.started_from._asdict()
-    with written_whole(folder / STATEMENT_NAME) as partial:
-        partial.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    return (json.dumps(described, indent=2) + "\n").encode()
 
 
-def stated(teacher_weights_digest: str, num_tokens: int, start: StartingHead | None) -> TrainingStatement:
-    """Of a head that was trained on ``num_tokens``, from scratch or from ``start``."""
-    if start is None:
-        return TrainingStatement(
-            teacher_weights_digest=teacher_weights_digest, tokens_seen=num_tokens, started_from=None
-        )
-    before = start.start.tokens_seen
+def stated(digest: str, teacher_weights_digest: str, num_tokens: int, start: StartingHead | None) -> TrainingStatement:
+    """Of a head with the weights of ``digest`` that was trained on ``num_tokens``, from scratch or from ``start``."""
+    before = 0 if start is None else start.start.tokens_seen
     return TrainingStatement(
+        weights_digest=digest,
         teacher_weights_digest=teacher_weights_digest,
         tokens_seen=None if before is None else before + num_tokens,
-        started_from=start.start,
+        started_from=None if start is None else start.start,
     )
 
 
@@ -82,13 +90,14 @@ def read_statement(folder: Path) -> TrainingStatement | None:
     """What is said beside the head in ``folder``; None where nothing is, as for heads of other trainers.
 
     Raises:
-        CheckpointError: where it cannot be read.
+        CheckpointError: where it cannot be read, or is of other weights.
     """
     path = folder / STATEMENT_NAME
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
         start = stated["started_from"]
-        return TrainingStatement(
+        statement = TrainingStatement(
+            weights_digest=_text(stated["weights_digest"]),
             teacher_weights_digest=_text(stated["teacher_weights_digest"]),
             tokens_seen=_count(stated["tokens_seen"]),
             started_from=None if start is None else Start(_text(start["weights_digest"]), _count(start["tokens_seen"])),
@@ -100,6 +109,13 @@ def read_statement(folder: Path) -> TrainingStatement | None:
             f"cannot read {path} ({error}): correct it, or take it away, and the head counts as one of which nothing "
             "is known"
         ) from None
+    has = weights_digest(folder)
+    if statement.weights_digest != has:
+        raise CheckpointError(
+            f"{path} is of a head with the weights {statement.weights_digest}, got {has} beside it: run its training "
+            "again if that was interrupted, or take the file away, and the head counts as one of which nothing is known"
+        )
+    return statement
 
 
 def _text(value: Any) -> str:
