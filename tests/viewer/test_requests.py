@@ -129,6 +129,33 @@ def test_a_board_that_was_replaced_asks_for_nothing_more(line: Page) -> None:
     assert sent(line) == [("done", "turn:next")]
 
 
+#: The field of a note alone, and what is asked for is only kept.
+NOTE = """
+(source) => {
+  document.body.innerHTML = '<div class="ss-noted"><textarea data-place="0 0" data-step="0"></textarea>' +
+    '<button>Save</button><p role="status"></p></div>';
+  window.saved = [];
+  new Function("setTimeout", `${source}; return notedSteps;`)((call) => call())(document.body, document.body, {
+    save: (note, settled) => saved.push({ note, settled }),
+    textOf: () => "",
+  });
+}
+"""
+
+
+@needs_browser
+def test_a_note_waits_for_its_turn_and_is_sent_again_only_where_it_was_lost(page: Page) -> None:
+    page.evaluate(NOTE, LINE.with_name("noted.js").read_text())
+    page.locator("textarea").fill("a thought")
+    page.locator("button").click()
+    for tries in range(1, 5):
+        assert page.evaluate("saved.map(({ note }) => note)") == ['{"step":0,"text":"a thought"}'] * tries
+        assert page.locator("[role=status]").text_content() == "saving"
+        page.evaluate("saved.at(-1).settled(false)")
+    assert page.evaluate("saved.length") == 4
+    assert page.locator("[role=status]").text_content() == "not saved yet"
+
+
 def test_the_page_does_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Callable[[], None]] = {}
     state: dict[str, Any] = {}
