@@ -27,8 +27,8 @@ OPTIONAL = (
 #: Turns without a partner that are named.
 NAMED_TURNS = 3
 OPTIONAL_IN_PREFILL = ("top_tokens", "top_logits", "draw", "guided")
-#: Of those, what a writer can record whatever it runs: where neither side does, that is said. Of the others nobody knows
-#: whether there was anything to record.
+#: Of all these, what a writer can record whatever it runs: where neither side does, that is said. Of the others nobody
+#: knows whether there was anything to record.
 OF_ANY_VERIFY = ("top_tokens", "top_logits", "logsumexp", "entropy", "nonfinite_slots")
 OF_ANY = frozenset([*(f"verify.{name}" for name in OF_ANY_VERIFY), "top_tokens", "top_logits"])
 
@@ -136,8 +136,9 @@ class Coverage:
     def add(self, a: Step, b: Step, phases: Iterable[Phase]) -> None:
         """Counts a pair of steps, of which ``phases`` were compared."""
         self.phases.update(phases)
-        absences = _absences(a, b)
-        self._absent.update(one for one in absences if one.side is not None or one.name not in COMPARED_PHASES)
+        self._absent.update(
+            absence for absence in _absences(a, b) if absence.side is not None or absence.name not in COMPARED_PHASES
+        )
 
     def add_prefill(self, a: Prefill, b: Prefill) -> None:
         """Counts a pair of turns."""

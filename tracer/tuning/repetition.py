@@ -69,8 +69,8 @@ class Repetition:
         return self._outside.mean
 
     def words(self, *, num_read: int, num_steps: int) -> str | None:
-        """What to know of it in a sentence, ``num_read`` of the run's steps having been counted; None where no turn ends
-        in a loop, or nothing was drafted that could have foreseen it."""
+        """What to know of it in a sentence, ``num_read`` of the run's steps having been counted; None where no turn
+        ends in a loop, or nothing was drafted that could have foreseen it."""
         if not self.num_turns or not self.may_draft:
             return None
         turns = "1 turn ends" if self.num_turns == 1 else f"{self.num_turns:,} turns end"
