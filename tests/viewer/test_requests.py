@@ -94,12 +94,14 @@ def test_who_asks_hears_that_the_page_has_answered(line: Page) -> None:
 
 @needs_browser
 def test_what_turns_a_board_that_is_not_there_yet_is_asked_once(line: Page) -> None:
+    line.evaluate("settled = []")
     for request in ("branch:3", "branch:3", "turn:next", "turn:next", "branch:3"):
-        line.evaluate("(request) => line.ask('done', request)", request)
+        line.evaluate("(request) => line.ask('done', request, () => settled.push(request))", request)
     for _ in range(6):
         line.evaluate(ANSWER)
     asked = [value for name, value in sent(line) if name == "done"]
     assert asked == ["turn:next", "branch:3", "turn:next", "turn:next", "branch:3"]
+    assert line.evaluate("settled") == ["branch:3", *asked[1:]], "both who asked hear of it"
 
 
 @needs_browser

@@ -55,7 +55,7 @@ function requestLine(isAlive) {
   function settle(isAnswered) {
     const { settled } = current;
     current = null;
-    settled(isAnswered);
+    settled.forEach((tell) => tell(isAnswered));
     if (!current) {
       sendNext();
     }
@@ -66,13 +66,14 @@ function requestLine(isAlive) {
   function ask(name, value, settled = () => {}) {
     const before = waiting.at(-1) ?? current;
     if (name === "done" && !RELATIVE.test(value) && before?.name === name && before.value === value) {
+      before.settled.push(settled);
       return;
     }
     const older = name === "picked" ? waiting.findIndex((other) => other.name === name) : -1;
     if (older >= 0) {
       waiting.splice(older, 1);
     }
-    waiting.push({ name, value, settled });
+    waiting.push({ name, value, settled: [settled] });
     if (!current) {
       sendNext();
     }
