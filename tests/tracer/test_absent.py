@@ -19,6 +19,7 @@ from support.traces import EAGER, FUSED, Lines, load, store
 
 from specscope.schemas import Manifest, Section, Step, TreePolicy, TurnEnd, TurnStart
 from specscope.schemas.verdict import Verdict
+from specscope.tracer.compare.coverage import not_compared
 from specscope.tracer.compare.diff import diff_traces
 from specscope.tracer.compare.manifests import same_policy
 
@@ -168,6 +169,24 @@ def test_nor_are_two_fields_that_it_leaves_out(tmp_path: Path, name: str) -> Non
         if lines is not None:  # the second may lie within the first
             problems.append(wrong(judge(tmp_path, pair.a, lines), *paths))
     assert not list(filter(None, problems))
+
+
+@pytest.mark.parametrize("other", [EAGER, FUSED], ids=["compared", "the same byte by byte"])
+def test_what_neither_writer_records_of_the_forward_is_named(tmp_path: Path, other: Path) -> None:
+    names = ("top_tokens", "top_logits", "logsumexp", "entropy")
+    pair = [short(load(path)) for path in (FUSED, other)]
+    assert not any("neither side" in line for line in judge(tmp_path, *pair).unjudged)
+    left = [without(lines, *(("step", "verify", name) for name in names)) for lines in pair]
+    assert left[0] is not None
+    assert left[1] is not None
+    num_steps = sum(line["kind"] == "step" for line in left[0])
+    words = f"neither side records {', '.join(f'verify.{name}' for name in names)} in {num_steps} places"
+    assert judge(tmp_path, left[0], left[1]).unjudged == [words]
+    bare = [without(lines, ("turn_start", "prefill", "top_logits")) or [] for lines in pair]
+    assert judge(tmp_path, *bare).unjudged == ["neither side records prefill.top_logits in 1 place"]
+    (step, *_) = (line for line in left[0] if line["kind"] == "step")
+    words = f"Not compared: {', '.join(f'verify.{name}' for name in names)}, which neither side records."
+    assert not_compared(Step.model_validate(step), Step.model_validate(step)) == [words]
 
 
 # What is broken is found, or said not to have been judged.

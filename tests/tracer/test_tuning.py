@@ -298,7 +298,28 @@ def test_a_turn_that_repeats_itself_is_named_with_what_it_accepted(tmp_path: Pat
     inside = [step.accepted_length or 0 for step in steps[2:]]  # the first token of the loop repeats none
     assert (repetition.num_turns, repetition.mean_inside) == (1, fmean(inside))
     assert repetition.mean_outside == pytest.approx((sum(everything) - sum(inside)) / (len(everything) - len(inside)))
-    assert numbers.repetition.words is None
+    assert numbers.loops is None
+
+
+def test_a_loop_that_nothing_was_drafted_in_is_not_named(tmp_path: Path) -> None:
+    lines = looping(load(FUSED))
+    for line in lines:
+        if line["kind"] == "step":
+            line["tree"] = {name: values[:1] for name, values in line["tree"].items()}
+            line["accept"] |= {"path": [0], "accepted_length": 0}
+    with TraceReader(store(lines, tmp_path / "plain.jsonl")) as reader:
+        numbers = read_numbers(reader)
+    assert numbers.repetition.num_turns == 1
+    assert numbers.loops is None
+
+
+def test_loops_of_a_part_of_the_steps_are_named_as_such(tmp_path: Path) -> None:
+    with TraceReader(store(looping(load(FUSED)), tmp_path / "loop.jsonl")) as reader:
+        whole = read_numbers(reader)
+        part = read_numbers(reader, most_steps=whole.num_steps - 1)
+    assert "steps read" not in (whole.loops or "")
+    assert part.num_read < part.num_steps
+    assert f"tokens of the {part.num_read} steps read: accepted length" in (part.loops or "")
 
 
 def test_metrics_names_a_loop_and_no_text(tmp_path: Path) -> None:

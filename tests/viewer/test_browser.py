@@ -274,6 +274,44 @@ def test_a_node_is_selected_in_all_drawings_and_a_link_keeps_it(address: str, pa
     assert page.url == link
 
 
+def test_a_selection_is_not_undone_by_the_answer_to_the_one_before(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="sound.jsonl")
+    tree(page, 0)
+    page.locator(".inspector").first.evaluate(
+        """(host) => {
+          window.walked = [];
+          const look = () => {
+            const now = host.querySelector("tr.picked")?.dataset.node;
+            if (now !== walked.at(-1)) walked.push(now);
+          };
+          new MutationObserver(look).observe(host, { subtree: true, childList: true, attributeFilter: ["class"] });
+          for (const name of ["1", "2", "4", "3"]) host.querySelector(`tr[data-node='${name}'] td`).click();
+        }"""
+    )
+    expect(page).to_have_url(re.compile("node=3"), timeout=WAIT)
+    settle(page)
+    assert page.evaluate("walked") == ["3"]
+
+
+def test_a_held_key_opens_a_branch_once(address: str, page: Page) -> None:
+    open_page(page, address, page="step", run="deep.jsonl")
+    closed = tree(page, 0).locator("[role=treeitem]:has(.branch:not(.open))").first
+    name = closed.get_attribute("data-node")
+    closed.evaluate(
+        """(node) => {
+          node.focus();
+          for (const repeat of [false, true, true, true]) {
+            node.dispatchEvent(new KeyboardEvent("keydown", { key: "+", repeat, bubbles: true, composed: true }));
+          }
+        }"""
+    )
+    page.keyboard.press("Escape")
+    for key, step in (("ArrowRight", 1), ("ArrowLeft", 0)):  # asked for after all that the held key asks for
+        page.keyboard.press(key)
+        at(page, step)
+    expect(tree(page, 0).locator(f"[data-node='{name}'] .branch.open")).to_have_count(1, timeout=WAIT)
+
+
 def test_keys_lead_through_the_tree_and_say_where_they_are(address: str, page: Page) -> None:
     open_page(page, address, page="step", run="sound.jsonl")
     root = tree(page, 0).locator("[role=treeitem]").first

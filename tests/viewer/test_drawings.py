@@ -19,7 +19,7 @@ from specscope.viewer.drawing.marks import NodeMarks
 from specscope.viewer.drawing.step_view import StepView
 from specscope.viewer.drawing.svg.mask import EXTRA, HIDDEN, MISSING, VISIBLE, draw_mask, mask_cells, step_mask
 from specscope.viewer.drawing.svg.ribbon import draw_ribbon
-from specscope.viewer.drawing.svg.strip import MOST_BARS, SIGNS, STATES, StripStep, draw_strip, strip_key
+from specscope.viewer.drawing.svg.strip import MOST_BARS, SIGNS, STATES, WIDEST, StripStep, draw_strip, strip_key
 from specscope.viewer.drawing.svg.tree import draw_tree, label_width
 from specscope.viewer.drawing.svg.tree_picture import Bonus, PictureNode, TreePicture, picture_of
 from specscope.viewer.drawing.tables.slots import slot_columns
@@ -188,6 +188,13 @@ def test_the_strip_has_a_bar_a_step_and_says_what_is_wrong() -> None:
     heights = [float(next(bar.iter(f"{SVG}rect")).get("height", 0)) for bar in bars]
     assert heights[0] == pytest.approx(2 * heights[3], abs=0.1)
     assert heights[1] == 2
+
+
+@pytest.mark.parametrize(("num_steps", "share"), [(1, 0.05), (10, 0.7), (13, 0.9), (22, 1.0), (200, 1.0), (900, 1.0)])
+def test_a_strip_leaves_little_of_a_wide_page_empty(num_steps: int, share: float) -> None:
+    style = parsed(draw_strip([StripStep(accepted=2)] * num_steps)).get("style") or ""
+    (most,) = re.findall(r"max-width:(\d+)px", style)
+    assert share * WIDEST <= int(most) <= WIDEST
 
 
 def test_the_key_says_what_is_on_the_strip_and_nothing_else() -> None:

@@ -24,7 +24,9 @@ BEGIN = """
   window.isAlive = true;
   document.body.setAttribute("data-test-connection-state", "CONNECTED");
   const later = (call) => timers.push(call);
-  window.line = new Function("setTimeout", "clearTimeout", `${source}; return requestLine;`)(later, () => {})(
+  const clear = (number) => number && (timers[number - 1] = () => {});
+  window.pass = () => timers.forEach((call, at) => { timers[at] = () => {}; call(); });
+  window.line = new Function("setTimeout", "clearTimeout", `${source}; return requestLine;`)(later, clear)(
     () => window.isAlive
   );
   line.take(null, (name, request) => sent.push([name, request.value, request.number]));
@@ -41,6 +43,9 @@ def line(page: Page) -> Page:
     return page
 
 
+ANSWER = "line.take(sent.at(-1)[2], (name, request) => sent.push([name, request.value, request.number]))"
+
+
 def sent(page: Page) -> list[tuple[str, str]]:
     """What was asked for so far."""
     return [(name, value) for name, value, _ in page.evaluate("sent")]
@@ -52,8 +57,62 @@ needs_browser = pytest.mark.skipif(not BROWSER, reason="no chromium on the PATH"
 @needs_browser
 def test_the_next_is_asked_once_the_last_was_answered(line: Page) -> None:
     assert sent(line) == [("done", "turn:next")]
-    line.evaluate("line.take(sent[0][2], (name, request) => sent.push([name, request.value, request.number]))")
+    line.evaluate(ANSWER)
     assert sent(line) == [("done", "turn:next"), ("picked", "3")]
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("name", "during", "after"),
+    [
+        ("data-test-script-state", "running", "notRunning"),
+        ("data-test-connection-state", "PINGING_SERVER", "CONNECTED"),
+    ],
+)
+def test_a_slow_answer_is_waited_for_and_a_lost_one_is_not(line: Page, name: str, during: str, after: str) -> None:
+    line.evaluate("settled = []; line.ask('noted', 'a note', (isAnswered) => settled.push(isAnswered))")
+    for _ in range(2):
+        line.evaluate(ANSWER)
+    line.evaluate("([name, state]) => document.body.setAttribute(name, state)", [name, during])
+    for _ in range(3):
+        line.evaluate("pass()")
+        assert (set(sent(line)[2:]), line.evaluate("settled")) == ({("noted", "a note")}, [])
+    line.evaluate("([name, state]) => document.body.setAttribute(name, state)", [name, after])
+    line.evaluate("line.ask('done', 'find')")
+    line.evaluate("pass()")
+    assert (sent(line)[-1], line.evaluate("settled")) == (("done", "find"), [False])
+
+
+@needs_browser
+def test_who_asks_hears_that_the_page_has_answered(line: Page) -> None:
+    line.evaluate("settled = []; line.ask('noted', 'a note', (isAnswered) => settled.push(isAnswered))")
+    for answered in ([], [], [True]):
+        line.evaluate(ANSWER)
+        assert line.evaluate("settled") == answered
+    assert not line.evaluate("line.isBusy()")
+
+
+@needs_browser
+def test_what_turns_a_board_that_is_not_there_yet_is_asked_once(line: Page) -> None:
+    line.evaluate("settled = []")
+    for request in ("branch:3", "branch:3", "turn:next", "turn:next", "branch:3"):
+        line.evaluate("(request) => line.ask('done', request, () => settled.push(request))", request)
+    for _ in range(6):
+        line.evaluate(ANSWER)
+    asked = [value for name, value in sent(line) if name == "done"]
+    assert asked == ["turn:next", "branch:3", "turn:next", "turn:next", "branch:3"]
+    assert line.evaluate("settled") == ["branch:3", *asked[1:]], "both who asked hear of it"
+
+
+@needs_browser
+def test_of_several_selections_that_wait_the_newest_is_asked(line: Page) -> None:
+    line.evaluate("line.ask('picked', '4'); line.ask('picked', '5')")
+    assert line.evaluate("line.isAsked('picked')")
+    line.evaluate(ANSWER)
+    assert sent(line) == [("done", "turn:next"), ("picked", "5")]
+    assert line.evaluate("line.isAsked('picked')")
+    line.evaluate(ANSWER)
+    assert not line.evaluate("line.isAsked('picked')")
 
 
 @needs_browser
@@ -68,8 +127,35 @@ def test_what_was_lost_with_the_connection_is_asked_again_by_the_same_number(lin
 
 @needs_browser
 def test_a_board_that_was_replaced_asks_for_nothing_more(line: Page) -> None:
-    line.evaluate("isAlive = false; timers.forEach((call) => call())")
+    line.evaluate("isAlive = false; pass()")
     assert sent(line) == [("done", "turn:next")]
+
+
+#: The field of a note alone, and what is asked for is only kept.
+NOTE = """
+(source) => {
+  document.body.innerHTML = '<div class="ss-noted"><textarea data-place="0 0" data-step="0"></textarea>' +
+    '<button>Save</button><p role="status"></p></div>';
+  window.saved = [];
+  new Function("setTimeout", `${source}; return notedSteps;`)((call) => call())(document.body, document.body, {
+    save: (note, settled) => saved.push({ note, settled }),
+    textOf: () => "",
+  });
+}
+"""
+
+
+@needs_browser
+def test_a_note_waits_for_its_turn_and_is_sent_again_only_where_it_was_lost(page: Page) -> None:
+    page.evaluate(NOTE, LINE.with_name("noted.js").read_text())
+    page.locator("textarea").fill("a thought")
+    page.locator("button").click()
+    for tries in range(1, 5):
+        assert page.evaluate("saved.map(({ note }) => note)") == ['{"step":0,"text":"a thought"}'] * tries
+        assert page.locator("[role=status]").text_content() == "saving"
+        page.evaluate("saved.at(-1).settled(false)")
+    assert page.evaluate("saved.length") == 4
+    assert page.locator("[role=status]").text_content() == "not saved yet"
 
 
 def test_the_page_does_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:

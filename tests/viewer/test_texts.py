@@ -306,11 +306,15 @@ def test_the_card_of_a_tie_has_both_scores_on_both_sides_and_the_margins_beside_
 def test_nobody_is_sent_to_bisect_traces_that_it_cannot_run_again() -> None:
     texts = SideTexts(TokenTexts(Words("a")), TokenTexts(Words("b")))
     root = root_at(phase="verify", field="top_logits[0]", a="9.5", b="8.5", kind="real")
-    ours, foreign = (verdict_of(roots=[root], runs_again=again) for again in (True, False))
-    assert "Run bisect on this step" in verdict_card(ours, root, texts)
-    card = verdict_card(foreign, root, texts)
-    assert "Run bisect" not in card
-    assert "first layer whose hidden states differ" in card
+    ours, foreign, unsaid = (
+        verdict_card(verdict_of(roots=[root], runs_again=again), root, texts) for again in (True, False, None)
+    )
+    assert "Run bisect on this step" in ours
+    for card in (foreign, unsaid):
+        assert "Run bisect" not in card
+        assert "first layer whose hidden states differ" in card
+    assert "bisect cannot" in foreign
+    assert "bisect cannot" not in unsaid, "a verdict that does not say it is none that denies it"
 
 
 def test_a_violation_beside_ties_stands_before_them() -> None:

@@ -17,20 +17,20 @@ pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium on the PATH: th
 
 WALKER = Path(screens.__file__).with_name("walker.js")
 LAST = 12
-#: Plays events against a walker and a page that answers only the newest question, as Streamlit does.
+#: Plays events against a walker and a page that answers one question after the other, as a line of requests asks them.
 PLAY = """
 ([source, events, last]) => {
   const timers = [];
   let clock = 0;
-  const performance = { now: () => clock };
   const setTimeout = (call, delay) => timers.push({ call, at: clock + delay });
   const clearTimeout = (number) => timers[number - 1] && (timers[number - 1].call = () => {});
-  const parts = ["performance", "setTimeout", "clearTimeout"];
-  const walker = new Function(...parts, `${source}; return walker;`)(performance, setTimeout, clearTimeout);
-  let [turn, scene, now, question, looked, end] = ["first", 0, 0, null, 0, last];
+  const parts = ["setTimeout", "clearTimeout"];
+  const walker = new Function(...parts, `${source}; return walker;`)(setTimeout, clearTimeout);
+  const asked = []; // the first of them is at the page, or lost
+  let [turn, scene, now, looked, end] = ["first", 0, 0, 0, last];
   const walk = walker({
     show: (step) => (looked = step),
-    ask: (text) => (question = text),
+    ask: (text, settled = () => {}) => asked.push({ text, settled, isLost: false }),
     last: () => end,
   });
   const words = (step) => `step ${step} of the ${turn} turn, drawn for scene ${scene}`;
@@ -43,13 +43,20 @@ PLAY = """
     }
   }
   function answer() {
-    if (question === null) return;
-    const [what, where] = question.split(":");
+    if (!asked.length || asked[0].isLost) return;
+    const { text, settled } = asked.shift();
+    const [what, where] = text.split(":");
     const [step, ...ahead] = where.split(".").map(Number);
-    [question, now] = [null, Math.min(step, end)];
+    now = Math.min(step, end);
+    settled(true);
     const boards = Object.fromEntries(ahead.map((other) => [other, draw(other)]));
     const nothing = { html: null, notes: null, raw: null };
-    tell({ ahead: boards, ...(what === "shown" ? nothing : draw(step)) });
+    tell({ ahead: boards, ...(what === "shown" ? nothing : draw(now)) });
+  }
+  function lose() {
+    if (!asked.length || asked[0].isLost) return;
+    asked[0].isLost = true;
+    setTimeout(() => asked.shift().settled(false), 8000);
   }
   let expected = 0;
   const happen = {
@@ -57,11 +64,10 @@ PLAY = """
     left: () => { if (walk.from() > 0) walk.aimAt((expected = walk.from() - 1)); },
     end: () => walk.aimAt((expected = end)),
     answer,
-    lose: () => (question = null),
+    lose,
     rerun: () => tell(draw(now)),
     changed: () => { // what boards depend on: a note was saved, or the trace has grown
       scene += 1;
-      if (question?.startsWith("shown")) question = null; // asked of what is no more
       tell(draw(now));
     },
     shorter: () => { // recorded again
@@ -70,7 +76,9 @@ PLAY = """
       happen.changed();
     },
     other: () => { // another turn was chosen from a list
-      [turn, now, expected, question] = [`${turn} other`, 0, 0, null];
+      [turn, now, expected] = [`${turn} other`, 0, 0];
+      lose();
+      asked.splice(1);
       happen.changed();
     },
     wait: () => {
@@ -143,6 +151,11 @@ def test_a_question_from_before_a_change_is_still_answered(blank: Page) -> None:
 
 def test_a_step_that_a_shorter_turn_does_not_have_is_not_waited_for(blank: Page) -> None:
     end = play(blank, ["end", "answer", "left", "lose", "shorter"])
+    assert (end["looked"], end["now"], end["waits"]) == (5, 5, False)
+
+
+def test_a_step_that_the_page_could_not_reach_is_not_waited_for(blank: Page) -> None:
+    end = play(blank, ["end", "answer", "left", "shorter", "answer"])
     assert (end["looked"], end["now"], end["waits"]) == (5, 5, False)
 
 

@@ -79,8 +79,7 @@ def lines_of(run: RunNumbers) -> list[tuple[str, str]]:
     if run.tokens_per_second is not None:
         lines.append(("tokens per second", f"{run.tokens_per_second:.1f}"))
     lines += _requests(run.served)
-    repetition = run.repetition.words
-    lines += [("repeats itself", f"{repetition}; almost any drafter foresees a loop")] if repetition else []
+    lines += [("repeats itself", f"{run.loops}; almost any drafter foresees a loop")] if run.loops else []
     return [line for line in lines if line[1]]
 
 

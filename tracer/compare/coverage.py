@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from specscope.schemas import Manifest, Prefill, Section, Step
 from specscope.schemas.phases import COMPARED_PHASES, Phase
@@ -27,6 +27,10 @@ OPTIONAL = (
 #: Turns without a partner that are named.
 NAMED_TURNS = 3
 OPTIONAL_IN_PREFILL = ("top_tokens", "top_logits", "draw", "guided")
+#: Of all these, what a writer can record whatever it runs: where neither side does, that is said. Of the others nobody
+#: knows whether there was anything to record.
+OF_ANY_VERIFY = ("top_tokens", "top_logits", "logsumexp", "entropy", "nonfinite_slots")
+OF_ANY = frozenset([*(f"verify.{name}" for name in OF_ANY_VERIFY), "top_tokens", "top_logits"])
 
 
 def coverage_problems(reader: TraceReader, name: str) -> list[str]:
@@ -73,16 +77,43 @@ def _supplied(manifest: Manifest) -> set[str]:
     return {capability.split(".")[0] for capability in manifest.capabilities}
 
 
-def not_compared(a: Step, b: Step) -> list[str]:
-    """What of two steps was not compared, in words, because a side does not record it, or both do not."""
+class _Absence(NamedTuple):
+    """What was not compared, a section or a field of one, and why."""
+
+    name: str
+    side: str | None  # that does not record it; None: neither does
+
+
+def _absences(a: Step, b: Step) -> Iterator[_Absence]:
     whole = [name for name in COMPARED_PHASES if getattr(a, name) is None or getattr(b, name) is None]
-    neither = [name for name in whole if getattr(a, name) is None and getattr(b, name) is None]
-    lines = [f"Not compared: {', '.join(neither)}, which neither side records."] if neither else []
-    inside = [name for name in OPTIONAL if name.partition(".")[0] not in whole and _has(a, name) != _has(b, name)]
-    for side in ("baseline", "candidate"):
-        names = [name for name in (*whole, *inside) if name not in neither and _side_without(a, name) == side]
-        names = [name for name in names if name.rpartition(".")[0] not in names]
-        lines += [f"Not compared: {', '.join(names)}, which the {side} does not record."] if names else []
+    yield from (_absence(a, b, name) for name in whole)
+    yield from _absent_fields(a, b, [name for name in OPTIONAL if name.partition(".")[0] not in whole])
+
+
+def _absent_fields(a: Section, b: Section, names: Iterable[str]) -> Iterator[_Absence]:
+    """Those of ``names`` that a side does not record, or both do not although they could."""
+    for name in names:
+        has_a, has_b = _has(a, name), _has(b, name)
+        if has_a != has_b or (not has_a and name in OF_ANY):
+            yield _absence(a, b, name)
+
+
+def _absence(a: Section, b: Section, name: str) -> _Absence:
+    has_a, has_b = _has(a, name), _has(b, name)
+    return _Absence(name, None if has_a == has_b else "candidate" if has_a else "baseline")
+
+
+def not_compared(a: Step, b: Step) -> list[str]:
+    """What of two steps was not compared, in words, because a side does not record it, or both do not: a section, or a
+    field that a writer can record whatever it runs."""
+    by_side: dict[str | None, list[str]] = {None: [], "baseline": [], "candidate": []}
+    for absence in _absences(a, b):
+        by_side[absence.side].append(absence.name)
+    lines = []
+    for side, names in by_side.items():
+        outermost = [name for name in names if name.rpartition(".")[0] not in names]
+        who = "neither side records" if side is None else f"the {side} does not record"
+        lines += [f"Not compared: {', '.join(outermost)}, which {who}."] if outermost else []
     return lines
 
 
@@ -92,48 +123,47 @@ class Coverage:
 
     other_trees: int = 0  # pairs of steps whose trees were meant to differ, and do
     phases: Counter[Phase] = field(default_factory=Counter)  # pairs of steps in which a phase was compared
-    _one_sided: Counter[tuple[str, str]] = field(default_factory=Counter)  # (the side without it, what) -> places
+    _absent: Counter[_Absence] = field(default_factory=Counter)  # -> places
 
     def add_equal(self, line: bytes) -> None:
         """Counts a pair of steps whose lines are the same, compact ones: what is there was compared."""
         self.phases.update(phase for phase in COMPARED_PHASES if b',"%s":{' % phase.encode() in line)
+        begin = line.find(b',"verify":{')
+        if begin >= 0:  # no later section has a field of these names
+            absent = (name for name in OF_ANY_VERIFY if line.find(b'"%s":' % name.encode(), begin) < 0)
+            self._absent.update(_Absence(f"verify.{name}", None) for name in absent)
 
     def add(self, a: Step, b: Step, phases: Iterable[Phase]) -> None:
         """Counts a pair of steps, of which ``phases`` were compared."""
         self.phases.update(phases)
-        whole = [name for name in COMPARED_PHASES if (getattr(a, name) is None) != (getattr(b, name) is None)]
-        self._one_sided.update((_side_without(a, name), name) for name in whole)
-        for name in OPTIONAL:
-            section = name.partition(".")[0]
-            if section not in whole and _has(a, name) != _has(b, name):
-                self._one_sided[_side_without(a, name), name] += 1
+        self._absent.update(
+            absence for absence in _absences(a, b) if absence.side is not None or absence.name not in COMPARED_PHASES
+        )
 
     def add_prefill(self, a: Prefill, b: Prefill) -> None:
         """Counts a pair of turns."""
-        for name in OPTIONAL_IN_PREFILL:
-            if _has(a, name) != _has(b, name):
-                self._one_sided[_side_without(a, name), f"prefill.{name}"] += 1
+        absences = _absent_fields(a, b, OPTIONAL_IN_PREFILL)
+        self._absent.update(absence._replace(name=f"prefill.{absence.name}") for absence in absences)
 
     def lines(self, a: Manifest, b: Manifest) -> list[str]:
         """What was not compared, in words, beside the sections that one of the two never supplies."""
-        missing: dict[tuple[str, int], list[str]] = {}
-        for (side, name), count in self._one_sided.items():
+        missing: dict[tuple[str | None, int], list[str]] = {}
+        for (name, side), count in self._absent.items():
             supplied = _supplied(a if side == "baseline" else b)
-            within_another = (side, name.rpartition(".")[0]) in self._one_sided
+            within_another = _Absence(name.rpartition(".")[0], side) in self._absent
             if not within_another and (name not in COMPARED_PHASES or name in supplied):
                 missing.setdefault((side, count), []).append(name)
-        lines = [
-            f"the {side} does not record {', '.join(names)} in {count} place{'s' * (count != 1)} where the other does"
-            for (side, count), names in missing.items()
-        ]
+        lines = [_missing_text(side, names, counted(count, "place")) for (side, count), names in missing.items()]
         if self.other_trees:
             pairs = f"{self.other_trees} pair{'s' * (self.other_trees != 1)} of steps"
             lines.append(f"in {pairs} the trees differ, as they may: what was accepted of them is not compared")
         return lines
 
 
-def _side_without(a: Section, name: str) -> str:
-    return "candidate" if _has(a, name) else "baseline"
+def _missing_text(side: str | None, names: list[str], places: str) -> str:
+    if side is None:
+        return f"neither side records {', '.join(names)} in {places}"
+    return f"the {side} does not record {', '.join(names)} in {places} where the other does"
 
 
 def _has(value: Any, name: str) -> bool:

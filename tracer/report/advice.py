@@ -20,15 +20,16 @@ class Advice(NamedTuple):
 
 NOTHING_TO_DO = Advice("Nothing: both choices lie within the noise floor, and either is right.")
 _BISECT = "Run bisect on this step: it narrows the difference to the layer and the operation."
-#: The same by phase, where bisect cannot: in the engines that wrote the traces, by hand.
+_NO_BISECT = "bisect cannot run these traces again. "
+#: The same by phase, where bisect cannot, or nobody knows: in the engines that wrote the traces, by hand.
 _BY_HAND = {
     "verify": (
-        "bisect cannot run these traces again. In both engines, find the first layer whose hidden states differ at this"
-        " step's slots; have them record commit.kv_digests_before and commit.kv_digests_after."
+        "In both engines, find the first layer whose hidden states differ at this step's slots; have them record"
+        " commit.kv_digests_before and commit.kv_digests_after."
     ),
     "draft": (
-        "bisect cannot run these traces again. In both engines, compare what the drafter is fed at this step, then the"
-        " state that each level hands on; have them record draft.inputs and draft.kv_digest_before."
+        "In both engines, compare what the drafter is fed at this step, then the state that each level hands on; have"
+        " them record draft.inputs and draft.kv_digest_before."
     ),
 }
 _FORWARD = Advice(
@@ -159,9 +160,9 @@ _BY_FIELD: dict[str, Advice] = {
 }
 
 
-def advice_for(root: Root, *, runs_again: bool) -> Advice:
+def advice_for(root: Root, *, runs_again: bool | None) -> Advice:
     """What to do about ``root``; ``runs_again`` says whether the two traces hold what it takes to run its step again,
-    which no trace of another engine does."""
+    which no trace of another engine does; None where that is not known, and then nobody is sent to bisect."""
     difference = root.difference
     if difference.kind in TIES:
         return NOTHING_TO_DO
@@ -170,4 +171,6 @@ def advice_for(root: Root, *, runs_again: bool) -> Advice:
     spot = difference.phase + "." + re.sub(r"\[\d+\]", "", difference.field)
     name = max((name for name in _BY_FIELD if spot.startswith(name)), key=len, default=None)
     advice = Advice("Look at how this value is computed.") if name is None else _BY_FIELD[name]
-    return advice._replace(do=_BY_HAND[difference.phase]) if advice.do == _BISECT and not runs_again else advice
+    if advice.do != _BISECT or runs_again:
+        return advice
+    return advice._replace(do=("" if runs_again is None else _NO_BISECT) + _BY_HAND[difference.phase])

@@ -54,6 +54,7 @@ class Repetition:
     num_turns: int = 0  # that end in a loop
     num_tokens: int = 0  # of all turns, as far as their steps emitted them
     num_repeated: int = 0  # of those, in loops
+    may_draft: bool = False  # some step drafted, or does not say
     _inside: _Lengths = field(default_factory=_Lengths)  # of steps that begin in a loop
     _outside: _Lengths = field(default_factory=_Lengths)
 
@@ -67,15 +68,16 @@ class Repetition:
         """The same of the other steps."""
         return self._outside.mean
 
-    @property
-    def words(self) -> str | None:
-        """What to know of it in a sentence; None where no turn ends in a loop."""
-        if not self.num_turns:
+    def words(self, *, num_read: int, num_steps: int) -> str | None:
+        """What to know of it in a sentence, ``num_read`` of the run's steps having been counted; None where no turn
+        ends in a loop, or nothing was drafted that could have foreseen it."""
+        if not self.num_turns or not self.may_draft:
             return None
         turns = "1 turn ends" if self.num_turns == 1 else f"{self.num_turns:,} turns end"
         places = [(self.mean_inside, "in the loops"), (self.mean_outside, "elsewhere")]
         lengths = ", ".join(f"{mean:.2f} {where}" for mean, where in places if mean is not None)
-        words = f"{turns} in a loop, {self.num_repeated:,} of {self.num_tokens:,} tokens"
+        part = f" of the {num_read:,} steps read" if num_read < num_steps else ""
+        words = f"{turns} in a loop, {self.num_repeated:,} of {self.num_tokens:,} tokens{part}"
         return f"{words}: accepted length {lengths}" if lengths else words
 
     def add_turn(self, steps: Sequence[Step]) -> None:
@@ -84,6 +86,7 @@ class Repetition:
         tokens = [token for _, emitted in known for token in emitted]
         repeated = repeated_tail(tokens)
         self.num_turns += repeated > 0
+        self.may_draft = self.may_draft or any(step.num_drafted != 0 for step in steps)
         self.num_tokens += len(tokens)
         self.num_repeated += repeated
         before = 0  # tokens of the turn before the step

@@ -59,6 +59,11 @@ class RunNumbers:
     no_what_if: str | None  # why there is none
     num_rebuilt: int  # steps of what_if whose recorded tree is the best of the candidates
 
+    @property
+    def loops(self) -> str | None:
+        """What to know, in a sentence, of turns that end in loops; None where there is nothing to know."""
+        return self.repetition.words(num_read=self.num_read, num_steps=self.num_steps)
+
 
 def read_numbers(
     reader: TraceReader, settings: Sequence[TreeSetting] | None = None, *, most_steps: int = MOST_STEPS

@@ -4,7 +4,7 @@
 const turns = JSON.parse(document.getElementById("turns").textContent);
 const host = document.querySelector(".inspector");
 const chooser = document.getElementById("turn");
-const update = inspector(host, { ask: heard, isBusy: () => false });
+const update = inspector(host, { ask: heard, isBusy: () => false, isAsked: () => false });
 const loaded = new Map(); // turn -> its boards
 const waiting = new Map(); // turn -> what to do once it is there
 const stops = turns.flatMap(({ turn, stops }) => stops.map((step) => ({ turn, step })));

@@ -52,7 +52,7 @@ def repetition_notes(runs: Sequence[RunMetrics]) -> list[str]:
     """Of each run whose turns end in loops, what that does to its numbers; named where there are several runs."""
     notes = []
     for run in runs:
-        words = run.tuning.repetition.words
+        words = run.tuning.loops
         if words is not None:
             notes.append(words if len(runs) == 1 else f"{shorten(visible(run.name), 60)}: {words}")
     return [f"{words}." for words in notes]

@@ -25,14 +25,15 @@ function labelTitles(root) {
   }
 }
 
-// `ask(name, value)` asks the page for something; `isBusy` says whether an answer is still to come.
-function inspector(host, { ask, isBusy }) {
+// `ask(name, value, settled)` asks the page for something, `isBusy` says whether an answer is still to come, and `isAsked`
+// whether one is that was asked for by that name.
+function inspector(host, { ask, isBusy, isAsked }) {
   const [strip, body] = [host.querySelector(".strip"), host.querySelector(".body")];
   const pop = host.querySelector(".pop");
   const live = host.querySelector(".live");
   const { light, sizeTrees, zoomBy } = treeWindow(host, body);
   const keepDrafts = notedSteps(host, body, {
-    save: (note) => ask("noted", note),
+    save: (note, settled) => ask("noted", note, settled),
     textOf: () => shown.raw.note ?? "",
   });
   const shadeTrees = treeShades(host, body);
@@ -239,10 +240,13 @@ function inspector(host, { ask, isBusy }) {
   host.addEventListener("keydown", (event) => {
     const target = event.target instanceof Element ? event.target : null;
     const pressed = event.key === "Enter" || (event.key === " " && target?.matches(":not([role=link])"));
-    if (pressed && target?.matches("[data-do]:not(button)")) {
+    const isHeld = event.repeat && isBusy();
+    if (pressed && target?.matches(isHeld ? "[data-do]" : "[data-do]:not(button)")) {
       event.preventDefault(); // nor does the page scroll
       event.stopPropagation();
-      ask("done", target.getAttribute("data-do"));
+      if (!isHeld) {
+        ask("done", target.getAttribute("data-do"));
+      }
     }
   });
 
@@ -308,7 +312,7 @@ function inspector(host, { ask, isBusy }) {
   const walk = walker({
     build: (board) => built(board.html),
     isAlive: () => host.isConnected,
-    ask: (request) => ask("done", request),
+    ask: (request, settled) => ask("done", request, settled),
     last: () => Number(strip.querySelector("g.step:last-of-type")?.dataset.last ?? 0),
     show: (step, board) => {
       shown = { ...shown, ...board, now: step };
@@ -385,7 +389,7 @@ function inspector(host, { ask, isBusy }) {
     if (data.html !== before.html) {
       replaceBody();
     }
-    pick(data.picked);
+    pick(isAsked("picked") ? picked : data.picked); // what was selected since is newer than the answer
     // After a choice from a list, the next key is meant for the page.
     const focused = document.activeElement;
     if (focused?.getAttribute("role") === "combobox" && focused.getAttribute("aria-expanded") !== "true") {

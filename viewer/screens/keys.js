@@ -41,7 +41,7 @@ function pageKeys({ host, strip, walk, zoomBy, toggle, moveTo, help, hasStep, as
     }
     const branch = node.querySelector(".branch");
     if (branch && (event.key === "+" || event.key === "-")) {
-      if (branch.classList.contains("open") === (event.key === "-")) {
+      if (branch.classList.contains("open") === (event.key === "-") && (!event.repeat || !isBusy())) {
         ask(branch.dataset.do);
       }
       return true;

@@ -1,11 +1,9 @@
 // The note on the step that is shown: what is being written is kept from step to step until it is saved. Knows no steps.
 
-const SAVING_MS = 3000; // after which a note that is not back was lost on its way: a newer question may replace it
-const MOST_TRIES = 4;
+const MOST_TRIES = 4; // a note that was lost on its way is sent again
 
 function notedSteps(host, body, { save, textOf }) {
   const drafts = new Map(); // run, turn and step -> what was written and not saved
-  const sent = new Map(); // the same -> what was sent to be saved, and when it is looked for
 
   const key = (field) => field.dataset.place;
 
@@ -28,23 +26,21 @@ function notedSteps(host, body, { save, textOf }) {
   host.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest(".ss-noted button") : null;
     if (button) {
-      const field = button.closest(".ss-noted").querySelector("textarea");
-      clearTimeout(sent.get(key(field))?.timer);
-      saveField(field, MOST_TRIES);
+      saveField(button.closest(".ss-noted").querySelector("textarea"), MOST_TRIES);
     }
   });
 
   function saveField(field, tries) {
     const [place, text] = [key(field), field.value];
     state(field, "saving");
-    sent.set(place, { text, timer: setTimeout(() => saveAgain(place, tries - 1), SAVING_MS) });
-    save(JSON.stringify({ step: Number(field.dataset.step), text }));
+    const note = JSON.stringify({ step: Number(field.dataset.step), text });
+    save(note, (isAnswered) => setTimeout(() => settle(place, text, isAnswered ? 0 : tries - 1))); // once it is shown
   }
 
   // The board may have been replaced meanwhile, and show another step.
-  function saveAgain(place, tries) {
+  function settle(place, text, tries) {
     const field = [...body.querySelectorAll(".ss-noted textarea")].find((other) => key(other) === place);
-    if (field && tries > 0 && drafts.get(place) === sent.get(place).text) {
+    if (field && tries > 0 && drafts.get(place) === text) {
       saveField(field, tries);
     } else if (field) {
       state(field, drafts.has(place) ? "not saved yet" : "");

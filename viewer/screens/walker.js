@@ -2,7 +2,6 @@
 // however slow the page is; and the boards on the way are asked for ahead, so that most steps are shown at once. Knows
 // no markup.
 
-const PATIENCE = 8000; // milliseconds after which an answer is no longer waited for: the connection may have been lost
 const MOST_BOARDS = 32;
 
 function walker({ show, ask, last, build, isAlive = () => true }) {
@@ -13,7 +12,7 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
   let confirmed = null; // the step where the page is
   let aim = null; // the step that keys have led to, while the page is not there yet
   let asked = null; // the step that was asked for last, until it is confirmed
-  let askedAt = 0;
+  let isAnswered = false; // whatever the page says next answers that
   let early = null; // the step that is shown although the page is not there yet
   let earlyWhenAsked = null; // what that was when a step was last asked for: the answer is newer than it
   let direction = 1;
@@ -63,15 +62,21 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
   }
 
   function askForAim() {
-    if (asked !== null && performance.now() - askedAt > PATIENCE) {
-      asked = null;
-    }
     if (asked === null && aim !== null && aim !== confirmed && isAlive()) {
-      [asked, askedAt, earlyWhenAsked] = [aim, performance.now(), early];
-      setTimeout(askForAim, PATIENCE + 1);
-      ask(boards.has(aim) ? request(aim).text : `step:${aim}`);
+      [asked, isAnswered, earlyWhenAsked] = [aim, false, early];
+      ask(boards.has(aim) ? request(aim).text : `step:${aim}`, settled(aim));
     }
   }
+
+  // What follows where the question for a step is answered, or was lost.
+  const settled = (step) => (wasAnswered) => {
+    if (asked === step && wasAnswered) {
+      isAnswered = true;
+    } else if (asked === step) {
+      asked = null;
+      askForAim();
+    }
+  };
 
   function aimAt(step) {
     direction = step < (aim ?? confirmed) ? -1 : 1;
@@ -121,10 +126,11 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
       keep(data.now, { html: data.html, notes: data.notes, raw: data.raw });
     }
     confirmed = data.now;
-    if (asked === null || confirmed === asked || confirmed === null) {
+    if (asked === null || confirmed === asked || confirmed === null || isAnswered) {
       early = early === earlyWhenAsked ? null : early;
-      asked = null;
-      aim = aim === confirmed || confirmed === null ? null : aim;
+      const isThere = aim === confirmed || confirmed === null || (isAnswered && aim === asked); // as near as can be
+      [asked, isAnswered] = [null, false];
+      aim = isThere ? null : aim;
       askForAim();
     }
     if (asked === null) {

@@ -16,7 +16,7 @@ WIDTH = 1200.0
 WIDEST = 1840.0  # of a page: a strip without room to spare is as wide as that allows
 LEFT = 26.0  # room for the scale
 TOP, BARS, BOTTOM = 18.0, 44.0, 18.0
-MAX_BAR = 54.0
+MAX_BAR = 84.0  # from one bar to the next: a turn of 14 steps is as wide as a long one
 #: More steps than this share bars.
 MOST_BARS = 400
 
@@ -98,7 +98,7 @@ def draw_strip(steps: Sequence[StripStep], *, current: int | None = None) -> Mar
         '<text x="{left}" y="{floor}" text-anchor="end">0</text>'
         '<line class="floor" x1="{start}" x2="{right:.1f}" y1="{line}" y2="{line}"/>{bars}{ticks}</svg>',
         width=width,
-        most=WIDEST if width >= WIDTH else width * 1.25,
+        most=width * WIDEST / WIDTH,
         height=floor + BOTTOM,
         left=LEFT - 8,
         top=TOP + 9,

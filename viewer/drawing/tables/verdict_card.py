@@ -114,7 +114,7 @@ def _root_body(verdict: Verdict, root: Root, texts: SideTexts) -> Markup:
 
 
 def _advice_rows(verdict: Verdict, root: Root) -> list[tuple[str, str]]:
-    advice = advice_for(root, runs_again=verdict.runs_again is not False)
+    advice = advice_for(root, runs_again=verdict.runs_again)
     causes = [("usual causes", "; ".join(advice.causes))] if advice.causes else []
     return [("what to do", advice.do), *causes]
 
