@@ -22,7 +22,14 @@ from specscope.engine.lab.bisect.schedule import Add, Begin, plan_batch
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt, Times, load_arrivals, load_prompts
 from specscope.engine.run.runner import RunRequest, TurnEvents, run_turns
-from specscope.engine.settings import GREEDY, ModelChoice, SamplingRule, Settings
+from specscope.engine.settings import (
+    ARRIVALS_CLOCKS,
+    GREEDY,
+    ArrivalsClock,
+    ModelChoice,
+    SamplingRule,
+    Settings,
+)
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
@@ -256,6 +263,12 @@ def test_a_file_of_arrivals_is_a_file_of_prompts_with_times(tmp_path: Path) -> N
     )
     assert [prompt.times for prompt in load_arrivals(path)] == [Times(0, None), Times(3, 9)]
     assert [replace(prompt, times=Times()) for prompt in load_arrivals(path)] == load_prompts(path)
+
+
+@pytest.mark.parametrize("clock", ARRIVALS_CLOCKS)
+def test_a_time_that_is_null_is_one_that_is_left_out(tmp_path: Path, clock: ArrivalsClock) -> None:
+    path = write(tmp_path / "arrivals.jsonl", {"prompt": "x", "arrives_at": None, "cancel_at": None})
+    assert [prompt.times for prompt in load_arrivals(path, clock)] == [Times()]
 
 
 @pytest.mark.parametrize(
