@@ -4,6 +4,7 @@ run again like any other. Time passes only where the tests say so, but for one r
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.recorded_runs import TALKS, TinyRuns, words
 from support.traced import record
 from support.traces import load
 
+from specscope.engine.cli.stream import RowTime
 from specscope.engine.load.models import load_models
 from specscope.engine.loop.rows import TakenRow, take_row
 from specscope.engine.parallel.choice import check_settings
@@ -208,6 +210,41 @@ def test_the_command_takes_seconds(tmp_path: Path) -> None:
     assert specscope("check", trace).code == 0
     in_steps = specscope("run", *options, "--arrivals-clock", "steps")
     assert (in_steps.code, "--arrivals-clock seconds takes fractions" in " ".join(in_steps.err.split())) == (2, True)
+
+
+@pytest.mark.parametrize("max_rows", [1, 2])
+def test_the_speed_counts_no_time_in_which_nobody_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_rows: int
+) -> None:
+    """However many rows there may be, the same work takes the same time where requests are far apart."""
+    time = Time()
+    monkeypatch.setattr("specscope.engine.run.runner.SecondsClock", lambda: time.clock(STEP_S))
+    monkeypatch.setattr("specscope.engine.cli.run.RowTime", lambda: RowTime(lambda: time.now))
+    path = write(
+        tmp_path / "arrivals.jsonl",
+        {"id": "first", "prompt": "def add(a, b):"},
+        {"id": "later", "prompt": "import os", "arrives_at": 3600},
+    )
+    options = ("--arrivals", path, "--arrivals-clock", "seconds", "--max-new-tokens", "8")
+    done = specscope("run", *options, "--max-rows", str(max_rows))
+    summary = re.search(r"2 turns, (\d+) tokens in (\d+) steps, ([\d.]+) tokens/s while any row was taken", done.out)
+    assert summary is not None, done
+    tokens, steps, speed = map(float, summary.groups())
+    assert speed == round(tokens / (steps * STEP_S), 1)
+    assert sum(time.slept) > 3000
+
+
+def test_time_that_turns_share_is_counted_once() -> None:
+    time = Time()
+    taken, prompt = RowTime(lambda: time.now), PROMPTS[0]
+    events = taken.listening(QUIET)
+    for happens, seconds in (("begins", 2), ("begins", 3), ("ends", 1), ("ends", 100), ("begins", 4), ("ends", 0)):
+        if happens == "begins":
+            events.turn_begins(prompt, 0)
+        else:
+            taken.turn_ends()
+        time.now += seconds
+    assert taken.seconds == 2 + 3 + 1 + 4
 
 
 def test_seconds_are_refused_without_arrivals_and_among_ranks() -> None:
