@@ -72,9 +72,10 @@ class Stream:
 
         return TurnEvents(self.turn_begins, self.tokens, warn=warn, never_began=self.never_began)
 
-    def never_began(self, prompt: Prompt) -> None:
-        """Says which request was cancelled while it waited. It has no turn, and so no object in JSON."""
-        echo_words(f"prompt {printable(prompt.id)} was cancelled before a row was free", err=True)
+    def never_began(self, prompt: Prompt, prompt_turn: int) -> None:
+        """Says which request was cancelled before this turn of it. What never began has no object in JSON."""
+        when = f"its turn {prompt_turn} began" if prompt_turn else "a row was free"
+        echo_words(f"prompt {printable(prompt.id)} was cancelled before {when}", err=True)
 
     def turn_begins(self, prompt: Prompt, turn: int) -> None:
         """Keeps the turn's heading until its first token: a prompt that is refused has none."""

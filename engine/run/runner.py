@@ -77,7 +77,9 @@ class TurnEvents(NamedTuple):
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
     stepped: Callable[[list[StepResult]], None] = lambda _: None  # each step, one result per row
     warn: Callable[[str], None] = warn_in_python  # decoding goes on otherwise than asked
-    never_began: Callable[[Prompt], None] = lambda _: None  # it was cancelled while it waited for a row
+    #: A turn of the prompt, by its number in it, never began: the request was cancelled while it waited for a row, or
+    #: since its last turn ended.
+    never_began: Callable[[Prompt, int], None] = lambda *_: None
 
 
 #: Nobody listens.
@@ -221,7 +223,7 @@ class _Run:
         """Ends the turn of a request that nobody wants any more; one that still waits has none."""
         self._deliver()
         if cancel.row is None:
-            self._events.never_began(self._request.prompts[cancel.request])
+            self._events.never_began(self._request.prompts[cancel.request], 0)
             return
         self.session.cancel(cancel.row)
         yield self._report(self._talks[cancel.row])
@@ -265,6 +267,8 @@ class _Run:
             if self.session.rows[row].turn is not None:
                 return
             yield self._report(talk)
+        if talk.has_more:
+            self._events.never_began(talk.prompt, talk.turn + 1)
         self._schedule.end(talk.request)
 
     def _turn_request(self, talk: _Talk) -> TurnRequest:

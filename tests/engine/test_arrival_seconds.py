@@ -118,9 +118,9 @@ PREFILL_S = 2.0
 
 def decoded_slowly(
     choice: ModelChoice, prompts: list[Prompt], trace: Path, *, tokens: int, batch_size: int
-) -> list[str]:
-    """Decodes with a clock that passes only while prompts are taken in; the ids of those that never began."""
-    time, vain = Time(), list[str]()
+) -> list[tuple[str, int]]:
+    """Decodes with a clock that passes only while prompts are taken in; the turns of prompts that never began."""
+    time, vain = Time(), list[tuple[str, int]]()
 
     def take_slowly(taken: TakenRow) -> int:
         time.now += PREFILL_S
@@ -133,7 +133,7 @@ def decoded_slowly(
     request, models = RunRequest(settings, prompts, TraceTarget(trace)), load_models(choice)
     if any(prompt.turns for prompt in prompts):
         models.teacher.tokenizer = words()
-    events = QUIET._replace(never_began=lambda prompt: vain.append(prompt.id))
+    events = QUIET._replace(never_began=lambda prompt, turn: vain.append((prompt.id, turn)))
     list(run_turns(request, models, open_trace(request, models), events, change=slow, clock=time.clock()))
     return vain
 
@@ -150,14 +150,14 @@ def test_where_every_turn_ends_with_its_first_token_cancels_are_still_looked_at(
     trace = tmp_path / "slow.jsonl"
     times = [Times(0.0), Times(0.0), Times(0.0, cancel_at=3.5), Times(0.0)]
     prompts = [replace(prompt, times=when) for prompt, when in zip(PROMPTS, times, strict=True)]
-    assert decoded_slowly(runs.choice(), prompts, trace, tokens=1, batch_size=1) == ["waits"]
+    assert decoded_slowly(runs.choice(), prompts, trace, tokens=1, batch_size=1) == [("waits", 0)]
     assert list(starts_of(trace)) == ["first", "left", "late"]
 
 
 def test_a_conversation_that_was_cancelled_begins_no_further_turn(runs: TinyRuns, tmp_path: Path) -> None:
     trace = tmp_path / "slow.jsonl"
     talk = replace(TALKS[0], times=Times(0.0, cancel_at=3.5))
-    decoded_slowly(runs.choice(), [talk], trace, tokens=1, batch_size=1)
+    assert decoded_slowly(runs.choice(), [talk], trace, tokens=1, batch_size=1) == [("talk", 2)]
     assert [line["prompt_turn"] for line in load(trace) if line["kind"] == "turn_start"] == [0, 1]
 
 

@@ -319,12 +319,21 @@ def test_arrivals_are_refused_beside_prompts_and_in_a_pipeline(tmp_path: Path) -
     assert "got --arrivals with --engine ppsd" in " ".join(staged.err.split())
 
 
+def test_a_conversation_that_is_cancelled_as_a_turn_ends_begins_no_further_turn(tmp_path: Path) -> None:
+    """The first turn takes one token a step without a drafter, after the first one: it ends at step 2."""
+    path = write(tmp_path / "arrivals.jsonl", {"id": "talk", "turns": ["x = 1", "y = 2"], "cancel_at": 2})
+    done = specscope("run", "--arrivals", path, "--drafter", "none", "--max-new-tokens", "3", "--json")
+    (turn,) = map(json.loads, done.out.splitlines())
+    assert (turn["prompt_turn"], turn["reason"], turn["metrics"]["num_steps"]) == (0, "length", 2)
+    assert "prompt talk was cancelled before its turn 1 began" in done.err
+
+
 def test_who_waits_in_vain_is_told_of(runs: TinyRuns) -> None:
     choice = runs.choice()
     vain = replace(PROMPTS[1], times=Times(0, cancel_at=1))
     request = RunRequest(Settings(choice=choice, max_new_tokens=6), [PROMPTS[0], vain])
     names: list[str] = []
-    events = TurnEvents(lambda *_: None, lambda *_: None, never_began=lambda prompt: names.append(prompt.id))
+    events = TurnEvents(lambda *_: None, lambda *_: None, never_began=lambda prompt, _: names.append(prompt.id))
     reports = list(run_turns(request, load_models(choice), None, events))
     assert [report.prompt_id for report in reports] == ["short"]
     assert names == ["long"]
