@@ -223,8 +223,8 @@ def test_who_is_cancelled_while_prompts_are_taken_in_takes_no_row() -> None:
         for move in moves:
             if isinstance(move, Join):
                 schedule.end(move.request)
-    free = {"row": 0, "is_added": False}
-    assert seen == [Join(0, 0, is_added=True), Join(1, **free), Cancel(2, None), Join(3, **free), Drop(0)]
+    first, second, third = (Join(request, 0, is_added=request == 0) for request in (0, 1, 3))
+    assert seen == [first, second, Cancel(2, None), third, Drop(0)]
     assert schedule.waited == {0: 0, 1: 1, 3: 1.5}
 
 

@@ -155,12 +155,12 @@ def test_what_was_not_recorded_is_no_number(make_trace: TraceMaker, tmp_path: Pa
 
 
 def test_how_long_requests_waited_stands_among_the_facts(tmp_path: Path) -> None:
-    found = metrics_of(store(requests_waited(load(FUSED)), tmp_path / "waited.jsonl"))
-    facts = {fact.name: (fact.value, fact.note) for fact in fact_entries(found)}
+    run = metrics_of(store(requests_waited(load(FUSED)), tmp_path / "waited.jsonl"))
+    facts = {fact.name: (fact.value, fact.note) for fact in fact_entries(run)}
     assert facts["requests"] == ("2", "took a row; 1 of them cancelled")
     assert facts["waited for a row"] == ("1.50", "steps on average, p95 3; 750 ms, p95 1,500")
-    assert found.tuning.served is not None
-    assert facts["tokens of all rows"][0] == f"{found.tuning.served.tokens_per_step:.2f}"
+    assert run.tuning.served is not None
+    assert facts["tokens of all rows"][0] == f"{run.tuning.served.tokens_per_step:.2f}"
     assert "requests" not in {fact.name for fact in fact_entries(metrics_of(FUSED))}
 
 
