@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,7 +27,7 @@ from specscope.engine.cli.choices import (
 from specscope.engine.cli.grammars import GRAMMAR_SECTIONS, build_grammar, grammar_options
 from specscope.engine.cli.parallel import heard_by, run_ranks
 from specscope.engine.cli.ppsd import pipeline_choice, prefer_early_exit, run_stages
-from specscope.engine.cli.stream import Stream
+from specscope.engine.cli.stream import RowTime, Stream
 from specscope.engine.record.redaction import check_redaction
 from specscope.engine.run.prompts import Prompt, load_arrivals, load_prompts
 from specscope.engine.settings import (
@@ -189,13 +188,15 @@ def _decode(
             pass
         return
     stream = Stream(models.teacher, quiet=as_json or request.settings.batch_size > 1, traced=writer is not None)
-    events = stream.events(warn_once)
+    taken = RowTime()
+    events = taken.listening(stream.events(warn_once))
     if lifeline is not None:
         events = heard_by(lifeline, events)
-    reports, begun = [], time.monotonic()
+    reports: list[TurnReport] = []
     kept = f"the trace {writer.path} is kept up to here" if writer is not None else "no trace was asked for"
     with keeping(kept), progress("decoding", len(request.prompts), "prompts", shown=stream.quiet) as advance:
         for report in run_turns(request, models, writer, events, change=change):
+            taken.turn_ends()
             reports.append(report)
             if as_json:
                 echo_document(orjson.dumps(report_json(report)).decode() + "\n")
@@ -203,7 +204,7 @@ def _decode(
                 stream.turn_ends(report)
             advance(f"{sum(len(r.result.output_ids) for r in reports)} tokens")
     if not as_json:
-        _print_summary(reports, request, elapsed_s=time.monotonic() - begun)
+        _print_summary(reports, request, taken_s=taken.seconds)
         if writer is not None and not writer.broken:
             echo_words(f"trace: {writer.path}  (specscope check, show, view)")
     if writer is not None:
@@ -357,17 +358,15 @@ def report_json(report: TurnReport) -> dict[str, Any]:
     }
 
 
-def _print_summary(reports: list[TurnReport], request: RunRequest, *, elapsed_s: float) -> None:
-    """What all turns came to. Times of turns that ran side by side overlap: their speed is by the time of the whole."""
+def _print_summary(reports: list[TurnReport], request: RunRequest, *, taken_s: float) -> None:
+    """What all turns came to. Their speed is by the time in which any row was taken."""
     lengths = [n for report in reports for n in report.result.accepted_lengths]
     tokens = sum(len(report.result.output_ids) for report in reports)
-    one_by_one = request.settings.batch_size == 1
-    seconds = sum(report.result.duration_ns for report in reports) / 1e9 if one_by_one else elapsed_s
     accepted = sum(lengths) / max(1, len(lengths))
     click.echo()
     echo_words(
         f"{counted(len(reports), 'turn')}, {counted(tokens, 'token')} in {counted(len(lengths), 'step')}, "
-        f"{tokens / max(seconds, 1e-9):.1f} tokens/s"
+        f"{tokens / max(taken_s, 1e-9):.1f} tokens/s while any row was taken"
     )
     echo_words(
         f"accepted length {accepted:.2f} a step (root and bonus not counted), "

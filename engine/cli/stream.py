@@ -1,8 +1,9 @@
-"""Prints the text of turns as it grows."""
+"""Prints the text of turns as it grows, and counts the time in which any of them runs."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,42 @@ from specscope.tracer.naming.text import printable
 if TYPE_CHECKING:
     from specscope.engine.run.runner import TurnEvents, TurnReport
     from specscope.engine.teacher.model import Teacher
+
+
+class RowTime:
+    """How long any row was taken: from when a turn begins and none ran, until none runs. Where turns follow one another
+    it is the sum of their times; where they run side by side, what they share is counted once. Waiting for requests to
+    arrive is not in it.
+
+    Args:
+        read: seconds from any beginning, never going back.
+
+    Attributes:
+        seconds: so far, until no turn ran.
+    """
+
+    def __init__(self, read: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = 0.0
+        self._read = read
+        self._since = 0.0
+        self._num_running = 0
+
+    def listening(self, events: TurnEvents) -> TurnEvents:
+        """``events``, of which also hears this."""
+
+        def turn_begins(prompt: Prompt, turn: int) -> None:
+            if not self._num_running:
+                self._since = self._read()
+            self._num_running += 1
+            events.turn_begins(prompt, turn)
+
+        return events._replace(turn_begins=turn_begins)
+
+    def turn_ends(self) -> None:
+        """One of those that ran is over."""
+        self._num_running -= 1
+        if not self._num_running:
+            self.seconds += self._read() - self._since
 
 
 class Stream:
@@ -35,9 +72,10 @@ class Stream:
 
         return TurnEvents(self.turn_begins, self.tokens, warn=warn, never_began=self.never_began)
 
-    def never_began(self, prompt: Prompt) -> None:
-        """Says which request was cancelled while it waited. It has no turn, and so no object in JSON."""
-        echo_words(f"prompt {printable(prompt.id)} was cancelled before a row was free", err=True)
+    def never_began(self, prompt: Prompt, prompt_turn: int) -> None:
+        """Says which request was cancelled before this turn of it. What never began has no object in JSON."""
+        when = f"its turn {prompt_turn} began" if prompt_turn else "a row was free"
+        echo_words(f"prompt {printable(prompt.id)} was cancelled before {when}", err=True)
 
     def turn_begins(self, prompt: Prompt, turn: int) -> None:
         """Keeps the turn's heading until its first token: a prompt that is refused has none."""

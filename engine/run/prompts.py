@@ -71,6 +71,7 @@ def load_prompts(path: Path) -> list[Prompt]:
 
 def load_arrivals(path: Path, clock: ArrivalsClock = "steps") -> list[Prompt]:
     """The requests of a file of prompts whose lines may also have ``arrives_at`` and ``cancel_at``, in its order.
+    A time that is null is one that is left out.
 
     Args:
         path: of the file.
@@ -117,8 +118,8 @@ def _entry(place: str, line: str) -> dict[str, Any]:
 
 def _parse_arrival(clock: ArrivalsClock, place: str, number: int, entry: dict[str, Any]) -> Prompt:
     time = _steps if clock == "steps" else _seconds
-    arrives_at = time(f"{place}: got arrives_at", entry.get("arrives_at", 0), None)
-    cancel_at = entry.get("cancel_at")
+    arrives_at, cancel_at = entry.get("arrives_at"), entry.get("cancel_at")
+    arrives_at = AT_ONCE.arrives_at if arrives_at is None else time(f"{place}: got arrives_at", arrives_at, None)
     if cancel_at is not None:
         cancel_at = time(f"{place}: got cancel_at", cancel_at, arrives_at)
     return replace(_parse(place, number, entry), times=Times(arrives_at, cancel_at))
@@ -137,7 +138,7 @@ def _seconds(got: str, value: Any, arrives_at: float | None) -> float:
     """The same in seconds."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= MOST_SECONDS or (arrives_at is not None and value <= arrives_at):
-        after = "" if arrives_at is None else f", after it arrives at {arrives_at:g}"
+        after = "" if arrives_at is None else f", after it arrives at {arrives_at!r}"
         raise UsageError(f"{got} {value!r}, wanted seconds, 0 to {MOST_SECONDS}{after}")
     return float(value)
 

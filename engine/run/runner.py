@@ -77,7 +77,9 @@ class TurnEvents(NamedTuple):
     tokens: Callable[[Prompt, list[int]], None]  # all output ids of its running turn so far
     stepped: Callable[[list[StepResult]], None] = lambda _: None  # each step, one result per row
     warn: Callable[[str], None] = warn_in_python  # decoding goes on otherwise than asked
-    never_began: Callable[[Prompt], None] = lambda _: None  # it was cancelled while it waited for a row
+    #: A turn of the prompt, by its number in it, never began: the request was cancelled while it waited for a row, or
+    #: since its last turn ended.
+    never_began: Callable[[Prompt, int], None] = lambda *_: None
 
 
 #: Nobody listens.
@@ -199,9 +201,7 @@ class _Run:
 
     def _turns(self) -> Iterator[TurnReport]:
         while not self._schedule.is_over:
-            # Who is cancelled leaves; who waits takes the rows that are free.
-            for cancel in self._schedule.cancels():
-                yield from self._cancel(cancel)
+            # Who is cancelled leaves; who waits takes the rows that are free. A turn may end with its first token.
             while moves := self._schedule.moves():
                 yield from self._move(moves)
             if not self._talks:
@@ -229,17 +229,20 @@ class _Run:
         """Ends the turn of a request that nobody wants any more; one that still waits has none."""
         self._deliver()
         if cancel.row is None:
-            self._events.never_began(self._request.prompts[cancel.request])
+            self._events.never_began(self._request.prompts[cancel.request], 0)
             return
         self.session.cancel(cancel.row)
         yield self._report(self._talks[cancel.row])
 
-    def _move(self, moves: list[Join | Drop]) -> Iterator[TurnReport]:
-        """Gives the rows to who takes them, and drops those that nobody takes."""
+    def _move(self, moves: list[Cancel | Join | Drop]) -> Iterator[TurnReport]:
+        """Ends who is cancelled, gives the rows to who takes them, and drops those that nobody takes."""
         self._deliver()
         joins = [move for move in moves if isinstance(move, Join)]
         self.session.add_rows(sum(join.is_added for join in joins))
         for move in moves:
+            if isinstance(move, Cancel):
+                yield from self._cancel(move)
+                continue
             if isinstance(move, Drop):
                 self.session.drop_row(move.row)
                 self._talks.drop_row(move.row)
@@ -256,10 +259,10 @@ class _Run:
             yield from self._go_on(move.row)
 
     def _go_on(self, row: int) -> Iterator[TurnReport]:
-        """Begins the next turn of the conversation in ``row``; where there is none, the request is over. A turn that
-        ends with its very first token is reported, and the next one begun."""
+        """Begins the next turn of the conversation in ``row``; where there is none, or it was cancelled by then, the
+        request is over. A turn that ends with its very first token is reported, and the next one begun."""
         talk = self._talks[row]
-        while talk.has_more:
+        while talk.turn < 0 or (talk.has_more and not self._schedule.is_cancelled(talk.request)):
             talk.turn += 1
             talk.number = self._num_begun
             self._num_begun += 1
@@ -270,6 +273,8 @@ class _Run:
             if self.session.rows[row].turn is not None:
                 return
             yield self._report(talk)
+        if talk.has_more:
+            self._events.never_began(talk.prompt, talk.turn + 1)
         self._schedule.end(talk.request)
 
     def _turn_request(self, talk: _Talk) -> TurnRequest:
@@ -285,7 +290,7 @@ class _Run:
         """When the talk's request arrived and its turn begins."""
         waited_ns = None
         if self._request.settings.arrivals_clock == "seconds" and talk.turn == 0:
-            waited_ns = round((self._clock.now() - talk.prompt.times.arrives_at) * 1e9)
+            waited_ns = round(self._schedule.waited[talk.request] * 1e9)
         return Joined(self._schedule.arrived_at[talk.request], self._clock.steps, waited_ns)
 
     def _report(self, talk: _Talk) -> TurnReport:

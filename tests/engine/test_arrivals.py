@@ -22,7 +22,14 @@ from specscope.engine.lab.bisect.schedule import Add, Begin, plan_batch
 from specscope.engine.load.models import Models, load_models
 from specscope.engine.run.prompts import Prompt, Times, load_arrivals, load_prompts
 from specscope.engine.run.runner import RunRequest, TurnEvents, run_turns
-from specscope.engine.settings import GREEDY, ModelChoice, SamplingRule, Settings
+from specscope.engine.settings import (
+    ARRIVALS_CLOCKS,
+    GREEDY,
+    ArrivalsClock,
+    ModelChoice,
+    SamplingRule,
+    Settings,
+)
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.errors import UsageError
 from specscope.tracer.files.reader import TraceReader
@@ -258,6 +265,12 @@ def test_a_file_of_arrivals_is_a_file_of_prompts_with_times(tmp_path: Path) -> N
     assert [replace(prompt, times=Times()) for prompt in load_arrivals(path)] == load_prompts(path)
 
 
+@pytest.mark.parametrize("clock", ARRIVALS_CLOCKS)
+def test_a_time_that_is_null_is_one_that_is_left_out(tmp_path: Path, clock: ArrivalsClock) -> None:
+    path = write(tmp_path / "arrivals.jsonl", {"prompt": "x", "arrives_at": None, "cancel_at": None})
+    assert [prompt.times for prompt in load_arrivals(path, clock)] == [Times()]
+
+
 @pytest.mark.parametrize(
     ("times", "words"),
     [
@@ -306,12 +319,21 @@ def test_arrivals_are_refused_beside_prompts_and_in_a_pipeline(tmp_path: Path) -
     assert "got --arrivals with --engine ppsd" in " ".join(staged.err.split())
 
 
+def test_a_conversation_that_is_cancelled_as_a_turn_ends_begins_no_further_turn(tmp_path: Path) -> None:
+    """The first turn takes one token a step without a drafter, after the first one: it ends at step 2."""
+    path = write(tmp_path / "arrivals.jsonl", {"id": "talk", "turns": ["x = 1", "y = 2"], "cancel_at": 2})
+    done = specscope("run", "--arrivals", path, "--drafter", "none", "--max-new-tokens", "3", "--json")
+    (turn,) = map(json.loads, done.out.splitlines())
+    assert (turn["prompt_turn"], turn["reason"], turn["metrics"]["num_steps"]) == (0, "length", 2)
+    assert "prompt talk was cancelled before its turn 1 began" in done.err
+
+
 def test_who_waits_in_vain_is_told_of(runs: TinyRuns) -> None:
     choice = runs.choice()
     vain = replace(PROMPTS[1], times=Times(0, cancel_at=1))
     request = RunRequest(Settings(choice=choice, max_new_tokens=6), [PROMPTS[0], vain])
     names: list[str] = []
-    events = TurnEvents(lambda *_: None, lambda *_: None, never_began=lambda prompt: names.append(prompt.id))
+    events = TurnEvents(lambda *_: None, lambda *_: None, never_began=lambda prompt, _: names.append(prompt.id))
     reports = list(run_turns(request, load_models(choice), None, events))
     assert [report.prompt_id for report in reports] == ["short"]
     assert names == ["long"]

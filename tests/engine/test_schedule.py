@@ -37,29 +37,19 @@ class Rows:
     def play(self) -> None:
         """The whole run."""
         while not self.schedule.is_over:
-            free = self._cancelled()
             while moves := self.schedule.moves():
-                free = self._moved(moves, free)
+                self._moved(moves)
             if self.rows:
                 self._step()
 
-    def _cancelled(self) -> set[int]:
-        """Carries out who is cancelled; the rows that are free then."""
-        free = {row for row, request in enumerate(self.rows) if request not in self.left}
-        for cancel in self.schedule.cancels():
-            assert isinstance(cancel, Cancel)
-            self.cancelled[cancel.request] = self.clock.steps
-            if cancel.row is not None:
-                assert self.rows[cancel.row] == cancel.request
-                self._leave(cancel.request)
-                free.add(cancel.row)
-        return free
-
-    def _moved(self, moves: list[Join | Drop], free: set[int]) -> set[int]:
-        """Carries out moves; the rows that are free because their new request ended at once."""
+    def _moved(self, moves: list[Cancel | Join | Drop]) -> None:
+        """Carries out moves; some of those who join end at once."""
         assert not (any(isinstance(m, Drop) for m in moves) and any(isinstance(m, Join) and m.is_added for m in moves))
         again = []
         for move in moves:
+            if isinstance(move, Cancel):
+                self._cancelled(move)
+                continue
             if isinstance(move, Drop):
                 assert self.rows[move.row] not in self.left, "a row is dropped where somebody runs"
                 last = self.rows.pop()
@@ -67,7 +57,7 @@ class Rows:
                     self.rows[move.row] = last
                 continue
             assert move.is_added == (move.row == len(self.rows))
-            assert move.is_added or move.row in free
+            assert move.is_added or self.rows[move.row] not in self.left
             self.rows[move.row : move.row + 1] = [move.request]
             assert move.request not in self.joined, "a request joins once"
             self.joined[move.request] = self.clock.steps
@@ -77,7 +67,12 @@ class Rows:
         for request in again:
             self._leave(request)
             self.schedule.end(request)
-        return {self.rows.index(request) for request in again}
+
+    def _cancelled(self, cancel: Cancel) -> None:
+        self.cancelled[cancel.request] = self.clock.steps
+        if cancel.row is not None:
+            assert self.rows[cancel.row] == cancel.request
+            self._leave(cancel.request)
 
     def _step(self) -> None:
         assert len(self.rows) <= self.max_rows
@@ -156,13 +151,13 @@ def test_who_waits_in_vain_is_cancelled_without_a_row() -> None:
     schedule = RowSchedule([Times(), Times(0, cancel_at=2), Times(0, cancel_at=3)], 1, StepClock())
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     schedule.advance()
-    assert schedule.cancels() == []
+    assert schedule.moves() == []
     schedule.advance()
-    assert schedule.cancels() == [Cancel(1, None)]
+    assert schedule.moves() == [Cancel(1, None)]
     schedule.end(0)
     assert schedule.moves() == [Join(2, 0, is_added=False)]
     schedule.advance()
-    assert schedule.cancels() == [Cancel(2, 0)]
+    assert schedule.moves() == [Cancel(2, 0), Drop(0)]
     assert schedule.is_over
 
 
@@ -198,7 +193,6 @@ def test_where_nobody_runs_the_clock_in_seconds_sleeps_until_the_next_arrival() 
     time.now += 2
     schedule.advance()
     schedule.end(0)
-    assert schedule.cancels() == []
     assert schedule.moves() == [Join(1, 0, is_added=False)]
     assert (time.slept, clock.steps, schedule.arrived_at) == ([0.5, 4.75], 1, {0: 0, 1: 1})
     # A step takes longer than until the next one arrives, who has waited since.
@@ -215,8 +209,44 @@ def test_who_came_and_was_cancelled_within_one_step_takes_no_row() -> None:
     assert schedule.moves() == [Join(0, 0, is_added=True)]
     time.now += 3
     schedule.advance()
-    assert schedule.cancels() == [Cancel(1, None)]
-    assert schedule.moves() == [Join(2, 1, is_added=True)]
+    assert schedule.moves() == [Cancel(1, None), Join(2, 1, is_added=True)]
+
+
+def test_who_is_cancelled_while_prompts_are_taken_in_takes_no_row() -> None:
+    """Nobody steps: each request ends with its first token, and taking it in takes a second."""
+    time = Time()
+    schedule = RowSchedule([Times(0), Times(0), Times(0, cancel_at=1.5), Times(0.5)], 1, time.clock())
+    seen = []
+    while moves := schedule.moves():
+        seen += moves
+        time.now += 1
+        for move in moves:
+            if isinstance(move, Join):
+                schedule.end(move.request)
+    first, second, third = (Join(request, 0, is_added=request == 0) for request in (0, 1, 3))
+    assert seen == [first, second, Cancel(2, None), third, Drop(0)]
+    assert schedule.waited == {0: 0, 1: 1, 3: 1.5}
+
+
+def test_who_is_cancelled_while_the_clock_sleeps_takes_no_row() -> None:
+    """A sleep ends later than was asked for."""
+    time = Time()
+    clock = SecondsClock(lambda: time.now, lambda seconds: time.sleep(seconds + 1))
+    schedule = RowSchedule([Times(2, cancel_at=2.5), Times(2.75), Times(9, cancel_at=10)], 1, clock)
+    assert schedule.moves() == [Cancel(0, None), Join(1, 0, is_added=True)]
+    schedule.end(1)
+    assert schedule.moves() == [Cancel(2, None), Drop(0)]
+    assert schedule.is_over
+
+
+def test_a_cancel_is_told_before_the_next_request_is_waited_for() -> None:
+    time = Time()
+    schedule = RowSchedule([Times(0, cancel_at=1), Times(9)], 1, time.clock())
+    assert schedule.moves() == [Join(0, 0, is_added=True)]
+    time.now += 2
+    schedule.advance()
+    assert (schedule.moves(), time.slept) == ([Cancel(0, 0)], [])
+    assert (schedule.moves(), time.slept) == ([Join(1, 0, is_added=False)], [7])
 
 
 def test_a_sleep_that_ends_early_is_followed_by_another() -> None:

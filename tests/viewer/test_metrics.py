@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.row_mutants import requests_waited
 from support.toy_run import Toy, toy_lines
 from support.traces import EAGER, FAULTY, FUSED, load, store
 
@@ -151,6 +152,16 @@ def test_what_was_not_recorded_is_no_number(make_trace: TraceMaker, tmp_path: Pa
     assert [fact.value for fact in fact_entries(found)][2:] == ["not recorded"] * 3
     for figure in FIGURES:
         assert not figure([found], LIGHT).data
+
+
+def test_how_long_requests_waited_stands_among_the_facts(tmp_path: Path) -> None:
+    run = metrics_of(store(requests_waited(load(FUSED)), tmp_path / "waited.jsonl"))
+    facts = {fact.name: (fact.value, fact.note) for fact in fact_entries(run)}
+    assert facts["requests"] == ("2", "took a row; 1 of them cancelled")
+    assert facts["waited for a row"] == ("1.50", "steps on average, p95 3; 750 ms, p95 1,500")
+    assert run.tuning.served is not None
+    assert facts["tokens of all rows"][0] == f"{run.tuning.served.tokens_per_step:.2f}"
+    assert "requests" not in {fact.name for fact in fact_entries(metrics_of(FUSED))}
 
 
 @pytest.mark.parametrize("turns", [[], [[]]], ids=["no turns", "no steps"])

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 from support.pairs import with_section
+from support.row_mutants import requests_waited
 from support.traces import EAGER, FAULTY, FUSED, load, store
 
 from specscope.schemas import Step
@@ -120,6 +121,18 @@ def test_a_sound_run_shows_its_first_turn(make_trace: Maker) -> None:
     assert "tokens per step 2.500 with the bonus token: accepted length + 1" in words
     assert "3 of 4 steps are drawn." in words
     assert [len(drawn(root, kind)) for kind in ("strip", "tree", "mask", "ribbon")] == [1, 3, 3, 3]
+
+
+def test_a_turn_says_when_its_request_came_and_went(tmp_path: Path) -> None:
+    says = words_of(of_run(store(requests_waited(load(FUSED)), tmp_path / "waited.jsonl"), every_step=True))
+    for words in (
+        "request: arrived at step 0, waited 0 steps (0 ms), row 0 from step 0 on",
+        "request: arrived at step 2, waited 3 steps (1500 ms), row 1 from step 5 on",
+        "request: arrived at step 2 with its first turn, row 0 from step 18 on; cancelled after",
+    ):
+        assert says.count(words) == 1
+    assert says.count("in a batch of 2: times of a step are those of all its rows") == 3
+    assert "request: " not in words_of(of_run(FUSED))
 
 
 def test_violated_steps_come_with_two_around_each(tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def test_a_turn_of_a_batch_names_its_row(tmp_path: Path, open_app: Opener) -> No
             line["row"] = 1
     path = store(lines, tmp_path / "batch.jsonl")
     assert "row 1 of a batch of 2" in html_of(open_app(path, page="step", turn="1"))
-    assert "of a batch of" not in html_of(open_app(FUSED, page="step", turn="1"))
+    unnamed = html_of(open_app(path, page="step", turn="0"))
+    assert ">in a batch of 2: times of a step" in unnamed, "nothing says that it was in row 0"
+    assert "a batch of" not in html_of(open_app(FUSED, page="step", turn="1"))
     assert boards_of(open_app(path, page="step"))
 
 
@@ -148,6 +150,7 @@ def test_a_turn_says_when_its_request_came_and_went(tmp_path: Path, open_app: Op
     path = store(requests_waited(load(FUSED)), tmp_path / "waited.jsonl")
     page = html_of(open_app(path, page="step", turn="1"))
     assert "request: arrived at step 2, waited 3 steps (1500 ms), row 1 from step 5 on" in page
+    assert ">in a batch of 2: times of a step" in page, "the row is named once"
     assert "; cancelled after" in html_of(open_app(path, page="step", turn="2"))
     assert "request: " not in html_of(open_app(FUSED, page="step", turn="2"))
 

@@ -18,6 +18,15 @@ def request_text(manifest: Manifest, start: TurnStart, end: TurnEnd | None) -> s
     return "; ".join(parts) or None
 
 
+def row_lines(manifest: Manifest, start: TurnStart, end: TurnEnd | None) -> list[str]:
+    """A line that the turn was a row of a batch, and one of its request; the row is named once, where it is known."""
+    rows, request = manifest.batch_size or 1, request_text(manifest, start, end)
+    row = None if start.could_wait(rows) else start.known_row  # else the request's line names it
+    place = "in" if row is None else f"row {row} of"
+    batch = [f"{place} a batch of {rows}: times of a step are those of all its rows"] if rows > 1 else []
+    return batch if request is None else [*batch, f"request: {request}"]
+
+
 def _joining(start: TurnStart) -> list[str]:
     row = f"row {start.row or 0} from step {start.joined_at} on"
     arrived = f"arrived at step {start.arrived_at or 0}"

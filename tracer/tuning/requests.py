@@ -54,20 +54,18 @@ class Served(NamedTuple):
     """The requests of a run that took rows. One that was cancelled while it waited has no turn, and is not counted."""
 
     num_requests: int
-    num_cancelled: int
+    num_cancelled: int  # turns that ended so, which is at most one of a request
     waited_steps: Waits  # in steps that the rows had taken together
     waited_ms: Waits | None  # None where requests did not arrive by seconds
-    tokens_per_step: (
-        float | None
-    )  # that all rows put out together, over the steps in which any row was taken; None: not known
+    #: That all rows put out together, over the steps in which any row was taken; None: there was no step.
+    tokens_per_step: float | None
 
 
-def served_requests(stays: Sequence[Stay], *, are_all: bool) -> Served | None:
+def served_requests(stays: Sequence[Stay]) -> Served | None:
     """What became of the requests of a run; None where nobody could wait.
 
     Args:
-        stays: of its turns, in any order.
-        are_all: whether these are all turns, of which alone it is known what they put out together.
+        stays: of all its turns, in any order: those left out would have taken rows as well.
     """
     waited = [stay.waited_steps for stay in stays if stay.waited_steps is not None]
     if not waited or not any(stay.could_wait for stay in stays):
@@ -78,7 +76,7 @@ def served_requests(stays: Sequence[Stay], *, are_all: bool) -> Served | None:
         num_cancelled=sum(stay.end is not None and stay.end.is_cancelled for stay in stays),
         waited_steps=_waits(waited),
         waited_ms=_waits(in_ms) if in_ms else None,
-        tokens_per_step=_tokens_per_step(stays) if are_all else None,
+        tokens_per_step=_tokens_per_step(stays),
     )
 
 

@@ -100,7 +100,6 @@ class _Numbers:
         self._repetition = Repetition()
         self._turns: list[tuple[TurnEntry, list[int]]] = []
         self._timings: list[TimingSection] = []
-        self._stays: list[Stay] = []
         self._contexts: list[int] = []
         self._what_if: WhatIf | None = None
         self._reason = why_not(reader.manifest)
@@ -113,9 +112,6 @@ class _Numbers:
         recorded = (step.accepted_length for step in steps)
         lengths = [min(length, LONGEST) for length in recorded if length is not None]
         self._turns.append((turn, lengths))
-        rows = self._reader.manifest.batch_size or 1
-        stay = stay_of(self._reader.turn_start(turn), self._reader.turn_end(turn), rows)
-        self._stays += [stay] if stay is not None else []
         lengths_before = (step.tensors.committed_length for step in steps if step.tensors is not None)
         self._contexts += [min(length, LONGEST) for length in lengths_before]
         self._timings += [step.timing for step in steps if step.timing is not None]
@@ -148,11 +144,19 @@ class _Numbers:
             phases=phase_times(self._timings),
             step_ms=statistics.median(map(_total_ms, self._timings)) if self._timings else None,
             tokens_per_second=self._speed(),
-            served=served_requests(self._stays, are_all=len(self._turns) == len(turns)),
+            served=served_requests(list(self._stays())),
             what_if=outcomes,
             no_what_if=reason,
             num_rebuilt=self._what_if.num_rebuilt if self._what_if is not None else 0,
         )
+
+    def _stays(self) -> Iterator[Stay]:
+        """Of all turns, those whose steps are not read included: their first and last records say it."""
+        rows = self._reader.manifest.batch_size or 1
+        for turn in self._reader.turns:
+            stay = stay_of(self._reader.turn_start(turn), self._reader.turn_end(turn), rows)
+            if stay is not None:
+                yield stay
 
     def _by_turn(self) -> Iterator[PromptLength]:
         for turn, lengths in self._turns:

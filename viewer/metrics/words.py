@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from specscope.schemas.phases import TIMED_PHASES
 from specscope.tracer.naming.text import shorten, visible
 from specscope.tracer.tuning.intervals import Cluster, Mean, ratio_of
+from specscope.tracer.tuning.requests import Served
 from specscope.viewer.drawing.fragments import Fact
 from specscope.viewer.drawing.labels.numbers import NOT_RECORDED, decimals, length_facts, tokens_per_step
 from specscope.viewer.metrics.numbers import MOST_DEPTHS, RunMetrics, StageTimes
@@ -29,6 +30,25 @@ def fact_entries(run: RunMetrics) -> list[Fact]:
     if walks.num_drafted:
         shares = f"{walks.num_accepted:,} of {walks.num_drafted:,} drafted"
         entries.append(Fact("nodes accepted", f"{walks.num_accepted / walks.num_drafted:.0%}", shares))
+    return entries + waiting_facts(run.tuning.served)
+
+
+def waiting_facts(served: Served | None) -> list[Fact]:
+    """How long requests waited for a row, and what the rows put out together; empty where nobody could wait."""
+    if served is None:
+        return []
+    steps, ms = served.waited_steps, served.waited_ms
+    in_ms = "" if ms is None else f"; {ms.mean:,.0f} ms, p95 {ms.p95:,.0f}"
+    waited = f"steps on average, p95 {steps.p95:,.0f}{in_ms}"
+    cancelled = f"; {served.num_cancelled:,} of them cancelled" if served.num_cancelled else ""
+    entries = [
+        Fact("requests", f"{served.num_requests:,}", f"took a row{cancelled}"),
+        Fact("waited for a row", decimals(steps.mean, 2), waited),
+    ]
+    if served.tokens_per_step is not None:
+        entries.append(
+            Fact("tokens of all rows", decimals(served.tokens_per_step, 2), "a step that they take together")
+        )
     return entries
 
 

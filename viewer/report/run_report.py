@@ -11,6 +11,7 @@ from specscope.schemas import Step
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.notes import read_notes
 from specscope.tracer.files.reader import TraceReader
+from specscope.tracer.naming.requests import row_lines
 from specscope.tracer.naming.text import counted
 from specscope.tracer.naming.tokens import TokenTexts
 from specscope.tracer.oracle.check import check_trace
@@ -160,7 +161,12 @@ class _Drawing:
         aside = f"prompt {one_line(turn.prompt_id, MAX_PROMPT)}, {counted(len(turn.steps), 'step')}"
         lead = card("strip", "Steps", "accepted length of each; ✗ violates an invariant", strip)
         stages = timeline_part(self.reader, turn, self.choice.steps[turn.turn], self.texts)
-        return Group(f"Turn {turn.turn}", aside, joined([lead, stages, self._phases(turn)]), parts)
+        return Group(f"Turn {turn.turn}", aside, joined([self._row(turn), lead, stages, self._phases(turn)]), parts)
+
+    def _row(self, turn: TurnEntry) -> Markup:
+        """Which row of a batch it was, and when its request came and went; nothing where that is not known."""
+        lines = row_lines(self.reader.manifest, self.reader.turn_start(turn), self.reader.turn_end(turn))
+        return joined(map(quiet, lines))
 
     def _phases(self, turn: TurnEntry) -> Markup:
         """The phases around the first step that is drawn; nothing where stages say more, or no times are recorded."""

@@ -15,7 +15,7 @@ from specscope.tracer.errors import SpecScopeError, TraceError
 from specscope.tracer.files.index import TurnEntry
 from specscope.tracer.files.notes import Note, NotedStep
 from specscope.tracer.files.reader import TraceReader
-from specscope.tracer.naming.requests import request_text
+from specscope.tracer.naming.requests import row_lines
 from specscope.tracer.naming.rules import is_lossy, rule_text
 from specscope.tracer.oracle.step import context_of
 from specscope.viewer.drawing.board import Board
@@ -286,12 +286,8 @@ def _show_rule(reader: TraceReader) -> None:
 
 def _show_row(reader: TraceReader, entry: TurnEntry) -> None:
     """Which row of a batch the turn was, where rows were decoded side by side, and when its request came and went."""
-    rows, start = reader.manifest.batch_size or 1, reader.turn_start(entry)
-    request = request_text(reader.manifest, start, reader.turn_end(entry))
-    if rows > 1:
-        st.html(quiet(f"row {start.row or 0} of a batch of {rows}: times of a step are those of all its rows"))
-    if request is not None:
-        st.html(quiet(f"request: {request}"))
+    for line in row_lines(reader.manifest, reader.turn_start(entry), reader.turn_end(entry)):
+        st.html(quiet(line))
 
 
 def _arrive(view: View, pair: OpenPair | None) -> None:
