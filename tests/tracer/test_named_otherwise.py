@@ -12,6 +12,7 @@ from support.recorder_calls import ABOUT
 from support.toy_engine import PROMPTS, VOCAB, changed, decode
 from support.traces import EAGER, FUSED, Lines, load, store
 
+from specscope.schemas.verdict import Verdict
 from specscope.tracer import Recorder
 from specscope.tracer.compare import diff_traces
 from specscope.tracer.compare.diff import DiffOptions
@@ -148,6 +149,15 @@ def with_another_leaf(lines: Lines, gap: float, at: int = 0) -> None:
 ALL_KEPT = 7
 
 
+def judged(folder: Path, gap: float, *, at: int, sides: tuple[int, ...]) -> Verdict:
+    """The verdict on two runs of which these sides record no drafts, and of which the first has another leaf."""
+    pair = [load(EAGER), load(FUSED)]
+    for side in sides:
+        without_drafts(pair[side])
+    with_another_leaf(pair[0], gap, at)
+    return diff_traces(store(pair[0], folder / "a.jsonl"), store(pair[1], folder / "b.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("gap", "outcome"), [(0.0, "ties"), (1e-6, "ties"), (-1e-6, "ties"), (0.5, "different"), (-0.5, "different")]
 )
@@ -155,22 +165,13 @@ ALL_KEPT = 7
 def test_a_tied_node_is_a_tie_by_the_trees_scores_where_drafts_are_not_recorded(
     tmp_path: Path, sides: tuple[int, ...], gap: float, outcome: str
 ) -> None:
-    pair = [load(EAGER), load(FUSED)]
-    for side in sides:
-        without_drafts(pair[side])
-    with_another_leaf(pair[0], gap, ALL_KEPT)
-    verdict = diff_traces(store(pair[0], tmp_path / "a.jsonl"), store(pair[1], tmp_path / "b.jsonl"))
+    verdict = judged(tmp_path, gap, at=ALL_KEPT, sides=sides)
     root = verdict.roots[0].difference
-    assert (root.phase, root.field) == ("tree", "nodes")
-    assert verdict.verdict == outcome
+    assert (root.phase, root.field, verdict.verdict) == ("tree", "nodes", outcome)
 
 
 def test_such_a_tie_is_described_by_both_nodes_with_their_scores(tmp_path: Path) -> None:
-    pair = [load(EAGER), load(FUSED)]
-    without_drafts(pair[0])
-    with_another_leaf(pair[0], 0.0, ALL_KEPT)
-    verdict = diff_traces(store(pair[0], tmp_path / "a.jsonl"), store(pair[1], tmp_path / "b.jsonl"))
-    root = verdict.roots[0].difference
+    root = judged(tmp_path, 0.0, at=ALL_KEPT, sides=(0,)).roots[0].difference
     ours, theirs = root.contenders or []
     assert None not in (ours.a, theirs.b)
     assert (ours.b, theirs.a) == (None, None), "neither tree has the other's node"
@@ -179,15 +180,9 @@ def test_such_a_tie_is_described_by_both_nodes_with_their_scores(tmp_path: Path)
     assert root.margin_a <= 2 * root.floor
 
 
-def test_what_one_side_recorded_as_proposed_refutes_a_tie(tmp_path: Path) -> None:
-    pair = [load(EAGER), load(FUSED)]
-    without_drafts(pair[0])
-    with_another_leaf(pair[0], 0.0)
-    ours, theirs = (store(lines, tmp_path / f"{at}.jsonl") for at, lines in enumerate(pair))
-    assert diff_traces(ours, theirs).verdict == "different"
-    assert diff_traces(theirs, ours).verdict == "different"
-    without_drafts(pair[1])
-    assert diff_traces(ours, store(pair[1], theirs)).verdict == "ties", "nobody recorded what would refute it"
+@pytest.mark.parametrize(("sides", "outcome"), [((0,), "different"), ((1,), "different"), ((0, 1), "ties")])
+def test_what_one_side_recorded_as_proposed_refutes_a_tie(tmp_path: Path, sides: tuple[int, ...], outcome: str) -> None:
+    assert judged(tmp_path, 0.0, at=0, sides=sides).verdict == outcome
 
 
 SMALL: dict[str, Any] = {
