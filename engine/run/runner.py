@@ -227,7 +227,6 @@ class _Run:
 
     def _cancel(self, cancel: Cancel) -> Iterator[TurnReport]:
         """Ends the turn of a request that nobody wants any more; one that still waits has none."""
-        self._deliver()
         if cancel.row is None:
             self._events.never_began(self._request.prompts[cancel.request], 0)
             return
