@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import get_args
 
 import click
-import torch
 
+from specscope.engine.host import num_threads
 from specscope.engine.lab.bench.measure import Plan, load_variants, measure
 from specscope.engine.lab.bench.suites import SUITES, load_suite, sample
 from specscope.engine.lab.bench.summary import VariantSummary, summarise
@@ -127,12 +127,12 @@ def main(
     heads: tuple[str, ...], teacher: str, limit: int, tokens: int, rounds: int, threads: int, clock: Clock
 ) -> None:
     """Compare EAGLE-3 HEADS: folders, or demo."""
-    torch.set_num_threads(threads)
     try:
         variants = compared(heads, teacher)
         prompts = sample(load_suite(next(iter(SUITES))), limit)
         plan = Plan(variants, prompts, Settings(choice=variants[0].choice, max_new_tokens=tokens), rounds, clock)
-        measures = list(measure(plan, load_variants(variants)))
+        with num_threads(threads):
+            measures = list(measure(plan, load_variants(variants)))
         for line in rows(summarise(measures, [variant.name for variant in variants]), measures):
             click.echo(line)
     except SpecScopeError as error:

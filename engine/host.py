@@ -1,10 +1,11 @@
-"""Where a tensor lies, and how it gets to a device. On the host its numbers can be read at once; from a device, reading
-them waits.
+"""Where a tensor lies, how it gets to a device, and with how many threads the host computes. On the host a tensor's
+numbers can be read at once; from a device, reading them waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,3 +32,14 @@ def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+@contextmanager
+def num_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -89,13 +89,14 @@ def train(teacher: str | None, head_layers: tuple[int, ...], exit_layers: tuple[
         head_layers = (1,)
     if not exit_layers and not (teacher is not None and head_layers):
         exit_layers = EXIT_LAYERS
-    import torch
 
+    from specscope.engine.host import num_threads
     from specscope.engine.lab.training.pipeline import run_pipeline
 
-    torch.set_num_threads(options["threads"])
     plan = _plan(teacher, dict.fromkeys(head_layers), dict.fromkeys(exit_layers), options)
-    click.echo(json.dumps(run_pipeline(plan), indent=2))
+    with num_threads(options["threads"]):
+        measurements = run_pipeline(plan)
+    click.echo(json.dumps(measurements, indent=2))
 
 
 def _plan(

@@ -197,3 +197,19 @@ def test_a_head_that_began_otherwise_is_not_taken_up(tmp_path: Path, teacher_fol
     check_begun_alike(finished, state, Start("ab12", None))
     with pytest.raises(UsageError, match="began from a head with the weights ab12"):
         check_begun_alike(finished, state, start)
+
+
+def test_the_threads_of_a_training_are_its_own(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    flags: list[str | Path] = [
+        "--teacher",
+        "demo",
+        "--start-from",
+        tmp_path,
+        "--head-layers",
+        "1",
+        "--threads",
+        str(before + 1),
+    ]
+    assert specscope("train", "--work", tmp_path / "work", *flags).code == 2
+    assert torch.get_num_threads() == before

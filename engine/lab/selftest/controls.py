@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from specscope.engine.host import num_threads
 from specscope.engine.lab.selftest.permute import permute_slots
-from specscope.engine.lab.selftest.runs import Runs, num_threads
+from specscope.engine.lab.selftest.runs import Runs
 from specscope.engine.lab.selftest.scenarios import Scenario, find_scenario, scenarios
 from specscope.engine.tree.policy import TreePolicy, chain_policy
 from specscope.schemas.manifest import Mode, TraceLevel

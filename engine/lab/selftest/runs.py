@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import count
@@ -137,14 +136,3 @@ class Runs:
         )
         target = TraceTarget(trace, level) if trace is not None else None
         return RunRequest(settings, list(scenario.prompts), target)
-
-
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    """Inside, torch computes with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

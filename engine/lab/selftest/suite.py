@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from specscope.engine.host import num_threads
 from specscope.engine.lab.faults import FAULTS, Fault
 from specscope.engine.lab.selftest.controls import Control, all_controls, control_after_faults, honest_pair
 from specscope.engine.lab.selftest.edges import EDGES, UNREACHED, edges_of
 from specscope.engine.lab.selftest.judge import Judgement, judge
-from specscope.engine.lab.selftest.runs import Runs, num_threads
+from specscope.engine.lab.selftest.runs import Runs
 from specscope.engine.lab.selftest.scenarios import find_scenario
 from specscope.engine.lab.selftest.score import ControlResult, NotRun, Score
 from specscope.engine.lab.selftest.stages import STAGE_FAULTS, judge_stages, stage_controls
