@@ -51,6 +51,10 @@ def exit_code_of(command: str) -> int:
 
 
 @pytest.mark.slow
+#: Minutes, or until it is interrupted.
+TOO_LONG = ("bench", "train", "view")
+
+
 def test_the_specscope_commands_run_in_order(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     shutil.copytree(ROOT / "engine" / "demo_models" / "teacher", tmp_path / "engine" / "demo_models" / "teacher")
@@ -62,7 +66,7 @@ def test_the_specscope_commands_run_in_order(tmp_path: Path) -> None:
         program, *arguments = shlex.split(command)
         if "--calibrate" in arguments:  # minutes, but for one load
             arguments += ["--rows", "1", "--contexts", "32", "--rounds", "1"]
-        elif program != "specscope" or arguments[0] in ("bench", "train", "view"):  # minutes, and until it is interrupted
+        elif program != "specscope" or arguments[0] in TOO_LONG:
             continue
         done = specscope(*arguments, cwd=tmp_path)
         assert done.code == exit_code_of(command), (command, done)
