@@ -50,11 +50,11 @@ def exit_code_of(command: str) -> int:
     return int(is_stopped or parts or is_stale)
 
 
-@pytest.mark.slow
 #: Minutes, or until it is interrupted.
 TOO_LONG = ("bench", "train", "view")
 
 
+@pytest.mark.slow
 def test_the_specscope_commands_run_in_order(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     shutil.copytree(ROOT / "engine" / "demo_models" / "teacher", tmp_path / "engine" / "demo_models" / "teacher")
