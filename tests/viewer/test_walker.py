@@ -22,10 +22,12 @@ PLAY = """
 ([source, events, last]) => {
   const timers = [];
   let clock = 0;
-  const setTimeout = (call, delay) => timers.push({ call, at: clock + delay });
+  const setTimeout = (call, delay = 0) => timers.push({ call, at: clock + delay });
   const clearTimeout = (number) => timers[number - 1] && (timers[number - 1].call = () => {});
-  const parts = ["setTimeout", "clearTimeout"];
-  const walker = new Function(...parts, `${source}; return walker;`)(setTimeout, clearTimeout);
+  const requestAnimationFrame = (call) => setTimeout(call, 16);
+  const parts = ["setTimeout", "clearTimeout", "requestAnimationFrame"];
+  const made = new Function(...parts, `${source}; return walker;`);
+  const walker = made(setTimeout, clearTimeout, requestAnimationFrame);
   const asked = []; // the first of them is at the page, or lost
   let [turn, scene, now, looked, end] = ["first", 0, 0, 0, last];
   const walk = walker({
@@ -161,3 +163,11 @@ def test_a_step_that_the_page_could_not_reach_is_not_waited_for(blank: Page) -> 
 
 def test_a_key_that_leads_to_where_the_page_is_waits_for_nothing(blank: Page) -> None:
     assert play(blank, ["end", "answer", "end"]) == settled(LAST)
+
+
+def test_a_question_of_another_turn_that_is_lost_is_nothing_to_this_one(blank: Page) -> None:
+    assert play(blank, ["right", "other", "wait", "right", "left"]) == settled(0)
+
+
+def test_a_board_that_was_cleared_meanwhile_is_asked_for_until_it_comes(blank: Page) -> None:
+    assert play(blank, ["right", "left", "answer", "changed", "answer", "lose"]) == settled(0)

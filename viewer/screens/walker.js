@@ -12,6 +12,7 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
   let confirmed = null; // the step where the page is
   let aim = null; // the step that keys have led to, while the page is not there yet
   let asked = null; // the step that was asked for last, until it is confirmed
+  let question = 0; // the number of that request
   let isAnswered = false; // whatever the page says next answers that
   let early = null; // the step that is shown although the page is not there yet
   let earlyWhenAsked = null; // what that was when a step was last asked for: the answer is newer than it
@@ -64,15 +65,17 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
   function askForAim() {
     if (asked === null && aim !== null && aim !== confirmed && isAlive()) {
       [asked, isAnswered, earlyWhenAsked] = [aim, false, early];
-      ask(boards.has(aim) ? request(aim).text : `step:${aim}`, settled(aim));
+      question += 1;
+      ask(boards.has(aim) ? request(aim).text : `step:${aim}`, settled(question));
     }
   }
 
-  // What follows where the question for a step is answered, or was lost.
-  const settled = (step) => (wasAnswered) => {
-    if (asked === step && wasAnswered) {
+  // What follows where a question is answered, or was lost; one from another turn is nothing to this one.
+  const settled = (number) => (wasAnswered) => {
+    const isNewest = asked !== null && number === question;
+    if (isNewest && wasAnswered) {
       isAnswered = true;
-    } else if (asked === step) {
+    } else if (isNewest) {
       asked = null;
       askForAim();
     }
@@ -101,6 +104,13 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
     }
   }
 
+  // A board that is not here any more is asked for until it comes, or another turn is looked at.
+  function askWhole(step, ofTurn) {
+    if (turn === ofTurn && isAlive()) {
+      ask(`step:${step}`, (wasAnswered) => wasAnswered || askWhole(step, ofTurn));
+    }
+  }
+
   // Takes what the page says. Whether it is to be shown: not where keys have led further meanwhile.
   function take(data) {
     if (data.turn !== turn) {
@@ -117,7 +127,7 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
     }
     buildAhead();
     if (data.html === null && !boards.has(data.now)) {
-      ask(`step:${data.now}`);
+      askWhole(data.now, turn);
       return false;
     }
     if (data.html === null) {
