@@ -171,3 +171,4 @@ def test_a_question_of_another_turn_that_is_lost_is_nothing_to_this_one(blank: P
 
 def test_a_board_that_was_cleared_meanwhile_is_asked_for_until_it_comes(blank: Page) -> None:
     assert play(blank, ["right", "left", "answer", "changed", "answer", "lose"]) == settled(0)
+    assert play(blank, ["right", "left", "answer", "changed", "answer", "lose", "end", "changed"]) == settled(LAST)

@@ -104,10 +104,10 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
     }
   }
 
-  // A board that is not here any more is asked for until it comes, or another turn is looked at.
-  function askWhole(step, ofTurn) {
-    if (turn === ofTurn && isAlive()) {
-      ask(`step:${step}`, (wasAnswered) => wasAnswered || askWhole(step, ofTurn));
+  // A board that is not here any more is asked for until it comes, or keys or another turn have led on.
+  function askWhole(step, ofTurn, after) {
+    if (turn === ofTurn && question === after && isAlive()) {
+      ask(`step:${step}`, (wasAnswered) => wasAnswered || askWhole(step, ofTurn, after));
     }
   }
 
@@ -127,7 +127,7 @@ function walker({ show, ask, last, build, isAlive = () => true }) {
     }
     buildAhead();
     if (data.html === null && !boards.has(data.now)) {
-      askWhole(data.now, turn);
+      askWhole(data.now, turn, question);
       return false;
     }
     if (data.html === null) {
