@@ -6,8 +6,10 @@ import itertools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -375,6 +377,16 @@ def plan_for_a_given_teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> T
     return replace(base, given_teacher=folder / "given", heads=(head,), exit_heads=())
 
 
+def stop_where(
+    plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch, module: str, name: str, instead: Callable[..., Any]
+) -> None:
+    """Runs the training with ``instead`` in place of a function, which stops it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(f"specscope.engine.lab.training.{module}.{name}", instead)
+        with pytest.raises(StoppedError):
+            run_pipeline(plan)
+
+
 def stop_in_the_midst(plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two updates after a checkpoint."""
 
@@ -383,10 +395,7 @@ def stop_in_the_midst(plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch) -> No
             raise StoppedError
         return rows_at(rows, step, batch_size, seed)
 
-    with monkeypatch.context() as patched:
-        patched.setattr("specscope.engine.lab.training.head.rows_at", stopping)
-        with pytest.raises(StoppedError):
-            run_pipeline(plan)
+    stop_where(plan, monkeypatch, "head", "rows_at", stopping)
 
 
 @pytest.mark.slow
@@ -455,10 +464,7 @@ def stop_before(name: str, plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch) 
     def stopping(*_: object) -> None:
         raise StoppedError
 
-    with monkeypatch.context() as patched:
-        patched.setattr(f"specscope.engine.lab.training.pipeline.{name}", stopping)
-        with pytest.raises(StoppedError):
-            run_pipeline(plan)
+    stop_where(plan, monkeypatch, "pipeline", name, stopping)
 
 
 @pytest.mark.slow
